@@ -1,0 +1,1 @@
+"""The `egressd` command: one file a verb."""

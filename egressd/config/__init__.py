@@ -1,0 +1,1 @@
+"""The configuration's schema and its loading, with errors as file:line:column."""

@@ -1,0 +1,1 @@
+"""Observations to sightings, decisions, attempts, incidents and campaigns. Plain functions over values."""

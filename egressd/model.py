@@ -1,0 +1,163 @@
+"""The nouns of DESIGN section 2 that travel between layers. Values only: they hold no behaviour but their own arithmetic.
+
+Addresses are packed bytes (4 or 16), the form they have on the wire: they hash and compare at C speed and become text
+only at an edge. Times are integer microseconds of UTC epoch (`_us`) as captures carry them. A name is normalised
+(`names.normalise`) or empty; what could not be normalised is kept, escaped, in `raw_name` and matches nothing.
+Instances are treated as immutable once handed on; they are not `frozen` because that triples the cost of making one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+TCP = 6
+UDP = 17
+
+
+class FlowKey(NamedTuple):
+    """A conversation seen from its client: the side that opened it, or would have (see wire/dissector, direction rule)."""
+
+    proto: int
+    client: bytes
+    client_port: int
+    server: bytes
+    server_port: int
+
+
+class DnsQuestion(NamedTuple):
+    """One entry of a DNS question section (RFC 1035 section 4.1.2)."""
+
+    name: str
+    raw_name: str
+    rrtype: int
+
+
+class DnsRecord(NamedTuple):
+    """One resource record. `address` is packed for A and AAAA (else empty); `target` is the name of CNAME, PTR, SVCB, HTTPS,
+    NS, MX, SRV, DNAME (else empty); `hints` are the packed addresses of SVCB/HTTPS ipv4hint and ipv6hint (RFC 9460)."""
+
+    name: str
+    raw_name: str
+    rrtype: int
+    ttl_s: int
+    address: bytes
+    target: str
+    raw_target: str
+    hints: tuple[bytes, ...]
+    has_ech: bool  # SVCB/HTTPS carried an "ech" parameter (RFC 9460 key 5)
+
+
+@dataclass(slots=True)
+class DnsMessage:
+    """A DNS message (RFC 1035 section 4), as far as it could be read. `error` is why reading stopped early, or empty."""
+
+    txid: int
+    is_response: bool
+    opcode: int
+    rcode: int
+    truncated: bool
+    questions: tuple[DnsQuestion, ...]
+    answers: tuple[DnsRecord, ...]  # answer section, then authority, then additional; OPT is left out
+    answer_count: int  # how many of `answers` stand in the answer section
+    edns: bool
+    error: str
+
+
+@dataclass(slots=True)
+class HttpRequest:
+    """The head of one HTTP/1 request (RFC 9112). `host` decides by RFC 9112 section 3.2: absolute-form or CONNECT target
+    over the Host field. `target` and `user_agent` are latin-1 text as sent, cut at the parser's bound: poison."""
+
+    method: str
+    target: str
+    host: str  # normalised name, or "" when absent, illegal or an address literal
+    raw_host: str  # as sent without port, escaped
+    port: int  # 0 when not given
+    user_agent: str
+    header_host: str  # the Host field's own normalised name when it disagrees with the request target, else ""
+    path: str  # origin-form path and query, "" for CONNECT
+
+
+@dataclass(slots=True)
+class ClientHello:
+    """What a TLS ClientHello tells (RFC 8446 section 4.1.2). `ech` is "", "outer" (real as far as can be told) or "grease"."""
+
+    sni: str
+    raw_sni: str
+    version: int  # highest offered, e.g. 0x0304
+    alpn: tuple[str, ...]
+    ech: str
+    ech_reason: str
+
+
+@dataclass(slots=True)
+class SocksRequest:
+    """A SOCKS 4, 4a or 5 request (RFC 1928 section 4). `host` is a normalised name or ""; `address` packed or empty."""
+
+    version: int
+    command: int
+    host: str
+    raw_host: str
+    address: bytes
+    port: int
+
+
+@dataclass(slots=True)
+class Observation:
+    """A destination was seen. `kind` is one of the constants below; `detail` is the parsed message where there is one.
+
+    `number` is the packet's 1-based number in the capture that completed the observation (0 live). For `DNS_ANSWER`,
+    `flow.client` is who asked and `flow.server` the server that answered.
+    """
+
+    kind: str
+    ts_us: int
+    number: int
+    flow: FlowKey
+    name: str
+    raw_name: str
+    detail: DnsMessage | HttpRequest | ClientHello | SocksRequest | None
+    version: int = 0  # QUIC version on the wire for QUIC_SNI
+    note: str = ""  # blind spot's sort, or what was odd
+
+
+DNS_QUERY = "dns_query"
+DNS_ANSWER = "dns_answer"
+HTTP_HOST = "http_host"
+TLS_SNI = "tls_sni"
+QUIC_SNI = "quic_sni"
+SOCKS_HOST = "socks_host"
+FLOW = "flow"  # first packet of a conversation
+REPLY = "reply"  # first packet back on a conversation
+BLIND = "blind"  # a conversation whose names we cannot see: dot, doh, doq, ech; `note` says which
+
+
+class Indicator(NamedTuple):
+    """What intel says is bad, one line of a list. `value` is a normalised name, an address or network as text, or
+    `host/path` for a URL. `scope` is what the line covers after narrowing: `registered`, `host` or `exact`;
+    `narrowed` says why it is narrower than the default, or is empty. Times are epoch seconds, 0 = none."""
+
+    kind: str  # domain | address | network | url
+    value: str
+    scope: str
+    narrowed: str
+    registered_domain: str
+    suffix_rule: str
+    source: str
+    line: int
+    threat: str
+    confidence: int  # 0..100
+    added_s: int  # not in force before; contacts before it are found from history
+    expires_s: int
+    ref: str
+    owner: str
+
+
+class Match(NamedTuple):
+    """Why something matched. `level` is host, sibling, address or url (DESIGN section 2)."""
+
+    level: str
+    indicator: Indicator
+    registered_domain: str
+    suffix_rule: str
