@@ -1,4 +1,4 @@
-"""The errors that egressd declares. A parser of wire bytes lets only `Malformed` out; loading lets only `ConfigError` out."""
+"""The errors that egressd declares. Parsers of wire bytes let only `Malformed` out, loaders only `ConfigError`."""
 
 from __future__ import annotations
 

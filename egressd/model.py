@@ -1,4 +1,4 @@
-"""The nouns of DESIGN section 2 that travel between layers. Values only: they hold no behaviour but their own arithmetic.
+"""The nouns that travel between layers. Values only: they hold no behaviour.
 
 Addresses are packed bytes (4 or 16), the form they have on the wire: they hash and compare at C speed and become text
 only at an edge. Times are integer microseconds of UTC epoch (`_us`) as captures carry them. A name is normalised
@@ -16,7 +16,7 @@ UDP = 17
 
 
 class FlowKey(NamedTuple):
-    """A conversation seen from its client: the side that opened it, or would have (see wire/dissector, direction rule)."""
+    """A conversation seen from its client: the side that opened it, or would have (wire/direction.py)."""
 
     proto: int
     client: bytes
@@ -34,8 +34,9 @@ class DnsQuestion(NamedTuple):
 
 
 class DnsRecord(NamedTuple):
-    """One resource record. `address` is packed for A and AAAA (else empty); `target` is the name of CNAME, PTR, SVCB, HTTPS,
-    NS, MX, SRV, DNAME (else empty); `hints` are the packed addresses of SVCB/HTTPS ipv4hint and ipv6hint (RFC 9460)."""
+    """One resource record. `address` is packed for A and AAAA (else empty); `target` is the name of CNAME, PTR, SVCB,
+    HTTPS, NS, MX, SRV, DNAME (else empty); `hints` are the packed addresses of SVCB/HTTPS ipv4hint and ipv6hint
+    (RFC 9460)."""
 
     name: str
     raw_name: str
@@ -50,7 +51,7 @@ class DnsRecord(NamedTuple):
 
 @dataclass(slots=True)
 class DnsMessage:
-    """A DNS message (RFC 1035 section 4), as far as it could be read. `error` is why reading stopped early, or empty."""
+    """A DNS message (RFC 1035 section 4) as far as it could be read. `error` is why reading stopped early, or ""."""
 
     txid: int
     is_response: bool
@@ -66,8 +67,8 @@ class DnsMessage:
 
 @dataclass(slots=True)
 class HttpRequest:
-    """The head of one HTTP/1 request (RFC 9112). `host` decides by RFC 9112 section 3.2: absolute-form or CONNECT target
-    over the Host field. `target` and `user_agent` are latin-1 text as sent, cut at the parser's bound: poison."""
+    """The head of one HTTP/1 request (RFC 9112). `host` decides by RFC 9112 section 3.2: absolute-form or CONNECT
+    target over the Host field. `target` and `user_agent` are latin-1 text as sent, cut at a bound: poison."""
 
     method: str
     target: str
@@ -81,7 +82,8 @@ class HttpRequest:
 
 @dataclass(slots=True)
 class ClientHello:
-    """What a TLS ClientHello tells (RFC 8446 section 4.1.2). `ech` is "", "outer" (real as far as can be told) or "grease"."""
+    """What a TLS ClientHello tells (RFC 8446 section 4.1.2). `ech` is "", "outer" (real as far as can be told) or
+    "grease"."""
 
     sni: str
     raw_sni: str
@@ -119,7 +121,7 @@ class Observation:
     raw_name: str
     detail: DnsMessage | HttpRequest | ClientHello | SocksRequest | None
     version: int = 0  # QUIC version on the wire for QUIC_SNI
-    note: str = ""  # blind spot's sort, or what was odd
+    note: str = ""  # what was odd about it: "ambiguous" (overlapping segments disagreed), "partial"
 
 
 DNS_QUERY = "dns_query"
@@ -130,7 +132,6 @@ QUIC_SNI = "quic_sni"
 SOCKS_HOST = "socks_host"
 FLOW = "flow"  # first packet of a conversation
 REPLY = "reply"  # first packet back on a conversation
-BLIND = "blind"  # a conversation whose names we cannot see: dot, doh, doq, ech; `note` says which
 
 
 class Indicator(NamedTuple):
