@@ -1,0 +1,209 @@
+"""Names: one normal form for all of egressd, a safe text form for what has none, and the Public Suffix List.
+
+A normal name is lower case, A-label (RFC 5890 section 2.3.2.1), letters, digits, hyphens and underscores, labels of
+1 to 63, 253 characters in all, no trailing dot. Hyphens may stand anywhere: resolvers answer for such names, so hosts
+use them.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final
+
+from egressd.errors import ConfigError, Problem
+
+MAX_NAME: Final = 253  # RFC 1035 section 3.1: 255 octets on the wire, less the first length octet and the root
+MAX_LABEL: Final = 63  # RFC 1035 section 3.1
+MAX_ESCAPED_BYTES: Final = 255  # a whole wire name fits; longer input is no name and its tail tells nothing
+MAX_CACHED_NAMES: Final = 16_384  # a busy segment's names of a minute; under 12 MB even if every name has full length
+
+UNLISTED: Final = "* (unlisted)"  # publicsuffix.org, algorithm: "If no rules match, the prevailing rule is '*'."
+
+_LEGAL: Final = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+_PLAIN: Final = re.compile(rb"[ -\[\]-~]*")
+_ESCAPES: Final = {code: f"\\{code:03d}" for code in range(256) if not 0x20 <= code <= 0x7E or code == 0x5C}
+
+
+def normalise(raw: bytes) -> str:
+    """The normal form of a name as sent, or "" when it is no legal name. One trailing dot is taken off."""
+    if len(raw) > MAX_NAME + 1:  # outside the cache, so that no entry of it is long
+        return ""
+    return _normalise(raw)
+
+
+@lru_cache(maxsize=MAX_CACHED_NAMES)
+def _normalise(raw: bytes) -> str:
+    name = raw.decode("latin-1").lower() if raw.isascii() else ""
+    if name.endswith("."):
+        name = name[:-1]
+    if len(name) > MAX_NAME or _LEGAL.fullmatch(name) is None:
+        return ""
+    return name
+
+
+def escape(raw: bytes) -> str:
+    """Printable ASCII for records and screens: other bytes and the backslash as `\\DDD` (RFC 1035 section 5.1).
+
+    Only the first 255 bytes are rendered; what was cut shows as "...".
+    """
+    if len(raw) > MAX_ESCAPED_BYTES:
+        return escape(raw[:MAX_ESCAPED_BYTES]) + "..."
+    text = raw.decode("latin-1")
+    return text if _PLAIN.fullmatch(raw) is not None else text.translate(_ESCAPES)
+
+
+def from_labels(labels: list[bytes]) -> tuple[str, str]:
+    """(normal form or "", presentation form) of a wire name's labels, root label left out or last.
+
+    A dot inside a label is `\\046` in the presentation form and makes the name illegal. The root is ("", ".").
+    """
+    joined = b".".join(labels)
+    if not joined:
+        return "", "."
+    if joined.count(b".") != len(labels) - 1:
+        return "", _escape_labels(labels)
+    return normalise(joined), escape(joined[:-1] if joined.endswith(b".") else joined)
+
+
+def _escape_labels(labels: list[bytes]) -> str:
+    parts: list[str] = []
+    left = MAX_ESCAPED_BYTES
+    for label in labels:
+        if len(label) > left:
+            parts.append(escape(label[:left]).replace(".", "\\046") + "...")
+            break
+        parts.append(escape(label).replace(".", "\\046"))
+        left -= len(label) + 1
+    return ".".join(parts)
+
+
+def to_a_label(text: str) -> str:
+    """The normal form of a name that a person wrote (U-labels, capitals, a trailing dot), or "" when it is illegal.
+
+    Mapping follows UTS 46 (non-transitional), as browsers do, not the stricter registration rules of RFC 5891: a list
+    must be able to name what clients can look up.
+    """
+    if text.isascii():
+        return normalise(text.encode("ascii"))
+    if len(text) > MAX_NAME:  # an A-label is never shorter than its U-label
+        return ""
+    import idna  # only people write U-labels, and its tables take 10 ms to load
+
+    try:
+        mapped = idna.uts46_remap(text, std3_rules=False, transitional=False)
+        encoded = ".".join(_a_label(label) for label in mapped.split("."))
+    except (idna.IDNAError, UnicodeError):
+        return ""
+    return normalise(encoded.encode("ascii"))
+
+
+def _a_label(label: str) -> str:
+    """RFC 3492 form of one label that is already mapped (lower case, NFC)."""
+    return label if label.isascii() else "xn--" + label.encode("punycode").decode("ascii")
+
+
+class Suffixes:
+    """The Public Suffix List, private section on, as a trie that is kept flat: one dict keyed by whole suffixes.
+
+    Every suffix of every rule has a node, so a walk from the right stops at the first label that no rule knows: two
+    look-ups for most names. A node is (rule that ends here or "", wildcard rule one label below or "", whether to look
+    further).
+    """
+
+    __slots__ = ("_nodes", "size", "version")
+
+    def __init__(self, nodes: dict[str, tuple[str, str, bool]], size: int, version: str) -> None:
+        self._nodes = nodes
+        self.size = size
+        self.version = version
+
+    @classmethod
+    def parse(cls, text: str, source: str = "public_suffix_list.dat") -> Suffixes:
+        """Read the list's own format (publicsuffix.org/list, "Format"). Raises ConfigError when it is not that."""
+        nodes: dict[str, tuple[str, str, bool]] = {}
+        version = mark = ""
+        size = 0
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.startswith("//"):
+                if line.startswith("// VERSION:"):
+                    version = line[11:].strip().partition("_")[0]
+                elif line.startswith("// ===BEGIN PRIVATE"):
+                    mark = " (private)"
+                continue
+            words = line.split(None, 1)  # "Each line is only read up to the first whitespace"
+            if not words:
+                continue
+            rule = words[0] if words[0].isascii() else ".".join(map(_a_label, words[0].split(".")))
+            if not _add_rule(nodes, rule.lower(), mark):
+                what = f"not a rule of the Public Suffix List: {escape(rule.encode())}"
+                raise ConfigError([Problem(source, number, 1, what, "fetch the list again from publicsuffix.org")])
+            size += 1
+        if not size:
+            raise ConfigError([Problem(source, 0, 0, "no rules in it", "fetch the list again from publicsuffix.org")])
+        return cls(nodes, size, version)
+
+    def split(self, name: str) -> tuple[str, str, str]:
+        """(registered domain, suffix, rule text) of a normal name; the registered domain of a suffix is "".
+
+        Rule text is as in the list, A-label, and tells its section: "com", "*.ck", "!www.ck", "github.io (private)", or
+        "* (unlisted)". Not for addresses.
+        """
+        nodes = self._nodes
+        dot = at = name.rfind(".")  # `at` is the dot before the suffix, `dot` the dot before what is looked at
+        node = nodes.get(name[dot + 1 :])
+        rule = UNLISTED
+        if node is not None:
+            own, below, further = node
+            if own:
+                rule = own
+            while further and dot > 0:
+                dot = name.rfind(".", 0, dot)
+                node = nodes.get(name[dot + 1 :])
+                if node is None:
+                    if below:
+                        at, rule = dot, below
+                    break
+                wildcard = below
+                own, below, further = node
+                if own:
+                    if own[0] == "!":  # an exception beats every other rule and takes its first label off
+                        at, rule = name.index(".", dot + 1), own
+                        break
+                    at, rule = dot, own
+                elif wildcard:
+                    at, rule = dot, wildcard
+        if at < 0:
+            return "", name, rule
+        return name[name.rfind(".", 0, at) + 1 :], name[at + 1 :], rule
+
+    def registered_domain(self, name: str) -> str:
+        """The part of a normal name that someone registered, or "" when the whole name is a suffix."""
+        return self.split(name)[0]
+
+    def is_suffix(self, name: str) -> bool:
+        """Whether a normal name is a public suffix, by the private section and the rule for unknown TLDs too."""
+        return name != "" and not self.split(name)[0]
+
+
+def _add_rule(nodes: dict[str, tuple[str, str, bool]], rule: str, mark: str) -> bool:
+    """Put a rule into the trie; False when it is in no form that the list uses (a wildcard only ever comes first)."""
+    name = rule[1:] if rule[0] == "!" else rule[2:] if rule.startswith("*.") else rule
+    if rule == "*":
+        return True  # the default rule, written out
+    if len(name) > MAX_NAME or _LEGAL.fullmatch(name) is None or (rule[0] == "!" and "." not in name):
+        return False
+    own, below, further = nodes.get(name, ("", "", False))
+    if rule[0] == "*":
+        nodes[name] = (own, below or rule + mark, True)
+    else:
+        nodes[name] = (own or rule + mark, below, further)
+    dot = name.find(".")
+    while dot > 0:  # every parent must say that there is more
+        parent = name[dot + 1 :]
+        own, below, further = nodes.get(parent, ("", "", False))
+        if further:
+            break
+        nodes[parent] = (own, below, True)
+        dot = name.find(".", dot + 1)
+    return True
