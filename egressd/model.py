@@ -8,7 +8,7 @@ Instances are treated as immutable once handed on; they are not `frozen` because
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 TCP = 6
@@ -162,3 +162,107 @@ class Match(NamedTuple):
     indicator: Indicator
     registered_domain: str
     suffix_rule: str
+
+
+class Target(NamedTuple):
+    """What a decision acts on. `kind` is registered_domain, host, exact, address, network, pair or url; `value` is
+    text; a pair is "client>address"."""
+
+    kind: str
+    value: str
+
+
+@dataclass(slots=True)
+class Sighting:
+    """An observation met an indicator. `via` is the observation's kind; `retro` when it was found from history after
+    the indicator arrived, in which case `count`, `first_us` and `last_us` sum up the contacts."""
+
+    ts_us: int
+    number: int
+    flow: FlowKey
+    name: str
+    match: Match
+    via: str
+    note: str
+    retro: bool
+    count: int
+    first_us: int
+    last_us: int
+    url: str = ""
+    incident: str = ""
+    campaign: str = ""
+
+
+@dataclass(slots=True)
+class Decision:
+    """Policy's verdict. `action` is block, extend (more targets for an earlier block), withdraw (fewer), refuse (a
+    target that is not blocked, and why) or alert. `id` is that of the block it belongs to."""
+
+    id: str
+    ts_us: int
+    number: int
+    action: str
+    targets: tuple[Target, ...]
+    reason: str
+    rule: str
+    evidence: str  # E0 the list line alone, E1 a client's own words, E2 an answer matching an outstanding question
+    mode: str
+    match: Match
+    client: bytes
+    name: str
+    campaign: str
+
+
+@dataclass(slots=True)
+class Attempt:
+    """Traffic toward a blocked target after the block. `first` when this client is new to the block; `count` runs per
+    client and block. `leak` when the target answered although the block was enforced."""
+
+    ts_us: int
+    number: int
+    flow: FlowKey
+    name: str
+    via: str
+    decision_id: str
+    target: Target
+    match: Match
+    first: bool
+    count: int
+    leak: bool
+    campaign: str
+    incident: str
+
+
+@dataclass(slots=True)
+class Incident:
+    """What a person handles: one client in one campaign. `contacts` counts all, `attempts` those after the block,
+    `answered` the connections that the destination answered."""
+
+    id: str
+    campaign: str
+    client: bytes
+    match: Match
+    opened_us: int
+    first_us: int
+    last_us: int
+    contacts: int = 0
+    attempts: int = 0
+    answered: int = 0
+    retro: bool = False
+    number: int = 0
+    names: dict[str, int] = field(default_factory=dict)
+    via: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Campaign:
+    """Incidents tied by registered domain or indicator, in order of discovery."""
+
+    id: str
+    keys: list[str]
+    incidents: list[str]
+    first_us: int
+    last_us: int
+
+
+Event = Sighting | Decision | Attempt | Incident

@@ -1,0 +1,71 @@
+"""Blind spots: conversations whose names we cannot read, counted per client.
+
+An answer "not observed" is worth only as much as what could be observed (INCIDENT S32), so every report shows these.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from egressd.intel.guard import Resolvers
+from egressd.model import FLOW, QUIC_SNI, TCP, TLS_SNI, ClientHello, Observation
+
+DOT_PORT: Final = 853  # RFC 7858
+DOQ_PORTS: Final = (853, 784, 8853)  # RFC 9250 section 4.1.1, and the two of its drafts
+MAX_CLIENTS: Final = 65_536
+
+DOT: Final = "dot"
+DOH: Final = "doh"
+DOQ: Final = "doq"
+ECH: Final = "ech"
+NO_NAME: Final = "tls_no_name"
+
+
+class BlindSpots:
+    """Counts conversations without readable names per client and sort."""
+
+    def __init__(self, resolvers: Resolvers) -> None:
+        self._resolvers = resolvers
+        self.by_client: dict[bytes, dict[str, int]] = {}
+        self.uncounted = 0  # clients beyond the bound
+
+    def observe(self, seen: Observation) -> str:
+        """Count what `seen` hides; return its sort, or "" when nothing is hidden."""
+        sort = self._sort(seen)
+        if sort:
+            counts = self.by_client.get(seen.flow.client)
+            if counts is None:
+                if len(self.by_client) >= MAX_CLIENTS:
+                    self.uncounted += 1
+                    return sort
+                counts = self.by_client[seen.flow.client] = {}
+            counts[sort] = counts.get(sort, 0) + 1
+        return sort
+
+    def totals(self) -> dict[str, int]:
+        """All clients' counts by sort, in alphabetic order."""
+        totals: dict[str, int] = {}
+        for counts in self.by_client.values():
+            for sort, count in counts.items():
+                totals[sort] = totals.get(sort, 0) + count
+        return dict(sorted(totals.items()))
+
+    def _sort(self, seen: Observation) -> str:
+        flow = seen.flow
+        known = flow.server in self._resolvers.addresses
+        if seen.kind == FLOW:
+            if flow.proto == TCP:
+                if flow.server_port == DOT_PORT:
+                    return DOT
+            elif flow.server_port in DOQ_PORTS:
+                return DOQ
+            return DOH if known and flow.server_port == 443 else ""
+        if seen.kind not in (TLS_SNI, QUIC_SNI) or not isinstance(seen.detail, ClientHello):
+            return ""
+        if seen.detail.ech == "outer":
+            return ECH
+        if known or flow.server_port in DOQ_PORTS:
+            return ""  # its first packet was counted
+        if seen.name in self._resolvers.names:
+            return DOH
+        return NO_NAME if not seen.raw_name else ""

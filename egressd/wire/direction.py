@@ -1,0 +1,87 @@
+"""Who is the client of a conversation.
+
+The rule, first hit decides: (1) a SYN is sent by the client, a SYN-ACK by the server; (2) content: a request, question
+or ClientHello comes from the client, an answer from the server; (3) a port known as a service's is the server's, when
+only one of the two is; (4) between a private and a public address the private one is the client, because egressd stands
+at an exit; (5) the lower port is the server's when one is ephemeral (RFC 6335 section 6); (6) who sent first.
+Rules 1 and 2 are certain; the rest is a guess that content may still correct.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from egressd.model import FlowKey
+
+_SYSTEM_PORTS_END: Final = 1024
+_EPHEMERAL_FIRST: Final = 32768  # Linux; IANA says 49152
+# Registered ports that servers listen on although they are above the system range.
+_SERVICE_PORTS: Final = frozenset(
+    (
+        *(1080, 1194, 1433, 1521, 1701, 1723, 1883, 1935, 2049, 2083, 2087, 3128, 3268, 3306, 3389, 3478, 3544, 3690),
+        *(4443, 4500, 4789, 5060, 5061, 5222, 5223, 5228, 5269, 5353, 5355, 5432, 5672, 5900, 5938, 6379, 6443, 6667),
+        *(8000, 8008, 8080, 8081, 8088, 8118, 8443, 8444, 8853, 8883, 8888, 9001, 9030, 9050, 9090, 9092, 9200, 9418),
+        *(11211, 25565, 27017),
+    )
+)
+
+
+def flow_of(proto: int, key: bytes) -> FlowKey:
+    """The conversation whose client sent a packet with this `key` (addresses and ports as on the wire)."""
+    width = 4 if len(key) == 12 else 16
+    ports = 2 * width
+    return FlowKey(
+        proto,
+        key[:width],
+        key[ports] << 8 | key[ports + 1],
+        key[width:ports],
+        key[ports + 2] << 8 | key[ports + 3],
+    )
+
+
+def reverse_key(key: bytes) -> bytes:
+    """The `key` of a packet in the other direction."""
+    if len(key) == 12:
+        return key[4:8] + key[:4] + key[10:12] + key[8:10]
+    return key[16:32] + key[:16] + key[34:36] + key[32:34]
+
+
+def is_private(address: bytes) -> bool:
+    """Whether an address is of a kind that hosts inside a network have (RFC 1918, 6598, 3927, 4193, 4291)."""
+    first = address[0]
+    if len(address) == 4:
+        second = address[1]
+        return (
+            first == 10
+            or (first == 192 and second == 168)
+            or (first == 172 and 16 <= second < 32)
+            or (first == 100 and 64 <= second < 128)
+            or (first == 169 and second == 254)
+        )
+    return (first & 0xFE) == 0xFC or (first == 0xFE and (address[1] & 0xC0) == 0x80)
+
+
+def is_group(address: bytes) -> bool:
+    """Multicast or limited broadcast (RFC 5771, RFC 4291 section 2.7): never an egress destination."""
+    first = address[0]
+    if len(address) == 4:
+        return 224 <= first < 240 or address == b"\xff\xff\xff\xff"
+    return first == 0xFF
+
+
+def sender_is_client(flow: FlowKey) -> bool:
+    """Rules 3 to 6 for a packet whose sender stands as `client` in `flow`: whether that is right."""
+    sender_serves = _is_service(flow.client_port)
+    receiver_serves = _is_service(flow.server_port)
+    if sender_serves != receiver_serves:
+        return receiver_serves
+    sender_private = is_private(flow.client)
+    if sender_private != is_private(flow.server):
+        return sender_private
+    if (flow.client_port >= _EPHEMERAL_FIRST) != (flow.server_port >= _EPHEMERAL_FIRST):
+        return flow.client_port > flow.server_port
+    return True
+
+
+def _is_service(port: int) -> bool:
+    return port < _SYSTEM_PORTS_END or port in _SERVICE_PORTS

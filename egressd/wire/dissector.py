@@ -1,0 +1,70 @@
+"""One packet in, observations out: the one way through layers 2 to 7.
+
+The same object serves replay and live. It holds all state that packets create, every table of it bounded, and counts
+what it could not or need not read. It never raises for any bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from egressd.model import TCP, UDP, Observation
+from egressd.wire.frame import Frames
+from egressd.wire.tcp import TcpTracker
+from egressd.wire.udp import UdpTracker
+
+DEFAULT_CONVERSATIONS: Final = 65_536
+
+
+class Dissector:
+    """Reads packets and hands each observation to `emit`, in the order of the packets that completed them.
+
+    `quiet` and `quiet_udp` are what the prefilter may throw away (egressd/wire/quiet.py).
+    """
+
+    def __init__(self, emit: Callable[[Observation], None], conversations: int = DEFAULT_CONVERSATIONS) -> None:
+        """`conversations` bounds the TCP and the UDP conversations remembered at once."""
+        self.frames = Frames()
+        self.tcp = TcpTracker(emit, conversations)
+        self.udp = UdpTracker(emit, conversations)
+        self.quiet = self.tcp.quiet.until
+        self.quiet_udp = self.udp.quiet.until
+        self.packets = 0
+
+    def packet(self, ts_us: int, number: int, link: int, buf: bytes, start: int, end: int, orig_len: int) -> None:
+        """Read the packet `buf[start:end]` of link type `link` (a libpcap DLT), seen at `ts_us`, `number`-th in its
+        capture. `orig_len` is its length on the wire, which a short snapshot length makes larger."""
+        self.packets += 1
+        frames = self.frames
+        proto = frames.decode(link, buf, start, end, ts_us)
+        if proto == TCP:
+            self.tcp.segment(frames, ts_us, number)
+        elif proto == UDP:
+            self.udp.datagram(frames, ts_us, number)
+
+    def flush(self) -> None:
+        """The source has ended: emit what unfinished messages still tell."""
+        self.tcp.flush()
+        self.udp.flush()
+
+    def counts(self) -> dict[str, int]:
+        """What was read and what was left out, by reason; zero counts are left out."""
+        tcp = self.tcp
+        udp = self.udp
+        counts = {
+            **self.frames.counts,
+            "tcp_malformed": tcp.malformed,
+            "tcp_ambiguous": tcp.ambiguous,
+            "tcp_holes": tcp.holes,
+            "tcp_lost_bytes": tcp.lost_bytes,
+            "tcp_evicted": tcp.evicted,
+            "udp_malformed": udp.malformed,
+            "udp_evicted": udp.evicted,
+            "client_over_share": tcp.over_share + udp.over_share,
+            "mdns": udp.mdns,
+            "llmnr": udp.llmnr,
+            "multicast": udp.group,
+            "quic_undecryptable": udp.quic.undecryptable,
+        }
+        return {name: count for name, count in counts.items() if count}

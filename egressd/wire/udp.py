@@ -1,0 +1,221 @@
+"""UDP conversations: DNS on any port by content, QUIC Initials, and the first packet each way of everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from egressd.errors import Malformed
+from egressd.model import (
+    DNS_ANSWER,
+    DNS_QUERY,
+    FLOW,
+    QUIC_SNI,
+    REPLY,
+    UDP,
+    ClientHello,
+    DnsMessage,
+    FlowKey,
+    Observation,
+)
+from egressd.wire.direction import flow_of, is_group, is_private, reverse_key, sender_is_client
+from egressd.wire.dns import looks_like_dns, parse_message
+from egressd.wire.frame import Frames
+from egressd.wire.quic import QuicConnections, is_initial, quic_version
+from egressd.wire.quiet import Quiet
+from egressd.wire.table import RecentTable
+
+Emit = Callable[[Observation], None]
+
+DNS_PORT: Final = 53
+MDNS_PORT: Final = 5353  # RFC 6762
+LLMNR_PORT: Final = 5355  # RFC 4795
+# Datagrams of an unknown direction that are looked at before it is quiet. A scrambled post-quantum hello takes two
+# to four Initials; retransmissions may double that.
+TRIES: Final = 12
+QUIET_US: Final = 30_000_000  # UDP has no SYN to end quiet: look again after this
+IDLE_ROTATE_US: Final = 120_000_000
+SHARE: Final = 10  # one client may fill at most 1/SHARE of the table in a generation
+
+
+class UdpFlow:
+    """A UDP conversation; `forward` is the key of packets from the client."""
+
+    __slots__ = ("backward", "backward_seen", "flow", "forward", "forward_seen", "replied", "sure")
+
+    def __init__(self, forward: bytes, sure: bool) -> None:
+        self.forward = forward
+        self.backward = reverse_key(forward)
+        self.flow = flow_of(UDP, forward)
+        self.sure = sure
+        self.replied = False
+        self.forward_seen = 0
+        self.backward_seen = 0
+
+    def turn_round(self) -> None:
+        """The guess was wrong: the other side is the client."""
+        self.forward, self.backward = self.backward, self.forward
+        self.forward_seen, self.backward_seen = self.backward_seen, self.forward_seen
+        self.flow = flow_of(UDP, self.forward)
+
+
+class UdpTracker:
+    """Reads datagrams and emits DNS_QUERY, DNS_ANSWER, QUIC_SNI, FLOW and REPLY observations.
+
+    A DNS exchange emits no FLOW: its question is the contact with the server.
+    """
+
+    def __init__(self, emit: Emit, limit: int) -> None:
+        """`limit` bounds the conversations held at once."""
+        self.quiet = Quiet(limit)
+        self.quic = QuicConnections()
+        self._emit = emit
+        self._table: RecentTable[bytes, UdpFlow] = RecentTable(2 * limit)
+        self._share = max(16, limit // SHARE)
+        self._opened: dict[bytes, int] = {}
+        self._generation = 0
+        self._rotated_us = 0
+        self.skipped_quiet = 0
+        self.over_share = 0
+        self.malformed = 0
+        self.mdns = 0
+        self.llmnr = 0
+        self.group = 0
+
+    @property
+    def evicted(self) -> int:
+        """Conversations forgotten because the table was full or they were idle."""
+        return self._table.evicted // 2
+
+    def datagram(self, frame: Frames, ts_us: int, number: int) -> None:
+        """Take the UDP datagram that `frame` has just decoded."""
+        key = frame.key
+        if self.quiet.until.get(key, 0) > ts_us:
+            self.skipped_quiet += 1
+            return
+        buf = frame.buf
+        start = frame.payload_start
+        end = frame.payload_end
+        sport = frame.sport
+        dport = frame.dport
+        if sport == DNS_PORT or dport == DNS_PORT:
+            if self._dns(key, buf, start, end, ts_us, number):
+                return
+        elif sport == MDNS_PORT or dport == MDNS_PORT or sport == LLMNR_PORT or dport == LLMNR_PORT:
+            if self._stays_inside(key):
+                if sport == MDNS_PORT or dport == MDNS_PORT:
+                    self.mdns += 1
+                else:
+                    self.llmnr += 1
+                return
+        if end - start >= 12:
+            if buf[start] & 0x80 and quic_version(buf, start, end):
+                self._quic(key, buf, start, end, ts_us, number)
+                return
+            if looks_like_dns(buf, start, end) and self._dns(key, buf, start, end, ts_us, number):
+                return
+        self._other(key, ts_us, number)
+
+    def flush(self) -> None:
+        """The capture has ended: tell what half-received ClientHellos still reveal."""
+        for key, conversation in self._table.items():
+            if key == conversation.forward:
+                hello = self.quic.finish(key)
+                if hello is not None:
+                    self._hello(conversation, hello, 0, 0, "partial")
+
+    def _stays_inside(self, key: bytes) -> bool:
+        """mDNS and LLMNR are link-local talk (RFC 6762 section 3), kept apart from egress; a question to a public
+        address on those ports is not, it is a tunnel or a mistake, and is read as DNS."""
+        width = 4 if len(key) == 12 else 16
+        source = key[:width]
+        target = key[width : 2 * width]
+        return is_group(target) or (is_private(target) and is_private(source)) or target == source
+
+    # -- DNS
+
+    def _dns(self, key: bytes, buf: bytes, start: int, end: int, ts_us: int, number: int) -> bool:
+        try:
+            message: DnsMessage = parse_message(buf, start, end)
+        except Malformed:
+            self.malformed += 1
+            return False
+        flow: FlowKey = flow_of(UDP, reverse_key(key) if message.is_response else key)
+        name, raw_name = (message.questions[0][0], message.questions[0][1]) if message.questions else ("", "")
+        kind = DNS_ANSWER if message.is_response else DNS_QUERY
+        self._emit(Observation(kind, ts_us, number, flow, name, raw_name, message))
+        return True
+
+    # -- QUIC
+
+    def _quic(self, key: bytes, buf: bytes, start: int, end: int, ts_us: int, number: int) -> None:
+        conversation = self._flow(key, ts_us, number)
+        if not is_initial(buf, start, end):
+            self._count(conversation, key, ts_us)
+            return
+        version = quic_version(buf, start, end)
+        hello = self.quic.feed(key, buf, start, end)
+        if hello is None:
+            self._count(conversation, key, ts_us)
+            return
+        if key != conversation.forward:
+            conversation.turn_round()
+        conversation.sure = True
+        self._hello(conversation, hello, ts_us, number, "", version)
+        self.quiet.begin(key, ts_us + QUIET_US)
+
+    def _hello(
+        self, conversation: UdpFlow, hello: ClientHello, ts_us: int, number: int, note: str, version: int = 0
+    ) -> None:
+        seen = Observation(QUIC_SNI, ts_us, number, conversation.flow, hello.sni, hello.raw_sni, hello, version, note)
+        self._emit(seen)
+
+    # -- everything else
+
+    def _other(self, key: bytes, ts_us: int, number: int) -> None:
+        width = 4 if len(key) == 12 else 16
+        if is_group(key[width : 2 * width]):
+            self.group += 1
+            self.quiet.begin(key, ts_us + QUIET_US)
+            return
+        self._count(self._flow(key, ts_us, number), key, ts_us)
+
+    def _flow(self, key: bytes, ts_us: int, number: int) -> UdpFlow:
+        conversation = self._table.get(key)
+        if conversation is None:
+            guess = flow_of(UDP, key)
+            conversation = UdpFlow(key if sender_is_client(guess) else reverse_key(key), False)
+            self._keep(conversation, ts_us)
+            self._emit(Observation(FLOW, ts_us, number, conversation.flow, "", "", None))
+        if key == conversation.backward and not conversation.replied:
+            conversation.replied = True
+            self._emit(Observation(REPLY, ts_us, number, conversation.flow, "", "", None))
+        return conversation
+
+    def _count(self, conversation: UdpFlow, key: bytes, ts_us: int) -> None:
+        """One more datagram that told nothing; enough of them make the direction quiet."""
+        if key == conversation.forward:
+            conversation.forward_seen += 1
+            seen = conversation.forward_seen
+        else:
+            conversation.backward_seen += 1
+            seen = conversation.backward_seen
+        if seen >= TRIES or (conversation.sure and key == conversation.backward):
+            self.quiet.begin(key, ts_us + QUIET_US)
+
+    def _keep(self, conversation: UdpFlow, ts_us: int) -> None:
+        table = self._table
+        if ts_us - self._rotated_us > IDLE_ROTATE_US:
+            table.rotate()
+            self._rotated_us = ts_us
+        if table.generation != self._generation:
+            self._generation = table.generation
+            self._opened.clear()
+        client = conversation.flow.client
+        opened = self._opened.get(client, 0)
+        if opened >= self._share:
+            self.over_share += 1
+            return
+        self._opened[client] = opened + 1
+        table.put(conversation.forward, conversation)
+        table.put(conversation.backward, conversation)
