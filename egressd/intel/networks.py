@@ -1,0 +1,140 @@
+"""Addresses and networks: text to packed bytes and back, IPv4 hidden inside IPv6, and look-up by longest prefix.
+
+A packed address is 4 or 16 bytes in network order. A network is (packed first address, prefix length).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from typing import Final, Generic, TypeVar
+
+Value = TypeVar("Value")
+
+_OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4: Final = re.compile(rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}")
+_MAX_IPV6_TEXT: Final = 45  # eight groups with the last two written as IPv4 (RFC 4291 section 2.2)
+
+NAT64_WELL_KNOWN: Final = (bytes.fromhex("0064ff9b") + bytes(12), 96)  # RFC 6052 section 2.1
+_MAPPED: Final = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
+_COMPATIBLE: Final = bytes(12)  # RFC 4291 section 2.5.5.1; :: and ::1 are not of this form
+_SIX_TO_FOUR: Final = b"\x20\x02"  # RFC 3056 section 2
+_TEREDO: Final = b"\x20\x01\x00\x00"  # RFC 4380 section 2.6
+
+
+def parse_address(text: str) -> bytes:
+    """Packed form of an address as text, b"" when it is none. No zone, no brackets, no octal or short IPv4 forms."""
+    if _IPV4.fullmatch(text) is not None:
+        return bytes(map(int, text.split(".")))
+    if ":" not in text or "%" in text or len(text) > _MAX_IPV6_TEXT or not text.isascii():
+        return b""
+    try:
+        return IPv6Address(text).packed
+    except AddressValueError:
+        return b""
+
+
+def render_address(addr: bytes) -> str:
+    """Text of a packed address (RFC 5952 for IPv6)."""
+    return str(IPv4Address(addr)) if len(addr) == 4 else str(IPv6Address(addr))
+
+
+def parse_network(text: str) -> tuple[bytes, int] | None:
+    """`address/length`, or an address alone as its own network. None when it is neither; host bits may be set."""
+    base, slash, length = text.partition("/")
+    addr = parse_address(base)
+    if not addr:
+        return None
+    if not slash:
+        return addr, 8 * len(addr)
+    if not (length.isascii() and length.isdigit()) or len(length) > 3 or int(length) > 8 * len(addr):
+        return None
+    return addr, int(length)
+
+
+def first_address(addr: bytes, length: int) -> bytes:
+    """The address with its host bits cleared."""
+    bits = 8 * len(addr)
+    return (int.from_bytes(addr, "big") >> (bits - length) << (bits - length)).to_bytes(len(addr), "big")
+
+
+def render_network(addr: bytes, length: int) -> str:
+    """Text of a network; one that holds a single address renders as the address."""
+    return render_address(addr) if length == 8 * len(addr) else f"{render_address(addr)}/{length}"
+
+
+def embedded_ipv4(addr: bytes, nat64: tuple[tuple[bytes, int], ...] = (NAT64_WELL_KNOWN,)) -> list[bytes]:
+    """The IPv4 addresses that traffic to an IPv6 address really goes to, or through, in transition forms.
+
+    IPv4-mapped and -compatible, NAT64 under each prefix given (RFC 6052 section 2.2), 6to4, Teredo (client and server).
+    """
+    if len(addr) != 16:
+        return []
+    head = addr[:12]
+    if head == _MAPPED or (head == _COMPATIBLE and addr[12:15] != b"\x00\x00\x00"):
+        return [addr[12:]]
+    if addr.startswith(_SIX_TO_FOUR):
+        return [addr[2:6]]
+    if addr.startswith(_TEREDO):
+        return [bytes(byte ^ 0xFF for byte in addr[12:]), addr[4:8]]
+    for prefix, length in nat64:
+        octets = length // 8
+        if addr[:octets] == prefix[:octets]:
+            after = addr[octets:] if octets > 8 else addr[octets:8] + addr[9:]  # bits 64 to 71 are kept zero
+            return [after[:4]]
+    return []
+
+
+class NetworkTable(Generic[Value]):
+    """Values by network, immutable. A look-up costs one hash per prefix length in use, longest first."""
+
+    __slots__ = ("_ipv4", "_ipv6", "size")
+
+    def __init__(self, entries: Iterable[tuple[bytes, int, Value]]) -> None:
+        """Of several entries for one network the first is kept."""
+        tables: tuple[dict[int, dict[int, Value]], dict[int, dict[int, Value]]] = ({}, {})
+        self.size = 0
+        for addr, length, value in entries:
+            table = tables[len(addr) == 16].setdefault(8 * len(addr) - length, {})
+            key = int.from_bytes(addr, "big") >> (8 * len(addr) - length)
+            if key not in table:
+                table[key] = value
+                self.size += 1
+        self._ipv4 = sorted(tables[0].items())
+        self._ipv6 = sorted(tables[1].items())
+
+    def covering(self, addr: bytes) -> list[Value]:
+        """The values of every network that holds the address, most specific first."""
+        found: list[Value] = []
+        number = int.from_bytes(addr, "big")
+        for shift, table in self._ipv4 if len(addr) == 4 else self._ipv6:
+            value = table.get(number >> shift)
+            if value is not None:
+                found.append(value)
+        return found
+
+    def longest(self, addr: bytes) -> Value | None:
+        """The value of the most specific network that holds the address."""
+        number = int.from_bytes(addr, "big")
+        for shift, table in self._ipv4 if len(addr) == 4 else self._ipv6:
+            value = table.get(number >> shift)
+            if value is not None:
+                return value
+        return None
+
+    def overlapping(self, addr: bytes, length: int) -> Value | None:
+        """The value of a network that shares an address with this one. Walks every network longer than this one."""
+        number = int.from_bytes(addr, "big")
+        mine = 8 * len(addr) - length
+        for shift, table in self._ipv4 if len(addr) == 4 else self._ipv6:
+            if shift >= mine:
+                value = table.get(number >> shift)
+                if value is not None:
+                    return value
+                continue
+            wanted = number >> mine
+            for key, inside in table.items():
+                if key >> (mine - shift) == wanted:
+                    return inside
+        return None
