@@ -103,25 +103,32 @@ def _a_label(label: str) -> str:
     return label if label.isascii() else "xn--" + label.encode("punycode").decode("ascii")
 
 
+class _Node:
+    """A label of the suffix trie: the rule that ends here and the wildcard rule one label below, "" where there is
+    none; `below` is None when no rule goes further."""
+
+    __slots__ = ("below", "rule", "wildcard")
+
+    def __init__(self) -> None:
+        self.rule = ""
+        self.wildcard = ""
+        self.below: dict[str, _Node] | None = None
+
+
 class Suffixes:
-    """The Public Suffix List, private section on, as a trie that is kept flat: one dict keyed by whole suffixes.
+    """The Public Suffix List, private section on, as a trie of labels from the right."""
 
-    Every suffix of every rule has a node, so a walk from the right stops at the first label that no rule knows: two
-    look-ups for most names. A node is (rule that ends here or "", wildcard rule one label below or "", whether to look
-    further).
-    """
+    __slots__ = ("_top", "size", "version")
 
-    __slots__ = ("_nodes", "size", "version")
-
-    def __init__(self, nodes: dict[str, tuple[str, str, bool]], size: int, version: str) -> None:
-        self._nodes = nodes
+    def __init__(self, top: dict[str, _Node], size: int, version: str) -> None:
+        self._top = top
         self.size = size
         self.version = version
 
     @classmethod
     def parse(cls, text: str, source: str = "public_suffix_list.dat") -> Suffixes:
         """Read the list's own format (publicsuffix.org/list, "Format"). Raises ConfigError when it is not that."""
-        nodes: dict[str, tuple[str, str, bool]] = {}
+        top: dict[str, _Node] = {}
         version = mark = ""
         size = 0
         for number, line in enumerate(text.splitlines(), 1):
@@ -135,13 +142,13 @@ class Suffixes:
             if not words:
                 continue
             rule = words[0] if words[0].isascii() else ".".join(map(_a_label, words[0].split(".")))
-            if not _add_rule(nodes, rule.lower(), mark):
+            if not _add_rule(top, rule.lower(), mark):
                 what = f"not a rule of the Public Suffix List: {escape(rule.encode())}"
                 raise ConfigError([Problem(source, number, 1, what, "fetch the list again from publicsuffix.org")])
             size += 1
         if not size:
             raise ConfigError([Problem(source, 0, 0, "no rules in it", "fetch the list again from publicsuffix.org")])
-        return cls(nodes, size, version)
+        return cls(top, size, version)
 
     def split(self, name: str) -> tuple[str, str, str]:
         """(registered domain, suffix, rule text) of a normal name; the registered domain of a suffix is "".
@@ -149,33 +156,34 @@ class Suffixes:
         Rule text is as in the list, A-label, and tells its section: "com", "*.ck", "!www.ck", "github.io (private)", or
         "* (unlisted)". Not for addresses.
         """
-        nodes = self._nodes
-        dot = at = name.rfind(".")  # `at` is the dot before the suffix, `dot` the dot before what is looked at
-        node = nodes.get(name[dot + 1 :])
+        rest, _, suffix = name.rpartition(".")  # `rest` is what stands before the suffix
+        node = self._top.get(suffix)
         rule = UNLISTED
         if node is not None:
-            own, below, further = node
-            if own:
-                rule = own
-            while further and dot > 0:
-                dot = name.rfind(".", 0, dot)
-                node = nodes.get(name[dot + 1 :])
+            rule = node.rule or UNLISTED
+            below = node.below
+            left = rest
+            while below is not None and left:
+                wildcard = node.wildcard
+                left, _, label = left.rpartition(".")
+                node = below.get(label)
                 if node is None:
-                    if below:
-                        at, rule = dot, below
+                    if wildcard:
+                        rest, suffix, rule = left, name[len(left) + 1 :] if left else name, wildcard
                     break
-                wildcard = below
-                own, below, further = node
-                if own:
-                    if own[0] == "!":  # an exception beats every other rule and takes its first label off
-                        at, rule = name.index(".", dot + 1), own
+                if node.rule:
+                    if node.rule[0] == "!":  # an exception beats every other rule and takes its first label off
+                        start = len(left) + 1 if left else 0
+                        rest, rule = name[: start + len(label)], node.rule
+                        suffix = name[len(rest) + 1 :]
                         break
-                    at, rule = dot, own
+                    rest, suffix, rule = left, name[len(left) + 1 :] if left else name, node.rule
                 elif wildcard:
-                    at, rule = dot, wildcard
-        if at < 0:
-            return "", name, rule
-        return name[name.rfind(".", 0, at) + 1 :], name[at + 1 :], rule
+                    rest, suffix, rule = left, name[len(left) + 1 :] if left else name, wildcard
+                below = node.below
+        if not rest:
+            return "", suffix, rule
+        return name[rest.rfind(".") + 1 :], suffix, rule
 
     def registered_domain(self, name: str) -> str:
         """The part of a normal name that someone registered, or "" when the whole name is a suffix."""
@@ -186,24 +194,23 @@ class Suffixes:
         return name != "" and not self.split(name)[0]
 
 
-def _add_rule(nodes: dict[str, tuple[str, str, bool]], rule: str, mark: str) -> bool:
+def _add_rule(top: dict[str, _Node], rule: str, mark: str) -> bool:
     """Put a rule into the trie; False when it is in no form that the list uses (a wildcard only ever comes first)."""
-    name = rule[1:] if rule[0] == "!" else rule[2:] if rule.startswith("*.") else rule
     if rule == "*":
         return True  # the default rule, written out
+    wildcard = rule.startswith("*.")
+    name = rule[1:] if rule[0] == "!" else rule[2:] if wildcard else rule
     if len(name) > MAX_NAME or _LEGAL.fullmatch(name) is None or (rule[0] == "!" and "." not in name):
         return False
-    own, below, further = nodes.get(name, ("", "", False))
-    if rule[0] == "*":
-        nodes[name] = (own, below or rule + mark, True)
+    labels = name.split(".")
+    node = top.setdefault(labels.pop(), _Node())
+    while labels:
+        if node.below is None:
+            node.below = {}
+        node = node.below.setdefault(labels.pop(), _Node())
+    if wildcard:
+        node.wildcard = node.wildcard or rule + mark
+        node.below = {} if node.below is None else node.below
     else:
-        nodes[name] = (own or rule + mark, below, further)
-    dot = name.find(".")
-    while dot > 0:  # every parent must say that there is more
-        parent = name[dot + 1 :]
-        own, below, further = nodes.get(parent, ("", "", False))
-        if further:
-            break
-        nodes[parent] = (own, below, True)
-        dot = name.find(".", dot + 1)
+        node.rule = node.rule or rule + mark
     return True

@@ -1,9 +1,12 @@
 """The four allowances, named apart (DESIGN section 5), one a line, each with owner and reason:
 
-ignore-indicator bad.example   owner=alice reason="sinkholed since May"     # this line of any list says nothing
-allow-destination good.example client=192.0.2.7 owner=bob reason="lab"      # the name and below; for all, or for one client
-ignore-client 192.0.2.0/28     owner=bob reason="malware lab" expires=2030-01-31
-never-block 198.51.100.9       owner=noc reason="partner's VPN"             # alert, never block; names cover names below
+    ignore-indicator bad.example   owner=alice reason="sinkholed since May"
+    allow-destination good.example owner=bob reason="lab" client=192.0.2.7
+    ignore-client 192.0.2.0/28     owner=bob reason="malware lab" expires=2030-01-31
+    never-block 198.51.100.9       owner=noc reason="partner's VPN"
+
+An ignored indicator is exactly the value named, in any list. A destination that is a name covers the names below it;
+without client= it is allowed for all. What is never blocked still alerts.
 """
 
 from __future__ import annotations

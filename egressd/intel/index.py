@@ -8,11 +8,12 @@ What covers what, for a listed name N with registered domain R (DESIGN section 5
     exact        host       -         -
 
 Of several that cover: host before sibling, then the longer listed value, the higher confidence, the earlier source and
-line. A name under a public suffix of the private section (a tenant) has a registered domain of its own, so tenants never
-meet.
+line. A name under a public suffix of the private section (a tenant) has a registered domain of its own, so tenants
+never meet.
 
-A URL indicator covers its host's requests whose target is its path, or goes on after it at a boundary: after a path that
-ends in `/`, `?`, `&` or `=` anything may follow, after any other only `/`, `?`, `&`, `;` or `#`. Paths keep their case.
+A URL indicator covers its host's requests whose target is its path, or goes on after it at a boundary: after a path
+that ends in `/`, `?`, `&` or `=` anything may follow, after any other only `/`, `?`, `&`, `;` or `#`. Paths keep their
+case.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ class Index:
         return None
 
     def pending_after(self, now_s: int) -> list[Indicator]:
-        """Indicators that come into force after a time, in order of `added_s`: what history must be searched for then."""
+        """Indicators that come into force after a time, in order of `added_s`: for searching history then."""
         return self._by_added[bisect_right(self._by_added, now_s, key=_added) :]
 
 
