@@ -1,0 +1,389 @@
+"""TLS ClientHello: the name a client asks for in the clear, from a byte stream or from a handshake message.
+
+RFC 8446 (TLS 1.3) sections 4.1.2 and 5.1, RFC 6066 section 3 (SNI), RFC 7301 (ALPN), RFC 8701 (GREASE), RFC 9849 (ECH).
+Strict about framing and about the server name, because they carry the verdict; a broken extension of any other sort
+only leaves its own field empty, so that it cannot hide the name.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from struct import Struct
+from typing import Final
+
+from egressd import names
+from egressd.errors import Malformed
+from egressd.model import ClientHello
+
+# Record types, RFC 8446 section 5.1.
+CHANGE_CIPHER_SPEC: Final = 20
+ALERT: Final = 21
+HANDSHAKE: Final = 22
+APPLICATION_DATA: Final = 23
+
+CLIENT_HELLO: Final = 1
+# Messages that only a server sends (RFC 5246 section 7.4, RFC 8446 section 4): HelloRequest, ServerHello,
+# NewSessionTicket, EncryptedExtensions, ServerKeyExchange, CertificateRequest, ServerHelloDone, CertificateStatus.
+_SERVER_MESSAGES: Final = frozenset((0, 2, 4, 8, 12, 13, 14, 22))
+
+# The format allows 2^24 bytes; hellos of browsers with a post-quantum key share are below 3 KB, those with many
+# tickets below 20 KB. A longer one is read as far as this and gives its name if the name lies within.
+MAX_HANDSHAKE_BYTES: Final = 65_536
+MAX_RECORD_BYTES: Final = 16_384  # RFC 8446 section 5.1, plaintext
+MAX_ALPN: Final = 16  # protocols kept; clients offer one to three
+_MAX_ALPN_BYTES: Final = 512  # of the extension that are read; also bounds the keys of the cache below
+_MAX_VERSIONS_BYTES: Final = 255  # RFC 8446 section 4.2.1: the list has a one-byte length
+_RECORD_HEADER_BYTES: Final = 5
+# Version and random (34), session id length (1), a cipher suite with its length (4), null compression (2).
+_MIN_HELLO_BYTES: Final = 41
+
+_SERVER_NAME: Final = 0
+_ALPN: Final = 16
+_SUPPORTED_VERSIONS: Final = 43
+_ECH: Final = 0xFE0D
+_ESNI: Final = 0xFFCE  # draft-ietf-tls-esni up to -06
+_READ: Final = frozenset((_SERVER_NAME, _ALPN, _SUPPORTED_VERSIONS, _ECH, _ESNI))
+
+_EXTENSION: Final = Struct(">HH").unpack_from  # type, length
+_ECH_OUTER: Final = Struct(">BHHBH").unpack_from  # type, KDF, AEAD, config id, length of enc (RFC 9849 section 5)
+
+# "Ends in a number" of the URL standard's host parser: such a host is an IPv4 address or nothing, never a DNS name.
+_NUMERIC_LABEL: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+# Outer names ("public_name" of ECHConfig) that operators publish for many sites at once. A hello for one of them with
+# an ECH extension is a real one: nobody visits these names for themselves. Known from the operators' HTTPS records;
+# the list is a floor, not complete, and an operator may change the name at any time.
+ECH_PUBLIC_NAMES: Final = frozenset(
+    (
+        "cloudflare-ech.com",  # Cloudflare, every site of it with ECH on
+        "cloudflare-esni.com",  # Cloudflare, first trials
+        "cover.defo.ie",  # the DEfO project's test servers
+        "public.tls-ech.dev",  # tls-ech.dev test server
+    )
+)
+_X25519_ENC_BYTES: Final = 32  # RFC 9180 section 7.1: DHKEM(X25519) encapsulated key
+# HKDF-SHA256 with AES-128-GCM or ChaCha20-Poly1305: what BoringSSL and NSS put into GREASE.
+_GREASE_SUITES: Final = frozenset((0x0001_0001, 0x0001_0003))
+# BoringSSL draws one of these at random: 128, 160, 192 or 224 bytes and a tag of 16.
+_BORINGSSL_GREASE_BYTES: Final = frozenset((144, 176, 208, 240))
+
+
+def parse_client_hello(
+    body: bytes,
+    partial: bool = False,
+    svcb_says_ech: bool = False,
+    ech_public_names: frozenset[str] = ECH_PUBLIC_NAMES,
+) -> ClientHello:
+    """Read the body of a ClientHello: the handshake message without its four-byte header (RFC 8446 section 4.1.2).
+
+    With `partial`, bytes may run out anywhere after the server name: what stands before is returned. The last two
+    arguments are handed to `judge_ech`. Raises Malformed when the framing or the server name is broken, and with
+    `partial` when the bytes end before a server name.
+    """
+    size = len(body)
+    pos = _extensions_at(body, size)
+    version = body[0] << 8 | body[1]
+    if pos == size and not partial:  # before TLS 1.3 extensions were optional (RFC 5246 section 7.4.1.2)
+        return ClientHello("", "", version, (), "", "")
+    if pos + 2 > size:
+        raise Malformed("ClientHello ends before its extensions")
+    end = pos + 2 + (body[pos] << 8 | body[pos + 1])
+    if end < size or (end > size and not partial):
+        raise Malformed("ClientHello extensions do not fill the message")
+    pos += 2
+    raw: bytes | None = None
+    alpn: tuple[str, ...] = ()
+    ech_at = ech_end = esni_at = 0
+    last = size - 4
+    read = _READ  # local names: this loop is most of the work
+    extension = _EXTENSION
+    while pos <= last:
+        kind, length = extension(body, pos)
+        pos += 4 + length
+        if kind in read and pos <= size:  # of a repeated extension (forbidden) the first one counts
+            at = pos - length
+            if kind == _SERVER_NAME:
+                if raw is None:
+                    raw = _host_name(body, at, pos)
+            elif kind == _SUPPORTED_VERSIONS:
+                version = _highest_version(body[at : min(pos, at + _MAX_VERSIONS_BYTES)]) or version
+            elif kind == _ALPN:
+                alpn = alpn or _alpn(body[at : min(pos, at + _MAX_ALPN_BYTES)])
+            elif kind == _ECH:
+                ech_at, ech_end = at, pos
+            else:
+                esni_at = at
+    if pos != end and (raw is None or not partial):
+        raise Malformed("ClientHello extensions are cut")
+    sni, raw_sni = _name(raw) if raw else ("", "")
+    hello = ClientHello(sni, raw_sni, version, alpn, "", "")
+    if ech_at:
+        hello.ech, hello.ech_reason = _read_ech(body[ech_at:ech_end], sni, svcb_says_ech, ech_public_names)
+    elif esni_at:
+        hello.ech, hello.ech_reason = "outer", "encrypted SNI of the drafts before ECH (extension 0xffce)"
+    return hello
+
+
+def _extensions_at(body: bytes, size: int) -> int:
+    """Where the extension list stands: behind version, random, session id, cipher suites and compression methods."""
+    if size < _MIN_HELLO_BYTES or body[0] != 3:
+        raise Malformed("not a ClientHello of SSL 3.0 or TLS")
+    if body[34] > 32:
+        raise Malformed("ClientHello session id over 32 bytes")
+    pos = 35 + body[34]
+    if pos + 2 > size:
+        raise Malformed("ClientHello ends in its session id")
+    suites = body[pos] << 8 | body[pos + 1]
+    pos += 2 + suites
+    if suites < 2 or suites & 1:
+        raise Malformed("ClientHello cipher suites have a bad length")
+    if pos >= size:
+        raise Malformed("ClientHello ends in its cipher suites")
+    pos += 1 + body[pos]
+    if pos > size:
+        raise Malformed("ClientHello ends in its compression methods")
+    return pos
+
+
+def _host_name(body: bytes, at: int, end: int) -> bytes:
+    """The first host_name of a server_name extension (RFC 6066 section 3); b"" when it lists only other sorts."""
+    if at + 2 > end or at + 2 + (body[at] << 8 | body[at + 1]) != end:
+        raise Malformed("server_name list does not fill its extension")
+    pos = at + 2
+    while pos < end:
+        if pos + 3 > end:
+            raise Malformed("server_name entry is cut")
+        entry_end = pos + 3 + (body[pos + 1] << 8 | body[pos + 2])
+        if entry_end > end:
+            raise Malformed("server_name entry is cut")
+        if body[pos] == 0:
+            return body[pos + 3 : entry_end]
+        pos = entry_end
+    return b""
+
+
+def _name(raw: bytes) -> tuple[str, str]:
+    name = names.normalise(raw)
+    if not name:
+        return "", names.escape(raw)
+    digit = name[name.rfind(".") + 1]
+    if "0" <= digit <= "9" and _NUMERIC_LABEL.fullmatch(name, name.rfind(".") + 1) is not None:
+        name = ""  # RFC 6066 section 3: literal addresses are not permitted; one that is sent all the same is no name
+    return name, raw.decode("ascii")
+
+
+@lru_cache(maxsize=256)  # clients send a handful of forms, times 16 GREASE values
+def _highest_version(extension: bytes) -> int:
+    """Highest version of a supported_versions extension (RFC 8446 section 4.2.1), 0 when it names none we know.
+
+    GREASE (RFC 8701) and private values fall out because they do not begin with 3; the drafts of TLS 1.3 (0x7fNN) count
+    as TLS 1.3.
+    """
+    best = 0
+    for high, low in zip(extension[1::2], extension[2::2], strict=False):
+        if high == 3:
+            best = max(best, 0x0300 | low)
+        elif high == 0x7F:
+            best = max(best, 0x0304)
+    return best
+
+
+@lru_cache(maxsize=256)
+def _alpn(extension: bytes) -> tuple[str, ...]:
+    """Protocols of an ALPN extension (RFC 7301 section 3.1), escaped, without GREASE; reading stops where it breaks."""
+    protocols: list[str] = []
+    pos = 2
+    while pos < len(extension) and len(protocols) < MAX_ALPN:
+        length = extension[pos]
+        protocol = extension[pos + 1 : pos + 1 + length]
+        if not length or len(protocol) < length:
+            break
+        pos += 1 + length
+        if not (length == 2 and protocol[0] == protocol[1] and protocol[0] & 0x0F == 0x0A):  # RFC 8701 section 2
+            protocols.append(names.escape(protocol))
+    return tuple(protocols)
+
+
+def _read_ech(extension: bytes, sni: str, svcb_says_ech: bool, public_names: frozenset[str]) -> tuple[str, str]:
+    """(ech, reason) of an encrypted_client_hello extension (RFC 9849 section 5)."""
+    if extension == b"\x01":
+        return "", "inner ClientHello in the clear: a client-facing server's own hop, the name is the true one"
+    if len(extension) >= 8:
+        kind, kdf, aead, _config_id, enc_bytes = _ECH_OUTER(extension)
+        at = 8 + enc_bytes
+        if kind == 0 and at + 2 <= len(extension):
+            payload_bytes = extension[at] << 8 | extension[at + 1]
+            if payload_bytes and at + 2 + payload_bytes == len(extension):
+                suite = kdf << 16 | aead
+                return judge_ech(sni, suite, enc_bytes, payload_bytes, svcb_says_ech, public_names)
+    return "grease", "ECH extension is malformed: a server cannot have decrypted it"
+
+
+def judge_ech(
+    outer_sni: str,
+    suite: int,
+    enc_bytes: int,
+    payload_bytes: int,
+    svcb_says_ech: bool = False,
+    public_names: frozenset[str] = ECH_PUBLIC_NAMES,
+) -> tuple[str, str]:
+    """Tell an ECH that hides a name ("outer") from the decoy that browsers send without one ("grease"), and say why.
+
+    This is a guess. GREASE exists to be indistinguishable on the wire (RFC 9849 section 6.2): it has a random config id
+    and a random body of a plausible length. What can tell are things beside the extension: the outer name is one that
+    operators publish for this, or the client had learned an ECH configuration. `suite` is KDF << 16 | AEAD;
+    `enc_bytes` and `payload_bytes` are the lengths of the encapsulated key and the ciphertext. `svcb_says_ech`: this
+    client was lately given an HTTPS record with "ech" (RFC 9848) that leads to this server's address. A record for
+    `outer_sni` itself would prove nothing: such a client would have put the public name in its place.
+
+    A real ECH to an operator whose public name is not known, without a record seen, is reported as "grease".
+    """
+    if outer_sni and outer_sni in public_names:
+        return "outer", "the server name is a known ECH public name"
+    if svcb_says_ech:
+        return "outer", "an HTTPS record with ech led this client to this server"
+    if not enc_bytes:
+        return "outer", "empty key: second hello of a real ECH after HelloRetryRequest"  # RFC 9849 section 6.1.5
+    if enc_bytes != _X25519_ENC_BYTES or suite not in _GREASE_SUITES:
+        return "outer", "key length or cipher suite that the GREASE of browsers does not use"
+    if payload_bytes in _BORINGSSL_GREASE_BYTES:
+        return "grease", "looks like browser GREASE by its lengths; a real ECH can have the same, so not certain"
+    return "grease", "no sign of a real ECH; not certain: NSS sizes its GREASE exactly like the real thing"
+
+
+def looks_like_tls(head: bytes) -> int:
+    """1 when a stream that begins so is TLS from either side, 0 when not, -1 when `head` is too short to say.
+
+    Asks for a handshake record (RFC 8446 section 5.1) whose first message is ClientHello or ServerHello with a length
+    that fits the record and a version of SSL 3.0 or TLS.
+    """
+    size = len(head)
+    if (size and head[0] != HANDSHAKE) or (size > 1 and head[1] != 3) or (size > 2 and head[2] > 4):
+        return 0
+    if size < 6:
+        return -1
+    record = head[3] << 8 | head[4]
+    if not 0 < record <= MAX_RECORD_BYTES or head[5] not in (CLIENT_HELLO, 2):
+        return 0
+    if record < 6:  # a message cut into tiny records: its own header lies in later ones
+        return 1
+    if size < 11:
+        return -1
+    length = head[6] << 16 | head[7] << 8 | head[8]
+    if length < 38 or head[9] != 3:  # ServerHello has at least 38 bytes, ClientHello more
+        return 0
+    # Nothing can follow a ClientHello in its record; a ServerHello may have company.
+    return 1 if head[5] != CLIENT_HELLO or record <= length + 4 else 0
+
+
+def _only_record(head: bytes) -> int:
+    """Bytes of the first record when it holds a whole ClientHello and nothing else, as nearly always; else 0."""
+    if len(head) > 8 and head[0] == HANDSHAKE and head[5] == CLIENT_HELLO and head[1] == 3 and head[2] <= 4:
+        record = head[3] << 8 | head[4]
+        if record <= MAX_RECORD_BYTES and record == (head[6] << 16 | head[7] << 8 | head[8]) + 4:
+            return _RECORD_HEADER_BYTES + record
+    return 0
+
+
+class TlsStream:
+    """Client's direction of one TCP connection: yields the first ClientHello, however it is cut into records or chunks.
+
+    `server_side` is set when the first message can only be a server's: the caller has the direction wrong.
+    """
+
+    __slots__ = ("_header", "_left", "_message", "_need", "done", "rest", "server_side")
+
+    def __init__(self) -> None:
+        self.done: bool = False
+        self.rest: bytes | None = None
+        self.server_side: bool = False
+        self._need: int = -1  # bytes of the only record when it holds the whole hello; 0 otherwise, -1 before the start
+        self._header: bytes = b""  # of a record, as far as it is there: under 5 bytes
+        self._left: int = 0  # bytes still to come of the open record
+        # The handshake message (its record header before it if _need > 0), up to MAX_HANDSHAKE_BYTES. Kept as bytes:
+        # hellos come in one to three chunks, and the bound makes the copying of many tiny ones cheap enough.
+        self._message: bytes = b""
+
+    def feed(self, data: bytes) -> list[ClientHello]:
+        """Take the next bytes; returns the hello once it is whole. Raises Malformed when this is no TLS."""
+        if self.done or not data:
+            return []
+        need = self._need
+        if need < 0:
+            need = self._need = _only_record(data)
+        if not need:
+            return self._gather(data)
+        if self._message:
+            data = self._message + data
+        if len(data) < need:
+            self._message = data
+            return []
+        self.done = True
+        return [parse_client_hello(data[9:need])]
+
+    def finish(self) -> list[ClientHello]:
+        """What can be had of a hello whose rest will not come (the flow ended, or a hole stays). Never raises."""
+        if self.done:
+            return []
+        self.done = True
+        message = self._message[5:] if self._need > 0 else self._message
+        if len(message) < 4 or message[0] != CLIENT_HELLO:
+            return []
+        try:
+            return [parse_client_hello(message[4:], partial=True)]
+        except Malformed:
+            return []
+
+    def _gather(self, data: bytes) -> list[ClientHello]:
+        pos = 0
+        size = len(data)
+        while pos < size:
+            if not self._left:
+                start = pos
+                pos = min(size, pos + _RECORD_HEADER_BYTES - len(self._header))
+                self._header += data[start:pos]
+                if len(self._header) == _RECORD_HEADER_BYTES:
+                    self._open_record()
+                    if self.done:
+                        return []
+                continue
+            take = min(self._left, size - pos, MAX_HANDSHAKE_BYTES - len(self._message))
+            self._message += data[pos : pos + take]
+            self._left -= take
+            pos += take
+            hellos = self._complete()
+            if self.done:
+                return hellos
+        return []
+
+    def _open_record(self) -> None:
+        header = self._header
+        self._header = b""
+        kind = header[0]
+        if kind == HANDSHAKE and header[1] == 3 and header[2] <= 4:
+            self._left = header[3] << 8 | header[4]
+            if not 0 < self._left <= MAX_RECORD_BYTES:  # section 5.1: no empty handshake fragments
+                raise Malformed("TLS record length out of bounds")
+        elif self._message:
+            raise Malformed("another record inside a ClientHello")  # section 5.1: no interleaving
+        elif kind in (CHANGE_CIPHER_SPEC, ALERT, APPLICATION_DATA) and header[1] == 3:
+            self.done = True  # joined in the middle: the hello has gone by
+        elif kind & 0x80 and header[2] == CLIENT_HELLO and (header[3] == 3 or header[3:] == b"\x00\x02"):
+            self.done = True  # SSL 2.0 compatible hello (RFC 5246 appendix E.2): it cannot carry a name
+        else:
+            raise Malformed("not a TLS record")
+
+    def _complete(self) -> list[ClientHello]:
+        message = self._message
+        if message[0] != CLIENT_HELLO:
+            self.done = True
+            self.server_side = message[0] in _SERVER_MESSAGES
+            return []
+        if len(message) < 4:
+            return []
+        end = 4 + (message[1] << 16 | message[2] << 8 | message[3])
+        if len(message) < min(end, MAX_HANDSHAKE_BYTES):
+            return []
+        self.done = True
+        return [parse_client_hello(message[4:end], partial=end > MAX_HANDSHAKE_BYTES)]
