@@ -158,6 +158,26 @@ def test_pointers_put_names_together() -> None:
     ]
 
 
+def test_a_name_put_together_is_at_most_255_octets() -> None:
+    tail = b"\x3f" + b"x" * 63 + b"\xc0\x0c"  # 64 octets before the 17 of www.example.com
+    records = [record(tail, TXT, b""), record(b"\x3f" + b"y" * 63 + b"\xc0\x21", TXT, b"")]
+    longest = record(b"\x3f" + b"z" * 63 + b"\x2d" + b"z" * 45 + b"\xc0\x6d", A, V4)
+    too_long = record(b"\x3f" + b"z" * 63 + b"\x2e" + b"z" * 46 + b"\xc0\x6d", A, V4)
+    message = parse(response(*records, longest))
+    assert message.error == ""
+    assert len(message.answers[2].raw_name) == 253
+    message = parse(response(*records, too_long))
+    assert (len(message.answers), message.error) == (2, "DNS name is cut or over 255 octets")
+
+
+def test_names_met_before_never_come_from_another_message() -> None:
+    """A pointer to offset 0 ends in the octet that ends a name, and what it leads to is each message's own."""
+    dns_records._SEEN.clear()
+    for letter in "ab":
+        wire = header(0, qd=1, txid=0x0100 | ord(letter)) + b"\x03www\xc0\x00\0\1\0\1"
+        assert parse_message(wire, 0, len(wire)).questions[0].name == f"www.{letter}"
+
+
 def service(priority: int, target: bytes, *params: tuple[int, bytes]) -> bytes:
     return struct.pack(">H", priority) + target + b"".join(struct.pack(">HH", k, len(v)) + v for k, v in params)
 
@@ -325,6 +345,12 @@ def test_hops_are_bounded_when_every_link_was_read_before() -> None:
         assert reader.after == (15 if number == 0 else pos + 4)
     with pytest.raises(Malformed):
         reader.read(15 + 4 * MAX_HOPS)
+    bare = names + struct.pack(">HH", 0xC00F + 4 * (MAX_HOPS - 2), 0xC00F + 4 * (MAX_HOPS - 1))
+    reader = NameReader(bare, 0, len(bare))
+    for pos in [12, *range(15, 15 + 4 * MAX_HOPS, 4), len(names)]:
+        reader.read(pos)
+    with pytest.raises(Malformed):  # no labels of its own, and one hop too many
+        reader.read(len(names) + 2)
 
 
 def bomb() -> bytes:
