@@ -267,6 +267,8 @@ class HttpStream:
         if self.failed:
             raise Malformed(self.failed)
         if self.done:
+            if self.rest is not None:  # it became done by `skipped`, and the caller has not looked yet
+                self.rest += data
             return []
         found: list[HttpRequest] = []
         at = 0
@@ -309,6 +311,7 @@ class HttpStream:
         if self._state == _HEAD and self._line_ok and not self.failed:
             self._take_cut_head(bytes(self._buffer), found)
         self._buffer = bytearray()
+        self._line_ok = False
         self.done = True
         return found
 
