@@ -1,0 +1,213 @@
+"""The fragment table: order does not matter, overlaps are judged, bounds hold."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from egressd.wire.fragments import (
+    MAX_BYTES,
+    MAX_DATAGRAMS,
+    MAX_PIECES,
+    MAX_SOURCE_BYTES,
+    MAX_SOURCE_DATAGRAMS,
+    PIECE_OVERHEAD,
+    TIMEOUT_US,
+    Fragments,
+)
+
+SOURCE = b"\x0a\0\0\x01"
+KEY = SOURCE + b"\xcb\0\x71\x09\0\x07\x11"
+WHOLE = bytes(range(256)) * 2 + b"tail"  # 516 bytes: the last fragment is no multiple of eight
+
+
+def add(table: Fragments, start: int, body: bytes, more: bool, strict: bool = False, ts_us: int = 0) -> bytes | None:
+    return table.add(KEY, SOURCE, 17, start, more, body, ts_us, strict)
+
+
+def check_books(table: Fragments) -> None:
+    """The invariants of the module's docstring."""
+    datagrams = list(table._table.items())
+    assert table.held_bytes == sum(datagram.size for _, datagram in datagrams)
+    assert {key for source in table._sources.values() for key in source.keys} == {key for key, _ in datagrams}
+    for name, source in table._sources.items():
+        own = [datagram for _, datagram in datagrams if datagram.source == name]
+        assert len(source.keys) == len(own) and source.size == sum(datagram.size for datagram in own)
+    for _, datagram in datagrams:
+        assert datagram.have == sum(map(len, datagram.pieces)) or datagram.dead
+        ends = [start + len(piece) for start, piece in zip(datagram.starts, datagram.pieces, strict=True)]
+        assert all(end <= start for end, start in zip(ends, datagram.starts[1:], strict=False))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@given(st.integers(1, 30), st.randoms(use_true_random=False))
+@settings(max_examples=80, deadline=None)
+def test_any_order_with_duplicates(strict: bool, units: int, shuffle: random.Random) -> None:
+    size = units * 8
+    pieces = [(at, WHOLE[at : at + size], at + size < len(WHOLE)) for at in range(0, len(WHOLE), size)]
+    again = shuffle.sample(pieces, len(pieces) // 2)
+    order = pieces + again
+    shuffle.shuffle(order)
+    table = Fragments({})
+    results = [add(table, *piece, strict=strict) for piece in order]
+    done = [result for result in results if result is not None]
+    assert done and set(done) == {WHOLE}
+    assert "overlap_conflict" not in table.counts
+    check_books(table)
+
+
+@given(st.lists(st.tuples(st.integers(0, 64), st.integers(1, 64)), max_size=30), st.randoms(use_true_random=False))
+@settings(max_examples=200, deadline=None)
+def test_agreeing_overlaps(extra: list[tuple[int, int]], shuffle: random.Random) -> None:
+    """Whatever overlapping fragments of one datagram come, in whatever order, the result is that datagram."""
+    spans = [(at * 8, min((at + size) * 8, len(WHOLE))) for at, size in extra]
+    spans += [(0, 200), (200, 400), (400, len(WHOLE))]
+    shuffle.shuffle(spans)
+    table = Fragments({})
+    done = []
+    for start, stop in spans:
+        if start < stop:
+            done.append(add(table, start, WHOLE[start:stop], stop < len(WHOLE)))
+            check_books(table)
+    assert {result for result in done if result is not None} == {WHOLE}
+    assert table.counts == {}
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.binary(min_size=1, max_size=64), st.booleans()), max_size=40),
+    st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_first_wins(fragments: list[tuple[int, bytes, bool]], strict: bool) -> None:
+    """Against a model that paints bytes one by one, for any fragments at all."""
+    table = Fragments({})
+    painted: dict[int, int] = {}
+    for unit, body, more in fragments:
+        refused = table.counts.get("fragment_refused", 0)
+        result = add(table, unit * 8, body, more, strict)
+        check_books(table)
+        if strict or table.counts.get("fragment_refused", 0) > refused:
+            continue
+        for at, byte in enumerate(body, unit * 8):
+            painted.setdefault(at, byte)
+        if result is not None:
+            assert result == bytes(painted[at] for at in range(len(painted)))
+            painted = {}
+
+
+def test_conflict_in_ipv4_first_wins_and_counts() -> None:
+    table = Fragments({})
+    add(table, 8, b"B" * 16, True)
+    add(table, 0, b"a" * 16, True)
+    assert table.counts == {"overlap_conflict": 1}
+    assert add(table, 24, b"end", False) == b"a" * 8 + b"B" * 16 + b"end"
+
+
+@pytest.mark.parametrize("body", [b"B" * 16, b"a" * 16])
+def test_overlap_in_ipv6_ends_the_datagram(body: bytes) -> None:
+    """RFC 5722 section 4: also when the bytes agree, and with everything that comes later."""
+    table = Fragments({})
+    add(table, 0, b"a" * 24, True, strict=True)
+    assert add(table, 8, body, True, strict=True) is None
+    assert table.counts == {"overlap_conflict": 1}
+    assert table.held_bytes == 0
+    assert add(table, 0, b"a" * 24, True, strict=True) is None
+    assert add(table, 24, b"end", False, strict=True) is None
+    check_books(table)
+
+
+@pytest.mark.parametrize(
+    ("start", "body", "more"),
+    [(0, b"", True), (0, b"1234567", True), (65528, b"12345678", True), (65528, b"12345678", False)],
+)
+def test_refused(start: int, body: bytes, more: bool) -> None:
+    table = Fragments({})
+    assert add(table, start, body, more) is None
+    assert table.counts == {"fragment_refused": 1}
+    assert len(table) == 0
+
+
+def test_second_end_is_refused() -> None:
+    table = Fragments({})
+    add(table, 16, b"end", False)
+    add(table, 8, b"other end", False)
+    add(table, 16, b"beyond the end!!", True)
+    assert table.counts == {"fragment_refused": 2}
+    assert add(table, 0, b"x" * 16, True) == b"x" * 16 + b"end"
+
+
+def test_greatest_datagram() -> None:
+    table = Fragments({})
+    body = bytes(1480)
+    for at in range(0, 65120, 1480):
+        assert add(table, at, body, True) is None
+    assert add(table, 65120, bytes(415), False) == bytes(65535)
+    assert len(table) == 0 and table.held_bytes == 0
+
+
+def test_next_header_is_that_of_the_first_fragment() -> None:
+    table = Fragments({})
+    table.add(KEY, SOURCE, 6, 8, False, b"x", 0, True)
+    assert table.add(KEY, SOURCE, 17, 0, True, b"12345678", 0, True) == b"12345678x"
+    assert table.next_header == 17
+
+
+@pytest.mark.parametrize("later_us", [TIMEOUT_US + 1, -TIMEOUT_US - 1])
+def test_time_out(later_us: int) -> None:
+    table = Fragments({})
+    add(table, 0, b"a" * 8, True, ts_us=10**15)
+    assert add(table, 8, b"b", False, ts_us=10**15 + later_us) is None
+    assert table.counts == {"fragment_expired": 1}
+    assert add(table, 0, b"A" * 8, True, ts_us=10**15 + later_us) == b"A" * 8 + b"b"
+
+
+def test_old_ones_leave_when_new_ones_come() -> None:
+    table = Fragments({})
+    for number in range(50):
+        table.add(number.to_bytes(2, "big"), SOURCE, 17, 0, True, bytes(8), number, False)
+    table.add(KEY, SOURCE, 17, 0, True, bytes(8), TIMEOUT_US + 30, False)
+    assert table.counts == {"fragment_expired": 30}
+    check_books(table)
+
+
+def test_flood_from_one_source_leaves_the_others_alone() -> None:
+    table = Fragments({})
+    add(table, 0, WHOLE[:256], True)
+    flooder = b"\x0a\0\0\x66"
+    for number in range(5000):
+        table.add(flooder + number.to_bytes(4, "big"), flooder, 17, 0, True, bytes(1480), number, False)
+    assert len(table) <= MAX_SOURCE_DATAGRAMS + 1
+    assert table.held_bytes <= MAX_SOURCE_BYTES + 256 + PIECE_OVERHEAD
+    check_books(table)
+    assert add(table, 256, WHOLE[256:], False) == WHOLE
+
+
+def test_flood_from_many_sources_stays_in_bounds() -> None:
+    table = Fragments({})
+    for number in range(5000):
+        source = number.to_bytes(4, "big")
+        table.add(source + b"key", source, 17, 0, True, bytes(8000 + number % 7 * 8), number, False)
+        assert len(table) <= MAX_DATAGRAMS
+        assert table.held_bytes <= MAX_BYTES
+    check_books(table)
+    assert len(table) + table.counts["fragment_evicted"] == 5000
+
+
+def test_flood_of_small_ones_is_bounded_in_number() -> None:
+    table = Fragments({}, max_datagrams=100)
+    for number in range(5000):
+        source = number.to_bytes(4, "big")
+        table.add(source, source, 17, 0, True, bytes(8), number, False)
+    assert len(table) == 100 == len(table._sources)
+
+
+def test_many_small_pieces_end_a_datagram() -> None:
+    table = Fragments({})
+    for at in range(0, 16 * (MAX_PIECES + 50), 16):
+        assert add(table, at, bytes(8), True) is None
+    assert table.counts == {"fragment_refused": 1}
+    assert len(table) == 1 and table.held_bytes == 0
+    check_books(table)
