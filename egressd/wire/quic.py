@@ -1,0 +1,436 @@
+"""QUIC Initial packets: the ClientHello that a client sends in them, under keys that anyone on the path can derive.
+
+RFC 9000 (transport), RFC 9001 section 5 (Initial protection), RFC 9369 (version 2), the drafts still found in captures,
+and two versions of Google's QUIC that already used TLS. Only the client's direction is read: a server's Initial packets
+are under other keys, do not open with these, and give nothing.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from typing import TYPE_CHECKING, Final
+
+from egressd.errors import Malformed
+from egressd.model import ClientHello
+from egressd.wire.tls import CLIENT_HELLO, parse_client_hello
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers import CipherContext
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+MAX_CONNECTIONS: Final = 4096  # a connection is of interest for its first packets only; 64 MB if every one is full
+MAX_CRYPTO_BYTES: Final = 16_384  # of a ClientHello; real ones are below 3 KB, and below 20 KB with many tickets
+MAX_INITIALS: Final = (
+    16  # tried before a connection is given up; clients need one to three, and a few when packets get lost
+)
+MAX_RUNS: Final = 256  # separate pieces of CRYPTO kept; Chrome and quic-go cut a hello into some dozen
+MAX_KEY_SPACES: Final = 3  # first flight, the one after Retry, and one more: somebody opens a second connection
+MAX_SETTLED: Final = 8  # connection ids of an answered connection that are remembered; it uses two or three
+MAX_CID_BYTES: Final = 20  # RFC 9000 section 17.2
+MIN_FIRST_DCID_BYTES: Final = 8  # RFC 9000 section 7.2, "at least 8 bytes"
+_MIN_PAYLOAD_BYTES: Final = 20  # packet number up to 4, then a sample of 16 (RFC 9001 section 5.4.2)
+_TAG_BYTES: Final = 16
+
+# Frame types that may stand in an Initial packet (RFC 9000 section 12.4), but PADDING.
+_PING: Final = 0x01
+_ACK: Final = 0x02
+_ACK_ECN: Final = 0x03
+_CRYPTO: Final = 0x06
+_CRYPTO_GOOGLE: Final = 0x08
+_CONNECTION_CLOSE: Final = 0x1C
+
+_PADDING: Final = re.compile(rb"\x00*")  # steps over a run at C speed without copying the rest
+
+
+def _hkdf_label(label: bytes, length: int) -> bytes:
+    """What HKDF-Expand-Label feeds HMAC for one block of output (RFC 8446 section 7.1, RFC 5869 section 2.3)."""
+    return length.to_bytes(2, "big") + bytes((6 + len(label),)) + b"tls13 " + label + b"\x00\x01"
+
+
+_CLIENT_IN: Final = _hkdf_label(b"client in", 32)
+
+
+class _Scheme:
+    """How a version of QUIC protects its Initial packets and numbers their header and frame types."""
+
+    __slots__ = ("crypto_frame", "hp_label", "initial", "iv_label", "key_label", "retry", "salt", "version")
+
+    def __init__(self, version: int, salt: str, is_v2: bool = False, crypto_frame: int = _CRYPTO) -> None:
+        prefix = b"quicv2 " if is_v2 else b"quic "
+        self.version: int = version
+        self.salt: bytes = bytes.fromhex(salt)
+        self.crypto_frame: int = crypto_frame
+        self.initial: int = 0x10 if is_v2 else 0x00  # RFC 9369 section 3.2
+        self.retry: int = 0x00 if is_v2 else 0x30
+        self.key_label: bytes = _hkdf_label(prefix + b"key", 16)
+        self.iv_label: bytes = _hkdf_label(prefix + b"iv", 12)
+        self.hp_label: bytes = _hkdf_label(prefix + b"hp", 16)
+
+
+def _make_schemes() -> dict[bytes, _Scheme]:
+    v1 = "38762cf7f55934b34d179ae6a4c80cadccbb7f0a"  # RFC 9001 section 5.2
+    v2 = "0dede3def700a6db819381be6e269dcbf9bd2ed9"  # RFC 9369 section 3.3.1
+    draft_22 = "7fbcdb0e7c66bbe9193a96cd21519ebd7a02644a"  # draft-ietf-quic-tls of these numbers, section 5.2
+    draft_23 = "c3eef712c72ebb5a11a7d2432bb46365bef9f502"
+    draft_29 = "afbfec289993d24c9e9786f19c6111e04390a899"
+    salts: dict[int, str] = {0x00000001: v1}
+    for draft in range(22, 35):
+        salts[0xFF000000 | draft] = (
+            draft_22 if draft < 23 else draft_23 if draft < 29 else draft_29 if draft < 33 else v1
+        )
+    salts[0xFACEB001] = draft_22  # Facebook's mvfst on that draft
+    salts[0xFACEB002] = draft_23
+    schemes = {number.to_bytes(4, "big"): _Scheme(number, salt) for number, salt in salts.items()}
+    t050 = "7ff579e5acd072915580304c43a2367c60488310"  # Google's QUIC on the way to the standard: own salts, and
+    t051 = "7a4edef4e7ccee5fa4506c19124fc8ccda6e033d"  # CRYPTO frames under their number of before
+    schemes[b"T050"] = _Scheme(0x54303530, t050, crypto_frame=_CRYPTO_GOOGLE)
+    schemes[b"T051"] = _Scheme(0x54303531, t051, crypto_frame=_CRYPTO_GOOGLE)
+    schemes[b"\x6b\x33\x43\xcf"] = _Scheme(0x6B3343CF, v2, is_v2=True)
+    return schemes
+
+
+_SCHEMES: Final = _make_schemes()
+
+
+def quic_version(buf: bytes, start: int, end: int) -> int:
+    """Version of the long header packet at `start`, 0 when there is none or its version is not one we can read."""
+    if end - start < 7 or buf[start] & 0xC0 != 0xC0:
+        return 0
+    scheme = _SCHEMES.get(buf[start + 1 : start + 5])
+    return scheme.version if scheme is not None else 0
+
+
+def is_initial(buf: bytes, start: int, end: int) -> bool:
+    """Whether the datagram begins with a whole Initial packet of a version we can read, by its header. Cheap."""
+    if end - start < 7 or buf[start] & 0xC0 != 0xC0:
+        return False
+    scheme = _SCHEMES.get(buf[start + 1 : start + 5])
+    return scheme is not None and buf[start] & 0x30 == scheme.initial and _body(buf, start, end, True)[1] > 0
+
+
+def _varint(buf: bytes, pos: int, end: int) -> int:
+    """Variable-length integer (RFC 9000 section 16), -1 when cut. It takes `1 << (buf[pos] >> 6)` bytes."""
+    if pos >= end:
+        return -1
+    first = buf[pos]
+    if first < 0x40:
+        return first
+    size = 1 << (first >> 6)
+    if pos + size > end:
+        return -1
+    return int.from_bytes(buf[pos : pos + size], "big") & ((1 << (8 * size - 2)) - 1)
+
+
+def _body(buf: bytes, start: int, end: int, initial: bool) -> tuple[int, int]:
+    """(where the packet number stands, where the packet ends) of a long header packet; (0, 0) when cut or broken.
+
+    RFC 9000 sections 17.2 and 17.2.2. The caller has seen to it that seven bytes are there.
+    """
+    dcid_bytes = buf[start + 5]
+    pos = start + 6 + dcid_bytes
+    if dcid_bytes > MAX_CID_BYTES or pos >= end or buf[pos] > MAX_CID_BYTES:
+        return 0, 0
+    pos += 1 + buf[pos]
+    if initial:
+        token_bytes = _varint(buf, pos, end)
+        if token_bytes < 0:
+            return 0, 0
+        pos += (1 << (buf[pos] >> 6)) + token_bytes
+    length = _varint(buf, pos, end)
+    if length < _MIN_PAYLOAD_BYTES:
+        return 0, 0
+    pos += 1 << (buf[pos] >> 6)
+    return (pos, pos + length) if pos + length <= end else (0, 0)
+
+
+class _KeySpace:
+    """The client's Initial keys that follow from one destination connection id, and the CRYPTO stream under them."""
+
+    __slots__ = ("_aead", "_iv", "_mask", "_refusals", "dcid", "runs", "scheme")
+
+    def __init__(self, scheme: _Scheme, dcid: bytes) -> None:
+        # Here and not at the top: 30 ms and 6 MB that a run without QUIC need not spend.
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        initial = hmac.digest(scheme.salt, dcid, "sha256")  # RFC 9001 section 5.2
+        client = hmac.digest(initial, _CLIENT_IN, "sha256")
+        key = hmac.digest(client, scheme.key_label, "sha256")[:16]
+        hp = hmac.digest(client, scheme.hp_label, "sha256")[:16]
+        self.scheme: _Scheme = scheme
+        self.dcid: bytes = dcid
+        self.runs: list[tuple[int, bytes]] = []  # of the CRYPTO stream, by offset, neither touching nor overlapping
+        self._iv: int = int.from_bytes(hmac.digest(client, scheme.iv_label, "sha256")[:12], "big")
+        self._aead: AESGCM = AESGCM(key)
+        self._mask: CipherContext = Cipher(algorithms.AES(hp), modes.ECB()).encryptor()  # one block at a time
+        self._refusals: tuple[type[Exception], ...] = (InvalidTag, ValueError)
+
+    def open(self, buf: bytes, start: int, pn_at: int, end: int) -> bytes | None:
+        """Take off header and packet protection (RFC 9001 sections 5.3, 5.4); None when the keys do not fit."""
+        mask = self._mask.update(buf[pn_at + 4 : pn_at + 20])
+        first = buf[start] ^ (mask[0] & 0x0F)
+        if first & 0x0C:  # reserved bits must be 0 (RFC 9000 section 17.2): turns most packets of other keys away
+            return None
+        body_at = pn_at + 1 + (first & 0x03)
+        if end - body_at < _TAG_BYTES:
+            return None
+        number = bytes(byte ^ mask[1 + at] for at, byte in enumerate(buf[pn_at:body_at]))
+        header = bytes((first,)) + buf[start + 1 : pn_at] + number
+        # The truncated number is taken as the whole one: a client counts from 0 (section 12.3) and has sent few.
+        nonce = (self._iv ^ int.from_bytes(number, "big")).to_bytes(12, "big")
+        try:
+            return self._aead.decrypt(nonce, buf[body_at:end], header)
+        except self._refusals:
+            return None
+
+    def gather(self, payload: bytes) -> None:
+        """Keep the CRYPTO frames of a payload. Stops at the first frame that has no place in an Initial packet."""
+        pieces: list[tuple[int, bytes]] = []
+        crypto_frame = self.scheme.crypto_frame
+        end = len(payload)
+        pos = 0
+        while pos < end:
+            kind = payload[pos]
+            if kind == 0:
+                match = _PADDING.match(payload, pos)
+                pos = match.end() if match is not None else end
+            elif kind == _PING:
+                pos += 1
+            elif kind == crypto_frame:
+                offset = _varint(payload, pos + 1, end)
+                if offset < 0:
+                    break
+                pos += 1 + (1 << (payload[pos + 1] >> 6))
+                length = _varint(payload, pos, end)
+                if length < 0:
+                    break
+                pos += 1 << (payload[pos] >> 6)
+                if pos + length > end:
+                    break
+                if offset < MAX_CRYPTO_BYTES and length:
+                    pieces.append((offset, payload[pos : pos + min(length, MAX_CRYPTO_BYTES - offset)]))
+                pos += length
+            else:
+                pos = _after_frame(payload, pos, end)
+        if pieces:
+            self.runs = pieces if len(pieces) == 1 and not self.runs else _merge(self.runs + pieces)
+
+    def prefix(self) -> bytes:
+        """The CRYPTO stream from its beginning to its first gap."""
+        return self.runs[0][1] if self.runs and not self.runs[0][0] else b""
+
+
+def _after_frame(payload: bytes, pos: int, end: int) -> int:
+    """Where an ACK or CONNECTION_CLOSE frame ends (RFC 9000 sections 19.3, 19.19); `end` if it is neither or is cut."""
+    kind = payload[pos]
+    if kind in (_ACK, _ACK_ECN):
+        fields = 4  # largest, delay, count of ranges, first range
+    elif kind == _CONNECTION_CLOSE:
+        fields = 3  # error, frame type, length of the reason
+    else:
+        return end
+    pos += 1
+    index = 0
+    while index < fields:
+        value = _varint(payload, pos, end)
+        if value < 0:
+            return end
+        pos += 1 << (payload[pos] >> 6)
+        index += 1
+        if kind == _CONNECTION_CLOSE:
+            if index == 3:
+                pos += value
+        elif index == 3:
+            fields += 2 * value + (3 if kind == _ACK_ECN else 0)  # cut short by `end` if the count lies
+    return min(pos, end)
+
+
+def _merge(pieces: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """Join pieces that touch or overlap. Sorted first, so the order in which they came makes no difference."""
+    pieces.sort()
+    runs: list[tuple[int, bytes]] = []
+    at = reach = 0
+    parts: list[bytes] = []
+    for offset, piece in pieces:
+        if offset > reach or not parts:
+            if parts:
+                runs.append((at, b"".join(parts)))
+            at = offset
+            parts = [piece]
+            reach = offset + len(piece)
+        elif offset + len(piece) > reach:
+            parts.append(piece[reach - offset :])
+            reach = offset + len(piece)
+    runs.append((at, b"".join(parts)))
+    return runs[:MAX_RUNS]  # the beginning is what carries the name
+
+
+class _Connection:
+    """What is known of one client-to-server direction."""
+
+    __slots__ = ("answered", "settled", "spaces", "tries")
+
+    def __init__(self) -> None:
+        self.spaces: list[_KeySpace] = []
+        self.tries: int = 0
+        self.answered: bool = False
+        self.settled: list[bytes] = []  # connection ids whose packets belong to the hello that was returned
+
+
+class QuicConnections:
+    """Finds the ClientHello of each QUIC connection. Bounded: the connection unheard of for longest makes room.
+
+    `version` is that of the last hello returned. Counters: `undecryptable` Initial packets that no key opened (a
+    server's, damaged ones), `unknown_versions` and `negotiations` packets passed over, `evicted` connections that made
+    room, `given_up` connections with MAX_INITIALS packets and no whole hello, `malformed` hellos that are unreadable.
+    """
+
+    def __init__(self, max_connections: int = MAX_CONNECTIONS) -> None:
+        self.version: int = 0
+        self.undecryptable: int = 0
+        self.unknown_versions: int = 0
+        self.negotiations: int = 0
+        self.evicted: int = 0
+        self.given_up: int = 0
+        self.malformed: int = 0
+        self._max_connections: int = max_connections
+        self._table: dict[bytes, _Connection] = {}  # in order of use, oldest first
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def done(self, key: bytes) -> bool:
+        """Whether the connection's hello was returned or given up. Feeding on is right all the same, and cheap: a
+        client may open its next connection from the same port."""
+        connection = self._table.get(key)
+        return connection is not None and (connection.answered or connection.tries >= MAX_INITIALS)
+
+    def feed(self, key: bytes, buf: bytes, start: int, end: int) -> ClientHello | None:
+        """Read one datagram, `buf[start:end]`; `key` names the client-to-server direction. Returns a connection's hello
+        once, when it is whole. Never raises: what is not QUIC, or is damaged, gives None."""
+        while end - start >= 7 and buf[start] & 0xC0 == 0xC0:  # else a short header, which has the rest (section 12.2)
+            scheme = _SCHEMES.get(buf[start + 1 : start + 5])
+            if scheme is None:
+                if buf[start + 1 : start + 5] == b"\x00\x00\x00\x00":
+                    self.negotiations += 1
+                else:
+                    self.unknown_versions += 1
+                return None
+            kind = buf[start] & 0x30
+            if kind == scheme.retry:
+                return None
+            pn_at, stop = _body(buf, start, end, kind == scheme.initial)
+            if not stop:
+                return None
+            if kind == scheme.initial:
+                hello = self._read_initial(key, scheme, buf, start, pn_at, stop)
+                if hello is not None:
+                    return hello
+            start = stop
+        return None
+
+    def finish(self, key: bytes) -> ClientHello | None:
+        """Forget a connection; returns its hello if one with a name can be had of what came so far. Never raises."""
+        connection = self._table.pop(key, None)
+        return self._salvage(connection) if connection is not None else None
+
+    def _read_initial(
+        self, key: bytes, scheme: _Scheme, buf: bytes, start: int, pn_at: int, stop: int
+    ) -> ClientHello | None:
+        dcid = buf[start + 6 : start + 6 + buf[start + 5]]
+        connection = self._table.get(key)
+        if connection is None:
+            connection = self._admit(key)
+        elif dcid in connection.settled or connection.tries >= MAX_INITIALS:
+            return None
+        else:
+            self._table[key] = self._table.pop(key)
+        connection.tries += 1
+        space, payload = _open(connection, scheme, dcid, buf, start, pn_at, stop)
+        hello: ClientHello | None = None
+        if space is None:
+            self.undecryptable += 1
+        elif connection.answered and space is connection.spaces[0]:
+            if len(connection.settled) < MAX_SETTLED:
+                connection.settled.append(dcid)
+                connection.tries -= 1
+            return None
+        else:
+            space.gather(payload)
+            hello = self._answer(connection, space, dcid)
+        if connection.tries >= MAX_INITIALS and hello is None:
+            self.given_up += 1
+            hello = self._salvage(connection)
+            connection.spaces.clear()
+        return hello
+
+    def _admit(self, key: bytes) -> _Connection:
+        if len(self._table) >= self._max_connections:
+            del self._table[next(iter(self._table))]
+            self.evicted += 1
+        connection = self._table[key] = _Connection()
+        return connection
+
+    def _answer(self, connection: _Connection, space: _KeySpace, dcid: bytes) -> ClientHello | None:
+        """The hello, if `space` holds all of it or as much as we keep of any."""
+        stream = space.prefix()
+        if len(stream) < 4:
+            return None
+        end = 4 + int.from_bytes(stream[1:4], "big")
+        if stream[0] == CLIENT_HELLO and len(stream) < min(end, MAX_CRYPTO_BYTES):
+            return None
+        space.runs.clear()
+        connection.spaces = [space]
+        connection.settled = [space.dcid] if dcid == space.dcid else [space.dcid, dcid]
+        connection.answered = True
+        connection.tries = 0
+        return self._parse(stream[: min(end, MAX_CRYPTO_BYTES)], end > MAX_CRYPTO_BYTES, space.scheme)
+
+    def _salvage(self, connection: _Connection) -> ClientHello | None:
+        for space in connection.spaces:
+            stream = space.prefix()
+            if len(stream) > 4:
+                hello = self._parse(stream, True, space.scheme)
+                if hello is not None:
+                    return hello
+        return None
+
+    def _parse(self, message: bytes, partial: bool, scheme: _Scheme) -> ClientHello | None:
+        try:
+            if message[0] != CLIENT_HELLO:
+                raise Malformed("first message of a client is not ClientHello")
+            hello = parse_client_hello(message[4:], partial)
+        except Malformed:
+            self.malformed += 1
+            return None
+        self.version = scheme.version
+        return hello
+
+
+def _open(
+    connection: _Connection, scheme: _Scheme, dcid: bytes, buf: bytes, start: int, pn_at: int, stop: int
+) -> tuple[_KeySpace | None, bytes]:
+    """The key space that opens a packet, and its payload.
+
+    Spaces already known come first: after the server's first answer a client sends to the id that the server chose and
+    keeps the keys (RFC 9001 section 5.2). Only Retry, or another connection, makes new keys.
+    """
+    is_new = len(dcid) >= MIN_FIRST_DCID_BYTES
+    for space in connection.spaces:
+        if space.scheme is scheme:
+            payload = space.open(buf, start, pn_at, stop)
+            if payload is not None:
+                return space, payload
+            if space.dcid == dcid:
+                is_new = False
+    if is_new:
+        space = _KeySpace(scheme, dcid)
+        payload = space.open(buf, start, pn_at, stop)
+        if payload is not None:
+            if len(connection.spaces) == MAX_KEY_SPACES:
+                del connection.spaces[1]  # the answered one, if any, stays first
+            connection.spaces.append(space)
+            return space, payload
+    return None, b""
