@@ -24,21 +24,29 @@ CATEGORIES: Final = {
     "resolver": "a public resolver",
     "infrastructure": "infrastructure of the internet",
 }
+_OF_SERVERS: Final = frozenset({"platform", "cdn"})  # a label under such a suffix names a server, which tenants share
 
 
 class Guard:
     """Guarded registered domains with the reason of each, immutable."""
 
-    __slots__ = ("_limit", "_named", "_popular", "_popular_source", "size")
+    __slots__ = ("_limit", "_named", "_popular", "_popular_source", "_shared_suffixes", "size")
 
     def __init__(
-        self, named: dict[str, str], popular: dict[str, tuple[int, int]], popular_source: str = "", limit: int = 0
+        self,
+        named: dict[str, str],
+        popular: dict[str, tuple[int, int]],
+        popular_source: str = "",
+        limit: int = 0,
+        shared_suffixes: frozenset[str] = frozenset(),
     ) -> None:
-        """`named` holds the reason in words, `popular` (line, rank)."""
+        """`named` holds the reason in words, `popular` (line, rank); `shared_suffixes` are names of `named` that guard
+        the registered domains under them too."""
         self._named = named
         self._popular = popular
         self._popular_source = popular_source
         self._limit = limit
+        self._shared_suffixes = shared_suffixes
         self.size = len(named.keys() | popular.keys())
 
     @classmethod
@@ -57,6 +65,7 @@ class Guard:
         operator's own domains. Names below a registered domain guard the registered domain."""
         problems: list[Problem] = []
         named: dict[str, str] = {}
+        shared: set[str] = set()
         for number, name in enumerate(own, 1):
             try:
                 domain = _registered(parse_name(name, 1), suffixes)
@@ -73,14 +82,19 @@ class Guard:
                 name, category, reason = entry
                 domain = _registered(name, suffixes)
                 named.setdefault(domain, f"{domain} is {CATEGORIES[category]} ({source}:{number}: {reason})")
+                if category in _OF_SERVERS and suffixes.is_suffix(domain):
+                    shared.add(domain)
         ranks, more = _parse_popular(popular, popular_source, popular_limit, suffixes)
-        return cls(named, ranks, popular_source, popular_limit), problems + more
+        return cls(named, ranks, popular_source, popular_limit, frozenset(shared)), problems + more
 
     def why(self, registered_domain: str) -> str:
         """Why a registered domain is guarded, in words with the place of the rule; "" when it is not."""
         reason = self._named.get(registered_domain)
         if reason is not None:
             return reason
+        suffix = registered_domain.partition(".")[2]
+        if suffix in self._shared_suffixes:
+            return self._named[suffix]
         entry = self._popular.get(registered_domain)
         if entry is None:
             return ""
