@@ -32,8 +32,8 @@ _SERVER_MESSAGES: Final = frozenset((0, 2, 4, 8, 12, 13, 14, 22))
 MAX_HANDSHAKE_BYTES: Final = 65_536
 MAX_RECORD_BYTES: Final = 16_384  # RFC 8446 section 5.1, plaintext
 MAX_ALPN: Final = 16  # protocols kept; clients offer one to three
+_MAX_VERSIONS_BYTES: Final = 255  # RFC 8446 section 4.2.1: the list of 2 to 254 bytes has a one-byte length
 _MAX_ALPN_BYTES: Final = 512  # of the extension that are read; also bounds the keys of the cache below
-_MAX_VERSIONS_BYTES: Final = 255  # RFC 8446 section 4.2.1: the list has a one-byte length
 _RECORD_HEADER_BYTES: Final = 5
 # Version and random (34), session id length (1), a cipher suite with its length (4), null compression (2).
 _MIN_HELLO_BYTES: Final = 41
@@ -107,9 +107,10 @@ def parse_client_hello(
                 if raw is None:
                     raw = _host_name(body, at, pos)
             elif kind == _SUPPORTED_VERSIONS:
-                version = _highest_version(body[at : min(pos, at + _MAX_VERSIONS_BYTES)]) or version
+                version = _highest_version(body[at:pos] if length <= _MAX_VERSIONS_BYTES else b"") or version
             elif kind == _ALPN:
-                alpn = alpn or _alpn(body[at : min(pos, at + _MAX_ALPN_BYTES)])
+                if not alpn:
+                    alpn = _alpn(body[at:pos] if length <= _MAX_ALPN_BYTES else body[at : at + _MAX_ALPN_BYTES])
             elif kind == _ECH:
                 ech_at, ech_end = at, pos
             else:
