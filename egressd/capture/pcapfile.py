@@ -1,0 +1,348 @@
+"""Capture files: where their bytes come from (a file, a pipe, gzip), and the classic pcap format.
+
+Format: draft-ietf-opsawg-pcap: magic a1b2c3d4 (microseconds) or a1b23c4d (nanoseconds) in either byte order; also
+Kuznetzov's a1b2cd34, whose record headers are 8 bytes longer.
+
+Strategy. A reader holds one buffer of some 64 KB (larger ones fall out of the cache and are slower) and judges the
+records in it where they lie. Records are not turned into objects: one `unpack_from` covers the record header and as
+much of the packet as the gate needs, so the unpack may run past a short packet into the next record; every use of
+such a field stands behind a test of the length. `step` works through one buffer and comes back, so that the caller
+can stop, count or merge.
+
+Invariants: no input makes a reader raise anything; memory is one buffer of at most `MAX_CHUNK_BYTES`, or one record
+of at most `MAX_PACKET_BYTES` if larger; results do not depend on where the chunks end.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from struct import Struct
+from typing import Final
+
+from egressd.capture.prefilter import (
+    ETHERNET,
+    FRAGMENT_BIG,
+    FRAGMENT_LITTLE,
+    GATE_FIELDS,
+    GATE_SPAN,
+    IPV4_BIG,
+    IPV4_LITTLE,
+    IPV6_BIG,
+    IPV6_LITTLE,
+    NEVER,
+    TCP4_END,
+    UDP4_END,
+    Sink,
+    ipv6_is_quiet,
+)
+
+CHUNK_BYTES: Final = 64 * 1024
+MAX_CHUNK_BYTES: Final = 256 * 1024
+COMPRESSED_CHUNK_BYTES: Final = 16 * 1024  # zlib copies what it has not used at every call: keep that small
+USUAL_PACKET_BYTES: Final = 262_144  # MAXIMUM_SNAPLEN of tcpdump; files may claim a snaplen that is too small
+MAX_PACKET_BYTES: Final = (
+    1024 * 1024
+)  # above Linux's largest aggregated packet (512 KB): a snaplen of 4 GB is no reason
+PADDING: Final = bytes(128)  # at the end of a file: lets the last header be unpacked in one go
+FILE_HEADER_BYTES: Final = 24
+
+
+class ByteSource:
+    """Bytes of one file in order. `error` says why they ended before their time; `position` is how far the file itself
+    (compressed, if it is) has been read."""
+
+    def __init__(self, fd: int, chunk_bytes: int, owned: bool) -> None:
+        self.fd = fd
+        self.chunk_bytes = max(1, min(chunk_bytes, MAX_CHUNK_BYTES))
+        self.owned = owned  # standard input is not ours to close
+        self.position = 0
+        self.error = ""
+
+    def refill(self, buf: bytes, pos: int, want: int) -> bytes:
+        """`buf[pos:]` and more: at least `want` bytes, fewer only where the file ends."""
+        pieces = [buf[pos:]]
+        have = len(buf) - pos
+        while True:
+            piece = self.read_piece()
+            pieces.append(piece)
+            have += len(piece)
+            if have >= want or not piece:
+                return b"".join(pieces)
+
+    def read_piece(self) -> bytes:
+        """The next bytes, or none at the end."""
+        return self.read_fd(self.chunk_bytes)
+
+    def size(self) -> int:
+        """The file's own size; 0 for a pipe."""
+        status = os.fstat(self.fd)
+        return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+    def unread_bytes(self) -> int:
+        """How many bytes of content are left when reading ends early; 0 for pipes and gzip, where nobody knows."""
+        return 0
+
+    def read_fd(self, size: int) -> bytes:
+        """Up to `size` bytes as they lie in the file; an error of the system is noted and ends it."""
+        try:
+            piece = os.read(self.fd, size)
+        except OSError as error:
+            self.error = f"cannot be read any further: {error.strerror}"
+            return b""
+        self.position += len(piece)
+        return piece
+
+    def close(self) -> None:
+        """Close the file; harmless when done already."""
+        if self.owned and self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
+
+
+class RegularSource(ByteSource):
+    """A file that can be read at any place: instead of joining a tail to the next chunk, both are read together."""
+
+    def refill(self, buf: bytes, pos: int, want: int) -> bytes:
+        """See `ByteSource.refill`."""
+        place = self.position - (len(buf) - pos)
+        have = b""
+        try:
+            while len(have) < want:
+                piece = os.pread(self.fd, max(self.chunk_bytes, want) - len(have), place + len(have))
+                if not piece:
+                    break
+                have = have + piece if have else piece
+        except OSError as error:
+            self.error = f"cannot be read any further: {error.strerror}"
+        self.position = place + len(have)
+        return have
+
+    def unread_bytes(self) -> int:
+        """See `ByteSource.unread_bytes`."""
+        return max(0, os.fstat(self.fd).st_size - self.position)
+
+
+class GzipSource(ByteSource):
+    """The content of a gzip file (RFC 1952), member after member, never more than a chunk of it at a time."""
+
+    def __init__(self, fd: int, chunk_bytes: int, owned: bool, head: bytes) -> None:
+        super().__init__(fd, chunk_bytes, owned)
+        self._raw = head  # compressed bytes not looked at yet
+        self._member = zlib.decompressobj(31)
+        self._started = True  # a member has begun: its end must come
+        self._ended = False
+        self.position = len(head)
+
+    def read_piece(self) -> bytes:
+        """The next bytes of the content."""
+        while not self._ended:
+            if not self._raw:
+                self._raw = self.read_fd(COMPRESSED_CHUNK_BYTES)
+            if not self._started and not self._next_member():
+                break
+            raw = self._raw
+            try:
+                piece = self._member.decompress(raw, self.chunk_bytes)
+            except zlib.error:
+                return self._end("its gzip stream is damaged")
+            self._raw = self._member.unconsumed_tail
+            if self._member.eof:
+                self._raw = self._member.unused_data
+                self._member = zlib.decompressobj(31)
+                self._started = False
+            if piece:
+                return piece
+            if not raw:
+                return self._end("its gzip stream ends early")
+        return b""
+
+    def _next_member(self) -> bool:
+        # Padding of zeros after the last member is common (tapes, block devices); anything else is not gzip.
+        while not self._raw.strip(b"\0"):
+            self._raw = self.read_fd(COMPRESSED_CHUNK_BYTES)
+            if not self._raw:
+                self._end("")
+                return False
+        if self._raw[0] != 0x1F:
+            self._end("something that is not gzip follows its gzip stream")
+            return False
+        self._started = True
+        return True
+
+    def _end(self, error: str) -> bytes:
+        self._ended = True
+        self.error = self.error or error
+        return b""
+
+
+class CaptureReader:
+    """What the formats have in common: the buffer, and what is known of the file so far.
+
+    `packets` were read, `gated` of them were thrown away by the gate. `content_bytes` (after gunzip) were read;
+    `truncated_bytes` of them, at the end, made no packet. `first_us` and `last_us` are the times of the first and the
+    last packet in file order, `error` why the file ended other than at the end of a record, or empty.
+    """
+
+    format = ""
+
+    def __init__(self, source: ByteSource, buf: bytes) -> None:
+        self.source = source
+        self.packets = 0
+        self.gated = 0
+        self.content_bytes = len(buf)
+        self.truncated_bytes = 0
+        self.last_us = 0
+        self.next_us = 0  # after `step` returned True: the time of the packet that waits
+        self.error = ""
+        self.done = False
+        self.links: list[int] = []  # link types, in order of appearance
+        self._buf = buf
+        self._pos = 0
+        self._end = len(buf)  # of the bytes that are the file's; padding may follow
+        self._last = -1  # the last position that the loop may unpack at
+        self._eof = False
+
+    def step(self, sink: Sink, gate: bool, limit_us: int) -> bool:
+        """Give the packets of the buffer to `sink`, then refill it. True: the next packet's time `next_us` is later
+        than `limit_us` and it waits. False: call again, unless `done`. With `gate`, quiet packets are left out."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the file."""
+        self.source.close()
+
+    def _refill(self, want: int, span: int, shortest: int) -> None:
+        """Have `want` bytes at the position, or be at the end of the file. The loop may unpack `span` bytes; at the
+        end of the file, padding stands in for what a record of at least `shortest` bytes may lack."""
+        left = self._end - self._pos
+        self._buf = self.source.refill(self._buf, self._pos, want)
+        self._pos = 0
+        self._end = len(self._buf)
+        self.content_bytes += self._end - left
+        if self._end < want:
+            self._eof = True
+            self._buf += PADDING
+            self._last = self._end - shortest
+        else:
+            self._last = self._end - span
+
+    def _finish(self, error: str) -> None:
+        rest = self.source.unread_bytes()
+        self.done = True
+        self.content_bytes += rest
+        self.truncated_bytes += self._end - self._pos + rest
+        self.error = error
+        if self.source.error:
+            self.error = f"{self.source.error}; {error}" if error else self.source.error
+
+    def _damaged(self, what: str) -> None:
+        self._finish(f"has {what}, which cannot be: damaged from packet {self.packets + 1} on")
+
+    def _finish_inside(self, what: str) -> None:
+        left = self._end - self._pos + self.truncated_bytes
+        self._finish(f"ends in the middle of {what}: {left} bytes left over" if left else "")
+
+
+class PcapReader(CaptureReader):
+    """A classic pcap file. `buf` begins with its magic number, which the caller has recognised."""
+
+    format = "pcap"
+
+    def __init__(self, source: ByteSource, buf: bytes) -> None:
+        super().__init__(source, buf)
+        magic = buf[:4]
+        little = magic[3] == 0xA1
+        number = int.from_bytes(magic, "little" if little else "big")
+        self.nano = number == 0xA1B23C4D
+        self.head = 24 if number == 0xA1B2CD34 else 16
+        self.little = little
+        self.link = 0
+        self.max_caplen = USUAL_PACKET_BYTES
+        self._span = self.head + GATE_SPAN
+        order = "<" if little else ">"
+        self._unpack = Struct(f"{order}IIII{self.head - 16}x{GATE_FIELDS}").unpack_from
+        self._lengths = Struct(f"{order}8xII").unpack_from
+        self._read_file_header(Struct(f"{order}4xHH8xII"))
+
+    def _read_file_header(self, layout: Struct) -> None:
+        if self._end < FILE_HEADER_BYTES:
+            self._refill(FILE_HEADER_BYTES, self._span, self.head)
+        if self._end < FILE_HEADER_BYTES:
+            self._finish_inside("its file header")
+            return
+        major, minor, snaplen, network = layout.unpack_from(self._buf, 0)
+        self.link = network & 0x03FFFFFF  # the upper bits tell of frame check sequences
+        self.links.append(self.link)
+        self.max_caplen = min(max(snaplen, USUAL_PACKET_BYTES), MAX_PACKET_BYTES)
+        if major != 2:
+            self._finish(f"is of pcap version {major}.{minor}, only version 2 can be read")
+            return
+        self._pos = FILE_HEADER_BYTES
+        if not self._eof:
+            self._last = self._end - self._span
+
+    def step(self, sink: Sink, gate: bool, limit_us: int) -> bool:
+        """See `CaptureReader.step`."""
+        judged = gate and self.link == ETHERNET
+        ipv4 = (IPV4_LITTLE if self.little else IPV4_BIG) if judged else NEVER
+        ipv6 = (IPV6_LITTLE if self.little else IPV6_BIG) if judged else NEVER
+        fragment = FRAGMENT_LITTLE if self.little else FRAGMENT_BIG
+        quiet = sink.quiet
+        quiet_udp = sink.quiet_udp
+        link, nano, head, unpack = self.link, self.nano, self.head, self._unpack
+        buf, pos, end, last = self._buf, self._pos, self._end, self._last
+        number, passed, ts_us = self.packets, 0, self.last_us
+        waits = False
+        while pos <= last:
+            sec, frac, caplen, orig_len, ethertype, version, high, low, frag, proto, key, offset, flags = unpack(
+                buf, pos
+            )
+            start = pos + head
+            stop = start + caplen
+            if stop > end:
+                break
+            now_us = sec * 1_000_000 + (frac // 1000 if nano else frac)
+            if now_us > limit_us:
+                self.next_us = now_us
+                waits = True
+                break
+            pos = stop
+            number += 1
+            ts_us = now_us
+            if ethertype == ipv4:
+                if version == 0x45 and not frag & fragment:
+                    if proto == 6:
+                        if caplen >= TCP4_END and not flags & 7:
+                            if high == 0 and low == 20 + (offset >> 4 << 2) and low >= 40:
+                                continue
+                            if quiet.get(key, 0) > ts_us:
+                                continue
+                    elif proto == 17 and caplen >= UDP4_END and quiet_udp.get(key, 0) > ts_us:
+                        continue
+            elif ethertype == ipv6 and ipv6_is_quiet(buf, start, caplen, ts_us, quiet, quiet_udp):
+                continue
+            passed += 1
+            sink.packet(ts_us, number, link, buf, start, stop, orig_len)
+        self.gated += number - self.packets - passed
+        self.packets = number
+        self.last_us = ts_us
+        self._pos = pos
+        if not waits and not self.done:
+            self._next_buffer()
+        return waits
+
+    def _next_buffer(self) -> None:
+        """The loop could not go on at the position: get more, or end the file."""
+        want = self._span
+        if self._end - self._pos >= self.head:
+            caplen, _ = self._lengths(self._buf, self._pos)
+            if caplen > self.max_caplen:
+                self._damaged(f"a record that claims {caplen} bytes")
+                return
+            want = max(want, self.head + caplen)
+        if self._eof:
+            self._finish_inside("a record")
+        else:
+            self._refill(want, self._span, self.head)

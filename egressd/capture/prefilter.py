@@ -1,0 +1,97 @@
+"""The gate: which packets of a capture file cannot matter, judged before anything is made of them.
+
+A bulk capture is nearly all full-size segments and bare acknowledgements of conversations whose names are known
+already. The readers (`pcapfile`, `pcapng`) judge plain IPv4 with the fields of one `Struct.unpack_from`
+(`GATE_FIELDS`); the functions here are the same judgement for IPv6 and for a frame in any other place.
+
+What may be thrown away, of frames that are plain Ethernet (link type 1, no VLAN tag) with IPv4 without options and
+without fragmentation, or IPv6 whose fixed header is directly followed by TCP or UDP:
+
+- TCP without FIN, SYN and RST and without payload: a bare acknowledgement, whoever sends it;
+- TCP without FIN, SYN and RST of a flow-direction that `Sink.quiet` says is quiet at this packet's time;
+- UDP of a flow-direction that `Sink.quiet_udp` says is quiet at this packet's time.
+
+Everything else goes to the sink, also whatever is too short to judge. A sink that asks the same dictionaries itself
+gives the same results with the gate and without it.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+ETHERNET: Final = 1  # LINKTYPE_ETHERNET
+
+# 48 bytes from the first of an Ethernet frame: EtherType, version and IHL, the two bytes of the total length, flags and
+# fragment offset, protocol, the twelve bytes of addresses and ports, TCP data offset, TCP flags (RFC 791, RFC 9293).
+GATE_FIELDS: Final = "12xHBxBB2xHxB2x12s8xBB"
+GATE_SPAN: Final = 48
+
+# EtherTypes and the mask of "more fragments" and fragment offset, as the file's byte order makes a number of them.
+IPV4_BIG: Final = 0x0800
+IPV4_LITTLE: Final = 0x0008
+IPV6_BIG: Final = 0x86DD
+IPV6_LITTLE: Final = 0xDD86
+FRAGMENT_BIG: Final = 0x3FFF
+FRAGMENT_LITTLE: Final = 0xFF3F
+NEVER: Final = -1  # instead of an EtherType when nothing may be thrown away
+
+TCP4_END: Final = 54  # Ethernet 14, IPv4 20, TCP 20: the shortest frame whose TCP header is all there
+UDP4_END: Final = 42
+TCP6_END: Final = 74
+UDP6_END: Final = 62
+
+
+class Sink(Protocol):
+    """Takes the packets of a capture.
+
+    `quiet` (TCP) and `quiet_udp` map one direction of a flow to the time, in epoch microseconds, until which its
+    packets carry nothing of interest. The key is the bytes as they lie in the packet, source address, destination
+    address, source port, destination port: 12 for IPv4, 36 for IPv6. Both dictionaries are changed in place, never
+    replaced, while a capture is read.
+    """
+
+    quiet: dict[bytes, int]
+    quiet_udp: dict[bytes, int]
+
+    def packet(self, ts_us: int, number: int, link: int, buf: bytes, start: int, end: int, orig_len: int) -> None:
+        """Packet `number` (1-based in its file) of link type `link` lies in `buf[start:end]`; other bytes of `buf`
+        are not its own. `orig_len` is its length on the wire, `end - start` what was captured of it."""
+
+
+def ipv6_is_quiet(
+    buf: bytes, start: int, caplen: int, ts_us: int, quiet: dict[bytes, int], quiet_udp: dict[bytes, int]
+) -> bool:
+    """Whether the gate drops the frame of EtherType IPv6 at `start` (RFC 8200 section 3)."""
+    if caplen < UDP6_END or buf[start + 14] >> 4 != 6:
+        return False
+    proto = buf[start + 20]
+    if proto == 6:
+        if caplen < TCP6_END or buf[start + 67] & 7:
+            return False
+        header = buf[start + 66] >> 4 << 2
+        if buf[start + 19] == header and buf[start + 18] == 0 and header >= 20:
+            return True
+        return quiet.get(buf[start + 22 : start + 58], 0) > ts_us
+    return proto == 17 and quiet_udp.get(buf[start + 22 : start + 58], 0) > ts_us
+
+
+def frame_is_quiet(
+    buf: bytes, start: int, caplen: int, ts_us: int, quiet: dict[bytes, int], quiet_udp: dict[bytes, int]
+) -> bool:
+    """Whether the gate drops the Ethernet frame of `caplen` bytes at `start`: the whole rule, for rare places."""
+    if caplen < UDP4_END:
+        return False
+    ethertype = buf[start + 12] << 8 | buf[start + 13]
+    if ethertype == IPV6_BIG:
+        return ipv6_is_quiet(buf, start, caplen, ts_us, quiet, quiet_udp)
+    if ethertype != IPV4_BIG or buf[start + 14] != 0x45 or buf[start + 20] & 0x3F or buf[start + 21]:
+        return False
+    proto = buf[start + 23]
+    if proto == 6:
+        if caplen < TCP4_END or buf[start + 47] & 7:
+            return False
+        header = buf[start + 46] >> 4 << 2
+        if buf[start + 17] == header + 20 and buf[start + 16] == 0 and header >= 20:
+            return True
+        return quiet.get(buf[start + 26 : start + 38], 0) > ts_us
+    return proto == 17 and quiet_udp.get(buf[start + 26 : start + 38], 0) > ts_us
