@@ -41,7 +41,9 @@ METHODS: Final = frozenset(
 _PREFIXES: Final = frozenset(method[:length] for method in METHODS for length in range(len(method) + 1))
 _MAX_METHOD: Final = 20
 
-_REQUEST_LINE: Final = re.compile(rb"([A-Z_-]{1,20}) ([^\n]*) HTTP/1\.[0-9][ \t]*\r?\n")
+# Blanks may follow the version, and what careless devices leave there (a NUL and a digit have been seen): lenient
+# servers answer them.
+_REQUEST_LINE: Final = re.compile(rb"([A-Z_-]{1,20}) ([^\n]*) HTTP/1\.[0-9][^\n]{0,9}\n")
 _METHOD_SO_FAR: Final = re.compile(rb"[A-Z_-]{1,20}(?: |\Z)")
 _ABSOLUTE: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]{0,30}://([^/?#]*)")
 _HEAD_END: Final = re.compile(rb"\n\r?\n")  # RFC 9112 section 2.2 lets a bare LF end a line
@@ -80,8 +82,11 @@ def looks_like_http(head: bytes) -> int:
         return 0
     end = head.find(b"\n", space, MAX_LINE + 1)
     if end >= 0:
-        line = head[:end].rstrip(b" \t\r")
-        return 1 if line[-9:-1] == b" HTTP/1." and line[-1:].isdigit() else 0
+        tail = head[
+            max(space + 1, end - 18) : end
+        ]  # where _REQUEST_LINE wants the version, which would cost twice this
+        version = tail.rfind(b" HTTP/1.")
+        return 1 if version >= 0 and tail[version + 8 : version + 9].isdigit() else 0
     if len(head) > MAX_LINE or (len(head) > space + 1 and head[space + 1] < 0x20):
         return 0
     return 1

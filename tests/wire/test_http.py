@@ -241,6 +241,12 @@ def test_skipping_more_than_a_body_loses_the_stream() -> None:
         stream.feed(GET)
 
 
+def test_junk_after_the_version_is_let_pass() -> None:
+    request = one(b"GET /x y HTTP/1.0\x008\r\nHost: a.example\r\n\r\n")
+    assert (request.path, request.host) == ("/x y", "a.example")
+    assert one(b"GET /x HTTP/1.1 HTTP/1.0\r\n\r\n").path == "/x HTTP/1.1"
+
+
 @pytest.mark.parametrize("tail", [b"", b"\x16\x03\x01\x00", GET])
 def test_connect_leaves_the_rest(tail: bytes) -> None:
     wire = b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\nContent-Length: 9\r\n\r\n"
@@ -346,6 +352,9 @@ def test_a_request_line_past_its_bound_is_refused(step: int) -> None:
         (GET, 1),
         (b"GET /x HTTP/1.0\n", 1),
         (b"GET /x HTTP/1.1  \r\n", 1),
+        (b"GET /x HTTP/1.0\x008\r\n", 1),
+        (b"GET /x HTTP/1.0 and the rest\r\n", 0),
+        (b"GET HTTP/1.1\r\n", 0),
         (b"\r\nGET / HTTP/1.1\r\n", 1),
         (b"\r\n", -1),
         (b"\r\n\r\n\r\nGET / HTTP/1.1\r\n", 0),
