@@ -123,7 +123,8 @@ def _parse_url(text: str, column: int) -> Entry:
 def _parse_authority(authority: str, column: int) -> tuple[str, bytes]:
     """(host as it stands in an indicator's value, packed address when it is one) of `host[:port]`. Raises Wrong."""
     if authority.startswith("["):
-        text, _, rest = authority[1:].partition("]")
+        text, bracket, rest = authority[1:].partition("]")
+        text = text if bracket else ""
         port = rest.removeprefix(":")
     else:
         text, _, port = authority.partition(":")

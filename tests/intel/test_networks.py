@@ -1,0 +1,135 @@
+"""networks: address text, hidden IPv4, and the table against a linear search with the standard library."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from egressd.intel.networks import (
+    NAT64_WELL_KNOWN,
+    NetworkTable,
+    embedded_ipv4,
+    first_address,
+    parse_address,
+    parse_network,
+    render_address,
+    render_network,
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "1.2.3", "1.2.3.4.5", "256.1.1.1", "01.2.3.4", "1.2.3.4 ", "1.2.3.-4", "::g", ":::", "1::2::3", "fe80::1%eth0",
+     "[::1]", "2001:db8::1/64", "٣.1.1.1", "::" + "0" * 60, "0x7f.0.0.1", "2130706433"],
+)  # fmt: skip
+def test_what_is_no_address(text: str) -> None:
+    assert parse_address(text) == b""
+
+
+@given(st.ip_addresses())
+def test_every_address_parses_and_renders(addr: object) -> None:
+    packed = parse_address(str(addr))
+    assert packed == addr.packed  # type: ignore[attr-defined]
+    assert parse_address(render_address(packed)) == packed
+
+
+@given(st.text(max_size=50))
+def test_any_text_is_an_address_or_none(text: str) -> None:
+    packed = parse_address(text)
+    if packed:
+        assert ip_address(text).packed == packed
+    parse_network(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("192.0.2.0/24", (bytes([192, 0, 2, 0]), 24)),
+        ("192.0.2.9", (bytes([192, 0, 2, 9]), 32)),
+        ("0.0.0.0/0", (bytes(4), 0)),
+        ("::/128", (bytes(16), 128)),
+        ("192.0.2.0/33", None),
+        ("192.0.2.0/", None),
+        ("192.0.2.0/-1", None),
+        ("192.0.2.0/255.255.255.0", None),
+        ("192.0.2.0/٣", None),
+        ("bad.example/24", None),
+    ],
+)
+def test_parse_network(text: str, network: tuple[bytes, int] | None) -> None:
+    assert parse_network(text) == network
+
+
+def test_first_address_and_render() -> None:
+    assert first_address(bytes([192, 0, 2, 9]), 24) == bytes([192, 0, 2, 0])
+    assert first_address(bytes([255] * 4), 0) == bytes(4)
+    assert render_network(bytes([192, 0, 2, 0]), 24) == "192.0.2.0/24"
+    assert render_network(bytes([192, 0, 2, 0]), 32) == "192.0.2.0"
+
+
+# RFC 6052 section 2.4 has these with 192.0.2.33 inside.
+@pytest.mark.parametrize(
+    ("prefix", "text"),
+    [
+        ("2001:db8::/32", "2001:db8:c000:221::"),
+        ("2001:db8:100::/40", "2001:db8:1c0:2:21::"),
+        ("2001:db8:122::/48", "2001:db8:122:c000:2:2100::"),
+        ("2001:db8:122:300::/56", "2001:db8:122:3c0:0:221::"),
+        ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::"),
+        ("2001:db8:122:344::/96", "2001:db8:122:344::192.0.2.33"),
+    ],
+)
+def test_nat64_prefixes(prefix: str, text: str) -> None:
+    network = parse_network(prefix)
+    assert network is not None
+    assert embedded_ipv4(parse_address(text), (NAT64_WELL_KNOWN, network)) == [bytes([192, 0, 2, 33])]
+
+
+@pytest.mark.parametrize(
+    ("text", "inner"),
+    [
+        ("::ffff:192.0.2.33", ["192.0.2.33"]),
+        ("::192.0.2.33", ["192.0.2.33"]),
+        ("64:ff9b::192.0.2.33", ["192.0.2.33"]),
+        ("2002:c000:221::1", ["192.0.2.33"]),
+        ("2001:0:c633:6401:0:0:3fff:fdde", ["192.0.2.33", "198.51.100.1"]),  # Teredo: client, inverted; then server
+        ("::", []),
+        ("::1", []),
+        ("2001:db8::1", []),
+        ("64:ff9b:1::192.0.2.33", []),
+        ("192.0.2.33", []),
+    ],
+)
+def test_embedded(text: str, inner: list[str]) -> None:
+    assert [render_address(addr) for addr in embedded_ipv4(parse_address(text))] == inner
+
+
+@given(st.binary(min_size=16, max_size=16))
+def test_embedded_addresses_are_ipv4(addr: bytes) -> None:
+    assert all(len(inner) == 4 for inner in embedded_ipv4(addr))
+
+
+SMALL = st.tuples(st.integers(0, 255), st.integers(0, 3)).map(lambda pair: bytes([192, 0, pair[1], pair[0]]))
+
+
+@given(st.lists(st.tuples(SMALL, st.integers(20, 32)), max_size=12), SMALL, st.integers(20, 32))
+def test_table_is_the_same_as_a_linear_search(entries: list[tuple[bytes, int]], addr: bytes, length: int) -> None:
+    networks = [ip_network((base, size), strict=False) for base, size in entries]
+    table = NetworkTable((base, size, str(net)) for (base, size), net in zip(entries, networks, strict=True))
+    holding = {str(net) for net in networks if ip_address(addr) in net}
+    expected = sorted(holding, key=lambda text: -ip_network(text).prefixlen)
+    assert table.covering(addr) == expected
+    assert table.longest(addr) == (expected[0] if expected else None)
+    asked = ip_network((addr, length), strict=False)
+    assert (table.overlapping(asked.network_address.packed, length) is not None) is any(map(asked.overlaps, networks))
+    assert table.size == len({str(net) for net in networks})
+
+
+def test_table_keeps_families_apart_and_the_first_of_two() -> None:
+    table = NetworkTable([(bytes(4), 0, "four"), (bytes(4), 0, "later"), (bytes(15) + b"\x01", 128, "six")])
+    assert table.longest(bytes([1, 2, 3, 4])) == "four"
+    assert table.longest(bytes(15) + b"\x01") == "six"
+    assert table.longest(bytes(16)) is None
