@@ -82,9 +82,8 @@ def looks_like_http(head: bytes) -> int:
         return 0
     end = head.find(b"\n", space, MAX_LINE + 1)
     if end >= 0:
-        tail = head[
-            max(space + 1, end - 18) : end
-        ]  # where _REQUEST_LINE wants the version, which would cost twice this
+        # Where _REQUEST_LINE, which would cost twice this, wants the version.
+        tail = head[max(space + 1, end - 18) : end]
         version = tail.rfind(b" HTTP/1.")
         return 1 if version >= 0 and tail[version + 8 : version + 9].isdigit() else 0
     if len(head) > MAX_LINE or (len(head) > space + 1 and head[space + 1] < 0x20):
