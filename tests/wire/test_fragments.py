@@ -211,3 +211,14 @@ def test_many_small_pieces_end_a_datagram() -> None:
     assert table.counts == {"fragment_refused": 1}
     assert len(table) == 1 and table.held_bytes == 0
     check_books(table)
+
+
+def test_large_ones_from_one_source_leave_the_others_alone() -> None:
+    table = Fragments({})
+    add(table, 0, WHOLE[:256], True)
+    flooder = b"\x0a\0\0\x66"
+    for number in range(100):
+        table.add(flooder + bytes([number]), flooder, 17, 0, True, bytes(64000), number, False)
+        assert table.held_bytes <= MAX_SOURCE_BYTES + 256 + PIECE_OVERHEAD
+    check_books(table)
+    assert add(table, 256, WHOLE[256:], False) == WHOLE
