@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from egressd.errors import Malformed
 from egressd.model import ClientHello
-from egressd.wire.tls import CLIENT_HELLO, parse_client_hello
+from egressd.wire.tls import CLIENT_HELLO, parse_client_hello, parse_sent_hello
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers import CipherContext
@@ -270,12 +270,13 @@ def _merge(pieces: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
 class _Connection:
     """What is known of one client-to-server direction."""
 
-    __slots__ = ("answered", "settled", "spaces", "tries")
+    __slots__ = ("answered", "client_random", "settled", "spaces", "tries")
 
     def __init__(self) -> None:
         self.spaces: list[_KeySpace] = []
         self.tries: int = 0
         self.answered: bool = False
+        self.client_random: bytes = b""  # of the hello that was returned
         self.settled: list[bytes] = []  # connection ids whose packets belong to the hello that was returned
 
 
@@ -384,8 +385,12 @@ class QuicConnections:
         space.runs.clear()
         connection.spaces = [space]
         connection.settled = [space.dcid] if dcid == space.dcid else [space.dcid, dcid]
-        connection.answered = True
         connection.tries = 0
+        client_random = stream[6:38]
+        if connection.answered and client_random == connection.client_random:
+            return None  # sent again after Retry, under new keys (RFC 9000 section 17.2.5.3)
+        connection.answered = True
+        connection.client_random = client_random
         return self._parse(stream[: min(end, MAX_CRYPTO_BYTES)], end > MAX_CRYPTO_BYTES, space.scheme)
 
     def _salvage(self, connection: _Connection) -> ClientHello | None:
@@ -401,7 +406,7 @@ class QuicConnections:
         try:
             if message[0] != CLIENT_HELLO:
                 raise Malformed("first message of a client is not ClientHello")
-            hello = parse_client_hello(message[4:], partial)
+            hello = parse_client_hello(message[4:], True) if partial else parse_sent_hello(message[4:])
         except Malformed:
             self.malformed += 1
             return None

@@ -126,6 +126,16 @@ def parse_client_hello(
     return hello
 
 
+def parse_sent_hello(body: bytes) -> ClientHello:
+    """`parse_client_hello` for a message that is all there, but one broken only behind its server name gives the name:
+    the client did say it, whatever the server makes of the rest. Raises Malformed like the strict form otherwise.
+    """
+    try:
+        return parse_client_hello(body)
+    except Malformed:
+        return parse_client_hello(body, partial=True)
+
+
 def _extensions_at(body: bytes, size: int) -> int:
     """Where the extension list stands: behind version, random, session id, cipher suites and compression methods."""
     if size < _MIN_HELLO_BYTES or body[0] != 3:
@@ -321,7 +331,7 @@ class TlsStream:
             self._message = data
             return []
         self.done = True
-        return [parse_client_hello(data[9:need])]
+        return [parse_sent_hello(data[9:need])]
 
     def finish(self) -> list[ClientHello]:
         """What can be had of a hello whose rest will not come (the flow ended, or a hole stays). Never raises."""
@@ -387,4 +397,5 @@ class TlsStream:
         if len(message) < min(end, MAX_HANDSHAKE_BYTES):
             return []
         self.done = True
-        return [parse_client_hello(message[4:end], partial=end > MAX_HANDSHAKE_BYTES)]
+        body = message[4:end]
+        return [parse_sent_hello(body) if end <= MAX_HANDSHAKE_BYTES else parse_client_hello(body, partial=True)]

@@ -92,7 +92,7 @@ def crypto(offset: int, content: bytes) -> bytes:
     return b"\x06" + varint(offset) + varint(len(content)) + content
 
 
-def client_hello(name: bytes, filler: int = 0) -> bytes:
+def client_hello(name: bytes, filler: int = 0, client_random: bytes = bytes(32)) -> bytes:
     def vector(width: int, content: bytes) -> bytes:
         return len(content).to_bytes(width, "big") + content
 
@@ -102,7 +102,7 @@ def client_hello(name: bytes, filler: int = 0) -> bytes:
     extensions = b"\x00\x33" + vector(2, share) if filler else b""
     extensions += b"\x00\x00" + vector(2, vector(2, b"\x00" + vector(2, name)))
     extensions += b"\x00\x10" + vector(2, vector(2, b"\x02h3"))
-    body = b"\x03\x03" + bytes(32) + b"\x00" + vector(2, b"\x13\x01") + b"\x01\x00" + vector(2, extensions)
+    body = b"\x03\x03" + client_random + b"\x00" + vector(2, b"\x13\x01") + b"\x01\x00" + vector(2, extensions)
     return b"\x01" + vector(3, body)
 
 
@@ -280,6 +280,14 @@ def test_after_retry_keys_follow_the_new_id() -> None:
     assert names_of([initial(crypto(900, LARGE[900:])), *again]) == ["pq.example"]  # the two flights do not mix
 
 
+def test_a_hello_sent_again_after_retry_is_returned_once() -> None:
+    connections = QuicConnections()
+    again = initial(crypto(0, SMALL), dcid=OTHER_DCID, token=b"token", number=1)
+    acknowledgement = initial(b"\x01", dcid=b"chosen", keys_of=OTHER_DCID, number=2, pad_to=40)
+    assert names_of([initial(crypto(0, SMALL)), again, again, acknowledgement], connections) == ["a.example"]
+    assert connections.undecryptable == 0
+
+
 def test_after_the_hello_its_connection_is_quiet_and_the_next_one_is_heard() -> None:
     connections = QuicConnections()
     assert names_of([initial(crypto(0, SMALL))], connections) == ["a.example"]
@@ -288,7 +296,7 @@ def test_after_the_hello_its_connection_is_quiet_and_the_next_one_is_heard() -> 
     ]
     assert names_of(acknowledgements, connections) == []
     assert connections.undecryptable == connections.given_up == 0
-    following = initial(crypto(0, client_hello(b"b.example")), dcid=OTHER_DCID)
+    following = initial(crypto(0, client_hello(b"b.example", client_random=b"\x09" * 32)), dcid=OTHER_DCID)
     assert names_of([following, following], connections) == ["b.example"]
 
 
@@ -341,7 +349,7 @@ def test_is_initial_is_strict() -> None:
 def test_hello_that_cannot_be_read_is_counted() -> None:
     connections = QuicConnections()
     broken = b"\x01\x00\x00\x32" + bytes(50)
-    not_a_hello = b"\x02" + SMALL[1:]
+    not_a_hello = b"\x02" + client_hello(b"a.example", client_random=b"\x09" * 32)[1:]
     assert names_of([initial(crypto(0, broken)), initial(crypto(0, not_a_hello), dcid=OTHER_DCID)], connections) == []
     assert connections.malformed == 2
     assert connections.done(KEY)

@@ -326,6 +326,14 @@ def test_streams_that_are_malformed(kind: str) -> None:
     assert stream_result([STREAMS[kind]]) == ([], True)
 
 
+def test_broken_behind_the_name_still_gives_the_name() -> None:
+    for tail in (b"\x00\x2b\x00", b"\x00\x2b\x00\x09\x01"):
+        body = hello_body(server_name(b"a.example"), tail)
+        assert stream_result([records(message(body))]) == (["a.example"], False)
+        assert stream_result([records(message(body), 3)]) == (["a.example"], False)
+        assert stream_result([records(message(hello_body(alpn(b"h2"), tail)))]) == ([], True)
+
+
 def huge(name_at_end: bool) -> bytes:
     parts = [extension(21, bytes(60_000)), server_name(b"a.example")]
     body = hello_body(*(parts if name_at_end else reversed(parts)))
