@@ -38,6 +38,8 @@ INTERFACE: Final = 1
 OLD_PACKET: Final = 2
 SIMPLE_PACKET: Final = 3
 ENHANCED_PACKET: Final = 6
+# Without a packet, but Wireshark gives them a frame number all the same: custom blocks, journal entries, sysdig events.
+NUMBERED_BLOCKS: Final = frozenset((0x0BAD, 0x40000BAD, 9, 0x204, 0x216, 0x221))
 BYTE_ORDER_LITTLE: Final = b"\x4d\x3c\x2b\x1a"
 BYTE_ORDER_BIG: Final = b"\x1a\x2b\x3c\x4d"
 OPTION_TSRESOL: Final = 9
@@ -107,6 +109,7 @@ class PcapngReader(CaptureReader):
     def __init__(self, source: ByteSource, buf: bytes) -> None:
         super().__init__(source, buf)
         self.interfaces: list[Interface] = []
+        self._numbered_blocks = 0
         self._last = self._end - SPAN
         self._set_order(True)
 
@@ -128,7 +131,8 @@ class PcapngReader(CaptureReader):
         fragment = FRAGMENT_LITTLE if self.little else FRAGMENT_BIG
         buf, pos, end, last = self._buf, self._pos, self._end, self._last
         current, link, plain, max_caplen, ipv4, ipv6, interface = -1, 0, True, 0, NEVER, NEVER, NO_INTERFACE
-        number, passed, ts_us = self.packets, 0, self.last_us
+        first = self.packets + self._numbered_blocks
+        number, passed, ts_us = first, 0, self.last_us
         waits = False
         while pos <= last:
             # fmt: off
@@ -174,8 +178,8 @@ class PcapngReader(CaptureReader):
                 continue
             passed += 1
             sink.packet(ts_us, number, link, buf, start, start + caplen, orig_len)
-        self.gated += number - self.packets - passed
-        self.packets = number
+        self.gated += number - first - passed
+        self.packets += number - first
         self.last_us = ts_us
         self._pos = pos
         if not waits and not self.done:
@@ -207,6 +211,8 @@ class PcapngReader(CaptureReader):
             self._read_interface(size)
         else:
             self._skip(size)
+            if kind in NUMBERED_BLOCKS:
+                self._numbered_blocks += 1
         return False
 
     def _whole_block(self, size: int) -> bool:
@@ -350,5 +356,6 @@ class PcapngReader(CaptureReader):
         if judged and frame_is_quiet(buf, start, caplen, now_us, sink.quiet, sink.quiet_udp):
             self.gated += 1
         else:
-            sink.packet(now_us, self.packets, interface.link, buf, start, start + caplen, orig_len)
+            number = self.packets + self._numbered_blocks
+            sink.packet(now_us, number, interface.link, buf, start, start + caplen, orig_len)
         return False

@@ -54,8 +54,10 @@ class Sink(Protocol):
     quiet_udp: dict[bytes, int]
 
     def packet(self, ts_us: int, number: int, link: int, buf: bytes, start: int, end: int, orig_len: int) -> None:
-        """Packet `number` (1-based in its file) of link type `link` lies in `buf[start:end]`; other bytes of `buf`
-        are not its own. `orig_len` is its length on the wire, `end - start` what was captured of it."""
+        """Packet `number` (1-based in its file, Wireshark's frame number) of link type `link` lies in
+        `buf[start:end]`; other bytes of `buf` are not its own. `orig_len` is its length on the wire, `end - start`
+        what was captured of it.
+        """
 
 
 def ipv6_is_quiet(
