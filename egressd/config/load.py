@@ -56,6 +56,7 @@ class LoadedIntel(NamedTuple):
 
     intel: Intel
     guard: Guard
+    suffix_list: Path  # the file that the suffixes were read from
     lists: tuple[LoadedList, ...]
     allowances: int
     problems: list[Problem]
@@ -124,6 +125,7 @@ class _Loading:
         self.config = config
         self.base_dir = base_dir
         self.problems: list[Problem] = []
+        self.suffix_list = SHIPPED / "public_suffix_list.dat"
 
     def load(self, extra_lists: Sequence[Path]) -> LoadedIntel:
         """Suffixes, guard, protected addresses, lists, allowances."""
@@ -146,16 +148,18 @@ class _Loading:
             if content is not None:
                 allowed += self._keep(parse_allowances(content, name, suffixes))
         intel = Intel(Index.build(indicators, suffixes), suffixes, Allowances(allowed), protected, resolvers)
-        return LoadedIntel(intel, guard, tuple(lists), len(allowed), self.problems, demo)
+        return LoadedIntel(intel, guard, self.suffix_list, tuple(lists), len(allowed), self.problems, demo)
 
     def _suffixes(self) -> Suffixes:
         given = self._given("suffix_list", self.config.suffix_list)
         if given is not None:
             try:
-                return Suffixes.parse(given, self.config.suffix_list)
+                suffixes = Suffixes.parse(given, self.config.suffix_list)
+                self.suffix_list = self.base_dir / self.config.suffix_list
+                return suffixes
             except ConfigError as error:
                 self.problems += error.problems
-        return Suffixes.parse(_shipped("public_suffix_list.dat"))
+        return Suffixes.parse(_shipped(self.suffix_list.name))
 
     def _guard(self, suffixes: Suffixes) -> Guard:
         options = self.config.guard

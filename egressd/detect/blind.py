@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from egressd.intel.guard import Resolvers
+from egressd.intel.resolvers import Resolvers
 from egressd.model import FLOW, QUIC_SNI, TCP, TLS_SNI, ClientHello, Observation
 
 DOT_PORT: Final = 853  # RFC 7858

@@ -12,7 +12,7 @@ MAX_BLOCKS: Final = 100_000  # far over any budget; beyond it nothing new is blo
 class Block:
     """A decision in force: its main target, and the addresses and pairs that were added to it."""
 
-    __slots__ = ("addresses", "created_us", "id", "match", "pairs", "recent_us", "refused", "target")
+    __slots__ = ("addresses", "budget_told_us", "created_us", "id", "match", "pairs", "recent_us", "refused", "target")
 
     def __init__(self, id_: str, target: Target, match: Match, created_us: int) -> None:
         self.id = id_
@@ -22,6 +22,7 @@ class Block:
         self.addresses: dict[bytes, int] = {}
         self.pairs: dict[tuple[bytes, bytes], int] = {}
         self.refused: dict[bytes, str] = {}
+        self.budget_told_us = -1  # when "over budget" was said last: once an hour is enough
         self.recent_us: list[int] = []  # when addresses were added, within the last hour: the budget
 
 

@@ -155,7 +155,7 @@ class Correlator:
         """An innocent question may be answered with a listed name (a CNAME chain, RFC 9460 AliasMode)."""
         detail = seen.detail
         hits: list[Hit] = []
-        if isinstance(detail, DnsMessage):
+        if isinstance(detail, DnsMessage) and (not seen.name or self.match_name(seen.name, seen.ts_us) is None):
             for record in detail.answers[: detail.answer_count]:
                 if record.target and record.rrtype in (5, 39, 64, 65) and record.target != seen.name:
                     self._add(hits, record.target, seen.ts_us)

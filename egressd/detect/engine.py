@@ -13,19 +13,20 @@ from egressd.detect.blind import BlindSpots
 from egressd.detect.blocks import Blocks, main_target
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.correlator import Correlator, Hit
-from egressd.detect.history import History
+from egressd.detect.history import DEFAULT_HISTORY, History
 from egressd.detect.policy import E1, E2, Policy, PolicySettings
 from egressd.detect.resolutions import Resolutions
 from egressd.detect.watch import Watch
 from egressd.intel.allowances import Allowances
-from egressd.intel.guard import Resolvers
 from egressd.intel.index import Index
 from egressd.intel.protected import Protected
+from egressd.intel.resolvers import Resolvers
 from egressd.model import (
     DNS_ANSWER,
     DNS_QUERY,
     FLOW,
     HTTP_HOST,
+    QUIC_SNI,
     REPLY,
     SOCKS_HOST,
     TCP,
@@ -33,6 +34,7 @@ from egressd.model import (
     DnsMessage,
     Event,
     FlowKey,
+    HttpRequest,
     Match,
     Observation,
     Sighting,
@@ -60,16 +62,23 @@ class Engine:
     """Correlator, policy, watch and campaigns in the order that DESIGN section 4 draws."""
 
     def __init__(
-        self, intel: Intel, settings: PolicySettings, on_event: Callable[[Event], None], enforced: bool = False
+        self,
+        intel: Intel,
+        settings: PolicySettings,
+        on_event: Callable[[Event], None],
+        *,
+        enforced: bool = False,
+        history: int = DEFAULT_HISTORY,
     ) -> None:
-        """`enforced`: what is decided is in the kernel too, so that answers from blocked targets are leaks."""
+        """`enforced`: what is decided is in the kernel too, so that answers from blocked targets are leaks.
+        `history` bounds the pairs of client and name that a retro-hunt can find."""
         self.resolutions = Resolutions(intel.suffixes)
         self.correlator = Correlator(intel.index, intel.allowances, self.resolutions)
         self.blocks = Blocks()
         self.policy = Policy(settings, self.blocks, intel.protected, intel.allowances)
         self.watch = Watch(enforced)
         self.campaigns = Campaigns()
-        self.history = History()
+        self.history = History(history)
         self.blind = BlindSpots(intel.resolvers)
         self.observations: dict[str, int] = {}
         self.clients: set[bytes] = set()
@@ -115,7 +124,7 @@ class Engine:
             seen.ts_us, seen.ts_us, hit.url,
         )  # fmt: skip
         self._handle(sighting)
-        if seen.kind in (TLS_SNI, HTTP_HOST, SOCKS_HOST) or (seen.kind != DNS_QUERY and seen.flow.proto != TCP):
+        if _names_its_server(seen):
             self._extend(sighting, seen.flow.server, E1)
 
     def _handle(self, sighting: Sighting) -> None:
@@ -202,7 +211,7 @@ class Engine:
 
     def _tenant(self, seen: Observation) -> None:
         """A client's own SNI or Host shows which name lives on an address."""
-        if seen.name and seen.kind != FLOW:
+        if seen.name and _names_its_server(seen):
             self.resolutions.learn(seen.flow.client, seen.name, seen.flow.server, seen.ts_us)
             if seen.flow.server in self.blocks.by_address and self.correlator.match_name(seen.name, seen.ts_us) is None:
                 self._give_free(seen, seen.flow.server)
@@ -254,9 +263,18 @@ class Engine:
                     contact.first_us, contact.last_us,
                 )  # fmt: skip
                 self._handle(found)
-                for address in self.resolutions.addresses_of(match.registered_domain, arrival_us):
-                    self._extend(found, address, E2)
+                if contact.via not in (DNS_QUERY, DNS_ANSWER):
+                    self._extend(found, flow.server, E1)
         self._next_pending_us = self._pending[-1].added_s * MICROSECONDS if self._pending else 1 << 62
+
+
+def _names_its_server(seen: Observation) -> bool:
+    """Whether the name is one of the address that the packet went to. A request to a proxy names somebody else: to block
+    the way to the proxy would cut off everything."""
+    if seen.kind in (TLS_SNI, QUIC_SNI):
+        return True
+    detail = seen.detail
+    return isinstance(detail, HttpRequest) and (detail.target.startswith("/") or detail.target == "*")
 
 
 def _addresses(message: DnsMessage) -> list[bytes]:

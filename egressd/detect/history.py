@@ -6,8 +6,12 @@ indicator that is a URL finds nothing in the past.
 
 from __future__ import annotations
 
+from typing import Final
+
 from egressd.model import FlowKey
 from egressd.wire.table import RecentTable
+
+DEFAULT_HISTORY: Final = 262_144
 
 
 class Contact:
@@ -27,7 +31,7 @@ class Contact:
 class History:
     """Bounded table of contacts. A key is (client, name) or (client, packed address)."""
 
-    def __init__(self, limit: int = 262_144) -> None:
+    def __init__(self, limit: int) -> None:
         """`limit` bounds the pairs of client and name or address."""
         self._table: RecentTable[tuple[bytes, str | bytes], Contact] = RecentTable(limit)
 

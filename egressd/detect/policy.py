@@ -54,6 +54,9 @@ class Policy:
         if indicator.confidence < self.settings.block_confidence:
             reason = f"{where} has confidence {indicator.confidence}, under {self.settings.block_confidence}"
             return self._alert(sighting, target, reason, "confidence")
+        if indicator.narrowed and indicator.value == match.registered_domain:
+            reason = f"{where} lists a guarded site whole: {indicator.narrowed}; a person must decide"
+            return self._alert(sighting, target, reason, "guarded")
         if target.kind == "address":
             why = self._protected.why(sighting.flow.server)
             if why:
@@ -92,6 +95,9 @@ class Policy:
             return self._refuse(block, sighting, address, text, reason, "shared")
         block.recent_us = [t for t in block.recent_us if sighting.ts_us - t < HOUR_US]
         if len(block.recent_us) >= self.settings.addresses_per_indicator_hour:
+            if 0 <= block.budget_told_us and sighting.ts_us - block.budget_told_us < HOUR_US:
+                return None  # a flux of addresses is not to become a flood of events
+            block.budget_told_us = sighting.ts_us
             limit = self.settings.addresses_per_indicator_hour
             return self._refuse(block, sighting, address, text, f"over {limit} addresses in an hour", "budget")
         block.recent_us.append(sighting.ts_us)

@@ -55,12 +55,6 @@ class Resolutions:
             return []
         return [d for d, seen_us in tenants.items() if d not in domains and ts_us - seen_us <= TENANT_WITHIN_US]
 
-    def addresses_of(self, domain: str, ts_us: int) -> list[bytes]:
-        """Addresses that a registered domain was seen on within the last day, in order of first sight. Walks the whole
-        table: for the rare moment when an indicator arrives."""
-        since_us = ts_us - TENANT_WITHIN_US
-        return [address for address, tenants in self._tenants.items() if tenants.get(domain, -1) >= since_us]
-
     def name_for(self, client: bytes, address: bytes, ts_us: int) -> str:
         """The name that `client` resolved last to reach `address`, or "" when none is recent."""
         reached = self._reached.get((client, address))

@@ -21,88 +21,50 @@ from egressd.model import (
     TCP,
     TLS_SNI,
     ClientHello,
+    DnsMessage,
     FlowKey,
     HttpRequest,
     Observation,
     SocksRequest,
 )
+from egressd.wire.conversation import (
+    DNS,
+    HTTP,
+    MAX_HEAD,
+    MORE,
+    OVER,
+    TLS,
+    TRIES,
+    UNKNOWN,
+    Conversation,
+    Side,
+    identify,
+    new_parser,
+    past_proxy_header,
+)
 from egressd.wire.direction import flow_of, reverse_key, sender_is_client
-from egressd.wire.dns import DnsStream, looks_like_dns_stream
+from egressd.wire.dns import DnsStream
 from egressd.wire.frame import Frames
-from egressd.wire.http import HttpStream, looks_like_http
+from egressd.wire.http import HttpStream
 from egressd.wire.quiet import Quiet
-from egressd.wire.socks import SocksStream, looks_like_socks
-from egressd.wire.stream import Stream
+from egressd.wire.socks import SocksStream
 from egressd.wire.table import RecentTable
-from egressd.wire.tls import TlsStream, looks_like_tls
+from egressd.wire.tls import TlsStream
 
 Emit = Callable[[Observation], None]
-
-# What a direction carries.
-UNKNOWN: Final = 0
-HTTP: Final = 1
-TLS: Final = 2
-DNS: Final = 3
-SOCKS: Final = 4
-OVER: Final = 5  # nothing more to learn
-MORE: Final = -1  # too few bytes to say
 
 FIN: Final = 1
 SYN: Final = 2
 RST: Final = 4
 ACK: Final = 16
 
-DNS_PORT: Final = 53
-# Segments of an unknown direction whose start is looked at for a request: STARTTLS comes in the third of SMTP's, the
-# tenth of a talkative IMAP client's; after a lost segment the next request begins within a few.
-TRIES: Final = 24
 # After the name was found, this many more client segments are compared with what was sent before (an attacker may send
 # a harmless copy first), unless the server's answer shows earlier which copy it took.
 SEGMENTS_AFTER: Final = 3
 QUIET_US: Final = 300_000_000  # then a conversation is looked at anew; a SYN ends quiet at once
 HOLE_US: Final = 3_000_000  # a missing segment that has not come by then was not captured
 IDLE_ROTATE_US: Final = 300_000_000  # conversations idle for one to two of these are forgotten
-MAX_HEAD: Final = 64  # bytes that identification may wait for
 SHARE: Final = 10  # one client may fill at most 1/SHARE of the table in a generation
-
-
-class Side:
-    """One direction of a conversation and the parser that reads it."""
-
-    __slots__ = ("head", "kind", "parser", "since_over", "stalled_us", "stream", "tries")
-
-    def __init__(self, next_seq: int) -> None:
-        self.stream = Stream(next_seq)
-        self.kind = UNKNOWN
-        self.parser: HttpStream | TlsStream | DnsStream | SocksStream | None = None
-        self.head = b""
-        self.tries = TRIES
-        self.since_over = 0
-        self.stalled_us = 0
-
-
-class Conversation:
-    """A TCP connection; `forward` is the key of packets from the client. `sure` when SYN or content told the client."""
-
-    __slots__ = ("announced", "backward", "client", "flow", "forward", "isn", "replied", "server", "sure", "syn_seen")
-
-    def __init__(self, forward: bytes, sure: bool) -> None:
-        self.forward = forward
-        self.backward = reverse_key(forward)
-        self.flow = flow_of(TCP, forward)
-        self.client = Side(-1)
-        self.server = Side(-1)
-        self.sure = sure
-        self.syn_seen = False
-        self.isn = -1
-        self.announced = False
-        self.replied = False
-
-    def turn_round(self) -> None:
-        """The guess was wrong: the other side is the client."""
-        self.forward, self.backward = self.backward, self.forward
-        self.client, self.server = self.server, self.client
-        self.flow = flow_of(TCP, self.forward)
 
 
 class TcpTracker:
@@ -264,10 +226,8 @@ class TcpTracker:
         side = conversation.client if from_client else conversation.server
         if not from_client:
             self._replied(conversation)
-            if conversation.sure and not self._expects_dns(conversation):
-                self.quiet.begin(conversation.backward, self._ts_us + QUIET_US)
-                if conversation.client.kind == OVER:
-                    self.quiet.begin(conversation.forward, self._ts_us + QUIET_US)
+            if conversation.sure and conversation.client.kind not in (UNKNOWN, DNS):
+                self._quieten(conversation)
                 return
         stream = side.stream
         if side.kind == UNKNOWN and not conversation.syn_seen and stream.next_seq >= 0:
@@ -295,8 +255,13 @@ class TcpTracker:
         else:
             side.stalled_us = 0
 
-    def _expects_dns(self, conversation: Conversation) -> bool:
-        return conversation.client.kind == DNS or conversation.flow.server_port == DNS_PORT
+    def _quieten(self, conversation: Conversation) -> None:
+        """The client's protocol is known and is none that answers with names: the server's side is of no interest. When
+        the client's name was found too, this answer shows that it was taken."""
+        until_us = self._ts_us + QUIET_US
+        self.quiet.begin(conversation.backward, until_us)
+        if conversation.client.kind == OVER:
+            self.quiet.begin(conversation.forward, until_us)
 
     def _give_up_hole(self, conversation: Conversation, side: Side) -> None:
         lost = side.stream.skip_hole()
@@ -331,62 +296,37 @@ class TcpTracker:
             TRIES
         ):  # each turn is another protocol inside the last (CONNECT, SOCKS): they cannot nest for ever
             if side.kind == UNKNOWN:
-                data = side.head + data if side.head else data
-                kind = self._identify(conversation, data)
-                if kind == MORE and len(data) < MAX_HEAD:
-                    side.head = data
+                data = self._identified(conversation, side, data)
+                if not data:
                     return
-                side.head = b""
-                if kind <= UNKNOWN:
-                    side.tries -= 1
-                    if side.tries <= 0:
-                        side.kind = OVER
-                    return
-                self._choose(side, kind)
             rest = self._feed(conversation, side, data)
             if not rest:
                 return
             data = rest
 
-    def _identify(self, conversation: Conversation, head: bytes) -> int:
-        first = head[0]
-        unsure = False
-        if 65 <= first <= 90:
-            verdict = looks_like_http(head)
-            if verdict > 0:
-                return HTTP
-            unsure = verdict < 0
-        elif first == 0x16 or first >= 0x80:
-            verdict = looks_like_tls(head)
-            if verdict > 0:
-                return TLS
-            unsure = verdict < 0
-        elif first == 5 or first == 4:
-            verdict = looks_like_socks(head)
-            if verdict > 0:
-                return SOCKS
-            unsure = verdict < 0
-        elif first == 13 or first == 10:  # empty lines before a request (RFC 9112 section 2.2)
-            verdict = looks_like_http(head.lstrip(b"\r\n"))
-            if verdict > 0:
-                return HTTP
-        if conversation.flow.server_port == DNS_PORT:
-            return DNS
-        verdict = looks_like_dns_stream(head)
-        if verdict > 0:
-            return DNS
-        return MORE if unsure or verdict < 0 else UNKNOWN
-
-    def _choose(self, side: Side, kind: int) -> None:
+    def _identified(self, conversation: Conversation, side: Side, data: bytes) -> bytes:
+        """Give `side` a parser if its bytes so far tell which; returns what that parser is to read, else b""."""
+        port = conversation.flow.server_port
+        whole = past_proxy_header(side.head + data if side.head else data)
+        kind = identify(whole, port) if whole else MORE
+        if kind <= UNKNOWN and side.head:
+            # A keep-alive byte or another protocol's short lines may have come first (STARTTLS): begin at this segment.
+            alone = identify(data, port)
+            if alone > UNKNOWN:
+                kind = alone
+                whole = data
+        if kind == MORE and len(whole) < MAX_HEAD:
+            side.head = whole
+            return b""
+        side.head = b""
+        if kind <= UNKNOWN:
+            side.tries -= 1
+            if side.tries <= 0:
+                side.kind = OVER
+            return b""
         side.kind = kind
-        if kind == TLS:
-            side.parser = TlsStream()
-        elif kind == HTTP:
-            side.parser = HttpStream()
-        elif kind == DNS:
-            side.parser = DnsStream()
-        else:
-            side.parser = SocksStream()
+        side.parser = new_parser(kind)
+        return whole
 
     def _feed(self, conversation: Conversation, side: Side, data: bytes) -> bytes:
         """One parser's turn; returns the bytes that belong to another protocol, b"" when there are none."""
@@ -400,11 +340,14 @@ class TcpTracker:
             elif isinstance(parser, HttpStream):
                 if parser.skip >= len(data):
                     parser.skipped(len(data))
-                    return b""
-                for request in parser.feed(data):
-                    self._request(conversation, side, request, "")
+                else:
+                    for request in parser.feed(data):
+                        self._request(conversation, side, request, "")
+                    if parser.failed:
+                        raise Malformed(parser.failed)
             elif isinstance(parser, DnsStream):
-                self._dns(conversation, side, parser, data)
+                for message in parser.feed(data):
+                    self._dns(conversation, side, message)
             elif isinstance(parser, SocksStream):
                 for asked in parser.feed(data):
                     self._socks(conversation, side, asked)
@@ -429,7 +372,7 @@ class TcpTracker:
 
     def _other_copy(self, conversation: Conversation, side: Side, data: bytes) -> None:
         """Read the copy that lost: a name in it counts too, marked as ambiguous."""
-        kind = self._identify(conversation, data)
+        kind = identify(data, 0)
         try:
             if kind == TLS:
                 for hello in TlsStream().feed(data):
@@ -442,35 +385,43 @@ class TcpTracker:
 
     # -- what was found
 
-    def _decide(self, conversation: Conversation, side: Side, is_client: bool) -> None:
-        """Rule 2 of the direction rule: `side` sent what only a client (or only a server) sends."""
+    def _decide(self, conversation: Conversation, side: Side, is_client: bool) -> FlowKey:
+        """Rule 2 of the direction rule: `side` sent what only a client (or only a server) sends. Returns the flow as
+        its client sees it; a request from the side that took the SYN (a back door) has that side as client."""
         if not conversation.sure:
             conversation.sure = True
             if (side is conversation.client) != is_client:
                 conversation.turn_round()
         if not conversation.announced:
             self._announce(conversation)
+        if (side is conversation.client) != is_client:
+            return flow_of(TCP, conversation.backward)
+        return conversation.flow
 
     def _hello(self, conversation: Conversation, side: Side, hello: ClientHello, note: str) -> None:
-        self._decide(conversation, side, True)
-        flow = conversation.flow
-        self._emit(Observation(TLS_SNI, self._ts_us, self._number, flow, hello.sni, hello.raw_sni, hello, 0, note))
+        flow = self._decide(conversation, side, True)
+        self._tell(TLS_SNI, flow, hello.sni, hello.raw_sni, hello, note)
 
     def _request(self, conversation: Conversation, side: Side, request: HttpRequest, note: str) -> None:
-        self._decide(conversation, side, True)
-        flow = conversation.flow
-        seen = Observation(HTTP_HOST, self._ts_us, self._number, flow, request.host, request.raw_host, request, 0, note)
-        self._emit(seen)
+        flow = self._decide(conversation, side, True)
+        self._tell(HTTP_HOST, flow, request.host, request.raw_host, request, note)
 
     def _socks(self, conversation: Conversation, side: Side, asked: SocksRequest) -> None:
-        self._decide(conversation, side, True)
-        flow = conversation.flow
-        self._emit(Observation(SOCKS_HOST, self._ts_us, self._number, flow, asked.host, asked.raw_host, asked))
+        flow = self._decide(conversation, side, True)
+        self._tell(SOCKS_HOST, flow, asked.host, asked.raw_host, asked, "")
 
-    def _dns(self, conversation: Conversation, side: Side, parser: DnsStream, data: bytes) -> None:
-        for message in parser.feed(data):
-            self._decide(conversation, side, not message.is_response)
-            kind = DNS_ANSWER if message.is_response else DNS_QUERY
-            flow: FlowKey = conversation.flow
-            name, raw_name = (message.questions[0][0], message.questions[0][1]) if message.questions else ("", "")
-            self._emit(Observation(kind, self._ts_us, self._number, flow, name, raw_name, message))
+    def _dns(self, conversation: Conversation, side: Side, message: DnsMessage) -> None:
+        flow = self._decide(conversation, side, not message.is_response)
+        name, raw_name = (message.questions[0][0], message.questions[0][1]) if message.questions else ("", "")
+        self._tell(DNS_ANSWER if message.is_response else DNS_QUERY, flow, name, raw_name, message, "")
+
+    def _tell(
+        self,
+        kind: str,
+        flow: FlowKey,
+        name: str,
+        raw_name: str,
+        detail: DnsMessage | HttpRequest | ClientHello | SocksRequest,
+        note: str,
+    ) -> None:
+        self._emit(Observation(kind, self._ts_us, self._number, flow, name, raw_name, detail, 0, note))

@@ -30,6 +30,7 @@ Emit = Callable[[Observation], None]
 DNS_PORT: Final = 53
 MDNS_PORT: Final = 5353  # RFC 6762
 LLMNR_PORT: Final = 5355  # RFC 4795
+_LINK_LOCAL_PORTS: Final = (MDNS_PORT, LLMNR_PORT)
 # Datagrams of an unknown direction that are looked at before it is quiet. A scrambled post-quantum hello takes two
 # to four Initials; retransmissions may double that.
 TRIES: Final = 12
@@ -75,6 +76,8 @@ class UdpTracker:
         self._opened: dict[bytes, int] = {}
         self._generation = 0
         self._rotated_us = 0
+        self._ts_us = 0
+        self._number = 0
         self.skipped_quiet = 0
         self.over_share = 0
         self.malformed = 0
@@ -93,6 +96,8 @@ class UdpTracker:
         if self.quiet.until.get(key, 0) > ts_us:
             self.skipped_quiet += 1
             return
+        self._ts_us = ts_us
+        self._number = number
         buf = frame.buf
         start = frame.payload_start
         end = frame.payload_end
@@ -101,9 +106,9 @@ class UdpTracker:
         if sport == DNS_PORT or dport == DNS_PORT:
             if self._dns(key, buf, start, end, ts_us, number):
                 return
-        elif sport == MDNS_PORT or dport == MDNS_PORT or sport == LLMNR_PORT or dport == LLMNR_PORT:
+        elif sport in _LINK_LOCAL_PORTS or dport in _LINK_LOCAL_PORTS:
             if self._stays_inside(key):
-                if sport == MDNS_PORT or dport == MDNS_PORT:
+                if MDNS_PORT in (sport, dport):
                     self.mdns += 1
                 else:
                     self.llmnr += 1
@@ -122,7 +127,7 @@ class UdpTracker:
             if key == conversation.forward:
                 hello = self.quic.finish(key)
                 if hello is not None:
-                    self._hello(conversation, hello, 0, 0, "partial")
+                    self._hello(conversation, hello, self._ts_us, self._number, "partial")
 
     def _stays_inside(self, key: bytes) -> bool:
         """mDNS and LLMNR are link-local talk (RFC 6762 section 3), kept apart from egress; a question to a public

@@ -1,0 +1,7 @@
+"""`python -m egressd`."""
+
+import sys
+
+from egressd.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,104 @@
+"""`egressd check NAME|ADDRESS|URL`: listed or not, and why."""
+
+from __future__ import annotations
+
+import json
+import time
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from egressd.cli.options import add_intel_arguments, load
+from egressd.cli.question import Verdict, judge, parse_question
+from egressd.cli.terminal import printable
+from egressd.config.load import policy_settings
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("subjects", nargs="+", metavar="NAME|ADDRESS|URL")
+    add_intel_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="one object a line")
+    parser.add_argument("--exit-code", action="store_true", help="exit 10 when any is listed")
+
+
+def run(args: Namespace) -> int:
+    """Check each subject."""
+    questions = [parse_question(subject) for subject in args.subjects]
+    config, loaded = load(args)
+    settings = policy_settings(config)
+    now_s = int(time.time())
+    listed = False
+    for number, question in enumerate(questions):
+        verdict = judge(question, loaded, settings, now_s)
+        listed = listed or (verdict.match is not None and not verdict.allowance)
+        if args.json:
+            print(json.dumps(render_verdict(verdict, config.mode), separators=(",", ":")))
+        else:
+            print(("\n" if number else "") + "\n".join(describe(verdict, config.mode, loaded.demo)))
+    return 10 if args.exit_code and listed else 0
+
+
+def describe(verdict: Verdict, mode: str, demo: bool) -> list[str]:
+    """The verdict for people."""
+    match = verdict.match
+    subject = printable(verdict.question.text)
+    if match is None:
+        lines = [f"{subject}: not listed" + (" (in the demo list; give yours with --list)" if demo else "")]
+    else:
+        lines = [f"{subject}: LISTED, match level {match.level}"]
+    if verdict.question.name:
+        domain = verdict.registered_domain or "none: the name is itself a public suffix"
+        lines.append(f"  registered domain  {domain}")
+        lines.append(f"  suffix rule        {verdict.suffix_rule}")
+    if match is not None:
+        indicator = match.indicator
+        lines.append(f"  indicator          {indicator.value}")
+        lines.append(f"  from               {printable(indicator.source)}:{indicator.line}")
+        said = [f"confidence {indicator.confidence}"]
+        said += [f"threat {printable(indicator.threat)}"] if indicator.threat else []
+        said += [f"ref {printable(indicator.ref)}"] if indicator.ref else []
+        lines.append(f"  says               {', '.join(said)}")
+        scope = indicator.scope + (f" ({printable(indicator.narrowed)})" if indicator.narrowed else "")
+        lines.append(f"  scope              {scope}")
+    if verdict.guard:
+        lines.append(f"  guarded            {verdict.guard}")
+    if verdict.protected:
+        lines.append(f"  protected          {verdict.protected}")
+    if verdict.allowance:
+        lines.append(f"  allowance          {printable(verdict.allowance)}")
+    lines.append(f"  would              {printable(verdict.would)}")
+    lines.append(f"  mode               {mode}")
+    return lines
+
+
+def render_verdict(verdict: Verdict, mode: str) -> dict[str, Any]:
+    """The verdict for programs."""
+    match = verdict.match
+    rendered: dict[str, Any] = {
+        "subject": verdict.question.text,
+        "listed": match is not None,
+        "match_level": match.level if match is not None else "",
+        "name": verdict.question.name,
+        "registered_domain": verdict.registered_domain,
+        "suffix_rule": verdict.suffix_rule,
+    }
+    if match is not None:
+        indicator = match.indicator
+        rendered["indicator"] = {
+            "value": indicator.value,
+            "source": indicator.source,
+            "line": indicator.line,
+            "scope": indicator.scope,
+            "narrowed": indicator.narrowed,
+            "threat": indicator.threat,
+            "confidence": indicator.confidence,
+            "ref": indicator.ref,
+        }
+    rendered.update(
+        guard=verdict.guard,
+        protected=verdict.protected,
+        allowance=verdict.allowance,
+        would=verdict.would,
+        mode=mode,
+    )
+    return rendered

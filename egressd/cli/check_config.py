@@ -1,0 +1,79 @@
+"""`egressd check-config`: every mistake in configuration and lists, as file:line:column; exit 3 when there is one."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from egressd.cli.options import load
+from egressd.cli.terminal import count, printable
+from egressd.config.load import LoadedIntel
+from egressd.errors import ConfigError, Problem
+
+SYSTEM_CONFIG = "/etc/egressd/egressd.yaml"
+ORACLE_LIMIT = 20_000  # indicators that are compared with the second reader of the suffix list; more take too long
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "files", nargs="*", metavar="FILE", help=f"configuration (*.yaml) or lists (default: {SYSTEM_CONFIG} if there)"
+    )
+    parser.add_argument("--config", metavar="FILE", help="configuration")
+    parser.add_argument("--list", metavar="FILE", action="append", default=[], dest="lists", help="a blocklist; repeat")
+    parser.add_argument("--allow", metavar="FILE", action="append", default=[], help="an allowances file; repeat")
+
+
+def run(args: Namespace) -> int:
+    """Check everything; problems go to standard output, the verdict to standard error."""
+    for file in args.files:
+        if file.endswith((".yaml", ".yml")):
+            if args.config:
+                print("egressd: one configuration at a time", file=sys.stderr)
+                return 2
+            args.config = file
+        else:
+            args.lists.append(file)
+    if not args.config and not args.lists and not args.allow and Path(SYSTEM_CONFIG).exists():
+        args.config = SYSTEM_CONFIG
+    try:
+        config, loaded = load(args)
+        problems = _second_opinion(loaded)
+    except ConfigError as error:
+        problems = error.problems
+    if problems:
+        for problem in problems:
+            print(printable(str(problem)))
+        print(f"egressd: {count(len(problems), 'problem')}; the last good state stays in force", file=sys.stderr)
+        return 3
+    for one in loaded.lists:
+        print(f"{printable(one.name)}: {count(one.indicators, 'indicator')}")
+    print(f"ok: {count(loaded.intel.index.size, 'indicator')} in force, mode {config.mode}")
+    return 0
+
+
+def _second_opinion(loaded: LoadedIntel) -> list[Problem]:
+    """Our suffix trie decides what a block covers; tldextract reads the same file and must agree on every line."""
+    from tldextract import TLDExtract
+
+    domains = [one for one in loaded.intel.index.indicators if one.kind == "domain" and one.registered_domain]
+    if not domains or len(domains) > ORACLE_LIMIT:
+        return []
+    extract = TLDExtract(
+        suffix_list_urls=(loaded.suffix_list.resolve().as_uri(),),
+        cache_dir=None,
+        fallback_to_snapshot=False,
+        include_psl_private_domains=True,
+    )
+    problems = []
+    for one in domains:
+        if one.suffix_rule.startswith("* "):
+            continue  # tldextract knows no unlisted top-level domain
+        theirs = extract(one.value).top_domain_under_public_suffix
+        if theirs != one.registered_domain:
+            what = (
+                f"registered domain of {one.value}: we say {one.registered_domain}, tldextract says {theirs or 'none'}"
+            )
+            problems.append(Problem(one.source, one.line, 1, what, "do not rely on this line, and report it"))
+    return problems

@@ -1,0 +1,164 @@
+"""`egressd explain NAME|ADDRESS [FILE...]`: the chain from packet to verdict.
+
+Without files: over the lists alone. With captures: they are replayed. With the saved output of `replay --json`: that is
+read instead. The chain is packet, name, registered domain and suffix rule, list line, decision, what came after.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from argparse import ArgumentParser, Namespace
+from io import StringIO
+from pathlib import Path
+from typing import Any, Final
+
+from egressd.cli.check import describe
+from egressd.cli.options import add_intel_arguments, load
+from egressd.cli.question import Question, judge, parse_question
+from egressd.cli.replay import JsonWriter, replay_into
+from egressd.cli.terminal import count, fit, printable
+from egressd.config.load import policy_settings
+from egressd.errors import ConfigError, Problem
+from egressd.notify.eve import render_address
+
+SHOWN: Final = 6  # lines of a kind before the rest is counted
+MAX_LINE_BYTES: Final = 1 << 20
+
+Record = dict[str, Any]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("subject", metavar="NAME|ADDRESS|URL")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="captures, or the saved output of replay --json")
+    add_intel_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="the events concerned, one a line")
+
+
+def run(args: Namespace) -> int:
+    """Explain; the exit code is 0 whether or not anything was found."""
+    question = parse_question(args.subject)
+    config, loaded = load(args)
+    records = _records(args, config, loaded)
+    domain = loaded.intel.suffixes.registered_domain(question.name) if question.name else ""
+    concerned = [record for record in records if _concerns(record, question, domain)]
+    if args.json:
+        for record in concerned:
+            print(json.dumps(record, separators=(",", ":")))
+        return 0
+    settings = policy_settings(config)._replace(mode="monitor" if args.files else config.mode)
+    # Whether an indicator is in force is a question of the capture's time, not of ours.
+    times = [record["egressd"]["last_seen"] for record in records if record["event_type"] == "incident"]
+    now_s = _epoch_s(max(times)) if times else int(time.time())
+    print("\n".join(describe(judge(question, loaded, settings, now_s), settings.mode, loaded.demo)))
+    if args.files:
+        print("\n".join(["", *_story(concerned, len(args.files))]))
+    return 0
+
+
+def _records(args: Namespace, config: Any, loaded: Any) -> list[Record]:
+    if not args.files:
+        return []
+    if all(_is_events(file) for file in args.files):
+        return [record for file in args.files for record in _load_events(Path(file))]
+    out = StringIO()
+    writer = JsonWriter(config, args.files, out, False)
+    writer.summary(replay_into(writer, config, loaded, args), loaded)
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def _is_events(file: str) -> bool:
+    if file == "-" or not Path(file).is_file():
+        return False
+    with Path(file).open("rb") as opened:
+        return opened.read(1) == b"{"
+
+
+def _load_events(path: Path) -> list[Record]:
+    """Events that `replay --json` wrote. Raises ConfigError naming the first line that is not one."""
+    records: list[Record] = []
+    with path.open("rb") as opened:
+        for number, line in enumerate(iter(lambda: opened.readline(MAX_LINE_BYTES), b""), 1):
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise ConfigError([Problem(str(path), number, 1, f"is not JSON: {error}")]) from error
+            if not isinstance(record, dict) or "event_type" not in record:
+                raise ConfigError([Problem(str(path), number, 1, "is not an event of egressd replay --json")])
+            records.append(record)
+    return records
+
+
+def _concerns(record: Record, question: Question, domain: str) -> bool:
+    """Whether an event is about what was asked: the name, its registered domain, the address, or the client."""
+    ours = record.get("egressd")
+    if not isinstance(ours, dict) or record["event_type"] == "summary":
+        return False
+    if question.address:
+        text = render_address(question.address)
+        values = [target.get("value") for target in ours.get("targets", [])]
+        return text in (ours.get("client"), record.get("dest_ip"), *values) or (
+            ours.get("indicator", {}).get("value") == text
+        )
+    return (bool(domain) and ours.get("registered_domain") == domain) or ours.get("name") == question.name
+
+
+def _story(records: list[Record], files: int) -> list[str]:
+    """What happened, in order, for people."""
+    if not records:
+        return [f"Nothing about it in {count(files, 'file')}."]
+    lines: list[str] = []
+    decisions = [record for record in records if record["event_type"] == "decision"]
+    incidents = [r for r in records if r["event_type"] == "incident" and r["egressd"].get("state") == "totals"]
+    sightings = [record for record in records if record["event_type"] == "sighting"]
+    attempts = [record for record in records if record["event_type"] == "attempt"]
+    lines.append(f"First sightings ({len(sightings)} in all)")
+    lines += _some([_sighting_line(record) for record in sightings])
+    lines += ["", f"Decisions ({len(decisions)})"]
+    lines += _some([line for record in decisions for line in _decision_lines(record)], 3 * SHOWN)
+    lines += ["", f"Incidents ({len(incidents)}), with attempts after the block ({len(attempts)} in all)"]
+    lines += _some([_incident_line(record) for record in incidents], 2 * SHOWN)
+    return lines
+
+
+def _some(lines: list[str], shown: int = SHOWN) -> list[str]:
+    if len(lines) <= shown:
+        return lines
+    return [*lines[:shown], f"  ... and {len(lines) - shown} more; --json shows all"]
+
+
+def _place(record: Record) -> str:
+    file = record.get("pcap_filename", "")
+    return f"{Path(file).name} #{record.get('pcap_cnt', 0)}" if file else f"#{record.get('pcap_cnt', 0)}"
+
+
+def _sighting_line(record: Record) -> str:
+    ours = record["egressd"]
+    retro = f", from history, {ours['count']} contacts" if ours["retro"] else ""
+    text = f"  {_clock(record)} {ours['client']} {ours['via']} {ours['name'] or record['dest_ip']}"
+    return fit(printable(f"{text} ({ours['match_level']}{retro}) {_place(record)}"), 80)
+
+
+def _decision_lines(record: Record) -> list[str]:
+    ours = record["egressd"]
+    target = ours["targets"][0]
+    head = f"  {_clock(record)} {ours['decision_id'] or '-'} {ours['action']} {target['kind']} {target['value']}"
+    return [fit(printable(head), 80), fit(printable(f"    because: {ours['reason']} [{ours['evidence']}]"), 80)]
+
+
+def _incident_line(record: Record) -> str:
+    ours = record["egressd"]
+    text = f"  {ours['incident']} {ours['client']} {ours['match_level']}: {ours['count']} contacts, {ours['attempts']}"
+    return fit(f"{text} after the block, {ours['answered']} answered", 80)
+
+
+def _clock(record: Record) -> str:
+    stamp: str = record["timestamp"]
+    return stamp[5:16].replace("T", " ")
+
+
+def _epoch_s(stamp: str) -> int:
+    from datetime import datetime
+
+    return int(datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%S.%f%z").timestamp())

@@ -1,0 +1,95 @@
+"""The command line: finds the verb and imports its file only, so that `--help` stays fast."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Final, Protocol
+
+from egressd import __version__
+from egressd.errors import CaptureError, ConfigError
+
+OK: Final = 0
+RUNTIME: Final = 1
+USAGE: Final = 2
+INVALID: Final = 3
+FINDINGS: Final = 10
+
+# verb -> one line of what it does; each lives in the file of its name.
+VERBS: Final = {
+    "replay": "read captures and report which hosts reached listed domains",
+    "check": "say whether a name, address or URL is listed, and why",
+    "explain": "show how a verdict came about, over a list or a replay",
+    "check-config": "find every mistake in configuration and lists",
+    "decode": "explain one packet of a capture",
+    "version": "print versions and the dates of shipped files",
+}
+
+EPILOG: Final = "exit codes: 0 ok, 1 runtime error, 2 usage, 3 config or list invalid, 10 findings (with --exit-code)"
+
+
+class Verb(Protocol):
+    """What a verb's file offers."""
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the verb's arguments."""
+
+    def run(self, args: Namespace) -> int:
+        """Do it; returns the exit code."""
+
+
+def build_parser(verb: str | None) -> ArgumentParser:
+    """The parser, with the arguments of `verb` filled in, or of every verb when None (for the generated reference)."""
+    parser = ArgumentParser(
+        prog="egressd",
+        description="Finds command-and-control destinations by registered domain.",
+        epilog=EPILOG,
+    )
+    parser.add_argument("--version", action="version", version=f"egressd {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, what in VERBS.items():
+        sub = verbs.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".", epilog=EPILOG)
+        if verb is None or verb == name:
+            module = _load(name)
+            module.add_arguments(sub)
+            sub.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (DESIGN section 9)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    verb = next((word for word in words if word in VERBS), "")
+    args = build_parser(verb).parse_args(words)
+    run: Callable[[Namespace], int] = args.run
+    try:
+        code = run(args)
+        sys.stdout.flush()
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        print(f"egressd: {len(error.problems)} problem(s); nothing was done", file=sys.stderr)
+        return INVALID
+    except CaptureError as error:
+        print(f"egressd: {error}", file=sys.stderr)
+        return RUNTIME
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`). Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except KeyboardInterrupt:
+        print("egressd: interrupted", file=sys.stderr)
+        return 130
+    return code
+
+
+def _load(verb: str) -> Verb:
+    module: Verb = import_module(f"egressd.cli.{verb.replace('-', '_')}")  # type: ignore[assignment]
+    return module
+
+
+if __name__ == "__main__":
+    sys.exit(main())

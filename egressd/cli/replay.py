@@ -1,0 +1,164 @@
+"""`egressd replay`: captures in, a report (or events) out. Needs no root, no configuration, no network."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any, TextIO
+
+from egressd.cli.options import add_intel_arguments, load
+from egressd.cli.report import ListSummary, Read, render_report
+from egressd.cli.terminal import Progress
+from egressd.config.load import LoadedIntel, policy_settings, segment_table
+from egressd.config.schema import Config
+from egressd.model import Decision, Event, Incident, Observation
+from egressd.notify.eve import render_address, render_event, render_line, render_observation, render_summary
+from egressd.runtime.replay import ReplayRun
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("files", nargs="+", metavar="FILE", help="pcap or pcapng, may be gzip'd; - is standard input")
+    add_intel_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="one event a line instead of the report (docs/events.md)")
+    parser.add_argument("--observations", action="store_true", help="with --json: also every destination that was seen")
+    parser.add_argument("--exit-code", action="store_true", help="exit 10 when a listed destination was reached")
+    parser.add_argument("--no-prefilter", action="store_true", help="read every packet in full: slower, same results")
+
+
+def run(args: Namespace) -> int:
+    """Replay; the exit code is 0, or 10 with --exit-code and findings."""
+    config, loaded = load(args)
+    if args.json or args.observations:
+        writer = JsonWriter(config, args.files, sys.stdout, args.observations)
+        replay = replay_into(writer, config, loaded, args)
+        writer.summary(replay, loaded)
+    else:
+        collector = Collector()
+        started_s = time.monotonic()
+        replay = replay_into(collector, config, loaded, args)
+        lines = render_report(
+            Read.of(replay.files),
+            replay.engine,
+            collector.decisions,
+            [ListSummary(one.name, one.indicators) for one in loaded.lists],
+            loaded.demo,
+            loaded.intel.suffixes,
+            time.monotonic() - started_s,
+            " ".join(shlex.quote(file) for file in args.files),
+        )
+        print("\n".join(lines))
+    return 10 if args.exit_code and replay.engine.campaigns.incidents else 0
+
+
+class Collector:
+    """Keeps the decisions; everything else of the report the engine knows at the end."""
+
+    observations = False
+
+    def __init__(self) -> None:
+        self.decisions: list[Decision] = []
+
+    def event(self, event: Event, file: int) -> None:
+        """Take an event."""
+        if isinstance(event, Decision):
+            self.decisions.append(event)
+
+    def observation(self, seen: Observation, file: int) -> None:
+        """Not wanted."""
+
+
+class JsonWriter:
+    """Writes records as they come. `paths` names the file of each record when there are several."""
+
+    def __init__(self, config: Config, paths: list[str], out: TextIO, observations: bool) -> None:
+        self.observations = observations
+        self._out = out
+        self._names = paths if len(paths) > 1 else [""]
+        self._segments = segment_table(config)
+        self._opened: set[str] = set()
+
+    def event(self, event: Event, file: int) -> None:
+        """Write an event; an incident's second appearance is its totals."""
+        state = "opened"
+        if isinstance(event, Incident):
+            state = "totals" if event.id in self._opened else "opened"
+            self._opened.add(event.id)
+        client = event.client if isinstance(event, Decision | Incident) else event.flow.client
+        self._write(render_event(event, self._names[file], self._segments.longest(client) or "", state))
+
+    def observation(self, seen: Observation, file: int) -> None:
+        """Write an observation."""
+        if seen.kind != "reply":
+            self._write(render_observation(seen, self._names[file]))
+
+    def summary(self, replay: ReplayRun, loaded: LoadedIntel) -> None:
+        """Write the last record."""
+        self._write(render_summary(Read.of(replay.files).last_us, summary_fields(replay, loaded)))
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self._out.write(render_line(record))
+        self._out.write("\n")
+
+
+def summary_fields(replay: ReplayRun, loaded: LoadedIntel) -> dict[str, Any]:
+    """What a summary record says."""
+    engine = replay.engine
+    incidents = engine.campaigns.incidents.values()
+    blind = engine.blind
+    return {
+        "mode": engine.policy.settings.mode,
+        "packets": sum(file.packets for file in replay.files),
+        "files": [
+            {
+                "path": file.path,
+                "format": file.format,
+                "packets": file.packets,
+                "truncated_bytes": file.truncated_bytes,
+                "error": file.error,
+            }
+            for file in replay.files
+        ],
+        "lists": [{"source": one.name, "indicators": one.indicators} for one in loaded.lists],
+        "demo": loaded.demo,
+        "clients": len(engine.clients),
+        "observations": dict(sorted(engine.observations.items())),
+        "blind": {
+            "totals": blind.totals(),
+            "clients": {render_address(c): dict(sorted(blind.by_client[c].items())) for c in sorted(blind.by_client)},
+        },
+        "left_out": replay.dissector.counts(),
+        "incidents": len(engine.campaigns.incidents),
+        "contacts": sum(incident.contacts for incident in incidents),
+        "attempts": sum(incident.attempts for incident in incidents),
+        "blocks": len(engine.blocks),
+        "campaigns": [
+            {"campaign": campaign.id, "keys": campaign.keys, "incidents": campaign.incidents}
+            for campaign in engine.campaigns.campaigns.values()
+        ],
+    }
+
+
+def replay_into(taker: Collector | JsonWriter, config: Config, loaded: LoadedIntel, args: Namespace) -> ReplayRun:
+    """Run the captures of `args.files` and give `taker` what comes of it. Raises CaptureError."""
+    progress = Progress() if Progress.wanted() and any(Path(f).is_file() for f in args.files) else None
+    replay = ReplayRun(
+        args.files,
+        loaded.intel,
+        policy_settings(config)._replace(mode="monitor"),
+        on_event=taker.event,
+        on_observation=taker.observation if taker.observations else None,
+        conversations=config.limits.conversations,
+        history=config.limits.history,
+        prefilter=not getattr(args, "no_prefilter", False),
+        progress=progress,
+    )
+    try:
+        replay.run()
+    finally:
+        if progress is not None:
+            progress.close()
+    return replay

@@ -1,0 +1,198 @@
+"""The report of a replay: at most 25 lines of 80 columns, for somebody who has never seen egressd."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from egressd.capture.merge import FileResult
+from egressd.cli.terminal import count, fit, moment, printable, span
+from egressd.detect.engine import Engine
+from egressd.model import Campaign, Decision, Incident
+from egressd.names import Suffixes
+from egressd.notify.eve import VIA, render_address
+
+ROWS: Final = 10  # incidents or domains shown; the rest is counted
+HOST_WIDTH: Final = 15
+DOMAIN_WIDTH: Final = 18
+VIA_WIDTH: Final = 9
+# How surely each shows a contact with the destination itself; the column has room for two.
+_VIA_ORDER: Final = ("http", "tls", "quic", "socks", "flow", "dns", "dns-answer")
+
+
+class ListSummary(NamedTuple):
+    """What was matched with."""
+
+    name: str
+    indicators: int
+
+
+class Read(NamedTuple):
+    """What was read, of all files together."""
+
+    files: int
+    packets: int
+    first_us: int
+    last_us: int
+    failed: list[FileResult]
+
+    @classmethod
+    def of(cls, files: Sequence[FileResult]) -> Read:
+        """Sum up."""
+        filled = [f for f in files if f.packets]
+        return cls(
+            len(files),
+            sum(f.packets for f in files),
+            min((f.first_us for f in filled), default=0),
+            max((f.last_us for f in filled), default=0),
+            [f for f in files if f.error],
+        )
+
+
+def render_report(
+    read: Read,
+    engine: Engine,
+    decisions: Sequence[Decision],
+    lists: Sequence[ListSummary],
+    demo: bool,
+    suffixes: Suffixes,
+    seconds: float,
+    arguments: str,
+) -> list[str]:
+    """The lines of the report. `arguments` is what follows `explain NAME` to look further."""
+    incidents = list(engine.campaigns.incidents.values())
+    lines = _head(read, lists, demo, seconds)
+    if incidents:
+        lines += _findings(engine, incidents)
+        lines += _blocks(decisions)
+    else:
+        lines += _nothing_found(read, engine, suffixes)
+    lines += _blind(engine)
+    if incidents:
+        name = incidents[0].match.registered_domain or incidents[0].match.indicator.value
+        lines += ["", f"Next: egressd explain {name} {arguments}"[:80]]
+    elif demo:
+        lines += ["", "Next: give your own list: egressd replay --list FILE ..."]
+    return lines
+
+
+def _head(read: Read, lists: Sequence[ListSummary], demo: bool, seconds: float) -> list[str]:
+    lines = [
+        f"{count(read.files, 'file')}, {count(read.packets, 'packet')}, {span(read.last_us - read.first_us)}"
+        f" from {moment(read.first_us):%Y-%m-%d %H:%M} UTC, read in {seconds:.1f} s"
+    ]
+    for file in read.failed[:2]:
+        lines.append(fit(f"! {printable(file.path)}: {file.error}", 80))
+    if len(read.failed) > 2:
+        lines.append(f"! and {len(read.failed) - 2} more files with damage; --json lists them")
+    names = ", ".join(f"{printable(one.name)} ({one.indicators:,})" for one in lists[:3])
+    more = f" and {len(lists) - 3} more" if len(lists) > 3 else ""
+    what = "List: demo, reserved names only" if demo else f"List: {names}{more}"
+    lines.append(fit(what, 38) + ". Mode: monitor, nothing was changed.")
+    return lines
+
+
+def _findings(engine: Engine, incidents: Sequence[Incident]) -> list[str]:
+    contacts = sum(incident.contacts for incident in incidents)
+    attempts = sum(incident.attempts for incident in incidents)
+    hosts = len({incident.client for incident in incidents})
+    lines = [
+        f"{hosts} of {count(len(engine.clients), 'host')} reached a listed registered domain; a block would have",
+        f"stopped {attempts:,} of {count(contacts, 'contact')}: all that came after the decision.",
+        "",
+        f"{'HOST':<{HOST_WIDTH}} {'DOMAIN':<{DOMAIN_WIDTH}} {'MATCH':<7} {'VIA':<{VIA_WIDTH}}"
+        f" {'SINCE (UTC)':<11} {'FOR':<5} {'HITS':>4} {'AFTER':>5}",
+    ]
+    lines += [_row(incident) for incident in incidents[:ROWS]]
+    if len(incidents) > ROWS:
+        lines.append(f"... and {len(incidents) - ROWS} more; --json shows all")
+    if any(incident.retro for incident in incidents[:ROWS]):
+        lines.append("* found in history when the indicator arrived later (retro-hunt)")
+    campaigns = list(engine.campaigns.campaigns.values())
+    lines += ["", *(_campaign(campaign, engine) for campaign in campaigns[:2])]
+    if len(campaigns) > 2:
+        lines.append(f"... and {len(campaigns) - 2} more campaigns")
+    return lines
+
+
+def _row(incident: Incident) -> str:
+    match = incident.match
+    level = match.level + ("*" if incident.retro else "")
+    via = ""
+    kinds = sorted({VIA.get(via, via) for via in incident.via}, key=_VIA_ORDER.index)
+    for kind in kinds:
+        if len(via) + 1 + len(kind) > VIA_WIDTH:
+            via += "+"
+            break
+        via = f"{via},{kind}" if via else kind
+    return (
+        f"{fit(render_address(incident.client), HOST_WIDTH):<{HOST_WIDTH}}"
+        f" {fit(match.registered_domain or match.indicator.value, DOMAIN_WIDTH):<{DOMAIN_WIDTH}} {level:<7}"
+        f" {via:<{VIA_WIDTH}} {moment(incident.first_us):%m-%d %H:%M}"
+        f" {span(incident.last_us - incident.first_us):<5} {incident.contacts:>4} {incident.attempts:>5}"
+    )
+
+
+def _campaign(campaign: Campaign, engine: Engine) -> str:
+    first = engine.campaigns.incidents[campaign.incidents[0]]
+    indicator = first.match.indicator
+    subject = first.match.registered_domain or indicator.value
+    where = f"{printable(indicator.source.rsplit('/', 1)[-1])}:{indicator.line}"
+    text = f"{campaign.id}: {subject}, {count(len(campaign.incidents), 'host')}, by {indicator.value} ({where})"
+    return fit(f"Campaign {text}", 80)
+
+
+def _blocks(decisions: Sequence[Decision]) -> list[str]:
+    blocked = [d.targets[0].value for d in decisions if d.action == "block"]
+    added = [d.targets[0] for d in decisions if d.action == "extend"]
+    refused = [d for d in decisions if d.action in ("refuse", "withdraw")]
+    alerts = [d for d in decisions if d.action == "alert"]
+    lines = []
+    if blocked:
+        shown = ", ".join(blocked[:3]) + (f" and {len(blocked) - 3} more" if len(blocked) > 3 else "")
+        wide = sum(1 for target in added if target.kind == "address")
+        parts = [fit(shown, 44)]
+        if wide:
+            parts.append(count(wide, "address", "addresses"))
+        if len(added) > wide:
+            parts.append(f"{len(added) - wide} for one host only")
+        lines.append("Would block: " + " + ".join(parts))
+    if refused:
+        example = refused[0]
+        text = f"Would not block {len(refused)}: {example.targets[0].value}, {example.reason}"
+        lines.append(text if len(text) <= 80 else text[:78] + "..")
+    if alerts:
+        text = f"Alert only {len(alerts)}: {alerts[0].targets[0].value}, {printable(alerts[0].reason)}"
+        lines.append(text if len(text) <= 80 else text[:78] + "..")
+    return lines
+
+
+def _nothing_found(read: Read, engine: Engine, suffixes: Suffixes) -> list[str]:
+    lines = [
+        f"No listed domain observed in {count(read.packets, 'packet')} of {count(len(engine.clients), 'host')},",
+        f"from {moment(read.first_us):%Y-%m-%d %H:%M} to {moment(read.last_us):%Y-%m-%d %H:%M} UTC.",
+    ]
+    hosts: dict[str, set[bytes]] = {}
+    contacts: dict[str, int] = {}
+    for client, what, contact in engine.history.contacts():
+        if isinstance(what, str):
+            domain = suffixes.registered_domain(what) or what
+            hosts.setdefault(domain, set()).add(client)
+            contacts[domain] = contacts.get(domain, 0) + contact.count
+    if contacts:
+        lines += ["", "Registered domains seen, by hosts:"]
+        ranked = sorted(contacts, key=lambda domain: (-len(hosts[domain]), -contacts[domain], domain))
+        for domain in ranked[:ROWS]:
+            lines.append(f"  {fit(domain, 44):<44} {count(len(hosts[domain]), 'host'):>12} {contacts[domain]:>7} hits")
+        if len(ranked) > ROWS:
+            lines.append(f"  ... and {len(ranked) - ROWS:,} more")
+    return lines
+
+
+def _blind(engine: Engine) -> list[str]:
+    totals = engine.blind.totals()
+    if not totals:
+        return []
+    hosts = len(engine.blind.by_client)
+    parts = ", ".join(f"{sort} {number}" for sort, number in totals.items())
+    return [fit(f"Blind spots of {count(hosts, 'host')} (names not readable): {parts}", 80)]

@@ -1,0 +1,117 @@
+"""One TCP conversation: its two directions, the parser that reads each, and what a first look at bytes identifies."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from egressd.model import TCP
+from egressd.wire.direction import flow_of, reverse_key
+from egressd.wire.dns import DnsStream, looks_like_dns_stream
+from egressd.wire.http import HttpStream, looks_like_http
+from egressd.wire.socks import SocksStream, looks_like_socks
+from egressd.wire.stream import Stream
+from egressd.wire.tls import TlsStream, looks_like_tls
+
+# What a direction carries.
+MORE: Final = -1  # too few bytes to say
+UNKNOWN: Final = 0
+HTTP: Final = 1
+TLS: Final = 2
+DNS: Final = 3
+SOCKS: Final = 4
+OVER: Final = 5  # nothing more to learn
+
+DNS_PORT: Final = 53
+# Segments of an unknown direction whose start is looked at for a request: STARTTLS comes in the third of SMTP's, the
+# tenth of a talkative IMAP client's; after a lost segment the next request begins within a few.
+TRIES: Final = 24
+MAX_HEAD: Final = 64  # bytes that identification may wait for
+# HAProxy's PROXY protocol (version 1 text, version 2 binary) stands before what it announces.
+_PROXY_1: Final = b"PROXY "
+_PROXY_1_MAX: Final = 107  # its specification, section 2.1
+_PROXY_2: Final = b"\r\n\r\n\x00\r\nQUIT\n"
+
+Parser = HttpStream | TlsStream | DnsStream | SocksStream
+
+
+class Side:
+    """One direction of a conversation and the parser that reads it."""
+
+    __slots__ = ("head", "kind", "parser", "since_over", "stalled_us", "stream", "tries")
+
+    def __init__(self, next_seq: int) -> None:
+        self.stream = Stream(next_seq)
+        self.kind = UNKNOWN
+        self.parser: Parser | None = None
+        self.head = b""
+        self.tries = TRIES
+        self.since_over = 0
+        self.stalled_us = 0
+
+
+class Conversation:
+    """A TCP connection; `forward` is the key of packets from the client. `sure` when SYN or content told the client."""
+
+    __slots__ = ("announced", "backward", "client", "flow", "forward", "isn", "replied", "server", "sure", "syn_seen")
+
+    def __init__(self, forward: bytes, sure: bool) -> None:
+        self.forward = forward
+        self.backward = reverse_key(forward)
+        self.flow = flow_of(TCP, forward)
+        self.client = Side(-1)
+        self.server = Side(-1)
+        self.sure = sure
+        self.syn_seen = False
+        self.isn = -1
+        self.announced = False
+        self.replied = False
+
+    def turn_round(self) -> None:
+        """The guess was wrong: the other side is the client."""
+        self.forward, self.backward = self.backward, self.forward
+        self.client, self.server = self.server, self.client
+        self.flow = flow_of(TCP, self.forward)
+
+
+def identify(head: bytes, server_port: int) -> int:
+    """What the bytes that begin a direction (or a segment of it) are; MORE when more bytes could tell."""
+    first = head[0]
+    verdict = 0
+    if first == 0x16 or first >= 0x80:
+        verdict = looks_like_tls(head)
+        kind = TLS
+    elif first == 5 or first == 4:
+        verdict = looks_like_socks(head)
+        kind = SOCKS
+    else:
+        verdict = looks_like_http(head)
+        kind = HTTP
+    if verdict > 0:
+        return kind
+    if server_port == DNS_PORT:
+        return DNS
+    as_dns = looks_like_dns_stream(head)
+    if as_dns > 0:
+        return DNS
+    return MORE if verdict < 0 or as_dns < 0 else UNKNOWN
+
+
+def new_parser(kind: int) -> Parser:
+    """The parser for what `identify` found."""
+    if kind == TLS:
+        return TlsStream()
+    if kind == HTTP:
+        return HttpStream()
+    if kind == DNS:
+        return DnsStream()
+    return SocksStream()
+
+
+def past_proxy_header(head: bytes) -> bytes:
+    """`head` without a PROXY protocol header; as it is when it has none (or only a part of one)."""
+    if head.startswith(_PROXY_1):
+        end = head.find(b"\r\n", 0, _PROXY_1_MAX)
+        return head[end + 2 :] if end > 0 else head
+    if head.startswith(_PROXY_2) and len(head) >= 16:
+        return head[16 + (head[14] << 8 | head[15]) :]
+    return head
