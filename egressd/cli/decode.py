@@ -56,7 +56,7 @@ def _explain(link: int, data: bytes) -> str:
 
     layer = conf.l2types.num2layer.get(link, Raw)
     try:
-        text: str = layer(data).show(dump=True)
+        text = str(layer(data).show(dump=True))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
         return f"scapy cannot read it: {type(error).__name__}"
     return "\n".join(printable(line.rstrip()) for line in text.splitlines())

@@ -11,6 +11,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from io import StringIO
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Final
 
 from egressd.cli.check import describe
@@ -130,6 +131,8 @@ def _some(lines: list[str], shown: int = SHOWN) -> list[str]:
 
 def _place(record: Record) -> str:
     file = record.get("pcap_filename", "")
+    if not record.get("pcap_cnt"):
+        return ""
     return f"{Path(file).name} #{record.get('pcap_cnt', 0)}" if file else f"#{record.get('pcap_cnt', 0)}"
 
 
@@ -144,7 +147,13 @@ def _decision_lines(record: Record) -> list[str]:
     ours = record["egressd"]
     target = ours["targets"][0]
     head = f"  {_clock(record)} {ours['decision_id'] or '-'} {ours['action']} {target['kind']} {target['value']}"
-    return [fit(printable(head), 80), fit(printable(f"    because: {ours['reason']} [{ours['evidence']}]"), 80)]
+    because = wrap(
+        printable(f"because: {ours['reason']} [{ours['evidence']}]"),
+        76,
+        initial_indent="    ",
+        subsequent_indent="      ",
+    )
+    return [fit(printable(head), 80), *because]
 
 
 def _incident_line(record: Record) -> str:

@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _load(verb: str) -> Verb:
-    module: Verb = import_module(f"egressd.cli.{verb.replace('-', '_')}")  # type: ignore[assignment]
+    module: Verb = import_module(f"egressd.cli.{verb.replace('-', '_')}")
     return module
 
 

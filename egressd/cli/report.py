@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from egressd.capture.merge import FileResult
-from egressd.cli.terminal import count, fit, moment, printable, span
+from egressd.cli.terminal import count, cut, fit, moment, printable, span
 from egressd.detect.engine import Engine
 from egressd.model import Campaign, Decision, Incident
 from egressd.names import Suffixes
 from egressd.notify.eve import VIA, render_address
 
 ROWS: Final = 10  # incidents or domains shown; the rest is counted
-HOST_WIDTH: Final = 15
-DOMAIN_WIDTH: Final = 18
+HOST_WIDTH: Final = 23  # of IPv6 addresses both ends are shown
+FIXED_WIDTH: Final = 30  # host and domain share what the other columns leave of 80
 VIA_WIDTH: Final = 9
 # How surely each shows a contact with the destination itself; the column has room for two.
 _VIA_ORDER: Final = ("http", "tls", "quic", "socks", "flow", "dns", "dns-answer")
@@ -70,7 +70,8 @@ def render_report(
     lines += _blind(engine)
     if incidents:
         name = incidents[0].match.registered_domain or incidents[0].match.indicator.value
-        lines += ["", f"Next: egressd explain {name} {arguments}"[:80]]
+        next_step = f"Next: egressd explain {name} {arguments}"
+        lines += ["", next_step if len(next_step) <= 80 else cut(f"Next: egressd explain {name} FILE...")]
     elif demo:
         lines += ["", "Next: give your own list: egressd replay --list FILE ..."]
     return lines
@@ -96,50 +97,58 @@ def _findings(engine: Engine, incidents: Sequence[Incident]) -> list[str]:
     contacts = sum(incident.contacts for incident in incidents)
     attempts = sum(incident.attempts for incident in incidents)
     hosts = len({incident.client for incident in incidents})
+    shown = incidents[:ROWS]
+    host_width = min(HOST_WIDTH, max(len(render_address(incident.client)) for incident in shown))
+    domain_width = FIXED_WIDTH - host_width
     lines = [
         f"{hosts} of {count(len(engine.clients), 'host')} reached a listed registered domain; a block would have",
         f"stopped {attempts:,} of {count(contacts, 'contact')}: all that came after the decision.",
         "",
-        f"{'HOST':<{HOST_WIDTH}} {'DOMAIN':<{DOMAIN_WIDTH}} {'MATCH':<7} {'VIA':<{VIA_WIDTH}}"
-        f" {'SINCE (UTC)':<11} {'FOR':<5} {'HITS':>4} {'AFTER':>5}",
+        f"{'HOST':<{host_width}} {'DOMAIN':<{domain_width}} {'MATCH':<7} {'VIA':<{VIA_WIDTH}}"
+        f" {'SINCE (UTC)':<11} {'FOR':<5} {'HITS':>5} {'AFTER':>5}",
     ]
-    lines += [_row(incident) for incident in incidents[:ROWS]]
+    lines += [_row(incident, host_width, domain_width) for incident in shown]
     if len(incidents) > ROWS:
         lines.append(f"... and {len(incidents) - ROWS} more; --json shows all")
-    if any(incident.retro for incident in incidents[:ROWS]):
+    if any(incident.retro for incident in shown):
         lines.append("* found in history when the indicator arrived later (retro-hunt)")
+    lines.append("")
     campaigns = list(engine.campaigns.campaigns.values())
-    lines += ["", *(_campaign(campaign, engine) for campaign in campaigns[:2])]
+    for campaign in campaigns[:2]:
+        lines += _campaign(campaign, engine)
     if len(campaigns) > 2:
         lines.append(f"... and {len(campaigns) - 2} more campaigns")
     return lines
 
 
-def _row(incident: Incident) -> str:
+def _row(incident: Incident, host_width: int, domain_width: int) -> str:
     match = incident.match
     level = match.level + ("*" if incident.retro else "")
-    via = ""
     kinds = sorted({VIA.get(via, via) for via in incident.via}, key=_VIA_ORDER.index)
+    if len(kinds) > 1 and kinds[0] in ("http", "tls", "quic"):
+        kinds = [kind for kind in kinds if kind != "flow"]  # the connection that carried the name
+    via = ""
     for kind in kinds:
         if len(via) + 1 + len(kind) > VIA_WIDTH:
             via += "+"
             break
         via = f"{via},{kind}" if via else kind
     return (
-        f"{fit(render_address(incident.client), HOST_WIDTH):<{HOST_WIDTH}}"
-        f" {fit(match.registered_domain or match.indicator.value, DOMAIN_WIDTH):<{DOMAIN_WIDTH}} {level:<7}"
+        f"{fit(render_address(incident.client), host_width):<{host_width}}"
+        f" {fit(match.registered_domain or match.indicator.value, domain_width):<{domain_width}} {level:<7}"
         f" {via:<{VIA_WIDTH}} {moment(incident.first_us):%m-%d %H:%M}"
-        f" {span(incident.last_us - incident.first_us):<5} {incident.contacts:>4} {incident.attempts:>5}"
+        f" {span(incident.last_us - incident.first_us):<5} {incident.contacts:>5} {incident.attempts:>5}"
     )
 
 
-def _campaign(campaign: Campaign, engine: Engine) -> str:
+def _campaign(campaign: Campaign, engine: Engine) -> list[str]:
     first = engine.campaigns.incidents[campaign.incidents[0]]
     indicator = first.match.indicator
     subject = first.match.registered_domain or indicator.value
     where = f"{printable(indicator.source.rsplit('/', 1)[-1])}:{indicator.line}"
     text = f"{campaign.id}: {subject}, {count(len(campaign.incidents), 'host')}, by {indicator.value} ({where})"
-    return fit(f"Campaign {text}", 80)
+    names = {name for one in campaign.incidents for name in engine.campaigns.incidents[one].names}
+    return [fit(f"Campaign {text}", 80), cut("  names: " + ", ".join(sorted(names)))]
 
 
 def _blocks(decisions: Sequence[Decision]) -> list[str]:
@@ -160,10 +169,10 @@ def _blocks(decisions: Sequence[Decision]) -> list[str]:
     if refused:
         example = refused[0]
         text = f"Would not block {len(refused)}: {example.targets[0].value}, {example.reason}"
-        lines.append(text if len(text) <= 80 else text[:78] + "..")
+        lines.append(cut(text))
     if alerts:
         text = f"Alert only {len(alerts)}: {alerts[0].targets[0].value}, {printable(alerts[0].reason)}"
-        lines.append(text if len(text) <= 80 else text[:78] + "..")
+        lines.append(cut(text))
     return lines
 
 

@@ -27,6 +27,11 @@ def fit(text: str, width: int) -> str:
     return text[: width - 2 - tail] + ".." + text[len(text) - tail :]
 
 
+def cut(text: str, width: int = WIDTH) -> str:
+    """`text` in at most `width` columns; a cut leaves `..` at the end."""
+    return text if len(text) <= width else text[: width - 2] + ".."
+
+
 def moment(ts_us: int) -> datetime:
     """Microseconds of epoch as a datetime in UTC."""
     try:

@@ -53,10 +53,13 @@ class Campaigns:
         sighting.campaign = campaign.id
         return incident, opened
 
+    def see(self, incident: Incident, sighting: Sighting) -> None:
+        """How the contact showed itself, new or not."""
+        incident.via[sighting.via] = incident.via.get(sighting.via, 0) + sighting.count
+
     def count(self, incident: Incident, sighting: Sighting) -> None:
         """A new contact of this incident."""
         incident.contacts += sighting.count
-        incident.via[sighting.via] = incident.via.get(sighting.via, 0) + sighting.count
         name = sighting.name or sighting.match.indicator.value
         if name in incident.names or len(incident.names) < MAX_NAMES:
             incident.names[name] = incident.names.get(name, 0) + sighting.count

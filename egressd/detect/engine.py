@@ -6,7 +6,6 @@ Replay and live run this same object; only who calls it and what is done with th
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Final
 
 from egressd.detect.blind import BlindSpots
@@ -29,19 +28,21 @@ from egressd.model import (
     QUIC_SNI,
     REPLY,
     SOCKS_HOST,
-    TCP,
     TLS_SNI,
     DnsMessage,
     Event,
     FlowKey,
     HttpRequest,
+    Incident,
     Match,
     Observation,
     Sighting,
 )
 from egressd.names import Suffixes
+from egressd.wire.table import RecentTable
 
 MICROSECONDS: Final = 1_000_000
+UNANSWERED: Final = 65_536  # contacts whose answer is waited for
 _RRTYPES_WITH_HINTS: Final = (64, 65)  # SVCB, HTTPS
 
 
@@ -82,6 +83,7 @@ class Engine:
         self.blind = BlindSpots(intel.resolvers)
         self.observations: dict[str, int] = {}
         self.clients: set[bytes] = set()
+        self._unanswered: RecentTable[FlowKey, Incident] = RecentTable(UNANSWERED)
         self._on_event = on_event
         self._pending = list(reversed(intel.index.pending_after(0)))  # soonest last
         self._next_pending_us = self._pending[-1].added_s * MICROSECONDS if self._pending else 1 << 62
@@ -130,11 +132,14 @@ class Engine:
     def _handle(self, sighting: Sighting) -> None:
         """Open or update the incident, decide where nothing was decided yet, count an attempt where it was."""
         incident, opened = self.campaigns.assign(sighting)
+        self.campaigns.see(incident, sighting)
         new = sighting.retro or self.watch.is_new_contact(sighting)
         if new:
             self.campaigns.count(incident, sighting)
-            if sighting.flow.proto == TCP and sighting.via in (TLS_SNI, HTTP_HOST, SOCKS_HOST):
+            if sighting.via in (TLS_SNI, HTTP_HOST, SOCKS_HOST):
                 incident.answered += sighting.count  # nothing is sent before the handshake is complete
+            elif sighting.via in (FLOW, QUIC_SNI):
+                self._unanswered.put(sighting.flow, incident)
         self._on_event(sighting)
         if opened:
             self._on_event(incident)
@@ -167,7 +172,7 @@ class Engine:
         if block is None or block.target.kind in ("address", "network"):
             return
         others = self._co_tenants(address, sighting.match.registered_domain, sighting.ts_us)
-        decision = self.policy.extend(block, sighting, address, evidence, others, str(ip_address(address)))
+        decision = self.policy.extend(block, sighting, address, evidence, others)
         if decision is not None:
             self._on_event(decision)
 
@@ -224,13 +229,16 @@ class Engine:
         why = Sighting(
             seen.ts_us, seen.number, seen.flow, seen.name, block.match, seen.kind, "", False, 1, seen.ts_us, seen.ts_us
         )
-        decision = self.policy.reconsider(why, address, others, str(ip_address(address)))
+        decision = self.policy.reconsider(why, address, others)
         if decision is not None:
             self._on_event(decision)
 
     # -- replies, history, retro-hunt
 
     def _reply(self, seen: Observation) -> None:
+        incident = self._unanswered.pop(seen.flow)
+        if incident is not None:
+            incident.answered += 1
         leak = self.watch.answered(seen.flow, seen.ts_us, seen.number)
         if leak is not None:
             self._on_event(leak)
@@ -259,7 +267,7 @@ class Engine:
                 name = what if isinstance(what, str) else ""
                 flow: FlowKey = contact.flow._replace(client=client)
                 found = Sighting(
-                    arrival_us, contact.number, flow, name, match, contact.via, "", True, contact.count,
+                    arrival_us, 0, flow, name, match, contact.via, "", True, contact.count,
                     contact.first_us, contact.last_us,
                 )  # fmt: skip
                 self._handle(found)
@@ -269,8 +277,8 @@ class Engine:
 
 
 def _names_its_server(seen: Observation) -> bool:
-    """Whether the name is one of the address that the packet went to. A request to a proxy names somebody else: to block
-    the way to the proxy would cut off everything."""
+    """Whether the name is one of the address that the packet went to. A request to a proxy names somebody else: to
+    block the way to the proxy would cut off everything."""
     if seen.kind in (TLS_SNI, QUIC_SNI):
         return True
     detail = seen.detail

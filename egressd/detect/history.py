@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from egressd.model import FlowKey
+from egressd.model import DNS_QUERY, FlowKey
 from egressd.wire.table import RecentTable
 
 DEFAULT_HISTORY: Final = 262_144
@@ -43,6 +43,9 @@ class History:
             self._table.put(key, Contact(ts_us, number, flow, via))
         else:
             contact.last_us = ts_us
+            if contact.via == DNS_QUERY:
+                contact.via = via  # a connection says more than the question before it
+                contact.flow = flow
             contact.count += 1
 
     def contacts(self) -> list[tuple[bytes, str | bytes, Contact]]:

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from egressd.detect.blocks import MAX_BLOCKS, Block, Blocks, main_target
 from egressd.intel.allowances import Allowances
+from egressd.intel.networks import render_address
 from egressd.intel.protected import Protected
 from egressd.model import Decision, Match, Sighting, Target
 
@@ -75,14 +76,17 @@ class Policy:
         return self._verdict(sighting, block.id, "block", (target,), reason, f"level-{match.level}", evidence)
 
     def extend(
-        self, block: Block, sighting: Sighting, address: bytes, evidence: str, others: list[str], text: str
+        self, block: Block, sighting: Sighting, address: bytes, evidence: str, others: list[str]
     ) -> Decision | None:
-        """Whether `block` may also cover `address`, which `evidence` ties to it; `others` are the co-tenants and `text`
-        is the address as people write it. None when that was settled before."""
+        """Whether `block` may also cover `address`, which `evidence` ties to it; `others` are the co-tenants. None when
+        that was settled before."""
         client = sighting.flow.client
-        pair = (client, address)
-        if address in block.addresses or pair in block.pairs or address in block.refused:
+        if address in block.addresses or address in block.refused:
             return None
+        wide = evidence == E2 and not others
+        if (client, address) in block.pairs and not wide:
+            return None
+        text = render_address(address)
         why = self._protected.why(address)
         if why:
             return self._refuse(block, sighting, address, text, f"protected: {why}", "protected")
@@ -95,13 +99,13 @@ class Policy:
             return self._refuse(block, sighting, address, text, reason, "shared")
         block.recent_us = [t for t in block.recent_us if sighting.ts_us - t < HOUR_US]
         if len(block.recent_us) >= self.settings.addresses_per_indicator_hour:
-            if 0 <= block.budget_told_us and sighting.ts_us - block.budget_told_us < HOUR_US:
+            if block.budget_told_us >= 0 and sighting.ts_us - block.budget_told_us < HOUR_US:
                 return None  # a flux of addresses is not to become a flood of events
             block.budget_told_us = sighting.ts_us
             limit = self.settings.addresses_per_indicator_hour
             return self._refuse(block, sighting, address, text, f"over {limit} addresses in an hour", "budget")
         block.recent_us.append(sighting.ts_us)
-        if evidence == E2 and not others:
+        if wide:
             self._blocks.add_address(block, address, sighting.ts_us)
             target = Target("address", text)
             reason = f"{sighting.name} resolved to it, asked and answered"
@@ -110,9 +114,17 @@ class Policy:
         reason = f"{sighting.name or text} named by this client only"
         if others:
             reason = f"also seen on it: {', '.join(others)}; so this client only"
-        return self._verdict(sighting, block.id, "extend", (Target("pair", text),), reason, "pair", evidence)
+        return self._verdict(
+            sighting,
+            block.id,
+            "extend",
+            (Target("pair", f"{render_address(client)}>{text}"),),
+            reason,
+            "pair",
+            evidence,
+        )
 
-    def reconsider(self, sighting: Sighting, address: bytes, others: list[str], text: str) -> Decision | None:
+    def reconsider(self, sighting: Sighting, address: bytes, others: list[str]) -> Decision | None:
         """An innocent name appeared on a blocked address: give the address free, the name stays blocked."""
         block = self._blocks.by_address.get(address)
         if block is None or not others or block.target.kind == "address":
@@ -121,7 +133,8 @@ class Policy:
         reason = f"{others[-1]} was seen on it too: an innocent site would be cut off"
         block.refused[address] = reason
         sighting.match = block.match
-        return self._verdict(sighting, block.id, "withdraw", (Target("address", text),), reason, "shared", E2)
+        target = Target("address", render_address(address))
+        return self._verdict(sighting, block.id, "withdraw", (target,), reason, "shared", E2)
 
     def _refuse(self, block: Block, sighting: Sighting, address: bytes, text: str, reason: str, rule: str) -> Decision:
         if len(block.refused) < MAX_BLOCKS:

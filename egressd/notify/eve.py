@@ -118,8 +118,8 @@ def _head(event_type: str, ts_us: int, number: int, file: str) -> Record:
     record: Record = {"timestamp": render_time(ts_us), "event_type": event_type}
     if number:
         record["pcap_cnt"] = number
-    if file:
-        record["pcap_filename"] = file
+        if file:
+            record["pcap_filename"] = file
     return record
 
 
@@ -277,7 +277,8 @@ def _render_attempt(event: Attempt, file: str) -> Record:
 
 
 def _render_incident(event: Incident, file: str, state: str) -> Record:
-    record = _head("incident", event.last_us if state == "totals" else event.opened_us, event.number, file)
+    totals = state == "totals"
+    record = _head("incident", event.last_us if totals else event.opened_us, 0 if totals else event.number, file)
     record["src_ip"] = render_address(event.client)
     ours: Record = {"incident": event.id, "state": state, "campaign": event.campaign}
     ours["client"] = render_address(event.client)
@@ -286,7 +287,7 @@ def _render_incident(event: Incident, file: str, state: str) -> Record:
     ours["retro"] = event.retro
     ours["first_seen"] = render_time(event.first_us)
     ours["last_seen"] = render_time(event.last_us)
-    if state == "totals":
+    if totals:
         ours["count"] = event.contacts
         ours["attempts"] = event.attempts
         ours["answered"] = event.answered
