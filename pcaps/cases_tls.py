@@ -1,0 +1,222 @@
+"""Cases of TLS and QUIC: hellos in pieces, out of order, twice, on any port; and what hides a name."""
+
+from __future__ import annotations
+
+import itertools
+
+from pcaps.cases import Made, case
+from pcaps.hellos import (
+    AES_256_GCM,
+    APPLICATION,
+    QUIC_DRAFT_29,
+    QUIC_V1,
+    QUIC_V2,
+    SERVER_HELLO,
+    client_hello,
+    crypto,
+    ech,
+    handshake,
+    hello,
+    initial,
+    records,
+)
+from pcaps.packets import CLIENT, SERVER, Capture, Tcp, resolve
+
+SEGMENT = 1_400
+
+
+@case(
+    "tls-hello-two-segments",
+    "A hello of 1.8 KB, as browsers send it since key shares are post-quantum: in two segments, the name in the first.",
+)
+def tls_hello_two_segments() -> Made:
+    capture = Capture()
+    octets = hello("www.bad.example", post_quantum=True)
+    Tcp(capture, (CLIENT, 40_002)).open().send(octets, SEGMENT).receive(SERVER_HELLO).close()
+    Tcp(capture, (CLIENT, 40_003)).open().send(octets, 60).receive(SERVER_HELLO).close()
+    return capture
+
+
+@case("tls-hello-out-of-order", "The second half of a long hello overtakes the first.")
+def tls_hello_out_of_order() -> Made:
+    capture = Capture()
+    octets = hello("www.bad.example", post_quantum=True)
+    tcp = Tcp(capture, (CLIENT, 40_002)).open()
+    first = tcp.packet(octets[:SEGMENT], "PA")
+    tcp.segment(octets[SEGMENT:], "PA")
+    capture.add(first)
+    tcp.receive(SERVER_HELLO).close()
+    return capture
+
+
+@case(
+    "tls-hello-retransmitted-overlap",
+    "A part of the hello is sent again together with the rest, with the same bytes: one hello, nothing ambiguous.",
+)
+def tls_hello_retransmitted_overlap() -> Made:
+    capture = Capture()
+    octets = hello("www.bad.example", post_quantum=True)
+    tcp = Tcp(capture, (CLIENT, 40_002)).open()
+    tcp.segment(octets[:900], "PA")
+    tcp.segment(octets[:900], "PA", at=0)
+    tcp.segment(octets[400:1700], "PA", at=400)
+    tcp.segment(octets[1200:], "PA", at=1200)
+    tcp.segment(octets, "PA", at=0)
+    tcp.receive(SERVER_HELLO).close()
+    return capture
+
+
+@case(
+    "tls-overlap-conflict",
+    """Two hellos for the same place in the stream, one for an innocent name and one for a listed name of the same
+    length: the first may have had a time to live that ends before the server. Nobody can tell which one the server
+    took, so both names are told, the second as ambiguous. In the second connection the two change places.""",
+)
+def tls_overlap_conflict() -> Made:
+    capture = Capture()
+    innocent, listed = hello("www.ok.good.example"), hello("www.c2.evil.example")
+    for port, first, second in ((40_002, innocent, listed), (40_003, listed, innocent)):
+        tcp = Tcp(capture, (CLIENT, port)).open()
+        tcp.segment(first, "PA")
+        tcp.segment(second, "PA", at=0)
+        tcp.receive(SERVER_HELLO).close()
+    return capture
+
+
+@case(
+    "tls-hello-two-records", "One hello in three TLS records, cut inside its header and inside the name (RFC 8446 5.1)."
+)
+def tls_hello_two_records() -> Made:
+    capture = Capture()
+    message = client_hello(b"www.bad.example")
+    octets = records(message, 3, message.index(b"bad.example") + 2)
+    Tcp(capture, (CLIENT, 40_002)).open().send(octets).receive(SERVER_HELLO).close()
+    Tcp(capture, (CLIENT, 40_003)).open().send(octets, 50).receive(SERVER_HELLO).close()
+    return capture
+
+
+@case("tls-odd-port", "TLS on ports 53, 80 and 22222: content decides.")
+def tls_odd_port() -> Made:
+    capture = Capture()
+    for at, port in enumerate((53, 80, 22_222)):
+        tcp = Tcp(capture, (CLIENT, 40_002 + at), (SERVER, port)).open()
+        tcp.send(hello(f"port-{port}.bad.example")).receive(SERVER_HELLO).close()
+    return capture
+
+
+@case("tls-starttls-smtp", "TLS begins in the middle of an SMTP conversation (RFC 3207).")
+def tls_starttls_smtp() -> Made:
+    capture = Capture()
+    tcp = Tcp(capture, (CLIENT, 40_002), (SERVER, 587)).open()
+    tcp.receive(b"220 mail.bad.example ESMTP\r\n").send(b"EHLO client.good.example\r\n")
+    tcp.receive(b"250-mail.bad.example\r\n250 STARTTLS\r\n").send(b"STARTTLS\r\n").receive(b"220 ready\r\n")
+    tcp.send(hello("mail.bad.example", alpn=())).receive(SERVER_HELLO).close()
+    return capture
+
+
+@case(
+    "tls-ech",
+    """Encrypted ClientHello: a real one hides the name (its cipher suite is one that no browser uses for decoys), a
+    decoy (GREASE) hides nothing. The outer name of the first is told, with the reason why it is not the true one.""",
+)
+def tls_ech() -> Made:
+    capture = Capture()
+    real = hello("public.front.example", more=ech(AES_256_GCM))
+    Tcp(capture, (CLIENT, 40_002)).open().send(real).receive(SERVER_HELLO).close()
+    decoy = hello("www.bad.example", more=ech())
+    Tcp(capture, (CLIENT, 40_003)).open().send(decoy).receive(SERVER_HELLO).close()
+    return capture
+
+
+@case(
+    "tls-syn-not-captured",
+    """Connections that are under way when the capture begins. Ports and addresses point the wrong way: the client
+    speaks from port 8443 to port 50123, both addresses are public. In the first connection the hello is the first
+    packet, in the second a late answer of an older exchange comes before it. A hello comes from the client, so they
+    are turned round.""",
+)
+def tls_syn_not_captured() -> Made:
+    capture = Capture()
+    client, server = ("203.0.113.5", 8443), ("198.51.100.9", 50_123)
+    Tcp(capture, client, server).send(hello("www.bad.example")).receive(SERVER_HELLO)
+    client, server = ("203.0.113.6", 8443), ("198.51.100.9", 50_124)
+    tcp = Tcp(capture, client, server)
+    tcp.segment(b"220 a greeting\r\n", "PA", server=True)
+    tcp.send(hello("late.bad.example")).receive(SERVER_HELLO).receive(APPLICATION)
+    return capture
+
+
+@case("tls-data-in-syn", "TCP Fast Open (RFC 7413): the hello travels in the SYN itself.")
+def tls_data_in_syn() -> Made:
+    capture = Capture()
+    tcp = Tcp(capture, (CLIENT, 40_002))
+    tcp.segment(hello("www.bad.example"), "S")
+    tcp.segment(flags="SA", server=True)
+    tcp.segment()
+    tcp.receive(SERVER_HELLO).close()
+    return capture
+
+
+def _quic(version: int) -> Capture:
+    capture = Capture()
+    at, there = (CLIENT, 45_002), (SERVER, 443)
+    message = client_hello(b"www.bad.example", alpn=(b"h3",))
+    capture.udp(at, there, initial(version, b"\x83\x94\xc8\xf0\x3e\x51\x57\x08", 0, crypto(0, message)))
+    capture.udp(there, at, handshake(version, b"\x08\x57\x51\x3e\xf0"))
+    capture.udp(at, there, b"\x40" + bytes(60))
+    return capture
+
+
+@case("quic-v1", "A ClientHello in a QUIC version 1 Initial packet (RFC 9001 section 5).")
+def quic_v1() -> Made:
+    return _quic(QUIC_V1)
+
+
+@case("quic-v2", "The same in version 2 (RFC 9369): other salt, labels and packet types.")
+def quic_v2() -> Made:
+    return _quic(QUIC_V2)
+
+
+@case("quic-draft29", "The same in draft 29, which clients spoke for a year and old ones still do.")
+def quic_draft29() -> Made:
+    return _quic(QUIC_DRAFT_29)
+
+
+@case(
+    "quic-crypto-out-of-order",
+    """A post-quantum hello over two Initial packets whose CRYPTO frames are cut small, shuffled and mixed with PING
+    and PADDING, as browsers send them; the second packet comes first. Another client's first packet is lost, so
+    only a piece without the name is there.""",
+)
+def quic_crypto_out_of_order() -> Made:
+    capture = Capture()
+    message = client_hello(b"www.bad.example", alpn=(b"h3",), post_quantum=True)
+    edges = (0, 40, 90, 140, 600, 1_000, 1_500, len(message))
+    pieces = [crypto(start, message[start:end]) for start, end in itertools.pairwise(edges)]
+    dcid = bytes(range(8))
+    second = initial(QUIC_V1, dcid, 1, b"\x01" + pieces[5] + bytes(3) + pieces[1] + pieces[6])
+    first = initial(QUIC_V1, dcid, 0, pieces[3] + b"\x01" + pieces[4] + pieces[2] + bytes(5) + pieces[0])
+    capture.udp((CLIENT, 45_002), (SERVER, 443), second)
+    capture.udp((CLIENT, 45_002), (SERVER, 443), first)
+    capture.udp(("10.0.0.6", 45_003), (SERVER, 443), initial(QUIC_V1, dcid[::-1], 1, pieces[5] + pieces[6]))
+    return capture
+
+
+@case(
+    "doh-dot-doq-blind-spots",
+    """What cannot be read is counted for each client: DNS over TLS, over QUIC, over HTTPS to a known resolver's
+    address and by its name, a hello without a name, a hello whose name is encrypted. "Nothing was seen" is worth
+    only as much as could be seen.""",
+)
+def doh_dot_doq_blind_spots() -> Made:
+    capture = Capture()
+    one, two = "10.0.0.5", "10.0.0.6"
+    Tcp(capture, (one, 40_001), ("8.8.8.8", 853)).open().send(hello("dns.google", alpn=(b"dot",)))
+    Tcp(capture, (one, 40_002), ("8.8.8.8", 443)).open().send(hello("dns.google"))
+    Tcp(capture, (one, 40_003), ("192.0.2.77", 443)).open().send(hello("dns.google"))
+    quic = initial(QUIC_V1, bytes(range(8)), 0, crypto(0, client_hello(b"dns.front.example", alpn=(b"doq",))))
+    capture.udp((two, 45_004), ("192.0.2.78", 853), quic)
+    Tcp(capture, (two, 40_005), ("192.0.2.79", 443)).open().send(hello(""))
+    Tcp(capture, (two, 40_006), ("192.0.2.79", 443)).open().send(hello("public.front.example", more=ech(AES_256_GCM)))
+    resolve(capture, "www.good.example", "192.0.2.20", client="10.0.0.7")
+    return capture
