@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from egressd.capture import pcapfile
 from egressd.capture.merge import Replay, iter_packets, open_capture
 from egressd.capture.pcapfile import MAX_PACKET_BYTES, USUAL_PACKET_BYTES
 from egressd.errors import CaptureError
@@ -70,6 +71,12 @@ def read(paths, prefilter=False, **options):
     return sink, replay
 
 
+@pytest.fixture(params=["unpacked", "indexed"])
+def loop(request, monkeypatch):
+    """Both loops of the reader: the one for CPython and the one for compiled code."""
+    monkeypatch.setattr(pcapfile, "COMPILED", request.param == "indexed")
+
+
 @pytest.fixture
 def write(tmp_path):
     made = iter(range(10_000))
@@ -85,7 +92,7 @@ def write(tmp_path):
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("magic", [MICRO, NANO, MODIFIED])
 @pytest.mark.parametrize("link", [1, 101, 113])
-def test_every_kind_of_pcap(write, magic, order, link):
+def test_every_kind_of_pcap(write, magic, order, link, loop):
     packets = some_packets()
     path = write(pcap(packets, magic, order, link))
     sink, replay = read(path)
@@ -129,7 +136,7 @@ def test_scapy_reads_the_same(tmp_path):
         assert len(theirs) > 30
 
 
-def test_truncation_at_every_byte(write):
+def test_truncation_at_every_byte(write, loop):
     packets = some_packets(14, longest=70)
     whole = pcap(packets)
     ends = [24]
@@ -152,7 +159,7 @@ def test_truncation_at_every_byte(write):
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_absurd_lengths_end_the_file(write, compressed):
+def test_absurd_lengths_end_the_file(write, compressed, loop):
     good = some_packets(12)
     bad = pcap(good) + struct.pack("<IIII", 1, 1, USUAL_PACKET_BYTES + 1, 60) + bytes(300_000)
     for chunk_bytes in (64, 65536):
@@ -165,7 +172,7 @@ def test_absurd_lengths_end_the_file(write, compressed):
             assert result.truncated_bytes == 300_016 and result.content_bytes == len(bad)
 
 
-def test_long_records_are_read_as_far_as_the_snaplen_and_the_bound_go(write):
+def test_long_records_are_read_as_far_as_the_snaplen_and_the_bound_go(write, loop):
     long = [(T0_US, b"a" * 300_000), (T0_US, b"b" * 10), (T0_US, b"c" * MAX_PACKET_BYTES)]
     for order in "<>":
         sink, replay = read(write(pcap(long, order=order, snaplen=0xFFFFFFFF)))
@@ -328,7 +335,7 @@ def check_merge(paths, files, chunk_bytes):
 
 @pytest.mark.parametrize("step_us", [1, 1000, 250_000])
 @pytest.mark.parametrize("chunk_bytes", [100, 65536])
-def test_overlapping_files_come_in_time_order(write, step_us, chunk_bytes):
+def test_overlapping_files_come_in_time_order(write, step_us, chunk_bytes, loop):
     rng = random.Random(5)
     for _ in range(10):
         files = []
@@ -341,7 +348,7 @@ def test_overlapping_files_come_in_time_order(write, step_us, chunk_bytes):
         assert [p[0] for p in got] == sorted(p[0] for p in got)
 
 
-def test_a_clock_that_jumps_back_keeps_the_order_of_the_file(write):
+def test_a_clock_that_jumps_back_keeps_the_order_of_the_file(write, loop):
     rng = random.Random(6)
     for _ in range(30):
         files = [[(T0_US + rng.randrange(50), bytes([i]), 1) for i in range(20)] for _ in range(3)]
@@ -395,13 +402,15 @@ def test_no_bytes_make_it_raise(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("fuzz") / "f"
     path.write_bytes(whole)
     results = []
-    for chunk_bytes in (16, 100, 65536):
-        try:
-            sink, replay = read(path, chunk_bytes=chunk_bytes)
-        except CaptureError as error:
-            results.append(str(error))
-        else:
-            result = replay.files[0]
-            assert result.packets == len(sink.seen) and result.content_bytes == len(whole)
-            results.append((sink.seen, result))
+    for chunk_bytes, indexed in [(16, False), (100, True), (65536, False)]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pcapfile, "COMPILED", indexed)
+            try:
+                sink, replay = read(path, chunk_bytes=chunk_bytes)
+            except CaptureError as error:
+                results.append(str(error))
+            else:
+                result = replay.files[0]
+                assert result.packets == len(sink.seen) and result.content_bytes == len(whole)
+                results.append((sink.seen, result))
     assert results[0] == results[1] == results[2]

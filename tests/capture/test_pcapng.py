@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from egressd.capture import pcapng
 from egressd.capture.merge import Replay, iter_packets
 from egressd.capture.pcapng import MAX_TS_US
 from egressd.errors import CaptureError
@@ -107,9 +108,15 @@ def expected(made):
     return packets
 
 
+@pytest.fixture(params=["unpacked", "indexed"])
+def loop(request, monkeypatch):
+    """Both loops of the reader: the one for CPython and the one for compiled code."""
+    monkeypatch.setattr(pcapng, "COMPILED", request.param == "indexed")
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("chunk_bytes", [1, 64, 100, 129, 1000, 65536])
-def test_all_sorts_of_blocks(tmp_path, order, chunk_bytes):
+def test_all_sorts_of_blocks(tmp_path, order, chunk_bytes, loop):
     made = of_all_sorts(order)
     seen, result = read(tmp_path, b"".join(raw for raw, _ in made), chunk_bytes=chunk_bytes)
     assert seen == expected(made)
@@ -151,7 +158,7 @@ def test_any_chunk_size_gives_the_same(tmp_path):
         (6, MAX_TS_US + 1, MAX_TS_US),
     ],
 )
-def test_resolutions(tmp_path, order, resolution, count, ts_us):
+def test_resolutions(tmp_path, order, resolution, count, ts_us, loop):
     options = b"" if resolution is None else option(order, 9, bytes([resolution]))
     blocks = enhanced(order, 0, count, b"one") + old(order, 0, count, b"two", 3)
     seen, result = read(tmp_path, section(order) + interface(order, options=options) + blocks)
@@ -159,7 +166,7 @@ def test_resolutions(tmp_path, order, resolution, count, ts_us):
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_offsets(tmp_path, order):
+def test_offsets(tmp_path, order, loop):
     offset = option(order, 14, struct.pack(order + "q", 1_600_000_000))
     back = option(order, 14, struct.pack(order + "q", -5)) + option(order, 9, b"\x09")
     content = section(order) + interface(order, options=offset) + interface(order, options=back)
@@ -177,7 +184,7 @@ def test_options_that_do_not_fit_are_not_there(tmp_path):
     assert read(tmp_path, content)[0][0][0] == T0_US
 
 
-def test_a_section_begins_anew(tmp_path):
+def test_a_section_begins_anew(tmp_path, loop):
     content = section("<") + interface("<", 1) + interface("<", 101) + enhanced("<", 1, 5, b"a")
     content += section(">") + interface(">", 113, options=option(">", 9, b"\x03")) + enhanced(">", 0, 5, b"b")
     seen, result = read(tmp_path, content + section("<") + enhanced("<", 0, 5, b"c"))
@@ -188,7 +195,7 @@ def test_a_section_begins_anew(tmp_path):
     assert result.links == (1, 101, 113)
 
 
-def test_numbers_are_those_of_wireshark(tmp_path):
+def test_numbers_are_those_of_wireshark(tmp_path, loop):
     packet = enhanced("<", 0, 5, b"a")
     content = section("<") + interface("<") + packet
     for kind, counts in [(0x0BAD, 1), (0x40000BAD, 1), (9, 1), (4, 0), (5, 0), (0x80000001, 0)]:
@@ -252,7 +259,7 @@ def good_start(order="<"):
     ],
 )
 @pytest.mark.parametrize("chunk_bytes", [64, 65536])
-def test_blocks_that_cannot_be_end_the_file(tmp_path, bad, says, chunk_bytes):
+def test_blocks_that_cannot_be_end_the_file(tmp_path, bad, says, chunk_bytes, loop):
     content = good_start() + bad + enhanced("<", 0, 3, b"never seen")
     seen, result = read(tmp_path, content, chunk_bytes=chunk_bytes)
     assert [packet[0] for packet in seen] == [1, 2]
@@ -322,9 +329,11 @@ def test_no_bytes_make_it_raise(tmp_path_factory, data):
     whole = bytes(content[: data.draw(st.integers(0, len(content)))]) + data.draw(st.binary(max_size=40))
     where = tmp_path_factory.mktemp("fuzz")
     results = []
-    for chunk_bytes in (1, 100, 65536):
-        try:
-            results.append(read(where, whole, chunk_bytes=chunk_bytes))
-        except CaptureError as error:
-            results.append(str(error))
+    for chunk_bytes, indexed in [(1, False), (100, True), (65536, False)]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pcapng, "COMPILED", indexed)
+            try:
+                results.append(read(where, whole, chunk_bytes=chunk_bytes))
+            except CaptureError as error:
+                results.append(str(error))
     assert results[0] == results[1] == results[2]

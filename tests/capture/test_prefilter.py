@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from egressd.capture import pcapfile, pcapng
 from egressd.capture.merge import Replay
 from egressd.capture.prefilter import frame_is_quiet
 
@@ -144,7 +145,10 @@ BUILDERS = {
 
 @pytest.mark.parametrize("name", BUILDERS)
 @pytest.mark.parametrize("link", [1, 113])
-def test_the_gate_drops_what_the_rule_says(tmp_path, name, link):
+@pytest.mark.parametrize("indexed", [False, True])
+def test_the_gate_drops_what_the_rule_says(tmp_path, monkeypatch, name, link, indexed):
+    monkeypatch.setattr(pcapfile, "COMPILED", indexed)
+    monkeypatch.setattr(pcapng, "COMPILED", indexed)
     path = tmp_path / "f"
     dropped = 0
     for seed in range(6):
