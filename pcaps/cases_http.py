@@ -68,6 +68,27 @@ def http_connect_then_tls() -> Made:
     return capture
 
 
+@case(
+    "proxy-with-public-address",
+    """A proxy at a public address: by CONNECT, by SOCKS and by the request target, each time to a listed name, twice
+    with TLS inside. The name is the destination's, not the proxy's: to close the way to the proxy would cut the
+    client off from everything.""",
+)
+def proxy_with_public_address() -> Made:
+    capture = Capture()
+    tcp = Tcp(capture, (CLIENT, 40_001), ("198.51.100.3", 3128)).open()
+    tcp.send(get("c2.bad.example:443", "c2.bad.example:443", method="CONNECT"))
+    tcp.receive(b"HTTP/1.1 200 Connection established\r\n\r\n")
+    tcp.send(hello("c2.bad.example")).receive(SERVER_HELLO).close()
+    tcp = Tcp(capture, (CLIENT, 40_002), ("198.51.100.4", 1080)).open()
+    tcp.send(b"\x05\x01\x00").receive(b"\x05\x00")
+    tcp.send(b"\x05\x01\x00\x03\x0ec2.bad.example\x01\xbb").receive(b"\x05\x00\x00\x01" + bytes(6))
+    tcp.send(hello("c2.bad.example")).receive(SERVER_HELLO).close()
+    tcp = Tcp(capture, (CLIENT, 40_003), ("198.51.100.5", 3128)).open()
+    tcp.send(get("c2.bad.example", "http://c2.bad.example/gate")).receive(OK).close()
+    return capture
+
+
 @case("http-odd-port", "HTTP on port 4444 and, by IPv6, on port 22: content decides which parser reads a connection.")
 def http_odd_port() -> Made:
     capture = Capture()
