@@ -11,7 +11,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from egressd.config.schema import CHOICE, NUMBER, PATH, SECTION, SEGMENTS, Option, every_option  # noqa: E402
+from egressd.config.schema import CHOICE, NUMBER, PATH, SECTION, SEGMENTS, Option, every_option
 
 TARGET: Final = ROOT / "config" / "egressd.reference.yaml"
 WIDTH: Final = 78

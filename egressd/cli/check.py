@@ -15,7 +15,7 @@ from egressd.config.load import policy_settings
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("subjects", nargs="+", metavar="NAME|ADDRESS|URL")
+    parser.add_argument("subjects", nargs="+", metavar="NAME|ADDRESS|URL", help="what to look up; several at once")
     add_intel_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.add_argument("--exit-code", action="store_true", help="exit 10 when any is listed")

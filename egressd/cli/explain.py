@@ -31,7 +31,7 @@ Record = dict[str, Any]
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("subject", metavar="NAME|ADDRESS|URL")
+    parser.add_argument("subject", metavar="NAME|ADDRESS|URL", help="what to explain")
     parser.add_argument("files", nargs="*", metavar="FILE", help="captures, or the saved output of replay --json")
     add_intel_arguments(parser)
     parser.add_argument("--json", action="store_true", help="the events concerned, one a line")
