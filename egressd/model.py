@@ -121,7 +121,7 @@ class Observation:
     raw_name: str
     detail: DnsMessage | HttpRequest | ClientHello | SocksRequest | None
     version: int = 0  # QUIC version on the wire for QUIC_SNI
-    note: str = ""  # what was odd about it: "ambiguous" (overlapping segments disagreed), "partial"
+    note: str = ""  # "ambiguous" (overlapping segments disagreed), "partial", "proxied" (the name is not the server's)
 
 
 DNS_QUERY = "dns_query"
@@ -189,6 +189,7 @@ class Sighting:
     first_us: int
     last_us: int
     url: str = ""
+    address: bytes = b""  # what was contacted, when an address matched
     incident: str = ""
     campaign: str = ""
 

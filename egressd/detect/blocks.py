@@ -12,12 +12,24 @@ MAX_BLOCKS: Final = 100_000  # far over any budget; beyond it nothing new is blo
 class Block:
     """A decision in force: its main target, and the addresses and pairs that were added to it."""
 
-    __slots__ = ("addresses", "budget_told_us", "created_us", "id", "match", "pairs", "recent_us", "refused", "target")
+    __slots__ = (
+        "addresses",
+        "budget_told_us",
+        "campaign",
+        "created_us",
+        "id",
+        "match",
+        "pairs",
+        "recent_us",
+        "refused",
+        "target",
+    )
 
     def __init__(self, id_: str, target: Target, match: Match, created_us: int) -> None:
         self.id = id_
         self.target = target
         self.match = match
+        self.campaign = ""
         self.created_us = created_us
         self.addresses: dict[bytes, int] = {}
         self.pairs: dict[tuple[bytes, bytes], int] = {}

@@ -28,11 +28,13 @@ _ABSENT: Final = object()
 
 
 class Hit(NamedTuple):
-    """A name or address of an observation that matched; `url` where a URL did."""
+    """A name or address of an observation that matched; `url` where a URL did. `address` is the one that matched, which
+    need not be where the packet went: it may be asked of a proxy, or be no more than what a client says."""
 
     name: str
     match: Match
-    url: str
+    url: str = ""
+    address: bytes = b""
 
 
 class Correlator:
@@ -79,14 +81,17 @@ class Correlator:
         hits = self._hits(seen)
         if not hits:
             return hits
-        now_s = seen.ts_us // MICROSECONDS
-        allowances = self._allowances
         client = seen.flow.client
-        if allowances.ignores_client(client, now_s) is not None:
-            self.clients_ignored += 1
-            return []
         server = b"" if seen.kind in (DNS_QUERY, DNS_ANSWER) else seen.flow.server
-        return [hit for hit in hits if allowances.allows(hit.name, server, client, now_s) is None]
+        return [hit for hit in hits if not self.is_allowed(hit.name, server, client, seen.ts_us)]
+
+    def is_allowed(self, name: str, server: bytes, client: bytes, ts_us: int) -> bool:
+        """Whether an allowance takes this contact out: the client is ignored, or may go there."""
+        now_s = ts_us // MICROSECONDS
+        if self._allowances.ignores_client(client, now_s) is not None:
+            self.clients_ignored += 1
+            return True
+        return self._allowances.allows(name, server, client, now_s) is not None
 
     def _hits(self, seen: Observation) -> list[Hit]:
         kind = seen.kind
@@ -99,7 +104,7 @@ class Correlator:
         if seen.name:
             match = self.match_name(seen.name, ts_us)
             if match is not None:
-                hits.append(Hit(seen.name, match, ""))
+                hits.append(Hit(seen.name, match))
         detail = seen.detail
         if kind == DNS_QUERY:
             if isinstance(detail, DnsMessage) and len(detail.questions) > 1:
@@ -110,14 +115,14 @@ class Correlator:
         elif isinstance(detail, SocksRequest) and detail.address:
             match = self.match_address(detail.address, ts_us)
             if match is not None:
-                hits.append(Hit("", match, ""))
+                hits.append(Hit("", match, "", detail.address))
         return hits
 
     def _add(self, hits: list[Hit], name: str, ts_us: int) -> None:
         if name and all(hit.name != name for hit in hits):
             match = self.match_name(name, ts_us)
             if match is not None:
-                hits.append(Hit(name, match, ""))
+                hits.append(Hit(name, match))
 
     def _add_http(self, hits: list[Hit], seen: Observation, request: HttpRequest) -> None:
         """Host and request target may disagree (domain fronting, proxies): both are matched, and the URL."""
@@ -129,7 +134,7 @@ class Correlator:
                 host = request.raw_host
                 match = self.match_address(address, seen.ts_us)
                 if match is not None:
-                    hits.append(Hit("", match, ""))
+                    hits.append(Hit("", match, "", address))
         if host and request.path:
             match = self._index.match_url(host, request.path, seen.ts_us // MICROSECONDS)
             if match is not None:
@@ -140,7 +145,7 @@ class Correlator:
         flow = seen.flow
         match = self.match_address(flow.server, seen.ts_us)
         if match is not None:
-            return [Hit("", match, "")]
+            return [Hit("", match, "", flow.server)]
         name = self._resolutions.name_for(flow.client, flow.server, seen.ts_us)
         if not name:
             return []
@@ -149,7 +154,7 @@ class Correlator:
             return []
         # On a shared address the connection may be for another tenant: its own SNI or Host will tell.
         others = self._resolutions.co_tenants(flow.server, frozenset((match.registered_domain,)), seen.ts_us)
-        return [] if others else [Hit(name, match, "")]
+        return [] if others else [Hit(name, match)]
 
     def _answer_hits(self, seen: Observation) -> list[Hit]:
         """An innocent question may be answered with a listed name (a CNAME chain, RFC 9460 AliasMode)."""

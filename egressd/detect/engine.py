@@ -101,15 +101,15 @@ class Engine:
         if kind == DNS_QUERY:
             if isinstance(seen.detail, DnsMessage):
                 self.resolutions.asked(seen, seen.detail.txid)
-        elif kind == DNS_ANSWER:
-            self._answer(seen)
-        else:
+        elif kind != DNS_ANSWER:
             self.blind.observe(seen)
             self._tenant(seen)
         hits = self.correlator.match(seen)
         for hit in hits:
             self._sight(seen, hit)
-        if not hits and kind == FLOW:
+        if kind == DNS_ANSWER:
+            self._answer(seen)  # after the sightings: a block that one of them made takes the answer's addresses
+        elif kind == FLOW and not hits:
             self._blocked_flow(seen)
         self._remember(seen)
 
@@ -123,7 +123,7 @@ class Engine:
     def _sight(self, seen: Observation, hit: Hit) -> None:
         sighting = Sighting(
             seen.ts_us, seen.number, seen.flow, hit.name, hit.match, seen.kind, seen.note, False, 1,
-            seen.ts_us, seen.ts_us, hit.url,
+            seen.ts_us, seen.ts_us, hit.url, hit.address,
         )  # fmt: skip
         self._handle(sighting)
         if _names_its_server(seen):
@@ -158,13 +158,16 @@ class Engine:
         block = self.blocks.covering(flow.client, flow.server)
         if block is None:
             return
+        if self.correlator.is_allowed("", flow.server, flow.client, seen.ts_us):
+            return
         name = self.resolutions.name_for(flow.client, flow.server, seen.ts_us)
         if name and self.correlator.match_name(name, seen.ts_us) is None:
             return  # an innocent tenant; `_tenant` gives the address free
         match = Match("address", block.match.indicator, block.match.registered_domain, block.match.suffix_rule)
         sighting = Sighting(
-            seen.ts_us, seen.number, flow, "", match, FLOW, "blocked address", False, 1, seen.ts_us, seen.ts_us
-        )
+            seen.ts_us, seen.number, flow, "", match, FLOW, "blocked address", False, 1, seen.ts_us, seen.ts_us,
+            address=flow.server,
+        )  # fmt: skip
         self._handle(sighting)
 
     def _extend(self, sighting: Sighting, address: bytes, evidence: str) -> None:
@@ -204,13 +207,13 @@ class Engine:
                 self.resolutions.learn(seen.flow.client, name, address, seen.ts_us)
             if listed is None:
                 self._give_free(seen, address)
-        if listed is None or self.blocks.by_target.get(main_target(listed)) is None:
+        block = self.blocks.by_target.get(main_target(listed)) if listed is not None else None
+        if listed is None or block is None:
             return
         sighting = Sighting(
             seen.ts_us, seen.number, seen.flow, name, listed, DNS_ANSWER, "", False, 1, seen.ts_us, seen.ts_us
         )
-        incident, _ = self.campaigns.assign(sighting)
-        sighting.incident = incident.id
+        sighting.campaign = block.campaign
         for address in addresses:
             self._extend(sighting, address, E2 if asked else E1)
 
@@ -268,7 +271,7 @@ class Engine:
                 flow: FlowKey = contact.flow._replace(client=client)
                 found = Sighting(
                     arrival_us, 0, flow, name, match, contact.via, "", True, contact.count,
-                    contact.first_us, contact.last_us,
+                    contact.first_us, contact.last_us, address=b"" if name else flow.server,
                 )  # fmt: skip
                 self._handle(found)
                 if contact.via not in (DNS_QUERY, DNS_ANSWER):
@@ -279,6 +282,8 @@ class Engine:
 def _names_its_server(seen: Observation) -> bool:
     """Whether the name is one of the address that the packet went to. A request to a proxy names somebody else: to
     block the way to the proxy would cut off everything."""
+    if seen.note == "proxied":
+        return False
     if seen.kind in (TLS_SNI, QUIC_SNI):
         return True
     detail = seen.detail

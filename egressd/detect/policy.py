@@ -48,7 +48,7 @@ class Policy:
         target = main_target(match)
         indicator = match.indicator
         where = f"{indicator.source}:{indicator.line}"
-        kept = self._allowances.never_blocks(sighting.name, self._server(sighting), sighting.ts_us // 1_000_000)
+        kept = self._allowances.never_blocks(sighting.name, sighting.address, sighting.ts_us // 1_000_000)
         if kept is not None:
             reason = f"never-block {kept.value} ({kept.source}:{kept.line}: {kept.reason})"
             return self._alert(sighting, target, reason, "never-block")
@@ -59,7 +59,7 @@ class Policy:
             reason = f"{where} lists a guarded site whole: {indicator.narrowed}; a person must decide"
             return self._alert(sighting, target, reason, "guarded")
         if target.kind == "address":
-            why = self._protected.why(sighting.flow.server)
+            why = self._protected.why(sighting.address)
             if why:
                 return self._alert(sighting, target, f"{target.value} is protected: {why}", "protected")
         self._recent_us = [t for t in self._recent_us if sighting.ts_us - t < HOUR_US]
@@ -67,8 +67,9 @@ class Policy:
             return self._alert(sighting, target, f"over {self.settings.blocks_per_hour} blocks in an hour", "budget")
         self._recent_us.append(sighting.ts_us)
         block = self._blocks.add(target, match, sighting.ts_us)
+        block.campaign = sighting.campaign
         if target.kind == "address":
-            self._blocks.add_address(block, sighting.flow.server, sighting.ts_us)
+            self._blocks.add_address(block, sighting.address, sighting.ts_us)
         reason = f"{_how(match)} {indicator.value} ({where})"
         if indicator.narrowed:
             reason += f"; narrowed: {indicator.narrowed}"
@@ -173,9 +174,6 @@ class Policy:
             name=sighting.name,
             campaign=sighting.campaign,
         )
-
-    def _server(self, sighting: Sighting) -> bytes:
-        return sighting.flow.server if sighting.match.level == "address" else b""
 
 
 def _how(match: Match) -> str:

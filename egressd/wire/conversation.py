@@ -37,7 +37,7 @@ Parser = HttpStream | TlsStream | DnsStream | SocksStream
 class Side:
     """One direction of a conversation and the parser that reads it."""
 
-    __slots__ = ("head", "kind", "parser", "since_over", "stalled_us", "stream", "tries")
+    __slots__ = ("head", "kind", "parser", "proxied", "since_over", "stalled_us", "stream", "tries")
 
     def __init__(self, next_seq: int) -> None:
         self.stream = Stream(next_seq)
@@ -45,6 +45,7 @@ class Side:
         self.parser: Parser | None = None
         self.head = b""
         self.tries = TRIES
+        self.proxied = False  # what comes is for another host than this connection's server (CONNECT, SOCKS)
         self.since_over = 0
         self.stalled_us = 0
 

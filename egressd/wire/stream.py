@@ -52,10 +52,10 @@ class Stream:
                 return b""
             data = fresh
         ready = self._deliver(data)
-        return ready + self.drain() if self.held else ready
+        return ready + b"".join(self.drain()) if self.held else ready
 
-    def drain(self) -> bytes:
-        """The held bytes that have become contiguous."""
+    def drain(self) -> list[bytes]:
+        """The held bytes that have become contiguous, segment by segment."""
         parts: list[bytes] = []
         for seq in sorted(self.held, key=self._distance):
             offset = self._distance(seq)
@@ -67,7 +67,7 @@ class Stream:
                 data = self._past_overlap(-offset, data)
             if data:
                 parts.append(self._deliver(data))
-        return b"".join(parts)
+        return parts
 
     def over_bound(self) -> bool:
         """More is held than the bound allows: the hole must be given up."""

@@ -116,6 +116,8 @@ class TcpTracker:
         if size > 0 and not flags & RST:
             data = frame.buf[frame.payload_start : frame.payload_end]
             self._payload(conversation, from_client, seq, data)
+            if key == conversation.backward:  # content may just have told who is who
+                self._replied(conversation)
             if frame.cut:
                 self._lose_tail(conversation, conversation.client if from_client else conversation.server)
         if not conversation.announced:
@@ -224,11 +226,9 @@ class TcpTracker:
 
     def _payload(self, conversation: Conversation, from_client: bool, seq: int, data: bytes) -> None:
         side = conversation.client if from_client else conversation.server
-        if not from_client:
-            self._replied(conversation)
-            if conversation.sure and conversation.client.kind not in (UNKNOWN, DNS):
-                self._quieten(conversation)
-                return
+        if not from_client and conversation.sure and conversation.client.kind not in (UNKNOWN, DNS):
+            self._quieten(conversation)
+            return
         stream = side.stream
         if side.kind == UNKNOWN and not conversation.syn_seen and stream.next_seq >= 0:
             if stream.overtaken_by(seq, data):
@@ -273,9 +273,9 @@ class TcpTracker:
         else:
             self._salvage(conversation, side)
             self._start_over(side)
-        ready = side.stream.drain()
-        if ready and side.kind != OVER:
-            self._consume(conversation, side, ready)
+        for ready in side.stream.drain():  # one by one: a request may begin at any of them, but not inside
+            if side.kind != OVER:
+                self._consume(conversation, side, ready)
 
     def _lose_tail(self, conversation: Conversation, side: Side) -> None:
         """The packet was captured in part: what follows in sequence is not what comes next in the buffer."""
@@ -400,15 +400,18 @@ class TcpTracker:
 
     def _hello(self, conversation: Conversation, side: Side, hello: ClientHello, note: str) -> None:
         flow = self._decide(conversation, side, True)
-        self._tell(TLS_SNI, flow, hello.sni, hello.raw_sni, hello, note)
+        self._tell(TLS_SNI, flow, hello.sni, hello.raw_sni, hello, note or _proxied(side))
 
     def _request(self, conversation: Conversation, side: Side, request: HttpRequest, note: str) -> None:
         flow = self._decide(conversation, side, True)
-        self._tell(HTTP_HOST, flow, request.host, request.raw_host, request, note)
+        self._tell(HTTP_HOST, flow, request.host, request.raw_host, request, note or _proxied(side))
+        if request.method == "CONNECT":
+            side.proxied = True
 
     def _socks(self, conversation: Conversation, side: Side, asked: SocksRequest) -> None:
         flow = self._decide(conversation, side, True)
         self._tell(SOCKS_HOST, flow, asked.host, asked.raw_host, asked, "")
+        side.proxied = True
 
     def _dns(self, conversation: Conversation, side: Side, message: DnsMessage) -> None:
         flow = self._decide(conversation, side, not message.is_response)
@@ -425,3 +428,7 @@ class TcpTracker:
         note: str,
     ) -> None:
         self._emit(Observation(kind, self._ts_us, self._number, flow, name, raw_name, detail, 0, note))
+
+
+def _proxied(side: Side) -> str:
+    return "proxied" if side.proxied else ""
