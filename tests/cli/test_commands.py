@@ -1,0 +1,313 @@
+"""The commands as people run them: output, exit codes, escaping, speed of start by what is imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from egressd.cli.main import VERBS, main
+from egressd.cli.terminal import count, cut, fit, printable, span
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+JPS = sorted(str(path) for path in (ROOT / "pcaps" / "jps-2015").glob("*.pcap"))
+EVIL = "news-portal.example"
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    """Run a command in this process: exit code, standard output, standard error."""
+    code = main(list(argv))
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+# -- replay
+
+
+def test_replay_report_fits_and_tells_the_incident(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "replay", *JPS)
+    lines = out.splitlines()
+    assert (code, err) == (0, "")
+    assert len(lines) <= 25
+    assert max(map(len, lines)) <= 80
+    assert out.isascii()
+    rows = {line.split()[0]: line.split() for line in lines if line.startswith("10.")}
+    assert rows["10.1.3.23"][1:4] == [EVIL, "host*", "http,dns"], "the April host, from history"
+    assert rows["10.2.5.41"][2] == "sibling", "the May host, on a subdomain never listed"
+    assert {host: row[-2:] for host, row in rows.items() if host in ("10.2.7.11", "10.2.7.52", "10.2.9.30")} == {
+        "10.2.7.11": ["48", "48"],
+        "10.2.7.52": ["48", "48"],
+        "10.2.9.30": ["52", "52"],
+    }, "each of 24 tries is a question and a connection, and the last host asked four more names"
+    assert len(rows) == 5, "no innocent host, and not the beacon to an unlisted domain"
+    assert "monitor" in out
+    assert "nothing was changed" in out
+
+
+def test_replay_blocks_nothing_innocent(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "replay", "--json", *JPS)
+    records = [json.loads(line) for line in out.splitlines()]
+    decisions = [record["egressd"] for record in records if record["event_type"] == "decision"]
+    blocked = {
+        (target["kind"], target["value"])
+        for decision in decisions
+        if decision["action"] in ("block", "extend")
+        for target in decision["targets"]
+    }
+    assert blocked == {
+        ("registered_domain", EVIL),
+        ("pair", "10.1.3.23>203.0.113.66"),
+        ("address", "203.0.113.66"),
+        ("address", "203.0.113.67"),
+    }
+    refused = {
+        decision["targets"][0]["value"]: decision["rule"] for decision in decisions if decision["action"] == "refuse"
+    }
+    assert refused == {
+        "10.2.0.53": "protected",
+        "10.2.0.1": "protected",
+        "8.8.8.8": "protected",
+        "192.0.2.80": "shared",
+    }
+    assert "weather-sync" not in out, "behaviour alone is not judged here"
+    campaigns = records[-1]["egressd"]["campaigns"]
+    assert [campaign["incidents"] for campaign in campaigns] == [["I1", "I2", "I3", "I4", "I5"]], "one campaign"
+
+
+def test_replay_is_the_same_twice_and_without_prefilter(capsys: pytest.CaptureFixture[str]) -> None:
+    first = run(capsys, "replay", "--json", "--observations", *JPS)
+    assert run(capsys, "replay", "--json", "--observations", *JPS) == first
+    assert run(capsys, "replay", "--json", "--observations", "--no-prefilter", *JPS) == first
+
+
+def test_replay_without_findings_says_what_was_read(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "replay", "--exit-code", JPS[3])
+    assert code == 0
+    assert "No listed domain observed in" in out
+    assert "weather-sync.example" in out, "what was reached instead"
+
+
+def test_exit_code_only_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "replay", *JPS)[0] == 0
+    assert run(capsys, "replay", "--exit-code", *JPS)[0] == 10
+
+
+def test_replay_of_what_is_no_capture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = write(tmp_path / "notes.txt", "these are not packets\n")
+    code, out, err = run(capsys, "replay", path)
+    assert (code, out) == (1, "")
+    assert path in err
+    assert "pcapng" in err
+    assert run(capsys, "replay", str(tmp_path / "absent.pcap"))[0] == 1
+
+
+def test_replay_names_a_damaged_tail(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "cut.pcap"
+    path.write_bytes(Path(JPS[0]).read_bytes()[:-7])
+    code, out, _ = run(capsys, "replay", str(path))
+    assert code == 0
+    assert "! " in out.splitlines()[1]
+
+
+def test_replay_with_segments_and_allowances(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = write(tmp_path / "e.yaml", "segments:\n  JPS: [10.2.0.0/16]\nlists: [l.txt]\n")
+    write(tmp_path / "l.txt", f"a.{EVIL}\n")
+    allow = write(tmp_path / "allow.txt", 'ignore-client 10.2.9.30 owner=soc reason="analyst box"\n')
+    _, out, _ = run(capsys, "replay", "--json", "--config", config, "--allow", allow, *JPS)
+    incidents = [json.loads(line)["egressd"] for line in out.splitlines() if '"incident","' in line]
+    seen = {incident["client"]: incident.get("segment", "") for incident in incidents}
+    assert seen == {"10.1.3.23": "", "10.2.5.41": "JPS", "10.2.7.11": "JPS", "10.2.7.52": "JPS"}
+
+
+def test_standard_input(tmp_path: Path) -> None:
+    with Path(JPS[1]).open("rb") as capture:
+        done = subprocess.run(
+            [sys.executable, "-m", "egressd", "replay", "-"], stdin=capture, capture_output=True, cwd=ROOT, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    assert b"364 packets" in done.stdout
+
+
+def test_reader_of_the_output_may_leave() -> None:
+    command = f"{sys.executable} -m egressd replay --json --observations {' '.join(JPS)} | head -1"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, cwd=ROOT, check=False)
+    assert done.stderr == b""
+    assert done.stdout.count(b"\n") == 1
+
+
+# -- check and check-config
+
+
+@pytest.mark.parametrize(
+    ("subject", "listed", "would"),
+    [
+        (f"a.{EVIL}", True, f"block registered domain {EVIL}"),
+        (f"never.seen.{EVIL}", True, f"block registered domain {EVIL}"),
+        (f"HXXP://b.{EVIL}:8080/x?y", True, f"block registered domain {EVIL}"),
+        ("other-tenant.github.io", False, "nothing: not listed"),
+        ("8.8.8.8", False, "nothing: not listed"),
+        ("[2001:db8::1]", False, "nothing: not listed"),
+    ],
+)
+def test_check(capsys: pytest.CaptureFixture[str], subject: str, listed: bool, would: str) -> None:
+    code, out, _ = run(capsys, "check", "--json", "--exit-code", subject)
+    verdict = json.loads(out)
+    assert (verdict["listed"], verdict["would"], code) == (listed, would, 10 if listed else 0)
+    text = run(capsys, "check", subject)[1]
+    assert ("LISTED" in text) is listed
+    assert "mode               monitor" in text
+
+
+def test_check_refuses_what_is_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "check", "not a name\x1b[31m")
+    assert code == 3
+    assert "\x1b" not in err
+
+
+def test_check_config_reports_every_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    bad = ["-bad..name-", "nodots", "evil.example scope=wide", "300.1.1.1/99", "evil.example confidence=900"]
+    path = write(tmp_path / "list.txt", "".join(f"{bad[n % len(bad)]} # {n}\n" for n in range(1000)))
+    code, out, _ = run(capsys, "check-config", path)
+    lines = out.splitlines()
+    assert code == 3
+    assert len(lines) == 1000
+    for number, line in enumerate(lines, 1):
+        head = line.removeprefix(path).split(":")
+        assert head[1] == str(number)
+        assert int(head[2]) >= 1
+
+
+@pytest.mark.parametrize("suffix", ["com", "co.jp", "github.io"])
+def test_check_config_refuses_a_public_suffix(capsys: pytest.CaptureFixture[str], tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / "list.txt", f"{suffix}\n")
+    code, out, _ = run(capsys, "check-config", path)
+    assert code == 3
+    assert out.startswith(f"{path}:1:1: ")
+    assert "public suffix" in out
+    assert f"every site under {suffix}" in out
+
+
+def test_check_config_of_the_shipped_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "check-config", str(ROOT / "config" / "egressd.yaml"))
+    assert (code, err) == (0, "")
+    assert "ok" in out
+
+
+def test_invalid_list_stops_replay(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = write(tmp_path / "list.txt", "com\n")
+    code, out, err = run(capsys, "replay", "--list", path, *JPS)
+    assert (code, out) == (3, "")
+    assert f"{path}:1:1" in err
+
+
+# -- explain, decode, version
+
+
+def test_explain_over_captures_and_over_saved_events(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    _, over_captures, _ = run(capsys, "explain", EVIL, *JPS)
+    saved = write(tmp_path / "events.jsonl", run(capsys, "replay", "--json", *JPS)[1])
+    _, over_events, _ = run(capsys, "explain", EVIL, saved)
+    assert over_events == over_captures.replace("in 4 files", "in 1 file")
+    assert "demo.txt:6" in over_captures
+    assert "refuse address 8.8.8.8" in over_captures
+    assert "I5 10.2.9.30 sibling: 52 contacts, 52 after the block" in over_captures
+    assert max(map(len, over_captures.splitlines())) <= 80
+
+
+def test_explain_of_one_host(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "explain", "--json", "10.2.7.11", *JPS)
+    assert {json.loads(line)["src_ip"] for line in out.splitlines()} == {"10.2.7.11"}
+
+
+def test_explain_names_the_line_that_is_no_event(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = write(tmp_path / "events.jsonl", '{"event_type":"summary","egressd":{}}\n{"x":\n')
+    code, _, err = run(capsys, "explain", EVIL, path)
+    assert code == 3
+    assert f"{path}:2:1" in err
+
+
+def test_decode_shows_both_views(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "replay", "--json", "--observations", JPS[1])
+    requests = [record for record in map(json.loads, out.splitlines()) if record["event_type"] == "http"]
+    wanted = next(request for request in requests if request["http"]["hostname"] == f"b.{EVIL}")
+    code, out, _ = run(capsys, "decode", JPS[1], str(wanted["pcap_cnt"]))
+    assert code == 0
+    assert "###[ TCP ]###" in out
+    assert f'"hostname":"b.{EVIL}"' in out
+    assert run(capsys, "decode", JPS[1], "99999")[0] == 1
+    assert run(capsys, "decode", JPS[1], "0")[0] == 2
+
+
+def test_decode_escapes_hostile_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = ROOT / "pcaps" / "hostile-names" / "input.pcap"
+    for number in range(1, 12):
+        _, out, _ = run(capsys, "decode", str(hostile), str(number))
+        assert all(char == "\n" or " " <= char <= "~" for char in out), number
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    shipped = json.loads(run(capsys, "version", "--json")[1])
+    assert shipped["suffix_list"] >= "2026-10-22"
+    assert shipped["packet_path"] in ("pure Python", "compiled")
+
+
+# -- the frame of it all
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """What makes `--help` fast is that it loads no verb; a second of imports would show here, not a timing."""
+    code = (
+        "import sys; from egressd.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in sys.modules if m.split('.')[0] in "
+        "('scapy','yaml','tldextract','aiohttp','cryptography','asyncio') or m.startswith('egressd.wire')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert all(verb in done.stdout for verb in VERBS)
+
+
+def test_check_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from egressd.cli.main import main; main(['check','a.example'])\n"
+        "print([m for m in sys.modules if m.split('.')[0] in "
+        "('scapy','yaml','tldextract','aiohttp','cryptography','asyncio','idna')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("argv", [[], ["replay"], ["nonsense"], ["check"], ["decode", "x", "one"]])
+def test_usage_is_exit_2(argv: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(argv)
+    assert stopped.value.code == 2
+
+
+def test_text_for_people() -> None:
+    assert printable("a\x1b[31m\n\u202eb\udc80") == "a\\x1b[31m\\n\\u202eb\\udc80"
+    assert fit("0123456789", 7) == "012..89"
+    assert cut("0123456789", 7) == "01234.."
+    assert [span(s * 1_000_000) for s in (0, 59, 60, 3_599, 3_600, 86_400, 90_000)] == [
+        "0s",
+        "59s",
+        "1m",
+        "59m59s",
+        "1h",
+        "1d",
+        "1d1h",
+    ]
+    assert (count(1, "host"), count(2_000, "host"), count(0, "address", "addresses")) == (
+        "1 host",
+        "2,000 hosts",
+        "0 addresses",
+    )
