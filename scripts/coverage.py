@@ -75,11 +75,15 @@ def is_literal(name: str) -> bool:
 
 
 def as_tshark(name: str) -> str:
-    """Our escaped text as tshark prints it: bytes as they are, what is not UTF-8 replaced, ended by a NUL."""
+    """Our escaped text as tshark prints it: control bytes in octal, other bytes as they are, not UTF-8 replaced."""
     if "\\" in name:
-        raw = re.sub(rb"\\([0-9]{3})", lambda found: bytes((int(found[1]),)), name.encode())
-        name = raw.partition(b"\0")[0].decode(errors="replace")
+        name = re.sub(rb"\\([0-9]{3})", _byte, name.encode()).decode(errors="replace")
     return name.lower().rstrip(".")
+
+
+def _byte(found: re.Match[bytes]) -> bytes:
+    value = int(found[1])
+    return b"\\%03o" % value if value < 0x20 or value == 0x7F else bytes((value,))
 
 
 def ours_of(path: Path) -> tuple[set[Triple], str]:
@@ -98,7 +102,8 @@ def ours_of(path: Path) -> tuple[set[Triple], str]:
                     name = as_tshark(record.name or record.raw_name)
                     found.add(("dns answer", client, f"{name} {ip_address(record.address)}"))
         elif seen.kind == HTTP_HOST and isinstance(detail, HttpRequest):
-            add("http host", client, seen.name or seen.raw_name)
+            # tshark ends a field's text at a zero byte.
+            add("http host", client, (seen.name or seen.raw_name).partition("\\000")[0])
             add("http host", client, detail.header_host)
         elif seen.kind == TLS_SNI:
             add("tls sni", client, seen.name or seen.raw_name)

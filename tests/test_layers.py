@@ -85,7 +85,9 @@ def test_imports_go_downwards(path: Path) -> None:
         other = name.removeprefix("egressd").lstrip(".")
         if other in ("", "__version__") or other.split(".")[0] == my_folder:
             continue
-        assert layer(other) < layer(me) or layer(other) == layer(me) == 0, f"{path.name}:{line}: {me} (layer {layer(me)}) imports {other}"
+        assert layer(other) < layer(me) or layer(other) == layer(me) == 0, (
+            f"{path.name}:{line}: {me} (layer {layer(me)}) imports {other}"
+        )
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if layer(dotted(path)) < 3], ids=dotted)

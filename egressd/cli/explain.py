@@ -114,8 +114,9 @@ def _story(records: list[Record], files: int) -> list[str]:
     incidents = [r for r in records if r["event_type"] == "incident" and r["egressd"].get("state") == "totals"]
     sightings = [record for record in records if record["event_type"] == "sighting"]
     attempts = [record for record in records if record["event_type"] == "attempt"]
-    lines.append(f"First sightings ({len(sightings)} in all)")
-    lines += _some([_sighting_line(record) for record in sightings])
+    first = {record["egressd"]["client"]: record for record in reversed(sightings)}
+    lines.append(f"First sighting of each of {count(len(first), 'host')} ({len(sightings):,} in all)")
+    lines += _some([_sighting_line(record) for record in sightings if first[record["egressd"]["client"]] is record], 10)
     lines += ["", f"Decisions ({len(decisions)})"]
     lines += _some([line for record in decisions for line in _decision_lines(record)], 3 * SHOWN)
     lines += ["", f"Incidents ({len(incidents)}), with attempts after the block ({len(attempts)} in all)"]
@@ -140,7 +141,7 @@ def _sighting_line(record: Record) -> str:
     ours = record["egressd"]
     retro = f", from history, {ours['count']} contacts" if ours["retro"] else ""
     text = f"  {_clock(record)} {ours['client']} {ours['via']} {ours['name'] or record['dest_ip']}"
-    return fit(printable(f"{text} ({ours['match_level']}{retro}) {_place(record)}"), 80)
+    return fit(printable(f"{text} ({ours['match_level']}{retro}) {_place(record)}".rstrip()), 80)
 
 
 def _decision_lines(record: Record) -> list[str]:

@@ -90,7 +90,7 @@ class Policy:
         text = render_address(address)
         why = self._protected.why(address)
         if why:
-            return self._refuse(block, sighting, address, text, f"protected: {why}", "protected")
+            return self._refuse(block, sighting, address, text, why, "protected")
         kept = self._allowances.never_blocks("", address, sighting.ts_us // 1_000_000)
         if kept is not None:
             reason = f"never-block {kept.value} ({kept.source}:{kept.line}: {kept.reason})"
