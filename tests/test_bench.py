@@ -1,0 +1,113 @@
+"""The benchmark's traffic is the same every time and says what it claims; bench/run.py runs. No times are judged."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.run import WORK, compare
+from bench.traffic import PLANTED_DOMAINS, write
+from egressd.capture.merge import iter_packets
+from egressd.model import FLOW, REPLY, Observation
+from egressd.wire.dissector import Dissector
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("names_only", [False, True])
+def test_same_seed_same_bytes(tmp_path: Path, names_only: bool) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        write(tmp_path / name, names_only, 3000, seed)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    assert (tmp_path / "a").read_bytes() != (tmp_path / "c").read_bytes()
+
+
+def test_a_longer_capture_begins_like_a_shorter_one(tmp_path: Path) -> None:
+    write(tmp_path / "short", False, 1000)
+    write(tmp_path / "long", False, 2000)
+    short = (tmp_path / "short").read_bytes()
+    assert (tmp_path / "long").read_bytes().startswith(short)
+
+
+def seen_in(path: Path) -> list[Observation]:
+    """What the dissector sees in a capture without a gate."""
+    found: list[Observation] = []
+    dissector = Dissector(found.append)
+    for ts_us, number, link, octets, wire in iter_packets(path):
+        dissector.packet(ts_us, number, link, octets, 0, len(octets), wire)
+    dissector.flush()
+    return found
+
+
+@pytest.mark.parametrize("names_only", [False, True])
+def test_planted_names_are_where_the_description_says(tmp_path: Path, names_only: bool) -> None:
+    file = tmp_path / "input.pcap"
+    told = write(file, names_only, 20_000)
+    planted = json.loads((tmp_path / "input.pcap.json").read_text(encoding="ascii"))["planted"]
+    assert len(planted) >= 4
+    first: dict[str, int] = {}
+    for seen in seen_in(file):
+        if seen.name:
+            first.setdefault(seen.name, seen.number)
+    assert {name: number for name, (_, number) in planted.items()} == {
+        name: number for name, number in first.items() if name.split(".")[-2].startswith("planted")
+    }
+    assert told["packets"] == 20_000
+    listed = (tmp_path / "input.pcap.list").read_text(encoding="ascii").split()
+    assert len(listed) == PLANTED_DOMAINS
+    assert all(name.split(".", 1)[1] in listed for name in planted)
+
+
+def test_kinds_of_traffic(tmp_path: Path) -> None:
+    write(tmp_path / "bulk", False, 60_000)
+    found = seen_in(tmp_path / "bulk")
+    kinds = {seen.kind for seen in found}
+    assert kinds == {"dns_query", "dns_answer", "http_host", "tls_sni", "quic_sni", FLOW, REPLY}
+    assert {len(seen.flow.client) for seen in found} == {4, 16}
+    assert {seen.note for seen in found} == {""}  # nothing is broken or contradicts itself
+    named = sum(1 for seen in found if seen.name)
+    assert 0.008 < named / 60_000 < 0.03
+
+
+def test_records_fill_the_file(tmp_path: Path) -> None:
+    told = write(tmp_path / "bulk", False, 5000)
+    octets = (tmp_path / "bulk").read_bytes()
+    assert len(octets) == told["octets"]
+    at, last = 24, 0
+    for _ in range(5000):
+        second, micro, size, wire = struct.unpack_from("<IIII", octets, at)
+        assert size == wire >= 60
+        assert second * 1_000_000 + micro > last
+        last = second * 1_000_000 + micro
+        at += 16 + size
+    assert at == len(octets)
+
+
+def test_quick_run_writes_a_result(tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    command = [sys.executable, str(ROOT / "bench" / "run.py"), "--quick", "--without", "tshark", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text(encoding="utf-8"))
+    assert result["builds"] == ["pure"]
+    for told in result["captures"].values():
+        names = {row["name"] for row in told["rows"]} - {"tcpdump, filter"}
+        assert names == {"egressd pure", "egressd pure, --no-prefilter"}
+        assert all(row["code"] == 0 and row["cpu_s"] > 0 and row["peak_bytes"] > 0 for row in told["rows"])
+        assert told["recall"]["egressd pure"] == told["recall"]["planted"] > 0
+        assert len(set(told["recall"]["digests"].values())) == 1
+        assert told["stages"]["pure"]["packets"] == told["packets"]
+    assert "planted names all found" in done.stdout
+    assert "egressd pure" in compare(out, out)
+    assert "+0%" in compare(out, out)
+
+
+def test_work_is_not_committed() -> None:
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+    assert f"{WORK.relative_to(ROOT)}/" in ignored
