@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from egressd.model import TCP
-from egressd.wire.direction import flow_of, reverse_key
 from egressd.wire.dns import DnsStream, looks_like_dns_stream
 from egressd.wire.http import HttpStream, looks_like_http
 from egressd.wire.socks import SocksStream, looks_like_socks
 from egressd.wire.stream import Stream
+from egressd.wire.table import Pair
 from egressd.wire.tls import TlsStream, looks_like_tls
 
 # What a direction carries.
@@ -25,7 +25,7 @@ DNS_PORT: Final = 53
 # Segments of an unknown direction whose start is looked at for a request: STARTTLS comes in the third of SMTP's, the
 # tenth of a talkative IMAP client's; after a lost segment the next request begins within a few.
 TRIES: Final = 24
-MAX_HEAD: Final = 64  # bytes that identification may wait for
+MAX_HEAD: Final = 256  # bytes that identification may wait for: the longest usual PROXY header is 232
 # HAProxy's PROXY protocol (version 1 text, version 2 binary) stands before what it announces.
 _PROXY_1: Final = b"PROXY "
 _PROXY_1_MAX: Final = 107  # its specification, section 2.1
@@ -37,7 +37,19 @@ Parser = HttpStream | TlsStream | DnsStream | SocksStream
 class Side:
     """One direction of a conversation and the parser that reads it."""
 
-    __slots__ = ("head", "kind", "parser", "proxied", "since_over", "stalled_us", "stream", "tries")
+    __slots__ = (
+        "end_seq",
+        "head",
+        "kind",
+        "parser",
+        "proxied",
+        "resumes",
+        "since_over",
+        "stalled_us",
+        "strays",
+        "stream",
+        "tries",
+    )
 
     def __init__(self, next_seq: int) -> None:
         self.stream = Stream(next_seq)
@@ -46,19 +58,24 @@ class Side:
         self.head = b""
         self.tries = TRIES
         self.proxied = False  # what comes is for another host than this connection's server (CONNECT, SOCKS)
+        self.resumes = False  # bytes were lost, or were not what they seemed: it may begin again at any segment
         self.since_over = 0
         self.stalled_us = 0
+        self.strays = 0  # segments in a row that lay outside any plausible window
+        self.end_seq = -1  # the sequence number after the last byte, once a FIN has told it
+
+    def is_half_way(self) -> bool:
+        """Whether bytes are kept that wait for more."""
+        return self.parser is not None or self.head != b"" or bool(self.stream.held)
 
 
-class Conversation:
-    """A TCP connection; `forward` is the key of packets from the client. `sure` when SYN or content told the client."""
+class Conversation(Pair):
+    """A TCP connection. `sure` when SYN or content told the client; `isn` is the SYN's, -1 when that was not seen."""
 
-    __slots__ = ("announced", "backward", "client", "flow", "forward", "isn", "replied", "server", "sure", "syn_seen")
+    __slots__ = ("announced", "client", "isn", "replied", "server", "sure", "syn_seen")
 
     def __init__(self, forward: bytes, sure: bool) -> None:
-        self.forward = forward
-        self.backward = reverse_key(forward)
-        self.flow = flow_of(TCP, forward)
+        super().__init__(TCP, forward)
         self.client = Side(-1)
         self.server = Side(-1)
         self.sure = sure
@@ -69,9 +86,8 @@ class Conversation:
 
     def turn_round(self) -> None:
         """The guess was wrong: the other side is the client."""
-        self.forward, self.backward = self.backward, self.forward
+        self.swap()
         self.client, self.server = self.server, self.client
-        self.flow = flow_of(TCP, self.forward)
 
 
 def identify(head: bytes, server_port: int) -> int:
@@ -109,10 +125,10 @@ def new_parser(kind: int) -> Parser:
 
 
 def past_proxy_header(head: bytes) -> bytes:
-    """`head` without a PROXY protocol header; as it is when it has none (or only a part of one)."""
+    """`head` without a PROXY protocol header; as it is when it has none, empty when the header's end is not there."""
     if head.startswith(_PROXY_1):
         end = head.find(b"\r\n", 0, _PROXY_1_MAX)
-        return head[end + 2 :] if end > 0 else head
-    if head.startswith(_PROXY_2) and len(head) >= 16:
-        return head[16 + (head[14] << 8 | head[15]) :]
+        return head[end + 2 :] if end > 0 else head[_PROXY_1_MAX:]
+    if head.startswith(_PROXY_2):
+        return head[16 + (head[14] << 8 | head[15]) :] if len(head) >= 16 else b""
     return head

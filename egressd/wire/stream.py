@@ -16,57 +16,76 @@ WINDOW_BYTES: Final = 4_096
 # A segment further than this from what is expected belongs to no plausible window (RFC 7323 allows 1 GB, nobody uses it
 # before the first request); it is an attack, or the connection was replaced.
 MAX_JUMP: Final = 4 << 20
+MAX_RIVALS: Final = 4  # other copies followed at once: two names are an attack, more are the same one
+MAX_RIVAL_BYTES: Final = 2 * WINDOW_BYTES  # a name is whole by then, or the difference lies behind it
+
+
+class Rival:
+    """What a direction has said if another copy of some of its bytes counts: `other`, where `taken` was delivered.
+
+    Both begin at the same place and grow with what is delivered. `told` is for the caller: what it has found in them.
+    """
+
+    __slots__ = ("other", "taken", "told")
+
+    def __init__(self, taken: bytes, other: bytes) -> None:
+        self.taken = taken
+        self.other = other
+        self.told: set[str] = set()
 
 
 class Stream:
-    """One direction of a connection. `next_seq` is the sequence number expected next, -1 until known."""
+    """One direction of a connection. `next_seq` is the sequence number expected next, -1 until known.
 
-    __slots__ = ("conflict", "held", "held_bytes", "next_seq", "outside", "window")
+    `rivals` are the copies that disagreed with what was delivered; the caller takes out those it is done with.
+    `strayed` says that the last segment lay outside any plausible window.
+    """
+
+    __slots__ = ("disagreed", "held", "held_bytes", "next_seq", "rivals", "strayed", "window")
 
     def __init__(self, next_seq: int) -> None:
         self.next_seq = next_seq
-        self.held: dict[int, bytes] = {}
+        self.held: list[tuple[int, bytes]] = []  # in order of arrival
         self.held_bytes = 0
         self.window = b""  # the last delivered bytes, ending just before `next_seq`
-        self.conflict = b""  # the other copy, when the last segment disagreed with bytes seen before; else empty
-        self.outside = 0  # segments outside any plausible window
+        self.rivals: list[Rival] = []
+        self.disagreed = 0  # segments with another copy of bytes that were delivered
+        self.strayed = False
 
     def add(self, seq: int, data: bytes) -> bytes:
         """Take a segment; return the bytes that are now contiguous, or b"" when there are none."""
-        self.conflict = b""
+        self.strayed = False
         if self.next_seq < 0:
             self.next_seq = seq
         offset = ((seq - self.next_seq + 0x80000000) & 0xFFFFFFFF) - 0x80000000
-        if offset == 0:
-            if not self.held:
-                return self._deliver(data)
-        elif offset > 0:
-            self._hold(seq, offset, data)
-            return b""
-        else:
-            if offset < -MAX_JUMP:
-                self.outside += 1
+        if offset:
+            if offset > MAX_JUMP or offset < -MAX_JUMP:
+                self.strayed = True
                 return b""
-            fresh = self._past_overlap(-offset, data)
-            if not fresh:
+            if offset > 0:
+                self._hold(seq, data)
                 return b""
-            data = fresh
+            data = self._past_overlap(-offset, data)
+            if not data:
+                return b""
         ready = self._deliver(data)
         return ready + b"".join(self.drain()) if self.held else ready
 
     def drain(self) -> list[bytes]:
         """The held bytes that have become contiguous, segment by segment."""
         parts: list[bytes] = []
-        for seq in sorted(self.held, key=self._distance):
-            offset = self._distance(seq)
+        self.held.sort(key=self._distance)
+        taken = 0
+        for seq, data in self.held:
+            offset = ((seq - self.next_seq + 0x80000000) & 0xFFFFFFFF) - 0x80000000
             if offset > 0:
                 break
-            data = self.held.pop(seq)
+            taken += 1
             self.held_bytes -= len(data)
-            if offset < 0:
-                data = self._past_overlap(-offset, data)
-            if data:
-                parts.append(self._deliver(data))
+            fresh = self._past_overlap(-offset, data) if offset < 0 else data
+            if fresh:
+                parts.append(self._deliver(fresh))
+        del self.held[:taken]
         return parts
 
     def over_bound(self) -> bool:
@@ -77,44 +96,55 @@ class Stream:
         """Give up the missing bytes before the first held segment; return how many there were (0: nothing is held)."""
         if not self.held:
             return 0
-        first = min(self.held, key=self._distance)
-        lost = self._distance(first)
+        self.held.sort(key=self._distance)
+        lost = self._distance(self.held[0])
         if lost > 0:
-            self.next_seq = first
+            self.next_seq = self.held[0][0]
             self.window = b""
+            self.rivals = []
         return max(lost, 0)
 
-    def skip_bytes(self, count: int) -> None:
-        """Bytes that were sent but not captured (a short snapshot length): expect what follows them."""
-        self.next_seq = (self.next_seq + count) & 0xFFFFFFFF
+    def lose_place(self) -> None:
+        """Bytes were sent but not captured (a short snapshot length): take what comes next as it comes."""
+        self.next_seq = -1
         self.window = b""
+        self.rivals = []
+
+    def let_go(self) -> None:
+        """Nothing of this direction is of interest any more: keep no bytes."""
+        self.held = []
+        self.held_bytes = 0
+        self.window = b""
+        self.rivals = []
 
     def overtaken_by(self, seq: int, data: bytes) -> bool:
         """Whether this segment lies just before what was delivered first (a capture that begins with a late one)."""
-        return (seq + len(data)) & 0xFFFFFFFF == (self.next_seq - len(self.window)) & 0xFFFFFFFF
+        return (
+            bool(self.window)
+            and (seq + len(data)) & 0xFFFFFFFF == (self.next_seq - len(self.window)) & 0xFFFFFFFF
+            and len(data) + len(self.window) <= WINDOW_BYTES
+        )
 
-    def _distance(self, seq: int) -> int:
-        return ((seq - self.next_seq + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+    def _distance(self, held: tuple[int, bytes]) -> int:
+        return ((held[0] - self.next_seq + 0x80000000) & 0xFFFFFFFF) - 0x80000000
 
     def _deliver(self, data: bytes) -> bytes:
         self.next_seq = (self.next_seq + len(data)) & 0xFFFFFFFF
-        self.window = data if len(self.window) + len(data) > WINDOW_BYTES else self.window + data
+        if len(self.window) + len(data) <= WINDOW_BYTES:
+            self.window += data
+        else:  # begin anew with this segment: a message may begin there, it seldom does at any other place
+            self.window = data[-WINDOW_BYTES:]
+        for rival in self.rivals:
+            rival.taken += data
+            rival.other += data
         return data
 
-    def _hold(self, seq: int, offset: int, data: bytes) -> None:
-        if offset > MAX_JUMP:
-            self.outside += 1
-            return
-        before = self.held.get(seq)
-        if before is not None:
-            shared = min(len(before), len(data))
-            if before[:shared] != data[:shared]:
-                self.conflict = data
-            if len(data) <= len(before):
+    def _hold(self, seq: int, data: bytes) -> None:
+        """Keep a segment, unless it was sent before; copies that differ are both kept, and compared in time."""
+        for other_seq, other in self.held:
+            if other_seq == seq and other.startswith(data):
                 return
-            data = before + data[shared:]
-            self.held_bytes -= len(before)
-        self.held[seq] = data
+        self.held.append((seq, data))
         self.held_bytes += len(data)
 
     def _past_overlap(self, overlap: int, data: bytes) -> bytes:
@@ -123,6 +153,11 @@ class Stream:
         known = min(overlap, len(window))
         start = overlap - known  # bytes older than the window cannot be compared
         again = data[start:overlap]
-        if again and again != window[len(window) - known : len(window) - known + len(again)]:
-            self.conflict = data
+        place = len(window) - known
+        if again and again != window[place : place + len(again)]:
+            self.disagreed += 1
+            if len(self.rivals) < MAX_RIVALS:
+                # What lies before the window speaks for itself: a whole message sent again.
+                before = b"" if start else window[:place]
+                self.rivals.append(Rival(window, before + data[:overlap] + window[place + len(again) :]))
         return data[overlap:]

@@ -1,36 +1,50 @@
-"""A bounded table for state that traffic creates.
+"""Bounded tables for state that traffic creates.
 
 Every table that traffic can fill must be bounded without pauses (DESIGN section 4). Deleting the oldest key of a dict
-one by one rescans the hole it leaves, and `OrderedDict` costs twice the memory, so this one keeps two generations:
+one by one rescans the hole it leaves, and `OrderedDict` costs twice the memory, so these keep two generations:
 what is used moves to the young one; when that is half of the bound the old one is forgotten as a whole, a few entries
 at each insertion. A key is thus kept for at least half of the bound's worth of newer keys (approximate LRU, O(1)).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Generic, TypeVar
+
+from egressd.model import FlowKey
+from egressd.wire.direction import flow_of, reverse_key
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 # Two suffice: a generation of `limit / 2` is freed before the next is full. More would only bunch the work.
 _FREED_PER_PUT: Final = 2
+# One client may open 1/SHARE of a table in a generation; what it opens beyond that stands in the crowd, a part of the
+# table of which all such clients share 1/CROWD_PART. A flood from one machine thus pushes out nobody else.
+SHARE: Final = 10
+CROWD_PART: Final = 4
+_MIN_SHARE: Final = 16  # conversations: what a browser opens for one page
 
 
 class RecentTable(Generic[K, V]):
     """Mapping of at most `limit` keys that forgets what was not used recently; `evicted` counts what it forgot."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, on_leave: Callable[[V], None] | None = None) -> None:
+        """`on_leave` is given each value that was forgotten, some time after that, when its memory is freed."""
         self.limit = limit
         self.evicted = 0
         self.generation = 0
         self._half = max(1, limit // 2)
         self._young: dict[K, V] = {}
         self._old: dict[K, V] = {}
-        self._leaving: dict[K, V] = {}
+        self._leaving: list[dict[K, V]] = []
+        self._on_leave = on_leave
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._young or key in self._old
 
     def get(self, key: K) -> V | None:
         """The value of `key`, or None; using it keeps it."""
@@ -44,15 +58,13 @@ class RecentTable(Generic[K, V]):
     def put(self, key: K, value: V) -> None:
         """Set `key`; may forget others."""
         if len(self._young) >= self._half and key not in self._young:
+            self._old.pop(key, None)
             self.rotate()
         self._young[key] = value
         if self._old:
             self._old.pop(key, None)
-        leaving = self._leaving
-        if leaving:
-            for _ in range(_FREED_PER_PUT):
-                if leaving:
-                    leaving.popitem()
+        if self._leaving:
+            self._free(_FREED_PER_PUT)
 
     def pop(self, key: K) -> V | None:
         """Remove `key` and return its value, or None."""
@@ -63,8 +75,9 @@ class RecentTable(Generic[K, V]):
 
     def rotate(self) -> None:
         """Forget the old generation; the young one becomes old."""
-        self.evicted += len(self._old)
-        self._leaving = self._old
+        if self._old:
+            self.evicted += len(self._old)
+            self._leaving.append(self._old)
         self._old = self._young
         self._young = {}
         self.generation += 1
@@ -76,3 +89,132 @@ class RecentTable(Generic[K, V]):
     def items(self) -> list[tuple[K, V]]:
         """Every pair held, oldest generation first, in order of insertion."""
         return [*self._old.items(), *self._young.items()]
+
+    def free_all(self) -> None:
+        """Free all that was forgotten, at once."""
+        while self._leaving:
+            self._free(len(self._leaving[0]))
+
+    def _free(self, count: int) -> None:
+        leaving = self._leaving[0]
+        for _ in range(min(count, len(leaving))):
+            value = leaving.popitem()[1]
+            if self._on_leave is not None:
+                self._on_leave(value)
+        if not leaving:
+            del self._leaving[0]
+
+
+class Pair:
+    """A conversation as its table sees it: packets of both directions lead to it. `forward` is the key of packets from
+    the client, `flow` says the same in model's words."""
+
+    __slots__ = ("backward", "flow", "forward", "generation", "proto")
+
+    def __init__(self, proto: int, forward: bytes) -> None:
+        self.proto = proto
+        self.forward = forward
+        self.backward = reverse_key(forward)
+        self.flow: FlowKey = flow_of(proto, forward)
+        self.generation = -1  # of its table when it was last used
+
+    def swap(self) -> None:
+        """The guess was wrong: the other side is the client."""
+        self.forward, self.backward = self.backward, self.forward
+        self.flow = flow_of(self.proto, self.forward)
+
+
+P = TypeVar("P", bound=Pair)
+
+
+class PairTable(Generic[P]):
+    """At most `limit` conversations by the keys of their two directions.
+
+    Both keys of a conversation are used together, so that a direction in which nothing comes is not forgotten alone.
+    """
+
+    def __init__(self, limit: int, idle_us: int, on_leave: Callable[[P], None] | None = None) -> None:
+        """Conversations idle for one to two of `idle_us` are forgotten. `on_leave` is given each conversation that was
+        forgotten and not met again, before its memory is freed; it may be given one twice."""
+        crowd = max(2, limit // CROWD_PART)
+        self._main: RecentTable[bytes, P] = RecentTable(2 * max(2, limit - crowd), self._left)
+        self._crowd: RecentTable[bytes, P] = RecentTable(2 * crowd, self._left)
+        self._on_leave = on_leave
+        self._share = max(_MIN_SHARE, limit // SHARE)
+        self._opened: dict[bytes, int] = {}
+        self._opened_limit = max(_MIN_SHARE, limit)
+        self._generation = 0
+        self._idle_us = idle_us
+        self._rotated_us = 0
+        self.over_share = 0
+
+    def __len__(self) -> int:
+        return (len(self._main) + len(self._crowd)) // 2
+
+    @property
+    def evicted(self) -> int:
+        """Conversations forgotten because the table was full or they were idle."""
+        return (self._main.evicted + self._crowd.evicted) // 2
+
+    def get(self, key: bytes) -> P | None:
+        """The conversation of a packet with this `key`, or None; using it keeps it."""
+        table = self._main
+        pair = table.get(key)
+        if pair is None:
+            table = self._crowd
+            pair = table.get(key)
+            if pair is None:
+                return None
+        if pair.generation != table.generation:
+            self._put(table, pair)
+        return pair
+
+    def keep(self, pair: P, ts_us: int) -> None:
+        """Remember a new conversation; may forget others."""
+        if ts_us - self._rotated_us > self._idle_us:
+            self._main.rotate()
+            self._crowd.rotate()
+            self._rotated_us = ts_us
+        if self._main.generation != self._generation or len(self._opened) >= self._opened_limit:
+            self._generation = self._main.generation
+            self._opened.clear()
+        client = pair.flow.client
+        opened = self._opened.get(client, 0)
+        if opened >= self._share:
+            self.over_share += 1
+            self._put(self._crowd, pair)
+        else:
+            self._opened[client] = opened + 1
+            self._put(self._main, pair)
+
+    def forget(self, pair: P) -> None:
+        """Drop a conversation that is over."""
+        self._crowd.pop(pair.forward)
+        self._crowd.pop(pair.backward)
+        self._main.pop(pair.backward)
+        if self._main.pop(pair.forward) is None:
+            return
+        opened = self._opened.get(pair.flow.client, 0)
+        if opened > 1:
+            self._opened[pair.flow.client] = opened - 1
+        elif opened:
+            del self._opened[pair.flow.client]
+
+    def all(self) -> list[P]:
+        """Every conversation held, once, the oldest first."""
+        self._main.free_all()
+        self._crowd.free_all()
+        held = [*self._main.items(), *self._crowd.items()]
+        return [pair for key, pair in held if key == pair.forward]
+
+    def _put(self, table: RecentTable[bytes, P], pair: P) -> None:
+        before = table.generation
+        table.put(pair.forward, pair)
+        table.put(pair.backward, pair)
+        if table.generation != before:
+            table.put(pair.forward, pair)  # the other key may have begun a generation without this one
+        pair.generation = table.generation
+
+    def _left(self, pair: P) -> None:
+        if self._on_leave is not None and pair.forward not in self._main and pair.forward not in self._crowd:
+            self._on_leave(pair)

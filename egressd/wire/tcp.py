@@ -48,7 +48,8 @@ from egressd.wire.frame import Frames
 from egressd.wire.http import HttpStream
 from egressd.wire.quiet import Quiet
 from egressd.wire.socks import SocksStream
-from egressd.wire.table import RecentTable
+from egressd.wire.stream import MAX_RIVAL_BYTES, Rival
+from egressd.wire.table import PairTable
 from egressd.wire.tls import TlsStream
 
 Emit = Callable[[Observation], None]
@@ -63,8 +64,12 @@ ACK: Final = 16
 SEGMENTS_AFTER: Final = 3
 QUIET_US: Final = 300_000_000  # then a conversation is looked at anew; a SYN ends quiet at once
 HOLE_US: Final = 3_000_000  # a missing segment that has not come by then was not captured
-IDLE_ROTATE_US: Final = 300_000_000  # conversations idle for one to two of these are forgotten
-SHARE: Final = 10  # one client may fill at most 1/SHARE of the table in a generation
+OVERTAKEN_US: Final = 500_000  # the same once a FIN came: little is so much out of order, and nothing may follow
+# Conversations idle for one to two of these are forgotten: longer than quiet, or a busy one would be met as new.
+IDLE_ROTATE_US: Final = 600_000_000
+# Segments in a row outside any plausible window, after which they are believed: the connection was replaced without
+# its SYN being captured, or a SYN that no server took came before.
+MAX_STRAYS: Final = 3
 
 
 class TcpTracker:
@@ -74,120 +79,117 @@ class TcpTracker:
         """`limit` bounds the conversations held at once."""
         self.quiet = Quiet(limit)
         self._emit = emit
-        self._table: RecentTable[bytes, Conversation] = RecentTable(2 * limit)  # both keys of each
-        self._share = max(16, limit // SHARE)
-        self._opened: dict[bytes, int] = {}
-        self._generation = 0
-        self._rotated_us = 0
+        self._table: PairTable[Conversation] = PairTable(limit, IDLE_ROTATE_US, self._finish)
         self._ts_us = 0
         self._number = 0
         self.skipped_quiet = 0
-        self.over_share = 0
         self.malformed = 0
         self.ambiguous = 0
+        self.strays = 0
         self.holes = 0
         self.lost_bytes = 0
 
     @property
     def evicted(self) -> int:
         """Conversations forgotten while they may have had more to say."""
-        return self._table.evicted // 2
+        return self._table.evicted
+
+    @property
+    def over_share(self) -> int:
+        """Conversations of clients that opened more than their share of the table."""
+        return self._table.over_share
 
     def segment(self, frame: Frames, ts_us: int, number: int) -> None:
         """Take the TCP segment that `frame` has just decoded."""
         key = frame.key
         flags = frame.flags
-        if not flags & (FIN | SYN | RST) and self.quiet.until.get(key, 0) > ts_us:
-            self.skipped_quiet += 1
-            return
+        size = frame.payload_end - frame.payload_start
+        if not flags & (FIN | SYN | RST):
+            if size <= 0:
+                return
+            if self.quiet.until.get(key, 0) > ts_us:
+                self.skipped_quiet += 1
+                return
         self._ts_us = ts_us
         self._number = number
-        size = frame.payload_end - frame.payload_start
         conversation = self._table.get(key)
         seq = frame.seq
-        if flags & SYN:
-            conversation = self._opening(conversation, key, seq, flags)
+        if flags & SYN and not flags & RST:
+            conversation = self._opening(conversation, key, seq, bool(flags & ACK))
             seq = (seq + 1) & 0xFFFFFFFF
         elif conversation is None:
             if size <= 0:
                 return
             conversation = self._midway(key)
         from_client = key == conversation.forward
+        side = conversation.client if from_client else conversation.server
         if size > 0 and not flags & RST:
-            data = frame.buf[frame.payload_start : frame.payload_end]
-            self._payload(conversation, from_client, seq, data)
+            self._payload(conversation, side, seq, frame.buf[frame.payload_start : frame.payload_end])
             if key == conversation.backward:  # content may just have told who is who
                 self._replied(conversation)
             if frame.cut:
-                self._lose_tail(conversation, conversation.client if from_client else conversation.server)
+                self._lose_tail(conversation, side)
         if not conversation.announced:
             self._announce(conversation)
-        if flags & (FIN | RST):
-            self._closing(conversation, flags)
+        if flags & RST:
+            self._reset(conversation, side, seq)
+        elif flags & FIN:
+            side.end_seq = (seq + size) & 0xFFFFFFFF
+            if side.stream.held and ts_us - side.stalled_us > OVERTAKEN_US:
+                self._give_up_holes(conversation, side)
+        if side.end_seq >= 0 and side.stream.next_seq in (side.end_seq, -1):
+            self._salvage(conversation, side)
 
     def flush(self) -> None:
         """The capture has ended: tell what half-received messages still reveal."""
-        for conversation in self._table.values():
+        for conversation in self._table.all():
             self._finish(conversation)
 
     # -- opening and closing
 
-    def _opening(self, known: Conversation | None, key: bytes, seq: int, flags: int) -> Conversation:
+    def _opening(self, known: Conversation | None, key: bytes, seq: int, from_server: bool) -> Conversation:
         """A SYN or SYN-ACK: rule 1 of the direction rule."""
-        from_server = bool(flags & ACK)
-        if known is not None and known.syn_seen:
-            side_is_client = key == known.forward
-            if side_is_client != from_server and (from_server or known.isn == seq):
-                if from_server:
-                    self._replied(known)
-                    if known.server.stream.next_seq < 0:
-                        known.server.stream.next_seq = (seq + 1) & 0xFFFFFFFF
-                return known  # the usual SYN-ACK, or a retransmitted SYN
         if known is not None:
+            if known.syn_seen and self._belongs(known, key, seq, from_server):
+                return known
             self._finish(known)
-            self._forget(known)
+            self._table.forget(known)
         conversation = Conversation(reverse_key(key) if from_server else key, True)
         conversation.syn_seen = True
         self.quiet.end(conversation.forward)
         self.quiet.end(conversation.backward)
         if from_server:
             conversation.server.stream.next_seq = (seq + 1) & 0xFFFFFFFF
-            self._announce(conversation)
             self._replied(conversation)
         else:
             conversation.isn = seq
             conversation.client.stream.next_seq = (seq + 1) & 0xFFFFFFFF
             self._announce(conversation)
-        self._keep(conversation)
+        self._table.keep(conversation, self._ts_us)
         return conversation
+
+    def _belongs(self, known: Conversation, key: bytes, seq: int, from_server: bool) -> bool:
+        """Whether a SYN or SYN-ACK is that of a known conversation, perhaps sent again or captured in the wrong order;
+        else ports are used anew."""
+        if (key == known.backward) != from_server:
+            return False
+        if not from_server:
+            if known.isn < 0 and known.client.stream.next_seq < 0:
+                known.isn = seq
+                known.client.stream.next_seq = (seq + 1) & 0xFFFFFFFF
+            return known.isn == seq
+        # Even with another number: balancers answer a SYN twice, and it must not hide the rest of a hello.
+        if known.server.stream.next_seq < 0:
+            known.server.stream.next_seq = (seq + 1) & 0xFFFFFFFF
+        self._replied(known)
+        return True
 
     def _midway(self, key: bytes) -> Conversation:
         """A conversation whose beginning was not captured: rules 3 to 6, until content says more."""
         flow = flow_of(TCP, key)
         conversation = Conversation(key if sender_is_client(flow) else reverse_key(key), False)
-        self._keep(conversation)
+        self._table.keep(conversation, self._ts_us)
         return conversation
-
-    def _keep(self, conversation: Conversation) -> None:
-        table = self._table
-        if self._ts_us - self._rotated_us > IDLE_ROTATE_US:
-            table.rotate()
-            self._rotated_us = self._ts_us
-        if table.generation != self._generation:
-            self._generation = table.generation
-            self._opened.clear()
-        client = conversation.flow.client
-        opened = self._opened.get(client, 0)
-        if opened >= self._share:
-            self.over_share += 1  # not kept: of this conversation only what one segment tells is seen
-            return
-        self._opened[client] = opened + 1
-        table.put(conversation.forward, conversation)
-        table.put(conversation.backward, conversation)
-
-    def _forget(self, conversation: Conversation) -> None:
-        self._table.pop(conversation.forward)
-        self._table.pop(conversation.backward)
 
     def _announce(self, conversation: Conversation) -> None:
         conversation.announced = True
@@ -200,16 +202,25 @@ class TcpTracker:
                 self._announce(conversation)
             self._emit(Observation(REPLY, self._ts_us, self._number, conversation.flow, "", "", None))
 
-    def _closing(self, conversation: Conversation, flags: int) -> None:
+    def _reset(self, conversation: Conversation, side: Side, seq: int) -> None:
+        """A RST of `side`. While a name may be half-way only one that its receiver would take is believed (RFC 9293
+        section 3.10.7.4): others are sent to make observers forget. After a FIN it is one further."""
+        next_seq = side.stream.next_seq
+        if next_seq >= 0 and (seq - next_seq) & 0xFFFFFFFF > 1:
+            followed = side is conversation.client or conversation.client.kind in (UNKNOWN, DNS)
+            if followed and (conversation.client.is_half_way() or conversation.server.is_half_way()):
+                return
         self._finish(conversation)
-        if flags & RST:
-            self._forget(conversation)
+        self._table.forget(conversation)
 
     def _finish(self, conversation: Conversation) -> None:
         for side in (conversation.client, conversation.server):
-            while side.stream.held and side.kind != OVER:
-                self._give_up_hole(conversation, side)
+            self._give_up_holes(conversation, side)
             self._salvage(conversation, side)
+
+    def _give_up_holes(self, conversation: Conversation, side: Side) -> None:
+        while side.stream.held and side.kind != OVER:
+            self._give_up_hole(conversation, side)
 
     def _salvage(self, conversation: Conversation, side: Side) -> None:
         """What a message whose end will not come has told so far."""
@@ -224,44 +235,70 @@ class TcpTracker:
 
     # -- payload
 
-    def _payload(self, conversation: Conversation, from_client: bool, seq: int, data: bytes) -> None:
-        side = conversation.client if from_client else conversation.server
+    def _payload(self, conversation: Conversation, side: Side, seq: int, data: bytes) -> None:
+        from_client = side is conversation.client
         if not from_client and conversation.sure and conversation.client.kind not in (UNKNOWN, DNS):
             self._quieten(conversation)
             return
         stream = side.stream
-        if side.kind == UNKNOWN and not conversation.syn_seen and stream.next_seq >= 0:
-            if stream.overtaken_by(seq, data):
-                side.head = b""
-                stream.window = data + stream.window
-                self._consume(conversation, side, stream.window)
-                return
+        if side.kind == UNKNOWN and not conversation.syn_seen and stream.overtaken_by(seq, data):
+            side.head = b""
+            stream.window = data + stream.window
+            self._consume(conversation, side, stream.window)
+            return
         ready = stream.add(seq, data)
-        if stream.conflict:
-            self.ambiguous += 1
-            self._other_copy(conversation, side, stream.conflict)
+        if stream.rivals:
+            self._other_copies(conversation, side)
+        if stream.strayed:
+            self._stray(conversation, side, seq, data)
+        elif side.strays:
+            side.strays = 0
         if side.kind == OVER:
-            side.since_over += 1
-            if side.since_over > SEGMENTS_AFTER:
-                self.quiet.begin(conversation.forward if from_client else conversation.backward, self._ts_us + QUIET_US)
+            self._after(conversation, side)
             return
         if ready:
             self._consume(conversation, side, ready)
         if stream.held:
             if side.stalled_us == 0:
                 side.stalled_us = self._ts_us
-            elif stream.over_bound() or self._ts_us - side.stalled_us > HOLE_US:
+            elif self._ts_us - side.stalled_us > HOLE_US:
+                self._give_up_hole(conversation, side)
+            while stream.over_bound():
                 self._give_up_hole(conversation, side)
         else:
             side.stalled_us = 0
+
+    def _after(self, conversation: Conversation, side: Side) -> None:
+        """A segment of a direction that has told its name: only other copies of what was sent are of interest."""
+        side.stream.held.clear()
+        side.stream.held_bytes = 0
+        side.since_over += 1
+        if side.since_over > SEGMENTS_AFTER:
+            key = conversation.forward if side is conversation.client else conversation.backward
+            self.quiet.begin(key, self._ts_us + QUIET_US)
+            side.stream.let_go()
+
+    def _stray(self, conversation: Conversation, side: Side, seq: int, data: bytes) -> None:
+        """A segment outside any plausible window: read by itself, and believed when more of the kind come."""
+        self.strays += 1
+        side.strays += 1
+        self._other_copy(conversation, side, Rival(b"", data))
+        if side.strays > MAX_STRAYS and side.kind != OVER:
+            self._salvage(conversation, side)
+            self._start_over(side)
+            side.strays = 0
+            side.stream.let_go()
+            side.stream.next_seq = (seq + len(data)) & 0xFFFFFFFF
 
     def _quieten(self, conversation: Conversation) -> None:
         """The client's protocol is known and is none that answers with names: the server's side is of no interest. When
         the client's name was found too, this answer shows that it was taken."""
         until_us = self._ts_us + QUIET_US
         self.quiet.begin(conversation.backward, until_us)
+        conversation.server.stream.let_go()
         if conversation.client.kind == OVER:
             self.quiet.begin(conversation.forward, until_us)
+            conversation.client.stream.let_go()
 
     def _give_up_hole(self, conversation: Conversation, side: Side) -> None:
         lost = side.stream.skip_hole()
@@ -276,19 +313,24 @@ class TcpTracker:
         for ready in side.stream.drain():  # one by one: a request may begin at any of them, but not inside
             if side.kind != OVER:
                 self._consume(conversation, side, ready)
+        if side.stream.rivals:
+            self._other_copies(conversation, side)
 
     def _lose_tail(self, conversation: Conversation, side: Side) -> None:
         """The packet was captured in part: what follows in sequence is not what comes next in the buffer."""
-        side.stream.next_seq = -1
+        side.stream.lose_place()
         self._salvage(conversation, side)
         if side.kind != OVER:
             self._start_over(side)
 
     def _start_over(self, side: Side) -> None:
+        if side.parser is not None:  # it was read before: the next request may be a long body away
+            side.tries = TRIES
         if side.kind != OVER:
             side.kind = UNKNOWN
         side.parser = None
         side.head = b""
+        side.resumes = True
 
     def _consume(self, conversation: Conversation, side: Side, data: bytes) -> None:
         """Feed contiguous bytes to the side's parser; identify it first where that is still open."""
@@ -306,8 +348,10 @@ class TcpTracker:
 
     def _identified(self, conversation: Conversation, side: Side, data: bytes) -> bytes:
         """Give `side` a parser if its bytes so far tell which; returns what that parser is to read, else b""."""
-        port = conversation.flow.server_port
-        whole = past_proxy_header(side.head + data if side.head else data)
+        # Only a direction whose beginning was seen is believed to be DNS because of its port alone.
+        port = conversation.flow.server_port if conversation.syn_seen and not side.resumes else 0
+        joined = side.head + data if side.head else data
+        whole = past_proxy_header(joined)
         kind = identify(whole, port) if whole else MORE
         if kind <= UNKNOWN and side.head:
             # A keep-alive byte or another protocol's short lines may have come first (STARTTLS): begin at this segment.
@@ -315,8 +359,8 @@ class TcpTracker:
             if alone > UNKNOWN:
                 kind = alone
                 whole = data
-        if kind == MORE and len(whole) < MAX_HEAD:
-            side.head = whole
+        if kind == MORE and len(joined) < MAX_HEAD:
+            side.head = joined
             return b""
         side.head = b""
         if kind <= UNKNOWN:
@@ -356,6 +400,7 @@ class TcpTracker:
             side.tries -= 1
             side.kind = UNKNOWN if side.tries > 0 else OVER
             side.parser = None
+            side.resumes = True
             return b""
         if parser is None:
             return b""
@@ -370,18 +415,45 @@ class TcpTracker:
             side.parser = None
         return b""
 
-    def _other_copy(self, conversation: Conversation, side: Side, data: bytes) -> None:
-        """Read the copy that lost: a name in it counts too, marked as ambiguous."""
-        kind = identify(data, 0)
+    def _other_copies(self, conversation: Conversation, side: Side) -> None:
+        """Read the copies that lost. Those too short to tell yet grow with the stream."""
+        stream = side.stream
+        self.ambiguous += stream.disagreed
+        stream.disagreed = 0
+        for rival in stream.rivals:
+            self._other_copy(conversation, side, rival)
+        stream.rivals = [rival for rival in stream.rivals if len(rival.other) <= MAX_RIVAL_BYTES]
+
+    def _other_copy(self, conversation: Conversation, side: Side, rival: Rival) -> None:
+        """A name in a copy that lost, and not in what was taken, counts too, marked as ambiguous."""
+        hellos, requests = self._read_alone(rival.other)
+        if not hellos and not requests:
+            return
+        known_hellos, known_requests = self._read_alone(rival.taken)
+        rival.told.update(hello.raw_sni for hello in known_hellos)
+        rival.told.update(request.raw_host for request in known_requests)
+        for hello in hellos:
+            if hello.raw_sni not in rival.told:
+                rival.told.add(hello.raw_sni)
+                self._hello(conversation, side, hello, "ambiguous")
+        for request in requests:
+            if request.raw_host not in rival.told:
+                rival.told.add(request.raw_host)
+                self._request(conversation, side, request, "ambiguous")
+
+    def _read_alone(self, data: bytes) -> tuple[list[ClientHello], list[HttpRequest]]:
+        """What bytes tell that begin a hello or a request and may end anywhere."""
+        kind = identify(data, 0) if data else UNKNOWN
         try:
             if kind == TLS:
-                for hello in TlsStream().feed(data):
-                    self._hello(conversation, side, hello, "ambiguous")
-            elif kind == HTTP:
-                for request in HttpStream().feed(data):
-                    self._request(conversation, side, request, "ambiguous")
+                tls = TlsStream()
+                return tls.feed(data) or tls.finish(), []
+            if kind == HTTP:
+                http = HttpStream()
+                return [], http.feed(data) + http.finish()
         except Malformed:
             self.malformed += 1
+        return [], []
 
     # -- what was found
 

@@ -23,7 +23,7 @@ from egressd.wire.dns import looks_like_dns, parse_message
 from egressd.wire.frame import Frames
 from egressd.wire.quic import QuicConnections, is_initial, quic_version
 from egressd.wire.quiet import Quiet
-from egressd.wire.table import RecentTable
+from egressd.wire.table import Pair, PairTable
 
 Emit = Callable[[Observation], None]
 
@@ -36,18 +36,15 @@ _LINK_LOCAL_PORTS: Final = (MDNS_PORT, LLMNR_PORT)
 TRIES: Final = 12
 QUIET_US: Final = 30_000_000  # UDP has no SYN to end quiet: look again after this
 IDLE_ROTATE_US: Final = 120_000_000
-SHARE: Final = 10  # one client may fill at most 1/SHARE of the table in a generation
 
 
-class UdpFlow:
-    """A UDP conversation; `forward` is the key of packets from the client."""
+class UdpFlow(Pair):
+    """A UDP conversation. `sure` when content told the client."""
 
-    __slots__ = ("backward", "backward_seen", "flow", "forward", "forward_seen", "replied", "sure")
+    __slots__ = ("backward_seen", "forward_seen", "replied", "sure")
 
     def __init__(self, forward: bytes, sure: bool) -> None:
-        self.forward = forward
-        self.backward = reverse_key(forward)
-        self.flow = flow_of(UDP, forward)
+        super().__init__(UDP, forward)
         self.sure = sure
         self.replied = False
         self.forward_seen = 0
@@ -55,9 +52,8 @@ class UdpFlow:
 
     def turn_round(self) -> None:
         """The guess was wrong: the other side is the client."""
-        self.forward, self.backward = self.backward, self.forward
+        self.swap()
         self.forward_seen, self.backward_seen = self.backward_seen, self.forward_seen
-        self.flow = flow_of(UDP, self.forward)
 
 
 class UdpTracker:
@@ -71,15 +67,10 @@ class UdpTracker:
         self.quiet = Quiet(limit)
         self.quic = QuicConnections()
         self._emit = emit
-        self._table: RecentTable[bytes, UdpFlow] = RecentTable(2 * limit)
-        self._share = max(16, limit // SHARE)
-        self._opened: dict[bytes, int] = {}
-        self._generation = 0
-        self._rotated_us = 0
+        self._table: PairTable[UdpFlow] = PairTable(limit, IDLE_ROTATE_US, self._finish)
         self._ts_us = 0
         self._number = 0
         self.skipped_quiet = 0
-        self.over_share = 0
         self.malformed = 0
         self.mdns = 0
         self.llmnr = 0
@@ -88,7 +79,12 @@ class UdpTracker:
     @property
     def evicted(self) -> int:
         """Conversations forgotten because the table was full or they were idle."""
-        return self._table.evicted // 2
+        return self._table.evicted
+
+    @property
+    def over_share(self) -> int:
+        """Conversations of clients that opened more than their share of the table."""
+        return self._table.over_share
 
     def datagram(self, frame: Frames, ts_us: int, number: int) -> None:
         """Take the UDP datagram that `frame` has just decoded."""
@@ -123,11 +119,8 @@ class UdpTracker:
 
     def flush(self) -> None:
         """The capture has ended: tell what half-received ClientHellos still reveal."""
-        for key, conversation in self._table.items():
-            if key == conversation.forward:
-                hello = self.quic.finish(key)
-                if hello is not None:
-                    self._hello(conversation, hello, self._ts_us, self._number, "partial")
+        for conversation in self._table.all():
+            self._finish(conversation)
 
     def _stays_inside(self, key: bytes) -> bool:
         """mDNS and LLMNR are link-local talk (RFC 6762 section 3), kept apart from egress; a question to a public
@@ -154,20 +147,22 @@ class UdpTracker:
     # -- QUIC
 
     def _quic(self, key: bytes, buf: bytes, start: int, end: int, ts_us: int, number: int) -> None:
-        conversation = self._flow(key, ts_us, number)
-        if not is_initial(buf, start, end):
-            self._count(conversation, key, ts_us)
-            return
-        version = quic_version(buf, start, end)
-        hello = self.quic.feed(key, buf, start, end)
+        hello = self.quic.feed(key, buf, start, end) if is_initial(buf, start, end) else None
+        conversation = self._flow(key, ts_us, number, hello is not None)
         if hello is None:
             self._count(conversation, key, ts_us)
             return
         if key != conversation.forward:
             conversation.turn_round()
         conversation.sure = True
-        self._hello(conversation, hello, ts_us, number, "", version)
+        self._hello(conversation, hello, ts_us, number, "", quic_version(buf, start, end))
         self.quiet.begin(key, ts_us + QUIET_US)
+
+    def _finish(self, conversation: UdpFlow) -> None:
+        """Nothing more will come of a conversation: tell what its half-received ClientHello still reveals."""
+        hello = self.quic.finish(conversation.forward)
+        if hello is not None:
+            self._hello(conversation, hello, self._ts_us, self._number, "partial")
 
     def _hello(
         self, conversation: UdpFlow, hello: ClientHello, ts_us: int, number: int, note: str, version: int = 0
@@ -185,12 +180,13 @@ class UdpTracker:
             return
         self._count(self._flow(key, ts_us, number), key, ts_us)
 
-    def _flow(self, key: bytes, ts_us: int, number: int) -> UdpFlow:
+    def _flow(self, key: bytes, ts_us: int, number: int, from_client: bool = False) -> UdpFlow:
+        """The conversation of a packet. `from_client`: content has told who sent it."""
         conversation = self._table.get(key)
         if conversation is None:
-            guess = flow_of(UDP, key)
-            conversation = UdpFlow(key if sender_is_client(guess) else reverse_key(key), False)
-            self._keep(conversation, ts_us)
+            forward = key if from_client or sender_is_client(flow_of(UDP, key)) else reverse_key(key)
+            conversation = UdpFlow(forward, from_client)
+            self._table.keep(conversation, ts_us)
             self._emit(Observation(FLOW, ts_us, number, conversation.flow, "", "", None))
         if key == conversation.backward and not conversation.replied:
             conversation.replied = True
@@ -207,20 +203,3 @@ class UdpTracker:
             seen = conversation.backward_seen
         if seen >= TRIES or (conversation.sure and key == conversation.backward):
             self.quiet.begin(key, ts_us + QUIET_US)
-
-    def _keep(self, conversation: UdpFlow, ts_us: int) -> None:
-        table = self._table
-        if ts_us - self._rotated_us > IDLE_ROTATE_US:
-            table.rotate()
-            self._rotated_us = ts_us
-        if table.generation != self._generation:
-            self._generation = table.generation
-            self._opened.clear()
-        client = conversation.flow.client
-        opened = self._opened.get(client, 0)
-        if opened >= self._share:
-            self.over_share += 1
-            return
-        self._opened[client] = opened + 1
-        table.put(conversation.forward, conversation)
-        table.put(conversation.backward, conversation)

@@ -1,0 +1,278 @@
+"""Datagrams through the whole dissector: DNS anywhere, mDNS and LLMNR kept apart, QUIC, quiet, multicast, floods."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+
+from egressd.model import DNS_ANSWER, DNS_QUERY, FLOW, QUIC_SNI, REPLY
+from egressd.wire.udp import IDLE_ROTATE_US, QUIET_US, TRIES
+from pcaps.hellos import QUIC_V1, QUIC_V2, client_hello, crypto, handshake, initial
+from pcaps.packets import answer, question
+from tests.wire.frames_made import CLIENT, SERVER, Tap, udp
+
+RESOLVER = ("10.0.0.53", 53)
+STUB = (CLIENT, 50_000)
+WEB = (SERVER, 443)
+DCID = bytes(range(8))
+ASK = question("www.shop.example", 7)
+TELL = answer("www.shop.example", 7, "www.shop.example A 192.0.2.1")
+
+
+def quic(name: str, dcid: bytes = DCID, version: int = QUIC_V1) -> bytes:
+    return initial(version, dcid, 0, crypto(0, client_hello(name.encode())))
+
+
+def quic_in_two(name: str) -> tuple[bytes, bytes]:
+    message = client_hello(name.encode(), post_quantum=True)
+    return initial(QUIC_V1, DCID, 0, crypto(0, message[:900])), initial(QUIC_V1, DCID, 1, crypto(900, message[900:]))
+
+
+# -- DNS
+
+
+def test_a_question_and_its_answer_have_one_flow_and_are_no_flow_of_their_own() -> None:
+    tap = Tap()
+    tap.put(udp(STUB, RESOLVER, ASK))
+    tap.put(udp(RESOLVER, STUB, TELL))
+    assert tap.told() == [(DNS_QUERY, "www.shop.example", ""), (DNS_ANSWER, "www.shop.example", "")]
+    assert tap.kinds() == [DNS_QUERY, DNS_ANSWER]
+    assert tap.seen[0].flow == tap.seen[1].flow
+    flow = tap.seen[0].flow
+    assert (flow.proto, flow.client, flow.client_port, flow.server_port) == (17, bytes((10, 0, 0, 5)), 50_000, 53)
+
+
+def test_every_question_is_told_and_dns_never_falls_quiet() -> None:
+    tap = Tap()
+    for number in range(100):
+        tap.put(udp(STUB, RESOLVER, question(f"n{number}.example", number)))
+    assert tap.names() == [f"n{number}.example" for number in range(100)]
+    assert tap.dissector.quiet_udp == {}
+
+
+@pytest.mark.parametrize("port", [5_300, 1, 443, 40_000])
+def test_dns_is_told_by_content_on_any_port(port: int) -> None:
+    tap = Tap()
+    tap.put(udp(STUB, (SERVER, port), ASK))
+    tap.put(udp((SERVER, port), STUB, TELL))
+    assert tap.kinds() == [DNS_QUERY, DNS_ANSWER]
+    assert tap.seen[1].flow.server_port == port
+
+
+def test_what_is_no_dns_on_its_port_is_a_flow() -> None:
+    tap = Tap()
+    tap.put(udp(STUB, RESOLVER, b"tunnel"))
+    tap.put(udp(STUB, RESOLVER, b"\xff" * 60))
+    tap.put(udp(RESOLVER, STUB, b"\xff" * 60))
+    assert tap.kinds() == [FLOW, REPLY]
+    assert tap.dissector.counts()["udp_malformed"] == 3
+
+
+def test_an_answer_that_nobody_was_seen_asking_for_still_has_the_asker_as_client() -> None:
+    tap = Tap()
+    tap.put(udp(RESOLVER, STUB, TELL))
+    assert tap.seen[0].flow.client_port == 50_000
+
+
+# -- mDNS and LLMNR
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "counter"),
+    [
+        (("10.0.0.5", 5353), ("224.0.0.251", 5353), "mdns"),
+        (("10.0.0.5", 40_000), ("224.0.0.251", 5353), "mdns"),
+        (("10.0.0.6", 5353), ("10.0.0.5", 40_000), "mdns"),
+        (("fe80::5", 5353), ("ff02::fb", 5353), "mdns"),
+        (("10.0.0.5", 40_000), ("224.0.0.252", 5355), "llmnr"),
+        (("10.0.0.6", 5355), ("10.0.0.5", 40_000), "llmnr"),
+        (("198.51.100.5", 5353), ("198.51.100.5", 5353), "mdns"),
+    ],
+)
+def test_link_local_questions_are_counted_and_kept_apart(
+    source: tuple[str, int], target: tuple[str, int], counter: str
+) -> None:
+    tap = Tap()
+    tap.put(udp(source, target, question("printer.local", 0)))
+    tap.put(udp(source, target, b"anything"))
+    assert tap.seen == []
+    assert tap.dissector.counts() == {counter: 2}
+
+
+@pytest.mark.parametrize("port", [5353, 5355])
+def test_a_public_server_on_their_ports_is_egress(port: int) -> None:
+    tap = Tap()
+    tap.put(udp(STUB, (SERVER, port), ASK))
+    tap.put(udp((SERVER, port), STUB, TELL))
+    assert tap.kinds() == [DNS_QUERY, DNS_ANSWER]
+    tap = Tap()
+    tap.put(udp(STUB, (SERVER, port), b"no DNS at all"))
+    assert tap.kinds() == [FLOW]
+
+
+# -- QUIC
+
+
+@pytest.mark.parametrize("version", [QUIC_V1, QUIC_V2])
+def test_quic_tells_flow_then_name_then_reply_and_is_quiet(version: int) -> None:
+    tap = Tap()
+    tap.put(udp(STUB, WEB, quic("www.shop.example", version=version)))
+    assert tap.kinds() == [FLOW, QUIC_SNI]
+    assert tap.seen[1].version == version and tap.seen[1].name == "www.shop.example"
+    tap.put(udp(WEB, STUB, handshake(version, DCID)))
+    assert tap.kinds() == [FLOW, QUIC_SNI, REPLY]
+    assert len(tap.dissector.quiet_udp) == 2
+    tap.put(udp(WEB, STUB, handshake(version, DCID)))
+    tap.put(udp(STUB, WEB, quic("www.shop.example", version=version)))
+    assert tap.kinds() == [FLOW, QUIC_SNI, REPLY]
+    assert tap.dissector.udp.skipped_quiet == 2
+
+
+def test_a_hello_in_two_initials_in_any_order() -> None:
+    for order in ((0, 1), (1, 0), (0, 0, 1), (1, 1, 0)):
+        tap = Tap()
+        parts = quic_in_two("www.shop.example")
+        for number in order:
+            tap.put(udp(STUB, WEB, parts[number]))
+        assert tap.told() == [(QUIC_SNI, "www.shop.example", "")], order
+
+
+def test_a_clients_initial_decides_who_is_the_client() -> None:
+    """All rules but content would have it the other way round."""
+    tap = Tap()
+    tap.put(udp(("192.0.2.10", 443), ("10.0.0.5", 50_000), quic("www.shop.example")))
+    assert tap.kinds() == [FLOW, QUIC_SNI]
+    assert {seen.flow.client_port for seen in tap.seen} == {443}
+
+
+def test_a_guess_that_an_initial_corrects() -> None:
+    tap = Tap()
+    source, target = ("192.0.2.10", 443), ("10.0.0.5", 50_000)
+    for part in quic_in_two("www.shop.example"):
+        tap.put(udp(source, target, part))
+    assert tap.seen[-1].kind == QUIC_SNI and tap.seen[-1].flow.client_port == 443
+
+
+def test_half_a_hello_is_told_at_the_end_or_when_it_is_pushed_out() -> None:
+    tap = Tap()
+    tap.put(udp(STUB, WEB, quic_in_two("www.shop.example")[0]))
+    assert tap.told() == []
+    assert tap.flush().told() == [(QUIC_SNI, "www.shop.example", "partial")]
+    tap = Tap(32)
+    tap.put(udp(STUB, WEB, quic_in_two("www.shop.example")[0]))
+    for number in range(200):
+        tap.put(udp((f"10.0.1.{number}", 40_000), WEB, b"other"))
+    assert tap.told() == [(QUIC_SNI, "www.shop.example", "partial")]
+
+
+def test_quiet_ends_with_time_and_a_new_connection_from_the_same_port_is_read() -> None:
+    tap = Tap()
+    tap.put(udp(STUB, WEB, quic("www.shop.example")))
+    tap.wait(QUIET_US / 1e6)
+    tap.put(udp(STUB, WEB, quic("next.shop.example", b"another!")))
+    assert tap.names() == ["www.shop.example", "next.shop.example"]
+    assert tap.count(FLOW) == 1
+
+
+# -- everything else
+
+
+def test_flow_and_reply_are_told_once_and_each_direction_becomes_quiet() -> None:
+    tap = Tap()
+    for _ in range(TRIES + 5):
+        tap.put(udp(STUB, (SERVER, 9_999), b"question"))
+        tap.put(udp((SERVER, 9_999), STUB, b"answer"))
+    assert tap.kinds() == [FLOW, REPLY]
+    assert len(tap.dissector.quiet_udp) == 2
+    assert tap.dissector.udp.skipped_quiet == 10
+
+
+def test_a_name_in_the_last_datagram_before_quiet_is_read() -> None:
+    tap = Tap()
+    for _ in range(TRIES - 1):
+        tap.put(udp(STUB, WEB, b"noise"))
+    tap.put(udp(STUB, WEB, quic("www.shop.example")))
+    assert tap.names() == ["www.shop.example"]
+
+
+def test_a_server_that_is_heard_first() -> None:
+    tap = Tap()
+    tap.put(udp((SERVER, 123), (CLIENT, 40_123), b"time"))
+    tap.put(udp((CLIENT, 40_123), (SERVER, 123), b"time?"))
+    assert tap.kinds() == [FLOW, REPLY]
+    assert tap.seen[0].flow.client_port == 40_123
+
+
+def test_an_idle_conversation_is_forgotten() -> None:
+    tap = Tap()
+    tap.put(udp(STUB, (SERVER, 9_999), b"x"))
+    for number in range(3):
+        tap.wait(IDLE_ROTATE_US / 1e6)
+        tap.put(udp(("10.0.0.6", number), (SERVER, 9_999), b"x"))
+    tap.put(udp(STUB, (SERVER, 9_999), b"x"))
+    assert sum(seen.flow.client_port == 50_000 for seen in tap.seen) == 2
+    assert tap.dissector.counts()["udp_evicted"] >= 1
+
+
+@pytest.mark.parametrize("target", ["239.255.255.250", "255.255.255.255", "ff02::c"])
+def test_multicast_is_counted_and_is_no_destination(target: str) -> None:
+    tap = Tap()
+    source = "fe80::5" if ":" in target else CLIENT
+    for _ in range(3):
+        tap.put(udp((source, 40_000), (target, 1900), b"M-SEARCH * HTTP/1.1\r\n\r\n"))
+    assert tap.seen == []
+    assert tap.dissector.counts() == {"multicast": 1}
+    assert tap.dissector.udp.skipped_quiet == 2
+
+
+def test_an_empty_datagram_is_a_contact() -> None:
+    tap = Tap()
+    tap.put(udp(STUB, (SERVER, 9_999), b""))
+    assert tap.kinds() == [FLOW]
+
+
+def test_ipv6() -> None:
+    tap = Tap()
+    here, there = ("fd00::5", 50_000), ("2001:db8::10", 443)
+    tap.put(udp(here, there, quic("www.shop.example")))
+    tap.put(udp(there, here, handshake(QUIC_V1, DCID)))
+    assert tap.kinds() == [FLOW, QUIC_SNI, REPLY]
+    assert tap.seen[0].flow.server == ip_address("2001:db8::10").packed
+
+
+# -- floods
+
+
+def test_a_flood_of_one_client_harms_nobody_else() -> None:
+    tap = Tap(200)
+    victim = ("10.0.0.77", 1_234)
+    first, second = quic_in_two("www.shop.example")
+    tap.put(udp(victim, WEB, first))
+    for port in range(1, 10_000):
+        tap.put(udp((CLIENT, port), (SERVER, 123), b"x"))
+    tap.put(udp(victim, WEB, second))
+    assert tap.told() == [(QUIC_SNI, "www.shop.example", "")]
+    assert tap.count(FLOW) == 10_000
+    assert len(tap.dissector.udp._table) <= 200
+    assert tap.dissector.counts()["client_over_share"] == 9_999 - 20
+
+
+def test_a_client_over_its_share_is_told_once_a_conversation() -> None:
+    tap = Tap(200)
+    for port in range(1, 500):
+        for _ in range(3):
+            tap.put(udp((CLIENT, port), (SERVER, 9_999), b"x"))
+            tap.put(udp((SERVER, 9_999), (CLIENT, port), b"x"))
+    assert tap.kinds() == [FLOW, REPLY] * 499
+
+
+def test_floods_keep_every_table_in_its_bound() -> None:
+    tap = Tap(200)
+    for number in range(10_000):
+        source = f"10.1.{number // 256}.{number % 256}"
+        tap.put(udp((source, 40_000), (f"239.0.{number // 256}.{number % 256}", 9), b"x"))
+        tap.put(udp((source, 40_000), (SERVER, 9_999), b"x"))
+    assert len(tap.dissector.udp._table) <= 200
+    assert len(tap.dissector.quiet_udp) <= 200
+    assert len(tap.dissector.udp.quiet._ring) <= 200
