@@ -64,8 +64,10 @@ class BlindSpots:
             return ""
         if seen.detail.ech == "outer":
             return ECH
-        if known or flow.server_port in DOQ_PORTS:
+        if flow.server_port == DOT_PORT if flow.proto == TCP else flow.server_port in DOQ_PORTS:
             return ""  # its first packet was counted
-        if seen.name in self._resolvers.names:
+        if known and flow.server_port == 443:
+            return ""  # so was that
+        if seen.name and self._resolvers.operator(seen.name):
             return DOH
         return NO_NAME if not seen.raw_name else ""

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from egressd.detect.resolutions import place_of
 from egressd.model import Match, Target
 
 MAX_BLOCKS: Final = 100_000  # far over any budget; beyond it nothing new is blocked
+# Over all blocks. Pairs rest on what clients say, who may say anything and under any address: their bound is apart, so
+# that they cannot use up the one for addresses that answers tied to listed names.
+MAX_ADDRESSES: Final = 20_000
+MAX_PAIRS: Final = 65_536
+MAX_REFUSED: Final = 256  # addresses per block that are refused with an event each; the rest only in silence
 
 
 class Block:
@@ -17,6 +23,7 @@ class Block:
         "budget_told_us",
         "campaign",
         "created_us",
+        "given_back",
         "id",
         "match",
         "pairs",
@@ -34,8 +41,10 @@ class Block:
         self.addresses: dict[bytes, int] = {}
         self.pairs: dict[tuple[bytes, bytes], int] = {}
         self.refused: dict[bytes, str] = {}
-        self.budget_told_us = -1  # when "over budget" was said last: once an hour is enough
-        self.recent_us: list[int] = []  # when addresses were added, within the last hour: the budget
+        self.given_back: set[bytes] = set()  # addresses withdrawn: not for everybody again
+        self.budget_told_us: dict[bool, int] = {}  # when "over budget" was said last, of addresses (True) and of pairs
+        # The budget: when addresses were added within the last hour (under b""), and pairs, by client and in all.
+        self.recent_us: dict[bytes, list[int]] = {}
 
 
 def main_target(match: Match) -> Target:
@@ -49,41 +58,95 @@ def main_target(match: Match) -> Target:
 
 
 class Blocks:
-    """Every block in force, found by main target, by address or by client and address."""
+    """Every block in force, found by main target, by address or by client and address.
+
+    Addresses are looked up by place (resolutions.place_of): what holds an IPv4 address holds it under NAT64 too.
+    """
 
     def __init__(self) -> None:
         self.by_target: dict[Target, Block] = {}
         self.by_id: dict[str, Block] = {}
-        self.by_address: dict[bytes, Block] = {}
-        self.by_pair: dict[tuple[bytes, bytes], Block] = {}
+        self.addresses = 0
+        self.pairs = 0
+        self._numbered = 0
+        self._by_place: dict[bytes, list[Block]] = {}
+        self._pairs: dict[bytes, dict[bytes, list[Block]]] = {}  # by place, then client
 
     def __len__(self) -> int:
         return len(self.by_target)
 
     def add(self, target: Target, match: Match, created_us: int) -> Block:
         """A new block; its id is its number in order of creation."""
-        block = Block(f"D{len(self.by_id) + 1}", target, match, created_us)
+        self._numbered += 1
+        block = Block(f"D{self._numbered}", target, match, created_us)
         self.by_target[target] = block
         self.by_id[block.id] = block
         return block
 
+    def remove(self, block: Block) -> None:
+        """Nothing is blocked by `block` any more."""
+        for address in list(block.addresses):
+            self.withdraw_address(block, address)
+        for client, address in list(block.pairs):
+            self.withdraw_pair(block, client, address)
+        del self.by_target[block.target]
+        del self.by_id[block.id]
+
     def add_address(self, block: Block, address: bytes, ts_us: int) -> None:
         """`block` now also covers an address for every client."""
+        if address not in block.addresses:
+            self.addresses += 1
+            self._by_place.setdefault(place_of(address), []).append(block)
         block.addresses[address] = ts_us
-        self.by_address.setdefault(address, block)
 
     def add_pair(self, block: Block, client: bytes, address: bytes, ts_us: int) -> None:
         """`block` now also covers an address for one client."""
+        if (client, address) not in block.pairs:
+            self.pairs += 1
+            self._pairs.setdefault(place_of(address), {}).setdefault(client, []).append(block)
         block.pairs[(client, address)] = ts_us
-        self.by_pair.setdefault((client, address), block)
 
-    def withdraw_address(self, address: bytes) -> Block | None:
-        """Nobody is kept from `address` any more; returns the block that did."""
-        block = self.by_address.pop(address, None)
-        if block is not None:
-            block.addresses.pop(address, None)
-        return block
+    def withdraw_address(self, block: Block, address: bytes) -> None:
+        """`block` keeps nobody from `address` any more."""
+        del block.addresses[address]
+        self.addresses -= 1
+        place = place_of(address)
+        holders = self._by_place[place]
+        holders.remove(block)
+        if not holders:
+            del self._by_place[place]
+
+    def withdraw_pair(self, block: Block, client: bytes, address: bytes) -> None:
+        """`block` does not keep `client` from `address` any more."""
+        del block.pairs[(client, address)]
+        self.pairs -= 1
+        place = place_of(address)
+        clients = self._pairs[place]
+        clients[client].remove(block)
+        if not clients[client]:
+            del clients[client]
+            if not clients:
+                del self._pairs[place]
+
+    def is_held(self, address: bytes) -> bool:
+        """Whether a block covers `address` for anybody, beyond what lists name themselves."""
+        place = place_of(address)
+        return place in self._by_place or place in self._pairs
+
+    def holders(self, address: bytes) -> list[Block]:
+        """The blocks that cover `address` for everybody, oldest addition first."""
+        return list(dict.fromkeys(self._by_place.get(place_of(address), ())))
+
+    def pairs_at(self, address: bytes) -> list[tuple[Block, bytes]]:
+        """(block, client) of each pair with `address`."""
+        clients = self._pairs.get(place_of(address), {})
+        return list(dict.fromkeys((block, client) for client, blocks in clients.items() for block in blocks))
 
     def covering(self, client: bytes, address: bytes) -> Block | None:
         """The block that would stop a packet from `client` to `address`, by address alone."""
-        return self.by_address.get(address) or self.by_pair.get((client, address))
+        place = place_of(address)
+        blocks = self._by_place.get(place)
+        if blocks is None:
+            clients = self._pairs.get(place)
+            blocks = clients.get(client) if clients is not None else None
+        return blocks[0] if blocks else None

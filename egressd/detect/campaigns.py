@@ -1,4 +1,4 @@
-"""Incidents (one per client and campaign) and campaigns (incidents tied by registered domain or indicator)."""
+"""Incidents (one per client and campaign) and campaigns (incidents tied by registered domain, indicator or address)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ MAX_NAMES: Final = 64  # names kept per incident; a DGA would fill memory
 class Campaigns:
     """Assigns each sighting to its incident and campaign. Ids count up in order of discovery."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = MAX_INCIDENTS) -> None:
+        """`limit` bounds the incidents; `untold` counts what comes beyond. Campaigns are bounded by the lists."""
         self.campaigns: dict[str, Campaign] = {}
         self.incidents: dict[str, Incident] = {}
+        self.untold = 0  # sightings of clients beyond the bound
+        self._limit = limit
         self._by_key: dict[str, str] = {}
         self._by_place: dict[tuple[bytes, str], str] = {}
+        self._merged: dict[str, str] = {}  # campaign or incident -> the older one that took it over
         self._numbered = 0
+        self._opened = 0
 
     def assign(self, sighting: Sighting) -> tuple[Incident, bool]:
-        """The incident this sighting belongs to, and whether it was opened by it. Sets the sighting's ids."""
+        """The incident this sighting belongs to, and whether it was opened by it. Sets the sighting's ids. Beyond the
+        bound the incident has no id, and is kept nowhere."""
         campaign = self._campaign_of(sighting)
         client = sighting.flow.client
         place = (client, campaign.id)
@@ -29,7 +35,7 @@ class Campaigns:
         opened = known is None
         if known is None:
             incident = Incident(
-                id=f"I{len(self.incidents) + 1}",
+                id="",
                 campaign=campaign.id,
                 client=client,
                 match=sighting.match,
@@ -39,10 +45,15 @@ class Campaigns:
                 retro=sighting.retro,
                 number=sighting.number,
             )
-            if len(self.incidents) < MAX_INCIDENTS:
+            if self._opened < self._limit:
+                self._opened += 1
+                incident.id = f"I{self._opened}"
                 self.incidents[incident.id] = incident
                 self._by_place[place] = incident.id
                 campaign.incidents.append(incident.id)
+            else:
+                self.untold += 1
+                opened = False
         else:
             incident = self.incidents[known]
         incident.first_us = min(incident.first_us, sighting.first_us)
@@ -60,9 +71,20 @@ class Campaigns:
     def count(self, incident: Incident, sighting: Sighting) -> None:
         """A new contact of this incident."""
         incident.contacts += sighting.count
-        name = sighting.name or sighting.match.indicator.value
-        if name in incident.names or len(incident.names) < MAX_NAMES:
-            incident.names[name] = incident.names.get(name, 0) + sighting.count
+        _add_name(incident, sighting.name or sighting.match.indicator.value, sighting.count)
+
+    def tie(self, one: str, other: str) -> None:
+        """Two campaigns turned out to be one: the older takes over the younger's incidents. Of a client that has an
+        incident in both, the older incident takes over the younger."""
+        ids = sorted({self.current(one), self.current(other)} & self.campaigns.keys(), key=_number)
+        for younger in ids[1:]:
+            self._merge(self.campaigns[ids[0]], self.campaigns.pop(younger))
+
+    def current(self, id_: str) -> str:
+        """The id of the campaign, or incident, that one with this id is part of by now."""
+        while id_ in self._merged:
+            id_ = self._merged[id_]
+        return id_
 
     def _campaign_of(self, sighting: Sighting) -> Campaign:
         match = sighting.match
@@ -85,17 +107,46 @@ class Campaigns:
         return campaign
 
     def _merge(self, into: Campaign, other: Campaign) -> None:
-        """A sighting ties two campaigns: the older takes over the younger's incidents."""
+        self._merged[other.id] = into.id
         for key in other.keys:
             self._by_key[key] = into.id
             into.keys.append(key)
         for incident_id in other.incidents:
             incident = self.incidents[incident_id]
+            del self._by_place[(incident.client, other.id)]
+            place = (incident.client, into.id)
+            twin = self._by_place.get(place)
             incident.campaign = into.id
-            into.incidents.append(incident_id)
-            self._by_place.setdefault((incident.client, into.id), incident_id)
+            if twin is None:
+                self._by_place[place] = incident_id
+                into.incidents.append(incident_id)
+            else:
+                self._fold(twin, incident_id, place)
+        into.incidents = sorted({self.current(one) for one in into.incidents}, key=_number)
         into.first_us = min(into.first_us, other.first_us)
         into.last_us = max(into.last_us, other.last_us)
+
+    def _fold(self, one: str, other: str, place: tuple[bytes, str]) -> None:
+        """Of two incidents of a client the older takes over the younger."""
+        kept_id, gone_id = sorted((one, other), key=_number)
+        kept = self.incidents[kept_id]
+        gone = self.incidents.pop(gone_id)
+        self._merged[gone_id] = kept_id
+        self._by_place[place] = kept_id
+        kept.first_us = min(kept.first_us, gone.first_us)
+        kept.last_us = max(kept.last_us, gone.last_us)
+        kept.contacts += gone.contacts
+        kept.attempts += gone.attempts
+        kept.answered += gone.answered
+        for name, count in gone.names.items():
+            _add_name(kept, name, count)
+        for via, count in gone.via.items():
+            kept.via[via] = kept.via.get(via, 0) + count
+
+
+def _add_name(incident: Incident, name: str, count: int) -> None:
+    if name in incident.names or len(incident.names) < MAX_NAMES:
+        incident.names[name] = incident.names.get(name, 0) + count
 
 
 def _number(id_: str) -> int:

@@ -6,8 +6,8 @@ from bisect import bisect_right
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
-from egressd.detect.resolutions import Resolutions
-from egressd.intel.allowances import Allowances
+from egressd.detect.resolutions import Resolutions, place_of
+from egressd.intel.allowances import ALLOW_DESTINATION, NEVER_BLOCK, Allowance, Allowances
 from egressd.intel.index import Index
 from egressd.model import (
     DNS_ANSWER,
@@ -20,11 +20,14 @@ from egressd.model import (
     Observation,
     SocksRequest,
 )
+from egressd.names import Suffixes
 
 # Names whose verdict is remembered. A flood of random names only makes the table turn over: 8 MB at most.
 CACHED_VERDICTS: Final = 65_536
 MICROSECONDS: Final = 1_000_000
 _ABSENT: Final = object()
+_NEVER_S: Final = 1 << 62
+_ALIASES: Final = (5, 39, 64, 65)  # CNAME, DNAME, SVCB, HTTPS: the target stands for the name asked about
 
 
 class Hit(NamedTuple):
@@ -40,14 +43,22 @@ class Hit(NamedTuple):
 class Correlator:
     """Matches observations with an index, minus what the allowances take out. Replaced whole when lists change."""
 
-    def __init__(self, index: Index, allowances: Allowances, resolutions: Resolutions) -> None:
+    def __init__(self, index: Index, allowances: Allowances, resolutions: Resolutions, suffixes: Suffixes) -> None:
         self._index = index
         self._allowances = allowances
         self._resolutions = resolutions
+        self._suffixes = suffixes
         self._verdicts: dict[str, Match | None] = {}
         times = {time for i in index.indicators for time in (i.added_s, i.expires_s) if time}
-        self._changes_s = sorted(times)  # when an indicator comes into force or lapses
+        times |= {one.expires_s for one in allowances.allowances if one.expires_s}
+        self._changes_s = sorted(times)  # when an indicator comes into force or lapses, or an allowance does
+        self._verdicts_begin_s = 0
         self._verdicts_end_s = 0
+        self._reduced: dict[str, Index] = {}
+        self._exempt: dict[str, list[Allowance]] = {}
+        for one in allowances.allowances:
+            if one.kind in (ALLOW_DESTINATION, NEVER_BLOCK):
+                self._exempt.setdefault(one.value, []).append(one)
         self.clients_ignored = 0
 
     @property
@@ -58,13 +69,12 @@ class Correlator:
     def match_name(self, name: str, ts_us: int) -> Match | None:
         """The best match of a normalised name at packet time `ts_us`, or None."""
         now_s = ts_us // MICROSECONDS
-        if now_s >= self._verdicts_end_s or len(self._verdicts) >= CACHED_VERDICTS:
-            self._forget_verdicts(now_s)
+        self._keep_verdicts(now_s)
         verdict = self._verdicts.get(name, _ABSENT)
         if verdict is _ABSENT:
             verdict = self._index.match_name(name, now_s)
-            if verdict is not None and self._allowances.ignores_indicator(verdict.indicator, now_s) is not None:
-                verdict = None
+            if verdict is not None and self._is_ignored(verdict, now_s):
+                verdict = self._without_ignored(verdict, now_s).match_name(name, now_s)
             self._verdicts[name] = verdict
         return verdict  # type: ignore[return-value]
 
@@ -72,18 +82,32 @@ class Correlator:
         """The best match of a packed address at packet time `ts_us`, or None."""
         now_s = ts_us // MICROSECONDS
         match = self._index.match_address(address, now_s)
-        if match is not None and self._allowances.ignores_indicator(match.indicator, now_s) is not None:
-            return None
+        if match is not None and self._is_ignored(match, now_s):
+            self._keep_verdicts(now_s)
+            return self._without_ignored(match, now_s).match_address(address, now_s)
         return match
 
-    def match(self, seen: Observation) -> list[Hit]:
-        """Everything in `seen` that matches, best first; empty when nothing does or an allowance covers it."""
+    def match_url(self, host: str, path: str, ts_us: int) -> Match | None:
+        """The best match of a request at packet time `ts_us`, or None."""
+        now_s = ts_us // MICROSECONDS
+        match = self._index.match_url(host, path, now_s)
+        if match is not None and self._is_ignored(match, now_s):
+            self._keep_verdicts(now_s)
+            return self._without_ignored(match, now_s).match_url(host, path, now_s)
+        return match
+
+    def match(self, seen: Observation, direct: bool = True) -> list[Hit]:
+        """Everything in `seen` that matches, best first; empty when nothing does or an allowance covers it. `direct`
+        is False when the packet went to a proxy: an allowance for the proxy's address allows nothing behind it."""
         hits = self._hits(seen)
         if not hits:
             return hits
         client = seen.flow.client
-        server = b"" if seen.kind in (DNS_QUERY, DNS_ANSWER) else seen.flow.server
-        return [hit for hit in hits if not self.is_allowed(hit.name, server, client, seen.ts_us)]
+        server = b"" if seen.kind in (DNS_QUERY, DNS_ANSWER) or not direct else seen.flow.server
+        if self.is_allowed("", server, client, seen.ts_us):
+            return []
+        now_s = seen.ts_us // MICROSECONDS
+        return [hit for hit in hits if self._allowances.allows(hit.name, hit.address, client, now_s) is None]
 
     def is_allowed(self, name: str, server: bytes, client: bytes, ts_us: int) -> bool:
         """Whether an allowance takes this contact out: the client is ignored, or may go there."""
@@ -92,6 +116,28 @@ class Correlator:
             self.clients_ignored += 1
             return True
         return self._allowances.allows(name, server, client, now_s) is not None
+
+    def is_innocent(self, name: str, ts_us: int) -> bool:
+        """Whether a block of the address under `name` would harm: no indicator covers it, or an operator allows it to
+        somebody, or wants it never blocked."""
+        return self.match_name(name, ts_us) is None or self.is_exempt(name, ts_us)
+
+    def is_exempt(self, name: str, ts_us: int) -> bool:
+        """Whether allow-destination (for any client) or never-block names `name` or a name above it."""
+        if not self._exempt:
+            return False
+        now_s = ts_us // MICROSECONDS
+        while name:
+            for one in self._exempt.get(name, ()):
+                if not one.expires_s or now_s < one.expires_s:
+                    return True
+            name = name.partition(".")[2]
+        return False
+
+    def co_tenants(self, address: bytes, domain: str, ts_us: int) -> list[str]:
+        """Other registered domains on `address` that no indicator covers: whom a block would harm."""
+        others = self._resolutions.co_tenants(address, frozenset((domain,)), ts_us)
+        return [name for name in others if self.is_innocent(name, ts_us)]
 
     def _hits(self, seen: Observation) -> list[Hit]:
         kind = seen.kind
@@ -131,12 +177,12 @@ class Correlator:
         if not host and request.raw_host:
             address = _literal(request.raw_host)
             if address:
-                host = request.raw_host
+                host = request.raw_host.strip("[]")
                 match = self.match_address(address, seen.ts_us)
                 if match is not None:
                     hits.append(Hit("", match, "", address))
         if host and request.path:
-            match = self._index.match_url(host, request.path, seen.ts_us // MICROSECONDS)
+            match = self.match_url(host, request.path, seen.ts_us)
             if match is not None:
                 hits.append(Hit(seen.name, match, host + request.path))
 
@@ -146,15 +192,21 @@ class Correlator:
         match = self.match_address(flow.server, seen.ts_us)
         if match is not None:
             return [Hit("", match, "", flow.server)]
-        name = self._resolutions.name_for(flow.client, flow.server, seen.ts_us)
+        name = self.attributed(seen)
         if not name:
             return []
         match = self.match_name(name, seen.ts_us)
-        if match is None:
-            return []
-        # On a shared address the connection may be for another tenant: its own SNI or Host will tell.
-        others = self._resolutions.co_tenants(flow.server, frozenset((match.registered_domain,)), seen.ts_us)
-        return [] if others else [Hit(name, match)]
+        return [Hit(name, match)] if match is not None else []
+
+    def attributed(self, seen: Observation) -> str:
+        """The name that a connection without one is for, as far as that is sure: what its client resolved last to reach
+        this address, unless another site lives there too. Then the connection's own SNI or Host will tell."""
+        flow = seen.flow
+        name = self._resolutions.name_for(flow.client, flow.server, seen.ts_us)
+        if not name:
+            return ""
+        domain = self._suffixes.registered_domain(name) or name
+        return "" if self._resolutions.is_shared(flow.server, domain, seen.ts_us) else name
 
     def _answer_hits(self, seen: Observation) -> list[Hit]:
         """An innocent question may be answered with a listed name (a CNAME chain, RFC 9460 AliasMode)."""
@@ -162,19 +214,50 @@ class Correlator:
         hits: list[Hit] = []
         if isinstance(detail, DnsMessage) and (not seen.name or self.match_name(seen.name, seen.ts_us) is None):
             for record in detail.answers[: detail.answer_count]:
-                if record.target and record.rrtype in (5, 39, 64, 65) and record.target != seen.name:
+                if record.target and record.rrtype in _ALIASES and record.target != seen.name:
                     self._add(hits, record.target, seen.ts_us)
         return hits
 
-    def _forget_verdicts(self, now_s: int) -> None:
+    # -- what an allowance ignores hides nothing else
+
+    def _is_ignored(self, match: Match, now_s: int) -> bool:
+        return self._allowances.ignores_indicator(match.indicator, now_s) is not None
+
+    def _without_ignored(self, match: Match, now_s: int) -> Index:
+        """The indicators that may stand behind an ignored one: of its registered domain, or of its kind."""
+        kinds = ("address", "network") if match.level == "address" else (match.indicator.kind,)
+        domain = match.registered_domain if match.level != "address" else ""
+        group = f"{kinds[0]} {domain}"
+        reduced = self._reduced.get(group)
+        if reduced is None:
+            reduced = self._reduced[group] = Index.build(
+                (
+                    one
+                    for one in self._index.indicators
+                    if one.kind in kinds
+                    and one.registered_domain == domain
+                    and self._allowances.ignores_indicator(one, now_s) is None
+                ),
+                self._suffixes,
+            )
+        return reduced
+
+    def _keep_verdicts(self, now_s: int) -> None:
+        """Forget what was remembered when it may not hold any more at `now_s`, or takes too much room."""
+        if self._verdicts_begin_s <= now_s < self._verdicts_end_s:
+            if len(self._verdicts) < CACHED_VERDICTS:
+                return
+        else:
+            following = bisect_right(self._changes_s, now_s)
+            self._verdicts_begin_s = self._changes_s[following - 1] if following else 0
+            self._verdicts_end_s = self._changes_s[following] if following < len(self._changes_s) else _NEVER_S
+            self._reduced.clear()
         self._verdicts.clear()
-        following = bisect_right(self._changes_s, now_s)
-        self._verdicts_end_s = self._changes_s[following] if following < len(self._changes_s) else 1 << 62
 
 
 def _literal(text: str) -> bytes:
-    """The packed address that `text` spells, or b""."""
+    """The packed address that `text` spells, or b""; an IPv4-mapped one as IPv4."""
     try:
-        return ip_address(text.strip("[]")).packed
+        return place_of(ip_address(text.strip("[]")).packed)
     except ValueError:
         return b""

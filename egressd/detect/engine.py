@@ -9,15 +9,19 @@ from collections.abc import Callable
 from typing import Final
 
 from egressd.detect.blind import BlindSpots
-from egressd.detect.blocks import Blocks, main_target
+from egressd.detect.blocks import Block, Blocks, main_target
+from egressd.detect.calendar import Calendar
 from egressd.detect.campaigns import Campaigns
+from egressd.detect.contacts import Contacts
 from egressd.detect.correlator import Correlator, Hit
 from egressd.detect.history import DEFAULT_HISTORY, History
 from egressd.detect.policy import E1, E2, Policy, PolicySettings
-from egressd.detect.resolutions import Resolutions
+from egressd.detect.proxied import Proxied
+from egressd.detect.resolutions import Resolutions, read_answer
 from egressd.detect.watch import Watch
 from egressd.intel.allowances import Allowances
 from egressd.intel.index import Index
+from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
 from egressd.intel.resolvers import Resolvers
 from egressd.model import (
@@ -28,22 +32,23 @@ from egressd.model import (
     QUIC_SNI,
     REPLY,
     SOCKS_HOST,
+    TCP,
     TLS_SNI,
     DnsMessage,
     Event,
     FlowKey,
-    HttpRequest,
-    Incident,
+    Indicator,
     Match,
     Observation,
     Sighting,
+    Target,
 )
 from egressd.names import Suffixes
 from egressd.wire.table import RecentTable
 
-MICROSECONDS: Final = 1_000_000
 UNANSWERED: Final = 65_536  # contacts whose answer is waited for
-_RRTYPES_WITH_HINTS: Final = (64, 65)  # SVCB, HTTPS
+MAX_CLIENTS: Final = 65_536  # addresses remembered as clients; beyond it they are matched, but not counted
+_NOBODY: Final = FlowKey(TCP, b"", 0, b"", 0)
 
 
 class Intel:
@@ -74,72 +79,180 @@ class Engine:
         """`enforced`: what is decided is in the kernel too, so that answers from blocked targets are leaks.
         `history` bounds the pairs of client and name that a retro-hunt can find."""
         self.resolutions = Resolutions(intel.suffixes)
-        self.correlator = Correlator(intel.index, intel.allowances, self.resolutions)
+        self.correlator = Correlator(intel.index, intel.allowances, self.resolutions, intel.suffixes)
         self.blocks = Blocks()
         self.policy = Policy(settings, self.blocks, intel.protected, intel.allowances)
+        self.contacts = Contacts()
         self.watch = Watch(enforced)
         self.campaigns = Campaigns()
         self.history = History(history)
         self.blind = BlindSpots(intel.resolvers)
         self.observations: dict[str, int] = {}
         self.clients: set[bytes] = set()
-        self._unanswered: RecentTable[FlowKey, Incident] = RecentTable(UNANSWERED)
+        self.clients_beyond = 0  # observations of clients that `clients` has no room for
+        self.unasked_answers = 0  # DNS answers that nobody asked for: they prove nothing about anybody
+        self._suffixes = intel.suffixes
+        self._unanswered: RecentTable[FlowKey, str] = RecentTable(UNANSWERED)
+        self._proxied = Proxied()
         self._on_event = on_event
-        self._pending = list(reversed(intel.index.pending_after(0)))  # soonest last
-        self._next_pending_us = self._pending[-1].added_s * MICROSECONDS if self._pending else 1 << 62
+        self._calendar = Calendar(intel.index.pending_after(0))
+        # Of the observation at hand: what was found to be a new contact or not, and the incidents that it counted for.
+        self._fresh: dict[str, bool] = {}
+        self._counted: set[str] = set()
 
     def observe(self, seen: Observation) -> None:
         """Take one observation; emits whatever follows from it."""
         kind = seen.kind
         self.observations[kind] = self.observations.get(kind, 0) + 1
-        if seen.ts_us >= self._next_pending_us:
-            self._indicators_arrive(seen.ts_us)
+        if seen.ts_us >= self._calendar.next_us:
+            self._indicators_change(seen.ts_us)
         if kind == REPLY:
             self._reply(seen)
             return
-        self.clients.add(seen.flow.client)
+        client = seen.flow.client
+        if client not in self.clients:
+            if len(self.clients) < MAX_CLIENTS:
+                self.clients.add(client)
+            else:
+                self.clients_beyond += 1
+        if self._fresh:
+            self._fresh.clear()
+        if self._counted:
+            self._counted.clear()
         if kind == DNS_QUERY:
-            if isinstance(seen.detail, DnsMessage):
-                self.resolutions.asked(seen, seen.detail.txid)
-        elif kind != DNS_ANSWER:
-            self.blind.observe(seen)
-            self._tenant(seen)
-        hits = self.correlator.match(seen)
-        for hit in hits:
-            self._sight(seen, hit)
-        if kind == DNS_ANSWER:
-            self._answer(seen)  # after the sightings: a block that one of them made takes the answer's addresses
-        elif kind == FLOW and not hits:
-            self._blocked_flow(seen)
-        self._remember(seen)
+            self._question(seen)
+        elif kind == DNS_ANSWER:
+            self._answer(seen)
+        else:
+            self._contact(seen)
 
     def finish(self) -> None:
         """The source has ended: report each incident's totals."""
         for incident in self.campaigns.incidents.values():
             self._on_event(incident)
 
+    # -- what was seen
+
+    def _question(self, seen: Observation) -> None:
+        message = seen.detail
+        again = False
+        names = [seen.name]
+        if isinstance(message, DnsMessage):
+            again = not self.resolutions.asked(seen, message.txid)
+            names += [question.name for question in message.questions[1:]]
+        hits = self.correlator.match(seen)
+        for name in dict.fromkeys(names):
+            if name:
+                self._fresh[name] = self.contacts.is_new_question(seen.flow.client, name, seen.ts_us, again)
+        for hit in hits:
+            self._sight(seen, hit, self._fresh[hit.name])
+        for name, new in self._fresh.items():
+            if all(hit.name != name for hit in hits):
+                self.history.record(seen.flow, name, seen.ts_us, seen.number, DNS_QUERY, new)
+
+    def _answer(self, seen: Observation) -> None:
+        """Learn who is where; a listed name's addresses are added to its block."""
+        message = seen.detail
+        if not isinstance(message, DnsMessage) or not self.resolutions.was_asked(seen, message.txid):
+            self.unasked_answers += 1
+            return
+        client = seen.flow.client
+        ts_us = seen.ts_us
+        for hit in self.correlator.match(seen):
+            self._sight(seen, hit, self.contacts.is_new_question(client, hit.name, ts_us, False))
+        answer = read_answer(seen.name or seen.raw_name.lower(), message)
+        if not answer.addresses:
+            return
+        at, listed = self._first_listed(answer.names, client, ts_us)
+        trusted = self.policy.trusts(seen.flow.server)
+        # What leads to a listed name is no tenant of its address; what the listed name leads to is.
+        tenants = answer.names[at:] if listed is not None else answer.names
+        for address in answer.addresses:
+            self.resolutions.reached(client, answer.names[at], address, ts_us)
+            if trusted:
+                for name in tenants:
+                    self.resolutions.lives_at(name, address, ts_us, self.correlator.is_exempt(name, ts_us))
+                self._give_free(seen, address)
+        block = self.blocks.by_target.get(main_target(listed)) if listed is not None else None
+        if listed is not None and block is not None:
+            sighting = Sighting(
+                ts_us, seen.number, seen.flow, answer.names[at], listed, DNS_ANSWER, "", False, 1, ts_us, ts_us
+            )
+            sighting.campaign = self.campaigns.current(block.campaign)
+            for address in answer.addresses:
+                self._extend(sighting, address, E2 if trusted else E1)
+
+    def _first_listed(self, names: tuple[str, ...], client: bytes, ts_us: int) -> tuple[int, Match | None]:
+        for at, name in enumerate(names):
+            match = self.correlator.match_name(name, ts_us)
+            if match is not None and not self.correlator.is_allowed(name, b"", client, ts_us):
+                return at, match
+        return 0, None
+
+    def _contact(self, seen: Observation) -> None:
+        """A connection, or a name in one."""
+        self.blind.observe(seen)
+        if seen.kind == FLOW:
+            self.contacts.begins(seen.flow, seen.ts_us)
+        direct = self._proxied.is_direct(seen)
+        if direct and seen.name:
+            self._tenant(seen)
+        hits = self.correlator.match(seen, direct)
+        for hit in hits:
+            domain = hit.match.registered_domain or hit.name
+            self._sight(seen, hit, self._is_new(seen, domain), direct and seen.kind != FLOW)
+        if seen.kind == FLOW and not hits:
+            self._blocked_flow(seen)
+        self._remember(seen, hits, direct)
+
+    def _is_new(self, seen: Observation, reached: str) -> bool:
+        """Whether this observation is the first sign of a contact; asked twice it answers the same."""
+        new = self._fresh.get(reached)
+        if new is None:
+            new = self._fresh[reached] = self.contacts.is_new(seen.kind, seen.flow, reached, seen.ts_us)
+        return new
+
+    def _remember(self, seen: Observation, hits: list[Hit], direct: bool) -> None:
+        """Keep for later what matched nothing now."""
+        flow = seen.flow
+        name = seen.name
+        if seen.kind == FLOW:
+            if not any(hit.address for hit in hits):
+                self.history.record(flow, flow.server, seen.ts_us, seen.number, FLOW, True, flow.server)
+            name = self.correlator.attributed(seen)
+        if name and all(hit.name != name for hit in hits):
+            new = self._is_new(seen, self._suffixes.registered_domain(name) or name)
+            server = flow.server if direct else b""
+            self.history.record(flow, name, seen.ts_us, seen.number, seen.kind, new, server)
+
     # -- sightings, decisions, attempts
 
-    def _sight(self, seen: Observation, hit: Hit) -> None:
+    def _sight(self, seen: Observation, hit: Hit, new: bool, direct: bool = False) -> None:
         sighting = Sighting(
             seen.ts_us, seen.number, seen.flow, hit.name, hit.match, seen.kind, seen.note, False, 1,
             seen.ts_us, seen.ts_us, hit.url, hit.address,
         )  # fmt: skip
-        self._handle(sighting)
-        if _names_its_server(seen):
+        self._handle(sighting, new, seen)
+        if direct and hit.name and not hit.url:
             self._extend(sighting, seen.flow.server, E1)
 
-    def _handle(self, sighting: Sighting) -> None:
-        """Open or update the incident, decide where nothing was decided yet, count an attempt where it was."""
+    def _handle(self, sighting: Sighting, new: bool, seen: Observation | None) -> None:
+        """Open or update the incident, decide where nothing was decided yet, count an attempt where it was. `seen` is
+        None when the sighting comes from history."""
         incident, opened = self.campaigns.assign(sighting)
         self.campaigns.see(incident, sighting)
-        new = sighting.retro or self.watch.is_new_contact(sighting)
+        via = sighting.via
+        if seen is not None:
+            if via not in (DNS_QUERY, DNS_ANSWER):
+                new = self._is_new(seen, sighting.campaign) and new
+            new = new and incident.id not in self._counted
         if new:
+            self._counted.add(incident.id)
             self.campaigns.count(incident, sighting)
-            if sighting.via in (TLS_SNI, HTTP_HOST, SOCKS_HOST):
+            if via in (TLS_SNI, HTTP_HOST, SOCKS_HOST):
                 incident.answered += sighting.count  # nothing is sent before the handshake is complete
-            elif sighting.via in (FLOW, QUIC_SNI):
-                self._unanswered.put(sighting.flow, incident)
+            elif via in (FLOW, QUIC_SNI):
+                self._unanswered.put(sighting.flow, incident.id)
         self._on_event(sighting)
         if opened:
             self._on_event(incident)
@@ -148,7 +261,9 @@ class Engine:
             decision = self.policy.decide(sighting)
             if decision is not None:
                 self._on_event(decision)
-        elif new and not sighting.retro:
+                if decision.action == "block":
+                    self._calendar.watch(self.blocks.by_id[decision.id])
+        elif new and seen is not None:
             incident.attempts += 1
             self._on_event(self.watch.attempt(block, sighting))
 
@@ -156,146 +271,135 @@ class Engine:
         """A connection without a name to an address that a block covers."""
         flow = seen.flow
         block = self.blocks.covering(flow.client, flow.server)
-        if block is None:
-            return
-        if self.correlator.is_allowed("", flow.server, flow.client, seen.ts_us):
+        if block is None or self.correlator.is_allowed("", flow.server, flow.client, seen.ts_us):
             return
         name = self.resolutions.name_for(flow.client, flow.server, seen.ts_us)
-        if name and self.correlator.match_name(name, seen.ts_us) is None:
+        if name and self.correlator.is_innocent(name, seen.ts_us):
             return  # an innocent tenant; `_tenant` gives the address free
+        if name and self.correlator.is_allowed(name, flow.server, flow.client, seen.ts_us):
+            return
+        if self.correlator.co_tenants(flow.server, block.match.registered_domain, seen.ts_us):
+            return  # it may be for another site there: its own SNI or Host will tell
         match = Match("address", block.match.indicator, block.match.registered_domain, block.match.suffix_rule)
         sighting = Sighting(
             seen.ts_us, seen.number, flow, "", match, FLOW, "blocked address", False, 1, seen.ts_us, seen.ts_us,
             address=flow.server,
         )  # fmt: skip
-        self._handle(sighting)
+        self._handle(sighting, self._is_new(seen, match.registered_domain), seen)
 
     def _extend(self, sighting: Sighting, address: bytes, evidence: str) -> None:
         block = self.blocks.by_target.get(main_target(sighting.match))
-        if block is None or block.target.kind in ("address", "network"):
+        if block is None or block.target.kind in ("address", "network", "url"):
             return
-        others = self._co_tenants(address, sighting.match.registered_domain, sighting.ts_us)
+        others = self.correlator.co_tenants(address, sighting.match.registered_domain, sighting.ts_us)
+        others = [name for name in others if name != sighting.name]
         decision = self.policy.extend(block, sighting, address, evidence, others)
-        if decision is not None:
-            self._on_event(decision)
-
-    def _co_tenants(self, address: bytes, domain: str, ts_us: int) -> list[str]:
-        """Other registered domains on `address` that no indicator covers: whom a block would harm."""
-        others = self.resolutions.co_tenants(address, frozenset((domain,)), ts_us)
-        return [name for name in others if self.correlator.match_name(name, ts_us) is None]
-
-    # -- passive DNS
-
-    def _answer(self, seen: Observation) -> None:
-        """Learn who is where; a listed name's addresses are added to its block."""
-        message = seen.detail
-        if not isinstance(message, DnsMessage) or not seen.name:
+        if decision is None:
             return
-        asked = self.resolutions.was_asked(seen, message.txid)
-        addresses = _addresses(message)
-        if not addresses:
-            return
-        listed = self.correlator.match_name(seen.name, seen.ts_us)
-        name = seen.name
-        if listed is None:
-            for record in message.answers[: message.answer_count]:
-                if record.target and listed is None:
-                    listed = self.correlator.match_name(record.target, seen.ts_us)
-                    name = record.target if listed is not None else seen.name
-        for address in addresses:
-            if asked:
-                self.resolutions.learn(seen.flow.client, name, address, seen.ts_us)
-            if listed is None:
-                self._give_free(seen, address)
-        block = self.blocks.by_target.get(main_target(listed)) if listed is not None else None
-        if listed is None or block is None:
-            return
-        sighting = Sighting(
-            seen.ts_us, seen.number, seen.flow, name, listed, DNS_ANSWER, "", False, 1, seen.ts_us, seen.ts_us
-        )
-        sighting.campaign = block.campaign
-        for address in addresses:
-            self._extend(sighting, address, E2 if asked else E1)
+        self._on_event(decision)
+        if decision.action == "extend" and decision.rule == "address":
+            for holder in self.blocks.holders(address):
+                self.campaigns.tie(block.campaign, holder.campaign)
+
+    # -- who lives where
 
     def _tenant(self, seen: Observation) -> None:
-        """A client's own SNI or Host shows which name lives on an address."""
-        if seen.name and _names_its_server(seen):
-            self.resolutions.learn(seen.flow.client, seen.name, seen.flow.server, seen.ts_us)
-            if seen.flow.server in self.blocks.by_address and self.correlator.match_name(seen.name, seen.ts_us) is None:
-                self._give_free(seen, seen.flow.server)
+        """A client's own SNI or Host shows which name lives on an address. A client that resolved a listed name to get
+        there may say any other when it connects (domain fronting, a false SNI): that proves no tenant."""
+        client = seen.flow.client
+        server = seen.flow.server
+        ts_us = seen.ts_us
+        innocent = self.correlator.is_innocent(seen.name, ts_us)
+        if innocent:
+            resolved = self.resolutions.name_for(client, server, ts_us)
+            if resolved and not self.correlator.is_innocent(resolved, ts_us):
+                return
+        self.resolutions.reached(client, seen.name, server, ts_us)
+        self.resolutions.lives_at(seen.name, server, ts_us, self.correlator.is_exempt(seen.name, ts_us))
+        if innocent:
+            self._give_free(seen, server)
 
     def _give_free(self, seen: Observation, address: bytes) -> None:
-        block = self.blocks.by_address.get(address)
-        if block is None:
+        """Nobody is kept from an address where an innocent name lives."""
+        if not self.blocks.is_held(address):
             return
-        others = self._co_tenants(address, block.match.registered_domain, seen.ts_us)
+        blocks = [*self.blocks.holders(address), *(block for block, _ in self.blocks.pairs_at(address))]
+        others = {
+            block.id: self.correlator.co_tenants(address, block.match.registered_domain, seen.ts_us) for block in blocks
+        }
+        if not any(others.values()):
+            return
         why = Sighting(
-            seen.ts_us, seen.number, seen.flow, seen.name, block.match, seen.kind, "", False, 1, seen.ts_us, seen.ts_us
-        )
-        decision = self.policy.reconsider(why, address, others)
-        if decision is not None:
+            seen.ts_us, seen.number, seen.flow, seen.name, blocks[0].match, seen.kind, "", False, 1,
+            seen.ts_us, seen.ts_us,
+        )  # fmt: skip
+        for decision in self.policy.reconsider(why, address, others):
             self._on_event(decision)
 
-    # -- replies, history, retro-hunt
+    # -- replies
 
     def _reply(self, seen: Observation) -> None:
-        incident = self._unanswered.pop(seen.flow)
+        id_ = self._unanswered.pop(seen.flow)
+        incident = self.campaigns.incidents.get(self.campaigns.current(id_)) if id_ else None
         if incident is not None:
             incident.answered += 1
         leak = self.watch.answered(seen.flow, seen.ts_us, seen.number)
         if leak is not None:
             self._on_event(leak)
 
-    def _remember(self, seen: Observation) -> None:
-        if seen.name:
-            if seen.kind != DNS_ANSWER:
-                self.history.record(seen.flow, seen.name, seen.ts_us, seen.number, seen.kind)
-        elif seen.kind == FLOW:
-            self.history.record(seen.flow, seen.flow.server, seen.ts_us, seen.number, seen.kind)
+    # -- indicators come and go
 
-    def _indicators_arrive(self, ts_us: int) -> None:
+    def _indicators_change(self, ts_us: int) -> None:
+        """Everything that was due until now, in order of time."""
+        calendar = self._calendar
+        while calendar.next_us <= ts_us:
+            due_us = calendar.next_us
+            lapsing = calendar.lapsing()
+            if lapsing:
+                self._lapse(self.blocks.by_id[lapsing], due_us)
+            else:
+                self._arrive(calendar.arriving(), due_us)
+
+    def _arrive(self, arrived: set[Indicator], arrival_us: int) -> None:
         """Retro-hunt (INCIDENT beat a): indicators came into force; who contacted them before?"""
-        while self._pending and self._pending[-1].added_s * MICROSECONDS <= ts_us:
-            arrival_us = self._pending[-1].added_s * MICROSECONDS
-            arrived = []
-            while self._pending and self._pending[-1].added_s * MICROSECONDS == arrival_us:
-                arrived.append(self._pending.pop())
-            for client, what, contact in self.history.contacts():
-                if isinstance(what, str):
-                    match = self.correlator.match_name(what, arrival_us)
-                else:
-                    match = self.correlator.match_address(what, arrival_us)
-                if match is None or match.indicator not in arrived:
-                    continue
-                name = what if isinstance(what, str) else ""
-                flow: FlowKey = contact.flow._replace(client=client)
-                found = Sighting(
-                    arrival_us, 0, flow, name, match, contact.via, "", True, contact.count,
-                    contact.first_us, contact.last_us, address=b"" if name else flow.server,
-                )  # fmt: skip
-                self._handle(found)
-                if contact.via not in (DNS_QUERY, DNS_ANSWER):
-                    self._extend(found, flow.server, E1)
-        self._next_pending_us = self._pending[-1].added_s * MICROSECONDS if self._pending else 1 << 62
+        endings = {one.registered_domain or one.value for one in arrived if one.kind == "domain"}
+        by_address = any(one.kind in ("address", "network") for one in arrived)
+        for client, what, contact in self.history.find(tuple(endings), by_address):
+            name = what if isinstance(what, str) else ""
+            address = b"" if isinstance(what, str) else what
+            match = (
+                self.correlator.match_address(address, arrival_us)
+                if address
+                else self.correlator.match_name(name, arrival_us)
+            )
+            if match is None or match.indicator not in arrived:
+                continue
+            if self.correlator.is_allowed(name, contact.server, client, contact.last_us):
+                continue
+            self.history.forget(client, what)
+            found = Sighting(
+                arrival_us, 0, contact.flow, name, match, contact.via, "", True, max(1, contact.count),
+                contact.first_us, contact.last_us, address=address,
+            )  # fmt: skip
+            self._handle(found, True, None)
+            if name and contact.server:
+                self._extend(found, contact.server, E1)
 
+    def _lapse(self, block: Block, expires_us: int) -> None:
+        """The indicator of a block has expired: another one takes the block over, or it ends."""
+        successor = self._match_target(block.target, expires_us)
+        if successor is not None and main_target(successor) == block.target:
+            block.match = successor
+            self._calendar.watch(block)
+            return
+        why = Sighting(expires_us, 0, _NOBODY, "", block.match, FLOW, "", False, 0, expires_us, expires_us)
+        self._on_event(self.policy.lapse(block, why))
 
-def _names_its_server(seen: Observation) -> bool:
-    """Whether the name is one of the address that the packet went to. A request to a proxy names somebody else: to
-    block the way to the proxy would cut off everything."""
-    if seen.note == "proxied":
-        return False
-    if seen.kind in (TLS_SNI, QUIC_SNI):
-        return True
-    detail = seen.detail
-    return isinstance(detail, HttpRequest) and (detail.target.startswith("/") or detail.target == "*")
-
-
-def _addresses(message: DnsMessage) -> list[bytes]:
-    """Addresses that an answer section gives: A, AAAA, and the hints of HTTPS and SVCB records (RFC 9460)."""
-    addresses: list[bytes] = []
-    for record in message.answers[: message.answer_count]:
-        if record.address:
-            addresses.append(record.address)
-        elif record.rrtype in _RRTYPES_WITH_HINTS:
-            addresses.extend(record.hints)
-    return addresses
+    def _match_target(self, target: Target, ts_us: int) -> Match | None:
+        if target.kind == "url":
+            host, _, path = target.value.partition("/")
+            return self.correlator.match_url(host.strip("[]"), "/" + path, ts_us)
+        if target.kind in ("address", "network"):
+            address = parse_address(target.value.partition("/")[0])
+            return self.correlator.match_address(address, ts_us)
+        return self.correlator.match_name(target.value, ts_us)

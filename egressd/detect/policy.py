@@ -9,26 +9,34 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from egressd.detect.blocks import MAX_BLOCKS, Block, Blocks, main_target
+from egressd.detect.blocks import MAX_ADDRESSES, MAX_BLOCKS, MAX_PAIRS, MAX_REFUSED, Block, Blocks, main_target
+from egressd.detect.kept import Kept, tell
+from egressd.detect.resolutions import on_the_wire, place_of
 from egressd.intel.allowances import Allowances
-from egressd.intel.networks import render_address
+from egressd.intel.networks import parse_network, render_address
 from egressd.intel.protected import Protected
 from egressd.model import Decision, Match, Sighting, Target
 
 HOUR_US: Final = 3_600_000_000
+PAIRS_PER_HOUR: Final = 256  # of one block, over all clients: senders' addresses can be forged, so clients can
 E0: Final = "E0"
 E1: Final = "E1"
 E2: Final = "E2"
+_ALL_ADDRESSES: Final = b""  # keys of a block's budget beside the clients, which are 4 or 16 bytes
+_ALL_PAIRS: Final = b"*"
+_CHOSEN: Final = "the line "  # how intel says that a person narrowed this very line
 
 
 class PolicySettings(NamedTuple):
-    """What an operator may set of the default policy."""
+    """What an operator may set of the default policy. `resolvers` are the packed addresses of the network's own: whose
+    answers can be evidence for everybody. While none is known every server's are, except in mode enforce."""
 
     mode: str = "monitor"
     block_confidence: int = 50  # a sighting by a less certain indicator alerts only
     shared_after: int = 3  # other registered domains on an address: from here on not even a pair is blocked
     addresses_per_indicator_hour: int = 16
     blocks_per_hour: int = 200
+    resolvers: frozenset[bytes] = frozenset()
 
 
 class Policy:
@@ -36,45 +44,74 @@ class Policy:
 
     def __init__(self, settings: PolicySettings, blocks: Blocks, protected: Protected, allowances: Allowances) -> None:
         self.settings = settings
+        self.untold = 0  # alerts beyond the bound of what is remembered as told
         self._blocks = blocks
         self._protected = protected
         self._allowances = allowances
+        self._kept = Kept(allowances)
         self._recent_us: list[int] = []
+        self._budget_told_us = -HOUR_US
         self._alerted: set[tuple[Target, str]] = set()
+
+    def trusts(self, server: bytes) -> bool:
+        """Whether answers of the DNS server at `server` can tie an address to a name for everybody: a client may ask
+        any server, one of its own too, and let it answer with whom it wants to see cut off."""
+        if self.settings.resolvers:
+            return server in self.settings.resolvers
+        return self.settings.mode != "enforce"
 
     def decide(self, sighting: Sighting) -> Decision | None:
         """The verdict on a sighting whose target is not blocked yet; None when it was given before."""
         match = sighting.match
         target = main_target(match)
         indicator = match.indicator
-        where = f"{indicator.source}:{indicator.line}"
-        kept = self._allowances.never_blocks(sighting.name, sighting.address, sighting.ts_us // 1_000_000)
-        if kept is not None:
-            reason = f"never-block {kept.value} ({kept.source}:{kept.line}: {kept.reason})"
-            return self._alert(sighting, target, reason, "never-block")
-        if indicator.confidence < self.settings.block_confidence:
-            reason = f"{where} has confidence {indicator.confidence}, under {self.settings.block_confidence}"
-            return self._alert(sighting, target, reason, "confidence")
-        if indicator.narrowed and indicator.value == match.registered_domain:
-            reason = f"{where} lists a guarded site whole: {indicator.narrowed}; a person must decide"
-            return self._alert(sighting, target, reason, "guarded")
-        if target.kind == "address":
-            why = self._protected.why(sighting.address)
-            if why:
-                return self._alert(sighting, target, f"{target.value} is protected: {why}", "protected")
+        refusal = self._refusal(sighting, target)
+        if refusal is not None:
+            reason, rule = refusal
+            return self._alert(sighting, target, reason, rule)
         self._recent_us = [t for t in self._recent_us if sighting.ts_us - t < HOUR_US]
         if len(self._recent_us) >= self.settings.blocks_per_hour or len(self._blocks) >= MAX_BLOCKS:
-            return self._alert(sighting, target, f"over {self.settings.blocks_per_hour} blocks in an hour", "budget")
+            if 0 <= sighting.ts_us - self._budget_told_us < HOUR_US:
+                return None  # one alert: the sightings and incidents tell the rest
+            self._budget_told_us = sighting.ts_us
+            reason = f"over {self.settings.blocks_per_hour} blocks in an hour"
+            return self._verdict(sighting, "", "alert", (target,), reason, "budget", E1)
         self._recent_us.append(sighting.ts_us)
         block = self._blocks.add(target, match, sighting.ts_us)
         block.campaign = sighting.campaign
         if target.kind == "address":
             self._blocks.add_address(block, sighting.address, sighting.ts_us)
-        reason = f"{_how(match)} {indicator.value} ({where})"
+        reason = f"{_how(match)} {indicator.value} ({indicator.source}:{indicator.line})"
         if indicator.narrowed:
             reason += f"; narrowed: {indicator.narrowed}"
         evidence = E0 if match.level == "address" else E1
         return self._verdict(sighting, block.id, "block", (target,), reason, f"level-{match.level}", evidence)
+
+    def _refusal(self, sighting: Sighting, target: Target) -> tuple[str, str] | None:
+        """(reason, rule) when a sighting only alerts."""
+        indicator = sighting.match.indicator
+        where = f"{indicator.source}:{indicator.line}"
+        now_s = sighting.ts_us // 1_000_000
+        kept = self._allowances.never_blocks(sighting.name, sighting.address, now_s)
+        if kept is not None:
+            return tell(kept), "never-block"
+        kept = self._kept.inside(target, now_s)
+        if kept is not None:
+            return f"{tell(kept)} lies in {target.value}; a person must decide", kept.kind
+        if indicator.confidence < self.settings.block_confidence:
+            return (
+                f"{where} has confidence {indicator.confidence}, under {self.settings.block_confidence}",
+                "confidence",
+            )
+        if indicator.narrowed and indicator.value == sighting.match.registered_domain:
+            if not indicator.narrowed.startswith(_CHOSEN):
+                return f"{where} lists a guarded site whole: {indicator.narrowed}; a person must decide", "guarded"
+        network = parse_network(indicator.value) if target.kind in ("address", "network") else None
+        if network is not None:
+            why = self._protected.why_network(*network) or self._protected.why(sighting.address)
+            if why:
+                return f"{target.value} is protected: {why}", "protected"
+        return None
 
     def extend(
         self, block: Block, sighting: Sighting, address: bytes, evidence: str, others: list[str]
@@ -82,71 +119,157 @@ class Policy:
         """Whether `block` may also cover `address`, which `evidence` ties to it; `others` are the co-tenants. None when
         that was settled before."""
         client = sighting.flow.client
-        if address in block.addresses or address in block.refused:
+        now_s = sighting.ts_us // 1_000_000
+        goes_to = on_the_wire(address)
+        if goes_to in block.addresses or address in block.refused:
             return None
-        wide = evidence == E2 and not others
-        if (client, address) in block.pairs and not wide:
-            return None
-        text = render_address(address)
-        why = self._protected.why(address)
-        if why:
-            return self._refuse(block, sighting, address, text, why, "protected")
-        kept = self._allowances.never_blocks("", address, sighting.ts_us // 1_000_000)
-        if kept is not None:
-            reason = f"never-block {kept.value} ({kept.source}:{kept.line}: {kept.reason})"
-            return self._refuse(block, sighting, address, text, reason, "never-block")
-        if len(others) >= self.settings.shared_after:
-            reason = f"shared: {len(others)} other registered domains seen on it, among them {others[0]}"
-            return self._refuse(block, sighting, address, text, reason, "shared")
-        block.recent_us = [t for t in block.recent_us if sighting.ts_us - t < HOUR_US]
-        if len(block.recent_us) >= self.settings.addresses_per_indicator_hour:
-            if block.budget_told_us >= 0 and sighting.ts_us - block.budget_told_us < HOUR_US:
-                return None  # a flux of addresses is not to become a flood of events
-            block.budget_told_us = sighting.ts_us
-            limit = self.settings.addresses_per_indicator_hour
-            return self._refuse(block, sighting, address, text, f"over {limit} addresses in an hour", "budget")
-        block.recent_us.append(sighting.ts_us)
+        for_some = None
+        wide = evidence == E2 and not others and goes_to not in block.given_back
+        wide = wide and len(block.given_back) < MAX_REFUSED  # a name whose addresses were given back so often is shared
         if wide:
-            self._blocks.add_address(block, address, sighting.ts_us)
-            target = Target("address", text)
+            for_some = self._kept.for_some(sighting.name, goes_to, now_s)
+            wide = for_some is None
+        if (client, goes_to) in block.pairs and not wide:
+            return None
+        allowed = self._allowances.allows("", goes_to, client, now_s)
+        if allowed is not None and allowed.client:
+            return None  # this client may go there; of others nothing is said
+        refusal = self._address_refusal(sighting, address, others)
+        if refusal is None and allowed is not None:
+            refusal = tell(allowed), allowed.kind
+        if refusal is not None:
+            return self._refuse(block, sighting, address, *refusal, evidence)
+        if not self._within_budget(block, b"" if wide else client, sighting.ts_us):
+            return self._over_budget(block, sighting, address, wide, evidence)
+        if wide:
+            self._blocks.add_address(block, goes_to, sighting.ts_us)
+            target = Target("address", render_address(goes_to))
             reason = f"{sighting.name} resolved to it, asked and answered"
             return self._verdict(sighting, block.id, "extend", (target,), reason, "address", evidence)
-        self._blocks.add_pair(block, client, address, sighting.ts_us)
-        reason = f"{sighting.name or text} named by this client only"
+        self._blocks.add_pair(block, client, goes_to, sighting.ts_us)
+        reason = f"{sighting.name or render_address(address)} named by this client only"
         if others:
             reason = f"also seen on it: {', '.join(others)}; so this client only"
-        return self._verdict(
-            sighting,
-            block.id,
-            "extend",
-            (Target("pair", f"{render_address(client)}>{text}"),),
-            reason,
-            "pair",
-            evidence,
-        )
+        elif for_some is not None:
+            reason = f"{tell(for_some)} is for {for_some.client}; so this client only"
+        elif evidence == E2:
+            reason = "given back before; so this client only"
+        return self._verdict(sighting, block.id, "extend", (pair(client, goes_to),), reason, "pair", evidence)
 
-    def reconsider(self, sighting: Sighting, address: bytes, others: list[str]) -> Decision | None:
-        """An innocent name appeared on a blocked address: give the address free, the name stays blocked."""
-        block = self._blocks.by_address.get(address)
-        if block is None or not others or block.target.kind == "address":
-            return None
-        self._blocks.withdraw_address(address)
-        reason = f"{others[-1]} was seen on it too: an innocent site would be cut off"
-        block.refused[address] = reason
+    def _address_refusal(self, sighting: Sighting, address: bytes, others: list[str]) -> tuple[str, str] | None:
+        """(reason, rule) when nobody may be kept from an address."""
+        why = self._protected.why(address)
+        if why:
+            return why, "protected"
+        kept = self._allowances.never_blocks(sighting.name, address, sighting.ts_us // 1_000_000)
+        if kept is not None:
+            return tell(kept), "never-block"
+        if len(others) >= self.settings.shared_after:
+            return f"shared: {len(others)} other registered domains seen on it, among them {others[0]}", "shared"
+        return None
+
+    def reconsider(self, sighting: Sighting, address: bytes, others: dict[str, list[str]]) -> list[Decision]:
+        """An innocent name appeared on a blocked address: give the address free, the names stay blocked; from
+        `shared_after` names on give free the pairs too. `others` has the co-tenants by id of each block concerned."""
+        decisions: list[Decision] = []
+        place = place_of(address)
+        for block in self._blocks.holders(address):
+            names = others.get(block.id)
+            if not names or block.target.kind == "address":
+                continue
+            addresses = [held for held in block.addresses if place_of(held) == place]
+            for held in addresses:
+                self._blocks.withdraw_address(block, held)
+                block.given_back.add(held)
+            targets = tuple(Target("address", render_address(held)) for held in addresses)
+            reason = f"{names[-1]} was seen on it too: an innocent site would be cut off"
+            decisions.append(self._withdraw(block, sighting, targets, reason))
+        for block in dict.fromkeys(block for block, _ in self._blocks.pairs_at(address)):
+            names = others.get(block.id, [])
+            if len(names) < self.settings.shared_after:
+                continue
+            pairs = [(client, held) for client, held in block.pairs if place_of(held) == place]
+            for client, held in pairs:
+                self._blocks.withdraw_pair(block, client, held)
+            reason = f"shared: {len(names)} other registered domains seen on it, among them {names[0]}"
+            if len(block.refused) < MAX_REFUSED:
+                block.refused[address] = reason
+            decisions.append(self._withdraw(block, sighting, tuple(pair(*one) for one in pairs), reason))
+        return decisions
+
+    def lapse(self, block: Block, sighting: Sighting) -> Decision:
+        """The indicator of `block` is no longer in force: so is the block, with all that was added to it."""
+        self._blocks.remove(block)
+        indicator = block.match.indicator
+        reason = f"{indicator.value} ({indicator.source}:{indicator.line}) has expired"
+        return self._withdraw(block, sighting, (block.target,), reason, "expired", E0)
+
+    def _withdraw(
+        self,
+        block: Block,
+        sighting: Sighting,
+        targets: tuple[Target, ...],
+        reason: str,
+        rule: str = "shared",
+        evidence: str = E2,
+    ) -> Decision:
         sighting.match = block.match
-        target = Target("address", render_address(address))
-        return self._verdict(sighting, block.id, "withdraw", (target,), reason, "shared", E2)
+        sighting.campaign = block.campaign
+        return self._verdict(sighting, block.id, "withdraw", targets, reason, rule, evidence)
 
-    def _refuse(self, block: Block, sighting: Sighting, address: bytes, text: str, reason: str, rule: str) -> Decision:
-        if len(block.refused) < MAX_BLOCKS:
-            block.refused[address] = reason
-        return self._verdict(sighting, block.id, "refuse", (Target("address", text),), reason, rule, E1)
+    # -- budgets
+
+    def _within_budget(self, block: Block, client: bytes, ts_us: int) -> bool:
+        """Count one more address (`client` empty) or pair of `client`, if that is within the hour's budget."""
+        if client:
+            keys = [(client, self.settings.addresses_per_indicator_hour), (_ALL_PAIRS, PAIRS_PER_HOUR)]
+            full = self._blocks.pairs >= MAX_PAIRS
+        else:
+            keys = [(_ALL_ADDRESSES, self.settings.addresses_per_indicator_hour)]
+            full = self._blocks.addresses >= MAX_ADDRESSES
+        if len(block.recent_us) > 2 * PAIRS_PER_HOUR:
+            block.recent_us = {k: times for k, times in block.recent_us.items() if ts_us - times[-1] < HOUR_US}
+        for key, limit in keys:
+            recent = [t for t in block.recent_us.get(key, ()) if ts_us - t < HOUR_US]
+            if recent:
+                block.recent_us[key] = recent
+            if len(recent) >= limit:
+                full = True
+        if not full:
+            for key, _ in keys:
+                block.recent_us.setdefault(key, []).append(ts_us)
+        return not full
+
+    def _over_budget(
+        self, block: Block, sighting: Sighting, address: bytes, wide: bool, evidence: str
+    ) -> Decision | None:
+        told_us = block.budget_told_us.get(wide)
+        if told_us is not None and 0 <= sighting.ts_us - told_us < HOUR_US:
+            return None  # a flux of addresses is not to become a flood of events
+        block.budget_told_us[wide] = sighting.ts_us
+        limit = self.settings.addresses_per_indicator_hour
+        target = Target("address", render_address(address)) if wide else pair(sighting.flow.client, address)
+        reason = f"over {limit} addresses in an hour"
+        return self._verdict(sighting, block.id, "refuse", (target,), reason, "budget", evidence)
+
+    # -- verdicts
+
+    def _refuse(
+        self, block: Block, sighting: Sighting, address: bytes, reason: str, rule: str, evidence: str
+    ) -> Decision | None:
+        if len(block.refused) >= MAX_REFUSED:
+            return None  # refused all the same, but an answer of thousands is not to become thousands of events
+        block.refused[address] = reason
+        target = Target("address", render_address(address))
+        return self._verdict(sighting, block.id, "refuse", (target,), reason, rule, evidence)
 
     def _alert(self, sighting: Sighting, target: Target, reason: str, rule: str) -> Decision | None:
         if (target, rule) in self._alerted:
             return None
-        if len(self._alerted) < MAX_BLOCKS:
-            self._alerted.add((target, rule))
+        if len(self._alerted) >= MAX_BLOCKS:
+            self.untold += 1
+            return None
+        self._alerted.add((target, rule))
         return self._verdict(sighting, "", "alert", (target,), reason, rule, E1)
 
     def _verdict(
@@ -174,6 +297,11 @@ class Policy:
             name=sighting.name,
             campaign=sighting.campaign,
         )
+
+
+def pair(client: bytes, address: bytes) -> Target:
+    """One client's way to one address."""
+    return Target("pair", f"{render_address(client)}>{render_address(address)}")
 
 
 def _how(match: Match) -> str:

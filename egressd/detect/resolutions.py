@@ -7,9 +7,9 @@ Which name did this client resolve to reach this address (so that a connection w
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
-from egressd.model import FlowKey, Observation
+from egressd.model import DnsMessage, DnsRecord, FlowKey, Observation
 from egressd.names import Suffixes
 from egressd.wire.table import RecentTable
 
@@ -17,6 +17,69 @@ ANSWER_WITHIN_US: Final = 10_000_000  # stub resolvers give up after 5 s, one re
 ATTRIBUTE_WITHIN_US: Final = 3_600_000_000  # how long a client is assumed to use an address it resolved
 TENANT_WITHIN_US: Final = 86_400_000_000  # "seen on it in the last day", DESIGN section 6
 MAX_TENANTS: Final = 32  # per address; more would not change a verdict
+MAX_CHAIN: Final = 16  # names that one answer may lead through; resolvers give up at 8 to 16
+
+_MAPPED: Final = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
+_NAT64: Final = bytes.fromhex("0064ff9b") + bytes(8)  # RFC 6052 section 2.1
+_CNAME: Final = 5
+_WITH_HINTS: Final = (64, 65)  # SVCB, HTTPS (RFC 9460)
+
+
+def place_of(address: bytes) -> bytes:
+    """The host that an address leads to: the IPv4 address inside an IPv4-mapped or NAT64 one, else itself. One host
+    has one place, however its address is written, so that who shares it is known."""
+    if len(address) == 16 and address.startswith((_MAPPED, _NAT64)):
+        return address[12:]
+    return address
+
+
+def on_the_wire(address: bytes) -> bytes:
+    """The address that packets carry: hosts send to an IPv4-mapped one by IPv4 (RFC 4038 section 4.2)."""
+    return address[12:] if len(address) == 16 and address.startswith(_MAPPED) else address
+
+
+class Answer(NamedTuple):
+    """What an answer section says about the name asked about: the names it leads through, that name first, and the
+    addresses at the end. Records of other owners say nothing about it."""
+
+    names: tuple[str, ...]
+    addresses: tuple[bytes, ...]
+
+
+def read_answer(name: str, message: DnsMessage) -> Answer:
+    """Follow CNAMEs and SVCB/HTTPS targets from `name`; servers do not always give them in order."""
+    records = message.answers[: message.answer_count]
+    targets: dict[str, list[str]] = {}
+    for record in records:
+        if record.rrtype == _CNAME or record.rrtype in _WITH_HINTS:
+            target = record.target or record.raw_target.lower()
+            if target:
+                targets.setdefault(_owner(record), []).append(target)
+    chain = {name: None}  # a dict for its order
+    following = targets.pop(name, [])
+    while following and len(chain) < MAX_CHAIN:
+        at = following.pop(0)
+        if at not in chain:
+            chain[at] = None
+            following += targets.pop(at, [])
+    addresses: dict[bytes, None] = {}
+    for record in records:
+        if _owner(record) in chain:
+            if record.address:
+                addresses[record.address] = None
+            elif record.rrtype in _WITH_HINTS:
+                addresses.update(dict.fromkeys(record.hints))
+    return Answer(tuple(chain), tuple(addresses))
+
+
+def _owner(record: DnsRecord) -> str:
+    return record.name or record.raw_name.lower()
+
+
+class _Asked(NamedTuple):
+    name: str
+    first_us: int
+    last_us: int  # sent again, if it was
 
 
 class Resolutions:
@@ -25,40 +88,70 @@ class Resolutions:
     def __init__(self, suffixes: Suffixes, limit: int = 65_536) -> None:
         """`limit` bounds the outstanding questions, the addresses and the (client, address) pairs, each."""
         self._suffixes = suffixes
-        self._asked: RecentTable[tuple[FlowKey, int], tuple[str, int]] = RecentTable(limit)
+        self._asked: RecentTable[tuple[FlowKey, int], _Asked] = RecentTable(limit)
         self._tenants: RecentTable[bytes, dict[str, int]] = RecentTable(limit)
         self._reached: RecentTable[tuple[bytes, bytes], tuple[str, int]] = RecentTable(limit)
 
-    def asked(self, question: Observation, txid: int) -> None:
-        """A client asked a question."""
-        self._asked.put((question.flow, txid), (question.name, question.ts_us))
+    def asked(self, question: Observation, txid: int) -> bool:
+        """A client asked a question. Whether it is a new one: a stub that hears nothing sends the same again."""
+        key = (question.flow, txid)
+        before = self._asked.get(key)
+        if before is not None and before.name == question.name:
+            if 0 <= question.ts_us - before.first_us <= ANSWER_WITHIN_US:
+                self._asked.put(key, before._replace(last_us=question.ts_us))
+                return False
+        self._asked.put(key, _Asked(question.name, question.ts_us, question.ts_us))
+        return True
 
     def was_asked(self, answer: Observation, txid: int) -> bool:
-        """Whether `answer` matches an outstanding question: same client and port, server, transaction id and name."""
-        asked = self._asked.get((answer.flow, txid))
-        return asked is not None and asked[0] == answer.name and answer.ts_us - asked[1] <= ANSWER_WITHIN_US
+        """Whether `answer` matches an outstanding question: same client and port, server, transaction id and name. The
+        question is then answered: a second answer to it is somebody else's."""
+        key = (answer.flow, txid)
+        asked = self._asked.get(key)
+        if asked is None or asked.name != answer.name:
+            return False
+        self._asked.pop(key)
+        return 0 <= answer.ts_us - asked.last_us <= ANSWER_WITHIN_US
+
+    def reached(self, client: bytes, name: str, address: bytes, ts_us: int) -> None:
+        """`client` was told, or showed by SNI or Host, that `name` is at `address`."""
+        self._reached.put((client, place_of(address)), (name, ts_us))
+
+    def lives_at(self, name: str, address: bytes, ts_us: int, whole: bool = False) -> None:
+        """`name` was seen on `address`; kept by registered domain, or as it is when `whole`."""
+        domain = name if whole else self._suffixes.registered_domain(name) or name
+        place = place_of(address)
+        tenants = self._tenants.get(place)
+        if tenants is None:
+            self._tenants.put(place, {domain: ts_us})
+            return
+        if domain not in tenants and len(tenants) >= MAX_TENANTS:
+            oldest = min(tenants, key=tenants.__getitem__)
+            if ts_us - tenants[oldest] <= TENANT_WITHIN_US:
+                return
+            del tenants[oldest]
+        tenants[domain] = ts_us
 
     def learn(self, client: bytes, name: str, address: bytes, ts_us: int) -> None:
-        """`client` was told, or showed by SNI or Host, that `name` is at `address`."""
-        self._reached.put((client, address), (name, ts_us))
-        domain = self._suffixes.registered_domain(name) or name
-        tenants = self._tenants.get(address)
-        if tenants is None:
-            self._tenants.put(address, {domain: ts_us})
-        elif domain in tenants or len(tenants) < MAX_TENANTS:
-            tenants[domain] = ts_us
+        """Both of the above."""
+        self.reached(client, name, address, ts_us)
+        self.lives_at(name, address, ts_us)
 
     def co_tenants(self, address: bytes, domains: frozenset[str], ts_us: int) -> list[str]:
         """Registered domains other than `domains` seen on `address` within the last day, in order of first sight."""
-        tenants = self._tenants.get(address)
+        tenants = self._tenants.get(place_of(address))
         if tenants is None:
             return []
         return [d for d, seen_us in tenants.items() if d not in domains and ts_us - seen_us <= TENANT_WITHIN_US]
 
+    def is_shared(self, address: bytes, domain: str, ts_us: int) -> bool:
+        """Whether any other registered domain was seen on `address` within the last day."""
+        return bool(self.co_tenants(address, frozenset((domain,)), ts_us))
+
     def name_for(self, client: bytes, address: bytes, ts_us: int) -> str:
         """The name that `client` resolved last to reach `address`, or "" when none is recent."""
-        reached = self._reached.get((client, address))
-        if reached is None or ts_us - reached[1] > ATTRIBUTE_WITHIN_US:
+        reached = self._reached.get((client, place_of(address)))
+        if reached is None or not 0 <= ts_us - reached[1] <= ATTRIBUTE_WITHIN_US:
             return ""
         return reached[0]
 

@@ -1,20 +1,14 @@
-"""The watch: what still tries to reach a blocked target, per client (DESIGN section 7).
-
-One contact may show itself many times: a SYN, its retransmissions, the ClientHello in it. Each conversation counts
-once; every further HTTP request in it is a contact of its own. A question repeated within a second (A beside AAAA, an
-eager stub) counts once.
-"""
+"""The watch: what still tries to reach a blocked target, per client (DESIGN section 7)."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from egressd.detect.blocks import Block
-from egressd.model import DNS_ANSWER, DNS_QUERY, HTTP_HOST, Attempt, FlowKey, Sighting
+from egressd.model import DNS_ANSWER, DNS_QUERY, Attempt, FlowKey, Sighting
 from egressd.wire.table import RecentTable
 
-SAME_QUESTION_US: Final = 1_000_000
-MAX_CLIENTS: Final = 65_536  # per watch; more are counted in `uncounted`
+MAX_CLIENTS: Final = 131_072  # pairs of block and client; attempts of more are counted in `uncounted`
 
 
 class ClientWatch:
@@ -30,42 +24,29 @@ class ClientWatch:
 
 
 class Watch:
-    """Counts contacts once and collects the attempts at each block."""
+    """Collects the attempts at each block, and the leaks."""
 
-    def __init__(self, enforced: bool, limit: int = 65_536) -> None:
-        """`enforced`: blocks are in the kernel, so an answer is a leak. `limit` bounds the conversations remembered."""
+    def __init__(self, enforced: bool, limit: int = 65_536, clients: int = MAX_CLIENTS) -> None:
+        """`enforced`: blocks are in the kernel, so an answer is a leak. `limit` bounds the attempts whose answer would
+        be one, `clients` the pairs of block and client."""
         self._enforced = enforced
-        self._conversations: RecentTable[tuple[FlowKey, str], int] = RecentTable(limit)
-        self._questions: RecentTable[tuple[bytes, str], int] = RecentTable(limit)
+        self._clients = clients
+        self._watched = 0
         self._tried: RecentTable[FlowKey, Attempt] = RecentTable(limit)
         self.by_block: dict[str, dict[bytes, ClientWatch]] = {}
         self.uncounted = 0
 
-    def is_new_contact(self, sighting: Sighting) -> bool:
-        """Whether this sighting is a contact not counted yet."""
-        if sighting.via in (DNS_QUERY, DNS_ANSWER):
-            key = (sighting.flow.client, sighting.name)
-            before_us = self._questions.get(key)
-            if before_us is not None and 0 <= sighting.ts_us - before_us <= SAME_QUESTION_US:
-                return False
-            self._questions.put(key, sighting.ts_us)
-            return True
-        place = (sighting.flow, sighting.match.registered_domain)
-        requests = self._conversations.get(place)
-        is_request = sighting.via == HTTP_HOST
-        self._conversations.put(place, (requests or 0) + is_request)
-        return requests is None or (is_request and requests > 0)
-
     def attempt(self, block: Block, sighting: Sighting) -> Attempt:
-        """A contact with a blocked target."""
+        """A contact with a blocked target. Beyond the bound of clients none is new: its count stays 1."""
         clients = self.by_block.setdefault(block.id, {})
         client = sighting.flow.client
         watch = clients.get(client)
-        first = watch is None
+        first = watch is None and self._watched < self._clients
         if watch is None:
             watch = ClientWatch(sighting.ts_us)
-            if len(clients) < MAX_CLIENTS:
+            if first:
                 clients[client] = watch
+                self._watched += 1
             else:
                 self.uncounted += 1
         watch.count += 1
@@ -85,16 +66,15 @@ class Watch:
             campaign=sighting.campaign,
             incident=sighting.incident,
         )
-        if sighting.via not in (DNS_QUERY, DNS_ANSWER):
+        if self._enforced and sighting.via not in (DNS_QUERY, DNS_ANSWER):
             self._tried.put(sighting.flow, tried)
         return tried
 
     def answered(self, flow: FlowKey, ts_us: int, number: int) -> Attempt | None:
         """The server of `flow` answered. Where blocks are enforced and this was an attempt, that is a leak."""
-        tried = self._tried.get(flow)
-        if tried is None or tried.leak or not self._enforced:
+        tried = self._tried.pop(flow) if self._enforced else None
+        if tried is None:
             return None
-        tried.leak = True
         watch = self.by_block[tried.decision_id].get(flow.client)
         if watch is not None:
             watch.leaks += 1

@@ -1,0 +1,71 @@
+"""What is one contact. A contact may show itself many times: a question for A and one for AAAA, a SYN, the ClientHello
+after it. Each conversation counts once for what it reaches; every further HTTP request in it is a contact of its own.
+A question repeated within a second (A beside AAAA, an eager stub) counts once, and so does one that is sent again.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from egressd.model import HTTP_HOST, FlowKey
+from egressd.wire.table import RecentTable
+
+SAME_QUESTION_US: Final = 1_000_000
+# A conversation that begins again on the same ports is a new one, unless it is a SYN sent again: the longest pause
+# between two of them is 32 s (RFC 6298 section 5.5, six tries).
+SAME_CONNECTION_US: Final = 35_000_000
+# Destinations remembered of one conversation: with a proxy there is one conversation for all of them.
+MAX_REACHED: Final = 64
+
+
+class _Conversation:
+    """What a conversation was counted for, with the requests to each."""
+
+    __slots__ = ("begun_us", "requests")
+
+    def __init__(self, begun_us: int) -> None:
+        self.begun_us = begun_us
+        self.requests: dict[str, int] = {}
+
+
+class Contacts:
+    """Tells a new contact from one more sign of the same, in bounded memory."""
+
+    def __init__(self, limit: int = 65_536) -> None:
+        """`limit` bounds the conversations, and the questions, that are remembered."""
+        self._conversations: RecentTable[FlowKey, _Conversation] = RecentTable(limit)
+        self._questions: RecentTable[tuple[bytes, str], int] = RecentTable(limit)
+
+    def begins(self, flow: FlowKey, ts_us: int) -> None:
+        """The first packet of a conversation: what was counted for an earlier one on the same ports is over."""
+        before = self._conversations.get(flow)
+        if before is not None and ts_us - before.begun_us > SAME_CONNECTION_US:
+            self._conversations.pop(flow)
+
+    def is_new(self, kind: str, flow: FlowKey, reached: str, ts_us: int) -> bool:
+        """Whether an observation of `kind` is the first sign of a contact with `reached`; it is remembered. `reached`
+        is any name for the destination, such as its registered domain."""
+        conversation = self._conversations.get(flow)
+        if conversation is None:
+            conversation = _Conversation(ts_us)
+            self._conversations.put(flow, conversation)
+        is_request = kind == HTTP_HOST
+        requests = conversation.requests.get(reached)
+        if requests is None:
+            if len(conversation.requests) >= MAX_REACHED:
+                conversation.requests.clear()
+            conversation.requests[reached] = int(is_request)
+            return True
+        conversation.requests[reached] = requests + is_request
+        return is_request and requests > 0
+
+    def is_new_question(self, client: bytes, name: str, ts_us: int, again: bool) -> bool:
+        """Whether a question for `name` is a contact not counted yet; `again` when it is the same message once more."""
+        key = (client, name)
+        before_us = self._questions.get(key)
+        if again and before_us is not None:
+            return False
+        if before_us is not None and 0 <= ts_us - before_us <= SAME_QUESTION_US:
+            return False
+        self._questions.put(key, ts_us)
+        return True
