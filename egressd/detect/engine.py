@@ -220,6 +220,8 @@ class Engine:
             if not any(hit.address for hit in hits):
                 self.history.record(flow, flow.server, seen.ts_us, seen.number, FLOW, True, flow.server)
             name = self.correlator.attributed(seen)
+            if name and self.correlator.match_name(name, seen.ts_us) is not None:
+                return  # that is listed, and no contact for later
         if name and all(hit.name != name for hit in hits):
             new = self._is_new(seen, self._suffixes.registered_domain(name) or name)
             server = flow.server if direct else b""

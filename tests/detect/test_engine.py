@@ -457,6 +457,14 @@ def test_a_request_that_matches_twice_is_one_contact() -> None:
     assert scene.counts(A) == (2, 1)
 
 
+def test_a_listed_name_on_a_listed_address_counts_for_both() -> None:
+    scene = Scene(f"{C2}\n{X}", settings=PolicySettings(mode="enforce"))
+    scene.resolve(0, A, C2, X)  # no resolver is known: nothing ties the two to one campaign
+    scene.flow(1, A, X)
+    scene.tls(1.1, A, X, C2)
+    assert [(one.match.indicator.value, one.contacts) for one in scene.incidents] == [(C2, 2), (X, 1)]
+
+
 def test_a_question_sent_again_is_one_contact() -> None:
     scene = Scene()
     for second in (0, 3, 6):
