@@ -103,9 +103,8 @@ class Policy:
                 f"{where} has confidence {indicator.confidence}, under {self.settings.block_confidence}",
                 "confidence",
             )
-        if indicator.narrowed and indicator.value == sighting.match.registered_domain:
-            if not indicator.narrowed.startswith(_CHOSEN):
-                return f"{where} lists a guarded site whole: {indicator.narrowed}; a person must decide", "guarded"
+        if lists_guarded_site(sighting.match):
+            return f"{where} lists a guarded site whole: {indicator.narrowed}; a person must decide", "guarded"
         network = parse_network(indicator.value) if target.kind in ("address", "network") else None
         if network is not None:
             why = self._protected.why_network(*network) or self._protected.why(sighting.address)
@@ -302,6 +301,14 @@ class Policy:
 def pair(client: bytes, address: bytes) -> Target:
     """One client's way to one address."""
     return Target("pair", f"{render_address(client)}>{render_address(address)}")
+
+
+def lists_guarded_site(match: Match) -> bool:
+    """Whether a list names a whole site that the guard keeps, and no person narrowed that very line."""
+    indicator = match.indicator
+    if not indicator.narrowed or indicator.value != match.registered_domain:
+        return False
+    return not indicator.narrowed.startswith(_CHOSEN)
 
 
 def _how(match: Match) -> str:

@@ -1,0 +1,155 @@
+"""Incidents and campaigns: one incident per client and campaign, ties, merges, bounds."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from egressd.detect.campaigns import MAX_NAMES, Campaigns
+from egressd.model import FLOW, TLS_SNI, Match, Sighting
+from tests.detect.scene import A, B, C, X, at, flow, listed
+
+
+def sighting(client: str, name: str = "bad.example", second: float = 0, value: str = "", count: int = 1) -> Sighting:
+    (indicator,) = listed(value or name)
+    match = Match("host", indicator, indicator.registered_domain, "example")
+    first_us = at(second - count + 1)
+    return Sighting(at(second), 9, flow(client, X), name, match, TLS_SNI, "", count > 1, count, first_us, at(second))
+
+
+def contact(campaigns: Campaigns, one: Sighting) -> tuple[str, bool]:
+    incident, opened = campaigns.assign(one)
+    campaigns.see(incident, one)
+    campaigns.count(incident, one)
+    return incident.id, opened
+
+
+def test_one_incident_per_client_and_campaign() -> None:
+    campaigns = Campaigns()
+    said = [
+        contact(campaigns, sighting(client, name)) for name in ("bad.example", "x.bad.example") for client in (A, B)
+    ]
+    assert said == [("I1", True), ("I2", True), ("I1", False), ("I2", False)]
+    assert contact(campaigns, sighting(A, "worse.example")) == ("I3", True)
+    assert [(one.id, one.incidents) for one in campaigns.campaigns.values()] == [("C1", ["I1", "I2"]), ("C2", ["I3"])]
+    assert campaigns.campaigns["C1"].keys == [
+        "registered domain bad.example",
+        "indicator bad.example",
+        "indicator x.bad.example",
+    ]
+
+
+def test_a_sighting_is_given_its_ids() -> None:
+    campaigns = Campaigns()
+    one = sighting(A)
+    incident, _ = campaigns.assign(one)
+    assert (one.incident, one.campaign, incident.number, incident.match) == ("I1", "C1", 9, one.match)
+
+
+def test_an_incident_sums_up() -> None:
+    campaigns = Campaigns()
+    contact(campaigns, sighting(A, second=10))
+    contact(campaigns, sighting(A, "x.bad.example", second=5, count=4))
+    incident = campaigns.incidents["I1"]
+    assert (incident.contacts, incident.first_us, incident.last_us) == (5, at(2), at(10))
+    assert incident.names == {"bad.example": 1, "x.bad.example": 4}
+    assert incident.via == {TLS_SNI: 5}
+    assert (campaigns.campaigns["C1"].first_us, campaigns.campaigns["C1"].last_us) == (at(2), at(10))
+
+
+def test_names_are_bounded() -> None:
+    campaigns = Campaigns()
+    for number in range(MAX_NAMES + 50):
+        contact(campaigns, sighting(A, f"n{number}.bad.example", value="bad.example"))
+    contact(campaigns, sighting(A, "n0.bad.example", value="bad.example"))
+    incident = campaigns.incidents["I1"]
+    assert len(incident.names) == MAX_NAMES
+    assert (incident.names["n0.bad.example"], incident.contacts) == (2, MAX_NAMES + 51)
+
+
+def test_a_nameless_contact_is_named_by_its_indicator() -> None:
+    campaigns = Campaigns()
+    one = sighting(A, value="203.0.113.9")
+    one.name, one.via = "", FLOW
+    contact(campaigns, one)
+    assert campaigns.incidents["I1"].names == {"203.0.113.9": 1}
+
+
+def test_tied_campaigns_become_the_older_one() -> None:
+    campaigns = Campaigns()
+    contact(campaigns, sighting(A, "bad.example", 0))
+    contact(campaigns, sighting(B, "worse.example", 5))
+    contact(campaigns, sighting(A, "worse.example", 6))
+    contact(campaigns, sighting(C, "worst.example", 7))
+    campaigns.tie("C2", "C1")
+    assert list(campaigns.campaigns) == ["C1", "C3"]
+    merged = campaigns.campaigns["C1"]
+    assert merged.incidents == ["I1", "I2"]
+    assert "indicator worse.example" in merged.keys and "indicator bad.example" in merged.keys
+    assert (merged.first_us, merged.last_us) == (at(0), at(6))
+    kept = campaigns.incidents["I1"]
+    assert (kept.contacts, kept.last_us, kept.names) == (2, at(6), {"bad.example": 1, "worse.example": 1})
+    assert "I3" not in campaigns.incidents
+    assert (campaigns.current("I3"), campaigns.current("C2"), campaigns.current("C3")) == ("I1", "C1", "C3")
+    assert campaigns.incidents["I2"].campaign == "C1"
+    assert contact(campaigns, sighting(B, "bad.example")) == ("I2", False)
+    assert contact(campaigns, sighting(C, "bad.example")) == ("I5", True)  # numbers are not used again
+    campaigns.tie("C2", "C1")
+    campaigns.tie("C1", "C1")
+    assert list(campaigns.campaigns) == ["C1", "C3"]
+
+
+def test_ties_in_a_row_fold_into_the_oldest() -> None:
+    campaigns = Campaigns()
+    for name in ("a.example", "b.example", "c.example"):
+        contact(campaigns, sighting(A, name))
+    campaigns.tie("C2", "C3")
+    campaigns.tie("C3", "C1")
+    assert list(campaigns.campaigns) == ["C1"]
+    assert list(campaigns.incidents) == ["I1"]
+    assert campaigns.incidents["I1"].contacts == 3
+    assert campaigns.current("I3") == "I1"
+
+
+def test_the_older_incident_takes_over_even_from_the_younger_campaign() -> None:
+    campaigns = Campaigns()
+    contact(campaigns, sighting(B, "a.example"))  # I1 in C1
+    contact(campaigns, sighting(A, "b.example"))  # I2 in C2
+    contact(campaigns, sighting(A, "a.example"))  # I3 in C1
+    campaigns.tie("C1", "C2")
+    assert campaigns.campaigns["C1"].incidents == ["I1", "I2"]
+    assert (campaigns.incidents["I2"].campaign, campaigns.incidents["I2"].contacts) == ("C1", 2)
+    assert contact(campaigns, sighting(A, "a.example")) == ("I2", False)
+
+
+def test_incidents_are_bounded_and_the_rest_is_silent() -> None:
+    campaigns = Campaigns(limit=3)
+    said = [contact(campaigns, sighting(f"10.0.0.{number}")) for number in range(6)]
+    assert said == [("I1", True), ("I2", True), ("I3", True)] + [("", False)] * 3
+    assert contact(campaigns, sighting("10.0.0.1")) == ("I2", False)
+    assert (len(campaigns.incidents), campaigns.untold) == (3, 3)
+
+
+DOMAINS = [f"d{number}.example" for number in range(5)]
+MOVES = st.one_of(
+    st.tuples(st.sampled_from([A, B, C]), st.sampled_from(DOMAINS)),
+    st.tuples(st.integers(1, 6), st.integers(1, 6)),
+)
+
+
+@given(st.lists(MOVES, max_size=60))
+def test_any_ties_leave_one_incident_per_client_and_campaign(moves: list[tuple[object, object]]) -> None:
+    campaigns = Campaigns()
+    contacts = 0
+    for one, other in moves:
+        if isinstance(one, str):
+            contact(campaigns, sighting(one, str(other)))
+            contacts += 1
+        else:
+            campaigns.tie(f"C{one}", f"C{other}")
+    places = [(one.client, one.campaign) for one in campaigns.incidents.values()]
+    assert len(set(places)) == len(places)
+    assert sum(one.contacts for one in campaigns.incidents.values()) == contacts
+    members = [(one, campaign.id) for campaign in campaigns.campaigns.values() for one in campaign.incidents]
+    assert sorted(members) == sorted((one.id, one.campaign) for one in campaigns.incidents.values())
+    assert len(campaigns._by_place) == len(campaigns.incidents)

@@ -1,0 +1,67 @@
+"""The watch: attempts per block and client, leaks where blocks are enforced, bounds."""
+
+from __future__ import annotations
+
+import pytest
+
+from egressd.detect.blocks import Block, Blocks, main_target
+from egressd.detect.watch import Watch
+from egressd.model import DNS_QUERY, FLOW, Match, Sighting
+from tests.detect.scene import A, B, X, at, flow, listed, packed
+
+(INDICATOR,) = listed("bad.example")
+MATCH = Match("host", INDICATOR, "bad.example", "example")
+
+
+def block() -> Block:
+    return Blocks().add(main_target(MATCH), MATCH, 0)
+
+
+def sighting(client: str = A, second: float = 0, via: str = FLOW, sport: int = 40000) -> Sighting:
+    return Sighting(
+        at(second), 3, flow(client, X, sport), "bad.example", MATCH, via, "", False, 1, at(second), at(second),
+        incident="I1", campaign="C1",
+    )  # fmt: skip
+
+
+def test_attempts_count_up_per_client() -> None:
+    watch, blocked = Watch(False), block()
+    said = [watch.attempt(blocked, sighting(client, second)) for second, client in enumerate([A, A, B, A])]
+    assert [(one.first, one.count) for one in said] == [(True, 1), (False, 2), (True, 1), (False, 3)]
+    assert (said[0].decision_id, said[0].target.value, said[0].incident) == ("D1", "bad.example", "I1")
+    mine = watch.by_block["D1"][packed(A)]
+    assert (mine.first_us, mine.last_us, mine.count, mine.leaks) == (at(0), at(3), 3, 0)
+
+
+def test_an_answer_is_a_leak_once_and_leaves_the_attempt_as_it_was() -> None:
+    watch = Watch(True)
+    tried = watch.attempt(block(), sighting())
+    leak = watch.answered(tried.flow, at(1), 4)
+    assert leak is not None and leak.leak and not leak.first
+    assert (leak.ts_us, leak.number, leak.count, leak.decision_id) == (at(1), 4, 1, "D1")
+    assert not tried.leak  # it was handed on
+    assert watch.answered(tried.flow, at(2), 5) is None
+    assert watch.by_block["D1"][packed(A)].leaks == 1
+    watch.attempt(block(), sighting(second=3))
+    assert watch.answered(tried.flow, at(4), 6) is not None
+
+
+@pytest.mark.parametrize(("enforced", "via"), [(False, FLOW), (True, DNS_QUERY)])
+def test_no_leak_without_enforcement_nor_by_a_resolvers_answer(enforced: bool, via: str) -> None:
+    watch = Watch(enforced)
+    tried = watch.attempt(block(), sighting(via=via))
+    assert watch.answered(tried.flow, at(1), 4) is None
+    assert watch.answered(flow(B, X), at(1), 4) is None
+
+
+def test_bounded_over_all_blocks() -> None:
+    watch = Watch(True, limit=10, clients=3)
+    blocks = Blocks()
+    found = [blocks.add(main_target(MATCH), MATCH, 0) for _ in range(2)]
+    said = [watch.attempt(one, sighting(f"10.0.0.{number}", sport=number + 1)) for one in found for number in range(20)]
+    assert [one.first for one in said] == [True] * 3 + [False] * 37
+    assert all(one.count == 1 for one in said)
+    assert (sum(map(len, watch.by_block.values())), watch.uncounted) == (3, 37)
+    assert len(watch._tried) <= 10
+    again = watch.attempt(found[0], sighting("10.0.0.1"))
+    assert (again.first, again.count) == (False, 2)
