@@ -371,14 +371,13 @@ class PcapReader(CaptureReader):
                 self.next_us = now_us
                 waits = True
                 break
-            orig_len: i64 = read_u32(buf, pos + 12, little)
             pos = start + caplen
             number += 1
             ts_us = now_us
             if judged and frame_is_quiet(buf, start, caplen, ts_us, quiet, quiet_udp):
                 gated += 1
                 continue
-            sink.packet(ts_us, number, link, buf, start, pos, orig_len)
+            sink.packet(ts_us, number, link, buf, start, pos, read_u32(buf, start - head + 12, little))
         self.gated += gated
         self.packets = number
         self.last_us = ts_us

@@ -67,10 +67,14 @@ class Sink(Protocol):
 
 
 def read_u32(buf: bytes, at: i64, little: bool) -> i64:
-    """Four bytes as a number, for compiled code."""
+    """Four bytes as a number, for compiled code: each goes into a machine integer before it is shifted."""
+    first: i64 = buf[at]
+    second: i64 = buf[at + 1]
+    third: i64 = buf[at + 2]
+    fourth: i64 = buf[at + 3]
     if little:
-        return buf[at] | buf[at + 1] << 8 | buf[at + 2] << 16 | buf[at + 3] << 24
-    return buf[at] << 24 | buf[at + 1] << 16 | buf[at + 2] << 8 | buf[at + 3]
+        return first | second << 8 | third << 16 | fourth << 24
+    return first << 24 | second << 16 | third << 8 | fourth
 
 
 def ipv6_is_quiet(
@@ -79,15 +83,19 @@ def ipv6_is_quiet(
     """Whether the gate drops the frame of EtherType IPv6 at `start` (RFC 8200 section 3)."""
     if caplen < UDP6_END or buf[start + 14] >> 4 != 6:
         return False
-    proto = buf[start + 20]
+    proto: i64 = buf[start + 20]
     if proto == 6:
         if caplen < TCP6_END or buf[start + 67] & 7:
             return False
-        header = buf[start + 66] >> 4 << 2
+        header: i64 = buf[start + 66] >> 4 << 2
         if buf[start + 19] == header and buf[start + 18] == 0 and header >= 20:
             return True
-        return quiet.get(buf[start + 22 : start + 58], 0) > ts_us
-    return proto == 17 and quiet_udp.get(buf[start + 22 : start + 58], 0) > ts_us
+        until: i64 = quiet.get(buf[start + 22 : start + 58], 0)
+        return until > ts_us
+    if proto != 17:
+        return False
+    until = quiet_udp.get(buf[start + 22 : start + 58], 0)
+    return until > ts_us
 
 
 def frame_is_quiet(
@@ -97,17 +105,23 @@ def frame_is_quiet(
     and for rare places."""
     if caplen < UDP4_END:
         return False
-    ethertype = buf[start + 12] << 8 | buf[start + 13]
+    upper: i64 = buf[start + 12]
+    lower: i64 = buf[start + 13]
+    ethertype = upper << 8 | lower
     if ethertype == IPV6_BIG:
         return ipv6_is_quiet(buf, start, caplen, ts_us, quiet, quiet_udp)
     if ethertype != IPV4_BIG or buf[start + 14] != 0x45 or buf[start + 20] & 0x3F or buf[start + 21]:
         return False
-    proto = buf[start + 23]
+    proto: i64 = buf[start + 23]
     if proto == 6:
         if caplen < TCP4_END or buf[start + 47] & 7:
             return False
-        header = buf[start + 46] >> 4 << 2
+        header: i64 = buf[start + 46] >> 4 << 2
         if buf[start + 17] == header + 20 and buf[start + 16] == 0 and header >= 20:
             return True
-        return quiet.get(buf[start + 26 : start + 38], 0) > ts_us
-    return proto == 17 and quiet_udp.get(buf[start + 26 : start + 38], 0) > ts_us
+        until: i64 = quiet.get(buf[start + 26 : start + 38], 0)
+        return until > ts_us
+    if proto != 17:
+        return False
+    until = quiet_udp.get(buf[start + 26 : start + 38], 0)
+    return until > ts_us

@@ -13,7 +13,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from egressd.capture import pcapfile
@@ -399,6 +399,7 @@ def test_no_bytes_make_it_raise(tmp_path_factory, data):
     for _ in range(data.draw(st.integers(0, 6))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     whole = bytes(content[: data.draw(st.integers(0, len(content)))]) + data.draw(st.binary(max_size=40))
+    assume(whole[:2] != b"\x1f\x8b")  # would be gzip, whose content is not what lies in the file
     path = tmp_path_factory.mktemp("fuzz") / "f"
     path.write_bytes(whole)
     results = []
