@@ -1,0 +1,141 @@
+"""Compiles the packet path with mypyc, from the same sources: `python scripts/compile.py`.
+
+Extension modules appear beside their .py files, which stay and are what is compiled; Python prefers the compiled ones
+until `--clean` removes them. `--into DIR` leaves this tree alone and makes a compiled copy in DIR. Needs mypy and a C
+compiler; without them it says so and everything goes on in pure Python, with the same results but slower.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+# The packet path, and what it calls for nearly every observation. The rest is loaded once or runs for a sighting.
+MODULES: Final = (
+    "egressd/model.py",
+    "egressd/names.py",
+    "egressd/wire/*.py",
+    "egressd/capture/*.py",
+    "egressd/intel/index.py",
+    "egressd/intel/networks.py",
+    "egressd/intel/protected.py",
+    "egressd/intel/resolvers.py",
+    "egressd/intel/allowances.py",
+    "egressd/detect/*.py",
+)
+STAMP: Final = "egressd/.compiled-from"
+
+# Calls within the one shared library need not go through the linker's table, so that small functions are inlined.
+FLAGS: Final = ("-O3", "-g0", "-fno-semantic-interposition")
+BUILD: Final = """
+import sys
+from mypyc.build import mypycify
+from setuptools import setup
+modules = sys.argv[2:]
+extensions = mypycify(["--strict", "--ignore-missing-imports", *modules], opt_level="3", debug_level="0")
+for extension in extensions:
+    extension.extra_compile_args += sys.argv[1].split()
+setup(name="egressd-compiled", packages=[], ext_modules=extensions, script_args=["-q", "build_ext", "--inplace"])
+"""
+
+
+def sources(tree: Path) -> list[str]:
+    """The modules to compile. Packages' own files hold nothing."""
+    found = {path for pattern in MODULES for path in tree.glob(pattern) if path.name != "__init__.py"}
+    return sorted(str(path.relative_to(tree)) for path in found)
+
+
+def state(tree: Path) -> str:
+    """A digest of all that the result depends on."""
+    digest = sha256(Path(__file__).read_bytes() + sysconfig.get_config_var("EXT_SUFFIX").encode())
+    for path in sorted((tree / "egressd").rglob("*.py")):
+        digest.update(str(path.relative_to(tree)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def clean(tree: Path) -> int:
+    """Remove what was compiled; how many files that were."""
+    made = [*(tree / "egressd").rglob("*.so"), *tree.glob("*__mypyc*.so")]
+    for path in made:
+        path.unlink()
+    (tree / STAMP).unlink(missing_ok=True)
+    return len(made)
+
+
+def copy(tree: Path) -> None:
+    """The package as it is here, without what was compiled."""
+    shutil.rmtree(tree / "egressd", ignore_errors=True)
+    shutil.copytree(ROOT / "egressd", tree / "egressd", ignore=shutil.ignore_patterns("__pycache__", "*.so", STAMP[8:]))
+
+
+def missing() -> str:
+    """What is needed and not there, or ""."""
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    if shutil.which(compiler) is None:
+        return f"no C compiler ({compiler})"
+    asked = subprocess.run([sys.executable, "-c", "import mypyc, setuptools"], capture_output=True, check=False)
+    return "no mypy or no setuptools in this environment" if asked.returncode else ""
+
+
+def build(tree: Path) -> str:
+    """Compile in `tree`; "" or what went wrong. A failed build leaves nothing behind."""
+    clean(tree)
+    with tempfile.TemporaryDirectory() as scratch:
+        # Where the sources are is where mypyc and setuptools leave their intermediate files: let that be elsewhere.
+        place = Path(scratch)
+        shutil.copytree(tree / "egressd", place / "egressd", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+        done = subprocess.run(
+            [sys.executable, "-c", BUILD, " ".join(FLAGS), *sources(place)],
+            cwd=place,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            return (done.stdout + done.stderr).strip()
+        for path in [*place.glob("*.so"), *(place / "egressd").rglob("*.so")]:
+            shutil.copy2(path, tree / path.relative_to(place))
+    (tree / STAMP).write_text(state(tree), encoding="ascii")
+    return ""
+
+
+def main(argv: list[str]) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Compile egressd's packet path with mypyc.")
+    parser.add_argument("--into", type=Path, metavar="DIR", help="compile a copy there, and leave this tree alone")
+    parser.add_argument("--clean", action="store_true", help="remove what was compiled")
+    args = parser.parse_args(argv)
+    tree: Path = args.into.resolve() if args.into else ROOT
+    if args.clean:
+        print(f"{clean(tree)} compiled files removed: {tree} is pure Python")
+        return 0
+    stamp = tree / STAMP
+    if stamp.exists() and stamp.read_text(encoding="ascii") == state(ROOT):
+        print(f"{tree} is compiled from these very sources already")
+        return 0
+    lacking = missing()
+    if lacking:
+        print(f"not compiled: {lacking}. egressd runs in pure Python")
+        return 0
+    if args.into:
+        tree.mkdir(parents=True, exist_ok=True)
+        copy(tree)
+    wrong = build(tree)
+    if wrong:
+        print(f"{wrong}\nnot compiled: the build failed. egressd runs in pure Python", file=sys.stderr)
+        return 1
+    print(f"{len(sources(tree))} modules compiled in {tree}; to undo: scripts/compile.py --clean")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
