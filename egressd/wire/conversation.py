@@ -39,10 +39,12 @@ class Side:
 
     __slots__ = (
         "end_seq",
+        "ends",
         "head",
         "kind",
         "parser",
         "proxied",
+        "put_off",
         "resumes",
         "since_over",
         "stalled_us",
@@ -64,9 +66,12 @@ class Side:
         self.strays = 0  # segments in a row that lay outside any plausible window
         self.end_seq = -1  # the sequence number after the last byte, once a FIN has told it
 
+        self.put_off: list[bytes] = []  # bytes to be read later, b"" where some are missing (wire/content.py)
+        self.ends = False  # no more will come behind `put_off`
+
     def is_half_way(self) -> bool:
         """Whether bytes are kept that wait for more."""
-        return self.parser is not None or self.head != b"" or bool(self.stream.held)
+        return self.parser is not None or self.head != b"" or bool(self.stream.held) or bool(self.put_off)
 
 
 class Conversation(Pair):

@@ -58,6 +58,7 @@ class Dissector:
             "tcp_ambiguous": tcp.ambiguous,
             "tcp_holes": tcp.holes,
             "tcp_lost_bytes": tcp.lost_bytes,
+            "tcp_flooded_bytes": tcp.flooded_bytes,
             "tcp_evicted": tcp.evicted,
             "udp_malformed": udp.malformed,
             "udp_evicted": udp.evicted,

@@ -16,22 +16,33 @@ WINDOW_BYTES: Final = 4_096
 # A segment further than this from what is expected belongs to no plausible window (RFC 7323 allows 1 GB, nobody uses it
 # before the first request); it is an attack, or the connection was replaced.
 MAX_JUMP: Final = 4 << 20
-MAX_RIVALS: Final = 4  # other copies followed at once: two names are an attack, more are the same one
-MAX_RIVAL_BYTES: Final = 2 * WINDOW_BYTES  # a name is whole by then, or the difference lies behind it
+MAX_RIVALS: Final = 2  # other copies followed at once: two names are an attack, more are the same one
+MAX_RIVAL_BYTES: Final = WINDOW_BYTES  # followed no further: a name is whole by then, or it was not in the copy
 
 
 class Rival:
     """What a direction has said if another copy of some of its bytes counts: `other`, where `taken` was delivered.
 
-    Both begin at the same place and grow with what is delivered. `told` is for the caller: what it has found in them.
+    Both begin at the same place and grow with what is delivered; `place` is where the copy begins in them. The rest is
+    the caller's: sizes of `other` when first looked at and when to look again, and the names it has found.
     """
 
-    __slots__ = ("other", "taken", "told")
+    __slots__ = ("_names", "first_size", "next_size", "other", "place", "taken")
 
-    def __init__(self, taken: bytes, other: bytes) -> None:
+    def __init__(self, taken: bytes, other: bytes, place: int) -> None:
         self.taken = taken
         self.other = other
-        self.told: set[str] = set()
+        self.place = place
+        self.first_size = 0
+        self.next_size = 0
+        self._names: set[str] = set()
+
+    def is_news(self, name: str, limit: int) -> bool:
+        """Whether `name` has not been found before, and is one of the first `limit`."""
+        if name in self._names or len(self._names) >= limit:
+            return False
+        self._names.add(name)
+        return True
 
 
 class Stream:
@@ -159,5 +170,6 @@ class Stream:
             if len(self.rivals) < MAX_RIVALS:
                 # What lies before the window speaks for itself: a whole message sent again.
                 before = b"" if start else window[:place]
-                self.rivals.append(Rival(window, before + data[:overlap] + window[place + len(again) :]))
+                other = before + data[:overlap] + window[place + len(again) :]
+                self.rivals.append(Rival(window, other, len(before)))
         return data[overlap:]

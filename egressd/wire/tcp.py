@@ -10,49 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from egressd.errors import Malformed
-from egressd.model import (
-    DNS_ANSWER,
-    DNS_QUERY,
-    FLOW,
-    HTTP_HOST,
-    REPLY,
-    SOCKS_HOST,
-    TCP,
-    TLS_SNI,
-    ClientHello,
-    DnsMessage,
-    FlowKey,
-    HttpRequest,
-    Observation,
-    SocksRequest,
-)
-from egressd.wire.conversation import (
-    DNS,
-    HTTP,
-    MAX_HEAD,
-    MORE,
-    OVER,
-    TLS,
-    TRIES,
-    UNKNOWN,
-    Conversation,
-    Side,
-    identify,
-    new_parser,
-    past_proxy_header,
-)
+from egressd.model import TCP, Observation
+from egressd.wire.content import ContentReader
+from egressd.wire.conversation import DNS, OVER, UNKNOWN, Conversation, Side
 from egressd.wire.direction import flow_of, reverse_key, sender_is_client
-from egressd.wire.dns import DnsStream
 from egressd.wire.frame import Frames
-from egressd.wire.http import HttpStream
 from egressd.wire.quiet import Quiet
-from egressd.wire.socks import SocksStream
-from egressd.wire.stream import MAX_RIVAL_BYTES, Rival
+from egressd.wire.stream import Rival
 from egressd.wire.table import PairTable
-from egressd.wire.tls import TlsStream
-
-Emit = Callable[[Observation], None]
+from egressd.wire.telling import Teller
 
 FIN: Final = 1
 SYN: Final = 2
@@ -75,16 +41,14 @@ MAX_STRAYS: Final = 3
 class TcpTracker:
     """Reads TCP segments and emits FLOW, REPLY, TLS_SNI, HTTP_HOST, SOCKS_HOST and DNS observations."""
 
-    def __init__(self, emit: Emit, limit: int) -> None:
+    def __init__(self, emit: Callable[[Observation], None], limit: int) -> None:
         """`limit` bounds the conversations held at once."""
         self.quiet = Quiet(limit)
-        self._emit = emit
+        self._teller = Teller(emit)
+        self._content = ContentReader(self._teller)
         self._table: PairTable[Conversation] = PairTable(limit, IDLE_ROTATE_US, self._finish)
         self._ts_us = 0
-        self._number = 0
         self.skipped_quiet = 0
-        self.malformed = 0
-        self.ambiguous = 0
         self.strays = 0
         self.holes = 0
         self.lost_bytes = 0
@@ -99,6 +63,21 @@ class TcpTracker:
         """Conversations of clients that opened more than their share of the table."""
         return self._table.over_share
 
+    @property
+    def malformed(self) -> int:
+        """Bytes that began like a protocol and went on as nothing of the kind."""
+        return self._content.malformed
+
+    @property
+    def ambiguous(self) -> int:
+        """Segments that disagreed with what was sent before in their place."""
+        return self._content.ambiguous
+
+    @property
+    def flooded_bytes(self) -> int:
+        """Bytes not read: more names at once than can be told."""
+        return self._content.dropped_bytes
+
     def segment(self, frame: Frames, ts_us: int, number: int) -> None:
         """Take the TCP segment that `frame` has just decoded."""
         key = frame.key
@@ -110,8 +89,9 @@ class TcpTracker:
             if self.quiet.until.get(key, 0) > ts_us:
                 self.skipped_quiet += 1
                 return
-        self._ts_us = ts_us
-        self._number = number
+        self._ts_us = self._teller.ts_us = ts_us
+        self._teller.number = number
+        self._content.begin()
         conversation = self._table.get(key)
         seq = frame.seq
         if flags & SYN and not flags & RST:
@@ -126,11 +106,11 @@ class TcpTracker:
         if size > 0 and not flags & RST:
             self._payload(conversation, side, seq, frame.buf[frame.payload_start : frame.payload_end])
             if key == conversation.backward:  # content may just have told who is who
-                self._replied(conversation)
+                self._teller.replied(conversation)
             if frame.cut:
                 self._lose_tail(conversation, side)
         if not conversation.announced:
-            self._announce(conversation)
+            self._teller.announce(conversation)
         if flags & RST:
             self._reset(conversation, side, seq)
         elif flags & FIN:
@@ -138,12 +118,14 @@ class TcpTracker:
             if side.stream.held and ts_us - side.stalled_us > OVERTAKEN_US:
                 self._give_up_holes(conversation, side)
         if side.end_seq >= 0 and side.stream.next_seq in (side.end_seq, -1):
-            self._salvage(conversation, side)
+            self._content.salvage(conversation, side)
 
     def flush(self) -> None:
         """The capture has ended: tell what half-received messages still reveal."""
+        self._content.finish_all()
         for conversation in self._table.all():
             self._finish(conversation)
+            self._content.finish_all()
 
     # -- opening and closing
 
@@ -160,11 +142,11 @@ class TcpTracker:
         self.quiet.end(conversation.backward)
         if from_server:
             conversation.server.stream.next_seq = (seq + 1) & 0xFFFFFFFF
-            self._replied(conversation)
+            self._teller.replied(conversation)
         else:
             conversation.isn = seq
             conversation.client.stream.next_seq = (seq + 1) & 0xFFFFFFFF
-            self._announce(conversation)
+            self._teller.announce(conversation)
         self._table.keep(conversation, self._ts_us)
         return conversation
 
@@ -181,7 +163,7 @@ class TcpTracker:
         # Even with another number: balancers answer a SYN twice, and it must not hide the rest of a hello.
         if known.server.stream.next_seq < 0:
             known.server.stream.next_seq = (seq + 1) & 0xFFFFFFFF
-        self._replied(known)
+        self._teller.replied(known)
         return True
 
     def _midway(self, key: bytes) -> Conversation:
@@ -190,17 +172,6 @@ class TcpTracker:
         conversation = Conversation(key if sender_is_client(flow) else reverse_key(key), False)
         self._table.keep(conversation, self._ts_us)
         return conversation
-
-    def _announce(self, conversation: Conversation) -> None:
-        conversation.announced = True
-        self._emit(Observation(FLOW, self._ts_us, self._number, conversation.flow, "", "", None))
-
-    def _replied(self, conversation: Conversation) -> None:
-        if not conversation.replied:
-            conversation.replied = True
-            if not conversation.announced:
-                self._announce(conversation)
-            self._emit(Observation(REPLY, self._ts_us, self._number, conversation.flow, "", "", None))
 
     def _reset(self, conversation: Conversation, side: Side, seq: int) -> None:
         """A RST of `side`. While a name may be half-way only one that its receiver would take is believed (RFC 9293
@@ -216,22 +187,11 @@ class TcpTracker:
     def _finish(self, conversation: Conversation) -> None:
         for side in (conversation.client, conversation.server):
             self._give_up_holes(conversation, side)
-            self._salvage(conversation, side)
+            self._content.salvage(conversation, side)
 
     def _give_up_holes(self, conversation: Conversation, side: Side) -> None:
         while side.stream.held and side.kind != OVER:
             self._give_up_hole(conversation, side)
-
-    def _salvage(self, conversation: Conversation, side: Side) -> None:
-        """What a message whose end will not come has told so far."""
-        parser = side.parser
-        if isinstance(parser, TlsStream):
-            for hello in parser.finish():
-                self._hello(conversation, side, hello, "partial")
-                side.kind = OVER
-        elif isinstance(parser, HttpStream):
-            for request in parser.finish():
-                self._request(conversation, side, request, "partial")
 
     # -- payload
 
@@ -244,11 +204,11 @@ class TcpTracker:
         if side.kind == UNKNOWN and not conversation.syn_seen and stream.overtaken_by(seq, data):
             side.head = b""
             stream.window = data + stream.window
-            self._consume(conversation, side, stream.window)
+            self._content.consume(conversation, side, stream.window)
             return
         ready = stream.add(seq, data)
         if stream.rivals:
-            self._other_copies(conversation, side)
+            self._content.other_copies(conversation, side)
         if stream.strayed:
             self._stray(conversation, side, seq, data)
         elif side.strays:
@@ -257,7 +217,7 @@ class TcpTracker:
             self._after(conversation, side)
             return
         if ready:
-            self._consume(conversation, side, ready)
+            self._content.consume(conversation, side, ready)
         if stream.held:
             if side.stalled_us == 0:
                 side.stalled_us = self._ts_us
@@ -282,10 +242,9 @@ class TcpTracker:
         """A segment outside any plausible window: read by itself, and believed when more of the kind come."""
         self.strays += 1
         side.strays += 1
-        self._other_copy(conversation, side, Rival(b"", data))
+        self._content.other_copy(conversation, side, Rival(b"", data, 0))
         if side.strays > MAX_STRAYS and side.kind != OVER:
-            self._salvage(conversation, side)
-            self._start_over(side)
+            self._content.lose(conversation, side, -1)
             side.strays = 0
             side.stream.let_go()
             side.stream.next_seq = (seq + len(data)) & 0xFFFFFFFF
@@ -305,202 +264,14 @@ class TcpTracker:
         self.holes += 1
         self.lost_bytes += lost
         side.stalled_us = 0
-        if isinstance(side.parser, HttpStream) and side.parser.skip >= lost:
-            side.parser.skipped(lost)  # the hole lies in a body: nothing is missed
-        else:
-            self._salvage(conversation, side)
-            self._start_over(side)
+        self._content.lose(conversation, side, lost)
         for ready in side.stream.drain():  # one by one: a request may begin at any of them, but not inside
             if side.kind != OVER:
-                self._consume(conversation, side, ready)
+                self._content.consume(conversation, side, ready)
         if side.stream.rivals:
-            self._other_copies(conversation, side)
+            self._content.other_copies(conversation, side)
 
     def _lose_tail(self, conversation: Conversation, side: Side) -> None:
         """The packet was captured in part: what follows in sequence is not what comes next in the buffer."""
         side.stream.lose_place()
-        self._salvage(conversation, side)
-        if side.kind != OVER:
-            self._start_over(side)
-
-    def _start_over(self, side: Side) -> None:
-        if side.parser is not None:  # it was read before: the next request may be a long body away
-            side.tries = TRIES
-        if side.kind != OVER:
-            side.kind = UNKNOWN
-        side.parser = None
-        side.head = b""
-        side.resumes = True
-
-    def _consume(self, conversation: Conversation, side: Side, data: bytes) -> None:
-        """Feed contiguous bytes to the side's parser; identify it first where that is still open."""
-        for _ in range(
-            TRIES
-        ):  # each turn is another protocol inside the last (CONNECT, SOCKS): they cannot nest for ever
-            if side.kind == UNKNOWN:
-                data = self._identified(conversation, side, data)
-                if not data:
-                    return
-            rest = self._feed(conversation, side, data)
-            if not rest:
-                return
-            data = rest
-
-    def _identified(self, conversation: Conversation, side: Side, data: bytes) -> bytes:
-        """Give `side` a parser if its bytes so far tell which; returns what that parser is to read, else b""."""
-        # Only a direction whose beginning was seen is believed to be DNS because of its port alone.
-        port = conversation.flow.server_port if conversation.syn_seen and not side.resumes else 0
-        joined = side.head + data if side.head else data
-        whole = past_proxy_header(joined)
-        kind = identify(whole, port) if whole else MORE
-        if kind <= UNKNOWN and side.head:
-            # A keep-alive byte or another protocol's short lines may have come first (STARTTLS): begin at this segment.
-            alone = identify(data, port)
-            if alone > UNKNOWN:
-                kind = alone
-                whole = data
-        if kind == MORE and len(joined) < MAX_HEAD:
-            side.head = joined
-            return b""
-        side.head = b""
-        if kind <= UNKNOWN:
-            side.tries -= 1
-            if side.tries <= 0:
-                side.kind = OVER
-            return b""
-        side.kind = kind
-        side.parser = new_parser(kind)
-        return whole
-
-    def _feed(self, conversation: Conversation, side: Side, data: bytes) -> bytes:
-        """One parser's turn; returns the bytes that belong to another protocol, b"" when there are none."""
-        parser = side.parser
-        try:
-            if isinstance(parser, TlsStream):
-                for hello in parser.feed(data):
-                    self._hello(conversation, side, hello, "")
-                if parser.server_side and not conversation.sure:
-                    self._decide(conversation, side, False)
-            elif isinstance(parser, HttpStream):
-                if parser.skip >= len(data):
-                    parser.skipped(len(data))
-                else:
-                    for request in parser.feed(data):
-                        self._request(conversation, side, request, "")
-                    if parser.failed:
-                        raise Malformed(parser.failed)
-            elif isinstance(parser, DnsStream):
-                for message in parser.feed(data):
-                    self._dns(conversation, side, message)
-            elif isinstance(parser, SocksStream):
-                for asked in parser.feed(data):
-                    self._socks(conversation, side, asked)
-        except Malformed:
-            self.malformed += 1
-            side.tries -= 1
-            side.kind = UNKNOWN if side.tries > 0 else OVER
-            side.parser = None
-            side.resumes = True
-            return b""
-        if parser is None:
-            return b""
-        rest: bytes | None = parser.rest
-        if rest is not None:
-            side.kind = UNKNOWN
-            side.parser = None
-            side.tries = TRIES
-            return rest
-        if parser.done:
-            side.kind = OVER
-            side.parser = None
-        return b""
-
-    def _other_copies(self, conversation: Conversation, side: Side) -> None:
-        """Read the copies that lost. Those too short to tell yet grow with the stream."""
-        stream = side.stream
-        self.ambiguous += stream.disagreed
-        stream.disagreed = 0
-        for rival in stream.rivals:
-            self._other_copy(conversation, side, rival)
-        stream.rivals = [rival for rival in stream.rivals if len(rival.other) <= MAX_RIVAL_BYTES]
-
-    def _other_copy(self, conversation: Conversation, side: Side, rival: Rival) -> None:
-        """A name in a copy that lost, and not in what was taken, counts too, marked as ambiguous."""
-        hellos, requests = self._read_alone(rival.other)
-        if not hellos and not requests:
-            return
-        known_hellos, known_requests = self._read_alone(rival.taken)
-        rival.told.update(hello.raw_sni for hello in known_hellos)
-        rival.told.update(request.raw_host for request in known_requests)
-        for hello in hellos:
-            if hello.raw_sni not in rival.told:
-                rival.told.add(hello.raw_sni)
-                self._hello(conversation, side, hello, "ambiguous")
-        for request in requests:
-            if request.raw_host not in rival.told:
-                rival.told.add(request.raw_host)
-                self._request(conversation, side, request, "ambiguous")
-
-    def _read_alone(self, data: bytes) -> tuple[list[ClientHello], list[HttpRequest]]:
-        """What bytes tell that begin a hello or a request and may end anywhere."""
-        kind = identify(data, 0) if data else UNKNOWN
-        try:
-            if kind == TLS:
-                tls = TlsStream()
-                return tls.feed(data) or tls.finish(), []
-            if kind == HTTP:
-                http = HttpStream()
-                return [], http.feed(data) + http.finish()
-        except Malformed:
-            self.malformed += 1
-        return [], []
-
-    # -- what was found
-
-    def _decide(self, conversation: Conversation, side: Side, is_client: bool) -> FlowKey:
-        """Rule 2 of the direction rule: `side` sent what only a client (or only a server) sends. Returns the flow as
-        its client sees it; a request from the side that took the SYN (a back door) has that side as client."""
-        if not conversation.sure:
-            conversation.sure = True
-            if (side is conversation.client) != is_client:
-                conversation.turn_round()
-        if not conversation.announced:
-            self._announce(conversation)
-        if (side is conversation.client) != is_client:
-            return flow_of(TCP, conversation.backward)
-        return conversation.flow
-
-    def _hello(self, conversation: Conversation, side: Side, hello: ClientHello, note: str) -> None:
-        flow = self._decide(conversation, side, True)
-        self._tell(TLS_SNI, flow, hello.sni, hello.raw_sni, hello, note or _proxied(side))
-
-    def _request(self, conversation: Conversation, side: Side, request: HttpRequest, note: str) -> None:
-        flow = self._decide(conversation, side, True)
-        self._tell(HTTP_HOST, flow, request.host, request.raw_host, request, note or _proxied(side))
-        if request.method == "CONNECT":
-            side.proxied = True
-
-    def _socks(self, conversation: Conversation, side: Side, asked: SocksRequest) -> None:
-        flow = self._decide(conversation, side, True)
-        self._tell(SOCKS_HOST, flow, asked.host, asked.raw_host, asked, "")
-        side.proxied = True
-
-    def _dns(self, conversation: Conversation, side: Side, message: DnsMessage) -> None:
-        flow = self._decide(conversation, side, not message.is_response)
-        name, raw_name = (message.questions[0][0], message.questions[0][1]) if message.questions else ("", "")
-        self._tell(DNS_ANSWER if message.is_response else DNS_QUERY, flow, name, raw_name, message, "")
-
-    def _tell(
-        self,
-        kind: str,
-        flow: FlowKey,
-        name: str,
-        raw_name: str,
-        detail: DnsMessage | HttpRequest | ClientHello | SocksRequest,
-        note: str,
-    ) -> None:
-        self._emit(Observation(kind, self._ts_us, self._number, flow, name, raw_name, detail, 0, note))
-
-
-def _proxied(side: Side) -> str:
-    return "proxied" if side.proxied else ""
+        self._content.lose(conversation, side, -1)

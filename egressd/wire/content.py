@@ -1,0 +1,325 @@
+"""Reads the bytes of TCP directions: which protocol, which names, also where two copies of the bytes disagree.
+
+No packet may cost much, though a large segment, or many that were held until a missing one came, can carry thousands of
+the shortest requests. So what is read for one packet is bounded, and the rest is put off: each packet that follows, of
+whatever conversation, first works off a part of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from egressd.errors import Malformed
+from egressd.model import ClientHello, HttpRequest
+from egressd.wire.conversation import (
+    HTTP,
+    MAX_HEAD,
+    MORE,
+    OVER,
+    TLS,
+    TRIES,
+    UNKNOWN,
+    Conversation,
+    Side,
+    identify,
+    new_parser,
+    past_proxy_header,
+)
+from egressd.wire.dns import DnsStream
+from egressd.wire.http import HttpStream
+from egressd.wire.socks import SocksStream
+from egressd.wire.stream import MAX_RIVAL_BYTES, Rival
+from egressd.wire.telling import Teller
+from egressd.wire.tls import TlsStream
+
+# Of one packet, and again of what was put off: 64 messages, and the slice that passes the bound may have as many. With
+# all that detection makes of them these cost 1 to 2 ms. An ordinary packet has at most 91 (16 bytes each).
+MAX_TOLD: Final = 64
+MAX_READ_BYTES: Final = 16_384  # messages that tell nothing cost less, but are as short
+SLICE_BYTES: Final = 1_024
+WHOLE_BYTES: Final = 2_048  # not cut into slices: ordinary packets, hellos that came in two
+MAX_PUT_OFF_BYTES: Final = 1 << 20  # of all conversations together; a burst of sixteen full segments of offloading
+PUT_OFF_COST_BYTES: Final = 64  # what keeping a piece costs beside its bytes
+MAX_RIVAL_NAMES: Final = 16  # told of one other copy; more are no names but noise
+
+
+class ContentReader:
+    """Feeds directions to their parsers and tells what these find."""
+
+    def __init__(self, teller: Teller) -> None:
+        self._teller = teller
+        self._put_off: deque[tuple[Conversation, Side]] = deque()
+        self._put_off_bytes = 0
+        self._read_bytes = 0
+        self.malformed = 0
+        self.ambiguous = 0
+        self.dropped_bytes = 0  # put off, and no room for it
+
+    def begin(self) -> None:
+        """A packet is at hand. It also works off some of what others left, but nobody waits because of them."""
+        if self._put_off:
+            self._teller.told = 0
+            self._read_bytes = 0
+            self._work_off()
+        self._teller.told = 0
+        self._read_bytes = 0
+
+    def finish_all(self) -> None:
+        """There will be no more packets: read all that was put off."""
+        self.begin()
+        while self._put_off:
+            self.begin()
+
+    def consume(self, conversation: Conversation, side: Side, data: bytes) -> None:
+        """Read the next bytes of a direction."""
+        if side.put_off:
+            self._keep(conversation, side, data)
+        elif len(data) <= WHOLE_BYTES and self._teller.told < MAX_TOLD and self._read_bytes < MAX_READ_BYTES:
+            self._read_bytes += len(data)
+            self._read(conversation, side, data)
+        else:
+            rest = self._read_slices(conversation, side, data)
+            if rest:
+                self._keep(conversation, side, rest)
+
+    def salvage(self, conversation: Conversation, side: Side) -> None:
+        """No more bytes will come: tell what a half-received message has told so far."""
+        if side.stream.rivals:
+            self.other_copies(conversation, side, True)
+        if side.put_off:
+            side.ends = True
+            return
+        parser = side.parser
+        if isinstance(parser, TlsStream):
+            for hello in parser.finish():
+                self._teller.hello(conversation, side, hello, "partial")
+                side.kind = OVER
+        elif isinstance(parser, HttpStream):
+            for request in parser.finish():
+                self._teller.request(conversation, side, request, "partial")
+
+    def lose(self, conversation: Conversation, side: Side, lost: int) -> None:
+        """`lost` bytes will not come (-1: nobody knows how many); what comes next may begin anywhere."""
+        parser = side.parser
+        if lost == 0:
+            return
+        if side.put_off:
+            side.put_off.append(b"")
+        elif isinstance(parser, HttpStream) and 0 < lost <= parser.skip:
+            parser.skipped(lost)  # they lie in a body: nothing is missed
+        else:
+            self.salvage(conversation, side)
+            self._start_over(side)
+
+    def _start_over(self, side: Side) -> None:
+        if side.parser is not None:  # it was read before: the next request may be a long body away
+            side.tries = TRIES
+        if side.kind != OVER:
+            side.kind = UNKNOWN
+        side.parser = None
+        side.head = b""
+        side.resumes = True
+
+    # -- work that was put off
+
+    def _keep(self, conversation: Conversation, side: Side, data: bytes) -> None:
+        cost = len(data) + PUT_OFF_COST_BYTES
+        if self._put_off_bytes + cost > MAX_PUT_OFF_BYTES:
+            self.dropped_bytes += len(data)
+            self.lose(conversation, side, -1)
+            return
+        if not side.put_off:
+            self._put_off.append((conversation, side))
+        side.put_off.append(data)
+        self._put_off_bytes += cost
+
+    def _work_off(self) -> None:
+        while self._put_off and self._teller.told < MAX_TOLD and self._read_bytes < MAX_READ_BYTES:
+            conversation, side = self._put_off[0]
+            data = side.put_off.pop(0)
+            if data:
+                self._put_off_bytes -= len(data) + PUT_OFF_COST_BYTES
+            rest = b""
+            if data and side.kind != OVER:
+                rest = self._read_slices(conversation, side, data)
+            if rest:
+                side.put_off.insert(0, rest)
+                self._put_off_bytes += len(rest) + PUT_OFF_COST_BYTES
+            elif not side.put_off:
+                self._put_off.popleft()
+            if not data:  # a hole
+                behind = side.put_off
+                side.put_off = []
+                self.lose(conversation, side, -1)
+                side.put_off = behind
+            if side.ends and not side.put_off:
+                side.ends = False
+                self.salvage(conversation, side)
+
+    def _read_slices(self, conversation: Conversation, side: Side, data: bytes) -> bytes:
+        """Read as much as one packet may cost; returns what is left, b"" when it was all read or needs no reading."""
+        at = 0
+        size = len(data)
+        while at < size:
+            if self._teller.told >= MAX_TOLD or self._read_bytes >= MAX_READ_BYTES:
+                return data[at:]
+            piece = data[at : at + SLICE_BYTES]
+            at += len(piece)
+            self._read_bytes += len(piece)
+            if not self._read(conversation, side, piece) or side.kind == OVER:
+                return b""
+            parser = side.parser
+            if isinstance(parser, HttpStream) and parser.skip:
+                body = min(parser.skip, size - at)
+                parser.skipped(body)
+                at += body
+        return b""
+
+    # -- reading
+
+    def _read(self, conversation: Conversation, side: Side, data: bytes) -> bool:
+        """Identify what is not yet identified, and read. False when the bytes are no known protocol's (any more)."""
+        for _ in range(TRIES):  # each turn is a protocol inside the last (CONNECT, SOCKS); they do not nest for ever
+            if side.kind == UNKNOWN:
+                data = self._identified(conversation, side, data)
+                if not data:
+                    return side.head != b""
+            rest = self._feed(conversation, side, data)
+            if rest is None:
+                return False
+            if not rest:
+                return True
+            data = rest
+        return False
+
+    def _identified(self, conversation: Conversation, side: Side, data: bytes) -> bytes:
+        """Give `side` a parser if its bytes so far tell which; returns what that parser is to read, else b""."""
+        # Only a direction whose beginning was seen is believed to be DNS because of its port alone.
+        port = conversation.flow.server_port if conversation.syn_seen and not side.resumes else 0
+        joined = side.head + data if side.head else data
+        whole = past_proxy_header(joined)
+        kind = identify(whole, port) if whole else MORE
+        if kind <= UNKNOWN and side.head:
+            # A keep-alive byte or another protocol's short lines may have come first (STARTTLS): begin at this segment.
+            alone = identify(data, port)
+            if alone > UNKNOWN:
+                kind = alone
+                whole = data
+        if kind == MORE and len(joined) < MAX_HEAD:
+            side.head = joined
+            return b""
+        side.head = b""
+        if kind <= UNKNOWN:
+            side.tries -= 1
+            if side.tries <= 0:
+                side.kind = OVER
+            return b""
+        side.kind = kind
+        side.parser = new_parser(kind)
+        return whole
+
+    def _feed(self, conversation: Conversation, side: Side, data: bytes) -> bytes | None:
+        """One parser's turn; returns the bytes that belong to another protocol, None when these were not its own."""
+        teller = self._teller
+        parser = side.parser
+        try:
+            if isinstance(parser, TlsStream):
+                for hello in parser.feed(data):
+                    teller.hello(conversation, side, hello, "")
+                if parser.server_side and not conversation.sure:
+                    teller.decide(conversation, side, False)
+            elif isinstance(parser, HttpStream):
+                if parser.skip >= len(data):
+                    parser.skipped(len(data))
+                else:
+                    for request in parser.feed(data):
+                        teller.request(conversation, side, request, "")
+                    if parser.failed:
+                        raise Malformed(parser.failed)
+            elif isinstance(parser, DnsStream):
+                for message in parser.feed(data):
+                    teller.dns(conversation, side, message)
+            elif isinstance(parser, SocksStream):
+                for asked in parser.feed(data):
+                    teller.socks(conversation, side, asked)
+        except Malformed:
+            self.malformed += 1
+            side.tries -= 1
+            side.kind = UNKNOWN if side.tries > 0 else OVER
+            side.parser = None
+            side.resumes = True
+            return None
+        if parser is None:
+            return b""
+        rest: bytes | None = parser.rest
+        if rest is not None:
+            side.kind = UNKNOWN
+            side.parser = None
+            side.tries = TRIES
+            return rest
+        if parser.done:
+            side.kind = OVER
+            side.parser = None
+        return b""
+
+    # -- two copies of the same bytes
+
+    def other_copies(self, conversation: Conversation, side: Side, last: bool = False) -> None:
+        """Read the copies that lost. Those too short to tell yet grow with the stream: they are read again when they
+        have grown twice as much, and when there is no more to come."""
+        stream = side.stream
+        self.ambiguous += stream.disagreed
+        stream.disagreed = 0
+        for rival in stream.rivals:
+            if rival.first_size == 0:
+                _begin_at_message(rival)
+                rival.first_size = len(rival.other)
+            size = len(rival.other)
+            if size >= rival.next_size or last or side.kind == OVER:
+                rival.next_size = size + (size - rival.first_size) + 1
+                self.other_copy(conversation, side, rival)
+        stream.rivals = [rival for rival in stream.rivals if len(rival.other) <= MAX_RIVAL_BYTES]
+
+    def other_copy(self, conversation: Conversation, side: Side, rival: Rival) -> None:
+        """A name in a copy that lost, and not in what was taken, counts too, marked as ambiguous."""
+        hellos, requests = self._read_alone(rival.other[:MAX_RIVAL_BYTES])
+        if not hellos and not requests:
+            return
+        known_hellos, known_requests = self._read_alone(rival.taken[:MAX_RIVAL_BYTES])
+        known = {hello.raw_sni for hello in known_hellos}
+        known.update(request.raw_host for request in known_requests)
+        for hello in hellos:
+            if hello.raw_sni not in known and rival.is_news(hello.raw_sni, MAX_RIVAL_NAMES):
+                self._teller.hello(conversation, side, hello, "ambiguous")
+        for request in requests:
+            if request.raw_host not in known and rival.is_news(request.raw_host, MAX_RIVAL_NAMES):
+                self._teller.request(conversation, side, request, "ambiguous")
+
+    def _read_alone(self, data: bytes) -> tuple[list[ClientHello], list[HttpRequest]]:
+        """What bytes tell that begin a hello or a request and may end anywhere."""
+        kind = identify(data, 0) if data else UNKNOWN
+        try:
+            if kind == TLS:
+                tls = TlsStream()
+                return tls.feed(data) or tls.finish(), []
+            if kind == HTTP:
+                http = HttpStream()
+                return [], http.feed(data) + http.finish()
+        except Malformed:
+            self.malformed += 1
+        return [], []
+
+
+def _begin_at_message(rival: Rival) -> None:
+    """Leave out the requests that are over before the difference: reading them again would cost more than a packet."""
+    other = rival.other
+    if identify(other, 0) != HTTP:
+        return
+    start = max(other.rfind(b"\n\n", 0, rival.place) + 2, other.rfind(b"\n\r\n", 0, rival.place) + 3)
+    if start <= 3:
+        return  # no head ends before it
+    if identify(other[start:] or b"\n", 0) != HTTP:
+        start = rival.place  # a body lies between: a copy of a segment mostly begins where a request does
+    rival.other = other[start:]
+    rival.taken = rival.taken[start:]

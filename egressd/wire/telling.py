@@ -1,0 +1,106 @@
+"""What is told of a TCP conversation: observations, each with the right side as client.
+
+Content is the second rule of who the client is (wire/direction.py), so telling what was read and deciding that are one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from egressd.model import (
+    DNS_ANSWER,
+    DNS_QUERY,
+    FLOW,
+    HTTP_HOST,
+    REPLY,
+    SOCKS_HOST,
+    TCP,
+    TLS_SNI,
+    ClientHello,
+    DnsMessage,
+    FlowKey,
+    HttpRequest,
+    Observation,
+    SocksRequest,
+)
+from egressd.wire.conversation import Conversation, Side
+from egressd.wire.direction import flow_of
+
+Emit = Callable[[Observation], None]
+
+
+class Teller:
+    """Emits the observations of TCP. `ts_us` and `number` are those of the packet at hand; `told` counts what content
+    has told since it was last set to 0."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self.ts_us = 0
+        self.number = 0
+        self.told = 0
+
+    def announce(self, conversation: Conversation) -> None:
+        """The conversation has begun: FLOW."""
+        conversation.announced = True
+        self._emit(Observation(FLOW, self.ts_us, self.number, conversation.flow, "", "", None))
+
+    def replied(self, conversation: Conversation) -> None:
+        """The server has sent something: REPLY, the first time."""
+        if not conversation.replied:
+            conversation.replied = True
+            if not conversation.announced:
+                self.announce(conversation)
+            self._emit(Observation(REPLY, self.ts_us, self.number, conversation.flow, "", "", None))
+
+    def decide(self, conversation: Conversation, side: Side, is_client: bool) -> FlowKey:
+        """Rule 2 of the direction rule: `side` sent what only a client (or only a server) sends. Returns the flow as
+        its client sees it; a request from the side that took the SYN (a back door) has that side as client."""
+        if not conversation.sure:
+            conversation.sure = True
+            if (side is conversation.client) != is_client:
+                conversation.turn_round()
+        if not conversation.announced:
+            self.announce(conversation)
+        if (side is conversation.client) != is_client:
+            return flow_of(TCP, conversation.backward)
+        return conversation.flow
+
+    def hello(self, conversation: Conversation, side: Side, hello: ClientHello, note: str) -> None:
+        """`side` sent a ClientHello."""
+        flow = self.decide(conversation, side, True)
+        self._tell(TLS_SNI, flow, hello.sni, hello.raw_sni, hello, note or _proxied(side))
+
+    def request(self, conversation: Conversation, side: Side, request: HttpRequest, note: str) -> None:
+        """`side` sent a request of HTTP."""
+        flow = self.decide(conversation, side, True)
+        self._tell(HTTP_HOST, flow, request.host, request.raw_host, request, note or _proxied(side))
+        if request.method == "CONNECT":
+            side.proxied = True
+
+    def socks(self, conversation: Conversation, side: Side, asked: SocksRequest) -> None:
+        """`side` sent a request of SOCKS."""
+        flow = self.decide(conversation, side, True)
+        self._tell(SOCKS_HOST, flow, asked.host, asked.raw_host, asked, "")
+        side.proxied = True
+
+    def dns(self, conversation: Conversation, side: Side, message: DnsMessage) -> None:
+        """`side` sent a message of DNS."""
+        flow = self.decide(conversation, side, not message.is_response)
+        name, raw_name = (message.questions[0][0], message.questions[0][1]) if message.questions else ("", "")
+        self._tell(DNS_ANSWER if message.is_response else DNS_QUERY, flow, name, raw_name, message, "")
+
+    def _tell(
+        self,
+        kind: str,
+        flow: FlowKey,
+        name: str,
+        raw_name: str,
+        detail: DnsMessage | HttpRequest | ClientHello | SocksRequest,
+        note: str,
+    ) -> None:
+        self.told += 1
+        self._emit(Observation(kind, self.ts_us, self.number, flow, name, raw_name, detail, 0, note))
+
+
+def _proxied(side: Side) -> str:
+    return "proxied" if side.proxied else ""
