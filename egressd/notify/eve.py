@@ -234,6 +234,8 @@ def _render_sighting(event: Sighting, file: str) -> Record:
     ours["client"] = render_address(event.flow.client)
     if event.url:
         ours["url"] = event.url
+    if event.address and event.address != event.flow.server:
+        ours["address"] = render_address(event.address)  # asked of a proxy, or no more than a client's word
     if event.note:
         ours["note"] = event.note
     ours["retro"] = event.retro
@@ -248,7 +250,8 @@ def _render_sighting(event: Sighting, file: str) -> Record:
 
 def _render_decision(event: Decision, file: str) -> Record:
     record = _head("decision", event.ts_us, event.number, file)
-    record["src_ip"] = render_address(event.client)
+    if event.client:  # nobody's traffic when time alone decided
+        record["src_ip"] = render_address(event.client)
     ours: Record = {"decision_id": event.id, "action": event.action, "mode": event.mode}
     ours["scope"] = event.targets[0].kind
     ours["targets"] = [{"kind": target.kind, "value": target.value} for target in event.targets]
@@ -256,7 +259,8 @@ def _render_decision(event: Decision, file: str) -> Record:
     ours["rule"] = event.rule
     ours["evidence"] = event.evidence
     ours.update(_match_fields(event.match, event.name))
-    ours["client"] = render_address(event.client)
+    if event.client:
+        ours["client"] = render_address(event.client)
     ours["campaign"] = event.campaign
     record["egressd"] = ours
     return record
