@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from egressd.capture.merge import FileResult, Replay
 from egressd.detect.engine import Engine, Intel
 from egressd.detect.policy import PolicySettings
 from egressd.model import Event, Observation
 from egressd.wire.dissector import Dissector
+
+# Packets make objects by the hundred thousand and next to no cycles: at Python's own thresholds the collector takes a
+# fifth of the time on a capture full of names (a third when compiled), walking lists and tables that do not change.
+_ALLOCATIONS_PER_COLLECTION: Final = 100_000
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Leave what was loaded out of the garbage collector's rounds, and make these rarer."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(_ALLOCATIONS_PER_COLLECTION, before[1], before[2])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 class ReplayRun:
@@ -45,9 +65,10 @@ class ReplayRun:
 
     def run(self) -> None:
         """Read everything, then close what is open. Raises CaptureError when a file cannot be opened."""
-        self._replay.run()
-        self.dissector.flush()
-        self.engine.finish()
+        with _rare_collections():
+            self._replay.run()
+            self.dissector.flush()
+            self.engine.finish()
 
     def _event(self, event: Event) -> None:
         self._on_event(event, self._replay.current_file)
