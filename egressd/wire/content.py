@@ -45,38 +45,36 @@ MAX_RIVAL_NAMES: Final = 16  # told of one other copy; more are no names but noi
 
 
 class ContentReader:
-    """Feeds directions to their parsers and tells what these find."""
+    """Feeds directions to their parsers and tells what these find.
+
+    Before each packet the caller sets `read_bytes` and the teller's `told` to 0, and calls `work_off` if there is
+    anything in `put_off`.
+    """
 
     def __init__(self, teller: Teller) -> None:
         self._teller = teller
-        self._put_off: deque[tuple[Conversation, Side]] = deque()
+        self.put_off: deque[tuple[Conversation, Side]] = deque()
         self._put_off_bytes = 0
-        self._read_bytes = 0
+        self.read_bytes = 0
         self.malformed = 0
         self.ambiguous = 0
         self.dropped_bytes = 0  # put off, and no room for it
 
-    def begin(self) -> None:
-        """A packet is at hand. It also works off some of what others left, but nobody waits because of them."""
-        if self._put_off:
-            self._teller.told = 0
-            self._read_bytes = 0
-            self._work_off()
-        self._teller.told = 0
-        self._read_bytes = 0
-
     def finish_all(self) -> None:
         """There will be no more packets: read all that was put off."""
-        self.begin()
-        while self._put_off:
-            self.begin()
+        while True:
+            self._teller.told = 0
+            self.read_bytes = 0
+            if not self.put_off:
+                return
+            self.work_off()
 
     def consume(self, conversation: Conversation, side: Side, data: bytes) -> None:
         """Read the next bytes of a direction."""
         if side.put_off:
             self._keep(conversation, side, data)
-        elif len(data) <= WHOLE_BYTES and self._teller.told < MAX_TOLD and self._read_bytes < MAX_READ_BYTES:
-            self._read_bytes += len(data)
+        elif len(data) <= WHOLE_BYTES and self._teller.told < MAX_TOLD and self.read_bytes < MAX_READ_BYTES:
+            self.read_bytes += len(data)
             self._read(conversation, side, data)
         else:
             rest = self._read_slices(conversation, side, data)
@@ -130,13 +128,14 @@ class ContentReader:
             self.lose(conversation, side, -1)
             return
         if not side.put_off:
-            self._put_off.append((conversation, side))
+            self.put_off.append((conversation, side))
         side.put_off.append(data)
         self._put_off_bytes += cost
 
-    def _work_off(self) -> None:
-        while self._put_off and self._teller.told < MAX_TOLD and self._read_bytes < MAX_READ_BYTES:
-            conversation, side = self._put_off[0]
+    def work_off(self) -> None:
+        """Read some of what was put off. Nobody waits because of others: the packet at hand has a share of its own."""
+        while self.put_off and self._teller.told < MAX_TOLD and self.read_bytes < MAX_READ_BYTES:
+            conversation, side = self.put_off[0]
             data = side.put_off.pop(0)
             if data:
                 self._put_off_bytes -= len(data) + PUT_OFF_COST_BYTES
@@ -147,7 +146,7 @@ class ContentReader:
                 side.put_off.insert(0, rest)
                 self._put_off_bytes += len(rest) + PUT_OFF_COST_BYTES
             elif not side.put_off:
-                self._put_off.popleft()
+                self.put_off.popleft()
             if not data:  # a hole
                 behind = side.put_off
                 side.put_off = []
@@ -156,17 +155,19 @@ class ContentReader:
             if side.ends and not side.put_off:
                 side.ends = False
                 self.salvage(conversation, side)
+        self._teller.told = 0
+        self.read_bytes = 0
 
     def _read_slices(self, conversation: Conversation, side: Side, data: bytes) -> bytes:
         """Read as much as one packet may cost; returns what is left, b"" when it was all read or needs no reading."""
         at = 0
         size = len(data)
         while at < size:
-            if self._teller.told >= MAX_TOLD or self._read_bytes >= MAX_READ_BYTES:
+            if self._teller.told >= MAX_TOLD or self.read_bytes >= MAX_READ_BYTES:
                 return data[at:]
             piece = data[at : at + SLICE_BYTES]
             at += len(piece)
-            self._read_bytes += len(piece)
+            self.read_bytes += len(piece)
             if not self._read(conversation, side, piece) or side.kind == OVER:
                 return b""
             parser = side.parser

@@ -9,6 +9,7 @@ Rules 1 and 2 are certain; the rest is a guess that content may still correct.
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import Final
 
 from egressd.model import FlowKey
@@ -26,24 +27,24 @@ _SERVICE_PORTS: Final = frozenset(
 )
 
 
+# A key: source address, target address, source port, target port.
+_FIELDS_4: Final = Struct("!4s4sHH").unpack
+_FIELDS_6: Final = Struct("!16s16sHH").unpack
+_PARTS_4: Final = Struct("4s4s2s2s")
+_PARTS_6: Final = Struct("16s16s2s2s")
+
+
 def flow_of(proto: int, key: bytes) -> FlowKey:
     """The conversation whose client sent a packet with this `key` (addresses and ports as on the wire)."""
-    width = 4 if len(key) == 12 else 16
-    ports = 2 * width
-    return FlowKey(
-        proto,
-        key[:width],
-        key[ports] << 8 | key[ports + 1],
-        key[width:ports],
-        key[ports + 2] << 8 | key[ports + 3],
-    )
+    client, server, client_port, server_port = _FIELDS_4(key) if len(key) == 12 else _FIELDS_6(key)
+    return FlowKey(proto, client, client_port, server, server_port)
 
 
 def reverse_key(key: bytes) -> bytes:
     """The `key` of a packet in the other direction."""
-    if len(key) == 12:
-        return key[4:8] + key[:4] + key[10:12] + key[8:10]
-    return key[16:32] + key[:16] + key[34:36] + key[32:34]
+    parts = _PARTS_4 if len(key) == 12 else _PARTS_6
+    source, target, source_port, target_port = parts.unpack(key)
+    return parts.pack(target, source, target_port, source_port)
 
 
 def is_private(address: bytes) -> bool:

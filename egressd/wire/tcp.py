@@ -47,7 +47,6 @@ class TcpTracker:
         self._teller = Teller(emit)
         self._content = ContentReader(self._teller)
         self._table: PairTable[Conversation] = PairTable(limit, IDLE_ROTATE_US, self._finish)
-        self._ts_us = 0
         self.skipped_quiet = 0
         self.strays = 0
         self.holes = 0
@@ -89,9 +88,13 @@ class TcpTracker:
             if self.quiet.until.get(key, 0) > ts_us:
                 self.skipped_quiet += 1
                 return
-        self._ts_us = self._teller.ts_us = ts_us
-        self._teller.number = number
-        self._content.begin()
+        teller = self._teller
+        teller.ts_us = ts_us
+        teller.number = number
+        teller.told = 0
+        self._content.read_bytes = 0
+        if self._content.put_off:
+            self._content.work_off()
         conversation = self._table.get(key)
         seq = frame.seq
         if flags & SYN and not flags & RST:
@@ -138,8 +141,9 @@ class TcpTracker:
             self._table.forget(known)
         conversation = Conversation(reverse_key(key) if from_server else key, True)
         conversation.syn_seen = True
-        self.quiet.end(conversation.forward)
-        self.quiet.end(conversation.backward)
+        if self.quiet.until:
+            self.quiet.end(conversation.forward)
+            self.quiet.end(conversation.backward)
         if from_server:
             conversation.server.stream.next_seq = (seq + 1) & 0xFFFFFFFF
             self._teller.replied(conversation)
@@ -147,7 +151,7 @@ class TcpTracker:
             conversation.isn = seq
             conversation.client.stream.next_seq = (seq + 1) & 0xFFFFFFFF
             self._teller.announce(conversation)
-        self._table.keep(conversation, self._ts_us)
+        self._table.keep(conversation, self._teller.ts_us)
         return conversation
 
     def _belongs(self, known: Conversation, key: bytes, seq: int, from_server: bool) -> bool:
@@ -170,7 +174,7 @@ class TcpTracker:
         """A conversation whose beginning was not captured: rules 3 to 6, until content says more."""
         flow = flow_of(TCP, key)
         conversation = Conversation(key if sender_is_client(flow) else reverse_key(key), False)
-        self._table.keep(conversation, self._ts_us)
+        self._table.keep(conversation, self._teller.ts_us)
         return conversation
 
     def _reset(self, conversation: Conversation, side: Side, seq: int) -> None:
@@ -220,8 +224,8 @@ class TcpTracker:
             self._content.consume(conversation, side, ready)
         if stream.held:
             if side.stalled_us == 0:
-                side.stalled_us = self._ts_us
-            elif self._ts_us - side.stalled_us > HOLE_US:
+                side.stalled_us = self._teller.ts_us
+            elif self._teller.ts_us - side.stalled_us > HOLE_US:
                 self._give_up_hole(conversation, side)
             while stream.over_bound():
                 self._give_up_hole(conversation, side)
@@ -235,7 +239,7 @@ class TcpTracker:
         side.since_over += 1
         if side.since_over > SEGMENTS_AFTER:
             key = conversation.forward if side is conversation.client else conversation.backward
-            self.quiet.begin(key, self._ts_us + QUIET_US)
+            self.quiet.begin(key, self._teller.ts_us + QUIET_US)
             side.stream.let_go()
 
     def _stray(self, conversation: Conversation, side: Side, seq: int, data: bytes) -> None:
@@ -252,7 +256,7 @@ class TcpTracker:
     def _quieten(self, conversation: Conversation) -> None:
         """The client's protocol is known and is none that answers with names: the server's side is of no interest. When
         the client's name was found too, this answer shows that it was taken."""
-        until_us = self._ts_us + QUIET_US
+        until_us = self._teller.ts_us + QUIET_US
         self.quiet.begin(conversation.backward, until_us)
         conversation.server.stream.let_go()
         if conversation.client.kind == OVER:

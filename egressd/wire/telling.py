@@ -67,40 +67,41 @@ class Teller:
 
     def hello(self, conversation: Conversation, side: Side, hello: ClientHello, note: str) -> None:
         """`side` sent a ClientHello."""
-        flow = self.decide(conversation, side, True)
-        self._tell(TLS_SNI, flow, hello.sni, hello.raw_sni, hello, note or _proxied(side))
+        flow = self._flow(conversation, side)
+        if side.proxied and not note:
+            note = "proxied"
+        self.told += 1
+        self._emit(Observation(TLS_SNI, self.ts_us, self.number, flow, hello.sni, hello.raw_sni, hello, 0, note))
 
     def request(self, conversation: Conversation, side: Side, request: HttpRequest, note: str) -> None:
         """`side` sent a request of HTTP."""
-        flow = self.decide(conversation, side, True)
-        self._tell(HTTP_HOST, flow, request.host, request.raw_host, request, note or _proxied(side))
+        flow = self._flow(conversation, side)
+        if side.proxied and not note:
+            note = "proxied"
+        self.told += 1
+        self._emit(
+            Observation(HTTP_HOST, self.ts_us, self.number, flow, request.host, request.raw_host, request, 0, note)
+        )
         if request.method == "CONNECT":
             side.proxied = True
 
     def socks(self, conversation: Conversation, side: Side, asked: SocksRequest) -> None:
         """`side` sent a request of SOCKS."""
-        flow = self.decide(conversation, side, True)
-        self._tell(SOCKS_HOST, flow, asked.host, asked.raw_host, asked, "")
+        flow = self._flow(conversation, side)
+        self.told += 1
+        self._emit(Observation(SOCKS_HOST, self.ts_us, self.number, flow, asked.host, asked.raw_host, asked))
         side.proxied = True
 
     def dns(self, conversation: Conversation, side: Side, message: DnsMessage) -> None:
         """`side` sent a message of DNS."""
         flow = self.decide(conversation, side, not message.is_response)
         name, raw_name = (message.questions[0][0], message.questions[0][1]) if message.questions else ("", "")
-        self._tell(DNS_ANSWER if message.is_response else DNS_QUERY, flow, name, raw_name, message, "")
-
-    def _tell(
-        self,
-        kind: str,
-        flow: FlowKey,
-        name: str,
-        raw_name: str,
-        detail: DnsMessage | HttpRequest | ClientHello | SocksRequest,
-        note: str,
-    ) -> None:
+        kind = DNS_ANSWER if message.is_response else DNS_QUERY
         self.told += 1
-        self._emit(Observation(kind, self.ts_us, self.number, flow, name, raw_name, detail, 0, note))
+        self._emit(Observation(kind, self.ts_us, self.number, flow, name, raw_name, message))
 
-
-def _proxied(side: Side) -> str:
-    return "proxied" if side.proxied else ""
+    def _flow(self, conversation: Conversation, side: Side) -> FlowKey:
+        """The flow of what only a client sends."""
+        if side is conversation.client and conversation.sure and conversation.announced:
+            return conversation.flow  # nearly always
+        return self.decide(conversation, side, True)

@@ -113,7 +113,7 @@ def test_too_much_at_once_is_counted_and_what_follows_is_read() -> None:
     assert content._put_off_bytes <= MAX_PUT_OFF_BYTES
     assert tap.dissector.counts()["tcp_flooded_bytes"] > 60 * len(burst) - 2 * MAX_PUT_OFF_BYTES
     pass_time(tap, 2_000)
-    assert content._put_off_bytes == 0 and not content._put_off
+    assert content._put_off_bytes == 0 and not content.put_off
     lines[-1].send(requests(7_777, 1))
     assert tap.names()[-1] == "n7777.a"
 
