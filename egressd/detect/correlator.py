@@ -96,10 +96,11 @@ class Correlator:
             return self._without_ignored(match, now_s).match_url(host, path, now_s)
         return match
 
-    def match(self, seen: Observation, direct: bool = True) -> list[Hit]:
+    def match(self, seen: Observation, direct: bool = True, attributed: str = "") -> list[Hit]:
         """Everything in `seen` that matches, best first; empty when nothing does or an allowance covers it. `direct`
-        is False when the packet went to a proxy: an allowance for the proxy's address allows nothing behind it."""
-        hits = self._hits(seen)
+        is False when the packet went to a proxy: an allowance for the proxy's address allows nothing behind it.
+        `attributed` is the name of a connection without one."""
+        hits = self._flow_hits(seen, attributed) if seen.kind == FLOW else self._hits(seen)
         if not hits:
             return hits
         client = seen.flow.client
@@ -142,8 +143,6 @@ class Correlator:
     def _hits(self, seen: Observation) -> list[Hit]:
         kind = seen.kind
         ts_us = seen.ts_us
-        if kind == FLOW:
-            return self._flow_hits(seen)
         if kind == DNS_ANSWER:
             return self._answer_hits(seen)
         hits: list[Hit] = []
@@ -186,16 +185,13 @@ class Correlator:
             if match is not None:
                 hits.append(Hit(seen.name, match, host + request.path))
 
-    def _flow_hits(self, seen: Observation) -> list[Hit]:
+    def _flow_hits(self, seen: Observation, name: str) -> list[Hit]:
         """A connection matches by its address, or by the one name that its client resolved to get there."""
         flow = seen.flow
         match = self.match_address(flow.server, seen.ts_us)
         if match is not None:
             return [Hit("", match, "", flow.server)]
-        name = self.attributed(seen)
-        if not name:
-            return []
-        match = self.match_name(name, seen.ts_us)
+        match = self.match_name(name, seen.ts_us) if name else None
         return [Hit(name, match)] if match is not None else []
 
     def attributed(self, seen: Observation) -> str:
@@ -205,7 +201,7 @@ class Correlator:
         name = self._resolutions.name_for(flow.client, flow.server, seen.ts_us)
         if not name:
             return ""
-        domain = self._suffixes.registered_domain(name) or name
+        domain = self._resolutions.domain_of(name)
         return "" if self._resolutions.is_shared(flow.server, domain, seen.ts_us) else name
 
     def _answer_hits(self, seen: Observation) -> list[Hit]:

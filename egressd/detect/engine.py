@@ -91,7 +91,6 @@ class Engine:
         self.clients: set[bytes] = set()
         self.clients_beyond = 0  # observations of clients that `clients` has no room for
         self.unasked_answers = 0  # DNS answers that nobody asked for: they prove nothing about anybody
-        self._suffixes = intel.suffixes
         self._unanswered: RecentTable[FlowKey, str] = RecentTable(UNANSWERED)
         self._proxied = Proxied()
         self._on_event = on_event
@@ -139,10 +138,11 @@ class Engine:
         names = [seen.name]
         if isinstance(message, DnsMessage):
             again = not self.resolutions.asked(seen, message.txid)
-            names += [question.name for question in message.questions[1:]]
+            if len(message.questions) > 1:
+                names += [question.name for question in message.questions[1:]]
         hits = self.correlator.match(seen)
-        for name in dict.fromkeys(names):
-            if name:
+        for name in names:
+            if name and name not in self._fresh:
                 self._fresh[name] = self.contacts.is_new_question(seen.flow.client, name, seen.ts_us, again)
         for hit in hits:
             self._sight(seen, hit, self._fresh[hit.name])
@@ -197,13 +197,14 @@ class Engine:
         direct = self._proxied.is_direct(seen)
         if direct and seen.name:
             self._tenant(seen)
-        hits = self.correlator.match(seen, direct)
+        name = self.correlator.attributed(seen) if seen.kind == FLOW else seen.name
+        hits = self.correlator.match(seen, direct, name)
         for hit in hits:
             domain = hit.match.registered_domain or hit.name
             self._sight(seen, hit, self._is_new(seen, domain), direct and seen.kind != FLOW)
         if seen.kind == FLOW and not hits:
             self._blocked_flow(seen)
-        self._remember(seen, hits, direct)
+        self._remember(seen, name, hits, direct)
 
     def _is_new(self, seen: Observation, reached: str) -> bool:
         """Whether this observation is the first sign of a contact; asked twice it answers the same."""
@@ -212,18 +213,16 @@ class Engine:
             new = self._fresh[reached] = self.contacts.is_new(seen.kind, seen.flow, reached, seen.ts_us)
         return new
 
-    def _remember(self, seen: Observation, hits: list[Hit], direct: bool) -> None:
+    def _remember(self, seen: Observation, name: str, hits: list[Hit], direct: bool) -> None:
         """Keep for later what matched nothing now."""
         flow = seen.flow
-        name = seen.name
         if seen.kind == FLOW:
             if not any(hit.address for hit in hits):
                 self.history.record(flow, flow.server, seen.ts_us, seen.number, FLOW, True, flow.server)
-            name = self.correlator.attributed(seen)
             if name and self.correlator.match_name(name, seen.ts_us) is not None:
                 return  # that is listed, and no contact for later
         if name and all(hit.name != name for hit in hits):
-            new = self._is_new(seen, self._suffixes.registered_domain(name) or name)
+            new = self._is_new(seen, self.resolutions.domain_of(name))
             server = flow.server if direct else b""
             self.history.record(flow, name, seen.ts_us, seen.number, seen.kind, new, server)
 

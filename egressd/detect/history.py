@@ -48,8 +48,10 @@ class History:
         if contact is None:
             contact = Contact(ts_us, number, flow, via)
             self._table.put(key, contact)
-        contact.first_us = min(contact.first_us, ts_us)
-        contact.last_us = max(contact.last_us, ts_us)
+        elif ts_us > contact.last_us:
+            contact.last_us = ts_us
+        elif ts_us < contact.first_us:
+            contact.first_us = ts_us
         if via != DNS_QUERY and (contact.via == DNS_QUERY or server):
             contact.via = via  # a connection says more than the question before it
             contact.flow = flow

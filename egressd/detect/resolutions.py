@@ -17,6 +17,7 @@ ANSWER_WITHIN_US: Final = 10_000_000  # stub resolvers give up after 5 s, one re
 ATTRIBUTE_WITHIN_US: Final = 3_600_000_000  # how long a client is assumed to use an address it resolved
 TENANT_WITHIN_US: Final = 86_400_000_000  # "seen on it in the last day", DESIGN section 6
 MAX_TENANTS: Final = 32  # per address; more would not change a verdict
+CACHED_DOMAINS: Final = 65_536  # names whose registered domain is remembered: 8 MB at most
 MAX_CHAIN: Final = 16  # names that one answer may lead through; resolvers give up at 8 to 16
 
 _MAPPED: Final = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
@@ -88,9 +89,19 @@ class Resolutions:
     def __init__(self, suffixes: Suffixes, limit: int = 65_536) -> None:
         """`limit` bounds the outstanding questions, the addresses and the (client, address) pairs, each."""
         self._suffixes = suffixes
+        self._domains: dict[str, str] = {}
         self._asked: RecentTable[tuple[FlowKey, int], _Asked] = RecentTable(limit)
         self._tenants: RecentTable[bytes, dict[str, int]] = RecentTable(limit)
         self._reached: RecentTable[tuple[bytes, bytes], tuple[str, int]] = RecentTable(limit)
+
+    def domain_of(self, name: str) -> str:
+        """The registered domain of a name, itself when it has none; remembered, for the same names come all day."""
+        domain = self._domains.get(name)
+        if domain is None:
+            if len(self._domains) >= CACHED_DOMAINS:
+                self._domains.clear()
+            domain = self._domains[name] = self._suffixes.registered_domain(name) or name
+        return domain
 
     def asked(self, question: Observation, txid: int) -> bool:
         """A client asked a question. Whether it is a new one: a stub that hears nothing sends the same again."""
@@ -119,7 +130,7 @@ class Resolutions:
 
     def lives_at(self, name: str, address: bytes, ts_us: int, whole: bool = False) -> None:
         """`name` was seen on `address`; kept by registered domain, or as it is when `whole`."""
-        domain = name if whole else self._suffixes.registered_domain(name) or name
+        domain = name if whole else self.domain_of(name)
         place = place_of(address)
         tenants = self._tenants.get(place)
         if tenants is None:

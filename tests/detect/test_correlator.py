@@ -97,14 +97,18 @@ def test_an_address_asked_of_a_proxy_is_what_matched() -> None:
 
 def test_connections_match_by_address_or_by_the_one_name_resolved() -> None:
     correlator, resolutions = make()
-    seen = Observation(FLOW, at(10), 1, flow(A, X), "", "", None)
-    assert correlator.match(seen) == []
+
+    def match(client: str, server: str) -> list[Hit]:
+        seen = Observation(FLOW, at(10), 1, flow(client, server), "", "", None)
+        return correlator.match(seen, True, correlator.attributed(seen))
+
+    assert match(A, X) == []
     resolutions.learn(packed(A), "c2.bad.example", packed(X), at(0))
-    assert names(correlator.match(seen)) == [("c2.bad.example", "host", "")]
-    assert correlator.match(Observation(FLOW, at(10), 1, flow(B, X), "", "", None)) == []
+    assert names(match(A, X)) == [("c2.bad.example", "host", "")]
+    assert match(B, X) == []
     resolutions.lives_at("www.good.example", packed(X), at(5))
-    assert correlator.match(seen) == []
-    (hit,) = correlator.match(Observation(FLOW, at(10), 1, flow(A, f"64:ff9b::{packed(Y).hex(':', 2)}"), "", "", None))
+    assert match(A, X) == []
+    (hit,) = match(A, f"64:ff9b::{packed(Y).hex(':', 2)}")
     assert (hit.match.level, hit.match.indicator.value) == ("address", Y)
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from egressd.detect import resolutions as resolutions_module
 from egressd.detect.resolutions import (
     MAX_CHAIN,
     MAX_TENANTS,
@@ -191,3 +192,13 @@ def test_any_answer_is_read(name: str, records: list[DnsRecord]) -> None:
     assert len(set(answer.names)) == len(answer.names) <= MAX_CHAIN
     owned = {one.address for one in records if one.name in answer.names and one.address}
     assert set(answer.addresses) == owned
+
+
+def test_registered_domains_are_remembered_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolutions_module, "CACHED_DOMAINS", 10)
+    resolutions = table()
+    for _ in range(2):
+        for number in range(50):
+            assert resolutions.domain_of(f"a.n{number}.example") == f"n{number}.example"
+    assert resolutions.domain_of("hosted.example") == "hosted.example"  # a public suffix has none
+    assert len(resolutions._domains) <= 10
