@@ -33,11 +33,11 @@ from egressd.wire.stream import MAX_RIVAL_BYTES, Rival
 from egressd.wire.telling import Teller
 from egressd.wire.tls import TlsStream
 
-# Of one packet, and again of what was put off: 64 messages, and the slice that passes the bound may have as many. With
-# all that detection makes of them these cost 1 to 2 ms. An ordinary packet has at most 91 (16 bytes each).
-MAX_TOLD: Final = 64
+# Of one packet, and again of what was put off: 32 messages, and the slice that passes the bound may have as many. When
+# each of them is a sighting that costs 3 ms. An ordinary packet has at most 91 (16 bytes each): 5 ms.
+MAX_TOLD: Final = 32
 MAX_READ_BYTES: Final = 16_384  # messages that tell nothing cost less, but are as short
-SLICE_BYTES: Final = 1_024
+SLICE_BYTES: Final = 512
 WHOLE_BYTES: Final = 2_048  # not cut into slices: ordinary packets, hellos that came in two
 MAX_PUT_OFF_BYTES: Final = 1 << 20  # of all conversations together; a burst of sixteen full segments of offloading
 PUT_OFF_COST_BYTES: Final = 64  # what keeping a piece costs beside its bytes

@@ -49,7 +49,7 @@ class RecentTable(Generic[K, V]):
     def get(self, key: K) -> V | None:
         """The value of `key`, or None; using it keeps it."""
         value = self._young.get(key)
-        if value is None:
+        if value is None and self._old:
             value = self._old.pop(key, None)
             if value is not None:
                 self.put(key, value)

@@ -88,7 +88,7 @@ def test_the_end_of_a_connection_waits_for_what_was_put_off(flags: int) -> None:
     wire = requests(0, 1_000) + b"GET / HTTP/1.1\nHost: last.example\nX:"
     line = Line(tap, server=(SERVER, 80)).open().send(wire)
     tap.put(line.made(0, len(wire), b"", flags))
-    pass_time(tap, 20)
+    pass_time(tap, 40)
     assert tap.told()[-1] == (HTTP_HOST, "last.example", "partial")
     assert tap.names() == [*names(0, 1_000), "last.example"]
 
@@ -99,7 +99,7 @@ def test_a_hole_behind_a_burst_is_a_hole_in_its_turn() -> None:
     line = Line(tap, server=(SERVER, 80)).open().send(wire)
     line.send(get("next.example"), len(wire) + 500)
     Line(tap, isn=(9_999_999, 1), server=(SERVER, 80)).syn()  # ports used anew: the hole is given up
-    pass_time(tap, 20)
+    pass_time(tap, 40)
     assert tap.told()[-2:] == [(HTTP_HOST, "half.example", "partial"), (HTTP_HOST, "next.example", "")]
 
 
@@ -112,7 +112,7 @@ def test_too_much_at_once_is_counted_and_what_follows_is_read() -> None:
     content = tap.dissector.tcp._content
     assert content._put_off_bytes <= MAX_PUT_OFF_BYTES
     assert tap.dissector.counts()["tcp_flooded_bytes"] > 60 * len(burst) - 2 * MAX_PUT_OFF_BYTES
-    pass_time(tap, 2_000)
+    pass_time(tap, 3_000)
     assert content._put_off_bytes == 0 and not content.put_off
     lines[-1].send(requests(7_777, 1))
     assert tap.names()[-1] == "n7777.a"
