@@ -118,10 +118,11 @@ class _Node:
 class Suffixes:
     """The Public Suffix List, private section on, as a trie of labels from the right."""
 
-    __slots__ = ("_top", "size", "version")
+    __slots__ = ("_registered", "_top", "size", "version")
 
     def __init__(self, top: dict[str, _Node], size: int, version: str) -> None:
         self._top = top
+        self._registered: dict[str, str] = {}  # of names asked about lately: the same ones come all the time
         self.size = size
         self.version = version
 
@@ -187,7 +188,12 @@ class Suffixes:
 
     def registered_domain(self, name: str) -> str:
         """The part of a normal name that someone registered, or "" when the whole name is a suffix."""
-        return self.split(name)[0]
+        registered = self._registered.get(name)
+        if registered is None:
+            if len(self._registered) >= MAX_CACHED_NAMES:
+                self._registered.clear()
+            registered = self._registered[name] = self.split(name)[0]
+        return registered
 
     def is_suffix(self, name: str) -> bool:
         """Whether a normal name is a public suffix, by the private section and the rule for unknown TLDs too."""

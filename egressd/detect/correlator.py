@@ -69,7 +69,8 @@ class Correlator:
     def match_name(self, name: str, ts_us: int) -> Match | None:
         """The best match of a normalised name at packet time `ts_us`, or None."""
         now_s = ts_us // MICROSECONDS
-        self._keep_verdicts(now_s)
+        if not self._verdicts_begin_s <= now_s < self._verdicts_end_s or len(self._verdicts) >= CACHED_VERDICTS:
+            self._keep_verdicts(now_s)
         verdict = self._verdicts.get(name, _ABSENT)
         if verdict is _ABSENT:
             verdict = self._index.match_name(name, now_s)

@@ -83,6 +83,17 @@ class _Asked(NamedTuple):
     last_us: int  # sent again, if it was
 
 
+class _Tenants:
+    """The registered domains on an address, in order of first sight, and when each was seen last. `full_until_us`: none
+    of them can be a day old before then, so that there is no room for another."""
+
+    __slots__ = ("full_until_us", "seen_us")
+
+    def __init__(self, domain: str, ts_us: int) -> None:
+        self.seen_us = {domain: ts_us}
+        self.full_until_us = 0
+
+
 class Resolutions:
     """Bounded passive DNS by packet time."""
 
@@ -91,7 +102,7 @@ class Resolutions:
         self._suffixes = suffixes
         self._domains: dict[str, str] = {}
         self._asked: RecentTable[tuple[FlowKey, int], _Asked] = RecentTable(limit)
-        self._tenants: RecentTable[bytes, dict[str, int]] = RecentTable(limit)
+        self._tenants: RecentTable[bytes, _Tenants] = RecentTable(limit)
         self._reached: RecentTable[tuple[bytes, bytes], tuple[str, int]] = RecentTable(limit)
 
     def domain_of(self, name: str) -> str:
@@ -134,14 +145,19 @@ class Resolutions:
         place = place_of(address)
         tenants = self._tenants.get(place)
         if tenants is None:
-            self._tenants.put(place, {domain: ts_us})
+            self._tenants.put(place, _Tenants(domain, ts_us))
             return
-        if domain not in tenants and len(tenants) >= MAX_TENANTS:
-            oldest = min(tenants, key=tenants.__getitem__)
-            if ts_us - tenants[oldest] <= TENANT_WITHIN_US:
+        seen_us = tenants.seen_us
+        if domain not in seen_us and len(seen_us) >= MAX_TENANTS:
+            if ts_us <= tenants.full_until_us:
                 return
-            del tenants[oldest]
-        tenants[domain] = ts_us
+            oldest = min(seen_us, key=seen_us.__getitem__)
+            tenants.full_until_us = seen_us[oldest] + TENANT_WITHIN_US
+            if ts_us <= tenants.full_until_us:
+                return
+            del seen_us[oldest]
+            tenants.full_until_us = 0
+        seen_us[domain] = ts_us
 
     def learn(self, client: bytes, name: str, address: bytes, ts_us: int) -> None:
         """Both of the above."""
@@ -153,11 +169,18 @@ class Resolutions:
         tenants = self._tenants.get(place_of(address))
         if tenants is None:
             return []
-        return [d for d, seen_us in tenants.items() if d not in domains and ts_us - seen_us <= TENANT_WITHIN_US]
+        seen_us = tenants.seen_us
+        return [d for d, last_us in seen_us.items() if d not in domains and ts_us - last_us <= TENANT_WITHIN_US]
 
     def is_shared(self, address: bytes, domain: str, ts_us: int) -> bool:
         """Whether any other registered domain was seen on `address` within the last day."""
-        return bool(self.co_tenants(address, frozenset((domain,)), ts_us))
+        tenants = self._tenants.get(place_of(address))
+        if tenants is None:
+            return False
+        for other, last_us in tenants.seen_us.items():
+            if other != domain and ts_us - last_us <= TENANT_WITHIN_US:
+                return True
+        return False
 
     def name_for(self, client: bytes, address: bytes, ts_us: int) -> str:
         """The name that `client` resolved last to reach `address`, or "" when none is recent."""
