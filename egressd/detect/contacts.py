@@ -19,13 +19,16 @@ MAX_REACHED: Final = 64
 
 
 class _Conversation:
-    """What a conversation was counted for, with the requests to each."""
+    """What a conversation was counted for: nearly always one destination, `reached`. `requests` are those to it,
+    `others` the further destinations with theirs, None as long as there are none."""
 
-    __slots__ = ("begun_us", "requests")
+    __slots__ = ("begun_us", "others", "reached", "requests")
 
-    def __init__(self, begun_us: int) -> None:
+    def __init__(self, begun_us: int, reached: str, requests: int) -> None:
         self.begun_us = begun_us
-        self.requests: dict[str, int] = {}
+        self.reached = reached
+        self.requests = requests
+        self.others: dict[str, int] | None = None
 
 
 class Contacts:
@@ -45,19 +48,26 @@ class Contacts:
     def is_new(self, kind: str, flow: FlowKey, reached: str, ts_us: int) -> bool:
         """Whether an observation of `kind` is the first sign of a contact with `reached`; it is remembered. `reached`
         is any name for the destination, such as its registered domain."""
+        is_request = kind == HTTP_HOST
         conversation = self._conversations.get(flow)
         if conversation is None:
-            conversation = _Conversation(ts_us)
-            self._conversations.put(flow, conversation)
-        is_request = kind == HTTP_HOST
-        requests = conversation.requests.get(reached)
-        if requests is None:
-            if len(conversation.requests) >= MAX_REACHED:
-                conversation.requests.clear()
-            conversation.requests[reached] = int(is_request)
+            self._conversations.put(flow, _Conversation(ts_us, reached, int(is_request)))
             return True
-        conversation.requests[reached] = requests + is_request
-        return is_request and requests > 0
+        if reached == conversation.reached:
+            requests = conversation.requests
+            conversation.requests = requests + is_request
+            return is_request and requests > 0
+        others = conversation.others
+        if others is None:
+            others = conversation.others = {}
+        before = others.get(reached)
+        if before is None:
+            if len(others) >= MAX_REACHED:
+                others.clear()
+            others[reached] = int(is_request)
+            return True
+        others[reached] = before + is_request
+        return is_request and before > 0
 
     def is_new_question(self, client: bytes, name: str, ts_us: int, again: bool) -> bool:
         """Whether a question for `name` is a contact not counted yet; `again` when it is the same message once more."""

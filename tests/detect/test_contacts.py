@@ -59,4 +59,4 @@ def test_tables_are_bounded() -> None:
     assert len(contacts._conversations) <= 20
     assert len(contacts._questions) <= 20
     talk = contacts._conversations.get(KEY)
-    assert talk is not None and len(talk.requests) <= MAX_REACHED
+    assert talk is not None and talk.others is not None and len(talk.others) <= MAX_REACHED
