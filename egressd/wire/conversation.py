@@ -38,6 +38,7 @@ class Side:
     """One direction of a conversation and the parser that reads it."""
 
     __slots__ = (
+        "compared",
         "end_seq",
         "ends",
         "head",
@@ -51,6 +52,7 @@ class Side:
         "strays",
         "stream",
         "tries",
+        "waiting",
     )
 
     def __init__(self, next_seq: int) -> None:
@@ -65,7 +67,8 @@ class Side:
         self.stalled_us = 0
         self.strays = 0  # segments in a row that lay outside any plausible window
         self.end_seq = -1  # the sequence number after the last byte, once a FIN has told it
-
+        self.waiting = 0  # bytes accounted for in wire/memory.py: of unfinished messages
+        self.compared = 0  # and to compare with
         self.put_off: list[bytes] = []  # bytes to be read later, b"" where some are missing (wire/content.py)
         self.ends = False  # no more will come behind `put_off`
 

@@ -59,6 +59,7 @@ class Dissector:
             "tcp_holes": tcp.holes,
             "tcp_lost_bytes": tcp.lost_bytes,
             "tcp_flooded_bytes": tcp.flooded_bytes,
+            "tcp_over_memory": tcp.memory.given_up,
             "tcp_evicted": tcp.evicted,
             "udp_malformed": udp.malformed,
             "udp_evicted": udp.evicted,

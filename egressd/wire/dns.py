@@ -86,6 +86,10 @@ class DnsStream:
         self.done = False
         self.rest: bytes | None = None
 
+    def buffered(self) -> int:
+        """Bytes kept of what is not complete."""
+        return len(self._held)
+
     def feed(self, data: bytes) -> list[DnsMessage]:
         """The messages that `data` completes. Raises Malformed when the stream is not, or no more, DNS."""
         if self.done:

@@ -299,6 +299,10 @@ class HttpStream:
             self.rest += data[at:]
         return found
 
+    def buffered(self) -> int:
+        """Bytes kept of what is not complete."""
+        return len(self._buffer)
+
     def skipped(self, count: int) -> None:
         """`count` bytes of body were left out. More than `skip` loses the stream: the next `feed` raises Malformed."""
         if count > self.skip:

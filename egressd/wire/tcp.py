@@ -15,6 +15,7 @@ from egressd.wire.content import ContentReader
 from egressd.wire.conversation import DNS, OVER, UNKNOWN, Conversation, Side
 from egressd.wire.direction import flow_of, reverse_key, sender_is_client
 from egressd.wire.frame import Frames
+from egressd.wire.memory import Memory
 from egressd.wire.quiet import Quiet
 from egressd.wire.stream import Rival
 from egressd.wire.table import PairTable
@@ -46,7 +47,8 @@ class TcpTracker:
         self.quiet = Quiet(limit)
         self._teller = Teller(emit)
         self._content = ContentReader(self._teller)
-        self._table: PairTable[Conversation] = PairTable(limit, IDLE_ROTATE_US, self._finish)
+        self.memory = Memory()
+        self._table: PairTable[Conversation] = PairTable(limit, IDLE_ROTATE_US, self._leave)
         self.skipped_quiet = 0
         self.strays = 0
         self.holes = 0
@@ -112,6 +114,8 @@ class TcpTracker:
                 self._teller.replied(conversation)
             if frame.cut:
                 self._lose_tail(conversation, side)
+            if not self.memory.settle(conversation, side):
+                self._give_up(conversation, side)
         if not conversation.announced:
             self._teller.announce(conversation)
         if flags & RST:
@@ -137,7 +141,7 @@ class TcpTracker:
         if known is not None:
             if known.syn_seen and self._belongs(known, key, seq, from_server):
                 return known
-            self._finish(known)
+            self._leave(known)
             self._table.forget(known)
         conversation = Conversation(reverse_key(key) if from_server else key, True)
         conversation.syn_seen = True
@@ -185,8 +189,13 @@ class TcpTracker:
             followed = side is conversation.client or conversation.client.kind in (UNKNOWN, DNS)
             if followed and (conversation.client.is_half_way() or conversation.server.is_half_way()):
                 return
-        self._finish(conversation)
+        self._leave(conversation)
         self._table.forget(conversation)
+
+    def _leave(self, conversation: Conversation) -> None:
+        """Nothing more is expected of a conversation."""
+        self._finish(conversation)
+        self.memory.release(conversation)
 
     def _finish(self, conversation: Conversation) -> None:
         for side in (conversation.client, conversation.server):
@@ -262,6 +271,7 @@ class TcpTracker:
         if conversation.client.kind == OVER:
             self.quiet.begin(conversation.forward, until_us)
             conversation.client.stream.let_go()
+            self.memory.settle(conversation, conversation.client)
 
     def _give_up_hole(self, conversation: Conversation, side: Side) -> None:
         lost = side.stream.skip_hole()
@@ -274,6 +284,13 @@ class TcpTracker:
                 self._content.consume(conversation, side, ready)
         if side.stream.rivals:
             self._content.other_copies(conversation, side)
+
+    def _give_up(self, conversation: Conversation, side: Side) -> None:
+        """More unfinished messages are kept than may be: tell what is whole in this one, and begin anew."""
+        self._give_up_holes(conversation, side)
+        self._content.lose(conversation, side, -1)
+        side.stream.let_go()
+        self.memory.settle(conversation, side)
 
     def _lose_tail(self, conversation: Conversation, side: Side) -> None:
         """The packet was captured in part: what follows in sequence is not what comes next in the buffer."""

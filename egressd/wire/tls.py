@@ -333,6 +333,10 @@ class TlsStream:
         self.done = True
         return [parse_sent_hello(data[9:need])]
 
+    def buffered(self) -> int:
+        """Bytes kept of what is not complete."""
+        return len(self._message) + len(self._header)
+
     def finish(self) -> list[ClientHello]:
         """What can be had of a hello whose rest will not come (the flow ended, or a hole stays). Never raises."""
         if self.done:
