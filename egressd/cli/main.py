@@ -86,6 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+# At its end Python looks for garbage in all that is still there, which after a large capture takes a tenth as long as
+# the reading did, to free what the system frees anyway.
+atexit.register(gc.freeze)
+
+
 def _load(verb: str) -> Verb:
     module: Verb = import_module(f"egressd.cli.{verb.replace('-', '_')}")
     return module

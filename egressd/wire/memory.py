@@ -1,7 +1,7 @@
-"""How many bytes of unfinished messages are kept, for all conversations together and for each client.
+"""How many bytes of unfinished messages are kept, for all conversations together and for each sender.
 
 A direction alone is bounded by its stream and its parser (some 64 KB each). Tens of thousands of conversations that
-stop half-way would still fill any memory, so their sum is bounded too, and one client gets an eighth of it. Who is over
+stop half-way would still fill any memory, so their sum is bounded too, and one sender gets an eighth of it. Who is over
 gives up what it has: what is whole in it is told, and the next request is found again. Bytes kept only to compare with
 retransmissions have a bound of their own; beyond it they are let go at once, and two copies that differ go unnoticed.
 """
@@ -16,20 +16,20 @@ from egressd.wire.http import HttpStream
 from egressd.wire.tls import TlsStream
 
 MAX_WAITING_BYTES: Final = 32 << 20
-MAX_CLIENT_BYTES: Final = MAX_WAITING_BYTES // 8
+MAX_SENDER_BYTES: Final = MAX_WAITING_BYTES // 8
 MAX_COMPARED_BYTES: Final = 16 << 20
 
 
 class Memory:
     """Accounts of bytes kept. `given_up` counts the directions that had to let go of unfinished messages."""
 
-    def __init__(self, waiting: int = MAX_WAITING_BYTES, client: int = MAX_CLIENT_BYTES) -> None:
+    def __init__(self, waiting: int = MAX_WAITING_BYTES, sender: int = MAX_SENDER_BYTES) -> None:
         self._limit = waiting
-        self._client_limit = client
+        self._sender_limit = sender
         self.waiting = 0
         self.compared = 0
         self.given_up = 0
-        self._by_client: dict[bytes, int] = {}
+        self._by_sender: dict[bytes, int] = {}
 
     def settle(self, conversation: Conversation, side: Side) -> bool:
         """Account for what `side` keeps now. False when that is more than it may: the caller gives it up and settles
@@ -47,25 +47,32 @@ class Memory:
         parser = side.parser
         if isinstance(parser, HttpStream | TlsStream | DnsStream):
             waiting += parser.buffered()
-        if waiting == side.waiting:
-            return True
-        client = conversation.forward[:4] if len(conversation.forward) == 12 else conversation.forward[:16]
         change = waiting - side.waiting
-        side.waiting = waiting
-        self.waiting += change
-        total = self._by_client.get(client, 0) + change
-        if total > 0:
-            self._by_client[client] = total
-        else:
-            self._by_client.pop(client, None)
-        if change > 0 and (self.waiting > self._limit or total > self._client_limit):
+        if change == 0:
+            return True
+        total = self._add(conversation, side, change)
+        if change > 0 and (self.waiting > self._limit or total > self._sender_limit):
             self.given_up += 1
             return False
         return True
 
     def release(self, conversation: Conversation) -> None:
-        """The conversation is over: nothing of it is kept."""
+        """The conversation is over; what is kept of it goes with it, as soon as what was put off is read."""
         for side in (conversation.client, conversation.server):
-            side.stream.let_go()
-            side.parser = None
-            self.settle(conversation, side)
+            self.compared -= side.compared
+            side.compared = 0
+            self._add(conversation, side, -side.waiting)
+
+    def _add(self, conversation: Conversation, side: Side, change: int) -> int:
+        """Put `change` on the accounts; returns the sender's. Who sent a direction's bytes stays the same when it turns
+        out that the other side is the client."""
+        key = conversation.forward if side is conversation.client else conversation.backward
+        sender = key[:4] if len(key) == 12 else key[:16]
+        side.waiting += change
+        self.waiting += change
+        total = self._by_sender.get(sender, 0) + change
+        if total > 0:
+            self._by_sender[sender] = total
+        else:
+            self._by_sender.pop(sender, None)
+        return total

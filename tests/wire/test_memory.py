@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from egressd.model import HTTP_HOST, TLS_SNI, Observation
 from egressd.wire.dissector import Dissector
-from egressd.wire.memory import MAX_CLIENT_BYTES, MAX_COMPARED_BYTES, MAX_WAITING_BYTES
+from egressd.wire.memory import MAX_SENDER_BYTES, MAX_COMPARED_BYTES, MAX_WAITING_BYTES
 from pcaps.hellos import hello
 from pcaps.packets import Capture, Tcp, get
 
@@ -32,7 +32,7 @@ def test_one_client_cannot_fill_memory_and_others_are_still_heard() -> None:
     for port in range(10_000, 10_160):
         half_way(capture, ("10.0.0.66", port), 40)
         feed(dissector, capture)
-        assert dissector.tcp.memory.waiting <= MAX_CLIENT_BYTES + 70_000
+        assert dissector.tcp.memory.waiting <= MAX_SENDER_BYTES + 70_000
     assert dissector.tcp.memory.given_up > 0
     assert dissector.counts()["tcp_over_memory"] > 0
     whole = hello("c2.bad.example")
@@ -44,7 +44,7 @@ def test_one_client_cannot_fill_memory_and_others_are_still_heard() -> None:
 def test_who_gave_up_is_heard_again_with_the_next_request() -> None:
     seen: list[Observation] = []
     dissector = Dissector(seen.append)
-    dissector.tcp.memory._client_limit = 5_000
+    dissector.tcp.memory._sender_limit = 5_000
     capture = Capture()
     connection = Tcp(capture, ("10.0.0.66", 10_000), ("192.0.2.10", 80)).open()
     connection.send(b"GET /a HTTP/1.1\r\nHost: first.example\r\nX: " + b"x" * 9_000, 1_300)
@@ -69,7 +69,7 @@ def test_accounts_are_closed_with_their_conversations() -> None:
     feed(dissector, capture)
     assert memory.waiting == 0
     assert memory.compared == 0
-    assert memory._by_client == {}
+    assert memory._by_sender == {}
 
 
 def test_bytes_to_compare_with_are_bounded() -> None:
