@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from egressd.model import HTTP_HOST, TLS_SNI, Observation
 from egressd.wire.dissector import Dissector
-from egressd.wire.memory import MAX_SENDER_BYTES, MAX_COMPARED_BYTES, MAX_WAITING_BYTES
+from egressd.wire.memory import MAX_COMPARED_BYTES, MAX_SENDER_BYTES, MAX_WAITING_BYTES
 from pcaps.hellos import hello
 from pcaps.packets import Capture, Tcp, get
 
