@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from egressd.config.load import LoadedIntel
 from egressd.detect.blocks import main_target
-from egressd.detect.policy import PolicySettings
+from egressd.detect.policy import PolicySettings, lists_guarded_site
 from egressd.errors import ConfigError, Problem
 from egressd.intel.entries import refang
 from egressd.intel.networks import parse_address, render_address
@@ -88,7 +88,7 @@ def judge(question: Question, loaded: LoadedIntel, settings: PolicySettings, now
         elif kept is not None:
             allowance = f"never-block {kept.value} ({kept.source}:{kept.line}: {kept.reason})"
             would = "alert, not block"
-        elif match.indicator.narrowed and match.indicator.value == match.registered_domain:
+        elif lists_guarded_site(match):
             would = "alert, not block: the list names a guarded site whole, a person must decide"
         elif protected and match.level == "address":
             would = "alert, not block: the address is protected"

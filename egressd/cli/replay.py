@@ -130,7 +130,7 @@ def summary_fields(replay: ReplayRun, loaded: LoadedIntel) -> dict[str, Any]:
             "totals": blind.totals(),
             "clients": {render_address(c): dict(sorted(blind.by_client[c].items())) for c in sorted(blind.by_client)},
         },
-        "left_out": replay.dissector.counts(),
+        "left_out": {**replay.dissector.counts(), **engine.counts()},
         "incidents": len(engine.campaigns.incidents),
         "contacts": sum(incident.contacts for incident in incidents),
         "attempts": sum(incident.attempts for incident in incidents),

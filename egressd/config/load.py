@@ -20,7 +20,7 @@ from egressd.intel.allowances import Allowance, Allowances, parse_allowances
 from egressd.intel.formats import parse_list
 from egressd.intel.guard import Guard
 from egressd.intel.index import Index
-from egressd.intel.networks import NetworkTable, first_address, parse_network
+from egressd.intel.networks import NetworkTable, first_address, parse_address, parse_network
 from egressd.intel.protected import Protected
 from egressd.intel.resolvers import Resolvers
 from egressd.model import Indicator
@@ -104,6 +104,7 @@ def policy_settings(config: Config) -> PolicySettings:
         shared_after=policy.shared_after,
         addresses_per_indicator_hour=policy.addresses_per_indicator_hour,
         blocks_per_hour=policy.blocks_per_hour,
+        resolvers=frozenset(parse_address(one) for one in config.resolvers),
     )
 
 

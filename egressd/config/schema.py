@@ -177,7 +177,11 @@ class Config:
         example="{office: [10.1.0.0/16], laboratory: [10.2.0.0/16]}",
     )
     resolvers: tuple[str, ...] = _option(
-        ADDRESSES, (), "Addresses of your own DNS resolvers. They are never blocked.", example="[10.0.0.53]"
+        ADDRESSES,
+        (),
+        "Addresses of your own DNS resolvers. They are never blocked. When given, only their answers can tie an "
+        "address to a listed name for every client; answers of other servers count for the client that asked.",
+        example="[10.0.0.53]",
     )
     protected: tuple[str, ...] = _option(
         NETWORKS,

@@ -130,6 +130,20 @@ class Engine:
         for incident in self.campaigns.incidents.values():
             self._on_event(incident)
 
+    def counts(self) -> dict[str, int]:
+        """What was not used, or did not fit a bound, by reason; zero counts are left out."""
+        counts = {
+            "answers_unasked": self.unasked_answers,
+            "clients_beyond_bound": self.clients_beyond + self.blind.uncounted,
+            "clients_ignored": self.correlator.clients_ignored,
+            "incidents_beyond_bound": self.campaigns.untold,
+            "alerts_beyond_bound": self.policy.untold,
+            "attempts_beyond_bound": self.watch.uncounted,
+            "history_evicted": self.history.evicted,
+            "resolutions_evicted": self.resolutions.evicted,
+        }
+        return {name: count for name, count in counts.items() if count}
+
     # -- what was seen
 
     def _question(self, seen: Observation) -> None:

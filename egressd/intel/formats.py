@@ -140,7 +140,7 @@ class _Reader:
             registered, _, rule = self.suffixes.split(name)
             if registered:  # the way of nearly every line of a long list
                 self._seen.add(name)
-                scope, narrowed = self._narrow(registered, self.scope, "list")
+                scope, narrowed = self._narrow(name, registered, self.scope, "list", self.force)
                 threat, confidence, source = self.threat, self.confidence, self.source
                 self.indicators.append(
                     Indicator(
@@ -174,7 +174,7 @@ class _Reader:
 
     def _is_plain(self, indicator: Indicator) -> bool:
         """Whether the line says nothing beyond the name."""
-        scope, narrowed = self._narrow(indicator.registered_domain, self.scope, "list")
+        scope, narrowed = self._narrow(indicator.value, indicator.registered_domain, self.scope, "list", self.force)
         said = indicator[2:4] + indicator[8:]
         return said == (scope, narrowed, self.threat, self.confidence, 0, 0, "", "")
 
@@ -231,18 +231,23 @@ class _Reader:
                 raise Wrong(column, what, "list the sites, or add force=yes for that one name")
             return EXACT, f"{name} is a public suffix (rule {rule})", "", rule
         if not entry.subtree:
-            return *self._narrow(registered, scope, "list" if said is None else "line"), registered, rule
+            return *self._narrow(name, registered, scope, "list" if said is None else "line", force), registered, rule
         if said is not None and scope != HOST:
             raise Wrong(
                 said.column, f"scope={scope} contradicts a subtree", "leave scope= out, or write the name alone"
             )
         return HOST, "the line names a subtree", registered, rule
 
-    def _narrow(self, registered: str, scope: str, who: str) -> tuple[str, str]:
-        """(scope, why it is narrower than the registered domain) for a listed name under `registered`."""
+    def _narrow(self, name: str, registered: str, scope: str, who: str, force: bool) -> tuple[str, str]:
+        """(scope, why it is narrower than the registered domain) for a listed name under `registered`. A guarded site
+        that is listed whole keeps the guard's reason whatever the scope, for policy to leave it to a person; unless
+        the line says force=yes."""
+        why = self.guard.why(registered)
+        if why and name == registered:
+            narrow = HOST if scope == REGISTERED else scope
+            return narrow, f"the line says force=yes; {why}" if force else why
         if scope != REGISTERED:
             return scope, f"the {who} says scope={scope}"
-        why = self.guard.why(registered)
         return (HOST, why) if why else (REGISTERED, "")
 
     def _check_address(self, entry: Entry, column: int, force: bool) -> None:

@@ -11,9 +11,6 @@ from __future__ import annotations
 from typing import Final
 
 from egressd.wire.conversation import Conversation, Side
-from egressd.wire.dns import DnsStream
-from egressd.wire.http import HttpStream
-from egressd.wire.tls import TlsStream
 
 MAX_WAITING_BYTES: Final = 32 << 20
 MAX_SENDER_BYTES: Final = MAX_WAITING_BYTES // 8
@@ -45,7 +42,7 @@ class Memory:
                 side.compared = 0
         waiting = stream.held_bytes
         parser = side.parser
-        if isinstance(parser, HttpStream | TlsStream | DnsStream):
+        if parser is not None:
             waiting += parser.buffered()
         change = waiting - side.waiting
         if change == 0:

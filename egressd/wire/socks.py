@@ -122,6 +122,10 @@ class SocksStream:
         self._skip = 0  # bytes of user name or password to come
         self._offers_gssapi = False
 
+    def buffered(self) -> int:
+        """Bytes kept of what is not complete."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> list[SocksRequest]:
         """The request, when `data` completes it. Raises Malformed when this is not SOCKS."""
         at = 0
