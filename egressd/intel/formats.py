@@ -236,19 +236,24 @@ class _Reader:
             raise Wrong(
                 said.column, f"scope={scope} contradicts a subtree", "leave scope= out, or write the name alone"
             )
-        return HOST, "the line names a subtree", registered, rule
+        guarded = self._whole_site(name, registered, force)
+        return HOST, guarded or "the line names a subtree", registered, rule
 
     def _narrow(self, name: str, registered: str, scope: str, who: str, force: bool) -> tuple[str, str]:
-        """(scope, why it is narrower than the registered domain) for a listed name under `registered`. A guarded site
-        that is listed whole keeps the guard's reason whatever the scope, for policy to leave it to a person; unless
-        the line says force=yes."""
-        why = self.guard.why(registered)
-        if why and name == registered:
-            narrow = HOST if scope == REGISTERED else scope
-            return narrow, f"the line says force=yes; {why}" if force else why
+        """(scope, why it is narrower than the registered domain) for a listed name under `registered`."""
+        guarded = self._whole_site(name, registered, force)
+        if guarded:
+            return HOST if scope == REGISTERED else scope, guarded
         if scope != REGISTERED:
             return scope, f"the {who} says scope={scope}"
+        why = self.guard.why(registered)
         return (HOST, why) if why else (REGISTERED, "")
+
+    def _whole_site(self, name: str, registered: str, force: bool) -> str:
+        """The guard's reason when a guarded site is listed whole, whatever the scope: policy leaves it to a person,
+        unless the line says force=yes. "" for every other name."""
+        why = self.guard.why(registered) if name == registered else ""
+        return f"the line says force=yes; {why}" if why and force else why
 
     def _check_address(self, entry: Entry, column: int, force: bool) -> None:
         """Raises Wrong for an address or network that may not be listed."""
