@@ -112,19 +112,25 @@ class Sketch:
 
     def addresses(self) -> tuple[bytes, int, bytes]:
         """Client, its port, server: no two conversations have the same three."""
-        client, host = int(self.draw.random() * CLIENTS), int(self.draw.random() * 762)
+        client = int(self.draw.random() * CLIENTS)
         self._flows[client] += 1
         port = 32768 + self._flows[client] % 28000
-        if self.draw.random() < IPV6_SHARE:
-            prefix = b"\x20\x01\x0d\xb8"
-            return prefix + struct.pack("!QI", 0xC, client + 1), port, prefix + struct.pack("!QI", 0xF, host + 1)
-        network = (b"\xc0\x00\x02", b"\xc6\x33\x64", b"\xcb\x00\x71")[host // 254]
-        return b"\x0a\x14\x00" + bytes((client + 1,)), port, network + bytes((host % 254 + 1,))
+        wide = self.draw.random() < IPV6_SHARE
+        own = b"\x20\x01\x0d\xb8" + struct.pack("!QI", 0xC, client + 1) if wide else bytes((10, 20, 0, client + 1))
+        return own, port, server_address(self.draw, wide)
 
     def payload(self, size: int) -> bytes:
         """Bytes that nobody can read."""
         at = int(self.draw.random() * (len(self.pool) - size))
         return self.pool[at : at + size]
+
+
+def server_address(draw: Random, wide: bool) -> bytes:
+    """One of the servers there are: 762, each with an IPv4 and an IPv6 address."""
+    host = int(draw.random() * 762)
+    if wide:
+        return b"\x20\x01\x0d\xb8" + struct.pack("!QI", 0xF, host + 1)
+    return (b"\xc0\x00\x02", b"\xc6\x33\x64", b"\xcb\x00\x71")[host // 254] + bytes((host % 254 + 1,))
 
 
 class Ends:
@@ -152,9 +158,7 @@ class Ends:
         """The next segment of a side; nothing is ever lost, so it acknowledges all that the other sent."""
         seq = self._seq
         options = self._options
-        head = _TCP(
-            self._ports[side], seq[side], seq[1 - side], (20 + len(options)) << 2, flags, 502, 0, 0
-        )  # fmt: skip
+        head = _TCP(self._ports[side], seq[side], seq[1 - side], (20 + len(options)) << 2, flags, 502, 0, 0)
         seq[side] = (seq[side] + len(payload) + (flags & (SYN | FIN) != 0)) & 0xFFFFFFFF
         return self._ip(side, head + options + payload)
 
@@ -225,7 +229,7 @@ def dns_messages(draw: Random, name: bytes) -> tuple[bytes, bytes]:
         records.append(owner + struct.pack(">HHIH", 5, 1, 300, len(target)) + target)
         owner = struct.pack(">H", 0xC000 | (12 + len(question) + 12))
     for _ in range(1 + draw.randrange(4)):
-        address = b"\x20\x01\x0d\xb8" + draw.randbytes(12) if wide else b"\xc0\x00\x02" + draw.randbytes(1)
+        address = server_address(draw, wide)
         records.append(owner + struct.pack(">HHIH", 28 if wide else 1, 1, 60, len(address)) + address)
     opt = b"\0\0\x29\x04\xd0\0\0\0\0\0\0"
     asked = txid + b"\x01\0\0\1\0\0\0\0\0\1" + question + opt
