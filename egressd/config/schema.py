@@ -126,7 +126,7 @@ class Limits:
 
     conversations: int = _option(
         NUMBER,
-        65_536,
+        32_768,
         "The most TCP conversations, and the most UDP ones, that are remembered at once. The longest quiet are "
         "forgotten first, and counted.",
         low=1_024,

@@ -14,7 +14,7 @@ from egressd.wire.frame import Frames
 from egressd.wire.tcp import TcpTracker
 from egressd.wire.udp import UdpTracker
 
-DEFAULT_CONVERSATIONS: Final = 65_536
+DEFAULT_CONVERSATIONS: Final = 32_768
 
 
 class Dissector:
