@@ -134,7 +134,7 @@ class Limits:
     )
     history: int = _option(
         NUMBER,
-        262_144,
+        131_072,
         "The most pairs of client and contacted name (or address) that are remembered, so that an indicator that "
         "comes later finds earlier contacts. Those forgotten are counted.",
         low=1_024,

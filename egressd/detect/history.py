@@ -13,7 +13,7 @@ from typing import Final
 from egressd.model import DNS_QUERY, FlowKey
 from egressd.wire.table import RecentTable
 
-DEFAULT_HISTORY: Final = 262_144
+DEFAULT_HISTORY: Final = 131_072
 
 
 class Contact:

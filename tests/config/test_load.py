@@ -69,7 +69,7 @@ def test_every_kind_of_value() -> None:
     assert config.guard == GuardOptions("top.csv", 5000, "guard.txt")
     assert config.nat64_prefixes == ("2001:db8:64::/96",) and config.suffix_list == "psl.dat"
     assert config.policy.block_confidence == 70 and config.policy.blocks_per_hour == 200
-    assert config.limits.conversations == 131072 and config.limits.history == 262144
+    assert config.limits.conversations == 131072 and config.limits.history == 131072
     assert policy_settings(config)[:3] == ("enforce", 70, 5)
     assert config.places["lists[1]"] == (2, 16) and config.places["allow[0]"] == (4, 5)
 
@@ -183,7 +183,7 @@ def test_what_is_wrong_has_its_default() -> None:
     config, problems = parse_config("mode: x\nlists: [a.txt]\nlimits: {history: 1, conversations: 2048}\n", "e.yaml")
     assert len(problems) == 2
     assert (config.mode, config.lists, config.limits.history, config.limits.conversations) == (
-        "monitor", ("a.txt",), 262144, 2048,
+        "monitor", ("a.txt",), 131072, 2048,
     )  # fmt: skip
 
 
