@@ -34,7 +34,7 @@ class _Conversation:
 class Contacts:
     """Tells a new contact from one more sign of the same, in bounded memory."""
 
-    def __init__(self, limit: int = 65_536) -> None:
+    def __init__(self, limit: int = 32_768) -> None:
         """`limit` bounds the conversations, and the questions, that are remembered."""
         self._conversations: RecentTable[FlowKey, _Conversation] = RecentTable(limit)
         self._questions: RecentTable[tuple[bytes, str], int] = RecentTable(limit)

@@ -17,7 +17,7 @@ ANSWER_WITHIN_US: Final = 10_000_000  # stub resolvers give up after 5 s, one re
 ATTRIBUTE_WITHIN_US: Final = 3_600_000_000  # how long a client is assumed to use an address it resolved
 TENANT_WITHIN_US: Final = 86_400_000_000  # "seen on it in the last day", DESIGN section 6
 MAX_TENANTS: Final = 32  # per address; more would not change a verdict
-CACHED_DOMAINS: Final = 65_536  # names whose registered domain is remembered: 8 MB at most
+CACHED_DOMAINS: Final = 32_768  # names whose registered domain is remembered: 4 MB at most
 MAX_CHAIN: Final = 16  # names that one answer may lead through; resolvers give up at 8 to 16
 
 _MAPPED: Final = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
@@ -98,10 +98,11 @@ class Resolutions:
     """Bounded passive DNS by packet time."""
 
     def __init__(self, suffixes: Suffixes, limit: int = 65_536) -> None:
-        """`limit` bounds the outstanding questions, the addresses and the (client, address) pairs, each."""
+        """`limit` bounds the addresses and the (client, address) pairs, each. A quarter of it bounds the outstanding
+        questions, which live for seconds."""
         self._suffixes = suffixes
         self._domains: dict[str, str] = {}
-        self._asked: RecentTable[tuple[FlowKey, int], _Asked] = RecentTable(limit)
+        self._asked: RecentTable[tuple[FlowKey, int], _Asked] = RecentTable(max(2, limit // 4))
         self._tenants: RecentTable[bytes, _Tenants] = RecentTable(limit)
         self._reached: RecentTable[tuple[bytes, bytes], tuple[str, int]] = RecentTable(limit)
 
