@@ -187,7 +187,7 @@ def test_long_records_are_read_as_far_as_the_snaplen_and_the_bound_go(write, loo
         (b"no capture at all", "begins with 6e 6f 20 63"),
         (b"\x28\xb5\x2f\xfd rest of it", "unpack it with zstd -d first"),
         (b"x", "begins with 78"),
-        (gzip.compress(b"#!/bin/sh"), "begins with 23 21"),
+        (gzip.compress(b"#!/bin/sh", mtime=0), "begins with 23 21"),
         (b"\x0a\x0d\x0d\x0a\x1c\0\0\0 not a byte-order mark", "is not a capture"),
     ],
 )
