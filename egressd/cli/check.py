@@ -7,6 +7,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
+from egressd.cli.main import FINDINGS, OK
 from egressd.cli.options import add_intel_arguments, load
 from egressd.cli.question import Verdict, judge, parse_question
 from egressd.cli.terminal import printable
@@ -35,7 +36,7 @@ def run(args: Namespace) -> int:
             print(json.dumps(render_verdict(verdict, config.mode), separators=(",", ":")))
         else:
             print(("\n" if number else "") + "\n".join(describe(verdict, config.mode, loaded.demo)))
-    return 10 if args.exit_code and listed else 0
+    return FINDINGS if args.exit_code and listed else OK
 
 
 def describe(verdict: Verdict, mode: str, demo: bool) -> list[str]:

@@ -6,6 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from egressd.cli.main import INVALID, OK, USAGE
 from egressd.cli.options import load
 from egressd.cli.terminal import count, printable
 from egressd.config.load import LoadedIntel
@@ -31,7 +32,7 @@ def run(args: Namespace) -> int:
         if file.endswith((".yaml", ".yml")):
             if args.config:
                 print("egressd: one configuration at a time", file=sys.stderr)
-                return 2
+                return USAGE
             args.config = file
         else:
             args.lists.append(file)
@@ -46,11 +47,11 @@ def run(args: Namespace) -> int:
         for problem in problems:
             print(printable(str(problem)))
         print(f"egressd: {count(len(problems), 'problem')}; the last good state stays in force", file=sys.stderr)
-        return 3
+        return INVALID
     for one in loaded.lists:
         print(f"{printable(one.name)}: {count(one.indicators, 'indicator')}")
     print(f"ok: {count(loaded.intel.index.size, 'indicator')} in force, mode {config.mode}")
-    return 0
+    return OK
 
 
 def _second_opinion(loaded: LoadedIntel) -> list[Problem]:

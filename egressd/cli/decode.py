@@ -6,6 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from egressd.capture.merge import iter_packets
+from egressd.cli.main import OK, RUNTIME, USAGE
 from egressd.cli.terminal import printable
 from egressd.model import Observation
 from egressd.notify.eve import render_line, render_observation, render_time
@@ -22,7 +23,7 @@ def run(args: Namespace) -> int:
     """Explain the packet."""
     if args.number < 1:
         print("egressd: packets are numbered from 1", file=sys.stderr)
-        return 2
+        return USAGE
     seen: list[Observation] = []
     dissector = Dissector(seen.append)
     packets = 0
@@ -39,9 +40,9 @@ def run(args: Namespace) -> int:
             print("egressd sees:" if mine else "egressd sees no destination complete in this packet.")
             for one in mine:
                 print("  " + render_line(render_observation(one)))
-            return 0
+            return OK
     print(f"egressd: {printable(args.file)} has {packets:,} packets, no number {args.number:,}", file=sys.stderr)
-    return 1
+    return RUNTIME
 
 
 def _explain(link: int, data: bytes) -> str:

@@ -9,6 +9,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any, TextIO
 
+from egressd.cli.main import FINDINGS, OK
 from egressd.cli.options import add_intel_arguments, load
 from egressd.cli.report import ListSummary, Read, render_report
 from egressd.cli.terminal import Progress
@@ -51,7 +52,7 @@ def run(args: Namespace) -> int:
             " ".join(shlex.quote(file) for file in args.files),
         )
         print("\n".join(lines))
-    return 10 if args.exit_code and replay.engine.campaigns.incidents else 0
+    return FINDINGS if args.exit_code and replay.engine.campaigns.incidents else OK
 
 
 class Collector:

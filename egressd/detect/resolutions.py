@@ -17,7 +17,6 @@ ANSWER_WITHIN_US: Final = 10_000_000  # stub resolvers give up after 5 s, one re
 ATTRIBUTE_WITHIN_US: Final = 3_600_000_000  # how long a client is assumed to use an address it resolved
 TENANT_WITHIN_US: Final = 86_400_000_000  # "seen on it in the last day", DESIGN section 6
 MAX_TENANTS: Final = 32  # per address; more would not change a verdict
-CACHED_DOMAINS: Final = 32_768  # names whose registered domain is remembered: 4 MB at most
 MAX_CHAIN: Final = 16  # names that one answer may lead through; resolvers give up at 8 to 16
 
 _MAPPED: Final = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
@@ -101,19 +100,13 @@ class Resolutions:
         """`limit` bounds the addresses and the (client, address) pairs, each. A quarter of it bounds the outstanding
         questions, which live for seconds."""
         self._suffixes = suffixes
-        self._domains: dict[str, str] = {}
         self._asked: RecentTable[tuple[FlowKey, int], _Asked] = RecentTable(max(2, limit // 4))
         self._tenants: RecentTable[bytes, _Tenants] = RecentTable(limit)
         self._reached: RecentTable[tuple[bytes, bytes], tuple[str, int]] = RecentTable(limit)
 
     def domain_of(self, name: str) -> str:
         """The registered domain of a name, itself when it has none; remembered, for the same names come all day."""
-        domain = self._domains.get(name)
-        if domain is None:
-            if len(self._domains) >= CACHED_DOMAINS:
-                self._domains.clear()
-            domain = self._domains[name] = self._suffixes.registered_domain(name) or name
-        return domain
+        return self._suffixes.registered_domain(name) or name
 
     def asked(self, question: Observation, txid: int) -> bool:
         """A client asked a question. Whether it is a new one: a stub that hears nothing sends the same again."""
@@ -159,11 +152,6 @@ class Resolutions:
             del seen_us[oldest]
             tenants.full_until_us = 0
         seen_us[domain] = ts_us
-
-    def learn(self, client: bytes, name: str, address: bytes, ts_us: int) -> None:
-        """Both of the above."""
-        self.reached(client, name, address, ts_us)
-        self.lives_at(name, address, ts_us)
 
     def co_tenants(self, address: bytes, domains: frozenset[str], ts_us: int) -> list[str]:
         """Registered domains other than `domains` seen on `address` within the last day, in order of first sight."""

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b, sha1
-from ipaddress import ip_address
 from typing import Any, Final
 
+from egressd.intel import networks
 from egressd.model import (
     DNS_ANSWER,
     DNS_QUERY,
@@ -84,7 +84,7 @@ def render_time(ts_us: int) -> str:
 @lru_cache(maxsize=65_536)
 def render_address(address: bytes) -> str:
     """A packed address as text; "" for none."""
-    return str(ip_address(address)) if address else ""
+    return networks.render_address(address) if address else ""
 
 
 def community_id(flow: FlowKey) -> str:

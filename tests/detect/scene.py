@@ -7,6 +7,7 @@ from ipaddress import ip_address
 
 from egressd.detect.engine import Engine, Intel
 from egressd.detect.policy import PolicySettings
+from egressd.detect.resolutions import Resolutions
 from egressd.intel.allowances import Allowances, parse_allowances
 from egressd.intel.formats import parse_list
 from egressd.intel.guard import Guard
@@ -216,3 +217,9 @@ class Scene:
         """(contacts, attempts) of a client over its incidents."""
         mine = [one for one in self.incidents if one.client == packed(client)]
         return sum(one.contacts for one in mine), sum(one.attempts for one in mine)
+
+
+def learn(resolutions: Resolutions, client: bytes, name: str, address: bytes, ts_us: int) -> None:
+    """A client was told where a name lives, by an answer that proves it."""
+    resolutions.reached(client, name, address, ts_us)
+    resolutions.lives_at(name, address, ts_us)

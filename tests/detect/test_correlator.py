@@ -19,7 +19,7 @@ from egressd.model import (
     Observation,
     SocksRequest,
 )
-from tests.detect.scene import SUFFIXES, A, B, X, Y, allowed, at, flow, listed, message, packed, record, when
+from tests.detect.scene import SUFFIXES, A, B, X, Y, allowed, at, flow, learn, listed, message, packed, record, when
 
 LIST = f"c2.bad.example\nworse.example\n{Y}\nhttp://files.good.example/gate.php\nhttp://{X}/gate.php"
 
@@ -103,7 +103,7 @@ def test_connections_match_by_address_or_by_the_one_name_resolved() -> None:
         return correlator.match(seen, True, correlator.attributed(seen))
 
     assert match(A, X) == []
-    resolutions.learn(packed(A), "c2.bad.example", packed(X), at(0))
+    learn(resolutions, packed(A), "c2.bad.example", packed(X), at(0))
     assert names(match(A, X)) == [("c2.bad.example", "host", "")]
     assert match(B, X) == []
     resolutions.lives_at("www.good.example", packed(X), at(5))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egressd.detect import resolutions as resolutions_module
+from egressd import names as names_module
 from egressd.detect.resolutions import (
     MAX_CHAIN,
     MAX_TENANTS,
@@ -16,7 +16,7 @@ from egressd.detect.resolutions import (
     read_answer,
 )
 from egressd.model import DNS_ANSWER, DNS_QUERY, UDP, DnsRecord, Observation
-from tests.detect.scene import RESOLVER, SUFFIXES, A, B, X, Y, at, flow, message, packed, record
+from tests.detect.scene import RESOLVER, SUFFIXES, A, B, X, Y, at, flow, learn, message, packed, record
 
 NAME = "www.good.example"
 
@@ -161,8 +161,8 @@ def test_tenants_have_a_bound_and_old_ones_make_room() -> None:
 
 def test_the_name_a_client_reached_an_address_by() -> None:
     resolutions = table()
-    resolutions.learn(packed(A), "a.example", packed(X), at(0))
-    resolutions.learn(packed(A), "b.example", packed(f"::ffff:{X}"), at(10))
+    learn(resolutions, packed(A), "a.example", packed(X), at(0))
+    learn(resolutions, packed(A), "b.example", packed(f"::ffff:{X}"), at(10))
     assert resolutions.name_for(packed(A), packed(X), at(20)) == "b.example"
     assert resolutions.name_for(packed(B), packed(X), at(20)) == ""
     assert resolutions.name_for(packed(A), packed(X), at(3610)) == "b.example"
@@ -175,7 +175,7 @@ def test_every_table_is_bounded() -> None:
     for number in range(1000):
         address = packed(f"198.51.{number >> 8}.{number & 255}")
         resolutions.asked(seen(DNS_QUERY, number), number)
-        resolutions.learn(packed(A), f"n{number}.example", address, at(number))
+        learn(resolutions, packed(A), f"n{number}.example", address, at(number))
     assert all(len(one) <= 20 for one in (resolutions._asked, resolutions._tenants, resolutions._reached))
     assert resolutions.evicted >= 3 * 980
     assert resolutions.name_for(packed(A), packed("198.51.3.231"), at(1000)) == "n999.example"
@@ -195,10 +195,10 @@ def test_any_answer_is_read(name: str, records: list[DnsRecord]) -> None:
 
 
 def test_registered_domains_are_remembered_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolutions_module, "CACHED_DOMAINS", 10)
+    monkeypatch.setattr(names_module, "MAX_CACHED_NAMES", 10)
     resolutions = table()
     for _ in range(2):
         for number in range(50):
             assert resolutions.domain_of(f"a.n{number}.example") == f"n{number}.example"
     assert resolutions.domain_of("hosted.example") == "hosted.example"  # a public suffix has none
-    assert len(resolutions._domains) <= 10
+    assert len(resolutions._suffixes._registered) <= 10
