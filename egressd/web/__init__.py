@@ -1,0 +1,1 @@
+"""What the daemon serves: its control socket, and /metrics and /healthz over HTTP."""
