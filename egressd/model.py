@@ -192,6 +192,7 @@ class Sighting:
     address: bytes = b""  # what was contacted, when an address matched
     incident: str = ""
     campaign: str = ""
+    new: bool = False  # the first sign of a contact, not one more of the same (detect/contacts.py)
 
 
 @dataclass(slots=True)
@@ -217,7 +218,8 @@ class Decision:
 @dataclass(slots=True)
 class Attempt:
     """Traffic toward a blocked target after the block. `first` when this client is new to the block; `count` runs per
-    client and block. `leak` when the target answered although the block was enforced."""
+    client and block. `stopped` when the block was enforced and covers the address that was tried, `leak` when that
+    answered all the same."""
 
     ts_us: int
     number: int
@@ -232,6 +234,7 @@ class Attempt:
     leak: bool
     campaign: str
     incident: str
+    stopped: bool = False
 
 
 @dataclass(slots=True)

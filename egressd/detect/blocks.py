@@ -23,12 +23,14 @@ class Block:
         "budget_told_us",
         "campaign",
         "created_us",
+        "enforced",
         "given_back",
         "id",
         "match",
         "pairs",
         "recent_us",
         "refused",
+        "resting",
         "target",
     )
 
@@ -41,7 +43,9 @@ class Block:
         self.addresses: dict[bytes, int] = {}
         self.pairs: dict[tuple[bytes, bytes], int] = {}
         self.refused: dict[bytes, str] = {}
+        self.enforced = False  # what it covers is kept out by the kernel, so that an answer from there is a leak
         self.given_back: set[bytes] = set()  # addresses withdrawn: not for everybody again
+        self.resting: set[bytes] = set()  # addresses forgotten because nobody tried them: a try brings them back
         self.budget_told_us: dict[bool, int] = {}  # when "over budget" was said last, of addresses (True) and of pairs
         # The budget: when addresses were added within the last hour (under b""), and pairs, by client and in all.
         self.recent_us: dict[bytes, list[int]] = {}
@@ -68,20 +72,34 @@ class Blocks:
         self.by_id: dict[str, Block] = {}
         self.addresses = 0
         self.pairs = 0
-        self._numbered = 0
+        self._next = 1
+        self._stride = 1
         self._by_place: dict[bytes, list[Block]] = {}
         self._pairs: dict[bytes, dict[bytes, list[Block]]] = {}  # by place, then client
 
     def __len__(self) -> int:
         return len(self.by_target)
 
-    def add(self, target: Target, match: Match, created_us: int) -> Block:
-        """A new block; its id is its number in order of creation."""
-        self._numbered += 1
-        block = Block(f"D{self._numbered}", target, match, created_us)
+    def number_from(self, first: int, stride: int) -> None:
+        """The numbers of the next blocks: `first`, then every `stride`-th, so that several who decide never meet."""
+        self._next = first
+        self._stride = stride
+
+    def add(self, target: Target, match: Match, created_us: int, id_: str = "") -> Block:
+        """A new block; its id is its number in order of creation, or the one that it was given elsewhere."""
+        if not id_:
+            id_ = f"D{self._next}"
+            self._next += self._stride
+        block = Block(id_, target, match, created_us)
         self.by_target[target] = block
         self.by_id[block.id] = block
         return block
+
+    def rename(self, block: Block, id_: str) -> None:
+        """`block` is known elsewhere under an older id."""
+        del self.by_id[block.id]
+        block.id = id_
+        self.by_id[id_] = block
 
     def remove(self, block: Block) -> None:
         """Nothing is blocked by `block` any more."""

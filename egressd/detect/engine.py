@@ -37,6 +37,7 @@ from egressd.model import (
     DnsMessage,
     Event,
     FlowKey,
+    Incident,
     Indicator,
     Match,
     Observation,
@@ -83,7 +84,9 @@ class Engine:
         self.blocks = Blocks()
         self.policy = Policy(settings, self.blocks, intel.protected, intel.allowances)
         self.contacts = Contacts()
-        self.watch = Watch(enforced)
+        self.watch = Watch()
+        self.enforced = enforced  # of the blocks that are decided from now on
+        self.on_answered: Callable[[Incident], None] | None = None  # told of each answer that an incident counts
         self.campaigns = Campaigns()
         self.history = History(history)
         self.blind = BlindSpots(intel.resolvers)
@@ -261,11 +264,12 @@ class Engine:
             if via not in (DNS_QUERY, DNS_ANSWER):
                 new = self._is_new(seen, sighting.campaign) and new
             new = new and incident.id not in self._counted
+        sighting.new = new
         if new:
             self._counted.add(incident.id)
             self.campaigns.count(incident, sighting)
             if via in (TLS_SNI, HTTP_HOST, SOCKS_HOST):
-                incident.answered += sighting.count  # nothing is sent before the handshake is complete
+                self._answered(incident, sighting.count)  # nothing is sent before the handshake is complete
             elif via in (FLOW, QUIC_SNI):
                 self._unanswered.put(sighting.flow, incident.id)
         self._on_event(sighting)
@@ -277,10 +281,15 @@ class Engine:
             if decision is not None:
                 self._on_event(decision)
                 if decision.action == "block":
-                    self._calendar.watch(self.blocks.by_id[decision.id])
+                    block = self.blocks.by_id[decision.id]
+                    block.enforced = self.enforced
+                    self._calendar.watch(block)
         elif new and seen is not None:
             incident.attempts += 1
-            self._on_event(self.watch.attempt(block, sighting))
+            stopped = block.enforced and self.blocks.covering(sighting.flow.client, sighting.flow.server) is not None
+            self._on_event(self.watch.attempt(block, sighting, stopped))
+            if via == FLOW and sighting.flow.server in block.resting:
+                self._extend(sighting, sighting.flow.server, E2)  # it was settled by an answer once
 
     def _blocked_flow(self, seen: Observation) -> None:
         """A connection without a name to an address that a block covers."""
@@ -357,10 +366,16 @@ class Engine:
         id_ = self._unanswered.pop(seen.flow)
         incident = self.campaigns.incidents.get(self.campaigns.current(id_)) if id_ else None
         if incident is not None:
-            incident.answered += 1
+            self._answered(incident, 1)
         leak = self.watch.answered(seen.flow, seen.ts_us, seen.number)
         if leak is not None:
             self._on_event(leak)
+
+    def _answered(self, incident: Incident, count: int) -> None:
+        incident.answered += count
+        if self.on_answered is not None:
+            for _ in range(count):
+                self.on_answered(incident)
 
     # -- indicators come and go
 

@@ -26,18 +26,17 @@ class ClientWatch:
 class Watch:
     """Collects the attempts at each block, and the leaks."""
 
-    def __init__(self, enforced: bool, limit: int = 65_536, clients: int = MAX_CLIENTS) -> None:
-        """`enforced`: blocks are in the kernel, so an answer is a leak. `limit` bounds the attempts whose answer would
-        be one, `clients` the pairs of block and client."""
-        self._enforced = enforced
+    def __init__(self, limit: int = 65_536, clients: int = MAX_CLIENTS) -> None:
+        """`limit` bounds the attempts whose answer would be a leak, `clients` the pairs of block and client."""
         self._clients = clients
         self._watched = 0
         self._tried: RecentTable[FlowKey, Attempt] = RecentTable(limit)
         self.by_block: dict[str, dict[bytes, ClientWatch]] = {}
         self.uncounted = 0
 
-    def attempt(self, block: Block, sighting: Sighting) -> Attempt:
-        """A contact with a blocked target. Beyond the bound of clients none is new: its count stays 1."""
+    def attempt(self, block: Block, sighting: Sighting, stopped: bool) -> Attempt:
+        """A contact with a blocked target. `stopped`: something in force keeps this client from this very address, so
+        that an answer is a leak. Beyond the bound of clients none is new: its count stays 1."""
         clients = self.by_block.setdefault(block.id, {})
         client = sighting.flow.client
         watch = clients.get(client)
@@ -65,20 +64,21 @@ class Watch:
             leak=False,
             campaign=sighting.campaign,
             incident=sighting.incident,
+            stopped=stopped and sighting.via not in (DNS_QUERY, DNS_ANSWER),
         )
-        if self._enforced and sighting.via not in (DNS_QUERY, DNS_ANSWER):
+        if tried.stopped:
             self._tried.put(sighting.flow, tried)
         return tried
 
     def answered(self, flow: FlowKey, ts_us: int, number: int) -> Attempt | None:
-        """The server of `flow` answered. Where blocks are enforced and this was an attempt, that is a leak."""
-        tried = self._tried.pop(flow) if self._enforced else None
+        """The server of `flow` answered. If this was an attempt that should have been stopped, that is a leak."""
+        tried = self._tried.pop(flow)
         if tried is None:
             return None
-        watch = self.by_block[tried.decision_id].get(flow.client)
+        watch = self.by_block.get(tried.decision_id, {}).get(flow.client)
         if watch is not None:
             watch.leaks += 1
         return Attempt(
             ts_us, number, flow, tried.name, tried.via, tried.decision_id, tried.target, tried.match, False,
-            tried.count, True, tried.campaign, tried.incident,
+            tried.count, True, tried.campaign, tried.incident, True,
         )  # fmt: skip

@@ -25,8 +25,8 @@ def sighting(client: str = A, second: float = 0, via: str = FLOW, sport: int = 4
 
 
 def test_attempts_count_up_per_client() -> None:
-    watch, blocked = Watch(False), block()
-    said = [watch.attempt(blocked, sighting(client, second)) for second, client in enumerate([A, A, B, A])]
+    watch, blocked = Watch(), block()
+    said = [watch.attempt(blocked, sighting(client, second), False) for second, client in enumerate([A, A, B, A])]
     assert [(one.first, one.count) for one in said] == [(True, 1), (False, 2), (True, 1), (False, 3)]
     assert (said[0].decision_id, said[0].target.value, said[0].incident) == ("D1", "bad.example", "I1")
     mine = watch.by_block["D1"][packed(A)]
@@ -34,34 +34,38 @@ def test_attempts_count_up_per_client() -> None:
 
 
 def test_an_answer_is_a_leak_once_and_leaves_the_attempt_as_it_was() -> None:
-    watch = Watch(True)
-    tried = watch.attempt(block(), sighting())
+    watch = Watch()
+    tried = watch.attempt(block(), sighting(), True)
     leak = watch.answered(tried.flow, at(1), 4)
     assert leak is not None and leak.leak and not leak.first
     assert (leak.ts_us, leak.number, leak.count, leak.decision_id) == (at(1), 4, 1, "D1")
     assert not tried.leak  # it was handed on
     assert watch.answered(tried.flow, at(2), 5) is None
     assert watch.by_block["D1"][packed(A)].leaks == 1
-    watch.attempt(block(), sighting(second=3))
+    watch.attempt(block(), sighting(second=3), True)
     assert watch.answered(tried.flow, at(4), 6) is not None
 
 
 @pytest.mark.parametrize(("enforced", "via"), [(False, FLOW), (True, DNS_QUERY)])
 def test_no_leak_without_enforcement_nor_by_a_resolvers_answer(enforced: bool, via: str) -> None:
-    watch = Watch(enforced)
-    tried = watch.attempt(block(), sighting(via=via))
+    watch = Watch()
+    tried = watch.attempt(block(), sighting(via=via), enforced)
     assert watch.answered(tried.flow, at(1), 4) is None
     assert watch.answered(flow(B, X), at(1), 4) is None
 
 
 def test_bounded_over_all_blocks() -> None:
-    watch = Watch(True, limit=10, clients=3)
+    watch = Watch(limit=10, clients=3)
     blocks = Blocks()
     found = [blocks.add(main_target(MATCH), MATCH, 0) for _ in range(2)]
-    said = [watch.attempt(one, sighting(f"10.0.0.{number}", sport=number + 1)) for one in found for number in range(20)]
+    said = [
+        watch.attempt(one, sighting(f"10.0.0.{number}", sport=number + 1), True)
+        for one in found
+        for number in range(20)
+    ]
     assert [one.first for one in said] == [True] * 3 + [False] * 37
     assert all(one.count == 1 for one in said)
     assert (sum(map(len, watch.by_block.values())), watch.uncounted) == (3, 37)
     assert len(watch._tried) <= 10
-    again = watch.attempt(found[0], sighting("10.0.0.1"))
+    again = watch.attempt(found[0], sighting("10.0.0.1"), True)
     assert (again.first, again.count) == (False, 2)
