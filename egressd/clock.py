@@ -1,9 +1,9 @@
 """The daemon's clock: epoch time that never jumps unless somebody is told.
 
-Wall clocks are set: by hand, by a time server, from 1970 on machines without a battery. A block that should last an hour
-must last an hour all the same. So the time here is the monotonic clock plus an offset; when the wall clock moves away
-from it by more than a tolerance, that is a step: `step_us` tells its size, and whoever owns deadlines moves them along
-when it takes the step. Small drift (a time server slewing) is followed without a word.
+Wall clocks are set: by hand, by a time server, from 1970 on machines without a battery. A block that should last an
+hour must last an hour all the same. So the time here is the monotonic clock plus an offset; when the wall clock moves
+away from it by more than a tolerance, that is a step: `follow` tells its size, and whoever owns deadlines moves them
+along. Small drift (a time server slewing) is followed without a word.
 """
 
 from __future__ import annotations

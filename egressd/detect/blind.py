@@ -25,7 +25,7 @@ class BlindSpots:
     """Counts conversations without readable names per client and sort."""
 
     def __init__(self, resolvers: Resolvers) -> None:
-        self._resolvers = resolvers
+        self.resolvers = resolvers
         self.by_client: dict[bytes, dict[str, int]] = {}
         self.uncounted = 0  # clients beyond the bound
 
@@ -52,7 +52,7 @@ class BlindSpots:
 
     def _sort(self, seen: Observation) -> str:
         flow = seen.flow
-        known = flow.server in self._resolvers.addresses
+        known = flow.server in self.resolvers.addresses
         if seen.kind == FLOW:
             if flow.proto == TCP:
                 if flow.server_port == DOT_PORT:
@@ -68,6 +68,6 @@ class BlindSpots:
             return ""  # its first packet was counted
         if known and flow.server_port == 443:
             return ""  # so was that
-        if seen.name and self._resolvers.operator(seen.name):
+        if seen.name and self.resolvers.operator(seen.name):
             return DOH
         return NO_NAME if not seen.raw_name else ""

@@ -45,7 +45,8 @@ class Block:
         self.refused: dict[bytes, str] = {}
         self.enforced = False  # what it covers is kept out by the kernel, so that an answer from there is a leak
         self.given_back: set[bytes] = set()  # addresses withdrawn: not for everybody again
-        self.resting: set[bytes] = set()  # addresses forgotten because nobody tried them: a try brings them back
+        # Addresses forgotten because nobody tried them, with the evidence there was: a try brings them back.
+        self.resting: dict[bytes, str] = {}
         self.budget_told_us: dict[bool, int] = {}  # when "over budget" was said last, of addresses (True) and of pairs
         # The budget: when addresses were added within the last hour (under b""), and pairs, by client and in all.
         self.recent_us: dict[bytes, list[int]] = {}
@@ -116,6 +117,7 @@ class Blocks:
             self.addresses += 1
             self._by_place.setdefault(place_of(address), []).append(block)
         block.addresses[address] = ts_us
+        block.resting.pop(address, None)
 
     def add_pair(self, block: Block, client: bytes, address: bytes, ts_us: int) -> None:
         """`block` now also covers an address for one client."""
@@ -123,6 +125,7 @@ class Blocks:
             self.pairs += 1
             self._pairs.setdefault(place_of(address), {}).setdefault(client, []).append(block)
         block.pairs[(client, address)] = ts_us
+        block.resting.pop(address, None)
 
     def withdraw_address(self, block: Block, address: bytes) -> None:
         """`block` keeps nobody from `address` any more."""

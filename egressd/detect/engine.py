@@ -10,7 +10,7 @@ from typing import Final
 
 from egressd.detect.blind import BlindSpots
 from egressd.detect.blocks import Block, Blocks, main_target
-from egressd.detect.calendar import Calendar
+from egressd.detect.calendar import MICROSECONDS, Calendar
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.contacts import Contacts
 from egressd.detect.correlator import Correlator, Hit
@@ -288,8 +288,10 @@ class Engine:
             incident.attempts += 1
             stopped = block.enforced and self.blocks.covering(sighting.flow.client, sighting.flow.server) is not None
             self._on_event(self.watch.attempt(block, sighting, stopped))
-            if via == FLOW and sighting.flow.server in block.resting:
-                self._extend(sighting, sighting.flow.server, E2)  # it was settled by an answer once
+            if via == FLOW and block.resting:
+                rested = block.resting.get(sighting.flow.server)
+                if rested is not None:
+                    self._extend(sighting, sighting.flow.server, rested)
 
     def _blocked_flow(self, seen: Observation) -> None:
         """A connection without a name to an address that a block covers."""
@@ -386,7 +388,9 @@ class Engine:
             due_us = calendar.next_us
             lapsing = calendar.lapsing()
             if lapsing:
-                self._lapse(self.blocks.by_id[lapsing], due_us)
+                block = self.blocks.by_id.get(lapsing)
+                if block is not None and block.match.indicator.expires_s * MICROSECONDS <= due_us:
+                    self._lapse(block, due_us)
             else:
                 self._arrive(calendar.arriving(), due_us)
 

@@ -182,7 +182,7 @@ class Policy:
                 block.given_back.add(held)
             targets = tuple(Target("address", render_address(held)) for held in addresses)
             reason = f"{names[-1]} was seen on it too: an innocent site would be cut off"
-            decisions.append(self._withdraw(block, sighting, targets, reason))
+            decisions.append(self.withdraw(block, sighting, targets, reason))
         for block in dict.fromkeys(block for block, _ in self._blocks.pairs_at(address)):
             names = others.get(block.id, [])
             if len(names) < self.settings.shared_after:
@@ -193,17 +193,29 @@ class Policy:
             reason = f"shared: {len(names)} other registered domains seen on it, among them {names[0]}"
             if len(block.refused) < MAX_REFUSED:
                 block.refused[address] = reason
-            decisions.append(self._withdraw(block, sighting, tuple(pair(*one) for one in pairs), reason))
+            decisions.append(self.withdraw(block, sighting, tuple(pair(*one) for one in pairs), reason))
         return decisions
+
+    def replace(self, settings: PolicySettings, protected: Protected, allowances: Allowances) -> None:
+        """What people say has changed. What was told of it before is told again where it still holds."""
+        self.settings = settings
+        self._protected = protected
+        self._allowances = allowances
+        self._kept = Kept(allowances)
+        self._alerted.clear()
 
     def lapse(self, block: Block, sighting: Sighting) -> Decision:
         """The indicator of `block` is no longer in force: so is the block, with all that was added to it."""
-        self._blocks.remove(block)
         indicator = block.match.indicator
         reason = f"{indicator.value} ({indicator.source}:{indicator.line}) has expired"
-        return self._withdraw(block, sighting, (block.target,), reason, "expired", E0)
+        return self.lift(block, sighting, reason, "expired")
 
-    def _withdraw(
+    def lift(self, block: Block, sighting: Sighting, reason: str, rule: str) -> Decision:
+        """`block` ends, with all that was added to it."""
+        self._blocks.remove(block)
+        return self.withdraw(block, sighting, (block.target,), reason, rule, E0)
+
+    def withdraw(
         self,
         block: Block,
         sighting: Sighting,
@@ -212,6 +224,7 @@ class Policy:
         rule: str = "shared",
         evidence: str = E2,
     ) -> Decision:
+        """The verdict that `targets`, which `block` no longer covers, are given free."""
         sighting.match = block.match
         sighting.campaign = block.campaign
         return self._verdict(sighting, block.id, "withdraw", targets, reason, rule, evidence)

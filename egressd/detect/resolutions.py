@@ -17,6 +17,7 @@ ANSWER_WITHIN_US: Final = 10_000_000  # stub resolvers give up after 5 s, one re
 ATTRIBUTE_WITHIN_US: Final = 3_600_000_000  # how long a client is assumed to use an address it resolved
 TENANT_WITHIN_US: Final = 86_400_000_000  # "seen on it in the last day", DESIGN section 6
 MAX_TENANTS: Final = 32  # per address; more would not change a verdict
+MAX_LEARNED: Final = 16_384  # tenants that wait to be told to other processes; more are told when they are met again
 MAX_CHAIN: Final = 16  # names that one answer may lead through; resolvers give up at 8 to 16
 
 _MAPPED: Final = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
@@ -103,6 +104,7 @@ class Resolutions:
         self._asked: RecentTable[tuple[FlowKey, int], _Asked] = RecentTable(max(2, limit // 4))
         self._tenants: RecentTable[bytes, _Tenants] = RecentTable(limit)
         self._reached: RecentTable[tuple[bytes, bytes], tuple[str, int]] = RecentTable(limit)
+        self.learned: list[tuple[str, bytes, int]] | None = None  # tenants as they are met, where somebody takes them
 
     def domain_of(self, name: str) -> str:
         """The registered domain of a name, itself when it has none; remembered, for the same names come all day."""
@@ -140,6 +142,7 @@ class Resolutions:
         tenants = self._tenants.get(place)
         if tenants is None:
             self._tenants.put(place, _Tenants(domain, ts_us))
+            self._learn(domain, place, ts_us)
             return
         seen_us = tenants.seen_us
         if domain not in seen_us and len(seen_us) >= MAX_TENANTS:
@@ -151,7 +154,13 @@ class Resolutions:
                 return
             del seen_us[oldest]
             tenants.full_until_us = 0
+        if domain not in seen_us:
+            self._learn(domain, place, ts_us)
         seen_us[domain] = ts_us
+
+    def _learn(self, domain: str, place: bytes, ts_us: int) -> None:
+        if self.learned is not None and len(self.learned) < MAX_LEARNED:
+            self.learned.append((domain, place, ts_us))
 
     def co_tenants(self, address: bytes, domains: frozenset[str], ts_us: int) -> list[str]:
         """Registered domains other than `domains` seen on `address` within the last day, in order of first sight."""

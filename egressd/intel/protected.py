@@ -29,16 +29,22 @@ class Protected:
     An IPv6 address that carries an IPv4 address is protected when either of the two is.
     """
 
-    __slots__ = ("_nat64", "_table")
+    __slots__ = ("_nat64", "_table", "networks")
 
     def __init__(
         self, networks: Iterable[tuple[bytes, int, str]], nat64: tuple[tuple[bytes, int], ...] = (NAT64_WELL_KNOWN,)
     ) -> None:
+        self.networks = tuple(networks)
         self._table: NetworkTable[str] = NetworkTable(
             (addr, length, f"{render_network(addr, length)} is protected ({reason})")
-            for addr, length, reason in networks
+            for addr, length, reason in self.networks
         )
         self._nat64 = nat64
+
+    def plus(self, networks: Iterable[tuple[bytes, int, str]]) -> Protected:
+        """These and `networks` (first address, length, reason) too, which are asked first: what the daemon finds out
+        about its own machine changes while it runs."""
+        return Protected((*networks, *self.networks), self._nat64)
 
     @classmethod
     def parse(

@@ -1,0 +1,254 @@
+"""The engine of a packet process that runs for months: lists, protected addresses and blocks change under it.
+
+What is decided elsewhere (by a person, by another packet process, before a restart) comes in by `adopt`; what ended
+elsewhere goes by `end` and `rest`. Lists and allowances are swapped whole by `swap`, which looks again at every block.
+Replay runs the plain engine; everything that is seen takes the same way through both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from egressd.detect.blocks import MAX_REFUSED, Block, main_target
+from egressd.detect.calendar import Calendar
+from egressd.detect.correlator import Correlator
+from egressd.detect.engine import _NOBODY, Engine, Intel
+from egressd.detect.history import History
+from egressd.detect.kept import tell
+from egressd.detect.policy import E1, E2, PolicySettings, pair
+from egressd.intel.networks import parse_address, render_address
+from egressd.intel.protected import Protected
+from egressd.model import FLOW, Event, FlowKey, Match, Sighting, Target
+
+MICROSECONDS: Final = 1_000_000
+MAX_GATHERED: Final = 65_536  # rows of history, and of passive DNS, that wait to be written
+
+
+class Standing(NamedTuple):
+    """A decision that stands, as the core knows it: `addresses` are packed, `pairs` are (client, address), `resting`
+    are (address, evidence) that may come back with a try. `enforced` when the kernel holds it."""
+
+    id: str
+    target: Target
+    match: Match
+    created_us: int
+    campaign: str
+    enforced: bool
+    addresses: tuple[bytes, ...]
+    pairs: tuple[tuple[bytes, bytes], ...]
+    resting: tuple[tuple[bytes, str], ...]
+
+
+class Gathered:
+    """Contacts of one client with one name at one address, since they were written down last."""
+
+    __slots__ = ("count", "first_us", "last_us")
+
+    def __init__(self, ts_us: int) -> None:
+        self.first_us = ts_us
+        self.last_us = ts_us
+        self.count = 0
+
+
+class GatheringHistory(History):
+    """History that also gathers what is to be written to disk: `take` gives it and begins anew."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.ungathered = 0
+        self._gathered: dict[tuple[bytes, str, bytes], Gathered] = {}
+
+    def record(
+        self, flow: FlowKey, what: str | bytes, ts_us: int, number: int, via: str, new: bool = True, server: bytes = b""
+    ) -> None:
+        """See `History.record`."""
+        super().record(flow, what, ts_us, number, via, new, server)
+        key = (flow.client, what, server) if isinstance(what, str) else (flow.client, "", what)
+        row = self._gathered.get(key)
+        if row is None:
+            if len(self._gathered) >= MAX_GATHERED:
+                self.ungathered += 1
+                return
+            row = self._gathered[key] = Gathered(ts_us)
+        row.last_us = ts_us
+        row.count += new
+
+    def take(self) -> dict[tuple[bytes, str, bytes], Gathered]:
+        """What was gathered by (client, name, address), handed over."""
+        gathered = self._gathered
+        self._gathered = {}
+        return gathered
+
+
+class LiveEngine(Engine):
+    """An engine whose lists and blocks change while it runs. Times are those of its clock, like packets'."""
+
+    history: GatheringHistory
+
+    def __init__(
+        self,
+        intel: Intel,
+        settings: PolicySettings,
+        on_event: Callable[[Event], None],
+        *,
+        enforced: bool,
+        history: int,
+        first_number: int = 1,
+        stride: int = 1,
+    ) -> None:
+        """Decisions are numbered `first_number`, then every `stride`-th; the rest is the engine's."""
+        super().__init__(intel, settings, on_event, enforced=enforced, history=history)
+        self.history = GatheringHistory(history)
+        self.blocks.number_from(first_number, stride)
+        self.resolutions.learned = []
+        self.intel = intel
+
+    def tick(self, ts_us: int) -> None:
+        """Time has passed without a packet."""
+        if ts_us >= self._calendar.next_us:
+            self._indicators_change(ts_us)
+
+    # -- what others decided
+
+    def adopt(self, standing: Standing) -> None:
+        """A decision that was made elsewhere. One of our own with the same target becomes that one."""
+        blocks = self.blocks
+        block = blocks.by_target.get(standing.target)
+        if block is None:
+            block = blocks.add(standing.target, standing.match, standing.created_us, standing.id)
+            self._calendar.watch(block)
+        elif block.id != standing.id:
+            blocks.rename(block, standing.id)
+        block.match = standing.match
+        block.campaign = block.campaign or standing.campaign
+        block.enforced = standing.enforced
+        for address in standing.addresses:
+            blocks.add_address(block, address, standing.created_us)
+        for client, address in standing.pairs:
+            blocks.add_pair(block, client, address, standing.created_us)
+        block.resting.update(standing.resting[: max(0, MAX_REFUSED - len(block.resting))])
+
+    def end(self, block_id: str) -> None:
+        """A decision was lifted elsewhere."""
+        block = self.blocks.by_id.get(block_id)
+        if block is not None:
+            self.blocks.remove(block)
+
+    def rest(self, block_id: str, target: Target) -> None:
+        """An address or pair was forgotten because nobody tried it: a try brings it back."""
+        block = self.blocks.by_id.get(block_id)
+        if block is None:
+            return
+        client_text, _, address_text = target.value.rpartition(">")
+        address = parse_address(address_text)
+        evidence = E1
+        if target.kind == "address":
+            evidence = E2
+            if address in block.addresses:
+                self.blocks.withdraw_address(block, address)
+        elif (parse_address(client_text), address) in block.pairs:
+            self.blocks.withdraw_pair(block, parse_address(client_text), address)
+        if len(block.resting) < MAX_REFUSED:
+            block.resting[address] = evidence
+
+    # -- lists, allowances and protected addresses change
+
+    def swap(self, intel: Intel, settings: PolicySettings, enforced: bool, ts_us: int) -> None:
+        """Everything that text files and people say, anew. Blocks that are no longer called for are lifted, and whoever
+        contacted what is listed only now is found from history."""
+        known = set(self.intel.index.indicators)
+        ignored = self.correlator.clients_ignored
+        self.intel = intel
+        self.enforced = enforced
+        self.correlator = Correlator(intel.index, intel.allowances, self.resolutions, intel.suffixes)
+        self.correlator.clients_ignored = ignored
+        self.policy.replace(settings, intel.protected, intel.allowances)
+        self.blind.resolvers = intel.resolvers
+        now_s = ts_us // MICROSECONDS
+        self._calendar = Calendar(intel.index.pending_after(now_s))
+        for block in list(self.blocks.by_id.values()):
+            self._look_again(block, ts_us)
+        arrived = {one for one in intel.index.indicators if one.added_s <= now_s and one not in known}
+        if arrived:
+            self._arrive(arrived, ts_us)
+
+    def protect(self, protected: Protected, ts_us: int) -> None:
+        """What may never be blocked has changed: blocked addresses that are protected now are given free."""
+        intel = self.intel
+        self.intel = Intel(intel.index, intel.suffixes, intel.allowances, protected, intel.resolvers)
+        self.policy.replace(self.policy.settings, protected, intel.allowances)
+        for block in list(self.blocks.by_id.values()):
+            self._free_kept(block, ts_us)
+
+    def _look_again(self, block: Block, ts_us: int) -> None:
+        match = self._match_target(block.target, ts_us)
+        if match is None or main_target(match) != block.target:
+            self._lift(block, ts_us, f"{block.match.indicator.value} is no longer listed", "unlisted")
+            return
+        block.match = match
+        name, address = _parts_of(block.target)
+        kept = self.intel.allowances.allows(name, address, b"", ts_us // MICROSECONDS)
+        kept = kept or self.intel.allowances.never_blocks(name, address, ts_us // MICROSECONDS)
+        if kept is not None:
+            self._lift(block, ts_us, tell(kept), kept.kind)
+            return
+        self._calendar.watch(block)
+        self._free_kept(block, ts_us)
+
+    def _free_kept(self, block: Block, ts_us: int) -> None:
+        """Give free what `block` covers and may no longer."""
+        for address in list(block.addresses):
+            reason = self._kept_reason(b"", address, ts_us)
+            if reason and block.target.kind == "address":
+                self._lift(block, ts_us, reason, "protected")
+                return
+            if reason:
+                self.blocks.withdraw_address(block, address)
+                self._tell_withdrawn(block, Target("address", render_address(address)), reason, ts_us)
+        for client, address in list(block.pairs):
+            reason = self._kept_reason(client, address, ts_us)
+            if reason:
+                self.blocks.withdraw_pair(block, client, address)
+                self._tell_withdrawn(block, pair(client, address), reason, ts_us)
+
+    def _kept_reason(self, client: bytes, address: bytes, ts_us: int) -> str:
+        why = self.intel.protected.why(address)
+        if why:
+            return why
+        now_s = ts_us // MICROSECONDS
+        allowances = self.intel.allowances
+        kept = allowances.never_blocks("", address, now_s) or allowances.allows("", address, client, now_s)
+        return tell(kept) if kept is not None else ""
+
+    def _lift(self, block: Block, ts_us: int, reason: str, rule: str) -> None:
+        self._on_event(self.policy.lift(block, _because(block, ts_us), reason, rule))
+
+    def _tell_withdrawn(self, block: Block, target: Target, reason: str, ts_us: int) -> None:
+        self._on_event(self.policy.withdraw(block, _because(block, ts_us), (target,), reason, "kept"))
+
+    # -- passive DNS
+
+    def learn(self, tenants: Iterable[tuple[str, bytes, int]]) -> None:
+        """(registered domain, address, when) that other processes saw, or that was seen before a restart."""
+        for domain, address, ts_us in tenants:
+            self.resolutions.lives_at(domain, address, ts_us, True)
+        self.resolutions.learned = []
+
+    def take_learned(self) -> list[tuple[str, bytes, int]]:
+        """Tenants that are new since this was asked last."""
+        learned = self.resolutions.learned or []
+        self.resolutions.learned = []
+        return learned
+
+
+def _because(block: Block, ts_us: int) -> Sighting:
+    """A sighting that stands for nobody's traffic: a person or a list decided."""
+    return Sighting(ts_us, 0, _NOBODY, "", block.match, FLOW, "", False, 0, ts_us, ts_us)
+
+
+def _parts_of(target: Target) -> tuple[str, bytes]:
+    """(name, address) of what a decision is about; a network's first address stands for it."""
+    if target.kind in ("address", "network"):
+        return "", parse_address(target.value.partition("/")[0])
+    return target.value.partition("/")[0], b""
