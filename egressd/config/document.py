@@ -23,6 +23,7 @@ from egressd.config.schema import (
     PATHS,
     PREFIXES,
     SEGMENTS,
+    WORDS,
     Config,
     Option,
     every_option,
@@ -360,6 +361,12 @@ def _text_as_it_is(text: str) -> str:
     return text
 
 
+def _word(text: str) -> str:
+    if not text or len(text) > MAX_SEGMENT_NAME or text.split() != [text] or "/" in text:
+        raise Wrong(1, f'not a name: "{show(text)}"', "write it as the system shows it, without spaces")
+    return text
+
+
 def _address(text: str) -> str:
     addr = parse_address(text)
     if not addr:
@@ -396,6 +403,7 @@ def _name(text: str) -> str:
 
 _READERS: Final[dict[str, Callable[[str], str]]] = {
     PATHS: _text_as_it_is,
+    WORDS: _word,
     ADDRESSES: _address,
     NETWORKS: _network,
     PREFIXES: _prefix,

@@ -18,6 +18,7 @@ ADDRESSES: Final = "list of addresses"
 NETWORKS: Final = "list of networks"
 PREFIXES: Final = "list of NAT64 prefixes"
 NAMES: Final = "list of names"
+WORDS: Final = "list of words"  # names that the machine gives: of interfaces, of groups
 SEGMENTS: Final = "mapping of name to list of networks"
 
 MODES: Final = ("monitor", "approve", "enforce")
@@ -143,6 +144,152 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class CaptureOptions:
+    """Section `capture`."""
+
+    interfaces: tuple[str, ...] = _option(
+        WORDS,
+        (),
+        "Interfaces on the side of your hosts, where packets are seen before the firewall drops them and with the "
+        "hosts' own addresses. Empty: those that are up, have a private address and hold no default route.",
+        example="[eth1, vlan20]",
+    )
+    processes: int = _option(
+        NUMBER,
+        1,
+        "Packet processes. Each takes all packets of its share of the hosts; more than there are cores is of no use.",
+        low=1,
+        high=64,
+    )
+    ring_mib: int = _option(
+        NUMBER,
+        32,
+        "Memory for packets that wait to be read, for each process and interface, in MiB (1024 * 1024 bytes).",
+        low=1,
+        high=1_024,
+    )
+    scheduling: str = _option(
+        CHOICE,
+        "realtime",
+        "How packet processes run. realtime: before all others (SCHED_FIFO), where the system allows it, so that a "
+        "block is in the kernel within half a millisecond also when the machine is busy. normal: as all others.",
+        choices=("realtime", "normal"),
+    )
+    packets: str = _option(
+        CHOICE,
+        "ours",
+        "Which packets are taken. ours: those that this machine receives and sends. all: also those for others "
+        "(promiscuous mode), on a mirror port.",
+        choices=("ours", "all"),
+    )
+    tunnels: str = _option(
+        CHOICE,
+        "read",
+        "What is done about GRE, IP-in-IP, 6in4, VXLAN and GENEVE that pass through. read: what is inside is read. "
+        "skip: it is not.",
+        choices=("read", "skip"),
+    )
+
+
+@dataclass(frozen=True)
+class EnforceOptions:
+    """Section `enforce`."""
+
+    refuse: str = _option(
+        CHOICE,
+        "reset",
+        "What a blocked connection gets. reset: a TCP reset or an ICMP error, so that programs give up at once. drop: "
+        "nothing.",
+        choices=("reset", "drop"),
+    )
+    nflog_group: int = _option(
+        NUMBER,
+        7,
+        "The kernel's log group in which dropped packets are told to egressd; any that nobody else uses.",
+        low=1,
+        high=65_535,
+    )
+    provisional_s: int = _option(
+        NUMBER,
+        60,
+        "How long a block lives that a packet process put into the kernel by itself, unless the ledger confirms it.",
+        low=5,
+        high=3_600,
+    )
+    remedies: tuple[str, ...] = _option(
+        NETWORKS,
+        (),
+        "Servers that isolated hosts and cut segments may still reach, such as one for updates and forensics.",
+        example="[10.0.0.80]",
+    )
+    largest_change: int = _option(
+        NUMBER,
+        1_000,
+        "The most blocks that are added or removed in one step without asking. A larger change stops and waits for "
+        "egressd reload --force; a restart that finds what it left is none.",
+        low=16,
+        high=10_000_000,
+    )
+
+
+@dataclass(frozen=True)
+class ControlOptions:
+    """Section `control`."""
+
+    socket: str = _option(PATH, "/run/egressd/control.sock", "The daemon's socket for its commands.")
+    viewers: tuple[str, ...] = _option(
+        WORDS, (), "Unix groups that may look at everything and change nothing.", example="[adm]"
+    )
+    operators: tuple[str, ...] = _option(
+        WORDS, (), "Unix groups that may also block, allow, isolate, cut and undo.", example="[netops]"
+    )
+    admins: tuple[str, ...] = _option(
+        WORDS, (), "Unix groups that may also change the mode and lift everything. root always may.", example="[wheel]"
+    )
+
+
+@dataclass(frozen=True)
+class MetricsOptions:
+    """Section `metrics`."""
+
+    address: str = _option(
+        PATH, "127.0.0.1", "Where /metrics and /healthz are served. Empty: nowhere.", example='"::1"'
+    )
+    port: int = _option(NUMBER, 9469, "The TCP port of /metrics and /healthz.", low=0, high=65_535)
+    hosts: tuple[str, ...] = _option(
+        WORDS,
+        (),
+        "Names by which a Prometheus may ask beside localhost; others are refused, against DNS rebinding.",
+        example="[gateway.ours.example]",
+    )
+
+
+@dataclass(frozen=True)
+class StateOptions:
+    """Section `state`."""
+
+    directory: str = _option(PATH, "/var/lib/egressd", "Where the ledger and the history lie.")
+    events: str = _option(
+        PATH,
+        "/var/log/egressd/eve.json",
+        "The log of events, one JSON object a line (docs/events.md). Empty: none.",
+    )
+    heads: str = _option(
+        PATH,
+        "/var/log/egressd/audit-heads",
+        "Where the head of the audit chain is written once a minute, apart from the ledger: copy it to another "
+        "machine, and no one can rewrite the audit unseen.",
+    )
+    history_days: int = _option(NUMBER, 30, "How long it is remembered who contacted what.", low=1, high=3_650)
+    history_rows: int = _option(
+        NUMBER, 5_000_000, "The most rows of history that are kept; the oldest go first.", low=1_000, high=100_000_000
+    )
+    ledger_days: int = _option(
+        NUMBER, 400, "How long ended decisions, closed incidents and audit rows are kept.", low=1, high=36_500
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that can be set, with working defaults. Paths are as written, relative to the configuration's folder;
     addresses, networks and names are in their normal form."""
@@ -220,6 +367,21 @@ class Config:
     policy: PolicyOptions = field(
         default_factory=PolicyOptions,
         metadata=_told(PolicyOptions, "What justifies a block, and how many there may be."),
+    )
+    capture: CaptureOptions = field(
+        default_factory=CaptureOptions, metadata=_told(CaptureOptions, "Where the daemon looks at packets, and how.")
+    )
+    enforce: EnforceOptions = field(
+        default_factory=EnforceOptions, metadata=_told(EnforceOptions, "How the daemon blocks, in mode enforce.")
+    )
+    control: ControlOptions = field(
+        default_factory=ControlOptions, metadata=_told(ControlOptions, "Who may tell the daemon what.")
+    )
+    metrics: MetricsOptions = field(
+        default_factory=MetricsOptions, metadata=_told(MetricsOptions, "What the daemon tells a Prometheus.")
+    )
+    state: StateOptions = field(
+        default_factory=StateOptions, metadata=_told(StateOptions, "What the daemon keeps on disk.")
     )
     limits: Limits = field(default_factory=Limits, metadata=_told(Limits, "Bounds of the tables that traffic fills."))
 
