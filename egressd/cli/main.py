@@ -12,16 +12,23 @@ from importlib import import_module
 from typing import Final, Protocol
 
 from egressd import __version__
+from egressd.cli.client import ClientError
+from egressd.cli.terminal import printable
 from egressd.errors import CaptureError, ConfigError
 
 OK: Final = 0
 RUNTIME: Final = 1
 USAGE: Final = 2
 INVALID: Final = 3
+UNREACHABLE: Final = 4
 FINDINGS: Final = 10
 
-# verb -> one line of what it does; each lives in the file of its name.
+# verb -> one line of what it does; each lives in the file of its name, or in the one that FILES has.
 VERBS: Final = {
+    "run": "run the daemon",
+    "status": "show on one screen whether egressd sees, blocks and keeps watching",
+    "block": "block a name or an address",
+    "isolate": "keep one client from everything outside",
     "replay": "read captures and report which hosts reached listed domains",
     "check": "say whether a name, address or URL is listed, and why",
     "explain": "show how a verdict came about, over a list or a replay",
@@ -30,7 +37,13 @@ VERBS: Final = {
     "version": "print versions and the dates of shipped files",
 }
 
-EPILOG: Final = "exit codes: 0 ok, 1 runtime error, 2 usage, 3 config or list invalid, 10 findings (with --exit-code)"
+# These differ only in what they ask the daemon for: one file has them all.
+FILES: Final = dict.fromkeys(("block", "isolate"), "operate")
+
+EPILOG: Final = (
+    "exit codes: 0 ok, 1 runtime error or refused, 2 usage, 3 config or list invalid, 4 daemon unreachable,"
+    " 10 findings (with --exit-code)"
+)
 
 
 class Verb(Protocol):
@@ -78,6 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CaptureError as error:
         print(f"egressd: {error}", file=sys.stderr)
         return RUNTIME
+    except ClientError as error:
+        for line in str(error).split("\n"):
+            print(f"egressd: {printable(line)}", file=sys.stderr)
+        return error.code
     except BrokenPipeError:
         # The reader of our output has gone (`| head`). Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -94,8 +111,9 @@ atexit.register(gc.freeze)
 
 
 def _load(verb: str) -> Verb:
-    module: Verb = import_module(f"egressd.cli.{verb.replace('-', '_')}")
-    return module
+    module = import_module(f"egressd.cli.{FILES.get(verb, verb).replace('-', '_')}")
+    loaded: Verb = module.verb(verb) if verb in FILES else module
+    return loaded
 
 
 if __name__ == "__main__":

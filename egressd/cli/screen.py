@@ -1,0 +1,228 @@
+"""What the screens of the live verbs share: their head, tables of 80 columns, colour, and careful reading of answers.
+
+Whatever the daemon says goes through `text`, so that no byte of a hostile name reaches the terminal as it was. The
+readers never fail: a field that is absent or of another type reads as nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+from egressd.cli.client import Answer, add_socket_argument, ask
+from egressd.cli.terminal import WIDTH, count, cut, fit, printable, span
+
+Row = Mapping[str, Any]
+
+MODES: Final = {
+    "monitor": "mode MONITOR: nothing is blocked",
+    "approve": "mode APPROVE: blocks wait for a person",
+    "enforce": "mode ENFORCE: listed destinations are blocked",
+}
+ROWS: Final = 40
+_UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_RED, _BOLD, _PLAIN = "\x1b[1;31m", "\x1b[1m", "\x1b[0m"
+_LOUD: Final = re.compile(
+    r"^!!.*$|\bGOT THROUGH\b|\bDOWN\b|\bLEAKS?\b|\bFAILED\b|\bBROKEN\b|\bSTILL TRYING\b|\bmode ENFORCE\b"
+)
+
+
+# -- reading answers
+
+
+def text(row: Row, key: str, width: int = 0) -> str:
+    """A field as printable text, "" when it is absent; fitted to `width` when given."""
+    value = row.get(key)
+    return printable(value, width) if isinstance(value, str) else str(value) if type(value) in (int, float) else ""
+
+
+def number(row: Row, key: str) -> int:
+    """A whole number, 0 when it is absent."""
+    value = row.get(key)
+    return int(value) if isinstance(value, (int, float)) and abs(value) < 1e18 else 0
+
+
+def rows(row: Row, key: str) -> list[Row]:
+    """A list of objects."""
+    value = row.get(key)
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def texts(row: Row, key: str) -> list[str]:
+    """A list of texts, each printable."""
+    value = row.get(key)
+    return [printable(str(one)) for one in value] if isinstance(value, list) else []
+
+
+def part(row: Row, key: str) -> Row:
+    """An object inside an object."""
+    value = row.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def time_us(value: object) -> int:
+    """ISO 8601 as microseconds of epoch; 0 for what is none."""
+    if not isinstance(value, str):
+        return 0
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return 0
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000_000)
+
+
+def date(value: object) -> str:
+    """`11-25 17:14`, in UTC; `-` for none."""
+    us = time_us(value)
+    return f"{datetime.fromtimestamp(us / 1e6, UTC):%m-%d %H:%M}" if us > 0 else "-"
+
+
+def ago(value: object, now_us: int) -> str:
+    """`3m20s`, how long it is past; `never` for none."""
+    us = time_us(value)
+    return span(now_us - us) if us else "never"
+
+
+# -- layout
+
+
+class Column(NamedTuple):
+    """One column of a table. A `flexible` one gives way when the table is too wide; numbers stand right."""
+
+    title: str
+    right: bool = False
+    flexible: bool = False
+
+
+def table(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int = WIDTH) -> list[str]:
+    """Lines of a table that is at most `width` wide; texts that do not fit lose their middle."""
+    widths = [max(len(c.title), *(len(row[i]) for row in cells), 0) for i, c in enumerate(columns)]
+    room = width - (len(columns) - 1)
+    while sum(widths) > room:
+        flexible = [i for i, column in enumerate(columns) if column.flexible and widths[i] > len(column.title)]
+        if not flexible:
+            break
+        widest = max(flexible, key=lambda i: widths[i])
+        widths[widest] -= 1
+    lines = []
+    for row in [[column.title for column in columns], *cells]:
+        shown = [
+            f"{fit(cell, size):>{size}}" if column.right else f"{fit(cell, size):<{size}}"
+            for column, cell, size in zip(columns, row, widths, strict=True)
+        ]
+        lines.append(cut(" ".join(shown).rstrip(), width))
+    return lines
+
+
+def wrap(head: str, parts: Sequence[str], separator: str = ", ", width: int = WIDTH) -> list[str]:
+    """`head` and the parts behind it, going on under the first part where a line is full."""
+    indent = " " * len(head)
+    lines = [head]
+    for i, one in enumerate(parts):
+        more = one + (separator.rstrip() if i < len(parts) - 1 else "")
+        joined = lines[-1] + (" " if lines[-1] not in (head, indent) else "") + more
+        if len(joined) <= width or lines[-1] in (head, indent):
+            lines[-1] = joined
+        else:
+            lines.append(indent + more)
+    return [cut(line.rstrip(), width) for line in lines]
+
+
+def head_lines(answer: Answer) -> list[str]:
+    """The first line of every screen, and a loud one when a sensor sees nothing."""
+    seen = f"; {count(answer.packets, 'packet')} seen"
+    lines = [cut(MODES.get(answer.mode, f"mode {printable(answer.mode)}") + seen)]
+    if answer.down:
+        lines.append(
+            cut(f"!! SENSOR DOWN: {', '.join(map(printable, answer.down))}. What follows misses what it did not see.")
+        )
+    return lines
+
+
+def observed(answer: Answer, what: str) -> list[str]:
+    """What to say when there is nothing to show: never "clean" (INCIDENT S32)."""
+    return [
+        f"{what} not observed in {count(answer.packets, 'packet')} since {date(answer.since)} UTC.",
+        "What could not be seen: egressd status, BLIND.",
+    ]
+
+
+def paint(line: str) -> str:
+    """The line with colour where it has to be seen."""
+    return _LOUD.sub(lambda found: (_BOLD if found[0].startswith("mode") else _RED) + found[0] + _PLAIN, line)
+
+
+def show(lines: Sequence[str]) -> None:
+    """Print a screen; colour on a terminal only, and not for who asked for none (no-color.org)."""
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    for line in lines:
+        print(paint(line) if colour else line)
+
+
+# -- verbs
+
+
+def add_read_arguments(parser: ArgumentParser, *, long: bool = False) -> None:
+    """What every verb that reads has; `long` for those whose screen may be long."""
+    add_socket_argument(parser)
+    parser.add_argument("--json", action="store_true", help="the daemon's result, one object")
+    if long:
+        parser.add_argument(
+            "--rows", metavar="N", type=int, default=ROWS, help=f"show at most N (default: {ROWS}; 0 is all)"
+        )
+
+
+Render = Callable[[Answer, int], list[str]]
+
+
+def read(args: Namespace, verb: str, arguments: dict[str, Any], render: Render, timeout_s: float = 15.0) -> Answer:
+    """Ask, and show the screen or, with --json, the result as it is. `render` gets the answer and the time."""
+    answer = ask(args, verb, arguments, timeout_s)
+    if args.json:
+        print(json.dumps(answer.result, separators=(",", ":")))
+    else:
+        show(head_lines(answer) + render(answer, time.time_ns() // 1_000))
+    return answer
+
+
+def first(all_rows: Sequence[Row], limit: int) -> tuple[Sequence[Row], list[str]]:
+    """The rows to show, and a line that says how many are not."""
+    if limit <= 0 or len(all_rows) <= limit:
+        return all_rows, []
+    return all_rows[:limit], [f"... and {len(all_rows) - limit:,} more; --rows 0 shows all"]
+
+
+# -- what people type
+
+
+def duration(typed: str) -> int:
+    """`10m`, `2h`, `1d12h` in seconds. Raises ArgumentTypeError."""
+    parts = re.findall(r"([0-9]{1,9})([smhdw])", typed)
+    seconds = sum(int(size) * _UNITS[unit] for size, unit in parts)
+    if "".join(size + unit for size, unit in parts) != typed or not 0 < seconds <= 366 * 86_400:
+        raise ArgumentTypeError(f"{typed!a} is no time: write 10m, 2h, 1d or 1d12h, at most 366d")
+    return seconds
+
+
+def decision_id(typed: str) -> str:
+    """`D12`, also as `d12` or `12`. Raises ArgumentTypeError."""
+    return _id(typed, "D", "a decision")
+
+
+def incident_id(typed: str) -> str:
+    """`I3`, also as `i3` or `3`. Raises ArgumentTypeError."""
+    return _id(typed, "I", "an incident")
+
+
+def _id(typed: str, letter: str, what: str) -> str:
+    digits = typed.upper().removeprefix(letter)
+    if not re.fullmatch("[0-9]{1,18}", digits):
+        raise ArgumentTypeError(f"{typed!a} is not the id of {what}, such as {letter}12")
+    return letter + digits

@@ -1,0 +1,215 @@
+"""`egressd status`: on one screen whether egressd sees, blocks and keeps watching, and what needs a person."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import Final
+
+from egressd.cli.client import Answer
+from egressd.cli.main import OK
+from egressd.cli.screen import Row, add_read_arguments, ago, number, part, read, rows, text, texts, wrap
+from egressd.cli.terminal import count, cut, fit, span
+
+LINES: Final = 24
+ALARMS: Final = 6
+INTERFACES: Final = 3
+ADAPTERS: Final = 3
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_read_arguments(parser)
+
+
+def run(args: Namespace) -> int:
+    """Show it."""
+    read(args, "status", {}, render_status)
+    return OK
+
+
+def render_status(answer: Answer, now_us: int) -> list[str]:
+    """The lines under the head, with what needs a person first; 24 with the head at most."""
+    status = answer.result
+    alarms = _alarms(status, now_us)
+    shown = alarms[:ALARMS]
+    if len(alarms) > ALARMS:
+        shown[-1] = f"!! and {len(alarms) - ALARMS + 1} more: egressd status --json"
+    body = [
+        *_sensors(status, now_us),
+        *_lists(status),
+        *_blind(status),
+        *_blocks(status, now_us),
+        *_rules(status, now_us),
+        *_watch(status, now_us),
+        *_life(status, now_us),
+    ]
+    head = f"egressd {text(status, 'version', 20)}, up {span(number(status, 'uptime_s') * 1_000_000)}"
+    if not alarms:
+        head += "; no alarm"
+    step = _next(status)
+    room = LINES - 2 - len(answer.down[:1]) - len(shown) - len(step)
+    return [head, *shown, *body[:room], *step]
+
+
+def _alarms(status: Row, now_us: int) -> list[str]:
+    alarms = []
+    for one in rows(status, "interfaces"):
+        if text(one, "state") != "up" or not number(one, "packets"):
+            last = ago(one.get("last_packet"), now_us)
+            since = "has never seen a packet" if last == "never" else f"last packet {last} ago"
+            alarms.append(f"SENSOR DOWN {text(one, 'name', 15)} ({text(one, 'state', 12)}): {since}: BLIND there")
+    leaks = number(part(status, "watch"), "leaks_24h")
+    if leaks:
+        alarms.append(f"{count(leaks, 'LEAK')} in 24h: traffic GOT THROUGH to blocked targets: egressd watch")
+    canary = part(status, "canary")
+    if canary and text(canary, "state") not in ("ok", "off"):
+        alarms.append(
+            f"CANARY {text(canary, 'state', 20)}: a test name is not found and pushed; last ok"
+            f" {_ago(canary, 'last_ok', now_us)}"
+        )
+    for one in rows(status, "adapters"):
+        failed = number(one, "failed")
+        if failed or text(one, "state") not in ("ok", "active", "up", "ready"):
+            alarms.append(
+                f"RULES {text(one, 'name', 15)} {text(one, 'state', 20)}: {failed:,} FAILED,"
+                f" {number(one, 'pending'):,} not in force yet"
+            )
+    if status.get("degraded") is True:
+        alarms.append(f"DEGRADED: {_loss(status)} of packets lost; contacts are missed")
+    problems = texts(status, "list_problems")
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        alarms.append(f"LIST {fit(problems[0], 70 - len(more))}{more}")
+    alarms += texts(status, "warnings")
+    return [cut(f"!! {alarm}") for alarm in alarms]
+
+
+def _loss(status: Row) -> str:
+    ratio = status.get("loss_ratio")
+    return f"{ratio:.2%}" if isinstance(ratio, (int, float)) else "unknown share"
+
+
+def _sensors(status: Row, now_us: int) -> list[str]:
+    found = sorted(
+        rows(status, "interfaces"), key=lambda one: text(one, "state") == "up" and number(one, "packets") > 0
+    )
+    lines = []
+    for one in found[:INTERFACES]:
+        state = "up" if text(one, "state") == "up" and number(one, "packets") else "DOWN"
+        lines.append(
+            f"{text(one, 'name', 15):<9} {state:<4} {count(number(one, 'packets'), 'packet')},"
+            f" {number(one, 'kernel_drops'):,} dropped, last {_ago(one, 'last_packet', now_us)}"
+        )
+    if len(found) > INTERFACES:
+        lines[-1] += f"; {len(found) - INTERFACES} more"
+    if not found:
+        lines = ["none: nothing is watched"]
+    processes = rows(status, "packet_processes")
+    kinds = [
+        word
+        for word, key in (("compiled", "compiled"), ("real-time", "realtime"))
+        if processes and all(one.get(key) is True for one in processes)
+    ]
+    restarts = sum(number(one, "restarts") for one in processes)
+    lines.append(
+        f"{count(len(processes), 'packet process', 'packet processes')}"
+        f"{' (' + ', '.join(kinds) + ')' if kinds else ''}, {count(restarts, 'restart')}, loss {_loss(status)}"
+    )
+    return _under("SENSORS", lines)
+
+
+def _lists(status: Row) -> list[str]:
+    found = rows(status, "lists")
+    indicators = sum(number(one, "indicators") for one in found)
+    line = f"{count(len(found), 'list')}, {count(indicators, 'indicator')}"
+    if found:
+        oldest = max(found, key=lambda one: number(one, "age_s"))
+        line += f"; oldest {span(number(oldest, 'age_s') * 1_000_000)} ({text(oldest, 'source', 36)})"
+    else:
+        line += ": NOTHING IS LISTED"
+    return _under("LISTS", [line])
+
+
+def _blind(status: Row) -> list[str]:
+    blind = part(status, "blind")
+    kinds = [f"{sort} {number(blind, sort):,}" for sort in sorted(blind) if number(blind, sort)]
+    if not kinds:
+        return _under("BLIND", ["no connection with an unreadable name was counted"])
+    return wrap(f"{'BLIND':<10}", ["names not readable: " + kinds[0], *kinds[1:]])[:2]
+
+
+def _blocks(status: Row, now_us: int) -> list[str]:
+    blocks = part(status, "blocks")
+    lines = [
+        f"{number(blocks, 'active'):,} active: {count(number(blocks, 'addresses'), 'address', 'addresses')},"
+        f" {count(number(blocks, 'pairs'), 'client+address pair')}"
+    ]
+    proposed, isolated, cuts = (number(blocks, key) for key in ("proposed", "clients_isolated", "segments_cut"))
+    lines.append(
+        f"{count(isolated, 'client')} isolated, {count(cuts, 'segment')} cut, {proposed:,} waiting for approval"
+    )
+    took = part(status, "time_to_block_ms")
+    if number(took, "count"):
+        lines.append(
+            f"time to block p50 {text(took, 'p50', 8)} ms, p99 {text(took, 'p99', 8)} ms"
+            f" ({number(took, 'count'):,} measured)"
+        )
+    return _under("BLOCKS", lines)
+
+
+def _rules(status: Row, now_us: int) -> list[str]:
+    lines = []
+    for one in rows(status, "adapters")[:ADAPTERS]:
+        lines.append(
+            f"{text(one, 'name', 12)} {text(one, 'state', 10)}: {number(one, 'active'):,} in force,"
+            f" {number(one, 'pending'):,} pending; drift repaired {number(one, 'drift_repaired'):,}x;"
+            f" read back {_ago(one, 'last_check', now_us)}"
+        )
+    return _under("RULES", lines or ["no adapter: nothing can be blocked"])
+
+
+def _watch(status: Row, now_us: int) -> list[str]:
+    watch, incidents = part(status, "watch"), part(status, "incidents")
+    trying = number(watch, "clients_trying")
+    line = f"{count(number(watch, 'blocks_watched'), 'block')} watched; {count(trying, 'client')}"
+    line += " STILL TRYING" if trying else " trying"
+    lines = [line]
+    lines.append(
+        f"{count(number(watch, 'attempts_24h'), 'attempt')} and {count(number(watch, 'leaks_24h'), 'leak')} in 24h,"
+        f" last attempt {_ago(watch, 'last_attempt', now_us)}"
+    )
+    return [
+        *_under("WATCH", lines),
+        *_under("INCIDENTS", [f"{number(incidents, 'open'):,} open, {number(incidents, 'new_24h'):,} new in 24h"]),
+    ]
+
+
+def _life(status: Row, now_us: int) -> list[str]:
+    canary = part(status, "canary")
+    line = f"{text(canary, 'state', 20) or 'off'}, last ok {_ago(canary, 'last_ok', now_us)}"
+    if canary.get("detect_ms") is not None:
+        line += f": found in {text(canary, 'detect_ms', 8)} ms, pushed in {text(canary, 'push_ms', 8)} ms"
+    return [
+        *_under("CANARY", [line]),
+        *_under("PROTECTED", [f"{number(status, 'protected'):,} addresses and networks"]),
+    ]
+
+
+def _next(status: Row) -> list[str]:
+    watch, blocks = part(status, "watch"), part(status, "blocks")
+    if number(watch, "leaks_24h") or number(watch, "clients_trying"):
+        return ["Next: egressd hosts   (who; then egressd isolate CLIENT --reason TEXT)"]
+    if number(blocks, "proposed"):
+        return ["Next: egressd decisions --state proposed   (then egressd approve ID)"]
+    if number(part(status, "incidents"), "open"):
+        return ["Next: egressd incidents"]
+    return []
+
+
+def _under(title: str, lines: list[str]) -> list[str]:
+    return [cut(f"{title if not i else '':<10}{line}") for i, line in enumerate(lines)]
+
+
+def _ago(row: Row, key: str, now_us: int) -> str:
+    how_long = ago(row.get(key), now_us)
+    return how_long if how_long == "never" else f"{how_long} ago"
