@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from egressd.model import Campaign, Incident, Sighting
@@ -23,7 +24,34 @@ class Campaigns:
         self._by_place: dict[tuple[bytes, str], str] = {}
         self._merged: dict[str, str] = {}  # campaign or incident -> the older one that took it over
         self._numbered = 0
-        self._opened = 0
+        self._last = 0
+
+    def restore(self, campaigns: Iterable[Campaign], incidents: Iterable[Incident]) -> None:
+        """What was known before a restart; the next ids come after these. An incident's campaign must be among them."""
+        for campaign in campaigns:
+            self.campaigns[campaign.id] = campaign
+            self._by_key.update(dict.fromkeys(campaign.keys, campaign.id))
+            self._numbered = max(self._numbered, _number(campaign.id))
+        for incident in incidents:
+            self.incidents[incident.id] = incident
+            self._by_place[(incident.client, incident.campaign)] = incident.id
+            self._last = max(self._last, _number(incident.id))
+            kept = self.campaigns[incident.campaign].incidents
+            if incident.id not in kept:
+                kept.append(incident.id)
+
+    def number_after(self, incident: int, campaign: int) -> None:
+        """The last numbers that were ever given, whether what had them is still known or not."""
+        self._last = max(self._last, incident)
+        self._numbered = max(self._numbered, campaign)
+
+    def close(self, incident_id: str) -> Incident | None:
+        """A person is done with an incident: what its client does next opens another one. None when it is not known."""
+        incident = self.incidents.pop(self.current(incident_id), None)
+        if incident is not None:
+            self._by_place.pop((incident.client, incident.campaign), None)
+            self.campaigns[incident.campaign].incidents.remove(incident.id)
+        return incident
 
     def assign(self, sighting: Sighting) -> tuple[Incident, bool]:
         """The incident this sighting belongs to, and whether it was opened by it. Sets the sighting's ids. Beyond the
@@ -45,9 +73,9 @@ class Campaigns:
                 retro=sighting.retro,
                 number=sighting.number,
             )
-            if self._opened < self._limit:
-                self._opened += 1
-                incident.id = f"I{self._opened}"
+            if len(self.incidents) < self._limit:
+                self._last += 1
+                incident.id = f"I{self._last}"
                 self.incidents[incident.id] = incident
                 self._by_place[place] = incident.id
                 campaign.incidents.append(incident.id)

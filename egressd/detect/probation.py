@@ -1,0 +1,30 @@
+"""How long an address stays blocked by itself: 10 minutes, then an hour, a day, a week, as long as somebody tries it.
+
+What a list names is blocked as long as it is listed. What was only found out (an address that a listed name led to
+today) is somebody else's tomorrow: it is forgotten when nobody tries it, and comes back longer when somebody does
+(DESIGN section 7; the idea is that of Zeek's catch-and-release).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SECOND_US: Final = 1_000_000
+TERMS_US: Final = tuple(seconds * SECOND_US for seconds in (600, 3_600, 86_400, 604_800))
+FORGET_US: Final = 604_800 * SECOND_US  # after that long at rest a target begins anew
+
+
+def term_us(level: int) -> int:
+    """How long a target of this level stays, in microseconds."""
+    return TERMS_US[min(level, len(TERMS_US) - 1)]
+
+
+def level_on_return(level: int, ended_us: int, now_us: int) -> int:
+    """The level of a target that was at rest since `ended_us` and is tried again."""
+    return min(level + 1, len(TERMS_US) - 1) if now_us - ended_us <= FORGET_US else 0
+
+
+def level_when_due(level: int, tried: bool) -> int | None:
+    """What becomes of a target whose term is over: its next level when somebody tried it meanwhile, else None: it is
+    given free."""
+    return min(level + 1, len(TERMS_US) - 1) if tried else None
