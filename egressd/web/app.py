@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -78,21 +78,15 @@ class MetricsServer(Generic[Snapshot]):
         self._encoding: asyncio.Lock | None = None
         self._server: asyncio.Server | None = None
         self._http: web.Server | None = None
+        self._protocol: Callable[[], web.RequestHandler]
 
     async def start(self) -> None:
         """Listen. OSError when the address cannot be had."""
         from aiohttp import web
 
         self._encoding = asyncio.Lock()
-        self._http = web.Server(
-            self._answer,
-            access_log=None,
-            logger=_quiet_logger(),
-            lingering_time=0,
-            max_line_size=2_048,
-            max_field_size=4_096,
-            read_bufsize=MAX_REQUEST_BYTES,
-        )
+        self._http = web.Server(self._answer)
+        self._protocol = _protocol_of(self._http)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._connection, self.host, self.port, backlog=self._max_connections)
         self.port = self._server.sockets[0].getsockname()[1]
@@ -110,11 +104,10 @@ class MetricsServer(Generic[Snapshot]):
         self._server = self._http = None
 
     def _connection(self) -> asyncio.Protocol:
-        assert self._http is not None
         if len(self._open) >= self._max_connections:
             self.stats.refused += 1
             return _Refusal()
-        return _Connection(self._http(), self._open, self._deadline_s, self.stats)
+        return _Connection(self._protocol(), self._open, self._deadline_s, self.stats)
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         status, body, content_type = await self._respond(request)
@@ -210,9 +203,8 @@ class _Connection(asyncio.Protocol):
             return
         self._inner.data_received(data)
 
-    def eof_received(self) -> bool | None:
+    def eof_received(self) -> None:
         self._inner.eof_received()
-        return True  # a client may close its half and still read the answer; the deadline ends it
 
     def pause_writing(self) -> None:
         self._inner.pause_writing()
@@ -228,6 +220,38 @@ class _Connection(asyncio.Protocol):
     def _cut_off(self) -> None:
         self._stats.cut_off += 1
         self.abort()
+
+
+def _protocol_of(server: web.Server) -> Callable[[], web.RequestHandler]:
+    """Makes aiohttp's protocol for a connection, with our bounds; what it answers by itself (to what is no HTTP, or
+    when we fail) bears our headers and quotes nothing."""
+    from aiohttp import web
+
+    class Handler(web.RequestHandler):
+        __slots__ = ()
+
+        def handle_error(
+            self,
+            request: web.BaseRequest,
+            status: int = 500,
+            exc: BaseException | None = None,
+            message: str | None = None,
+        ) -> web.StreamResponse:
+            super().handle_error(request, status, exc, message)  # logs
+            answer = web.Response(status=status, body=b"", headers=_HEADERS)
+            answer.force_close()
+            return answer
+
+    loop = asyncio.get_running_loop()
+    bounds: dict[str, Any] = {
+        "access_log": None,
+        "logger": _quiet_logger(),
+        "lingering_time": 0,
+        "max_line_size": 2_048,
+        "max_field_size": 4_096,
+        "read_bufsize": MAX_REQUEST_BYTES,
+    }
+    return lambda: Handler(server, loop=loop, **bounds)
 
 
 class _Refusal(asyncio.Protocol):
