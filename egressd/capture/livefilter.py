@@ -1,0 +1,337 @@
+"""Which packets the kernel hands over: the filter of live capture, as a classic BPF program made from settings.
+
+It is stateless and runs for every packet of an interface, so it asks for what names and openings look like, not for
+what a conversation is known to be; the gate (prefilter.py) and the dissector then leave out what they know. Kept:
+
+TCP 1. SYN, FIN and RST, any port: openings, answers, ends.
+    2. Anything with payload from or to port 53.
+    3. Payload that begins like a TLS handshake record or an SSLv2 hello, an HTTP request of any method that the parser
+       knows, a PROXY header, or a DNS message that fills the segment: any port, any size.
+    4. Young client payload: less than `client_payload_bytes`, toward a web port or toward the lower of the two ports.
+       Half of today's ClientHellos have their name in the second segment, which begins like nothing; SOCKS, STARTTLS
+       and hellos sent in morsels come this way too, and the beacons of connections older than egressd.
+UDP 5. Port 53.
+    6. QUIC long headers of the versions that can be read on any port, of any version on port 443.
+    7. DNS responses of any size by content, on any port.
+    8. Everything else of at most `small_udp_bytes`, but for QUIC short headers on port 443 (bulk in both directions).
+    9. One in `bulk_sample` of the rest, chosen by chance: a conversation of nothing but large datagrams is seen too.
+IP 10. Fragments of TCP and UDP, all of them: the first alone has no name's end. IPv6 extension headers, but for
+       hop-by-hop options before ICMPv6 (multicast listener reports).
+   11. With `tunnels`: IP in IP, 6in4, GRE, EtherIP, MPLS, and UDP on the ports of tunnels.py, whole, bulk and all.
+       Without, tunnels are ordinary datagrams or nothing.
+
+Dropped: bare acknowledgements, bulk, anything to multicast or broadcast addresses (mDNS, SSDP: not egress), ICMP, ESP,
+ARP and all that is not IP. VLAN tags (two in the frame, beside the one that the kernel takes off) and PPPoE are
+looked through.
+
+What this loses, all of it rare: on other than web ports, when the server's port is not the lower one, later segments of
+a hello in several; full-size middle segments of hellos above some 4 KB (let `client_payload_bytes` be 65535 to keep
+them); names in IP behind 802.3 LLC, which Linux does not forward either.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from egressd.capture.bpf import PACKET_OUTGOING, PACKET_TYPE, PROTOCOL, RANDOM, Assembler, Instruction
+from egressd.wire.http import METHODS
+from egressd.wire.tunnels import PORTS
+
+KEEP: Final = 0x40000  # bytes: more than any packet has
+WEB_PORTS: Final = (80, 443, 1080, 3128, 8000, 8008, 8080, 8081, 8088, 8118, 8443, 8444, 8888, 9050)
+
+ETHERNET: Final = "ethernet"  # the packet begins with an Ethernet header
+IP: Final = "ip"  # with an IP header: tunnels, PPP, WireGuard
+
+_TCP, _UDP = 6, 17
+_CARRIERS: Final = (4, 41, 47, 97, 137)  # IP in IP, 6in4, GRE, EtherIP, MPLS in IP
+_EXTENSIONS: Final = (43, 44, 51, 60, 135, 139, 140)  # RFC 8200, 4302, 6275, 7401, 5533
+_VLAN_TYPES: Final = (0x8100, 0x88A8, 0x9100)
+_TAGS_IN_FRAME: Final = 2
+_DNS: Final = 53
+_QUIC: Final = 443
+_LEAST_CONTENT_BYTES: Final = 8  # what the tests of content read
+_SIGN: Final = 0x80000000
+
+# Memory words of the program.
+_NEXT_HEADER, _SEGMENT_BYTES, _L4, _HEADER_BYTES, _PAYLOAD_BYTES, _PORT, _IP_HEADER_BYTES = range(7)
+
+
+@dataclass(frozen=True)
+class FilterSettings:
+    """What the filter lets through. Raises ValueError for numbers that cannot be.
+
+    `client_payload_bytes`: TCP payload shorter than this goes through toward web ports and toward lower ports.
+    `small_udp_bytes`: the largest UDP payload that goes through whatever it is. `bulk_sample`: of the other UDP
+    payloads one in so many goes through, a power of two, 0 for none. `tunnels`: whether tunnels are kept whole.
+    """
+
+    web_ports: tuple[int, ...] = WEB_PORTS
+    client_payload_bytes: int = 1300
+    small_udp_bytes: int = 256
+    bulk_sample: int = 64
+    tunnels: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.web_ports) > 64 or not all(0 < port < 65536 for port in self.web_ports):
+            raise ValueError("web_ports: at most 64 port numbers")
+        if not 0 <= self.client_payload_bytes < 65536 or not 0 <= self.small_udp_bytes < 65536:
+            raise ValueError("payload sizes lie between 0 and 65535 bytes")
+        sample = self.bulk_sample
+        if sample < 0 or sample & (sample - 1):
+            raise ValueError("bulk_sample: a power of two, or 0")
+
+
+def live_filter(settings: FilterSettings, begins_with: str, *, loopback: bool = False) -> list[Instruction]:
+    """The program for packets that begin with `begins_with` (ETHERNET or IP). On loopback every packet passes twice,
+    out and in: with `loopback` the first is dropped."""
+    asm = Assembler()
+    if loopback:
+        asm.load_ancillary(PACKET_TYPE)
+        asm.when("==", PACKET_OUTGOING, "drop-link")
+    if begins_with == ETHERNET:
+        _link(asm, settings.tunnels)
+    else:
+        asm.load_x_constant(0)
+        asm.load_ancillary(PROTOCOL)
+        asm.when("==", 0x0800, "ipv4")
+        asm.when("==", 0x86DD, "ipv6")
+    _end(asm, "link")
+    _ipv4(asm, settings.tunnels)
+    _end(asm, "ip")
+    _ipv6(asm, settings.tunnels)
+    _tcp(asm, settings)
+    _udp(asm, settings)
+    return asm.assemble()
+
+
+def drop_all() -> list[Instruction]:
+    """Nothing goes through: until a socket is where it should be."""
+    asm = Assembler()
+    asm.ret(0)
+    return asm.assemble()
+
+
+def _end(asm: Assembler, part: str) -> None:
+    """The two ends, again for each part of the program: conditional jumps reach 255 instructions."""
+    asm.label(f"drop-{part}")
+    asm.ret(0)
+    asm.label(f"keep-{part}")
+    asm.ret(KEEP)
+
+
+def _link(asm: Assembler, tunnels: bool) -> None:
+    """Ethernet, VLAN tags, PPPoE: X = place of the IP header."""
+    for tag in range(_TAGS_IN_FRAME + 1):
+        asm.load_x_constant(14 + 4 * tag)
+        asm.load(2, 12 + 4 * tag)
+        asm.when("==", 0x0800, "ipv4")
+        asm.when("==", 0x86DD, "ipv6")
+        if tag < _TAGS_IN_FRAME:
+            following = asm.new_label()
+            asm.when("==", _VLAN_TYPES[0], following)
+            asm.when("==", _VLAN_TYPES[1], following)
+            asm.when("==", _VLAN_TYPES[2], following, "not-ip")
+            asm.label(following)
+    asm.label("not-ip")
+    if tunnels:
+        asm.when("==", 0x8847, "keep-link")  # MPLS
+        asm.when("==", 0x8848, "keep-link")
+    asm.when("==", 0x8864, "", "drop-link")
+    asm.load(2, 6, indexed=True)  # PPP's protocol field, behind six bytes (RFC 2516 section 4)
+    asm.store(_NEXT_HEADER)
+    asm.x_to_a()
+    asm.alu("+", 8)
+    asm.a_to_x()
+    asm.load_memory(_NEXT_HEADER)
+    asm.when("==", 0x0021, "ipv4")
+    asm.when("==", 0x0057, "ipv6")
+    if tunnels:
+        asm.when("==", 0x0281, "keep-link")
+
+
+def _ipv4(asm: Assembler, tunnels: bool) -> None:
+    """RFC 791. Multicast and broadcast are dropped, fragments kept; else on to `segment`."""
+    asm.label("ipv4")
+    asm.load(1, 16, indexed=True)
+    asm.when(">=", 224, "drop-ip")
+    asm.load(1, 9, indexed=True)
+    asm.store(_NEXT_HEADER)
+    if tunnels:
+        for proto in _CARRIERS:
+            asm.when("==", proto, "keep-ip")
+    asm.when("==", _TCP, "ipv4-known")
+    asm.when("==", _UDP, "ipv4-known", "drop-ip")
+    asm.label("ipv4-known")
+    asm.load(2, 6, indexed=True)
+    asm.when("&", 0x3FFF, "keep-ip")  # more fragments, or not at place 0
+    asm.load(1, 0, indexed=True)
+    asm.alu("&", 15)
+    asm.alu("<<", 2)
+    asm.store(_IP_HEADER_BYTES)
+    asm.when(">=", 20, "", "drop-ip")
+    asm.load(2, 2, indexed=True)
+    asm.when("==", 0, "", "ipv4-sized")
+    asm.load_length()  # more than 64 KB by offloading (BIG TCP): no length in the header
+    asm.alu_x("-")
+    asm.label("ipv4-sized")
+    asm.store(_SEGMENT_BYTES)
+    asm.load_memory(_IP_HEADER_BYTES)
+    asm.alu_x("+")
+    asm.store(_L4)
+    asm.load_memory(_SEGMENT_BYTES)
+    asm.load_x_memory(_IP_HEADER_BYTES)
+    asm.alu_x("-")
+    asm.store(_SEGMENT_BYTES)
+    asm.go("segment")
+
+
+def _ipv6(asm: Assembler, tunnels: bool) -> None:
+    """RFC 8200. Multicast is dropped, extension headers kept; else on to `segment`."""
+    asm.label("ipv6")
+    asm.load(1, 6, indexed=True)
+    asm.store(_NEXT_HEADER)  # first: what stands behind a return may read only what was written before the return
+    asm.load(1, 24, indexed=True)
+    asm.when("==", 0xFF, "drop-ipv6")
+    asm.load_memory(_NEXT_HEADER)
+    asm.when("==", _TCP, "ipv6-known")
+    asm.when("==", _UDP, "ipv6-known")
+    for proto in _EXTENSIONS + (_CARRIERS if tunnels else ()):
+        asm.when("==", proto, "keep-ipv6")
+    asm.when("==", 0, "", "drop-ipv6")
+    asm.load(1, 40, indexed=True)
+    asm.when("==", 58, "drop-ipv6", "keep-ipv6")
+    _end(asm, "ipv6")
+    asm.label("ipv6-known")
+    asm.x_to_a()
+    asm.alu("+", 40)
+    asm.store(_L4)
+    asm.load(2, 4, indexed=True)
+    asm.when("==", 0, "", "ipv6-sized")
+    asm.load_length()
+    asm.alu_x("-")
+    asm.alu("-", 40)
+    asm.label("ipv6-sized")
+    asm.store(_SEGMENT_BYTES)
+    asm.label("segment")
+    asm.load_x_memory(_L4)
+    asm.load_memory(_NEXT_HEADER)
+    asm.when("==", _TCP, "tcp")
+    asm.go("udp")
+
+
+def _tcp(asm: Assembler, settings: FilterSettings) -> None:
+    """RFC 9293 section 3.1; X = place of the header."""
+    asm.label("tcp")
+    asm.load(1, 13, indexed=True)
+    asm.when("&", 7, "keep-tcp")
+    asm.load(1, 12, indexed=True)
+    asm.alu(">>", 4)
+    asm.alu("<<", 2)
+    asm.store(_HEADER_BYTES)
+    asm.load_memory(_SEGMENT_BYTES)
+    asm.load_x_memory(_HEADER_BYTES)
+    asm.alu_x("-")
+    asm.store(_PAYLOAD_BYTES)
+    asm.load_x_memory(_L4)
+    asm.when("==", 0, "drop-tcp")
+    asm.when(">=", _SIGN, "drop-tcp")
+    asm.load(2, 0, indexed=True)
+    asm.when("==", _DNS, "keep-tcp")
+    asm.store(_PORT)
+    asm.load(2, 2, indexed=True)
+    asm.when("==", _DNS, "keep-tcp")
+    for port in settings.web_ports:
+        asm.when("==", port, "client")
+    asm.load_x_memory(_PORT)
+    asm.when_x(">=", "content")
+    asm.label("client")
+    asm.load_memory(_PAYLOAD_BYTES)
+    asm.when(">=", settings.client_payload_bytes, "content", "keep-tcp")
+    asm.label("content")
+    asm.load_memory(_PAYLOAD_BYTES)
+    asm.when(">=", _LEAST_CONTENT_BYTES, "", "drop-tcp")
+    asm.load_memory(_HEADER_BYTES)
+    asm.load_x_memory(_L4)
+    asm.alu_x("+")
+    asm.a_to_x()
+    _content(asm)
+    _end(asm, "tcp")
+
+
+def _content(asm: Assembler) -> None:
+    """X = place of a TCP payload of at least `_LEAST_CONTENT_BYTES`: does it begin like something with a name?"""
+    asm.load(4, 0, indexed=True)
+    asm.when("&", 0x80808080, "not-text")
+    asm.when(">=", 0x5B000000, "not-text")
+    asm.when(">=", 0x41000000, "", "not-text")
+    for word in sorted({(method + b" ")[:4] for method in METHODS} | {b"PROX"}):  # and HAProxy's PROXY header
+        asm.when("==", int.from_bytes(word, "big"), "keep-tcp")
+    asm.label("not-text")
+    asm.when("==", 0x0D0A0D0A, "keep-tcp")  # PROXY header, version 2
+    asm.alu(">>", 16)
+    asm.when("==", 0x1603, "keep-tcp")
+    asm.alu("+", 2)  # a DNS message behind its length (RFC 1035 section 4.2.2) that fills the segment, one question
+    asm.store(_PORT)
+    asm.load_memory(_PAYLOAD_BYTES)
+    asm.store_x(_L4)
+    asm.load_x_memory(_PORT)
+    asm.when_x("==", "", "not-dns")
+    asm.load_x_memory(_L4)
+    asm.load(2, 6, indexed=True)
+    asm.when("==", 1, "keep-tcp", "drop-tcp")
+    asm.label("not-dns")
+    asm.load_x_memory(_L4)
+    asm.load(4, 0, indexed=True)  # SSLv2's form of a hello: a length with its upper bit, type 1, version 3 or 2
+    asm.alu("&", 0x8000FFFF)
+    asm.when("==", 0x80000103, "keep-tcp")
+    asm.when("==", 0x80000100, "keep-tcp", "drop-tcp")
+
+
+def _udp(asm: Assembler, settings: FilterSettings) -> None:
+    """RFC 768; X = place of the header."""
+    asm.label("udp")
+    asm.load_memory(_SEGMENT_BYTES)
+    asm.alu("-", 8)
+    asm.when(">=", _SIGN, "drop-udp")
+    asm.store(_PAYLOAD_BYTES)
+    for place in (0, 2):
+        asm.load(2, place, indexed=True)
+        asm.when("==", _DNS, "keep-udp")
+        if settings.tunnels:
+            for port in sorted(PORTS):
+                asm.when("==", port, "keep-udp")
+        asm.when("==", _QUIC, "udp-web")
+    asm.load_memory(_PAYLOAD_BYTES)
+    asm.when(">", settings.small_udp_bytes, "udp-large", "keep-udp")
+    asm.label("udp-web")
+    asm.load_memory(_PAYLOAD_BYTES)
+    asm.when("==", 0, "keep-udp")
+    asm.load(1, 8, indexed=True)
+    asm.when(">=", 0xC0, "keep-udp")  # any long header (RFC 9000 section 17.2)
+    asm.when("&", 0x80, "udp-other")
+    asm.when("&", 0x40, "udp-bulk")  # short header, section 17.3
+    asm.label("udp-other")
+    asm.load_memory(_PAYLOAD_BYTES)
+    asm.when(">", settings.small_udp_bytes, "", "keep-udp")
+    asm.label("udp-large")
+    asm.when(">=", 20, "", "udp-bulk")  # with a small bound: shorter than what is read below
+    asm.load(1, 8, indexed=True)
+    asm.when(">=", 0xC0, "", "udp-dns")
+    asm.load(4, 9, indexed=True)
+    for version in (1, 0x6B3343CF, 0xFACEB001, 0xFACEB002, 0x54303530, 0x54303531):
+        asm.when("==", version, "keep-udp")
+    asm.alu("&", 0xFFFFFF00)
+    asm.when("==", 0xFF000000, "keep-udp")  # drafts
+    asm.label("udp-dns")
+    asm.load(4, 10, indexed=True)  # flags and number of questions: a response to one, Z clear (RFC 1035 section 4.1.1)
+    asm.alu("&", 0x8040FFFF)
+    asm.when("==", 0x80000001, "", "udp-bulk")
+    asm.load(4, 14, indexed=True)  # answers and authorities: at most 127 each
+    asm.when("&", 0xFF80FF80, "", "keep-udp")
+    asm.label("udp-bulk")
+    if settings.bulk_sample:
+        asm.load_ancillary(RANDOM)
+        asm.when("&", settings.bulk_sample - 1, "drop-udp", "keep-udp")
+    _end(asm, "udp")
