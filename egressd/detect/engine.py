@@ -279,11 +279,11 @@ class Engine:
         if block is None:
             decision = self.policy.decide(sighting)
             if decision is not None:
-                self._on_event(decision)
                 if decision.action == "block":
                     block = self.blocks.by_id[decision.id]
                     block.enforced = self.enforced
                     self._calendar.watch(block)
+                self._on_event(decision)
         elif new and seen is not None:
             incident.attempts += 1
             stopped = block.enforced and self.blocks.covering(sighting.flow.client, sighting.flow.server) is not None

@@ -1,0 +1,260 @@
+"""The decisions that stand, in memory: the ledger's mirror, which the reconcilers and the packet processes are told of.
+
+A decision is about one main target (a registered domain, a host, an address ...) and collects further ones: addresses
+and pairs that answers and names led to. Each of those has a term (detect/probation.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import Final
+
+from egressd.detect.live import Standing
+from egressd.detect.policy import E1, E2
+from egressd.detect.probation import level_on_return, level_when_due, term_us
+from egressd.enforce.adapter import CLIENT, SEGMENT, Rule
+from egressd.intel.networks import parse_address
+from egressd.model import Match, Target
+
+PROPOSED: Final = "proposed"
+ACTIVE: Final = "active"
+ENDED: Final = ("withdrawn", "expired", "undone")
+RESTING: Final = "expired"  # of a target: its term is over, a try brings it back
+WITHDRAWN: Final = "withdrawn"
+FOUND_OUT: Final = frozenset(("address", "pair"))  # kinds that have a term when they are not what was decided about
+
+
+@dataclass(slots=True)
+class Held:
+    """One target of a decision. `expires_us` 0 = as long as the decision stands."""
+
+    target: Target
+    state: str
+    added_us: int
+    expires_us: int
+    level: int
+    ended_us: int = 0
+    tried: bool = False  # since its term began
+    attempts: int = 0
+    last_attempt_us: int = 0
+
+
+@dataclass(slots=True)
+class InForce:
+    """One decision. `author` is "policy" or a person as "uid:name"; `held` has the main target first."""
+
+    id: str
+    target: Target
+    match: Match
+    state: str
+    mode: str
+    author: str
+    created_us: int
+    reason: str
+    rule: str
+    evidence: str
+    client: bytes
+    name: str
+    campaign: str
+    held: dict[Target, Held] = field(default_factory=dict)
+
+    def standing(self, enforced: bool) -> Standing:
+        """As a packet process is told of it."""
+        addresses: list[bytes] = []
+        pairs: list[tuple[bytes, bytes]] = []
+        resting: list[tuple[bytes, str]] = []
+        for target, held in self.held.items():
+            client, _, address = target.value.rpartition(">")
+            if target.kind == "address":
+                if held.state == ACTIVE:
+                    addresses.append(parse_address(address))
+                elif held.state == RESTING:
+                    resting.append((parse_address(address), E2))
+            elif target.kind == "pair":
+                if held.state == ACTIVE:
+                    pairs.append((parse_address(client), parse_address(address)))
+                elif held.state == RESTING:
+                    resting.append((parse_address(address), E1))
+        return Standing(
+            self.id, self.target, self.match, self.created_us, self.campaign, enforced, tuple(addresses), tuple(pairs),
+            tuple(resting),
+        )  # fmt: skip
+
+
+class Register:
+    """Every decision that stands, by id and by main target, and what is due when."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[str, InForce] = {}
+        self.by_target: dict[Target, InForce] = {}
+        self._holders: dict[Target, list[str]] = {}  # which decisions hold an address or pair
+        self._due: list[tuple[int, int, str, Target]] = []
+        self._order = 0
+        self.version = 0  # counts up with every change of what should be in force
+
+    def __len__(self) -> int:
+        return len(self.by_id)
+
+    def add(self, decision: InForce) -> None:
+        """A decision that stands from now on, with the targets it has."""
+        self.by_id[decision.id] = decision
+        self.by_target.setdefault(decision.target, decision)
+        for held in decision.held.values():
+            self._index(decision, held)
+        self.version += 1
+
+    def hold(self, decision: InForce, target: Target, now_us: int, ends_us: int = 0) -> Held:
+        """One more target, or one at rest that comes back. `ends_us` is when it ends whatever happens, 0 = by term."""
+        before = decision.held.get(target)
+        level = 0
+        if before is not None and before.state == RESTING:
+            level = level_on_return(before.level, before.ended_us, now_us)
+        expires_us = ends_us
+        if not ends_us and target.kind in FOUND_OUT and target != decision.target:
+            expires_us = now_us + term_us(level)
+        held = Held(target, ACTIVE, now_us, expires_us, level)
+        if before is not None:
+            held.attempts = before.attempts
+            held.last_attempt_us = before.last_attempt_us
+        decision.held[target] = held
+        self._index(decision, held)
+        self.version += 1
+        return held
+
+    def release(self, decision: InForce, target: Target, state: str, now_us: int) -> Held | None:
+        """A target that is not held any more; None when it was not."""
+        held = decision.held.get(target)
+        if held is None or held.state != ACTIVE:
+            return None
+        held.state = state
+        held.ended_us = now_us
+        self._unindex(decision, target)
+        self.version += 1
+        return held
+
+    def end(self, decision: InForce) -> None:
+        """A decision that stands no more."""
+        self.by_id.pop(decision.id, None)
+        if self.by_target.get(decision.target) is decision:
+            del self.by_target[decision.target]
+        for target in decision.held:
+            self._unindex(decision, target)
+        self.version += 1
+
+    def holders(self, target: Target) -> list[InForce]:
+        """The decisions that hold an address or pair now, oldest first."""
+        return [self.by_id[id_] for id_ in self._holders.get(target, ()) if id_ in self.by_id]
+
+    def tried(self, decision: InForce, client: Target, address: Target, count: int, ts_us: int) -> Held | None:
+        """Somebody tried an address that a decision holds, as `client` (the pair) or for everybody: its term is
+        renewed when it is over."""
+        held = decision.held.get(address)
+        if held is None or held.state != ACTIVE:
+            held = decision.held.get(client)
+        if held is None:
+            return None
+        held.tried = True
+        held.attempts += count
+        held.last_attempt_us = max(held.last_attempt_us, ts_us)
+        return held
+
+    def due(self, now_us: int) -> Iterator[tuple[InForce, Held, bool]]:
+        """(decision, target, whether it goes on) of every target whose term is over. Those that go on have their next
+        term already; the others are at rest, or, of what a person set a time for, done with."""
+        while self._due and self._due[0][0] <= now_us:
+            due_us, _, id_, target = heappop(self._due)
+            decision = self.by_id.get(id_)
+            held = decision.held.get(target) if decision is not None else None
+            if decision is None or held is None or held.state != ACTIVE or held.expires_us != due_us:
+                continue
+            level = level_when_due(held.level, held.tried) if self._has_term(decision, held) else None
+            if level is None:
+                self.release(decision, target, RESTING, now_us)
+                yield decision, held, False
+                continue
+            held.level = level
+            held.tried = False
+            held.expires_us = now_us + term_us(level)
+            self._schedule(decision, held)
+            self.version += 1
+            yield decision, held, True
+
+    def reschedule(self, decision: InForce) -> None:
+        """Deadlines of a decision were changed."""
+        for held in decision.held.values():
+            if held.state == ACTIVE and held.expires_us:
+                self._schedule(decision, held)
+        self.version += 1
+
+    def shift(self, delta_us: int) -> None:
+        """The clock was set: every deadline moves along."""
+        for decision in self.by_id.values():
+            for held in decision.held.values():
+                held.added_us += delta_us
+                held.expires_us += delta_us if held.expires_us else 0
+                held.ended_us += delta_us if held.ended_us else 0
+        self._due = [(due_us + delta_us, order, id_, target) for due_us, order, id_, target in self._due]
+        self.version += 1
+
+    def rules(self, mode: str) -> list[Rule]:
+        """What every adapter should hold in this mode: nothing in monitor; else what is active."""
+        if mode == "monitor":
+            return []
+        found: dict[Target, Rule] = {}
+        for decision in self.by_id.values():
+            if decision.state != ACTIVE:
+                continue
+            for target, held in decision.held.items():
+                if held.state != ACTIVE:
+                    continue
+                other = found.get(target)
+                if other is None or (other.expires_us and (not held.expires_us or held.expires_us > other.expires_us)):
+                    found[target] = Rule(target, decision.id, held.expires_us)
+        return list(found.values())
+
+    def count(self, kind: str) -> int:
+        """How many targets of a kind are held now."""
+        return sum(
+            held.state == ACTIVE and target.kind == kind
+            for decision in self.by_id.values()
+            if decision.state == ACTIVE
+            for target, held in decision.held.items()
+        )
+
+    def isolated(self) -> dict[str, str]:
+        """Isolated clients, each with its decision."""
+        return {d.target.value: d.id for d in self.by_id.values() if d.target.kind == CLIENT and d.state == ACTIVE}
+
+    def cut(self) -> dict[str, list[str]]:
+        """Networks that are cut off, by decision."""
+        return {
+            d.id: [t.value for t, held in d.held.items() if t.kind == SEGMENT and held.state == ACTIVE]
+            for d in self.by_id.values()
+            if d.state == ACTIVE and d.target.kind == SEGMENT
+        }
+
+    def _has_term(self, decision: InForce, held: Held) -> bool:
+        return held.target.kind in FOUND_OUT and held.target != decision.target
+
+    def _index(self, decision: InForce, held: Held) -> None:
+        if held.state != ACTIVE:
+            return
+        if held.target.kind in FOUND_OUT:
+            ids = self._holders.setdefault(held.target, [])
+            if decision.id not in ids:
+                ids.append(decision.id)
+        if held.expires_us:
+            self._schedule(decision, held)
+
+    def _unindex(self, decision: InForce, target: Target) -> None:
+        ids = self._holders.get(target)
+        if ids is not None and decision.id in ids:
+            ids.remove(decision.id)
+            if not ids:
+                del self._holders[target]
+
+    def _schedule(self, decision: InForce, held: Held) -> None:
+        self._order += 1
+        heappush(self._due, (held.expires_us, self._order, decision.id, held.target))

@@ -1,0 +1,309 @@
+"""What packet processes send, taken in: decisions to the rulings, sums to incidents and watches, events to the log.
+
+Sums are the truth of every count; events tell some of it one by one. Ids of incidents and campaigns are given here,
+where all packet processes come together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NamedTuple, Protocol
+
+from egressd.clock import Clock
+from egressd.detect.campaigns import MAX_NAMES, Campaigns
+from egressd.errors import Malformed
+from egressd.intel.networks import render_address
+from egressd.model import Attempt, Campaign, Decision, FlowKey, Incident, Match, Sighting, Target
+from egressd.notify.eve import render_event
+from egressd.runtime.in_force import Register
+from egressd.runtime.messages import Values, unpack_event
+from egressd.runtime.rulings import Rulings
+from egressd.runtime.scribe import Scribe
+from egressd.runtime.tally import Contacts, Tried, unpack_contacts, unpack_tried
+from egressd.store import attempts, incidents
+from egressd.store.attempts import AttemptCount, Batch
+
+MAX_WATCHES: Final = 262_144  # pairs of decision and client; of more only the sums by incident are kept
+
+
+class HistoryRow(NamedTuple):
+    """One client's contacts with one name at one address."""
+
+    client: bytes
+    registered_domain: str
+    name: str
+    address: bytes
+    first_us: int
+    last_us: int
+    count: int
+
+
+class Tellers(Protocol):
+    """Who is told: the event log, and people."""
+
+    def event(self, record: dict[str, Any]) -> None:
+        """A rendered event."""
+
+    def incident(self, incident: Incident, segment: str) -> None:
+        """An incident was opened."""
+
+    def attempt(self, attempt: Attempt, segment: str) -> None:
+        """A client new to a block tried, or a leak was seen."""
+
+    def decision(self, decision: Decision) -> None:
+        """Policy decided."""
+
+
+class WatchSum:
+    """One client's attempts at one decision's targets."""
+
+    __slots__ = ("count", "first_us", "last_us", "leaks")
+
+    def __init__(self, first_us: int, last_us: int = 0, count: int = 0, leaks: int = 0) -> None:
+        self.first_us = first_us
+        self.last_us = last_us
+        self.count = count
+        self.leaks = leaks
+
+
+class Intake:
+    """Takes batches in order. `segment_of` names a client's segment; `on_history` and `on_tenants` take what goes
+    elsewhere; `run_id` tells this daemon's run from others."""
+
+    def __init__(
+        self,
+        register: Register,
+        rulings: Rulings,
+        campaigns: Campaigns,
+        scribe: Scribe,
+        clock: Clock,
+        tellers: Tellers,
+        segment_of: Callable[[bytes], str],
+        on_history: Callable[[list[HistoryRow]], None],
+        on_tenants: Callable[[int, tuple[tuple[str, bytes, int], ...]], None],
+        run_id: str,
+    ) -> None:
+        self.watches: dict[str, dict[bytes, WatchSum]] = {}
+        self.leaks: dict[str, int] = {}  # by incident
+        self.counts = {"sightings": 0, "attempts": 0, "leaks": 0, "contacts": 0, "malformed": 0}
+        self.levels: dict[str, int] = {}
+        self.last_attempt_us = 0
+        self._watched = 0
+        self._register = register
+        self._rulings = rulings
+        self._campaigns = campaigns
+        self._scribe = scribe
+        self._clock = clock
+        self._tellers = tellers
+        self._segment_of = segment_of
+        self._on_history = on_history
+        self._on_tenants = on_tenants
+        self._run_id = run_id
+        self._batches: dict[int, int] = {}
+
+    def take(self, number: int, batch: dict[str, Any]) -> None:
+        """Take a batch of packet process `number`. Raises Malformed; what came before the fault is taken."""
+        for packed in _list(batch.get("events")):
+            event = unpack_event(packed)
+            if isinstance(event, Decision):
+                self._decision(number, event)
+            elif isinstance(event, Sighting):
+                self._sighting(event)
+            else:
+                self._attempt(event)
+        changed: dict[str, Incident] = {}
+        for client, row in unpack_contacts(batch.get("contacts", [])):
+            incident = self._contacts(client, row)
+            if incident.id:
+                changed[incident.id] = incident
+        self._write_incidents(changed)
+        self._tried(number, unpack_tried(batch.get("tried", [])))
+        history = batch.get("history")
+        if history is not None:
+            self._on_history(unpack_history(history))
+        tenants = batch.get("tenants")
+        if tenants is not None:
+            self._on_tenants(number, unpack_tenants(tenants))
+
+    # -- events
+
+    def _decision(self, origin: int, decision: Decision) -> None:
+        stands = self._sighting_of(decision)
+        if stands is not None:
+            incident, _ = self._assign(stands)
+            decision.campaign = incident.campaign
+        self._rulings.of_policy(origin, decision)
+        self._tellers.event(
+            render_event(decision, segment=self._segment_of(decision.client) if decision.client else "")
+        )
+        self._tellers.decision(decision)
+
+    def _sighting_of(self, decision: Decision) -> Sighting | None:
+        """A sighting for the decision's campaign; None when nobody's traffic led to it."""
+        if not decision.client:
+            known = self._register.by_id.get(decision.id)
+            decision.campaign = known.campaign if known is not None else ""
+            return None
+        flow = FlowKey(0, decision.client, 0, b"", 0)
+        return _sighting(decision.ts_us, flow, decision.name, decision.match)
+
+    def _sighting(self, sighting: Sighting) -> None:
+        self._assign(sighting)
+        self._tellers.event(render_event(sighting, segment=self._segment_of(sighting.flow.client)))
+
+    def _attempt(self, attempt: Attempt) -> None:
+        sighting = _sighting(attempt.ts_us, attempt.flow, attempt.name, attempt.match)
+        self._assign(sighting)
+        attempt.incident = sighting.incident
+        attempt.campaign = sighting.campaign
+        known = self.watches.get(attempt.decision_id, {}).get(attempt.flow.client)
+        attempt.first = attempt.first and known is None
+        attempt.count += known.count if known is not None else 0
+        segment = self._segment_of(attempt.flow.client)
+        self._tellers.event(render_event(attempt, segment=segment))
+        if attempt.first or attempt.leak:
+            self._tellers.attempt(attempt, segment)
+
+    # -- sums
+
+    def _contacts(self, client: bytes, row: Contacts) -> Incident:
+        flow = FlowKey(0, client, 0, b"", 0)
+        sighting = _sighting(row.first_us, flow, "", row.match)
+        sighting.last_us = row.last_us
+        sighting.retro = row.retro
+        incident, _ = self._assign(sighting)
+        incident.contacts += row.contacts
+        incident.attempts += row.attempts
+        incident.answered += row.answered
+        for name, count in row.names.items():
+            if name in incident.names or len(incident.names) < MAX_NAMES:
+                incident.names[name] = incident.names.get(name, 0) + count
+        for via, count in row.via.items():
+            incident.via[via] = incident.via.get(via, 0) + count
+        if row.leaks and incident.id:
+            self.leaks[incident.id] = self.leaks.get(incident.id, 0) + row.leaks
+        level = row.match.level
+        self.levels[level] = self.levels.get(level, 0) + sum(row.via.values())
+        self.counts["contacts"] += row.contacts
+        self.counts["attempts"] += row.attempts
+        self.counts["leaks"] += row.leaks
+        self.counts["sightings"] += sum(row.via.values())
+        return incident
+
+    def _tried(self, number: int, rows: list[tuple[str, bytes, Tried]]) -> None:
+        if not rows:
+            return
+        counts: list[AttemptCount] = []
+        for decision_id, client, row in rows:
+            self._watch(decision_id, client, row)
+            self.last_attempt_us = max(self.last_attempt_us, row.last_us)
+            decision = self._register.by_id.get(decision_id)
+            left, leaks = row.count, row.leaks
+            for address, count in row.where.items() if decision is not None else ():
+                text = render_address(address)
+                pair = Target("pair", f"{render_address(client)}>{text}")
+                held = self._register.tried(decision, pair, Target("address", text), count, row.last_us)
+                if held is not None:
+                    counts.append(
+                        AttemptCount(decision_id, client, held.target, row.first_us, row.last_us, count, leaks)
+                    )
+                    left, leaks = left - count, 0
+            if left > 0 or leaks:
+                counts.append(AttemptCount(decision_id, client, None, row.first_us, row.last_us, max(0, left), leaks))
+        batch = self._batches[number] = self._batches.get(number, 0) + 1
+        self._scribe.put(
+            attempts.record_batch, Batch(f"{self._run_id}-{number}", batch, tuple(counts)), self._clock.now_us()
+        )
+
+    def _watch(self, decision_id: str, client: bytes, row: Tried) -> None:
+        clients = self.watches.setdefault(decision_id, {})
+        known = clients.get(client)
+        if known is None:
+            if self._watched >= MAX_WATCHES:
+                return
+            self._watched += 1
+            known = clients[client] = WatchSum(row.first_us)
+        known.last_us = max(known.last_us, row.last_us)
+        known.count += row.count
+        known.leaks += row.leaks
+
+    # -- incidents
+
+    def _assign(self, sighting: Sighting) -> tuple[Incident, bool]:
+        incident, opened = self._campaigns.assign(sighting)
+        if opened:
+            segment = self._segment_of(incident.client)
+            self._write_incidents({incident.id: incident})
+            self._tellers.event(render_event(incident, segment=segment))
+            self._tellers.incident(incident, segment)
+        return incident, opened
+
+    def _write_incidents(self, changed: dict[str, Incident]) -> None:
+        if not changed:
+            return
+        campaigns = {one.campaign: self._campaigns.campaigns[one.campaign] for one in changed.values()}
+        self._scribe.put(
+            write_incidents,
+            tuple(copy_campaign(one) for one in campaigns.values()),
+            tuple(
+                (copy_incident(one), self._segment_of(one.client), self.leaks.get(one.id, 0))
+                for one in changed.values()
+            ),
+        )
+
+
+def write_incidents(connection: Any, campaigns: Iterable[Campaign], rows: Iterable[tuple[Incident, str, int]]) -> None:
+    """Campaigns first: incidents refer to them."""
+    for campaign in campaigns:
+        incidents.put_campaign(connection, campaign)
+    for incident, segment, leaks in rows:
+        incidents.put_incident(connection, incident, segment, leaks)
+
+
+def copy_incident(one: Incident) -> Incident:
+    """As it is now: the ledger's thread must not see it change."""
+    return Incident(
+        one.id, one.campaign, one.client, one.match, one.opened_us, one.first_us, one.last_us, one.contacts,
+        one.attempts, one.answered, one.retro, 0, dict(one.names), dict(one.via),
+    )  # fmt: skip
+
+
+def copy_campaign(one: Campaign) -> Campaign:
+    """As it is now."""
+    return Campaign(one.id, list(one.keys), list(one.incidents), one.first_us, one.last_us)
+
+
+def unpack_history(packed: object) -> list[HistoryRow]:
+    """History rows of a batch. Raises Malformed."""
+    values = Values(packed)
+    rows: list[HistoryRow] = []
+    for _ in range(len(values)):
+        one = Values(values.next())
+        rows.append(
+            HistoryRow(
+                one.address(), one.text(), one.text(), one.address(), one.number(), one.number(), max(0, one.number())
+            )
+        )
+    return rows
+
+
+def unpack_tenants(packed: object) -> tuple[tuple[str, bytes, int], ...]:
+    """Passive DNS of a batch. Raises Malformed."""
+    values = Values(packed)
+    rows: list[tuple[str, bytes, int]] = []
+    for _ in range(len(values)):
+        one = Values(values.next())
+        rows.append((one.text(), one.address(), one.number()))
+    return tuple(rows)
+
+
+def _list(value: object) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise Malformed("events are no list")
+    return value
+
+
+def _sighting(ts_us: int, flow: FlowKey, name: str, match: Match) -> Sighting:
+    return Sighting(ts_us, 0, flow, name, match, "flow", "", False, 0, ts_us, ts_us)

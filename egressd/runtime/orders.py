@@ -1,0 +1,93 @@
+"""What the core tells a packet process. Values only; they travel as Python pickled them, in that direction alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from egressd.detect.engine import Intel
+from egressd.detect.live import Standing
+from egressd.detect.policy import PolicySettings
+from egressd.intel.protected import Protected
+from egressd.model import FlowKey, Target
+
+
+class Start(NamedTuple):
+    """The first order: everything that does not change while the process lives. `number` of `processes`, from 0;
+    `offset_us` is the clock's; `fast_lane` when blocks may go to the kernel at once."""
+
+    number: int
+    processes: int
+    interfaces: tuple[str, ...]
+    ring_bytes: int
+    promiscuous: bool
+    tunnels: bool
+    realtime: bool
+    offset_us: int
+    conversations: int
+    history: int
+    first_number: int
+    stride: int
+    provisional_s: int
+    intel: Intel
+    settings: PolicySettings
+    enforced: bool
+    fast_lane: bool
+
+
+class Swap(NamedTuple):
+    """Lists, allowances, policy or mode have changed."""
+
+    intel: Intel
+    settings: PolicySettings
+    enforced: bool
+    fast_lane: bool
+
+
+class Protect(NamedTuple):
+    """What may never be blocked has changed."""
+
+    protected: Protected
+
+
+class Adopt(NamedTuple):
+    """Decisions that stand."""
+
+    standing: tuple[Standing, ...]
+
+
+class End(NamedTuple):
+    """Decisions that were lifted."""
+
+    decision_ids: tuple[str, ...]
+
+
+class Rest(NamedTuple):
+    """Addresses and pairs that nobody tried for long: (decision, target)."""
+
+    targets: tuple[tuple[str, Target], ...]
+
+
+class Learn(NamedTuple):
+    """Passive DNS of other processes, or of before a restart: (registered domain, address, when)."""
+
+    tenants: tuple[tuple[str, bytes, int], ...]
+
+
+class Dropped(NamedTuple):
+    """Connections that the kernel's log says were dropped: (when, conversation). Those that the tap saw too are known
+    already."""
+
+    flows: tuple[tuple[int, FlowKey], ...]
+
+
+class Step(NamedTuple):
+    """The wall clock was set."""
+
+    offset_us: int
+
+
+class Stop(NamedTuple):
+    """Tell what is left to tell, and end."""
+
+
+Order = Start | Swap | Protect | Adopt | End | Rest | Learn | Dropped | Step | Stop

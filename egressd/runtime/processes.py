@@ -1,0 +1,213 @@
+"""Packet processes as the core sees them: started, told, listened to, and started again when they die.
+
+A packet process that dies takes nothing with it: blocks are in the kernel and in the ledger. It is started again after
+a pause that grows while it keeps dying, so that a crash that traffic can cause does not eat the machine.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import logging
+import os
+import pickle
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from egressd.errors import Malformed
+from egressd.runtime.messages import (
+    DOWN_FILE,
+    DOWN_OBJECT,
+    HEAD,
+    MAX_UP_BYTES,
+    UP_BATCH,
+    Frames,
+    parse_batch,
+    render_frame,
+)
+from egressd.runtime.orders import Order, Start, Stop
+
+LARGE_BYTES: Final = 256 << 10  # from here on an order goes by a memory file
+SILENT_S: Final = 10.0  # a process says something every second; after so long it is killed
+FIRST_PAUSE_S: Final = 0.2
+LAST_PAUSE_S: Final = 30.0
+CALM_S: Final = 60.0  # a process that lived so long begins with the first pause again
+STOP_S: Final = 5.0
+READ_BYTES: Final = 1 << 18
+
+log = logging.getLogger("egressd.processes")
+
+
+class PacketProcessHandle:
+    """One packet process: a child on the other end of a stream socket, whoever it is at the moment."""
+
+    def __init__(
+        self,
+        number: int,
+        make_start: Callable[[int], tuple[Start, list[Order]]],
+        on_batch: Callable[[int, dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        """`make_start` gives the first order and those that follow it; `on_batch` takes (number, batch) in order."""
+        self.number = number
+        self.restarts = -1  # the first start is none
+        self.pid = 0
+        self.malformed = 0
+        self.batches = 0
+        self.stats: dict[str, Any] = {}
+        self.last_batch_s = 0.0
+        self._make_start = make_start
+        self._on_batch = on_batch
+        self._socket: socket.socket | None = None
+        self._outgoing: asyncio.Queue[Order] = asyncio.Queue()
+        self._stopping = False
+        self.ready = asyncio.Event()  # it has told its first numbers: sockets are open
+
+    def tell(self, order: Order) -> None:
+        """Send an order, after those that wait. What is told while no process lives is in the next one's start."""
+        if self._socket is not None:
+            self._outgoing.put_nowait(order)
+
+    async def run(self) -> None:
+        """Keep a process alive until `stop`."""
+        loop = asyncio.get_running_loop()
+        pause_s = FIRST_PAUSE_S
+        while not self._stopping:
+            self.restarts += 1
+            began_s = loop.time()
+            code = await self._live()
+            if self._stopping:
+                return
+            pause_s = FIRST_PAUSE_S if loop.time() - began_s > CALM_S else min(LAST_PAUSE_S, pause_s * 2)
+            log.error("packet process %d ended (%s); started again in %.1f s", self.number, code, pause_s)
+            await asyncio.sleep(pause_s)
+
+    async def stop(self) -> None:
+        """Let it tell what is left, and end."""
+        self._stopping = True
+        self.tell(Stop())
+
+    def kill(self) -> None:
+        """End it at once: for one that does not answer."""
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+
+    async def _live(self) -> str:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setblocking(False)
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "egressd.runtime.packet_process", str(theirs.fileno()),
+                stdin=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),),
+            )  # fmt: skip
+        self.pid = process.pid
+        self._socket = ours
+        self._outgoing = asyncio.Queue()
+        start, following = self._make_start(self.number)
+        self._outgoing.put_nowait(start)
+        for order in following:
+            self._outgoing.put_nowait(order)
+        try:
+            async with asyncio.TaskGroup() as group:
+                writer = group.create_task(self._write(ours))
+                watcher = group.create_task(self._watch())
+                await self._read(ours)
+                writer.cancel()
+                watcher.cancel()
+        except* (OSError, Malformed) as errors:
+            self.malformed += 1
+            log.error("packet process %d: %s", self.number, errors.exceptions[0])
+        finally:
+            self._socket = None
+            self.ready.clear()
+            ours.close()
+            code = await self._reap(process)
+            self.pid = 0
+        return code
+
+    async def _reap(self, process: asyncio.subprocess.Process) -> str:
+        try:
+            async with asyncio.timeout(STOP_S if self._stopping else 1.0):
+                code = await process.wait()
+        except TimeoutError:
+            process.kill()
+            code = await process.wait()
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+    async def _read(self, ours: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        frames = Frames(MAX_UP_BYTES)
+        self.last_batch_s = loop.time()
+        while True:
+            data = await loop.sock_recv(ours, READ_BYTES)
+            if not data:
+                return
+            for kind, body in frames.feed(data):
+                if kind != UP_BATCH:
+                    raise Malformed("a frame of an unknown kind")
+                batch = parse_batch(body)
+                self.last_batch_s = loop.time()
+                self.batches += 1
+                stats = batch.get("stats")
+                if isinstance(stats, dict):
+                    self.stats = stats
+                await self._on_batch(self.number, batch)
+                if stats is not None:
+                    self.ready.set()
+
+    async def _write(self, ours: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            order = await self._outgoing.get()
+            body = pickle.dumps(order, pickle.HIGHEST_PROTOCOL)
+            if len(body) < LARGE_BYTES:
+                await loop.sock_sendall(ours, render_frame(DOWN_OBJECT, body))
+            else:
+                await self._send_file(ours, body)
+
+    async def _send_file(self, ours: socket.socket, body: bytes) -> None:
+        """A large order: its head comes with the descriptor of a memory file that holds it."""
+        fd = os.memfd_create("egressd-order", os.MFD_CLOEXEC)
+        try:
+            await asyncio.to_thread(_write_all, fd, body)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+            head = HEAD.pack(0, DOWN_FILE)
+            loop = asyncio.get_running_loop()
+            while True:
+                try:
+                    sent = ours.sendmsg([head], rights)
+                    break
+                except BlockingIOError:
+                    writable = loop.create_future()
+                    loop.add_writer(ours, _set_done, writable)
+                    try:
+                        await writable
+                    finally:
+                        loop.remove_writer(ours)
+            if sent < len(head):
+                await loop.sock_sendall(ours, head[sent:])
+        finally:
+            os.close(fd)
+
+    async def _watch(self) -> None:
+        """A process that says nothing is stuck, or stopped: it is killed, and another one started."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(1.0)
+            if loop.time() - self.last_batch_s > SILENT_S:
+                log.error("packet process %d says nothing for %.0f s; it is ended", self.number, SILENT_S)
+                self.kill()
+                return
+
+
+def _set_done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _write_all(fd: int, body: bytes) -> None:
+    view = memoryview(body)
+    while view:
+        view = view[os.write(fd, view) :]

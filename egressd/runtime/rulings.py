@@ -1,0 +1,183 @@
+"""Decisions made, extended, narrowed and ended, by policy or by people: the one place where the register changes.
+
+Each change goes to the register, the ledger, the packet processes that do not know of it, and wakes the reconcilers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from egressd.clock import Clock
+from egressd.detect.campaigns import Campaigns
+from egressd.model import Decision, Target
+from egressd.runtime.in_force import ACTIVE, FOUND_OUT, PROPOSED, WITHDRAWN, Held, InForce, Register
+from egressd.runtime.orders import Adopt, End, Order, Rest
+from egressd.runtime.scribe import Scribe
+from egressd.store import audit, decisions, targets
+from egressd.store.audit import Act
+from egressd.store.decisions import NewTarget
+
+POLICY: Final = "policy"
+SECOND_US: Final = 1_000_000
+# Why a decision of policy's ended: what state that is in the ledger.
+_EXPIRED: Final = frozenset(("expired",))
+
+
+class Rulings:
+    """Applies decisions. `tell(order, but)` sends an order to every packet process except number `but`."""
+
+    def __init__(
+        self,
+        register: Register,
+        campaigns: Campaigns,
+        scribe: Scribe,
+        clock: Clock,
+        tell: Callable[[Order, int], None],
+        is_enforcing: Callable[[], bool],
+    ) -> None:
+        self.register = register
+        self.counts: dict[str, int] = {}  # of policy's verdicts, by action
+        self.refusals: dict[str, int] = {}  # by rule
+        self._campaigns = campaigns
+        self._scribe = scribe
+        self._clock = clock
+        self._tell = tell
+        self._is_enforcing = is_enforcing
+        self._aliases: dict[str, str] = {}  # of decisions that two packet processes made: the younger's id
+
+    # -- by policy
+
+    def of_policy(self, origin: int, decision: Decision) -> None:
+        """A verdict of packet process `origin`; its id becomes the one that it is known under."""
+        self.counts[decision.action] = self.counts.get(decision.action, 0) + 1
+        if decision.action == "block":
+            self._block(origin, decision)
+            return
+        decision.id = self._aliases.get(decision.id, decision.id)
+        known = self.register.by_id.get(decision.id)
+        if decision.action in ("refuse", "alert"):
+            self.refusals[decision.rule] = self.refusals.get(decision.rule, 0) + 1
+            what = f"{decision.targets[0].kind} {decision.targets[0].value}" if decision.targets else ""
+            act = Act(
+                f"rule:{decision.rule}", POLICY, decision.action, decision.id or what, decision.reason, None, what
+            )
+            self._scribe.put(audit.append, act, decision.ts_us)
+        elif known is None:
+            return  # it ended in between
+        elif decision.action == "extend":
+            self.extend(known, decision.targets, f"rule:{decision.rule}", POLICY, decision.reason, but=origin)
+            for target in decision.targets:
+                for holder in self.register.holders(target):
+                    if target.kind == "address":
+                        self._campaigns.tie(known.campaign, holder.campaign)
+        elif known.target in decision.targets:
+            state = "expired" if decision.rule in _EXPIRED else "withdrawn"
+            self.end(known, state, f"rule:{decision.rule}", POLICY, decision.reason, but=origin)
+        else:
+            self.withdraw(known, decision.targets, f"rule:{decision.rule}", POLICY, decision.reason, but=origin)
+
+    def _block(self, origin: int, decision: Decision) -> None:
+        main = decision.targets[0]
+        known = self.register.by_target.get(main)
+        if known is not None:
+            if known.id != decision.id:
+                self._aliases[decision.id] = known.id
+                decision.id = known.id
+                self._tell(Adopt((known.standing(self.enforces(known)),)), -1)
+            return
+        state = PROPOSED if decision.mode == "approve" else ACTIVE
+        ends_us = decision.match.indicator.expires_s * SECOND_US if main.kind in ("address", "network") else 0
+        self.make(decision, state, POLICY, ends_us, None, but=origin)
+
+    # -- by anybody
+
+    def make(
+        self, decision: Decision, state: str, author: str, ends_us: int, act: Act | None, *, but: int = -1
+    ) -> InForce:
+        """A new decision about `decision.targets`, the first its main one, until `ends_us` (0: until it is ended)."""
+        made = InForce(
+            decision.id, decision.targets[0], decision.match, state, decision.mode, author, decision.ts_us,
+            decision.reason, decision.rule, decision.evidence, decision.client, decision.name, decision.campaign,
+        )  # fmt: skip
+        for target in decision.targets:
+            made.held[target] = Held(target, ACTIVE, decision.ts_us, ends_us, 0)
+        self.register.add(made)
+        rows = [NewTarget(target, ends_us) for target in decision.targets]
+        self._scribe.put(decisions.commit, decision, rows, author, state, act)
+        self._tell(Adopt((made.standing(self.enforces(made)),)), but)
+        return made
+
+    def extend(
+        self, decision: InForce, more: Sequence[Target], actor: str, via: str, reason: str, *, but: int = -1
+    ) -> None:
+        """More targets for a decision."""
+        now_us = self._clock.now_us()
+        held = [self.register.hold(decision, target, now_us) for target in more]
+        rows = [NewTarget(one.target, one.expires_us, one.level) for one in held]
+        self._scribe.put(decisions.extend, decision.id, rows, now_us, Act(actor, via, "extend", decision.id, reason))
+        self._tell(Adopt((decision.standing(self.enforces(decision)),)), but)
+
+    def withdraw(
+        self, decision: InForce, fewer: Sequence[Target], actor: str, via: str, reason: str, *, but: int = -1
+    ) -> None:
+        """Targets that a decision gives free."""
+        now_us = self._clock.now_us()
+        gone = [target for target in fewer if self.register.release(decision, target, WITHDRAWN, now_us) is not None]
+        if gone:
+            act = Act(actor, via, "withdraw", decision.id, reason)
+            self._scribe.put(decisions.withdraw, decision.id, gone, now_us, act)
+            self._tell(Rest(tuple((decision.id, target) for target in gone)), but)
+
+    def end(self, decision: InForce, state: str, actor: str, via: str, reason: str, *, but: int = -1) -> None:
+        """A decision ends, with all its targets."""
+        now_us = self._clock.now_us()
+        self.register.end(decision)
+        act = Act(actor, via, "end", decision.id, reason)
+        self._scribe.put(decisions.end, decision.id, state, now_us, actor, reason, act)
+        self._tell(End((decision.id,)), but)
+
+    def approve(self, decision: InForce, actor: str, reason: str) -> None:
+        """A person lets a proposal take effect; terms begin now."""
+        now_us = self._clock.now_us()
+        decision.state = ACTIVE
+        for held in list(decision.held.values()):
+            if held.state == ACTIVE and held.expires_us:
+                held.expires_us += now_us - held.added_us
+                held.added_us = now_us
+        self.register.reschedule(decision)
+        self._scribe.put(decisions.approve, decision.id, now_us, Act(actor, "socket", "approve", decision.id, reason))
+        self._tell(Adopt((decision.standing(self.enforces(decision)),)), -1)
+
+    def enforces(self, decision: InForce) -> bool:
+        """Whether the kernel is to hold what this decision covers."""
+        return self._is_enforcing() and decision.state == ACTIVE
+
+    def standing(self) -> Adopt:
+        """Every decision, for a packet process that begins."""
+        return Adopt(tuple(one.standing(self.enforces(one)) for one in self.register.by_id.values()))
+
+    # -- by time
+
+    def expire(self) -> None:
+        """Targets whose term is over go on, rest, or end."""
+        now_us = self._clock.now_us()
+        renewals: list[targets.Renewal] = []
+        over: list[tuple[str, Target]] = []
+        for decision, held, goes_on in self.register.due(now_us):
+            if goes_on:
+                renewals.append(targets.Renewal(decision.id, held.target, held.expires_us, held.level))
+            else:
+                over.append((decision.id, held.target))
+        if renewals:
+            self._scribe.put(targets.renew, renewals, now_us)
+        if not over:
+            return
+        self._scribe.put(targets.expire, over, now_us, Act("timer", "timer", "expire", "", "its time is over"))
+        for id_, target in over:
+            decision = self.register.by_id[id_]
+            if target == decision.target:
+                self.register.end(decision)
+                self._tell(End((id_,)), -1)
+            elif target.kind in FOUND_OUT:
+                self._tell(Rest(((id_, target),)), -1)
