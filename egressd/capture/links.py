@@ -1,0 +1,164 @@
+"""Where this host stands: its networks, gateways and resolvers, and which of its interfaces face the clients.
+
+What is found here is protected: egressd never blocks its own addresses, gateways or resolvers, also not new ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from egressd.capture.rtnetlink import (
+    Address,
+    Link,
+    LinkWatch,
+    Neighbour,
+    Route,
+    read_addresses,
+    read_links,
+    read_neighbours,
+    read_routes,
+)
+from egressd.intel.networks import parse_address, render_address
+
+__all__ = [
+    "Address", "Judged", "LanChoice", "Link", "LinkWatch", "Neighbour", "Route", "Surroundings", "is_private",
+    "lan_interfaces", "own_networks", "parse_resolvers", "read_addresses", "read_links", "read_neighbours",
+    "read_resolvers", "read_routes", "read_surroundings",
+]  # fmt: skip
+
+HALF_OF_ALL: Final = 1  # prefix length: VPN clients lay two such routes over the default route
+
+# The second holds the servers that systemd-resolved really asks, where the first names only its stub on loopback.
+RESOLVER_FILES: Final = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
+MAX_RESOLVER_FILE_BYTES: Final = 65_536
+MAX_RESOLVERS: Final = 64
+
+# What stands on another interface and shows its packets a second time.
+_ON_TOP: Final = ("vlan", "macvlan", "ipvlan")
+
+
+class Surroundings(NamedTuple):
+    """One look at the host. `resolvers` are packed addresses, in order of the files."""
+
+    links: list[Link]
+    addresses: list[Address]
+    routes: list[Route]
+    resolvers: list[bytes]
+
+    def gateways(self) -> list[bytes]:
+        """Every next hop of every route, also of those that lead to other own networks; each once."""
+        return list(dict.fromkeys(route.gateway for route in self.routes if route.gateway))
+
+    def own_addresses(self) -> list[bytes]:
+        """The host's addresses, those of loopback too; each once."""
+        return list(dict.fromkeys(one.address for one in self.addresses))
+
+    def protected(self) -> list[bytes]:
+        """Own addresses, gateways and resolvers; each once."""
+        return list(dict.fromkeys([*self.own_addresses(), *self.gateways(), *self.resolvers]))
+
+
+class Judged(NamedTuple):
+    """Whether an interface is taken as one that faces clients, and why."""
+
+    name: str
+    faces_clients: bool
+    reason: str
+
+
+class LanChoice(NamedTuple):
+    """The interfaces to capture on, and the judgement on each interface there is, in the kernel's order."""
+
+    names: tuple[str, ...]
+    judged: tuple[Judged, ...]
+
+    def explain(self) -> list[str]:
+        """One line for each interface."""
+        return [f"{one.name}: {'yes' if one.faces_clients else 'no'}, {one.reason}" for one in self.judged]
+
+
+def read_surroundings(resolver_files: Sequence[str] = RESOLVER_FILES) -> Surroundings:
+    """Look at the host now. Raises OSError when the kernel does not answer; resolver files that cannot be read count
+    as empty. May take a while (see rtnetlink.py): call it from a thread."""
+    return Surroundings(read_links(), read_addresses(), read_routes(), read_resolvers(resolver_files))
+
+
+def lan_interfaces(links: Sequence[Link], addresses: Sequence[Address], routes: Sequence[Route]) -> LanChoice:
+    """The interfaces that face clients, when nobody has said which do: those that are up, lead to no default route and
+    have a private address; of interfaces that would show the same packets twice only one."""
+    by_index = {link.ifindex: link for link in links}
+    private: dict[int, list[bytes]] = {}
+    for one in addresses:
+        if is_private(one.address):
+            private.setdefault(one.ifindex, []).append(one.address)
+    leads_out = {route.ifindex for route in routes if route.length <= HALF_OF_ALL}
+    judged = {link.ifindex: _judge(link, by_index, private.get(link.ifindex, []), leads_out) for link in links}
+    for link in links:
+        parent = judged.get(link.parent)
+        if judged[link.ifindex].faces_clients and link.kind in _ON_TOP and parent is not None and parent.faces_clients:
+            judged[link.ifindex] = Judged(
+                link.name, False, f"its packets are seen on {parent.name}, which it stands on"
+            )
+    verdicts = tuple(judged[link.ifindex] for link in links)
+    return LanChoice(tuple(one.name for one in verdicts if one.faces_clients), verdicts)
+
+
+def _judge(link: Link, by_index: dict[int, Link], private: list[bytes], leads_out: set[int]) -> Judged:
+    master = by_index.get(link.master)
+    if link.is_loopback:
+        return Judged(link.name, False, "it is the loopback")
+    if not link.is_up:
+        return Judged(link.name, False, "it is not up")
+    if master is not None and master.kind != "vrf":
+        return Judged(link.name, False, f"it is a part of {master.name}")
+    if link.ifindex in leads_out:
+        return Judged(link.name, False, "a default route leads out through it")
+    if not private:
+        return Judged(link.name, False, "it has no private address")
+    return Judged(link.name, True, f"it has the private address {render_address(private[0])} and no default route")
+
+
+def is_private(address: bytes) -> bool:
+    """Whether hosts of an own network have addresses of this kind: RFC 1918, RFC 6598, RFC 4193. Link-local ones say
+    nothing, every interface has one."""
+    if len(address) == 4:
+        first, second = address[0], address[1]
+        return (
+            first == 10
+            or (first == 172 and 16 <= second < 32)
+            or (first == 192 and second == 168)
+            or (first == 100 and 64 <= second < 128)
+        )
+    return address[:1] in (b"\xfc", b"\xfd")
+
+
+def own_networks(addresses: Iterable[Address], routes: Iterable[Route]) -> list[tuple[bytes, int]]:
+    """The networks (first address, prefix length) on the host's own links: those of its addresses and of its routes
+    without a gateway; each once, the default route left out."""
+    found = [(one.network, one.length) for one in addresses]
+    found += [(route.target, route.length) for route in routes if not route.gateway]
+    return [network for network in dict.fromkeys(found) if network[1] > 0]
+
+
+def read_resolvers(files: Sequence[str] = RESOLVER_FILES) -> list[bytes]:
+    """The resolvers that this host asks, each once, at most MAX_RESOLVERS; stubs on loopback included."""
+    found: list[bytes] = []
+    for name in files:
+        with suppress(OSError), Path(name).open("rb") as file:
+            found += parse_resolvers(file.read(MAX_RESOLVER_FILE_BYTES))
+    return list(dict.fromkeys(found))[:MAX_RESOLVERS]
+
+
+def parse_resolvers(octets: bytes) -> list[bytes]:
+    """The addresses of the `nameserver` lines of a resolv.conf (resolv.conf(5)); a zone behind % is left out."""
+    found: list[bytes] = []
+    for line in octets.decode("ascii", "replace").splitlines():
+        words = line.split(None, 2)
+        if len(words) >= 2 and words[0] == "nameserver":
+            address = parse_address(words[1].partition("%")[0])
+            if address:
+                found.append(address)
+    return found
