@@ -1,0 +1,220 @@
+"""A SQLite file that one process owns: one connection, in one thread (writer.py), with grouped commits.
+
+Why one connection: the ledger is the truth and has one writer, and SQLite before 3.51.3 can lose commits when two
+connections of a WAL database meet at a checkpoint (https://www.sqlite.org/wal.html, "the WAL-reset bug"). The
+connection locks the file exclusively, so that no second one can be opened by mistake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Concatenate, Final, Literal, NamedTuple, ParamSpec, TypeVar
+
+from egressd.store.ballast import DEFAULT_BALLAST_BYTES, Ballast
+from egressd.store.errors import CLOSED, CORRUPT, IO, StoreError
+from egressd.store.lockfile import LockFile
+from egressd.store.migrations import Step, migrate
+from egressd.store.writer import Stats, Writer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BUSY_S: Final = 5.0
+# SQLite checkpoints by itself only when the timer has failed us: 64 MiB of pages.
+SAFETY_CHECKPOINT_PAGES: Final = 16_384
+CACHE_KIB: Final = 32_768
+
+
+class Checkpoint(NamedTuple):
+    """Pages in the write-ahead log, and how many of them are in the database file by now."""
+
+    log_pages: int
+    moved_pages: int
+
+
+class Database:
+    """The file and its writer thread. `open` before use; `close` when done."""
+
+    def __init__(
+        self,
+        path: Path,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        *,
+        steps: Sequence[Step],
+        ballast_bytes: int = DEFAULT_BALLAST_BYTES,
+    ) -> None:
+        """`steps` are the migrations; `ballast_bytes` is kept free for when the disk is full, 0 = none."""
+        self.path = path
+        self.low_on_space = False  # the ballast is spent; `checkpoint` takes it again once there is room
+        self._synchronous = synchronous
+        self._steps = steps
+        self._ballast = Ballast(path.with_name(path.name + ".ballast"), ballast_bytes)
+        self._lock: LockFile | None = None
+        self._writer: Writer | None = None
+        self._made: list[str] = []
+
+    # -- from any thread
+
+    def open(self, now_us: int, check: bool = True) -> list[str]:
+        """Lock, open, check and migrate; returns the names of the migrations made. `check` reads every page.
+
+        Raises StoreError: held by another process, damaged, of a newer version, disk trouble.
+        """
+        if self._writer is not None:
+            raise StoreError(f"{self.path}: is open already")
+        self._lock = LockFile(self.path.with_name(self.path.name + ".lock"))
+        try:
+            self._writer = Writer(self.path, lambda: self._connect(now_us, check), self._make_room, self._keep_small)
+        except StoreError:
+            self.close()
+            raise
+        return self._made
+
+    async def run(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`fn(connection, ...)` in a transaction; returns after it is on disk. `fn` may be run twice when the disk was
+        full (its first run is rolled back), so it must have no effect but on the connection.
+
+        Raises what `fn` raises, and StoreError for trouble with the file. A cancelled caller does not undo a call that
+        has begun.
+        """
+        value: T = await asyncio.wrap_future(self._opened().write(lambda one: fn(one, *args, **kwargs)))
+        return value
+
+    async def read(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`fn(connection, ...)` that only reads: after the writes that wait, without a commit. It holds up the writes
+        that come while it runs, so it should be short."""
+        value: T = await asyncio.wrap_future(
+            self._opened().alone(lambda one: _only_reading(one, lambda same: fn(same, *args, **kwargs)))
+        )
+        return value
+
+    def call(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Like `run`, waiting in this thread: for start-up, for tools and for tests; never inside the event loop."""
+        value: T = self._opened().write(lambda one: fn(one, *args, **kwargs)).result()
+        return value
+
+    async def checkpoint(self) -> Checkpoint:
+        """Move the log into the file, and take the ballast again if there is room: to be called by a timer."""
+        done: Checkpoint = await asyncio.wrap_future(self._opened().alone(self._checkpoint))
+        return done
+
+    async def backup(self, path: Path) -> int:
+        """Write a compact copy and put it in place of `path`, fsynced; returns its size in bytes. Holds up writes while
+        it runs (about 0.1 s for 20 MB). Raises StoreError; the old copy stays then."""
+        size_bytes: int = await asyncio.wrap_future(self._opened().alone(lambda one: _back_up(one, path)))
+        return size_bytes
+
+    @property
+    def stats(self) -> Stats:
+        """What the writer thread did since `open`."""
+        return self._opened().stats
+
+    @property
+    def waiting(self) -> int:
+        """Calls that have not begun."""
+        return self._opened().waiting
+
+    def close(self) -> None:
+        """Finish what waits, move the log into the file, let go of the lock."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _opened(self) -> Writer:
+        if self._writer is None:
+            raise StoreError(f"{self.path}: is closed", CLOSED)
+        return self._writer
+
+    # -- in the writer thread
+
+    def _connect(self, now_us: int, check: bool) -> Connection:
+        try:
+            number = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            os.fchmod(number, 0o600)  # the log takes its mode from the file's
+            os.close(number)
+        except OSError as error:
+            raise StoreError(f"{self.path}: {error.strerror}; egressd must be able to write it", IO) from error
+        connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, cached_statements=256)
+        try:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {SAFETY_CHECKPOINT_PAGES}").fetchall()
+            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            connection.execute("PRAGMA temp_store = MEMORY")
+            if check:
+                self._check(connection)
+            self._made = migrate(connection, self._steps, self.path, now_us)
+        except (sqlite3.Error, StoreError):
+            connection.close()
+            raise
+        self._ballast.refill()
+        return connection
+
+    def _check(self, connection: Connection) -> None:
+        found = [str(row[0]) for row in connection.execute("PRAGMA quick_check(5)")]
+        if found != ["ok"]:
+            advice = "stop egressd, keep a copy, and put the last backup in its place"
+            raise StoreError(f"{self.path}: damaged ({'; '.join(found)}); {advice}", CORRUPT)
+
+    def _checkpoint(self, connection: Connection) -> Checkpoint:
+        _, log_pages, moved_pages = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if self._ballast.refill():
+            self.low_on_space = False
+        return Checkpoint(log_pages, moved_pages)
+
+    def _make_room(self, connection: Connection) -> bool:
+        """Give the ballast back and use the log's space again. False when that was done before."""
+        if not self._ballast.free():
+            return False
+        self.low_on_space = True
+        with suppress(sqlite3.Error):
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return True
+
+    def _keep_small(self, connection: Connection) -> None:
+        if self.low_on_space:  # what is left of the ballast is for rows, not for the log
+            with suppress(sqlite3.Error):
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def _only_reading(connection: Connection, fn: Callable[[Connection], T]) -> T:
+    connection.execute("PRAGMA query_only = 1")
+    try:
+        return fn(connection)
+    finally:
+        connection.execute("PRAGMA query_only = 0")
+
+
+def _back_up(connection: Connection, path: Path) -> int:
+    fresh = path.with_name(path.name + ".new")
+    try:
+        fresh.unlink(missing_ok=True)
+        os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        connection.execute("VACUUM INTO ?", (str(fresh),))
+        _sync(fresh)
+        fresh.replace(path)
+        _sync(path.parent)
+        return path.stat().st_size
+    except OSError as error:
+        raise StoreError(f"{path}: no backup: {error.strerror}", IO) from error
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

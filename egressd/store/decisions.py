@@ -1,0 +1,337 @@
+"""Decisions and their targets: made, extended, approved, ended; each change with its audit row in one transaction.
+
+Every function runs inside `Database.run` or `call`. Ids are `D12`; addresses are packed; times are `_us`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from sqlite3 import Connection
+from typing import Any, Final, NamedTuple
+
+from egressd.model import Decision, Match, Target
+from egressd.store import audit
+from egressd.store.audit import Act
+from egressd.store.errors import refused
+from egressd.store.records import (
+    DECISION,
+    campaign_id,
+    campaign_number,
+    claim_number,
+    next_number,
+    number_of,
+    parse_match,
+    render_match,
+)
+
+PROPOSED: Final = "proposed"  # waits for a person
+ACTIVE: Final = "active"
+WITHDRAWN: Final = "withdrawn"
+EXPIRED: Final = "expired"
+UNDONE: Final = "undone"  # taken back by a person; also a proposal that was rejected
+OPEN: Final = (PROPOSED, ACTIVE)
+ENDED: Final = (WITHDRAWN, EXPIRED, UNDONE)
+
+TOLD_TARGETS: Final = 64  # named in an audit row; of more only the number is
+
+_PUT: Final = """
+INSERT INTO targets(decision, kind, value, state, added_us, expires_us, level, renewed_us)
+VALUES(?, ?, ?, 'active', ?, ?, ?, ?)
+ON CONFLICT(decision, kind, value) DO UPDATE SET
+    expires_us = CASE WHEN state <> 'active' THEN excluded.expires_us
+        WHEN expires_us = 0 OR excluded.expires_us = 0 THEN 0 ELSE max(expires_us, excluded.expires_us) END,
+    level = CASE WHEN state = 'active' THEN max(level, excluded.level) ELSE excluded.level END,
+    added_us = CASE WHEN state = 'active' THEN added_us ELSE excluded.added_us END,
+    renewed_us = excluded.renewed_us, state = 'active'"""
+
+
+class NewTarget(NamedTuple):
+    """A target to add. `expires_us` 0: as long as the decision stands. `level` counts the steps of escalation."""
+
+    target: Target
+    expires_us: int = 0
+    level: int = 0
+
+
+class Committed(NamedTuple):
+    """The decision that stands now, and whether it is a new one (else an earlier one took the targets)."""
+
+    id: str
+    created: bool
+
+
+class TargetRow(NamedTuple):
+    """A target as the ledger has it."""
+
+    target: Target
+    state: str
+    added_us: int
+    expires_us: int
+    level: int
+    renewed_us: int
+    attempts: int
+    last_attempt_us: int
+
+
+class DecisionRow(NamedTuple):
+    """A decision as the ledger has it; the first target is the main one."""
+
+    id: str
+    created_us: int
+    action: str
+    state: str
+    mode: str
+    author: str
+    reason: str
+    rule: str
+    evidence: str
+    match: Match
+    client: bytes
+    name: str
+    campaign: str
+    ended_us: int
+    ended_by: str
+    ended_reason: str
+    targets: tuple[TargetRow, ...]
+
+
+def commit(
+    connection: Connection,
+    decision: Decision,
+    targets: Sequence[NewTarget],
+    author: str,
+    state: str = ACTIVE,
+    act: Act | None = None,
+) -> Committed:
+    """A new decision, its targets and its audit row. `targets[0]` is the main target, what the decision is about.
+
+    When an open decision has that main target already, it gets these targets too, and a proposal that comes again as
+    active is approved; so two packet processes that see the same name make one decision. `decision.id` "" asks for the
+    next number; an id given must be new. `act` is the audit row; without one it is made from the decision.
+    """
+    if not targets:
+        raise refused("a decision without targets")
+    main = targets[0].target
+    known = find_open(connection, main)
+    act = act or _act_of(decision, author)
+    if known is not None:
+        id_, is_proposed = known[0], known[1] == PROPOSED
+        added = _put_targets(connection, number_of(id_, DECISION), targets, decision.ts_us)
+        if is_proposed and state == ACTIVE:
+            connection.execute("UPDATE decisions SET state = 'active' WHERE number = ?", (number_of(id_, DECISION),))
+        if added or (is_proposed and state == ACTIVE):
+            audit.append(connection, act._replace(object=id_, after=_told(targets)), decision.ts_us)
+        return Committed(id_, False)
+    if decision.id:
+        number = claim_number(connection, decision.id, DECISION)
+        if connection.execute("SELECT 1 FROM decisions WHERE number = ?", (number,)).fetchone():
+            raise refused(f"there is a decision {decision.id} already")
+    else:
+        number = next_number(connection, DECISION)
+    connection.execute(
+        "INSERT INTO decisions(number, created_us, action, state, mode, author, reason, rule, evidence, match,"
+        " registered_domain, client, name, campaign, main_kind, main_value)"
+        " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            number, decision.ts_us, decision.action, state, decision.mode, author, decision.reason, decision.rule,
+            decision.evidence, render_match(decision.match), decision.match.registered_domain, decision.client,
+            decision.name, campaign_number(decision.campaign), main.kind, main.value,
+        ),
+    )  # fmt: skip
+    _put_targets(connection, number, targets, decision.ts_us)
+    id_ = f"{DECISION}{number}"
+    told: dict[str, Any] = {"state": state, "mode": decision.mode} | _told(targets)
+    audit.append(connection, act._replace(object=id_, after=told), decision.ts_us)
+    return Committed(id_, True)
+
+
+def extend(connection: Connection, id_: str, targets: Sequence[NewTarget], ts_us: int, act: Act) -> int:
+    """More targets for an open decision; returns how many were not active before. One that is active already keeps the
+    longer of both times. Nothing new: no audit row. Raises StoreError when the decision is not open."""
+    number = _open_number(connection, id_)
+    added = _put_targets(connection, number, targets, ts_us)
+    if added:
+        audit.append(connection, act._replace(object=id_, after=_told(targets)), ts_us)
+    return added
+
+
+def withdraw(connection: Connection, id_: str, targets: Iterable[Target], ts_us: int, act: Act) -> int:
+    """Take active targets back from a decision; returns how many were active."""
+    number = _known_number(connection, id_)
+    wanted = list(targets)
+    before = connection.total_changes
+    connection.executemany(
+        "UPDATE targets SET state = 'withdrawn', renewed_us = ? WHERE decision = ? AND kind = ? AND value = ?"
+        " AND state = 'active'",
+        [(ts_us, number, target.kind, target.value) for target in wanted],
+    )
+    gone = connection.total_changes - before
+    if gone:
+        told = _told([NewTarget(target) for target in wanted])
+        audit.append(connection, act._replace(object=id_, before=told), ts_us)
+    return gone
+
+
+def end(connection: Connection, id_: str, state: str, ts_us: int, by: str, reason: str, act: Act) -> bool:
+    """End an open decision as withdrawn, expired or undone, and its active targets with it; False when it had ended."""
+    number = _known_number(connection, id_)
+    row = connection.execute("SELECT state FROM decisions WHERE number = ?", (number,)).fetchone()
+    if not _end_numbers(connection, [number], state, ts_us, by, reason):
+        return False
+    audit.append(connection, act._replace(object=id_, before={"state": row[0]}, after={"state": state}), ts_us)
+    return True
+
+
+def end_all(connection: Connection, state: str, ts_us: int, by: str, reason: str, act: Act) -> list[str]:
+    """End every open decision (panic); returns their ids. One audit row for all."""
+    open_ = "SELECT number FROM decisions WHERE state IN ('proposed', 'active') ORDER BY number"
+    numbers = [number for (number,) in connection.execute(open_)]
+    _end_numbers(connection, numbers, state, ts_us, by, reason)
+    ids = [f"{DECISION}{number}" for number in numbers]
+    audit.append(connection, act._replace(after={"ended": len(ids), "decisions": ids[:TOLD_TARGETS]}), ts_us)
+    return ids
+
+
+def approve(connection: Connection, id_: str, ts_us: int, act: Act) -> bool:
+    """A proposal takes effect; its targets' time begins now. False when it is active already. Raises StoreError when it
+    has ended."""
+    number = _open_number(connection, id_)
+    changed = connection.execute(
+        "UPDATE decisions SET state = 'active' WHERE number = ? AND state = 'proposed'", (number,)
+    ).rowcount
+    if not changed:
+        return False
+    connection.execute(
+        "UPDATE targets SET expires_us = CASE WHEN expires_us > 0 THEN expires_us + (? - added_us) ELSE 0 END,"
+        " added_us = ?, renewed_us = ? WHERE decision = ? AND state = 'active'",
+        (ts_us, ts_us, ts_us, number),
+    )
+    audit.append(connection, act._replace(object=id_, before={"state": PROPOSED}, after={"state": ACTIVE}), ts_us)
+    return True
+
+
+def find_open(connection: Connection, main: Target) -> tuple[str, str] | None:
+    """(id, state) of the open decision about a main target."""
+    row = connection.execute(
+        "SELECT number, state FROM decisions WHERE main_kind = ? AND main_value = ?"
+        " AND state IN ('proposed', 'active')",
+        main,
+    ).fetchone()
+    return (f"{DECISION}{row[0]}", row[1]) if row else None
+
+
+def find_holding(connection: Connection, value: str) -> list[tuple[str, Target]]:
+    """(id, target) of every active target with this value in an open decision: what an operator wants unblocked by name
+    or address. The client's and the address's own side of a pair are not searched."""
+    return [
+        (f"{DECISION}{number}", Target(kind, value))
+        for number, kind in connection.execute(
+            "SELECT t.decision, t.kind FROM targets t JOIN decisions d ON d.number = t.decision"
+            " WHERE t.value = ? AND t.state = 'active' AND d.state IN ('proposed', 'active') ORDER BY t.id",
+            (value,),
+        )
+    ]
+
+
+def newest(connection: Connection, author: str = "") -> str:
+    """The id of the youngest open decision, of `author` if given; "" when there is none. What `undo` means."""
+    row = connection.execute(
+        "SELECT max(number) FROM decisions WHERE state IN ('proposed', 'active') AND (? = '' OR author = ?)",
+        (author, author),
+    ).fetchone()
+    return f"{DECISION}{row[0]}" if row[0] else ""
+
+
+def load_open(connection: Connection) -> list[DecisionRow]:
+    """Every open decision with its active targets in order of addition."""
+    return _load(connection, "state IN ('proposed', 'active')", (), "AND t.state = 'active'")
+
+
+def load(connection: Connection, id_: str) -> DecisionRow | None:
+    """One decision with all its targets; None when there is none of that id."""
+    found = _load(connection, "number = ?", (number_of(id_, DECISION),), "")
+    return found[0] if found else None
+
+
+def _load(
+    connection: Connection, which: str, values: tuple[Any, ...], and_targets: str, last: int = -1
+) -> list[DecisionRow]:
+    """`which` and `and_targets` are SQL of this module's own. The newest `last` only, if not negative."""
+    wanted = f"SELECT number FROM decisions WHERE {which} ORDER BY number DESC LIMIT {last}"
+    targets: dict[int, list[TargetRow]] = {}
+    for number, kind, value, *rest in connection.execute(
+        "SELECT t.decision, t.kind, t.value, t.state, t.added_us, t.expires_us, t.level, t.renewed_us, t.attempts,"
+        f" t.last_attempt_us FROM targets t WHERE t.decision IN ({wanted}) {and_targets} ORDER BY t.id",
+        values,
+    ):
+        targets.setdefault(number, []).append(TargetRow(Target(kind, value), *rest))
+    rows = connection.execute(
+        "SELECT number, created_us, action, state, mode, author, reason, rule, evidence, match, client, name, campaign,"
+        f" ended_us, ended_by, ended_reason FROM decisions WHERE number IN ({wanted}) ORDER BY number",
+        values,
+    )
+    return [_row(row, tuple(targets.get(row[0], ()))) for row in rows]
+
+
+def _row(row: Sequence[Any], targets: tuple[TargetRow, ...]) -> DecisionRow:
+    number, created_us, action, state, mode, author, reason, rule, evidence, match, client, name, campaign, *end = row
+    return DecisionRow(
+        f"{DECISION}{number}", created_us, action, state, mode, author, reason, rule, evidence, parse_match(match),
+        client, name, campaign_id(campaign), end[0], end[1], end[2], targets,
+    )  # fmt: skip
+
+
+def _put_targets(connection: Connection, number: int, targets: Sequence[NewTarget], ts_us: int) -> int:
+    count = "SELECT count(*) FROM targets WHERE decision = ? AND state = 'active'"
+    before = connection.execute(count, (number,)).fetchone()[0]
+    connection.executemany(
+        _PUT,
+        [
+            (number, one.target.kind, one.target.value, ts_us, one.expires_us, one.level, ts_us)
+            for one in targets
+        ],
+    )  # fmt: skip
+    return int(connection.execute(count, (number,)).fetchone()[0]) - int(before)
+
+
+def _end_numbers(connection: Connection, numbers: Sequence[int], state: str, ts_us: int, by: str, reason: str) -> int:
+    if state not in ENDED:
+        raise refused(f"a decision does not end as {state!a}; choose one of {', '.join(ENDED)}")
+    before = connection.total_changes
+    connection.executemany(
+        "UPDATE decisions SET state = ?, ended_us = ?, ended_by = ?, ended_reason = ? WHERE number = ?"
+        " AND state IN ('proposed', 'active')",
+        [(state, ts_us, by, reason, number) for number in numbers],
+    )
+    ended = connection.total_changes - before
+    connection.executemany(
+        "UPDATE targets SET state = ?, renewed_us = ? WHERE decision = ? AND state = 'active'",
+        [(EXPIRED if state == EXPIRED else WITHDRAWN, ts_us, number) for number in numbers],
+    )
+    return ended
+
+
+def _open_number(connection: Connection, id_: str) -> int:
+    number = number_of(id_, DECISION)
+    row = connection.execute("SELECT state FROM decisions WHERE number = ?", (number,)).fetchone()
+    if row is None:
+        raise refused(f"there is no decision {id_}")
+    if row[0] not in OPEN:
+        raise refused(f"{id_} has ended: it is {row[0]}")
+    return number
+
+
+def _known_number(connection: Connection, id_: str) -> int:
+    number = number_of(id_, DECISION)
+    if connection.execute("SELECT 1 FROM decisions WHERE number = ?", (number,)).fetchone() is None:
+        raise refused(f"there is no decision {id_}")
+    return number
+
+
+def _act_of(decision: Decision, author: str) -> Act:
+    return Act(author, "policy", decision.action, decision.id, decision.reason)
+
+
+def _told(targets: Sequence[NewTarget]) -> dict[str, Any]:
+    named = [f"{one.target.kind} {one.target.value}" for one in targets[:TOLD_TARGETS]]
+    return {"count": len(targets), "targets": named}

@@ -1,0 +1,292 @@
+"""Incidents, one per client and campaign, and the campaigns that tie them.
+
+Two ways to write them. Where one process assigns incidents itself (detect/campaigns.py), `put_incident` and
+`put_campaign` keep its state. Where several packet processes see parts, `campaign_for` and `open_incident` assign here,
+and counts come as batches (attempts.py). Every function runs inside `Database.run`, `read` or `call`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from sqlite3 import Connection
+from typing import Any, Final, NamedTuple
+
+from egressd.model import Campaign, Incident, Match
+from egressd.store import audit
+from egressd.store.attempts import add_counts
+from egressd.store.audit import Act
+from egressd.store.errors import refused
+from egressd.store.records import (
+    CAMPAIGN,
+    INCIDENT,
+    campaign_number,
+    claim_number,
+    next_number,
+    number_of,
+    parse_counts,
+    parse_match,
+    render_counts,
+    render_match,
+)
+
+OPEN: Final = "open"
+ACKNOWLEDGED: Final = "acknowledged"
+CLOSED: Final = "closed"
+
+
+class IncidentRow(NamedTuple):
+    """An incident as the ledger has it."""
+
+    incident: Incident
+    segment: str
+    state: str
+    leaks: int
+    acked_us: int
+    acked_by: str
+    closed_us: int
+
+
+class Joined(NamedTuple):
+    """The campaign that holds some keys now. `merged` are those it took over; `folded` are (gone, kept) incidents of
+    clients that had one in both."""
+
+    id: str
+    merged: tuple[str, ...] = ()
+    folded: tuple[tuple[str, str], ...] = ()
+
+
+def campaign_for(connection: Connection, keys: Sequence[str], first_us: int, last_us: int) -> Joined:
+    """The campaign that any of `keys` belongs to, with all of them from now on; a new one when none does. Several
+    become one: the oldest."""
+    marks = ",".join("?" * len(keys))
+    found = [
+        number
+        for (number,) in connection.execute(
+            f"SELECT DISTINCT campaign FROM campaign_keys WHERE key IN ({marks}) ORDER BY campaign", tuple(keys)
+        )
+    ]
+    merged: list[str] = []
+    folded: list[tuple[str, str]] = []
+    if found:
+        number = found[0]
+        for other in found[1:]:
+            folded += _merge(connection, number, other)
+            merged.append(f"{CAMPAIGN}{other}")
+        connection.execute(
+            "UPDATE campaigns SET first_us = min(first_us, ?), last_us = max(last_us, ?) WHERE number = ?",
+            (first_us, last_us, number),
+        )
+    else:
+        number = next_number(connection, CAMPAIGN)
+        connection.execute("INSERT INTO campaigns VALUES(?, ?, ?)", (number, first_us, last_us))
+    connection.executemany("INSERT OR IGNORE INTO campaign_keys VALUES(?, ?)", [(key, number) for key in keys])
+    return Joined(f"{CAMPAIGN}{number}", tuple(merged), tuple(folded))
+
+
+def merge_campaigns(connection: Connection, one: str, other: str) -> Joined:
+    """Two campaigns turned out to be one: the older takes over the younger. The same id twice changes nothing."""
+    into, gone = sorted((number_of(one, CAMPAIGN), number_of(other, CAMPAIGN)))
+    if into == gone:
+        return Joined(one)
+    folded = _merge(connection, into, gone)
+    return Joined(f"{CAMPAIGN}{into}", (f"{CAMPAIGN}{gone}",), tuple(folded))
+
+
+def open_incident(
+    connection: Connection,
+    campaign: str,
+    client: bytes,
+    match: Match,
+    segment: str,
+    ts_us: int,
+    first_us: int,
+    last_us: int,
+    retro: bool = False,
+) -> tuple[str, bool]:
+    """(id, opened): the incident of a client in a campaign that is not closed, else a new one."""
+    number = number_of(campaign, CAMPAIGN)
+    row = connection.execute(
+        "SELECT number FROM incidents WHERE campaign = ? AND client = ? AND state <> 'closed'", (number, client)
+    ).fetchone()
+    if row is not None:
+        connection.execute(
+            "UPDATE incidents SET first_us = min(first_us, ?), last_us = max(last_us, ?) WHERE number = ?",
+            (first_us, last_us, row[0]),
+        )
+        return f"{INCIDENT}{row[0]}", False
+    own = next_number(connection, INCIDENT)
+    _insert(connection, own, Incident("", campaign, client, match, ts_us, first_us, last_us, retro=retro), segment, 0)
+    return f"{INCIDENT}{own}", True
+
+
+def put_incident(connection: Connection, incident: Incident, segment: str = "", leaks: int = 0) -> bool:
+    """Keep an incident as a process that counts alone has it; True when it is new. Its campaign must be there. What
+    people did to it stays."""
+    number = claim_number(connection, incident.id, INCIDENT)
+    updated = connection.execute(
+        "UPDATE incidents SET campaign = ?, first_us = ?, last_us = ?, contacts = ?, attempts = ?, answered = ?,"
+        " leaks = max(leaks, ?), retro = ?, names = ?, via = ?, segment = CASE WHEN ? = '' THEN segment ELSE ? END"
+        " WHERE number = ?",
+        (
+            number_of(incident.campaign, CAMPAIGN), incident.first_us, incident.last_us, incident.contacts,
+            incident.attempts, incident.answered, leaks, incident.retro, render_counts(incident.names),
+            render_counts(incident.via), segment, segment, number,
+        ),
+    ).rowcount  # fmt: skip
+    if not updated:
+        _insert(connection, number, incident, segment, leaks)
+    return not updated
+
+
+def put_campaign(connection: Connection, campaign: Campaign) -> None:
+    """Keep a campaign with its keys; a key that another one held moves."""
+    number = claim_number(connection, campaign.id, CAMPAIGN)
+    connection.execute(
+        "INSERT INTO campaigns VALUES(?, ?, ?) ON CONFLICT(number) DO UPDATE SET"
+        " first_us = min(first_us, excluded.first_us), last_us = max(last_us, excluded.last_us)",
+        (number, campaign.first_us, campaign.last_us),
+    )
+    connection.executemany(
+        "INSERT INTO campaign_keys VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET campaign = excluded.campaign",
+        [(key, number) for key in campaign.keys],
+    )
+
+
+def acknowledge(connection: Connection, id_: str, ts_us: int, by: str, act: Act) -> bool:
+    """A person knows of it; False when that was so before. Raises StoreError when it is closed or not there."""
+    number, state = _state_of(connection, id_)
+    if state == CLOSED:
+        raise refused(f"{id_} is closed")
+    if state == ACKNOWLEDGED:
+        return False
+    connection.execute(
+        "UPDATE incidents SET state = 'acknowledged', acked_us = ?, acked_by = ? WHERE number = ?", (ts_us, by, number)
+    )
+    audit.append(connection, act._replace(object=id_, before={"state": state}, after={"state": ACKNOWLEDGED}), ts_us)
+    return True
+
+
+def close(connection: Connection, id_: str, ts_us: int, act: Act) -> bool:
+    """It is handled; a later contact opens another one. False when it was closed before."""
+    number, state = _state_of(connection, id_)
+    if state == CLOSED:
+        return False
+    connection.execute("UPDATE incidents SET state = 'closed', closed_us = ? WHERE number = ?", (ts_us, number))
+    audit.append(connection, act._replace(object=id_, before={"state": state}, after={"state": CLOSED}), ts_us)
+    return True
+
+
+def load_incidents(connection: Connection) -> list[IncidentRow]:
+    """Every incident that is not closed, in order of discovery."""
+    return _load(connection, "WHERE state <> 'closed' ORDER BY number", ())
+
+
+def load_incident(connection: Connection, id_: str) -> IncidentRow | None:
+    """One incident; None when there is none of that id."""
+    found = _load(connection, "WHERE number = ?", (number_of(id_, INCIDENT),))
+    return found[0] if found else None
+
+
+def load_campaigns(connection: Connection) -> list[Campaign]:
+    """Every campaign with its keys and its incidents that are not closed, in order of discovery."""
+    campaigns = {
+        number: Campaign(f"{CAMPAIGN}{number}", [], [], first_us, last_us)
+        for number, first_us, last_us in connection.execute("SELECT * FROM campaigns ORDER BY number")
+    }
+    for key, number in connection.execute("SELECT key, campaign FROM campaign_keys ORDER BY rowid"):
+        campaigns[number].keys.append(key)
+    rows = connection.execute("SELECT number, campaign FROM incidents WHERE state <> 'closed' ORDER BY number")
+    for incident, number in rows:
+        campaigns[number].incidents.append(f"{INCIDENT}{incident}")
+    return list(campaigns.values())
+
+
+def _load(connection: Connection, where: str, values: tuple[Any, ...]) -> list[IncidentRow]:
+    rows = connection.execute(
+        "SELECT number, campaign, client, match, opened_us, first_us, last_us, contacts, attempts, answered, retro,"
+        f" names, via, segment, state, leaks, acked_us, acked_by, closed_us FROM incidents {where}",
+        values,
+    )
+    return [_row(row) for row in rows]
+
+
+def _row(row: Sequence[Any]) -> IncidentRow:
+    number, campaign, client, match, opened_us, first_us, last_us, contacts, attempts, answered, retro, *rest = row
+    names, via, segment, state, leaks, acked_us, acked_by, closed_us = rest
+    incident = Incident(
+        f"{INCIDENT}{number}", f"{CAMPAIGN}{campaign}", client, parse_match(match), opened_us, first_us, last_us,
+        contacts, attempts, answered, bool(retro), 0, parse_counts(names), parse_counts(via),
+    )  # fmt: skip
+    return IncidentRow(incident, segment, state, leaks, acked_us, acked_by, closed_us)
+
+
+def _insert(connection: Connection, number: int, incident: Incident, segment: str, leaks: int) -> None:
+    connection.execute(
+        "INSERT INTO incidents(number, campaign, client, segment, state, match, registered_domain, opened_us, first_us,"
+        " last_us, contacts, attempts, answered, leaks, retro, names, via)"
+        " VALUES(?, ?, ?, ?, 'open', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            number, number_of(incident.campaign, CAMPAIGN), incident.client, segment, render_match(incident.match),
+            incident.match.registered_domain, incident.opened_us, incident.first_us, incident.last_us,
+            incident.contacts, incident.attempts, incident.answered, leaks, incident.retro,
+            render_counts(incident.names), render_counts(incident.via),
+        ),
+    )  # fmt: skip
+
+
+def _merge(connection: Connection, into: int, gone: int) -> list[tuple[str, str]]:
+    """Campaign `into` takes over `gone`; of a client with an open incident in both the older takes over the younger."""
+    twins = connection.execute(
+        "SELECT min(a.number, b.number), max(a.number, b.number) FROM incidents a JOIN incidents b"
+        " ON b.client = a.client WHERE a.campaign = ? AND b.campaign = ? AND a.state <> 'closed'"
+        " AND b.state <> 'closed'",
+        (into, gone),
+    ).fetchall()
+    for kept, other in twins:
+        names, via = connection.execute("SELECT names, via FROM incidents WHERE number = ?", (other,)).fetchone()
+        own = connection.execute("SELECT names, via FROM incidents WHERE number = ?", (kept,)).fetchone()
+        connection.execute(
+            "UPDATE incidents AS k SET (first_us, last_us, contacts, attempts, answered, leaks) ="
+            " (SELECT min(k.first_us, o.first_us), max(k.last_us, o.last_us), k.contacts + o.contacts,"
+            "  k.attempts + o.attempts, k.answered + o.answered, k.leaks + o.leaks FROM incidents o WHERE number = ?),"
+            " names = ?, via = ? WHERE number = ?",
+            (
+                other,
+                add_counts(own[0], parse_counts(names).items()),
+                add_counts(own[1], parse_counts(via).items()),
+                kept,
+            ),
+        )
+        connection.execute("DELETE FROM incidents WHERE number = ?", (other,))
+    connection.execute("UPDATE incidents SET campaign = ? WHERE campaign = ?", (into, gone))
+    connection.execute("UPDATE decisions SET campaign = ? WHERE campaign = ?", (into, gone))
+    connection.execute("UPDATE campaign_keys SET campaign = ? WHERE campaign = ?", (into, gone))
+    connection.execute(
+        "UPDATE campaigns SET first_us = min(first_us, o.first_us), last_us = max(last_us, o.last_us)"
+        " FROM (SELECT first_us, last_us FROM campaigns WHERE number = ?) AS o WHERE number = ?",
+        (gone, into),
+    )
+    connection.execute("DELETE FROM campaigns WHERE number = ?", (gone,))
+    return [(f"{INCIDENT}{other}", f"{INCIDENT}{kept}") for kept, other in twins]
+
+
+def _state_of(connection: Connection, id_: str) -> tuple[int, str]:
+    number = number_of(id_, INCIDENT)
+    row = connection.execute("SELECT state FROM incidents WHERE number = ?", (number,)).fetchone()
+    if row is None:
+        raise refused(f"there is no incident {id_}")
+    return number, row[0]
+
+
+def campaign_of(connection: Connection, keys: Sequence[str]) -> str:
+    """The oldest campaign that any of `keys` belongs to; "" when none does."""
+    marks = ",".join("?" * len(keys))
+    row = connection.execute(f"SELECT min(campaign) FROM campaign_keys WHERE key IN ({marks})", tuple(keys)).fetchone()
+    return f"{CAMPAIGN}{row[0]}" if row[0] else ""
+
+
+def set_campaign(connection: Connection, decision_number: int, campaign: str) -> None:
+    """A decision belongs to a campaign."""
+    connection.execute(
+        "UPDATE decisions SET campaign = ? WHERE number = ?", (campaign_number(campaign), decision_number)
+    )

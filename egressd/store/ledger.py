@@ -1,0 +1,50 @@
+"""The ledger: the one truth of what was decided, what is in force and who tried. Opened here, loaded whole at start.
+
+What is written and asked lies in the files beside: decisions, targets, attempts, incidents, entries, audit, queries,
+retention. Their functions take the connection first: `await ledger.run(decisions.commit, decision, targets, author)`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from sqlite3 import Connection
+from typing import NamedTuple
+
+from egressd.model import Campaign
+from egressd.store.attempts import WatchRow, load_watches
+from egressd.store.ballast import DEFAULT_BALLAST_BYTES
+from egressd.store.db import Database
+from egressd.store.decisions import DecisionRow, load_open
+from egressd.store.entries import Entry, in_force
+from egressd.store.incidents import IncidentRow, load_campaigns, load_incidents
+from egressd.store.migrations import LEDGER
+
+
+class Loaded(NamedTuple):
+    """Everything that the daemon carries on with. `last` is the number given out last of each kind (D, I, C, E)."""
+
+    decisions: list[DecisionRow]
+    watches: list[WatchRow]
+    incidents: list[IncidentRow]
+    campaigns: list[Campaign]
+    entries: list[Entry]
+    last: dict[str, int]
+
+
+def open_ledger(path: Path, now_us: int, ballast_bytes: int = DEFAULT_BALLAST_BYTES) -> Database:
+    """The ledger at `path`, made if there is none; the caller closes it. Raises StoreError (see Database.open)."""
+    ledger = Database(path, "FULL", steps=LEDGER, ballast_bytes=ballast_bytes)
+    ledger.open(now_us)
+    return ledger
+
+
+def load_all(connection: Connection, now_us: int) -> Loaded:
+    """What was open when the daemon stopped."""
+    return Loaded(
+        decisions=load_open(connection),
+        watches=load_watches(connection),
+        incidents=load_incidents(connection),
+        campaigns=load_campaigns(connection),
+        entries=in_force(connection, now_us),
+        last=dict(connection.execute("SELECT kind, last FROM numbers").fetchall()),
+    )

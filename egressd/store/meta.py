@@ -1,0 +1,45 @@
+"""What the ledger knows of the daemon's own runs: whether the last one ended well, and when it was last alive."""
+
+from __future__ import annotations
+
+from sqlite3 import Connection
+from typing import NamedTuple
+
+
+class LastRun(NamedTuple):
+    """How the run before ended. `seen_us` 0: there was none."""
+
+    clean: bool
+    seen_us: int
+
+
+def begin_run(connection: Connection, now_us: int) -> LastRun:
+    """A run begins: not ended well until `end_run` says so."""
+    last = LastRun(get(connection, "clean", "1") == "1", int(get(connection, "seen_us", "0")))
+    put(connection, "clean", "0")
+    seen(connection, now_us)
+    return last
+
+
+def seen(connection: Connection, now_us: int) -> None:
+    """The daemon is alive."""
+    put(connection, "seen_us", str(now_us))
+
+
+def end_run(connection: Connection, now_us: int) -> None:
+    """The run ends as it should."""
+    put(connection, "clean", "1")
+    seen(connection, now_us)
+
+
+def get(connection: Connection, key: str, default: str = "") -> str:
+    """A value kept by name."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return str(row[0]) if row else default
+
+
+def put(connection: Connection, key: str, value: str) -> None:
+    """Keep a value by name."""
+    connection.execute(
+        "INSERT INTO meta VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value", (key, value)
+    )

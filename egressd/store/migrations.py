@@ -1,0 +1,166 @@
+"""How a database comes to the shape that this version knows: numbered steps, each in a transaction with its own record.
+
+A step that was released is never changed; a change of shape is a new step at the end. There is no way back: a database
+that a newer version has touched is refused, for this one cannot know what its rows mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Final
+
+from egressd.store.errors import SCHEMA, StoreError
+
+Step = Callable[[Connection], None]
+
+_RECORD: Final = """
+CREATE TABLE IF NOT EXISTS migrations(
+    number INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_us INTEGER NOT NULL
+) STRICT"""
+
+
+def migrate(connection: Connection, steps: Sequence[Step], path: Path, now_us: int) -> list[str]:
+    """Take every step that was not taken yet; returns their names. The connection must be outside a transaction.
+
+    Raises StoreError when the database was made by a newer version or by something else.
+    """
+    known = [name_of(step) for step in steps]
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if tables and "migrations" not in tables:
+        raise StoreError(f"{path}: a database of something else, not of egressd; name another file", SCHEMA)
+    taken = []
+    if tables:
+        taken = [name for (name,) in connection.execute("SELECT name FROM migrations ORDER BY number")]
+    if len(taken) > len(known):
+        raise StoreError(
+            f"{path}: made by a newer egressd (shape {len(taken)}, this one knows {len(known)});"
+            " install that version again, or restore the backup made before it",
+            SCHEMA,
+        )
+    if taken != known[: len(taken)]:
+        raise StoreError(f"{path}: its shape is not one that egressd had: {', '.join(taken)}", SCHEMA)
+    for number in range(len(taken), len(known)):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.execute(_RECORD)
+            steps[number](connection)
+            connection.execute("INSERT INTO migrations VALUES(?, ?, ?)", (number + 1, known[number], now_us))
+            connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+    return known[len(taken) :]
+
+
+def name_of(step: Step) -> str:
+    """The name that a step is recorded under."""
+    return str(getattr(step, "__name__", step))
+
+
+def _make(connection: Connection, *statements: str) -> None:
+    for statement in statements:  # not executescript: it would commit before its first statement
+        connection.execute(statement)
+
+
+# -- the ledger
+
+
+def decisions_and_audit(connection: Connection) -> None:
+    """Decisions with their targets, what adapters made of them, and the chain of audit rows."""
+    _make(
+        connection,
+        """CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID""",
+        # The last number given out of each kind: never again, whatever retention deletes.
+        """CREATE TABLE numbers(kind TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
+        """INSERT INTO numbers VALUES('D', 0), ('I', 0), ('C', 0), ('E', 0)""",
+        """CREATE TABLE decisions(
+            number INTEGER PRIMARY KEY, created_us INTEGER NOT NULL, action TEXT NOT NULL, state TEXT NOT NULL,
+            mode TEXT NOT NULL, author TEXT NOT NULL, reason TEXT NOT NULL, rule TEXT NOT NULL, evidence TEXT NOT NULL,
+            match TEXT NOT NULL, registered_domain TEXT NOT NULL, client BLOB NOT NULL, name TEXT NOT NULL,
+            campaign INTEGER NOT NULL, main_kind TEXT NOT NULL, main_value TEXT NOT NULL,
+            ended_us INTEGER NOT NULL DEFAULT 0, ended_by TEXT NOT NULL DEFAULT '',
+            ended_reason TEXT NOT NULL DEFAULT '',
+            CHECK(state IN ('proposed', 'active', 'withdrawn', 'expired', 'undone'))
+        ) STRICT""",
+        # One decision in force per main target, however many packet processes come to it.
+        """CREATE UNIQUE INDEX decisions_open ON decisions(main_kind, main_value)
+            WHERE state IN ('proposed', 'active')""",
+        """CREATE INDEX decisions_ended ON decisions(ended_us) WHERE ended_us > 0""",
+        """CREATE INDEX decisions_by_campaign ON decisions(campaign)""",
+        """CREATE TABLE targets(
+            id INTEGER PRIMARY KEY, decision INTEGER NOT NULL REFERENCES decisions(number) ON DELETE CASCADE,
+            kind TEXT NOT NULL, value TEXT NOT NULL, state TEXT NOT NULL, added_us INTEGER NOT NULL,
+            expires_us INTEGER NOT NULL, level INTEGER NOT NULL, renewed_us INTEGER NOT NULL,
+            attempts INTEGER NOT NULL DEFAULT 0, last_attempt_us INTEGER NOT NULL DEFAULT 0,
+            UNIQUE(decision, kind, value), CHECK(state IN ('active', 'withdrawn', 'expired'))
+        ) STRICT""",
+        """CREATE INDEX targets_due ON targets(expires_us) WHERE state = 'active' AND expires_us > 0""",
+        """CREATE INDEX targets_by_value ON targets(value, kind)""",
+        """CREATE TABLE enforcements(
+            target INTEGER NOT NULL REFERENCES targets(id) ON DELETE CASCADE, adapter TEXT NOT NULL,
+            state TEXT NOT NULL, detail TEXT NOT NULL, ts_us INTEGER NOT NULL, PRIMARY KEY(target, adapter),
+            CHECK(state IN ('pending', 'active', 'failed', 'unsupported', 'removed'))
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE audit(seq INTEGER PRIMARY KEY, body TEXT NOT NULL, hash BLOB NOT NULL) STRICT""",
+    )
+
+
+def watches_and_incidents(connection: Connection) -> None:
+    """Who tries to reach what is blocked, and what a person handles."""
+    _make(
+        connection,
+        """CREATE TABLE watches(
+            decision INTEGER NOT NULL REFERENCES decisions(number) ON DELETE CASCADE, client BLOB NOT NULL,
+            first_us INTEGER NOT NULL, last_us INTEGER NOT NULL, count INTEGER NOT NULL, leaks INTEGER NOT NULL,
+            PRIMARY KEY(decision, client)
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE INDEX watches_by_last ON watches(last_us)""",
+        """CREATE TABLE timeline(
+            hour INTEGER NOT NULL, decision INTEGER NOT NULL REFERENCES decisions(number) ON DELETE CASCADE,
+            attempts INTEGER NOT NULL, leaks INTEGER NOT NULL, PRIMARY KEY(hour, decision)
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE INDEX timeline_by_decision ON timeline(decision)""",
+        # The last batch of each packet process that was counted: one that is sent again is not counted again.
+        """CREATE TABLE batches(process TEXT PRIMARY KEY, last INTEGER NOT NULL, ts_us INTEGER NOT NULL)
+            STRICT, WITHOUT ROWID""",
+        """CREATE TABLE campaigns(
+            number INTEGER PRIMARY KEY, first_us INTEGER NOT NULL, last_us INTEGER NOT NULL
+        ) STRICT""",
+        """CREATE TABLE campaign_keys(
+            key TEXT PRIMARY KEY, campaign INTEGER NOT NULL REFERENCES campaigns(number) ON DELETE CASCADE
+        ) STRICT""",
+        """CREATE INDEX campaign_keys_by_campaign ON campaign_keys(campaign)""",
+        """CREATE TABLE incidents(
+            number INTEGER PRIMARY KEY, campaign INTEGER NOT NULL REFERENCES campaigns(number), client BLOB NOT NULL,
+            segment TEXT NOT NULL, state TEXT NOT NULL, match TEXT NOT NULL, registered_domain TEXT NOT NULL,
+            opened_us INTEGER NOT NULL, first_us INTEGER NOT NULL, last_us INTEGER NOT NULL,
+            contacts INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0,
+            answered INTEGER NOT NULL DEFAULT 0, leaks INTEGER NOT NULL DEFAULT 0, retro INTEGER NOT NULL,
+            names TEXT NOT NULL DEFAULT '{}', via TEXT NOT NULL DEFAULT '{}',
+            acked_us INTEGER NOT NULL DEFAULT 0, acked_by TEXT NOT NULL DEFAULT '',
+            closed_us INTEGER NOT NULL DEFAULT 0,
+            CHECK(state IN ('open', 'acknowledged', 'closed'))
+        ) STRICT""",
+        """CREATE UNIQUE INDEX incidents_open ON incidents(campaign, client) WHERE state <> 'closed'""",
+        """CREATE INDEX incidents_by_client ON incidents(client)""",
+        """CREATE INDEX incidents_closed ON incidents(closed_us) WHERE closed_us > 0""",
+    )
+
+
+def operators_entries(connection: Connection) -> None:
+    """Indicators and allowances that people add while the daemon runs."""
+    _make(
+        connection,
+        """CREATE TABLE entries(
+            number INTEGER PRIMARY KEY, kind TEXT NOT NULL, text TEXT NOT NULL, author TEXT NOT NULL,
+            reason TEXT NOT NULL, created_us INTEGER NOT NULL, expires_us INTEGER NOT NULL,
+            removed_us INTEGER NOT NULL DEFAULT 0, removed_by TEXT NOT NULL DEFAULT '',
+            CHECK(kind IN ('indicator', 'allowance'))
+        ) STRICT""",
+        """CREATE INDEX entries_in_force ON entries(kind) WHERE removed_us = 0""",
+    )
+
+
+LEDGER: Final[tuple[Step, ...]] = (decisions_and_audit, watches_and_incidents, operators_entries)

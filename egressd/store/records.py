@@ -1,0 +1,116 @@
+"""How values stand in the ledger's columns: ids, matches, counts by name."""
+
+from __future__ import annotations
+
+import json
+from sqlite3 import Connection
+from typing import Any, Final
+
+from egressd.model import Indicator, Match
+from egressd.store.errors import CORRUPT, StoreError, refused
+
+DECISION: Final = "D"
+INCIDENT: Final = "I"
+CAMPAIGN: Final = "C"
+ENTRY: Final = "E"
+_WORDS: Final = {DECISION: "decision", INCIDENT: "incident", CAMPAIGN: "campaign", ENTRY: "entry"}
+_MAX_DIGITS: Final = 18  # stays inside SQLite's 64 bits
+
+
+def number_of(id_: str, kind: str) -> int:
+    """`D12` -> 12. Raises StoreError for what is no id of that kind."""
+    digits = id_[1:]
+    if id_[:1] != kind or not (digits.isascii() and digits.isdigit()) or len(digits) > _MAX_DIGITS:
+        raise refused(f"{id_!a} is no {_WORDS[kind]}'s id; those look like {kind}12")
+    return int(digits)
+
+
+def campaign_number(id_: str) -> int:
+    """A campaign's number, 0 for "", which is none."""
+    return number_of(id_, CAMPAIGN) if id_ else 0
+
+
+def campaign_id(number: int) -> str:
+    """The other way."""
+    return f"{CAMPAIGN}{number}" if number else ""
+
+
+def next_number(connection: Connection, kind: str) -> int:
+    """The next number of a kind; given out once in the ledger's life."""
+    row = connection.execute("UPDATE numbers SET last = last + 1 WHERE kind = ? RETURNING last", (kind,)).fetchone()
+    return int(row[0])
+
+
+def claim_number(connection: Connection, id_: str, kind: str) -> int:
+    """The number of an id that somebody else gave out; later ones will be higher."""
+    number = number_of(id_, kind)
+    connection.execute("UPDATE numbers SET last = max(last, ?) WHERE kind = ?", (number, kind))
+    return number
+
+
+def render_match(match: Match) -> str:
+    """A match as ASCII JSON."""
+    return _dump(match._asdict() | {"indicator": match.indicator._asdict()})
+
+
+def parse_match(text: str) -> Match:
+    """The other way. Fields that this version does not know are left out, those that are missing are empty: a row may
+    come from another version. Raises StoreError for what is no match."""
+    row = _load(text)
+    inner = row.get("indicator", {})
+    if not isinstance(inner, dict):
+        raise StoreError("a match in the ledger has no indicator", CORRUPT)
+    return Match(
+        level=str(row.get("level", "")),
+        indicator=Indicator(**{name: _field(inner, name, type_) for name, type_ in _INDICATOR.items()}),
+        registered_domain=str(row.get("registered_domain", "")),
+        suffix_rule=str(row.get("suffix_rule", "")),
+    )
+
+
+_INDICATOR: Final[dict[str, type]] = {
+    name: int if name in ("line", "confidence", "added_s", "expires_s") else str for name in Indicator._fields
+}
+
+
+def _field(row: dict[str, Any], name: str, type_: type) -> Any:
+    value = row.get(name)
+    if isinstance(value, type_):
+        return value
+    return type_()
+
+
+def indicator_of(match: Match) -> dict[str, Any]:
+    """What people are shown of an indicator."""
+    indicator = match.indicator
+    return {
+        "value": indicator.value,
+        "source": indicator.source,
+        "line": indicator.line,
+        "threat": indicator.threat,
+        "confidence": indicator.confidence,
+    }
+
+
+def render_counts(counts: dict[str, int]) -> str:
+    """Counts by name as ASCII JSON, in order of arrival."""
+    return _dump(counts)
+
+
+def parse_counts(text: str) -> dict[str, int]:
+    """The other way. Raises StoreError."""
+    return {str(name): count for name, count in _load(text).items() if isinstance(count, int)}
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+
+
+def _load(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise StoreError("a JSON column of the ledger cannot be read", CORRUPT) from error
+    if not isinstance(value, dict):
+        raise StoreError("a JSON column of the ledger is no object", CORRUPT)
+    return value

@@ -1,0 +1,191 @@
+"""Targets in force: what adapters should hold, what they made of it, and when each runs out.
+
+Every function runs inside `Database.run`, `read` or `call`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from sqlite3 import Connection
+from typing import Final, NamedTuple
+
+from egressd.model import Target
+from egressd.store import audit
+from egressd.store.audit import Act
+from egressd.store.decisions import EXPIRED, TOLD_TARGETS
+from egressd.store.errors import refused
+from egressd.store.records import DECISION, number_of
+
+PENDING: Final = "pending"
+IN_FORCE: Final = "active"
+FAILED: Final = "failed"
+UNSUPPORTED: Final = "unsupported"
+REMOVED: Final = "removed"
+
+ENFORCED_MODES: Final = ("approve", "enforce")
+
+
+class ActiveRule(NamedTuple):
+    """One target that should be in force, for `enforce.adapter.Rule`. `expires_us` 0: as long as the decision."""
+
+    kind: str
+    value: str
+    decision_id: str
+    expires_us: int
+
+
+class Due(NamedTuple):
+    """An active target whose time is over, and what its renewal depends on."""
+
+    decision_id: str
+    target: Target
+    expires_us: int
+    level: int
+    added_us: int
+    renewed_us: int
+    attempts: int
+    last_attempt_us: int
+
+
+class Renewal(NamedTuple):
+    """A target's new time."""
+
+    decision_id: str
+    target: Target
+    expires_us: int
+    level: int
+
+
+class Enforcement(NamedTuple):
+    """What an adapter made of a target."""
+
+    decision_id: str
+    target: Target
+    state: str
+    detail: str = ""
+
+
+def active_rules(connection: Connection, now_us: int, modes: Sequence[str] = ENFORCED_MODES) -> list[ActiveRule]:
+    """Every target that should be in force now, in order of addition: of active decisions that were made in one of
+    `modes` (those made in mode monitor would only have blocked)."""
+    marks = ",".join("?" * len(modes))
+    rows = connection.execute(
+        "SELECT t.kind, t.value, 'D' || t.decision, t.expires_us FROM targets t"
+        " JOIN decisions d ON d.number = t.decision WHERE t.state = 'active' AND d.state = 'active'"
+        f" AND (t.expires_us = 0 OR t.expires_us > ?) AND d.mode IN ({marks}) ORDER BY t.id",
+        (now_us, *modes),
+    )
+    return [ActiveRule(*row) for row in rows]
+
+
+def due(connection: Connection, now_us: int, limit: int = 10_000) -> list[Due]:
+    """Active targets of active decisions whose time is over, those over longest first. What is due is not in force any
+    more (`active_rules`); it is renewed or expired by the caller."""
+    rows = connection.execute(
+        "SELECT t.decision, t.kind, t.value, t.expires_us, t.level, t.added_us, t.renewed_us, t.attempts,"
+        " t.last_attempt_us FROM targets t JOIN decisions d ON d.number = t.decision"
+        " WHERE t.state = 'active' AND t.expires_us > 0 AND t.expires_us <= ? AND d.state = 'active'"
+        " ORDER BY t.expires_us, t.id LIMIT ?",
+        (now_us, limit),
+    )
+    return [Due(f"{DECISION}{number}", Target(kind, value), *rest) for number, kind, value, *rest in rows]
+
+
+def next_due_us(connection: Connection) -> int:
+    """When the next active target's time is over; 0 when none ever is."""
+    row = connection.execute(
+        "SELECT expires_us FROM targets INDEXED BY targets_due WHERE state = 'active' AND expires_us > 0"
+        " ORDER BY expires_us LIMIT 1"
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def renew(connection: Connection, renewals: Iterable[Renewal], now_us: int) -> int:
+    """Give active targets a new time; returns how many. Renewals leave no audit row: the decision's own said that
+    attempts renew it, and each is counted in `attempts`."""
+    before = connection.total_changes
+    connection.executemany(
+        "UPDATE targets SET expires_us = ?, level = ?, renewed_us = ? WHERE decision = ? AND kind = ? AND value = ?"
+        " AND state = 'active'",
+        [(one.expires_us, one.level, now_us, number_of(one.decision_id, DECISION), *one.target) for one in renewals],
+    )
+    return connection.total_changes - before
+
+
+def expire(connection: Connection, targets: Iterable[tuple[str, Target]], now_us: int, act: Act) -> list[str]:
+    """End (decision id, target) pairs whose time is over; a decision whose main target is among them ends as expired,
+    with all its targets. Returns the ids of those that ended. One audit row."""
+    wanted = [(number_of(id_, DECISION), target) for id_, target in targets]
+    before = connection.total_changes
+    connection.executemany(
+        "UPDATE targets SET state = 'expired', renewed_us = ? WHERE decision = ? AND kind = ? AND value = ?"
+        " AND state = 'active'",
+        [(now_us, number, *target) for number, target in wanted],
+    )
+    changed = connection.total_changes - before
+    ended: list[str] = []
+    for number in sorted({number for number, _ in wanted}):
+        over = connection.execute(
+            "UPDATE decisions SET state = 'expired', ended_us = ?, ended_by = ?, ended_reason = ? WHERE number = ?"
+            " AND state IN ('proposed', 'active') AND NOT EXISTS(SELECT 1 FROM targets t WHERE t.decision = number"
+            "  AND t.state = 'active' AND (t.kind, t.value) = (main_kind, main_value))",
+            (now_us, act.actor, act.reason, number),
+        ).rowcount
+        if over:
+            ended.append(f"{DECISION}{number}")
+            connection.execute(
+                "UPDATE targets SET state = 'expired', renewed_us = ? WHERE decision = ? AND state = 'active'",
+                (now_us, number),
+            )
+    if changed or ended:
+        named = [f"{DECISION}{number} {target.kind} {target.value}" for number, target in wanted[:TOLD_TARGETS]]
+        after = {"count": changed, "targets": named, "state": EXPIRED, "decisions": ended[:TOLD_TARGETS]}
+        audit.append(connection, act._replace(after=after), now_us)
+    return ended
+
+
+def set_enforcements(connection: Connection, adapter: str, rows: Iterable[Enforcement], ts_us: int) -> int:
+    """What an adapter made of targets, in bulk; returns how many states changed. Unknown targets are passed over (they
+    were deleted meanwhile). `ts_us` is when a state began, so a row that says what is known changes nothing."""
+    before = connection.total_changes
+    connection.executemany(
+        "INSERT INTO enforcements SELECT id, ?, ?, ?, ? FROM targets WHERE decision = ? AND kind = ? AND value = ?"
+        " ON CONFLICT(target, adapter) DO UPDATE SET state = excluded.state, detail = excluded.detail,"
+        " ts_us = excluded.ts_us WHERE state <> excluded.state OR detail <> excluded.detail",
+        [
+            (adapter, one.state, one.detail, ts_us, number_of(one.decision_id, DECISION), *one.target) for one in rows
+        ],
+    )  # fmt: skip
+    return connection.total_changes - before
+
+
+def shift_deadlines(connection: Connection, delta_us: int) -> int:
+    """The clock was set by `delta_us`: every deadline that is still to come moves with it, so that what should last an
+    hour lasts an hour. Returns how many moved."""
+    if not delta_us:
+        return 0
+    moved = connection.execute(
+        "UPDATE targets SET expires_us = max(1, expires_us + ?) WHERE state = 'active' AND expires_us > 0", (delta_us,)
+    ).rowcount
+    moved += connection.execute(
+        "UPDATE entries SET expires_us = max(1, expires_us + ?) WHERE removed_us = 0 AND expires_us > 0", (delta_us,)
+    ).rowcount
+    return moved
+
+
+def enforcement_counts(connection: Connection) -> dict[str, dict[str, int]]:
+    """Per adapter, how many active targets are in which state."""
+    counts: dict[str, dict[str, int]] = {}
+    for adapter, state, count in connection.execute(
+        "SELECT e.adapter, e.state, count(*) FROM enforcements e JOIN targets t ON t.id = e.target"
+        " WHERE t.state = 'active' GROUP BY e.adapter, e.state"
+    ):
+        counts.setdefault(adapter, {})[state] = count
+    return counts
+
+
+def require_state(state: str) -> str:
+    """An enforcement's state, checked. Raises StoreError."""
+    if state not in (PENDING, IN_FORCE, FAILED, UNSUPPORTED, REMOVED):
+        raise refused(f"no enforcement state {state!a}")
+    return state

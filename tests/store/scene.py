@@ -1,0 +1,87 @@
+"""What the tests of the store share: a ledger in a folder, decisions to put in, a person who acts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+from egressd.model import Decision, Indicator, Match, Target
+from egressd.store import decisions
+from egressd.store.audit import Act
+from egressd.store.db import Database
+from egressd.store.decisions import NewTarget
+from egressd.store.ledger import open_ledger
+
+T0 = 1_430_000_000_000_000
+SECOND = 1_000_000
+HOUR = 3_600 * SECOND
+DAY = 24 * HOUR
+A = bytes([10, 0, 0, 1])
+B = bytes([10, 0, 0, 2])
+V6 = bytes.fromhex("20010db8000000000000000000000001")
+ANNA = Act("uid:anna", "socket", "block", "", "seen by the CSIRT")
+TIMER = Act("rule:time", "timer", "expire", "", "its time is over")
+
+P = ParamSpec("P")
+
+
+def in_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Runs a test in an event loop of its own, for 30 seconds at most."""
+
+    @wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 30))
+
+    return run
+
+
+def match(domain: str = "bad.example", source: str = "csirt.txt") -> Match:
+    indicator = Indicator(
+        "domain", domain, "registered", "", domain, "example", source, 7, "c2", 90, 0, 0, "https://ref.example/1", "ops"
+    )
+    return Match("sibling", indicator, domain, "example")
+
+
+def verdict(domain: str = "bad.example", id_: str = "", ts_us: int = T0, mode: str = "enforce") -> Decision:
+    return Decision(
+        id=id_,
+        ts_us=ts_us,
+        number=0,
+        action="block",
+        targets=(),
+        reason=f"sibling of {domain} (csirt.txt:7)",
+        rule="level-sibling",
+        evidence="E1",
+        mode=mode,
+        match=match(domain),
+        client=A,
+        name=f"b.{domain}",
+        campaign="",
+    )
+
+
+def about(domain: str = "bad.example") -> Target:
+    return Target("registered_domain", domain)
+
+
+def address(text: str) -> Target:
+    return Target("address", text)
+
+
+def put(ledger: Database, domain: str = "bad.example", *more: NewTarget, ts_us: int = T0, state: str = "active") -> str:
+    """A decision about a domain, with more targets; its id."""
+    targets = [NewTarget(about(domain)), *more]
+    return ledger.call(decisions.commit, verdict(domain, ts_us=ts_us), targets, "rule:level-sibling", state).id
+
+
+@contextmanager
+def ledger_at(path: Path, ballast_bytes: int = 0) -> Iterator[Database]:
+    ledger = open_ledger(path, T0, ballast_bytes)
+    try:
+        yield ledger
+    finally:
+        ledger.close()

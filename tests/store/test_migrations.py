@@ -1,0 +1,99 @@
+"""Shapes: made step by step, upgraded, never downgraded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from sqlite3 import Connection
+
+import pytest
+
+from egressd.store import decisions, incidents
+from egressd.store.db import Database
+from egressd.store.errors import SCHEMA, StoreError
+from egressd.store.ledger import load_all, open_ledger
+from egressd.store.migrations import LEDGER, name_of
+from tests.store.scene import T0, A, match, put
+
+
+def recorded(connection: Connection) -> list[tuple[int, str, int]]:
+    return connection.execute("SELECT number, name, applied_us FROM migrations ORDER BY number").fetchall()
+
+
+def shape(connection: Connection) -> list[tuple[str, str]]:
+    return connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
+
+
+@pytest.mark.parametrize("made", range(1, len(LEDGER)))
+def test_a_ledger_of_each_earlier_shape_upgrades_with_what_is_in_it(tmp_path: Path, made: int) -> None:
+    path = tmp_path / "ledger.db"
+    old = Database(path, steps=LEDGER[:made], ballast_bytes=0)
+    assert old.open(T0) == [name_of(step) for step in LEDGER[:made]]
+    assert put(old) == "D1"
+    old.close()
+    new = Database(path, steps=LEDGER, ballast_bytes=0)
+    assert new.open(T0 + 5) == [name_of(step) for step in LEDGER[made:]]
+    assert [row[2] for row in new.call(recorded)] == [T0] * made + [T0 + 5] * (len(LEDGER) - made)
+    assert [row.id for row in new.call(load_all, T0).decisions] == ["D1"]
+    joined = new.call(incidents.campaign_for, ["indicator bad.example"], T0, T0)
+    assert new.call(incidents.open_incident, joined.id, A, match(), "lan", T0, T0, T0) == ("I1", True)
+    upgraded = new.call(shape)
+    new.close()
+    fresh = open_ledger(tmp_path / "fresh.db", T0, 0)
+    assert fresh.call(shape) == upgraded
+    fresh.close()
+
+
+def test_a_newer_shape_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    def of_the_future(connection: Connection) -> None:
+        connection.execute("CREATE TABLE more(x)")
+
+    path = tmp_path / "ledger.db"
+    newer = Database(path, steps=(*LEDGER, of_the_future), ballast_bytes=0)
+    newer.open(T0)
+    put(newer)
+    newer.close()
+    with pytest.raises(StoreError, match=r"made by a newer egressd .*; install that version again") as caught:
+        open_ledger(path, T0)
+    assert caught.value.kind == SCHEMA
+    newer.open(T0)
+    assert newer.call(decisions.load, "D1") is not None
+    newer.close()
+
+
+def test_a_step_that_fails_leaves_no_half_of_itself(tmp_path: Path) -> None:
+    def fails(connection: Connection) -> None:
+        connection.execute("CREATE TABLE half(x)")
+        connection.execute("no SQL")
+
+    path = tmp_path / "ledger.db"
+    open_ledger(path, T0, 0).close()
+    with pytest.raises(StoreError, match="syntax error"):
+        Database(path, steps=(*LEDGER, fails)).open(T0)
+    again = open_ledger(path, T0, 0)
+    assert len(again.call(recorded)) == len(LEDGER)
+    assert "half" not in {name for name, _ in again.call(shape)}
+    again.close()
+
+
+@pytest.mark.parametrize("tables", [["CREATE TABLE songs(x)"], ["migrations"]])
+def test_a_database_of_something_else_is_refused(tmp_path: Path, tables: list[str]) -> None:
+    path = tmp_path / "ledger.db"
+
+    def other(connection: Connection) -> None:
+        connection.execute("CREATE TABLE songs(x)")
+
+    foreign = Database(path, steps=(other,), ballast_bytes=0)
+    foreign.open(T0)
+    if tables != ["migrations"]:
+        foreign.call(lambda connection: connection.execute("DROP TABLE migrations"))
+    foreign.close()
+    with pytest.raises(StoreError, match=r"something else|not one that egressd had"):
+        open_ledger(path, T0)
+
+
+def test_names_of_released_steps_do_not_change() -> None:
+    assert [name_of(step) for step in LEDGER] == [
+        "decisions_and_audit",
+        "watches_and_incidents",
+        "operators_entries",
+    ]
