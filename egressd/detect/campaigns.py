@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from egressd.model import Campaign, Incident, Sighting
@@ -19,6 +19,7 @@ class Campaigns:
         self.campaigns: dict[str, Campaign] = {}
         self.incidents: dict[str, Incident] = {}
         self.untold = 0  # sightings of clients beyond the bound
+        self.on_merge: Callable[[str, str], None] | None = None  # told (older, younger) when campaigns become one
         self._limit = limit
         self._by_key: dict[str, str] = {}
         self._by_place: dict[tuple[bytes, str], str] = {}
@@ -136,6 +137,8 @@ class Campaigns:
 
     def _merge(self, into: Campaign, other: Campaign) -> None:
         self._merged[other.id] = into.id
+        if self.on_merge is not None:
+            self.on_merge(into.id, other.id)
         for key in other.keys:
             self._by_key[key] = into.id
             into.keys.append(key)

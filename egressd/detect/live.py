@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
-from egressd.detect.blocks import MAX_REFUSED, Block, main_target
+from egressd.detect.blocks import MAX_REFUSED, Block
 from egressd.detect.calendar import Calendar
 from egressd.detect.correlator import Correlator
 from egressd.detect.engine import _NOBODY, Engine, Intel
 from egressd.detect.history import History
-from egressd.detect.kept import tell
-from egressd.detect.policy import E1, E2, PolicySettings, pair
-from egressd.intel.networks import parse_address, render_address
+from egressd.detect.policy import E1, E2, PolicySettings
+from egressd.detect.review import kept_targets, review
+from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
 from egressd.model import FLOW, Event, FlowKey, Match, Sighting, Target
 
@@ -182,44 +182,39 @@ class LiveEngine(Engine):
             self._free_kept(block, ts_us)
 
     def _look_again(self, block: Block, ts_us: int) -> None:
-        match = self._match_target(block.target, ts_us)
-        if match is None or main_target(match) != block.target:
-            self._lift(block, ts_us, f"{block.match.indicator.value} is no longer listed", "unlisted")
+        intel = self.intel
+        found = self._match_target(block.target, ts_us)
+        verdict = review(
+            block.target, block.match, list(block.addresses), list(block.pairs), found, intel.allowances,
+            intel.protected, ts_us // MICROSECONDS,
+        )  # fmt: skip
+        if verdict.match is None:
+            self._lift(block, ts_us, verdict.reason, verdict.rule)
             return
-        block.match = match
-        name, address = _parts_of(block.target)
-        kept = self.intel.allowances.allows(name, address, b"", ts_us // MICROSECONDS)
-        kept = kept or self.intel.allowances.never_blocks(name, address, ts_us // MICROSECONDS)
-        if kept is not None:
-            self._lift(block, ts_us, tell(kept), kept.kind)
-            return
+        block.match = verdict.match
         self._calendar.watch(block)
-        self._free_kept(block, ts_us)
+        self._free(block, verdict.free, ts_us)
 
     def _free_kept(self, block: Block, ts_us: int) -> None:
         """Give free what `block` covers and may no longer."""
-        for address in list(block.addresses):
-            reason = self._kept_reason(b"", address, ts_us)
-            if reason and block.target.kind == "address":
-                self._lift(block, ts_us, reason, "protected")
-                return
-            if reason:
-                self.blocks.withdraw_address(block, address)
-                self._tell_withdrawn(block, Target("address", render_address(address)), reason, ts_us)
-        for client, address in list(block.pairs):
-            reason = self._kept_reason(client, address, ts_us)
-            if reason:
-                self.blocks.withdraw_pair(block, client, address)
-                self._tell_withdrawn(block, pair(client, address), reason, ts_us)
-
-    def _kept_reason(self, client: bytes, address: bytes, ts_us: int) -> str:
-        why = self.intel.protected.why(address)
-        if why:
-            return why
+        intel = self.intel
         now_s = ts_us // MICROSECONDS
-        allowances = self.intel.allowances
-        kept = allowances.never_blocks("", address, now_s) or allowances.allows("", address, client, now_s)
-        return tell(kept) if kept is not None else ""
+        free = kept_targets(list(block.addresses), list(block.pairs), intel.allowances, intel.protected, now_s)
+        if block.target.kind == "address" and any(target == block.target for target, _ in free):
+            self._lift(block, ts_us, free[0][1], "protected")
+            return
+        self._free(block, free, ts_us)
+
+    def _free(self, block: Block, free: Iterable[tuple[Target, str]], ts_us: int) -> None:
+        for target, reason in free:
+            if target == block.target:
+                continue  # is held by its own list line
+            client, _, address = target.value.rpartition(">")
+            if client:
+                self.blocks.withdraw_pair(block, parse_address(client), parse_address(address))
+            else:
+                self.blocks.withdraw_address(block, parse_address(address))
+            self._tell_withdrawn(block, target, reason, ts_us)
 
     def _lift(self, block: Block, ts_us: int, reason: str, rule: str) -> None:
         self._on_event(self.policy.lift(block, _because(block, ts_us), reason, rule))
@@ -245,10 +240,3 @@ class LiveEngine(Engine):
 def _because(block: Block, ts_us: int) -> Sighting:
     """A sighting that stands for nobody's traffic: a person or a list decided."""
     return Sighting(ts_us, 0, _NOBODY, "", block.match, FLOW, "", False, 0, ts_us, ts_us)
-
-
-def _parts_of(target: Target) -> tuple[str, bytes]:
-    """(name, address) of what a decision is about; a network's first address stands for it."""
-    if target.kind in ("address", "network"):
-        return "", parse_address(target.value.partition("/")[0])
-    return target.value.partition("/")[0], b""

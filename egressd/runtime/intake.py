@@ -7,7 +7,7 @@ where all packet processes come together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from egressd.clock import Clock
 from egressd.detect.campaigns import MAX_NAMES, Campaigns
@@ -26,16 +26,8 @@ from egressd.store.attempts import AttemptCount, Batch
 MAX_WATCHES: Final = 262_144  # pairs of decision and client; of more only the sums by incident are kept
 
 
-class HistoryRow(NamedTuple):
-    """One client's contacts with one name at one address."""
-
-    client: bytes
-    registered_domain: str
-    name: str
-    address: bytes
-    first_us: int
-    last_us: int
-    count: int
+# Contacts of a client: its address, registered domain, name, server address, first and last time, how many.
+HistoryRow = tuple[bytes, str, str, bytes, int, int, int]
 
 
 class Tellers(Protocol):
@@ -199,7 +191,9 @@ class Intake:
             self.last_attempt_us = max(self.last_attempt_us, row.last_us)
             decision = self._register.by_id.get(decision_id)
             left, leaks = row.count, row.leaks
-            for address, count in row.where.items() if decision is not None else ():
+            for address, count in row.where.items():
+                if decision is None:
+                    break
                 text = render_address(address)
                 pair = Target("pair", f"{render_address(client)}>{text}")
                 held = self._register.tried(decision, pair, Target("address", text), count, row.last_us)
@@ -280,9 +274,7 @@ def unpack_history(packed: object) -> list[HistoryRow]:
     for _ in range(len(values)):
         one = Values(values.next())
         rows.append(
-            HistoryRow(
-                one.address(), one.text(), one.text(), one.address(), one.number(), one.number(), max(0, one.number())
-            )
+            (one.address(), one.text(), one.text(), one.address(), one.number(), one.number(), max(0, one.number()))
         )
     return rows
 

@@ -17,6 +17,7 @@ class Start(NamedTuple):
 
     number: int
     processes: int
+    fanout_group: int
     interfaces: tuple[str, ...]
     ring_bytes: int
     promiscuous: bool
