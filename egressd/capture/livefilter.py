@@ -6,27 +6,29 @@ what a conversation is known to be; the gate (prefilter.py) and the dissector th
 TCP 1. SYN, FIN and RST, any port: openings, answers, ends.
     2. Anything with payload from or to port 53.
     3. Payload that begins like a TLS handshake record or an SSLv2 hello, an HTTP request of any method that the parser
-       knows, a PROXY header, or a DNS message that fills the segment: any port, any size.
+       knows, a SOCKS request, a PROXY header, or a DNS message that fills the segment: any port, any size. And any
+       payload too short to tell, so that a request sent in morsels stays whole.
     4. Young client payload: less than `client_payload_bytes`, toward a web port or toward the lower of the two ports.
-       Half of today's ClientHellos have their name in the second segment, which begins like nothing; SOCKS, STARTTLS
-       and hellos sent in morsels come this way too, and the beacons of connections older than egressd.
+       Half of today's ClientHellos have their name in the second segment, which begins like nothing; STARTTLS comes
+       this way too, and the beacons of connections older than egressd.
 UDP 5. Port 53.
-    6. QUIC long headers of the versions that can be read on any port, of any version on port 443.
+    6. QUIC long headers: of the versions that can be read on any port, of any version on port 443.
     7. DNS responses of any size by content, on any port.
     8. Everything else of at most `small_udp_bytes`, but for QUIC short headers on port 443 (bulk in both directions).
-    9. One in `bulk_sample` of the rest, chosen by chance: a conversation of nothing but large datagrams is seen too.
-IP 10. Fragments of TCP and UDP, all of them: the first alone has no name's end. IPv6 extension headers, but for
+IP  9. Fragments of TCP and UDP, all of them: a name may end in a later one. IPv6 extension headers, but for
        hop-by-hop options before ICMPv6 (multicast listener reports).
-   11. With `tunnels`: IP in IP, 6in4, GRE, EtherIP, MPLS, and UDP on the ports of tunnels.py, whole, bulk and all.
+   10. With `tunnels`: IP in IP, 6in4, GRE, EtherIP, MPLS, and UDP on the ports of tunnels.py, whole, bulk and all.
        Without, tunnels are ordinary datagrams or nothing.
+   11. One in `bulk_sample` of other payload, by chance: conversations of nothing but large packets are seen too.
 
-Dropped: bare acknowledgements, bulk, anything to multicast or broadcast addresses (mDNS, SSDP: not egress), ICMP, ESP,
-ARP and all that is not IP. VLAN tags (two in the frame, beside the one that the kernel takes off) and PPPoE are
-looked through.
+Dropped: bare acknowledgements, bulk, UDP to multicast and broadcast addresses (mDNS, SSDP: not egress), ICMP, ESP, ARP
+and all that is not IP. VLAN tags (two in the frame, beside the one that the kernel takes off) and PPPoE are looked
+through.
 
-What this loses, all of it rare: on other than web ports, when the server's port is not the lower one, later segments of
-a hello in several; full-size middle segments of hellos above some 4 KB (let `client_payload_bytes` be 65535 to keep
-them); names in IP behind 802.3 LLC, which Linux does not forward either.
+What this loses: on other than web ports, when the server's port is not the lower one, later segments of a hello in
+several; full-size middle segments of hellos above some 3 KB (let `client_payload_bytes` be 65535 to keep them); the
+moment at which a conversation of nothing but bulk, older than egressd, is noticed; names in IP behind 802.3 LLC, which
+Linux does not forward either. tests/capture/test_livefilter.py measures it: of 2,606 names in 374 real captures none.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ _LEAST_CONTENT_BYTES: Final = 8  # what the tests of content read
 _SIGN: Final = 0x80000000
 
 # Memory words of the program.
-_NEXT_HEADER, _SEGMENT_BYTES, _L4, _HEADER_BYTES, _PAYLOAD_BYTES, _PORT, _IP_HEADER_BYTES = range(7)
+_NEXT_HEADER, _SEGMENT_BYTES, _L4, _HEADER_BYTES, _PAYLOAD_BYTES, _PORT, _IP_HEADER_BYTES, _GROUP = range(8)
 
 
 @dataclass(frozen=True)
@@ -152,10 +154,15 @@ def _link(asm: Assembler, tunnels: bool) -> None:
 
 
 def _ipv4(asm: Assembler, tunnels: bool) -> None:
-    """RFC 791. Multicast and broadcast are dropped, fragments kept; else on to `segment`."""
+    """RFC 791. Fragments are kept, multicast and broadcast marked; else on to `segment`."""
     asm.label("ipv4")
-    asm.load(1, 16, indexed=True)
-    asm.when(">=", 224, "drop-ip")
+    asm.load(4, 16, indexed=True)
+    asm.when("==", 0xFFFFFFFF, "ipv4-group")
+    asm.alu("&", 0xF0000000)
+    asm.when("==", 0xE0000000, "ipv4-group")
+    asm.load_constant(0)
+    asm.label("ipv4-group")
+    asm.store(_GROUP)
     asm.load(1, 9, indexed=True)
     asm.store(_NEXT_HEADER)
     if tunnels:
@@ -188,12 +195,15 @@ def _ipv4(asm: Assembler, tunnels: bool) -> None:
 
 
 def _ipv6(asm: Assembler, tunnels: bool) -> None:
-    """RFC 8200. Multicast is dropped, extension headers kept; else on to `segment`."""
+    """RFC 8200. Extension headers are kept, multicast marked; else on to `segment`."""
     asm.label("ipv6")
     asm.load(1, 6, indexed=True)
-    asm.store(_NEXT_HEADER)  # first: what stands behind a return may read only what was written before the return
+    asm.store(_NEXT_HEADER)
     asm.load(1, 24, indexed=True)
-    asm.when("==", 0xFF, "drop-ipv6")
+    asm.when("==", 0xFF, "ipv6-group")
+    asm.load_constant(0)
+    asm.label("ipv6-group")
+    asm.store(_GROUP)  # before any return: the kernel takes a return for a way on, and asks what is written on all ways
     asm.load_memory(_NEXT_HEADER)
     asm.when("==", _TCP, "ipv6-known")
     asm.when("==", _UDP, "ipv6-known")
@@ -251,12 +261,13 @@ def _tcp(asm: Assembler, settings: FilterSettings) -> None:
     asm.when(">=", settings.client_payload_bytes, "content", "keep-tcp")
     asm.label("content")
     asm.load_memory(_PAYLOAD_BYTES)
-    asm.when(">=", _LEAST_CONTENT_BYTES, "", "drop-tcp")
+    asm.when(">=", _LEAST_CONTENT_BYTES, "", "keep-tcp")
     asm.load_memory(_HEADER_BYTES)
     asm.load_x_memory(_L4)
     asm.alu_x("+")
     asm.a_to_x()
     _content(asm)
+    _sample(asm, settings, "tcp")
     _end(asm, "tcp")
 
 
@@ -272,6 +283,9 @@ def _content(asm: Assembler) -> None:
     asm.when("==", 0x0D0A0D0A, "keep-tcp")  # PROXY header, version 2
     asm.alu(">>", 16)
     asm.when("==", 0x1603, "keep-tcp")
+    asm.when("==", 0x0401, "keep-tcp")  # SOCKS: a request to connect, of version 4 and 5, and Tor's to resolve
+    asm.when("==", 0x0501, "keep-tcp")
+    asm.when("==", 0x05F0, "keep-tcp")
     asm.alu("+", 2)  # a DNS message behind its length (RFC 1035 section 4.2.2) that fills the segment, one question
     asm.store(_PORT)
     asm.load_memory(_PAYLOAD_BYTES)
@@ -280,13 +294,13 @@ def _content(asm: Assembler) -> None:
     asm.when_x("==", "", "not-dns")
     asm.load_x_memory(_L4)
     asm.load(2, 6, indexed=True)
-    asm.when("==", 1, "keep-tcp", "drop-tcp")
+    asm.when("==", 1, "keep-tcp", "tcp-bulk")
     asm.label("not-dns")
     asm.load_x_memory(_L4)
     asm.load(4, 0, indexed=True)  # SSLv2's form of a hello: a length with its upper bit, type 1, version 3 or 2
     asm.alu("&", 0x8000FFFF)
     asm.when("==", 0x80000103, "keep-tcp")
-    asm.when("==", 0x80000100, "keep-tcp", "drop-tcp")
+    asm.when("==", 0x80000100, "keep-tcp")
 
 
 def _udp(asm: Assembler, settings: FilterSettings) -> None:
@@ -302,6 +316,10 @@ def _udp(asm: Assembler, settings: FilterSettings) -> None:
         if settings.tunnels:
             for port in sorted(PORTS):
                 asm.when("==", port, "keep-udp")
+    asm.load_memory(_GROUP)
+    asm.when("==", 0, "", "drop-udp")
+    for place in (0, 2):
+        asm.load(2, place, indexed=True)
         asm.when("==", _QUIC, "udp-web")
     asm.load_memory(_PAYLOAD_BYTES)
     asm.when(">", settings.small_udp_bytes, "udp-large", "keep-udp")
@@ -330,8 +348,13 @@ def _udp(asm: Assembler, settings: FilterSettings) -> None:
     asm.when("==", 0x80000001, "", "udp-bulk")
     asm.load(4, 14, indexed=True)  # answers and authorities: at most 127 each
     asm.when("&", 0xFF80FF80, "", "keep-udp")
-    asm.label("udp-bulk")
+    _sample(asm, settings, "udp")
+    _end(asm, "udp")
+
+
+def _sample(asm: Assembler, settings: FilterSettings, part: str) -> None:
+    """One in so many of what nothing else let through."""
+    asm.label(f"{part}-bulk")
     if settings.bulk_sample:
         asm.load_ancillary(RANDOM)
-        asm.when("&", settings.bulk_sample - 1, "drop-udp", "keep-udp")
-    _end(asm, "udp")
+        asm.when("&", settings.bulk_sample - 1, f"drop-{part}", f"keep-{part}")
