@@ -27,8 +27,27 @@ FINDINGS: Final = 10
 VERBS: Final = {
     "run": "run the daemon",
     "status": "show on one screen whether egressd sees, blocks and keeps watching",
+    "hosts": "show the machines that reached or tried listed destinations",
+    "incidents": "show what a person has to handle",
+    "watch": "show what is blocked and who still tries",
+    "decisions": "show what was decided, by whom and why",
     "block": "block a name or an address",
+    "allow": "let a name or an address be reached whatever lists say",
+    "unblock": "take a block back, or suspend it for a time",
+    "approve": "let a proposed block come into force",
+    "reject": "turn a proposed block down",
     "isolate": "keep one client from everything outside",
+    "release": "end the isolation of a client",
+    "cut": "cut a whole segment off from the outside",
+    "uncut": "end the cut of a segment",
+    "undo": "take back a decision of a person",
+    "ack": "say that you have an incident in hand",
+    "list": "show what is listed and allowed",
+    "reload": "read configuration and lists anew",
+    "mode": "choose between monitor, approve and enforce",
+    "panic": "lift every block at once",
+    "audit": "show who did what and why; verify that record",
+    "doctor": "prove that detecting and blocking work, on a scratch set",
     "replay": "read captures and report which hosts reached listed domains",
     "check": "say whether a name, address or URL is listed, and why",
     "explain": "show how a verdict came about, over a list or a replay",
@@ -38,7 +57,11 @@ VERBS: Final = {
 }
 
 # These differ only in what they ask the daemon for: one file has them all.
-FILES: Final = dict.fromkeys(("block", "isolate"), "operate")
+OPERATIONS: Final = (
+    *("block", "allow", "unblock", "approve", "reject", "isolate", "release", "cut", "uncut", "undo", "ack", "reload"),
+    *("mode", "panic"),
+)
+FILES: Final = {"list": "lists", **dict.fromkeys(OPERATIONS, "operate")}
 
 EPILOG: Final = (
     "exit codes: 0 ok, 1 runtime error or refused, 2 usage, 3 config or list invalid, 4 daemon unreachable,"
@@ -112,7 +135,7 @@ atexit.register(gc.freeze)
 
 def _load(verb: str) -> Verb:
     module = import_module(f"egressd.cli.{FILES.get(verb, verb).replace('-', '_')}")
-    loaded: Verb = module.verb(verb) if verb in FILES else module
+    loaded: Verb = module.verb(verb) if verb in OPERATIONS else module
     return loaded
 
 

@@ -94,31 +94,47 @@ def ago(value: object, now_us: int) -> str:
 
 
 class Column(NamedTuple):
-    """One column of a table. A `flexible` one gives way when the table is too wide; numbers stand right."""
+    """One column of a table. Where the table is too wide, one with a `least` width gives way down to that, and in need
+    to that of its title; numbers stand right."""
 
     title: str
     right: bool = False
-    flexible: bool = False
+    least: int = 0
 
 
-def table(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int = WIDTH) -> list[str]:
-    """Lines of a table that is at most `width` wide; texts that do not fit lose their middle."""
+def table(
+    columns: Sequence[Column], cells: Sequence[Sequence[str]], under: Sequence[str] = (), width: int = WIDTH
+) -> list[str]:
+    """Lines of a table that is at most `width` wide; texts that do not fit lose their middle. `under` has a text to
+    stand under each row, where not empty."""
     widths = [max(len(c.title), *(len(row[i]) for row in cells), 0) for i, c in enumerate(columns)]
     room = width - (len(columns) - 1)
-    while sum(widths) > room:
-        flexible = [i for i, column in enumerate(columns) if column.flexible and widths[i] > len(column.title)]
-        if not flexible:
-            break
-        widest = max(flexible, key=lambda i: widths[i])
-        widths[widest] -= 1
+    for in_need in (False, True):
+        while sum(widths) > room:
+            least = [len(c.title) if in_need else max(c.least, len(c.title)) for c in columns]
+            wide = [i for i, c in enumerate(columns) if c.least and widths[i] > least[i]]
+            if not wide:
+                break
+            widths[max(wide, key=lambda i: widths[i])] -= 1
     lines = []
-    for row in [[column.title for column in columns], *cells]:
+    for i, row in enumerate([[column.title for column in columns], *cells]):
         shown = [
             f"{fit(cell, size):>{size}}" if column.right else f"{fit(cell, size):<{size}}"
             for column, cell, size in zip(columns, row, widths, strict=True)
         ]
         lines.append(cut(" ".join(shown).rstrip(), width))
+        if i and under and under[i - 1]:
+            lines.append(cut(f"   {under[i - 1]}", width))
     return lines
+
+
+def short(row: Row, key: str) -> str:
+    """A count in at most six columns: `99,999`, `123k`, `4.5M`."""
+    size = number(row, key)
+    for unit, one in (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 1_000)):
+        if size >= one and size >= 100_000:
+            return f"{size / one:.1f}{unit}" if size < 10 * one else f"{size // one}{unit}"
+    return f"{size:,}"
 
 
 def wrap(head: str, parts: Sequence[str], separator: str = ", ", width: int = WIDTH) -> list[str]:
@@ -135,6 +151,34 @@ def wrap(head: str, parts: Sequence[str], separator: str = ", ", width: int = WI
     return [cut(line.rstrip(), width) for line in lines]
 
 
+def fields(*pairs: tuple[str, str]) -> list[str]:
+    """Lines of label and text for those that have a text; at most three lines for one."""
+    lines = []
+    for label, value in pairs:
+        if value:
+            filled = wrap(f"  {label:<11}", value.split(" "), " ")
+            lines += filled if len(filled) <= 3 else [*filled[:2], cut(filled[2] + " ..")]
+    return lines
+
+
+def counts(row: Row, key: str) -> str:
+    """An object of name to count as `b.evil.example 48, c.evil.example 4`, the most first; at most 8 are named."""
+    inside = part(row, key)
+    ranked = sorted(inside, key=lambda name: (-number(inside, name), name))
+    named = [f"{printable(name, 60)} {number(inside, name):,}" for name in ranked[:8]]
+    return ", ".join(named) + (f" and {len(ranked) - 8:,} more" if len(ranked) > 8 else "")
+
+
+def listed(indicator: Row) -> str:
+    """An indicator and the line it comes from: `a.evil.example (cnc.txt:6), apt-x`."""
+    value = text(indicator, "value", 90)
+    if not value:
+        return ""
+    source = text(indicator, "source").rsplit("/", 1)[-1]
+    threat = text(indicator, "threat", 30)
+    return f"{value} ({source}:{number(indicator, 'line')})" + (f", {threat}" if threat else "")
+
+
 def head_lines(answer: Answer) -> list[str]:
     """The first line of every screen, and a loud one when a sensor sees nothing."""
     seen = f"; {count(answer.packets, 'packet')} seen"
@@ -148,10 +192,8 @@ def head_lines(answer: Answer) -> list[str]:
 
 def observed(answer: Answer, what: str) -> list[str]:
     """What to say when there is nothing to show: never "clean" (INCIDENT S32)."""
-    return [
-        f"{what} not observed in {count(answer.packets, 'packet')} since {date(answer.since)} UTC.",
-        "What could not be seen: egressd status, BLIND.",
-    ]
+    said = f"{what} in {count(answer.packets, 'packet')} since {date(answer.since)} UTC."
+    return [*wrap("", said.split(" "), " "), "What could not be seen: egressd status, BLIND."]
 
 
 def paint(line: str) -> str:

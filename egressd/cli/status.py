@@ -10,10 +10,9 @@ from egressd.cli.main import OK
 from egressd.cli.screen import Row, add_read_arguments, ago, number, part, read, rows, text, texts, wrap
 from egressd.cli.terminal import count, cut, fit, span
 
-LINES: Final = 24
+LINES: Final = 23  # of a terminal of 24: the prompt takes one
 ALARMS: Final = 6
-INTERFACES: Final = 3
-ADAPTERS: Final = 3
+ROWS: Final = 3  # interfaces and adapters that are shown; one where alarms need the room
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -28,27 +27,34 @@ def run(args: Namespace) -> int:
 
 
 def render_status(answer: Answer, now_us: int) -> list[str]:
-    """The lines under the head, with what needs a person first; 24 with the head at most."""
+    """The lines under the head, with what needs a person first; LINES with the head at most."""
     status = answer.result
     alarms = _alarms(status, now_us)
     shown = alarms[:ALARMS]
     if len(alarms) > ALARMS:
         shown[-1] = f"!! and {len(alarms) - ALARMS + 1} more: egressd status --json"
-    body = [
-        *_sensors(status, now_us),
-        *_lists(status),
-        *_blind(status),
-        *_blocks(status, now_us),
-        *_rules(status, now_us),
-        *_watch(status, now_us),
-        *_life(status, now_us),
-    ]
     head = f"egressd {text(status, 'version', 20)}, up {span(number(status, 'uptime_s') * 1_000_000)}"
     if not alarms:
         head += "; no alarm"
     step = _next(status)
     room = LINES - 2 - len(answer.down[:1]) - len(shown) - len(step)
+    body = _body(status, now_us, ROWS)
+    if len(body) > room:
+        body = _body(status, now_us, 1)
     return [head, *shown, *body[:room], *step]
+
+
+def _body(status: Row, now_us: int, limit: int) -> list[str]:
+    """What is calm; `limit` is for the lines of which there may be many."""
+    return [
+        *_sensors(status, now_us, limit),
+        *_lists(status),
+        *_blind(status, limit),
+        *_blocks(status),
+        *_rules(status, now_us, limit),
+        *_watch(status, now_us),
+        *_life(status, now_us),
+    ]
 
 
 def _alarms(status: Row, now_us: int) -> list[str]:
@@ -60,7 +66,7 @@ def _alarms(status: Row, now_us: int) -> list[str]:
             alarms.append(f"SENSOR DOWN {text(one, 'name', 15)} ({text(one, 'state', 12)}): {since}: BLIND there")
     leaks = number(part(status, "watch"), "leaks_24h")
     if leaks:
-        alarms.append(f"{count(leaks, 'LEAK')} in 24h: traffic GOT THROUGH to blocked targets: egressd watch")
+        alarms.append(f"{count(leaks, 'LEAK', 'LEAKS')} in 24h: traffic GOT THROUGH to blocked targets: egressd watch")
     canary = part(status, "canary")
     if canary and text(canary, "state") not in ("ok", "off"):
         alarms.append(
@@ -89,19 +95,19 @@ def _loss(status: Row) -> str:
     return f"{ratio:.2%}" if isinstance(ratio, (int, float)) else "unknown share"
 
 
-def _sensors(status: Row, now_us: int) -> list[str]:
+def _sensors(status: Row, now_us: int, limit: int) -> list[str]:
     found = sorted(
         rows(status, "interfaces"), key=lambda one: text(one, "state") == "up" and number(one, "packets") > 0
     )
     lines = []
-    for one in found[:INTERFACES]:
+    for one in found[:limit]:
         state = "up" if text(one, "state") == "up" and number(one, "packets") else "DOWN"
         lines.append(
             f"{text(one, 'name', 15):<9} {state:<4} {count(number(one, 'packets'), 'packet')},"
             f" {number(one, 'kernel_drops'):,} dropped, last {_ago(one, 'last_packet', now_us)}"
         )
-    if len(found) > INTERFACES:
-        lines[-1] += f"; {len(found) - INTERFACES} more"
+    if len(found) > limit:
+        lines[-1] += f"; {len(found) - limit} more"
     if not found:
         lines = ["none: nothing is watched"]
     processes = rows(status, "packet_processes")
@@ -130,15 +136,15 @@ def _lists(status: Row) -> list[str]:
     return _under("LISTS", [line])
 
 
-def _blind(status: Row) -> list[str]:
+def _blind(status: Row, limit: int) -> list[str]:
     blind = part(status, "blind")
     kinds = [f"{sort} {number(blind, sort):,}" for sort in sorted(blind) if number(blind, sort)]
     if not kinds:
         return _under("BLIND", ["no connection with an unreadable name was counted"])
-    return wrap(f"{'BLIND':<10}", ["names not readable: " + kinds[0], *kinds[1:]])[:2]
+    return wrap(f"{'BLIND':<10}", ["names not readable: " + kinds[0], *kinds[1:]])[:limit]
 
 
-def _blocks(status: Row, now_us: int) -> list[str]:
+def _blocks(status: Row) -> list[str]:
     blocks = part(status, "blocks")
     lines = [
         f"{number(blocks, 'active'):,} active: {count(number(blocks, 'addresses'), 'address', 'addresses')},"
@@ -157,13 +163,13 @@ def _blocks(status: Row, now_us: int) -> list[str]:
     return _under("BLOCKS", lines)
 
 
-def _rules(status: Row, now_us: int) -> list[str]:
+def _rules(status: Row, now_us: int, limit: int) -> list[str]:
     lines = []
-    for one in rows(status, "adapters")[:ADAPTERS]:
+    for one in rows(status, "adapters")[:limit]:
         lines.append(
             f"{text(one, 'name', 12)} {text(one, 'state', 10)}: {number(one, 'active'):,} in force,"
-            f" {number(one, 'pending'):,} pending; drift repaired {number(one, 'drift_repaired'):,}x;"
-            f" read back {_ago(one, 'last_check', now_us)}"
+            f" {number(one, 'pending'):,} pending, drift {number(one, 'drift_repaired'):,};"
+            f" read {_ago(one, 'last_check', now_us)}"
         )
     return _under("RULES", lines or ["no adapter: nothing can be blocked"])
 

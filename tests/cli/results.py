@@ -70,3 +70,161 @@ STATUS_BAD: dict[str, Any] = {
     "warnings": ["flow offload is on for lan0: packets of long connections are not seen", HOSTILE, "clock was set"],
     "blind": {f"sort{n}": n * 1_000 for n in range(1, 30)},
 }  # fmt: skip
+
+EVIL = "news-portal.example"
+INDICATOR = {"value": f"a.{EVIL}", "source": "/etc/egressd/lists/notice.txt", "line": 6, "threat": "jps-2015"}
+
+HOSTS: dict[str, Any] = {
+    "hosts": [
+        {"client": "10.1.3.23", "segment": "MHLW", "incidents": ["I1"], "domains": [EVIL], "contacts": 37,
+         "attempts": 4, "leaks": 0, "first": at("10-29 13:12:00"), "last": at("10-29 15:19:00"), "isolated": True},
+        {"client": "10.2.5.41", "segment": "JPS", "incidents": ["I2"], "domains": [EVIL, "x.example"],
+         "contacts": 37, "attempts": 37, "leaks": 2,
+         "first": at("11-14 01:00:00"), "last": at("11-14 04:55:00"), "isolated": False},
+        {"client": "10.2.7.11", "segment": "JPS", "incidents": ["I3"], "domains": [EVIL], "contacts": 48,
+         "attempts": 48, "leaks": 0, "first": at("11-24 00:40:00"), "last": at("11-25 17:11:24"), "isolated": False},
+        {"client": "2001:db8:1234:5678:9abc:def0:1234:5678", "segment": "laboratory-of-the-second-building",
+         "incidents": ["I4"], "domains": [HOSTILE], "contacts": 1_234_567, "attempts": 0, "leaks": 0,
+         "first": at("11-24 00:45:00"), "last": at("11-25 17:14:00"), "isolated": False},
+        {"client": "10.2.9.30", "segment": "", "incidents": ["I5"], "domains": [], "contacts": 52, "attempts": 52,
+         "leaks": 0, "first": at("11-20 00:50:00"), "last": at("11-22 22:00:00"), "isolated": False},
+    ]
+}  # fmt: skip
+
+INCIDENTS: dict[str, Any] = {
+    "incidents": [
+        {"id": "I1", "campaign": "C1", "client": "10.1.3.23", "segment": "MHLW", "state": "open",
+         "registered_domain": EVIL, "match_level": "host", "indicator": INDICATOR, "opened": at("10-29 15:12:00"),
+         "first": at("10-29 13:12:00"), "last": at("10-29 15:19:00"), "contacts": 37, "attempts": 4, "answered": 33,
+         "leaks": 0, "names": {f"a.{EVIL}": 37}, "via": {"http": 34, "dns": 3}, "retro": True, "decisions": ["D1"]},
+        {"id": "I2", "campaign": "C1", "client": "10.2.5.41", "segment": "JPS", "state": "open",
+         "registered_domain": EVIL, "match_level": "sibling", "indicator": INDICATOR, "opened": at("11-14 01:00:00"),
+         "first": at("11-14 01:00:00"), "last": at("11-14 04:55:00"), "contacts": 37, "attempts": 37, "answered": 2,
+         "leaks": 2, "names": {HOSTILE: 30, f"b.{EVIL}": 7, **{f"n{n}.{EVIL}": 1 for n in range(20)}},
+         "via": {"http": 34, "dns": 3}, "retro": False, "decisions": ["D1", "D2"]},
+        {"id": "I3", "campaign": "C1", "client": "10.2.7.11", "segment": "JPS", "state": "open",
+         "registered_domain": EVIL, "match_level": "sibling", "indicator": INDICATOR, "opened": at("11-24 00:40:00"),
+         "first": at("11-24 00:40:00"), "last": at("11-25 17:11:24"), "contacts": 48, "attempts": 48, "answered": 0,
+         "leaks": 0, "names": {f"b.{EVIL}": 48}, "via": {"flow": 24, "dns": 24}, "retro": False, "decisions": ["D1"]},
+        {"id": "I1234", "campaign": "C77", "client": "2001:db8:1234:5678:9abc:def0:1234:5678", "segment": HOSTILE,
+         "state": "acknowledged", "registered_domain": "", "match_level": "address",
+         "indicator": {"value": "203.0.113.66", "source": f"/x/{HOSTILE}.txt", "line": 1_000_000, "threat": HOSTILE},
+         "opened": at("11-25 00:40:00"), "first": at("11-25 00:40:00"), "last": at("11-25 17:14:40"),
+         "contacts": 1_234_567, "attempts": 0, "answered": 0, "leaks": 0, "names": {}, "via": {"flow": 1_234_567},
+         "retro": False, "decisions": []},
+    ]
+}  # fmt: skip
+
+WATCHES: dict[str, Any] = {
+    "watches": [
+        {"decision_id": "D1", "target": {"kind": "registered_domain", "value": EVIL}, "state": "active",
+         "since": at("10-29 15:12:00"), "attempts": 141, "leaks": 2, "last": at("11-25 17:11:24"), "quiet_s": 200,
+         "clients": [
+             {"client": "10.2.7.11", "first": at("11-24 00:40:00"), "last": at("11-25 17:11:24"),
+              "count": 48, "leaks": 0},
+             {"client": "10.2.5.41", "first": at("11-14 01:00:00"), "last": at("11-14 04:55:00"),
+              "count": 37, "leaks": 2},
+             {"client": "2001:db8:1234:5678:9abc:def0:1234:5678", "first": at("11-24 00:45:00"),
+              "last": at("11-25 17:11:00"), "count": 56, "leaks": 0},
+         ],
+         "addresses": [
+             {"value": "203.0.113.66", "kind": "address", "state": "active", "expires": None, "packets": 91,
+              "level": None},
+             {"value": "10.1.3.23>203.0.113.67", "kind": "pair", "state": "active", "expires": at("11-26 17:11:00"),
+              "packets": 12, "level": 3},
+         ]},
+        {"decision_id": "D23", "target": {"kind": "host", "value": HOSTILE}, "state": "active",
+         "since": at("11-20 10:00:00"), "attempts": 0, "leaks": 0, "last": None, "quiet_s": None, "clients": [],
+         "addresses": []},
+    ]
+}  # fmt: skip
+WATCH_QUIET: dict[str, Any] = {"watches": [WATCHES["watches"][1]]}
+
+DECISIONS: dict[str, Any] = {
+    "decisions": [
+        {"id": "D1", "action": "block", "state": "active", "created": at("10-29 15:12:00"), "author": "rule:listed",
+         "mode": "enforce", "reason": f"a.{EVIL} is listed", "rule": "listed", "evidence": "E2",
+         "registered_domain": EVIL, "name": f"a.{EVIL}", "client": "10.1.3.23", "campaign": "C1", "match_level": "host",
+         "indicator": INDICATOR, "targets": [
+             {"kind": "registered_domain", "value": EVIL, "state": "active", "expires": None,
+              "enforcements": [{"adapter": "nftables", "state": "unsupported", "detail": "holds no names"}]},
+             {"kind": "address", "value": "203.0.113.66", "state": "active", "expires": None,
+              "enforcements": [{"adapter": "nftables", "state": "active", "detail": ""}]},
+             {"kind": "address", "value": "203.0.113.67", "state": "active", "expires": at("11-26 17:11:00"),
+              "enforcements": [{"adapter": "nftables", "state": "failed", "detail": "no space left in the set\x07"}]},
+         ]},
+        {"id": "D24", "action": "block", "state": "proposed", "created": at("11-25 17:10:00"), "author": "rule:listed",
+         "mode": "approve", "reason": HOSTILE, "rule": "listed", "evidence": "E1", "registered_domain": "",
+         "name": HOSTILE, "client": "10.2.9.30", "campaign": "C2",
+         "match_level": "address", "indicator": {}, "targets": []},
+        {"id": "D17", "action": "isolate", "state": "active", "created": at("11-25 09:00:00"), "author": "1000:alice",
+         "mode": "enforce", "reason": "infected since May; remedy by the service desk", "rule": "operator",
+         "evidence": "", "registered_domain": "", "name": "", "client": "10.1.3.23", "campaign": "", "match_level": "",
+         "indicator": None, "targets": [{"kind": "client", "value": "10.1.3.23", "state": "active",
+                                         "expires": at("11-25 21:00:00"), "enforcements": []}]},
+    ]
+}  # fmt: skip
+
+LIST: dict[str, Any] = {
+    "lists": [
+        {"source": "/etc/egressd/lists/cnc.txt", "indicators": 47_911, "problems": 0},
+        {"source": f"/etc/egressd/lists/{HOSTILE}.txt", "indicators": 12, "problems": 3},
+    ],
+    "operator": [
+        {"id": "D18", "kind": "indicator", "text": "files.worse.example", "author": "1000:alice",
+         "reason": "notice 2026-12 of the national centre", "created": at("11-25 09:00:00"), "expires": None},
+        {"id": "D19", "kind": "allowance", "text": "weather-sync.example", "author": "0:root", "reason": HOSTILE,
+         "created": at("11-25 09:30:00"), "expires": at("11-26 09:30:00")},
+    ],
+    "allowances": 4,
+}  # fmt: skip
+
+AUDIT: dict[str, Any] = {
+    "rows": [
+        {"seq": 4_121, "ts": at("11-25 09:00:00"), "actor": "1000:alice", "act": "isolate", "object": "10.1.3.23",
+         "reason": "infected since May; remedy by the service desk", "hash": "a1" * 32},
+        {"seq": 4_122, "ts": at("11-25 09:12:00"), "actor": "rule:listed", "act": "extend",
+         "object": "D1 address 203.0.113.67", "reason": HOSTILE, "hash": "b2" * 32},
+        {"seq": 4_123, "ts": at("11-25 17:10:00"), "actor": "1001:bob", "act": "refused", "object": "panic",
+         "reason": "needs the role admin", "hash": "c3" * 32},
+    ],
+    "head": {"seq": 4_123, "hash": "c3" * 32},
+}  # fmt: skip
+VERIFIED: dict[str, Any] = {"ok": True, "rows": 4_123, "head": {"seq": 4_123, "hash": "c3" * 32}, "problem": None}
+BROKEN: dict[str, Any] = {
+    "ok": False,
+    "rows": 4_100,
+    "head": None,
+    "problem": "row 4,101 is not what its hash says\x1b",
+}
+
+DOCTOR: dict[str, Any] = {
+    "checks": [
+        {"name": "detect", "ok": True, "detail": "doctor.egressd.example found in a DNS answer", "ms": 0.8},
+        {"name": "push", "ok": True, "detail": "198.51.100.1 in the scratch set", "ms": 0.3},
+        {"name": "verify", "ok": True, "detail": "read back from the kernel", "ms": 1.2},
+        {"name": "remove", "ok": True, "detail": "the scratch set is empty again", "ms": 0.4},
+    ],
+    "ok": True,
+}
+SICK: dict[str, Any] = {
+    "checks": [*DOCTOR["checks"][:1], {"name": "push", "ok": False, "detail": f"netlink: {HOSTILE}", "ms": 15_000}],
+    "ok": False,
+}
+BLOCKED: dict[str, Any] = {
+    "decision_id": "D25",
+    "text": "Blocked registered domain evil.example for everybody until taken back.",
+    "lines": [
+        "nftables: 2 addresses in force after 0.4 ms",
+        "Seen in history: 10.2.7.11 (48 contacts, the last 3m ago) and 2 more hosts; I6, I7 and I8 were opened",
+    ],
+}
+CUT: dict[str, Any] = {
+    "decision_id": "D26",
+    "text": "Segment JPS is cut off for 4h.",
+    "lines": ["still flows: mail relay 10.2.0.25 by the second line, which this gateway does not see"],
+}
+PREVIEW: dict[str, Any] = {
+    "text": "Would cut segment JPS (10.2.0.0/16, 2001:db8:2::/48) for 4h.",
+    "lines": ["212 clients seen today", "established connections are cut, too", HOSTILE],
+}

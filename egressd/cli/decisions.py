@@ -1,0 +1,127 @@
+"""`egressd decisions [ID]`: what was decided, by whom and why; what waits for a person first."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import Final
+
+from egressd.cli.client import RUNTIME, Answer, ClientError
+from egressd.cli.main import OK
+from egressd.cli.screen import (
+    Column,
+    Row,
+    add_read_arguments,
+    date,
+    decision_id,
+    fields,
+    first,
+    listed,
+    observed,
+    part,
+    read,
+    rows,
+    table,
+    text,
+    time_us,
+)
+from egressd.cli.terminal import count, cut
+
+STATES: Final = ("proposed", "active", "withdrawn", "expired", "undone")
+_COLUMNS: Final = (
+    Column("ID"),
+    Column("STATE"),
+    Column("ACTION"),
+    Column("MADE (UTC)"),
+    Column("BY", least=12),
+    Column("TARGET", least=20),
+)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("id", nargs="?", metavar="ID", type=decision_id, help="all about one, such as D12")
+    parser.add_argument("--state", metavar="STATE", choices=STATES, help="only those " + ", ".join(STATES))
+    add_read_arguments(parser, long=True)
+
+
+def run(args: Namespace) -> int:
+    """Show them."""
+
+    def render(answer: Answer, now_us: int) -> list[str]:
+        if args.id:
+            return _one(args.id, rows(answer.result, "decisions"))
+        return render_decisions(answer, now_us, args.rows)
+
+    read(args, "decisions", {"state": args.state}, render)
+    return OK
+
+
+def render_decisions(answer: Answer, now_us: int, limit: int) -> list[str]:
+    """The lines under the head."""
+    found = rows(answer.result, "decisions")
+    if not found:
+        return observed(answer, "No such decision")
+    found.sort(key=lambda one: (text(one, "state") != "proposed", -time_us(one.get("created"))))
+    waiting = sum(1 for one in found if text(one, "state") == "proposed")
+    lines = [count(len(found), "decision") + (f"; {waiting:,} WAITING for a person" if waiting else "")]
+    broken = sum(1 for one in found for state in _states(one) if state == "failed")
+    if broken:
+        lines.append(f"!! {count(broken, 'target')} FAILED: not in force where it should be; egressd decisions ID")
+    shown, more = first(found, limit)
+    lines += ["", *table(_COLUMNS, [_cells(one) for one in shown], [text(one, "reason") for one in shown])]
+    lines += [*more, ""]
+    top = text(found[0], "id", 20)
+    if waiting:
+        lines.append(cut(f"Next: egressd decisions {top}; then egressd approve {top}, or egressd reject {top}"))
+    else:
+        lines.append(cut(f"Next: egressd decisions {top}   (all about one); egressd undo ID"))
+    return lines
+
+
+def _states(one: Row) -> list[str]:
+    return [text(place, "state") for target in rows(one, "targets") for place in rows(target, "enforcements")]
+
+
+def _cells(one: Row) -> list[str]:
+    targets = rows(one, "targets")
+    shown = text(targets[0], "value") if targets else text(one, "registered_domain")
+    return [
+        text(one, "id", 20),
+        text(one, "state", 9),
+        text(one, "action", 8),
+        date(one.get("created")),
+        text(one, "author"),
+        shown + (f" +{len(targets) - 1}" if len(targets) > 1 else "") or "-",
+    ]
+
+
+def _one(wanted: str, found: Sequence[Row]) -> list[str]:
+    one = next((row for row in found if row.get("id") == wanted), None)
+    if one is None:
+        raise ClientError(f"there is no decision {wanted}; egressd decisions lists them", RUNTIME)
+    lines = [cut(f"Decision {wanted}: {text(one, 'action', 20)}, {text(one, 'state', 20)}")]
+    lines += fields(
+        ("why", text(one, "reason")),
+        ("made", f"{date(one.get('created'))} UTC in mode {text(one, 'mode', 10)} by {text(one, 'author')}"),
+        ("rule", f"{text(one, 'rule')}, evidence {text(one, 'evidence', 10) or '-'}"),
+        ("name", text(one, "name")),
+        ("under", text(one, "registered_domain")),
+        ("listed as", listed(part(one, "indicator"))),
+        ("first seen", text(one, "client")),
+        ("campaign", text(one, "campaign")),
+    )
+    targets = rows(one, "targets")
+    lines += [""] if targets else []
+    for target in targets:
+        expires = date(target.get("expires"))
+        until = "" if expires == "-" else f" until {expires}"
+        lines.append(cut(f"{text(target, 'kind', 17)} {text(target, 'value', 45)}: {text(target, 'state', 12)}{until}"))
+        for place in rows(target, "enforcements"):
+            state, detail = text(place, "state", 12), text(place, "detail")
+            loud = "!! " if state == "failed" else "   "
+            shown = state.upper() if state == "failed" else state
+            lines.append(cut(f"{loud}{text(place, 'adapter', 20)}: {shown}{', ' + detail if detail else ''}"))
+    if text(one, "state") == "proposed":
+        return [*lines, "", f"Next: egressd approve {wanted}, or egressd reject {wanted}"]
+    return [*lines, "", f"Next: egressd watch {wanted}; egressd undo {wanted}"]

@@ -1,0 +1,118 @@
+"""`egressd hosts`: the machines that reached or tried listed destinations, those that need a person first."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from typing import Final
+
+from egressd.cli.client import Answer
+from egressd.cli.main import OK
+from egressd.cli.screen import (
+    Column,
+    Row,
+    add_read_arguments,
+    ago,
+    date,
+    first,
+    number,
+    observed,
+    read,
+    rows,
+    short,
+    table,
+    text,
+    texts,
+    time_us,
+    wrap,
+)
+from egressd.cli.terminal import count, cut, fit
+
+RECENT_US: Final = 86_400_000_000  # a day: malware that sleeps over night still counts as trying
+
+GOT_THROUGH: Final = "GOT THROUGH"
+NOT_BLOCKED: Final = "NOT BLOCKED"
+TRYING: Final = "STILL TRYING"
+CONTACT: Final = "in contact"
+ISOLATED: Final = "isolated"
+QUIET: Final = "quiet"
+URGENCY: Final = (GOT_THROUGH, NOT_BLOCKED, TRYING, CONTACT, ISOLATED, QUIET)
+
+_COLUMNS: Final = (
+    Column("HOST", least=15),
+    Column("STATE"),
+    Column("HITS", right=True),
+    Column("TRIES", right=True),
+    Column("LEAKS", right=True),
+    Column("LAST"),
+)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_read_arguments(parser, long=True)
+
+
+def run(args: Namespace) -> int:
+    """Show them."""
+    read(args, "hosts", {}, lambda answer, now_us: render_hosts(answer, now_us, args.rows))
+    return OK
+
+
+def state(host: Row, mode: str, now_us: int) -> str:
+    """What has to be known of a host in one word of URGENCY."""
+    if host.get("isolated") is True:
+        return ISOLATED
+    if number(host, "leaks"):
+        return GOT_THROUGH
+    if now_us - time_us(host.get("last")) > RECENT_US:
+        return QUIET
+    if mode == "monitor":
+        return NOT_BLOCKED
+    return TRYING if number(host, "attempts") else CONTACT
+
+
+def render_hosts(answer: Answer, now_us: int, limit: int) -> list[str]:
+    """The lines under the head."""
+    hosts = rows(answer.result, "hosts")
+    if not hosts:
+        return observed(answer, "No contact with a listed destination observed")
+    known = [(URGENCY.index(state(host, answer.mode, now_us)), -time_us(host.get("last")), host) for host in hosts]
+    known.sort(key=lambda one: one[:2])
+    sorts = Counter(URGENCY[urgency] for urgency, _, _ in known)
+    parts = [f"{sorts[word]:,} {word}" for word in URGENCY if sorts[word]]
+    lines = [f"{count(len(hosts), 'host')} reached or tried listed destinations:", *wrap("  ", parts)]
+    shown, more = first([host for _, _, host in known], limit)
+    lines += [
+        "",
+        *table(_COLUMNS, [_cells(host, answer.mode, now_us) for host in shown], [_under(host) for host in shown]),
+    ]
+    lines += [*more, ""]
+    lines.append("HITS: all contacts; TRIES: those after the block; LEAKS: tries with an answer.")
+    worst = known[0][2]
+    if known[0][0] <= URGENCY.index(CONTACT):
+        client = text(worst, "client", 39)
+        lines.append(cut(f"Next: egressd isolate {client} --reason TEXT"))
+        lines.append(cut(f"      egressd incidents --client {client}"))
+    return lines
+
+
+def _cells(host: Row, mode: str, now_us: int) -> list[str]:
+    last = ago(host.get("last"), now_us)
+    return [
+        text(host, "client"),
+        state(host, mode, now_us),
+        short(host, "contacts"),
+        short(host, "attempts"),
+        short(host, "leaks"),
+        last if last == "never" else f"{last} ago",
+    ]
+
+
+def _under(host: Row) -> str:
+    domains, segment = texts(host, "domains"), text(host, "segment", 20)
+    reached = fit(domains[0], 34) if domains else "no name known"
+    more = f" and {len(domains) - 1:,} more" if len(domains) > 1 else ""
+    incidents = ", ".join(texts(host, "incidents"))
+    since = f"since {date(host.get('first'))}"
+    return "; ".join(one for one in (reached + more, f"in {segment}" if segment else "", since, incidents) if one)

@@ -1,0 +1,135 @@
+"""`egressd incidents [ID]`: what a person has to handle, one per client and campaign; with an ID all of one."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import Final
+
+from egressd.cli.client import RUNTIME, Answer, ClientError
+from egressd.cli.main import OK
+from egressd.cli.screen import (
+    Column,
+    Row,
+    add_read_arguments,
+    ago,
+    counts,
+    date,
+    fields,
+    first,
+    incident_id,
+    listed,
+    number,
+    observed,
+    part,
+    read,
+    rows,
+    short,
+    table,
+    text,
+    texts,
+    time_us,
+)
+from egressd.cli.terminal import count, cut, span
+
+_COLUMNS: Final = (
+    Column("ID"),
+    Column("CASE"),
+    Column("STATE"),
+    Column("HOST", least=15),
+    Column("HITS", right=True),
+    Column("TRIES", right=True),
+    Column("LEAKS", right=True),
+    Column("LAST"),
+)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("id", nargs="?", metavar="ID", type=incident_id, help="all about one incident, such as I3")
+    parser.add_argument("--all", action="store_true", help="also those that are no longer open")
+    parser.add_argument("--client", metavar="ADDRESS", help="of this client only")
+    add_read_arguments(parser, long=True)
+
+
+def run(args: Namespace) -> int:
+    """Show them."""
+    state = None if args.all or args.id else "open"
+
+    def render(answer: Answer, now_us: int) -> list[str]:
+        found = rows(answer.result, "incidents")
+        if args.id:
+            return _one(args.id, found, now_us)
+        return render_incidents(answer, now_us, args.rows, "incident" if args.all else "open incident")
+
+    read(args, "incidents", {"state": state, "client": args.client}, render)
+    return OK
+
+
+def render_incidents(answer: Answer, now_us: int, limit: int, what: str = "incident") -> list[str]:
+    """The lines under the head: leaks first, then the latest."""
+    found = rows(answer.result, "incidents")
+    if not found:
+        return observed(answer, f"No {what}")
+    found.sort(key=lambda one: (not number(one, "leaks"), -time_us(one.get("last"))))
+    campaigns = {text(one, "campaign") for one in found}
+    leaking = sum(1 for one in found if number(one, "leaks"))
+    lines = [
+        f"{count(len(found), what)} in {count(len(campaigns), 'campaign')}"
+        + (f"; {leaking:,} GOT THROUGH a block" if leaking else "")
+    ]
+    shown, more = first(found, limit)
+    lines += ["", *table(_COLUMNS, [_cells(one, now_us) for one in shown], [_under(one) for one in shown]), *more]
+    if any(one.get("retro") is True for one in shown):
+        lines.append("* found in history when the indicator arrived later")
+    lines += ["", cut(f"Next: egressd incidents {text(found[0], 'id', 20)}   (all about one)")]
+    lines.append("      egressd isolate CLIENT --reason TEXT; egressd ack ID (you have it in hand)")
+    return lines
+
+
+def _cells(one: Row, now_us: int) -> list[str]:
+    return [
+        text(one, "id", 20),
+        text(one, "campaign", 20),
+        text(one, "state", 12),
+        text(one, "client"),
+        short(one, "contacts"),
+        short(one, "attempts"),
+        short(one, "leaks"),
+        f"{ago(one.get('last'), now_us)} ago",
+    ]
+
+
+def _under(one: Row) -> str:
+    reached = text(one, "registered_domain", 34) or text(part(one, "indicator"), "value", 34)
+    segment = text(one, "segment", 14)
+    parts = [f"{reached} ({text(one, 'match_level', 9)}{'*' if one.get('retro') is True else ''})"]
+    if segment:
+        parts.append(f"in {segment}")
+    return "; ".join([*parts, f"opened {date(one.get('opened'))}"])
+
+
+def _one(wanted: str, found: Sequence[Row], now_us: int) -> list[str]:
+    one = next((row for row in found if row.get("id") == wanted), None)
+    if one is None:
+        raise ClientError(f"there is no incident {wanted}; egressd incidents --all lists them", RUNTIME)
+    segment = text(one, "segment", 30)
+    contacts, attempts, leaks = (number(one, key) for key in ("contacts", "attempts", "leaks"))
+    lines = [cut(f"Incident {wanted}, campaign {text(one, 'campaign', 20)}: {text(one, 'state', 20)}")]
+    if leaks:
+        lines.append(f"!! {count(leaks, 'try', 'tries')} GOT THROUGH after the block: look at egressd watch")
+    lasted = span(time_us(one.get("last")) - time_us(one.get("first")))
+    lines += fields(
+        ("host", text(one, "client", 39) + (f" in segment {segment}" if segment else "")),
+        ("reached", f"{text(one, 'registered_domain') or '-'} ({text(one, 'match_level', 20)})"),
+        ("listed as", listed(part(one, "indicator"))),
+        ("seen", f"{date(one.get('first'))} to {date(one.get('last'))} UTC, for {lasted}"),
+        ("opened", f"{date(one.get('opened'))} UTC" + (", from history" if one.get("retro") is True else "")),
+        ("last", f"{ago(one.get('last'), now_us)} ago"),
+        ("contacts", f"{contacts:,}: {number(one, 'answered'):,} answered, {attempts:,} tried after the block"),
+        ("names", counts(one, "names")),
+        ("seen by", counts(one, "via")),
+        ("decisions", ", ".join(texts(one, "decisions")) or "none"),
+    )
+    client = text(one, "client", 39)
+    return [*lines, cut(f"Next: egressd isolate {client} --reason TEXT"), f"      egressd ack {wanted}"]

@@ -1,0 +1,75 @@
+"""`egressd list`: what is listed, from files and by operators, and what is allowed."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import Final
+
+from egressd.cli.client import Answer
+from egressd.cli.main import OK
+from egressd.cli.screen import Column, Row, add_read_arguments, date, first, number, read, rows, table, text, texts
+from egressd.cli.terminal import count
+
+_LISTS: Final = (Column("LIST", least=20), Column("INDICATORS", right=True), Column("PROBLEMS", right=True))
+_ENTRIES: Final = (
+    Column("ID"),
+    Column("KIND"),
+    Column("MADE"),
+    Column("UNTIL"),
+    Column("BY", least=12),
+    Column("ENTRY", least=20),
+)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_read_arguments(parser, long=True)
+
+
+def run(args: Namespace) -> int:
+    """Show it."""
+    read(args, "list", {}, lambda answer, now_us: render_list(answer, now_us, args.rows))
+    return OK
+
+
+def render_list(answer: Answer, now_us: int, limit: int) -> list[str]:
+    """The lines under the head."""
+    lists, entries = rows(answer.result, "lists"), rows(answer.result, "operator")
+    indicators = sum(number(one, "indicators") for one in lists)
+    lines = [
+        f"{count(len(lists), 'list')} with {count(indicators, 'indicator')};"
+        f" {count(number(answer.result, 'allowances'), 'allowance')} in files"
+    ]
+    if not indicators:
+        lines.append("!! NOTHING IS LISTED in files: what is not listed is not found")
+    broken = sum(_problems(one) for one in lists)
+    if broken:
+        lines.append(f"!! {count(broken, 'problem')}: egressd check-config shows each with its line")
+    shown, more = first(lists, limit)
+    if lists:
+        lines += ["", *table(_LISTS, [_list(one) for one in shown]), *more]
+    if not entries:
+        return [*lines, "", "Nothing was added by operators."]
+    shown, more = first(entries, limit)
+    lines += ["", f"Added by operators: {len(entries):,}"]
+    return [*lines, *table(_ENTRIES, [_entry(one) for one in shown], [text(one, "reason") for one in shown]), *more]
+
+
+def _problems(one: Row) -> int:
+    return number(one, "problems") or len(texts(one, "problems"))
+
+
+def _list(one: Row) -> list[str]:
+    return [text(one, "source"), f"{number(one, 'indicators'):,}", f"{_problems(one):,}"]
+
+
+def _entry(one: Row) -> list[str]:
+    expires = date(one.get("expires"))
+    return [
+        text(one, "id", 20),
+        text(one, "kind", 9),
+        date(one.get("created")),
+        "no end" if expires == "-" else expires,
+        text(one, "author"),
+        text(one, "text"),
+    ]

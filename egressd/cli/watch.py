@@ -1,0 +1,151 @@
+"""`egressd watch [ID]`: what was blocked and who still tries; with an ID every client and address of one block."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import Final
+
+from egressd.cli.client import Answer
+from egressd.cli.main import OK
+from egressd.cli.screen import (
+    Column,
+    Row,
+    add_read_arguments,
+    ago,
+    date,
+    decision_id,
+    first,
+    number,
+    observed,
+    part,
+    read,
+    rows,
+    table,
+    text,
+    time_us,
+)
+from egressd.cli.terminal import count, cut, span
+
+_BLOCKS: Final = (
+    Column("ID"),
+    Column("STATE"),
+    Column("TARGET", least=16),
+    Column("SINCE (UTC)"),
+    Column("HOSTS", right=True),
+    Column("TRIES", right=True),
+    Column("LEAKS", right=True),
+    Column("LAST TRY"),
+)
+_CLIENTS: Final = (
+    Column("HOST", least=15),
+    Column("FIRST TRY"),
+    Column("LAST TRY"),
+    Column("TRIES", right=True),
+    Column("LEAKS", right=True),
+)
+_ADDRESSES: Final = (
+    Column("BLOCKED", least=15),
+    Column("KIND"),
+    Column("STATE"),
+    Column("UNTIL"),
+    Column("LEVEL", right=True),
+    Column("DROPPED", right=True),
+)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("id", nargs="?", metavar="ID", type=decision_id, help="all about one block, such as D12")
+    add_read_arguments(parser, long=True)
+
+
+def run(args: Namespace) -> int:
+    """Show it."""
+    render = render_watch if args.id else render_watches
+    read(args, "watch", {"id": args.id}, lambda answer, now_us: render(answer, now_us, args.rows))
+    return OK
+
+
+def render_watches(answer: Answer, now_us: int, limit: int) -> list[str]:
+    """The lines under the head for all blocks: leaks first, then the last tried."""
+    watches = rows(answer.result, "watches")
+    if not watches:
+        return ["No block is watched.", *observed(answer, "No try to reach a blocked destination observed")]
+    watches.sort(key=lambda one: (not number(one, "leaks"), -time_us(one.get("last"))))
+    tries, leaks = (sum(number(one, key) for one in watches) for key in ("attempts", "leaks"))
+    lines = [f"{count(len(watches), 'block')} watched, {count(tries, 'try', 'tries')} seen"]
+    lines += _leaks(leaks)
+    shown, more = first(watches, limit)
+    lines += ["", *table(_BLOCKS, [_cells(one, now_us) for one in shown]), *more, ""]
+    return [
+        *lines,
+        cut(f"Next: egressd watch {text(watches[0], 'decision_id', 20)}   (who tried, and what is blocked)"),
+    ]
+
+
+def render_watch(answer: Answer, now_us: int, limit: int) -> list[str]:
+    """The lines under the head for one block."""
+    lines = []
+    for one in rows(answer.result, "watches")[:1]:
+        target = part(one, "target")
+        decision = text(one, "decision_id", 20)
+        lines.append(cut(f"{decision} {text(one, 'state', 12)}: {text(target, 'kind', 20)} {text(target, 'value')}"))
+        lines.append(f"blocked since {date(one.get('since'))} UTC, {ago(one.get('since'), now_us)}")
+        lines += _leaks(number(one, "leaks"))
+        clients = sorted(rows(one, "clients"), key=lambda row: (not number(row, "leaks"), -time_us(row.get("last"))))
+        quiet = span(number(one, "quiet_s") * 1_000_000)
+        if clients:
+            tries = count(number(one, "attempts"), "try", "tries")
+            lines += ["", f"{tries} by {count(len(clients), 'host')}, the last {quiet} ago:"]
+            shown, more = first(clients, limit)
+            lines += [*table(_CLIENTS, [_client(row, now_us) for row in shown]), *more]
+        else:
+            lines += ["", *observed(answer, "No try to reach it observed")]
+        addresses = rows(one, "addresses")
+        shown, more = first(addresses, limit)
+        if addresses:
+            lines += ["", *table(_ADDRESSES, [_address(row) for row in shown]), *more]
+        else:
+            lines += ["", "No address is blocked for it: none was seen, or what was is protected."]
+        lines += ["", cut(f"Next: egressd isolate CLIENT --reason TEXT; egressd unblock {decision} --reason TEXT")]
+    return lines or ["Nothing is watched under that id."]
+
+
+def _leaks(leaks: int) -> list[str]:
+    return [f"!! {count(leaks, 'try', 'tries')} GOT THROUGH: a blocked target answered"] if leaks else []
+
+
+def _cells(one: Row, now_us: int) -> list[str]:
+    last = ago(one.get("last"), now_us)
+    return [
+        text(one, "decision_id", 20),
+        text(one, "state", 9),
+        text(part(one, "target"), "value"),
+        date(one.get("since")),
+        f"{len(rows(one, 'clients')):,}",
+        f"{number(one, 'attempts'):,}",
+        f"{number(one, 'leaks'):,}",
+        last if last == "never" else f"{last} ago",
+    ]
+
+
+def _client(row: Row, now_us: int) -> list[str]:
+    return [
+        text(row, "client"),
+        date(row.get("first")),
+        f"{date(row.get('last'))} ({ago(row.get('last'), now_us)} ago)",
+        f"{number(row, 'count'):,}",
+        f"{number(row, 'leaks'):,}",
+    ]
+
+
+def _address(row: Row) -> list[str]:
+    expires = date(row.get("expires"))
+    return [
+        text(row, "value"),
+        text(row, "kind", 17),
+        text(row, "state", 12),
+        "as listed" if expires == "-" else expires,
+        text(row, "level", 6) or "-",
+        f"{number(row, 'packets'):,}",
+    ]

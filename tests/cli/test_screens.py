@@ -1,0 +1,247 @@
+"""Every screen of the live verbs, held to a file; EGRESSD_GOLDEN=write in the environment writes the files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from egressd.cli import incidents as incidents_verb
+from egressd.cli import screen
+from egressd.cli.audit import render_audit, render_verdict
+from egressd.cli.client import Answer
+from egressd.cli.decisions import render_decisions
+from egressd.cli.doctor import render_doctor
+from egressd.cli.hosts import render_hosts
+from egressd.cli.incidents import render_incidents
+from egressd.cli.lists import render_list
+from egressd.cli.operate import outcome
+from egressd.cli.screen import head_lines, time_us
+from egressd.cli.status import LINES, render_status
+from egressd.cli.watch import render_watch, render_watches
+from tests.cli import results
+
+GOLDEN = Path(__file__).parent / "golden"
+NOW_US = time_us(results.NOW)
+SINCE = results.at("10-29 13:02:00")
+Render = Callable[[Answer], list[str]]
+
+
+def answer(result: dict[str, Any], mode: str = "enforce", down: tuple[str, ...] = ()) -> Answer:
+    return Answer(result, mode, 48_211_377, SINCE, down)
+
+
+def one_incident(wanted: str, got: Answer) -> list[str]:
+    return incidents_verb._one(wanted, screen.rows(got.result, "incidents"), NOW_US)
+
+
+def one_decision(wanted: str, got: Answer) -> list[str]:
+    from egressd.cli.decisions import _one
+
+    return _one(wanted, screen.rows(got.result, "decisions"))
+
+
+RENDERS: dict[str, Render] = {
+    "status": lambda got: render_status(got, NOW_US),
+    "hosts": lambda got: render_hosts(got, NOW_US, 40),
+    "incidents": lambda got: render_incidents(got, NOW_US, 40),
+    "watches": lambda got: render_watches(got, NOW_US, 40),
+    "watch": lambda got: render_watch(got, NOW_US, 40),
+    "decisions": lambda got: render_decisions(got, NOW_US, 40),
+    "list": lambda got: render_list(got, NOW_US, 40),
+    "audit": lambda got: render_audit(got, NOW_US),
+    "verdict": lambda got: render_verdict(got, ""),
+    "doctor": lambda got: render_doctor(got, NOW_US),
+    "outcome": lambda got: outcome(got, undo=True),
+}
+SCREENS: dict[str, tuple[Answer, Render]] = {
+    "status": (answer(results.STATUS), RENDERS["status"]),
+    "status-bad": (answer(results.STATUS_BAD, "monitor", ("lan1", "lan\x1b[2J")), RENDERS["status"]),
+    "status-empty": (answer({}), RENDERS["status"]),
+    "hosts": (answer(results.HOSTS), RENDERS["hosts"]),
+    "hosts-monitor": (answer(results.HOSTS, "monitor"), RENDERS["hosts"]),
+    "hosts-rows": (answer(results.HOSTS), lambda got: render_hosts(got, NOW_US, 2)),
+    "hosts-none": (answer({"hosts": []}, down=("lan1",)), RENDERS["hosts"]),
+    "incidents": (answer(results.INCIDENTS), RENDERS["incidents"]),
+    "incidents-none": (answer({"incidents": []}), lambda got: render_incidents(got, NOW_US, 40, "open incident")),
+    "incident-leak": (answer(results.INCIDENTS), lambda got: one_incident("I2", got)),
+    "incident-hostile": (answer(results.INCIDENTS), lambda got: one_incident("I1234", got)),
+    "watches": (answer(results.WATCHES), RENDERS["watches"]),
+    "watches-none": (answer({"watches": []}), RENDERS["watches"]),
+    "watch": (answer(results.WATCHES), RENDERS["watch"]),
+    "watch-quiet": (answer(results.WATCH_QUIET), RENDERS["watch"]),
+    "decisions": (answer(results.DECISIONS, "approve"), RENDERS["decisions"]),
+    "decisions-none": (answer({"decisions": []}), RENDERS["decisions"]),
+    "decision": (answer(results.DECISIONS), lambda got: one_decision("D1", got)),
+    "decision-proposed": (answer(results.DECISIONS), lambda got: one_decision("D24", got)),
+    "list": (answer(results.LIST), RENDERS["list"]),
+    "list-none": (answer({"lists": [], "operator": [], "allowances": 0}), RENDERS["list"]),
+    "audit": (answer(results.AUDIT), RENDERS["audit"]),
+    "audit-verified": (answer(results.VERIFIED), RENDERS["verdict"]),
+    "audit-verified-head": (answer(results.VERIFIED), lambda got: render_verdict(got, "4000:" + "d4" * 32)),
+    "audit-broken": (answer(results.BROKEN), RENDERS["verdict"]),
+    "doctor": (answer(results.DOCTOR), RENDERS["doctor"]),
+    "doctor-sick": (answer(results.SICK), RENDERS["doctor"]),
+    "block": (answer(results.BLOCKED), RENDERS["outcome"]),
+    "cut": (answer(results.CUT), RENDERS["outcome"]),
+    "cut-preview": (answer(results.PREVIEW), lambda got: outcome(got, undo=False)),
+}
+
+
+@pytest.mark.parametrize("name", SCREENS)
+def test_screen(name: str) -> None:
+    got, render = SCREENS[name]
+    lines = head_lines(got) + render(got)
+    shown = "".join(f"{line}\n" for line in lines)
+    file = GOLDEN / f"{name}.txt"
+    if os.environ.get("EGRESSD_GOLDEN") == "write":
+        file.write_text(shown, encoding="ascii")
+    assert shown == file.read_text(encoding="ascii")
+    assert_fits(lines)
+    assert lines[0].startswith("mode ")
+
+
+def assert_fits(lines: list[str]) -> None:
+    for line in lines:
+        assert len(line) <= 80, line
+        assert all(" " <= char <= "~" for char in line), line
+
+
+def test_every_golden_file_is_a_screen() -> None:
+    assert {file.stem for file in GOLDEN.glob("*.txt")} == set(SCREENS)
+
+
+@pytest.mark.parametrize("name", ["status", "status-bad", "status-empty"])
+def test_status_is_one_screen(name: str) -> None:
+    got, render = SCREENS[name]
+    assert len(head_lines(got) + render(got)) <= LINES < 24
+
+
+def test_status_is_one_screen_whatever_is_wrong() -> None:
+    sick = [f"warning {n}" for n in range(50)]
+    worse = {**results.STATUS_BAD, "warnings": sick, "adapters": results.STATUS_BAD["adapters"] * 9}
+    got = answer(worse, "approve", tuple(f"lan{n}" for n in range(99)))
+    lines = head_lines(got) + render_status(got, NOW_US)
+    assert len(lines) <= LINES
+    assert "more: egressd status --json" in "\n".join(lines)
+    assert lines[-1].startswith("Next: "), "what to do is not what is cut off"
+
+
+def test_what_is_wrong_is_said_aloud() -> None:
+    text = "\n".join(render_status(answer(results.STATUS_BAD), NOW_US))
+    assert "!! SENSOR DOWN lan1 (down): last packet 12m33s ago: BLIND there" in text
+    assert "!! SENSOR DOWN lan\\x1b[2J (up): has never seen a packet: BLIND there" in text
+    assert "!! 2 LEAKS in 24h: traffic GOT THROUGH" in text
+    assert "no alarm" not in text
+    calm = "\n".join(render_status(answer(results.STATUS), NOW_US))
+    assert "!!" not in calm
+    assert "no alarm" in calm
+
+
+@pytest.mark.parametrize("name", [name for name in SCREENS if name.endswith("-none")])
+def test_nothing_found_is_never_called_clean(name: str) -> None:
+    got, render = SCREENS[name]
+    text = "\n".join(render(got)).lower()
+    for word in ("clean", "safe", "no threat", "no infection"):
+        assert word not in text
+    if name != "list-none":
+        assert "in 48,211,377 packets since 10-29 13:02 utc" in " ".join(text.split())
+
+
+def test_colour_marks_what_has_to_be_seen() -> None:
+    assert screen.paint("10.2.7.11 2 GOT THROUGH") == "10.2.7.11 2 \x1b[1;31mGOT THROUGH\x1b[0m"
+    assert screen.paint("!! all of it") == "\x1b[1;31m!! all of it\x1b[0m"
+    assert screen.paint("mode ENFORCE: x").startswith("\x1b[1mmode ENFORCE\x1b[0m")
+    for name in SCREENS:
+        for line in (GOLDEN / f"{name}.txt").read_text(encoding="ascii").splitlines():
+            plain = screen.paint(line)
+            for code in ("\x1b[1;31m", "\x1b[1m", "\x1b[0m"):
+                plain = plain.replace(code, "")
+            assert plain == line
+
+
+HOSTILE_TEXT = st.text(max_size=300) | st.sampled_from(["\x1b[2J", "\r\n", results.HOSTILE, "!!", ""])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | HOSTILE_TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(HOSTILE_TEXT, inner, max_size=4),
+    max_leaves=20,
+)
+KNOWN = {"status": results.STATUS_BAD, "hosts": results.HOSTS, "incidents": results.INCIDENTS, "watch": results.WATCHES,
+         "watches": results.WATCHES, "decisions": results.DECISIONS, "list": results.LIST, "audit": results.AUDIT,
+         "verdict": results.BROKEN, "doctor": results.SICK, "outcome": results.BLOCKED}  # fmt: skip
+
+
+def replaced(value: Any, by: Any, path: tuple[Any, ...]) -> Any:
+    """`value` with what is at `path` replaced."""
+    if not path:
+        return by
+    if isinstance(value, dict):
+        return {key: replaced(inner, by, path[1:]) if key == path[0] else inner for key, inner in value.items()}
+    return [replaced(inner, by, path[1:]) if i == path[0] else inner for i, inner in enumerate(value)]
+
+
+def paths(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in a result."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [here, *(path for key, one in inner for path in paths(one, (*here, key)))]
+
+
+PLACES = [(name, path) for name, result in KNOWN.items() for path in paths(result) if path]
+
+
+@settings(max_examples=600, deadline=None)
+@given(place=st.sampled_from(PLACES), by=VALUES, mode=HOSTILE_TEXT, down=st.lists(HOSTILE_TEXT, max_size=3))
+def test_no_answer_breaks_a_screen(place: tuple[str, tuple[Any, ...]], by: Any, mode: str, down: list[str]) -> None:
+    """Whatever stands in whatever field: the screen is shown, fits, and has no byte that a terminal obeys."""
+    name, path = place
+    got = Answer(replaced(KNOWN[name], by, path), mode, 1, mode, tuple(down))
+    assert_fits(head_lines(got) + RENDERS[name](got))
+
+
+def test_every_field_of_no_type_at_all() -> None:
+    for (name, path), by in product(PLACES, (None, [], {}, "x", -1, 10**40, float("nan"), float("inf"), [None], [[]])):
+        got = answer(replaced(KNOWN[name], by, path))
+        assert_fits(head_lines(got) + RENDERS[name](got))
+
+
+@pytest.mark.parametrize(
+    ("typed", "seconds"),
+    [
+        ("10m", 600),
+        ("2h", 7_200),
+        ("1d", 86_400),
+        ("1d12h", 129_600),
+        ("90s", 90),
+        ("2w", 1_209_600),
+        ("366d", 31_622_400),
+    ],
+)
+def test_durations(typed: str, seconds: int) -> None:
+    assert screen.duration(typed) == seconds
+
+
+@pytest.mark.parametrize(
+    "typed", ["", "10", "h", "-1h", "1.5h", "1h ", "367d", "0m", "1x", "1h1", "9999999999d", "\u0661h"]
+)
+def test_what_is_no_duration(typed: str) -> None:
+    with pytest.raises(screen.ArgumentTypeError):
+        screen.duration(typed)
+
+
+def test_ids() -> None:
+    assert [screen.decision_id(typed) for typed in ("D12", "d12", "12")] == ["D12"] * 3
+    assert screen.incident_id("i3") == "I3"
+    for typed in ("I12", "D", "", "D1x", "D-1"):
+        with pytest.raises(screen.ArgumentTypeError):
+            screen.decision_id(typed)
+
+
+def test_show_has_no_colour_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    screen.show(["!! LEAK"])
+    assert capsys.readouterr().out == "!! LEAK\n"
