@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+import os
 
 import pytest
 
@@ -19,8 +18,7 @@ def namespaces() -> None:
 
 
 @pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
-    """A server's certificate and key."""
-    from tests.netns.servers import make_certificate
-
-    yield make_certificate(tmp_path_factory.mktemp("certificate"))
+def alone() -> None:
+    """Skips where other tests run at the same time: what is measured in fractions of a millisecond needs the machine."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.skip("needs the machine for itself: python -m pytest tests/netns -n 0")

@@ -78,8 +78,8 @@ class Frames:
             self.headers[at].vector_size = 1
 
 
-def _checksum(head: bytes) -> int:
-    """RFC 1071: a wrong one would be dropped before the gateway's rules are asked."""
+def checksum(head: bytes) -> int:
+    """Of an IPv4 header without options (RFC 1071): a wrong one is dropped before the gateway's rules are asked."""
     total: int = sum(struct.unpack(">10H", head))
     total = (total & 0xFFFF) + (total >> 16)
     return 0xFFFF - ((total & 0xFFFF) + (total >> 16))
@@ -90,7 +90,7 @@ def _frame(segment: str, number: int, proto: int, body: bytes) -> bytes:
     client = bytes((10, NUMBERS[segment], 128 + number % CLIENTS // 128, 1 + number % CLIENTS % 128))
     server = bytes((198, 51, 100, 1 + number // CLIENTS % 254))
     head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0x4000, 64, proto, 0) + client + server
-    head = head[:10] + struct.pack(">H", _checksum(head)) + head[12:]
+    head = head[:10] + struct.pack(">H", checksum(head)) + head[12:]
     macs = bytes.fromhex(GATEWAY_MAC[segment].replace(":", "")) + b"\x02\0\0\0\xff" + bytes((number % 256,))
     return macs + b"\x08\0" + head + body
 

@@ -14,33 +14,21 @@ from pathlib import Path
 import pytest
 
 from tests.netns import clients, load, servers, spaces
+from tests.netns.ground import Ground
 from tests.netns.servers import AAAA
-from tests.netns.spaces import Channel, Running, missing
+from tests.netns.spaces import Channel, missing
 from tests.netns.topology import JPS, MHLW, Topology
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces")]
 
 EVIL4, EVIL6 = "203.0.113.66", "2001:db8:f::66"
 ZONE = {"*.evil.example": [EVIL4, EVIL6], "evil.example": [EVIL4], "alias.example": ["CNAME b.evil.example"]}
-RESOLVERS = ["10.1.0.1", "10.2.0.1", "2001:db8:2::1"]
-
-
-class Ground:
-    """The topology with its servers."""
-
-    def __init__(self, topology: Topology, wan: Running, names: Running) -> None:
-        self.topology, self.wan, self.names = topology, wan, names
 
 
 @pytest.fixture(scope="module")
-def ground(namespaces: None, certificate: tuple[Path, Path]) -> Iterator[Ground]:
-    with (
-        Topology() as topology,
-        topology.wan.start(servers.serve_wan, certificate) as wan,
-        topology.gateway.start(servers.serve_names, RESOLVERS, ZONE) as names,
-    ):
-        assert wan.receive() == names.receive() == "ready"
-        yield Ground(topology, wan, names)
+def ground(namespaces: None) -> Iterator[Ground]:
+    with Ground(zone=ZONE) as ground:
+        yield ground
 
 
 def test_a_host_resolves_and_reaches_what_is_beyond_by_both_families(ground: Ground) -> None:
@@ -117,6 +105,7 @@ def test_a_probe_knocks_every_ten_milliseconds(ground: Ground) -> None:
     assert len(seen) >= 15
 
 
+@pytest.mark.usefixtures("alone")
 def test_what_is_measured_is_the_gateway_not_the_harness(ground: Ground) -> None:
     """Answers come fast, the delay is kept, and without a block everything gets through."""
     names = [f"n{number}.evil.example" for number in range(60)]

@@ -1,0 +1,153 @@
+"""What happens to rulesets and daemons: foreign hands, and deaths at random moments. In the caller's size."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from typing import Final, NamedTuple
+
+from tests.netns import clients, kernel
+from tests.netns.daemon import Daemon, until
+from tests.netns.ground import Ground
+from tests.netns.topology import HOST_RULES
+
+
+class Repair(NamedTuple):
+    """What a probe saw around a foreign hand on the ruleset. `open_s` is from the deed to the last try that got
+    through, 0 when none did; `tries` after the deed."""
+
+    open_s: float
+    tries: int
+    through: int
+    repaired_s: float
+    never_first: bool
+
+
+FLUSH: Final = "flush ruleset\n"
+RELOAD: Final = "flush ruleset\n" + HOST_RULES  # as a firewall's reload does, in one transaction
+
+
+def foreign_hand(ground: Ground, addresses: list[str], ruleset: str, seconds: float = 5.0) -> Repair:
+    """Load a foreign ruleset while a host knocks at blocked addresses every 10 ms."""
+    with ground["may"].space.start(clients.probe, addresses) as probe:
+        assert probe.receive() == "probing"
+        time.sleep(0.2)
+        deed_ns = time.time_ns()
+        ground.gateway.run("nft", "-f", "-", text=ruleset)
+        repaired_s = _when_whole(ground, addresses, deed_ns)
+        time.sleep(max(0.0, seconds - (time.time_ns() - deed_ns) / 1e9))
+        probe.channel.send("stop")
+        seen = [one for one in probe.result() if one[0] >= deed_ns]
+    if ruleset == FLUSH:  # its owner puts the host's rules back
+        ground.gateway.run("nft", "-f", "-", text=HOST_RULES)
+    through = [began_ns for began_ns, _, outcome in seen if outcome == clients.ESTABLISHED]
+    open_s = (max(through) - deed_ns) / 1e9 if through else 0.0
+    return Repair(open_s, len(seen), len(through), repaired_s, never_is_first(ground))
+
+
+def _when_whole(ground: Ground, addresses: list[str], deed_ns: int) -> float:
+    """Seconds from the deed until every address is in the kernel again."""
+    wanted = set(addresses)
+    until(lambda: wanted <= set(kernel.blocked(ground.gateway)), 20.0, "blocks were not repaired")
+    return (time.time_ns() - deed_ns) / 1e9
+
+
+def never_is_first(ground: Ground) -> bool:
+    """Whether the first rule about destinations asks for protected ones, and what must be protected is in its set."""
+    rules = ground.gateway.run("nft", "list", "chain", "inet", kernel.TABLE, "guard", check=False).stdout.splitlines()
+    asks = [line.strip() for line in rules if "daddr" in line]
+    never = ground.gateway.run("nft", "list", "set", "inet", kernel.TABLE, "never4", check=False).stdout
+    return bool(asks) and "@never4" in asks[0] and "10.0.0.0/8" in never
+
+
+class Killed(NamedTuple):
+    """Daemons killed while people work. `lost` are acknowledged decisions that a restart did not know, `phantoms` those
+    whose end was acknowledged and that stood again; `leaks` are tries of the probe that got through."""
+
+    rounds: int
+    acknowledged: int
+    lost: list[str]
+    phantoms: list[str]
+    leaks: list[tuple[int, str, str]]
+    probes: int
+    reconciled_s: list[float]
+
+
+class _People:
+    """Blocks and unblocks as fast as it is answered, until the daemon is gone."""
+
+    def __init__(self, daemon: Daemon, first: int) -> None:
+        self.standing: dict[str, str] = {}
+        self.ended: set[str] = set()
+        self.unsure: set[str] = set()  # asked for, and never answered: either may be
+        self.next = first
+        self._daemon = daemon
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        while True:
+            address = f"45.7.{self.next >> 8 & 255}.{self.next & 255}"
+            self.next += 1
+            self.unsure.add(address)
+            try:
+                made = self._daemon.ask("block", what=address, reason="acknowledged", for_s=86_400)
+                self.unsure.discard(address)
+                self.standing[address] = made["decision_id"]
+                if self.next % 3 == 0:
+                    self.unsure.add(address)
+                    self._daemon.ask("undo", id=self.standing.pop(address), reason="acknowledged")
+                    self.ended.add(address)
+                    self.unsure.discard(address)
+            except (OSError, ValueError):
+                return
+
+    def join(self) -> None:
+        """The daemon is dead; wait until this has seen it."""
+        self._thread.join(20)
+
+
+def killed_at_random(ground: Ground, daemon: Daemon, rounds: int, draw: random.Random) -> Killed:
+    """Kill the daemon so many times, at random moments of its work, and start it again. A probe knocks at what was
+    blocked before the first round, all the time."""
+    probed = ["203.0.113.61", "2001:db8:f::61"]
+    for address in probed:
+        daemon.ask("block", what=address, reason="must hold all the time")
+    until(lambda: set(probed) <= set(kernel.blocked(ground.gateway)), 5)
+    standing: dict[str, str] = {}
+    ended: set[str] = set()
+    lost: list[str] = []
+    phantoms: list[str] = []
+    reconciled: list[float] = []
+    following = 0
+    with ground["may"].space.start(clients.probe, probed) as probe:
+        assert probe.receive() == "probing"
+        for number in range(rounds):
+            people = _People(daemon, following)
+            time.sleep(draw.uniform(0.0, 0.4))
+            daemon.kill(everything=bool(number % 2))
+            people.join()
+            following = people.next
+            standing.update(people.standing)
+            ended |= people.ended
+            began_s = time.monotonic()
+            daemon.start(wait=False)
+            if number % 4 == 3:  # also while it starts
+                time.sleep(draw.uniform(0.0, 0.6))
+                daemon.kill()
+                daemon.start(wait=False)
+            daemon.wait_ready()
+            until(lambda: standing.keys() <= kernel.blocked(ground.gateway).keys(), 10, "not reconciled")
+            reconciled.append(time.monotonic() - began_s)
+            held = {
+                target["value"]
+                for row in daemon.ask("decisions", state="active")["decisions"]
+                for target in row["targets"]
+            }
+            lost += sorted(standing.keys() - held)
+            phantoms += sorted(ended & held)
+        probe.channel.send("stop")
+        seen = probe.result()
+    leaks = [one for one in seen if one[2] == clients.ESTABLISHED]
+    return Killed(rounds, len(standing) + len(ended), lost, phantoms, leaks, len(seen), reconciled)
