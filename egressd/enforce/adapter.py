@@ -8,7 +8,7 @@ hold. Whatever it is told, it does not block what is protected: that was checked
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from egressd.errors import EgressdError
 from egressd.model import Target
@@ -44,6 +44,24 @@ class Existing(NamedTuple):
     bytes: int
 
 
+class EnforcementState(NamedTuple):
+    """How far one target of a decision is enforced in one adapter. `state` is pending, active, failed, unsupported or
+    removed (the constants below); `detail` says why, for people."""
+
+    target: Target
+    decision_id: str
+    adapter: str
+    state: str
+    detail: str
+
+
+PENDING = "pending"
+ACTIVE = "active"
+FAILED = "failed"
+UNSUPPORTED = "unsupported"
+REMOVED = "removed"
+
+
 class Failure(NamedTuple):
     """One rule that could not be applied, and why; every other rule of the plan was."""
 
@@ -61,12 +79,15 @@ class Capabilities(NamedTuple):
 
 class Plan(NamedTuple):
     """The difference between what should be and what is. `refresh` are held already, but for too short a time or under
-    another decision; `unsupported` are of kinds that the adapter cannot hold."""
+    another decision; `unsupported` are of kinds that the adapter cannot hold; `no_room` did not fit among the
+    adapter's most entries; `held` is how many targets are there now."""
 
     add: tuple[Rule, ...]
     remove: tuple[Existing, ...]
     refresh: tuple[Rule, ...]
     unsupported: tuple[Rule, ...]
+    no_room: tuple[Rule, ...] = ()
+    held: int = 0
 
     def is_empty(self) -> bool:
         """Nothing to do."""
@@ -94,3 +115,15 @@ class Adapter(Protocol):
 
     def close(self) -> None:
         """Let go of sockets; what is in force stays in force."""
+
+
+@runtime_checkable
+class WatchedAdapter(Adapter, Protocol):
+    """An adapter that is told when somebody else changes its place."""
+
+    def watch_socket(self) -> int:
+        """A file descriptor that is readable when there is news."""
+
+    def drain_events(self) -> set[str]:
+        """What happened, at most a bounded amount: "gone" (our place, or a part of it), "foreign" (somebody changed
+        it), "overrun" (news was lost). Never blocks; may be called while another thread uses the adapter."""

@@ -1,0 +1,66 @@
+"""The adapter's own check of what may be blocked, the second of three (DESIGN section 6): policy asked before it, and
+the kernel's first rule asks again after it. An adapter believes nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, Protocol, runtime_checkable
+
+from egressd.enforce.adapter import CLIENT, SEGMENT, Existing
+from egressd.enforce.elements import ADDRESS, NETWORK, PAIR, Refused, network_of, pack, place_of
+from egressd.intel.networks import NetworkTable, embedded_ipv4, render_network
+from egressd.model import Target
+
+_WIDEST_SEGMENT: Final = 8  # a segment of ours is no eighth of the internet
+
+
+class Protects(Protocol):
+    """What knows the protected set (egressd.intel.protected.Protected)."""
+
+    def why(self, addr: bytes) -> str:
+        """Why an address may not be blocked, "" when it may."""
+
+    def why_network(self, addr: bytes, length: int) -> str:
+        """Why a network may not be blocked, "" when it may."""
+
+
+@runtime_checkable
+class ProtectingAdapter(Protocol):
+    """An adapter that checks the protected set itself."""
+
+    def set_protected(self, networks: Iterable[tuple[bytes, int]], protected: Protects) -> list[Existing]:
+        """Protect these networks from now on; returns the blocks that were lifted because of it."""
+
+
+class Shield:
+    """What is protected as a destination, and which machines of ours are spared from isolation."""
+
+    def __init__(self, protected: Protects, spare: Iterable[tuple[bytes, int]] = ()) -> None:
+        """`spare` are networks: the gateway's own addresses, resolvers, peers of admin sessions."""
+        self.protected = protected
+        self._spare = NetworkTable((addr, length, render_network(addr, length)) for addr, length in spare)
+
+    def refusal(self, target: Target) -> str:
+        """Why a target is not to be enforced, "" when it may be. Says also what no place of ours can hold."""
+        try:
+            place = place_of(target)
+        except Refused as refused:
+            return str(refused)
+        if target.kind == ADDRESS:
+            return self._address(place.key)
+        if target.kind == PAIR:
+            return self._address(place.key[len(place.key) // 2 :])
+        if target.kind == NETWORK:
+            return self.protected.why_network(*network_of(target))
+        if target.kind == CLIENT:
+            spared = self._spare.longest(pack(target.value))
+            return f"{spared} is spared from isolation" if spared else ""
+        if target.kind == SEGMENT and network_of(target)[1] < _WIDEST_SEGMENT:
+            return f"a segment wider than /{_WIDEST_SEGMENT} is not cut"
+        return ""
+
+    def _address(self, addr: bytes) -> str:
+        if len(addr) == 16 and addr.startswith(bytes(10)) and embedded_ipv4(addr):
+            # Hosts send to these by IPv4 (RFC 4038 section 4.2): the block would stop nothing and look as if it did.
+            return "an IPv4 address in IPv6 clothes: block the IPv4 address"
+        return self.protected.why(addr)
