@@ -131,8 +131,10 @@ class EveLog:
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything taken so far is written; False when that took too long."""
         with self._changed:
-            idle = lambda: not self._waiting and not self._wants_reopening  # noqa: E731
-            return self._changed.wait_for(lambda: self._ends or idle(), timeout_s) and idle()
+            return self._changed.wait_for(lambda: self._ends or self._idle(), timeout_s) and self._idle()
+
+    def _idle(self) -> bool:
+        return not self._waiting and not self._wants_reopening
 
     def close(self, timeout_s: float = 2.0) -> int:
         """Write what waits, as far as the time allows, and close. Returns how many events were not written; they are
