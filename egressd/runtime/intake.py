@@ -36,8 +36,8 @@ class Tellers(Protocol):
     def event(self, record: dict[str, Any]) -> None:
         """A rendered event."""
 
-    def incident(self, incident: Incident, segment: str) -> None:
-        """An incident was opened."""
+    def incident(self, incident: Incident, outcome: str, segment: str, hosts: int) -> None:
+        """An incident was opened; what was done about it, and how many hosts its campaign has now."""
 
     def attempt(self, attempt: Attempt, segment: str) -> None:
         """A client new to a block tried, or a leak was seen."""
@@ -92,6 +92,7 @@ class Intake:
         self._on_tenants = on_tenants
         self._run_id = run_id
         self._batches: dict[int, int] = {}
+        self._opened: list[str] = []
 
     def take(self, number: int, batch: dict[str, Any]) -> None:
         """Take a batch of packet process `number`. Raises Malformed; what came before the fault is taken."""
@@ -110,6 +111,7 @@ class Intake:
                 changed[incident.id] = incident
         self._write_incidents(changed)
         self._tried(number, unpack_tried(batch.get("tried", [])))
+        self._tell_opened()
         history = batch.get("history")
         if history is not None:
             self._on_history(unpack_history(history))
@@ -229,8 +231,18 @@ class Intake:
             segment = self._segment_of(incident.client)
             self._write_incidents({incident.id: incident})
             self._tellers.event(render_event(incident, segment=segment))
-            self._tellers.incident(incident, segment)
+            self._opened.append(incident.id)
         return incident, opened
+
+    def _tell_opened(self) -> None:
+        """When the batch is taken it is known what was done about the incidents that it opened."""
+        opened, self._opened = self._opened, []
+        for id_ in opened:
+            incident = self._campaigns.incidents.get(self._campaigns.current(id_))
+            if incident is not None:
+                hosts = len(self._campaigns.campaigns[incident.campaign].incidents)
+                outcome = self._rulings.outcome(incident.match)
+                self._tellers.incident(incident, outcome, self._segment_of(incident.client), hosts)
 
     def _write_incidents(self, changed: dict[str, Incident]) -> None:
         if not changed:

@@ -76,7 +76,7 @@ class Learn(NamedTuple):
 
 class Dropped(NamedTuple):
     """Connections that the kernel's log says were dropped: (when, conversation). Those that the tap saw too are known
-    already."""
+    already; of several packet processes each takes those of clients that it has seen."""
 
     flows: tuple[tuple[int, FlowKey], ...]
 

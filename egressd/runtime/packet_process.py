@@ -114,7 +114,7 @@ class PacketProcess:
         except Exception as error:  # noqa: BLE001
             self.faults += 1
             if self.faults <= MAX_FAULTS_TOLD:
-                sys.stderr.write(f"<3>egressd: a packet met a fault of ours: {ascii(error):.200}\n")
+                sys.stderr.write(f"<3>egressd: a packet met a fault of ours: {error!a:.200}\n")
 
     def finish(self) -> None:
         """Tell what is left."""
@@ -246,6 +246,8 @@ class PacketProcess:
                 engine.learn(order.tenants)
             case orders.Dropped():
                 for ts_us, flow in order.flows:
+                    if self._start.processes > 1 and flow.client not in engine.clients:
+                        continue
                     engine.observe(Observation(FLOW, ts_us, 0, flow, "", "", None, 0, "kernel"))
             case orders.Step():
                 self._clock.offset_us = order.offset_us

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from egressd.clock import Clock
+from egressd.detect.blocks import main_target
 from egressd.detect.campaigns import Campaigns
-from egressd.model import Decision, Target
+from egressd.model import Decision, Match, Target
 from egressd.runtime.in_force import ACTIVE, FOUND_OUT, PROPOSED, WITHDRAWN, Held, InForce, Register
 from egressd.runtime.orders import Adopt, End, Order, Rest
 from egressd.runtime.scribe import Scribe
@@ -148,6 +149,17 @@ class Rulings:
         self.register.reschedule(decision)
         self._scribe.put(decisions.approve, decision.id, now_us, Act(actor, "socket", "approve", decision.id, reason))
         self._tell(Adopt((decision.standing(self.enforces(decision)),)), -1)
+
+    def outcome(self, match: Match) -> str:
+        """What was done about what matches so, as a sentence without its full stop."""
+        decision = self.register.by_target.get(main_target(match))
+        if decision is None:
+            return "NOT blocked: alert only"
+        if decision.state == PROPOSED:
+            return f"NOT blocked yet: egressd approve {decision.id}"
+        if not self._is_enforcing():
+            return f"NOT blocked: mode is monitor (would be {decision.id})"
+        return f"BLOCKED by {decision.id}, still watched"
 
     def enforces(self, decision: InForce) -> bool:
         """Whether the kernel is to hold what this decision covers."""

@@ -1,0 +1,347 @@
+"""The core: everything that the daemon knows and decides, in one place, on one event loop.
+
+Who owns what: `register` is what stands, `rulings` changes it, `intake` takes what packet processes send, `enforcement`
+puts it into the kernel, `scribe` writes it down, `knowledge` is what people say. Verbs and screens act on these.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from egressd.capture.links import lan_interfaces, read_surroundings
+from egressd.clock import SteadyClock
+from egressd.config.schema import Config
+from egressd.detect.campaigns import Campaigns
+from egressd.detect.review import match_target, review
+from egressd.enforce.adapter import CLIENT, SEGMENT
+from egressd.errors import CaptureError
+from egressd.intel.networks import parse_address, render_address
+from egressd.model import FlowKey
+from egressd.notify.evelog import EveLog
+from egressd.runtime import knowledge as known
+from egressd.runtime.enforcement import Enforcement, Network
+from egressd.runtime.in_force import ACTIVE, PROPOSED, Held, InForce, Register
+from egressd.runtime.intake import HistoryRow, Intake, WatchSum
+from egressd.runtime.knowledge import Knowledge, Loaded, Surroundings
+from egressd.runtime.orders import Dropped, Learn, Order, Protect, Start, Step, Swap
+from egressd.runtime.rulings import Rulings
+from egressd.runtime.scribe import Scribe
+from egressd.runtime.sensing import Sensing, start_order
+from egressd.runtime.tellers import Watchers
+from egressd.store import entries, incidents, ledger, meta, targets
+from egressd.store.db import Database
+from egressd.store.decisions import DecisionRow
+from egressd.store.entries import Entry
+
+KEPT_DAY_US: Final = 86_400_000_000
+HISTORY_WAITING: Final = 100_000  # rows; lossy by contract
+
+log = logging.getLogger("egressd")
+
+
+class Core:
+    """The daemon without its process: no signals, no sockets of its own."""
+
+    def __init__(self, path: Path, loaded: Loaded, clock: SteadyClock, ledger_db: Database, tellers: Watchers) -> None:
+        self.path = path
+        self.clock = clock
+        self.started_us = clock.now_us()
+        self.tellers = tellers
+        self.ledger = ledger_db
+        self.loaded = loaded
+        self.loaded_us = self.started_us
+        self.mode = loaded.config.mode
+        self.entries: list[Entry] = []
+        self.around = Surroundings((), frozenset())
+        self.own: tuple[Network, ...] = ()
+        self.remedies: dict[str, tuple[Network, ...]] = {}  # by decision
+        self.interfaces: tuple[str, ...] = ()
+        self.judged: list[str] = []
+        self.reloads = {"ok": 0, "refused": 0}
+        self.reload_problems: list[str] = []
+        self.history_waiting: list[HistoryRow] = []
+        self.history_lost = 0
+        self.tenants_waiting: list[tuple[str, bytes, int]] = []
+        self.tenants: tuple[tuple[str, bytes, int], ...] = ()  # of before the start, for new packet processes
+        self.fanout_group = os.getpid() & 0xFFFF or 1
+        self.knowledge: Knowledge = known.combine(loaded, (), self.around, self.mode)
+        self.register = Register()
+        self.campaigns = Campaigns()
+        self.campaigns.on_merge = self._merged
+        self.scribe = Scribe(ledger_db, self._written)
+        self.rulings = Rulings(self.register, self.campaigns, self.scribe, clock, self.tell, self.is_enforcing)
+        self.intake = Intake(
+            self.register, self.rulings, self.campaigns, self.scribe, clock, tellers, self.segment_of,
+            self._take_history, self._take_tenants, f"{self.started_us}-{os.getpid()}",
+        )  # fmt: skip
+        self.enforcement = Enforcement(self.register, clock, self.scribe.put, self._dropped)
+        self.sensing = Sensing(loaded.config.capture.processes, self.start_of, self.take)
+        self.last_number = 0
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self.loaded.config
+
+    # -- start
+
+    def restore(self, found: ledger.Loaded) -> None:
+        """Carry on with what the ledger knows."""
+        self.last_number = found.last.get("D", 0)
+        self.entries = list(found.entries)
+        self.campaigns.restore(found.campaigns, [row.incident for row in found.incidents])
+        self.campaigns.number_after(found.last.get("I", 0), found.last.get("C", 0))
+        self.intake.leaks = {row.incident.id: row.leaks for row in found.incidents if row.leaks}
+        for row in found.decisions:
+            self.register.add(_in_force(row))
+        for watch in found.watches:
+            of_decision = self.intake.watches.setdefault(watch.decision_id, {})
+            of_decision[watch.client] = WatchSum(watch.first_us, watch.last_us, watch.attempts, watch.leaks)
+
+    async def look_around(self) -> None:
+        """Read interfaces, addresses, gateways and resolvers. Raises OSError when the kernel does not tell."""
+        found = await asyncio.to_thread(read_surroundings)
+        networks: list[tuple[bytes, int, str]] = []
+        for kind, addresses in (
+            ("own address", found.own_addresses()),
+            ("gateway", found.gateways()),
+            ("resolver", found.resolvers),
+        ):
+            networks += [(address, 8 * len(address), f"{kind} of this machine") for address in addresses]
+        own = {*found.own_addresses(), *found.gateways(), *found.resolvers}
+        resolvers = frozenset((*found.own_addresses(), *found.resolvers))
+        around = Surroundings(tuple(dict.fromkeys(networks)), resolvers)
+        choice = lan_interfaces(found.links, found.addresses, found.routes)
+        self.judged = choice.explain()
+        self.interfaces = self.config.capture.interfaces or choice.names
+        if around == self.around:
+            return
+        self.around = around
+        self.own = tuple(sorted((address, 8 * len(address)) for address in own))
+        await self.renew()
+
+    def require_interfaces(self) -> None:
+        """Raises CaptureError when there is nothing to look at."""
+        if not self.interfaces:
+            why = "; ".join(self.judged)
+            raise CaptureError(f"no interface faces your hosts ({why}); name them: capture: interfaces: [eth1]")
+
+    async def start_enforcing(self) -> None:
+        """Begin to put decisions into force. Raises AdapterError."""
+        await self.enforcement.start(self.mode, self.config, self.knowledge.intel, self.own)
+
+    # -- packet processes
+
+    def start_of(self, number: int) -> tuple[Start, list[Order]]:
+        """The first orders of packet process `number`."""
+        stride = self.config.capture.processes + 1
+        start = start_order(
+            self.config,
+            number,
+            self.interfaces,
+            self.fanout_group,
+            self._next_number(number + 1, stride),
+            self.clock.offset_us,
+            intel=self.knowledge.intel,
+            settings=self.knowledge.settings,
+            enforced=self.mode == "enforce",
+            fast_lane=self.mode == "enforce",
+        )
+        following: list[Order] = [self.rulings.standing()]
+        if self.tenants:
+            following.append(Learn(self.tenants))
+        return start, following
+
+    def new_id(self) -> str:
+        """The id of a person's decision."""
+        number = self._next_number(0, self.config.capture.processes + 1)
+        self.last_number = number
+        return f"D{number}"
+
+    def _next_number(self, residue: int, stride: int) -> int:
+        """The next free number of a class: packet processes and people never give out the same."""
+        taken = max((int(id_[1:]) for id_ in self.register.by_id), default=0)
+        after = max(self.last_number, taken) + 1
+        return after + (residue - after) % stride
+
+    async def take(self, number: int, batch: dict[str, Any]) -> None:
+        """A batch of a packet process."""
+        self.intake.take(number, batch)
+        ports = self.sensing.netlink_ports()
+        if ports:
+            self.enforcement.disregard(ports)
+
+    def tell(self, order: Order, but: int = -1) -> None:
+        """Send an order to the packet processes."""
+        self.sensing.tell(order, but)
+
+    # -- what people say
+
+    async def reload(self) -> list[str]:
+        """Read configuration and lists anew; returns what changed, in words. Raises ConfigError, and all stays."""
+        before = self.knowledge
+        loaded = await asyncio.to_thread(known.load_texts, self.path)
+        changed = _needs_restart(self.loaded.config, loaded.config)
+        self.loaded = loaded
+        self.loaded_us = self.clock.now_us()
+        await self.renew()
+        now = self.knowledge
+        lines = [f"{len(now.intel.index.indicators):,} indicators ({len(before.intel.index.indicators):,} before)"]
+        if changed:
+            lines.append(f"in force only after a restart: {', '.join(changed)}")
+        return lines
+
+    async def renew(self) -> None:
+        """Lists, entries, mode or surroundings changed: everything that rests on them, anew."""
+        self.knowledge = await asyncio.to_thread(
+            known.combine, self.loaded, tuple(self.entries), self.around, self.mode
+        )
+        intel = self.knowledge.intel
+        self.tell(Swap(intel, self.knowledge.settings, self.mode == "enforce", self.mode == "enforce"))
+        self._review()
+        remedies = tuple(network for networks in self.remedies.values() for network in networks)
+        await self.enforcement.protect(intel, self.own, remedies)
+        self.enforcement.wake()
+
+    async def protect(self) -> None:
+        """Only what is protected changed."""
+        self.tell(Protect(self.knowledge.intel.protected))
+
+    def _review(self) -> None:
+        """Does every decision still stand?"""
+        intel = self.knowledge.intel
+        now_s = self.clock.now_us() // 1_000_000
+        for decision in list(self.register.by_id.values()):
+            if decision.target.kind in (CLIENT, SEGMENT):
+                continue
+            addresses = [
+                parse_address(t.value) for t, h in decision.held.items() if t.kind == "address" and h.state == ACTIVE
+            ]
+            pairs = [
+                (parse_address(t.value.partition(">")[0]), parse_address(t.value.partition(">")[2]))
+                for t, h in decision.held.items()
+                if t.kind == "pair" and h.state == ACTIVE
+            ]
+            match = match_target(intel.index, decision.target, now_s)
+            verdict = review(
+                decision.target, decision.match, addresses, pairs, match, intel.allowances, intel.protected, now_s
+            )
+            if verdict.match is None:
+                self.rulings.end(decision, "withdrawn", f"rule:{verdict.rule}", "policy", verdict.reason)
+                continue
+            decision.match = verdict.match
+            for target, reason in verdict.free:
+                if target != decision.target:
+                    self.rulings.withdraw(decision, (target,), "rule:kept", "policy", reason)
+
+    async def set_mode(self, mode: str) -> None:
+        """Another mode. Raises AdapterError when the kernel cannot be used; the mode stays then."""
+        before = self.mode
+        self.mode = mode
+        try:
+            await self.enforcement.change_mode(mode)
+        except BaseException:
+            self.mode = before
+            await self.enforcement.change_mode(before)
+            raise
+        if mode == "approve":
+            for decision in self.register.by_id.values():
+                if decision.author == "policy" and decision.mode == "monitor":
+                    decision.state = PROPOSED
+        for decision in self.register.by_id.values():
+            decision.mode = mode
+        await self.renew()
+        self.tell(self.rulings.standing())
+        self.enforcement.force()
+
+    async def add_entry(self, kind: str, text: str, actor: str, reason: str, expires_us: int, act: Any) -> Entry:
+        """A line of an operator's, on disk when this returns. Raises StoreError."""
+        entry = await self.ledger.run(entries.add, kind, text, actor, reason, self.clock.now_us(), expires_us, act)
+        self.entries = [one for one in self.entries if (one.kind, one.text) != (kind, text)]
+        self.entries.append(entry)
+        return entry
+
+    # -- time
+
+    async def tick(self) -> None:
+        """Once a second."""
+        delta_us = self.clock.follow()
+        if delta_us:
+            log.warning("the wall clock was set by %.1f s; what was to last an hour lasts an hour", delta_us / 1e6)
+            self.register.shift(delta_us)
+            self.scribe.put(targets.shift_deadlines, delta_us)
+            self.tell(Step(self.clock.offset_us))
+        self.rulings.expire()
+        now_us = self.clock.now_us()
+        if any(one.expires_us and one.expires_us <= now_us for one in self.entries):
+            self.entries = [one for one in self.entries if not one.expires_us or one.expires_us > now_us]
+            await self.renew()
+        self.scribe.put(meta.seen, now_us)
+        self.tellers.tick()
+
+    # -- from elsewhere
+
+    def is_enforcing(self) -> bool:
+        """Whether decisions in force are in the kernel."""
+        return self.mode != "monitor"
+
+    def segment_of(self, client: bytes) -> str:
+        """The name of the segment that a client is in, "" for none."""
+        return self.knowledge.segments.longest(client) or "" if client else ""
+
+    def _written(self) -> None:
+        self.enforcement.wake()
+
+    def _merged(self, older: str, younger: str) -> None:
+        self.scribe.put(incidents.merge_campaigns, older, younger)
+
+    def _dropped(self, flows: list[tuple[int, FlowKey]]) -> None:
+        """What the kernel stopped goes to the packet processes: they know which of it the tap has seen."""
+        self.tell(Dropped(tuple(flows)))
+
+    def _take_history(self, rows: list[HistoryRow]) -> None:
+        room = HISTORY_WAITING - len(self.history_waiting)
+        self.history_waiting += rows[:room]
+        self.history_lost += max(0, len(rows) - room)
+
+    def _take_tenants(self, number: int, rows: tuple[tuple[str, bytes, int], ...]) -> None:
+        if len(self.sensing.processes) > 1:
+            self.tell(Learn(rows), but=number)
+        self.tenants_waiting += rows[: max(0, HISTORY_WAITING - len(self.tenants_waiting))]
+
+
+def _in_force(row: DecisionRow) -> InForce:
+    main = row.targets[0].target
+    decision = InForce(
+        row.id, main, row.match, row.state, row.mode, row.author, row.created_us, row.reason, row.rule, row.evidence,
+        row.client, row.name, row.campaign,
+    )  # fmt: skip
+    for one in row.targets:
+        ended_us = one.renewed_us if one.state != ACTIVE else 0
+        decision.held[one.target] = Held(
+            one.target, one.state, one.added_us, one.expires_us, one.level, ended_us,
+            one.last_attempt_us > one.renewed_us, one.attempts, one.last_attempt_us,
+        )  # fmt: skip
+    return decision
+
+
+def _needs_restart(before: Config, after: Config) -> list[str]:
+    """Options that a reload does not change."""
+    sections: Sequence[str] = ("capture", "enforce", "control", "metrics", "state", "limits")
+    changed = [name for name in sections if getattr(before, name) != getattr(after, name)]
+    return [*changed, *(["mode (use egressd mode)"] if before.mode != after.mode else [])]
+
+
+def address_text(packed: bytes) -> str | None:
+    """An address for a screen."""
+    return render_address(packed) if packed else None
+
+
+def open_events(config: Config, base_dir: Path) -> EveLog | None:
+    """The event log that the configuration names, not started."""
+    return EveLog(str(base_dir / config.state.events)) if config.state.events else None

@@ -1,0 +1,307 @@
+"""The adapters and their reconcilers, the kernel's log of what it dropped, and when all of that is on.
+
+In mode monitor nothing on the machine is changed: rules go to the dry-run adapter, which shows what would be held. In
+the other modes they go to the kernel; back in monitor everything of ours is lifted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from egressd.clock import Clock
+from egressd.config.schema import Config
+from egressd.detect.engine import Intel
+from egressd.enforce.adapter import AdapterError, EnforcementState, Existing, Rule
+from egressd.enforce.dryrun import DryRunAdapter
+from egressd.enforce.nflog import Nflog
+from egressd.enforce.nftables import NftablesAdapter, NftablesSettings
+from egressd.enforce.plan import PlanLimits
+from egressd.enforce.reconciler import Reconciler, ReconcilerSettings
+from egressd.enforce.ruleset import DROP, REJECT, Ground, RulesetSettings
+from egressd.intel.networks import first_address, parse_network
+from egressd.model import TCP, FlowKey, Target
+from egressd.runtime.in_force import Register
+from egressd.store import targets
+from egressd.store.targets import Enforcement as Row
+from egressd.wire.direction import flow_of
+from egressd.wire.frame import Frames
+
+RAW_IP: Final = 101  # LINKTYPE_RAW: the log gives packets from their IP header on
+DELETE_TABLE: Final = ("nft", "delete", "table", "inet", "egressd")
+SYN: Final = 2
+ACK: Final = 16
+
+log = logging.getLogger("egressd.enforcement")
+
+Network = tuple[bytes, int]
+
+
+class Enforcement:
+    """Everything that puts decisions into force. `on_dropped` takes (when, conversation) of connections that the kernel
+    says it stopped; `write` puts a row into the ledger's queue."""
+
+    def __init__(
+        self,
+        register: Register,
+        clock: Clock,
+        write: Callable[..., None],
+        on_dropped: Callable[[list[tuple[int, FlowKey]]], None],
+    ) -> None:
+        self.reconcilers: list[Reconciler] = []
+        self.mode = "monitor"
+        self.problems: dict[str, str] = {}  # by adapter: why it fails, or what it asks
+        self.dropped = 0  # packets that the kernel's log told of
+        self._register = register
+        self._clock = clock
+        self._write = write
+        self._on_dropped = on_dropped
+        self._nftables: NftablesAdapter | None = None
+        self._nflog: Nflog | None = None
+        self._frames = Frames()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._config = Config()
+        self._remedies: tuple[Network, ...] = ()
+        self._own: tuple[Network, ...] = ()
+        self._intel: Intel | None = None
+
+    # -- on and off
+
+    async def start(self, mode: str, config: Config, intel: Intel, own: tuple[Network, ...]) -> None:
+        """Begin in a mode. `own` are machines of ours that are never isolated. Raises AdapterError when the kernel
+        cannot be used in a mode that needs it."""
+        self.mode = mode
+        self._config = config
+        self._intel = intel
+        self._own = own
+        self._remedies = _networks(config.enforce.remedies)
+        if mode == "monitor":
+            await self._lift_everything()  # an earlier run may have left blocks
+            dry_run = DryRunAdapter(intel.protected, self._clock.now_us)
+            self._add(Reconciler(dry_run, self._rules, self._state, self._clock.now_us))
+        else:
+            self._begin_kernel(config, intel)
+        for reconciler in self.reconcilers:
+            reconciler.wake()
+
+    async def stop(self) -> None:
+        """Let go; what is in force stays in force."""
+        loop = asyncio.get_running_loop()
+        if self._nflog is not None:
+            loop.remove_reader(self._nflog.fileno())
+            self._nflog.close()
+            self._nflog = None
+        for reconciler in self.reconcilers:
+            await reconciler.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5.0)
+        for reconciler in self.reconcilers:
+            reconciler.adapter.close()
+        self.reconcilers = []
+        self._tasks = []
+        self._nftables = None
+        self.problems.clear()
+
+    async def change_mode(self, mode: str) -> None:
+        """Go over to another mode. To monitor: everything of ours is lifted first."""
+        if (mode == "monitor") == (self.mode == "monitor") and self.reconcilers:
+            self.mode = mode
+            self.wake()
+            return
+        if mode == "monitor":
+            await self._lift_everything()
+        await self.stop()
+        if self._intel is not None:
+            await self.start(mode, self._config, self._intel, self._own)
+
+    async def _lift_everything(self) -> None:
+        for reconciler in self.reconcilers:
+            await reconciler.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=10.0)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *DELETE_TABLE, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+            )
+        except OSError:
+            return  # no nft: nothing of ours can be there
+        await process.wait()
+
+    def _begin_kernel(self, config: Config, intel: Intel) -> None:
+        settings = NftablesSettings(
+            RulesetSettings(
+                action=REJECT if config.enforce.refuse == "reset" else DROP, log_group=config.enforce.nflog_group
+            )
+        )
+        adapter = NftablesAdapter(intel.protected, self._ground(intel), self._clock.now_us, settings)
+        self._nftables = adapter
+        limits = PlanLimits(remove_most=max(64, config.enforce.largest_change), add_most=config.enforce.largest_change)
+        self._add(
+            Reconciler(
+                adapter,
+                self._rules,
+                self._state,
+                self._clock.now_us,
+                is_known=self._is_known,
+                on_alarm=lambda text: self._told("nftables", text),
+                on_question=lambda text: self._told("nftables", text),
+                limits=limits,
+                settings=ReconcilerSettings(provisional_s=float(config.enforce.provisional_s)),
+            )
+        )
+        with suppress(AdapterError):
+            self._nflog = Nflog((config.enforce.nflog_group,))
+            asyncio.get_running_loop().add_reader(self._nflog.fileno(), self._read_log)
+        if self._nflog is None:
+            self.problems["nflog"] = f"log group {config.enforce.nflog_group} is held by another program"
+
+    def _add(self, reconciler: Reconciler) -> None:
+        self.reconcilers.append(reconciler)
+        name = f"reconciler {reconciler.adapter.name}"
+        self._tasks.append(asyncio.get_running_loop().create_task(reconciler.run(), name=name))
+
+    # -- what should be
+
+    def wake(self) -> None:
+        """The register changed."""
+        for reconciler in self.reconcilers:
+            reconciler.wake()
+
+    def force(self) -> None:
+        """A person says yes to the change that waits."""
+        for reconciler in self.reconcilers:
+            reconciler.force()
+
+    async def protect(self, intel: Intel, own: tuple[Network, ...], remedies: tuple[Network, ...] = ()) -> None:
+        """What is protected has changed: in the kernel at once."""
+        self._intel = intel
+        self._own = own
+        self._remedies = (*_networks(self._config.enforce.remedies), *remedies)
+        nftables = self._nftables
+        if nftables is None:
+            return
+        for reconciler in self.reconcilers:
+            if reconciler.adapter is nftables:
+                try:
+                    await reconciler.call(nftables.set_ground, self._ground(intel), intel.protected)
+                except AdapterError as error:
+                    log.error("the protected set could not be renewed: %s", error)
+                reconciler.check()
+
+    def disregard(self, ports: list[int]) -> None:
+        """Netlink ports of our own packet processes."""
+        if self._nftables is not None and ports:
+            self._nftables.disregard(ports)
+
+    def _ground(self, intel: Intel) -> Ground:
+        return Ground(
+            never=tuple((addr, length) for addr, length, _ in intel.protected.networks),
+            spare=self._own,
+            remedy=self._remedies,
+        )
+
+    def _rules(self) -> list[Rule]:
+        mode = self.mode if self._nftables is not None else "enforce"  # a dry run shows what would be
+        return self._register.rules(mode)
+
+    def _is_known(self, decision_id: str) -> bool:
+        return decision_id in self._register.by_id
+
+    # -- what is
+
+    def _state(self, states: list[EnforcementState]) -> None:
+        by_adapter: dict[str, list[Row]] = {}
+        for one in states:
+            row = Row(one.decision_id, one.target, one.state, one.detail)
+            by_adapter.setdefault(one.adapter, []).append(row)
+        for adapter, rows in by_adapter.items():
+            self._write(targets.set_enforcements, adapter, rows, self._clock.now_us())
+
+    def _told(self, adapter: str, text: str) -> None:
+        if text:
+            log.error("%s: %s", adapter, text)
+            self.problems[adapter] = text
+        elif self.problems.pop(adapter, ""):
+            log.warning("%s works again", adapter)
+
+    async def counters(self, wanted: list[Target]) -> dict[Target, Existing]:
+        """The kernel's counters of single targets."""
+        nftables = self._nftables
+        if nftables is None or not wanted:
+            return {}
+        found: dict[Target, Existing] = await self._call(nftables.read_counters, wanted)
+        return found
+
+    async def take_canary(self, address: str) -> bool:
+        """Whether an address stands in the kernel's scratch set; takes it out."""
+        nftables = self._nftables
+        if nftables is None:
+            return False
+        return bool(await self._call(nftables.take_canary, address))
+
+    async def flows(self, networks: list[Network]) -> list[Any]:
+        """Established flows of machines in these networks."""
+        nftables = self._nftables
+        if nftables is None:
+            return []
+        return list(await self._call(nftables.flows.count_flows, networks))
+
+    async def _call(self, function: Callable[..., Any], *args: Any) -> Any:
+        for reconciler in self.reconcilers:
+            if reconciler.adapter is self._nftables:
+                return await reconciler.call(function, *args)
+        return None
+
+    def adapters(self) -> list[dict[str, Any]]:
+        """One entry per adapter, for screens."""
+        found = []
+        for reconciler in self.reconcilers:
+            stats = reconciler.stats
+            counts = reconciler.active
+            problem = self.problems.get(reconciler.adapter.name, "")
+            found.append(
+                {
+                    "name": reconciler.adapter.name,
+                    "state": "failing" if reconciler.alarm else "asks" if reconciler.question else "ok",
+                    "detail": problem,
+                    "active": counts.get("active", 0),
+                    "pending": counts.get("pending", 0),
+                    "failed": counts.get("failed", 0),
+                    "unsupported": counts.get("unsupported", 0),
+                    "drift_repaired": stats.drift_repaired,
+                    "push_failures": stats.failed + stats.retries,
+                    "gap_s": reconciler.gap_s(),
+                    "last_check_us": stats.last_check_us,
+                    "generation": stats.generation,
+                }
+            )
+        return found
+
+    # -- the kernel's log
+
+    def _read_log(self) -> None:
+        if self._nflog is None:
+            return
+        flows: list[tuple[int, FlowKey]] = []
+        for dropped in self._nflog.read(self._clock.now_us()):
+            self.dropped += 1
+            packet = dropped.packet
+            frames = self._frames
+            proto = frames.decode(RAW_IP, packet, 0, len(packet), dropped.ts_us)
+            if not proto or (proto == TCP and frames.flags & (SYN | ACK) != SYN):
+                continue  # the rest of an established flow: no new try
+            flows.append((dropped.ts_us, flow_of(proto, frames.key)))
+        if flows:
+            self._on_dropped(flows)
+
+
+def _networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
+    found: list[Network] = []
+    for text in texts:
+        network = parse_network(text)
+        if network is not None:
+            found.append((first_address(*network), network[1]))
+    return tuple(found)

@@ -1,0 +1,231 @@
+"""What the control socket answers to those who look: its state as plain values (the field names are a contract)."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from egressd import __version__
+from egressd.config.load import escape_path
+from egressd.intel.networks import parse_address
+from egressd.metrics import Histogram
+from egressd.model import Target
+from egressd.notify.eve import render_time
+from egressd.runtime.canary import Canary
+from egressd.runtime.core import Core
+from egressd.runtime.in_force import ACTIVE
+from egressd.runtime.sensing import resident_bytes
+from egressd.store import audit, queries
+from egressd.store.heads import Head, load_heads
+from egressd.web.requests import REFUSED, Refused
+
+Record = dict[str, Any]
+
+
+def timed(value: Any) -> Any:
+    """Every `x_us` of a query as `x` in ISO 8601, or null; all the rest as it is."""
+    if isinstance(value, dict):
+        return {
+            key.removesuffix("_us"): (render_time(one) if one else None) if key.endswith("_us") else timed(one)
+            for key, one in value.items()
+        }
+    if isinstance(value, list):
+        return [timed(one) for one in value]
+    return value
+
+
+async def status(core: Core, canary: Canary, loss: float, degraded: bool, lag_s: float) -> Record:
+    """One screen's worth of everything."""
+    now_us = core.clock.now_us()
+    told = await core.ledger.read(queries.status, now_us)
+    sensing = core.sensing
+    adapters = [
+        {**one, "last_check": render_time(one["last_check_us"]) if one["last_check_us"] else None}
+        for one in core.enforcement.adapters()
+    ]
+    for one in adapters:
+        del one["last_check_us"]
+    return {
+        "mode": core.mode,
+        "version": __version__,
+        "started": render_time(core.started_us),
+        "uptime_s": (now_us - core.started_us) // 1_000_000,
+        "interfaces": [
+            {
+                "name": one["name"],
+                "state": one["state"],
+                "packets": one["packets"],
+                "kernel_drops": one["kernel_drops"],
+                "last_packet": render_time(one["last_us"]) if one["last_us"] else None,
+            }
+            for one in sensing.interfaces()
+        ]
+        or [
+            {"name": name, "state": "starting", "packets": 0, "kernel_drops": 0, "last_packet": None}
+            for name in core.interfaces
+        ],
+        "packet_processes": list(sensing.rows()),
+        "loss_ratio": loss,
+        "degraded": degraded,
+        "lists": lists(core, now_us),
+        "list_problems": [str(one) for one in core.knowledge.problems] + core.reload_problems,
+        "blind": sensing.totals("blind"),
+        "adapters": adapters,
+        "blocks": {
+            "active": sum(one.state == ACTIVE for one in core.register.by_id.values()),
+            "proposed": sum(one.state != ACTIVE for one in core.register.by_id.values()),
+            "addresses": core.register.count("address"),
+            "pairs": core.register.count("pair"),
+            "clients_isolated": len(core.register.isolated()),
+            "segments_cut": len(core.register.cut()),
+        },
+        "watch": timed(told["watch"]),
+        "incidents": told["incidents"],
+        "protected": len(core.knowledge.intel.protected.networks),
+        "canary": canary.told(),
+        "time_to_block_ms": quantiles(sensing.time_to_block()),
+        "memory_bytes": {
+            "core": resident_bytes(os.getpid()),
+            "packet": sum(one["rss_bytes"] for one in sensing.rows()),
+        },
+        "loop_lag_s": round(lag_s, 3),
+        "warnings": warnings(core),
+    }
+
+
+def quantiles(times: Histogram) -> Record:
+    """Milliseconds of the middle and of the slowest hundredth."""
+    p50, p99 = times.quantile(0.5), times.quantile(0.99)
+    return {
+        "p50": round(p50 * 1000, 3) if p50 is not None else None,
+        "p99": round(p99 * 1000, 3) if p99 is not None else None,
+        "count": times.count,
+    }
+
+
+def lists(core: Core, now_us: int) -> list[Record]:
+    """Where indicators come from."""
+    age_s = (now_us - core.loaded_us) // 1_000_000
+    found = [
+        {
+            "source": escape_path(one.name),
+            "indicators": one.indicators,
+            "problems": one.problems,
+            "loaded": render_time(core.loaded_us),
+            "age_s": age_s,
+        }
+        for one in core.loaded.texts.lists
+    ]
+    mine = sum(one.kind == "indicator" for one in core.entries)
+    if mine:
+        found.append(
+            {"source": "operator", "indicators": mine, "problems": 0, "loaded": render_time(core.loaded_us), "age_s": 0}
+        )
+    return found
+
+
+def warnings(core: Core) -> list[str]:
+    """What somebody should know, most urgent first."""
+    found: list[str] = []
+    if core.mode == "monitor":
+        found.append("mode is monitor: nothing is blocked. To arm: egressd mode enforce --reason TEXT")
+    if core.scribe.trouble:
+        found.append(f"the ledger cannot be written ({core.scribe.waiting} changes wait): {core.scribe.trouble}")
+    found += [f"{name}: {text}" for name, text in core.enforcement.problems.items()]
+    if core.loaded.texts.demo:
+        found.append("no list is configured: only the built-in demonstration list of reserved names is watched for")
+    if not core.config.resolvers:
+        found.append("resolvers: is not set; this machine's own and those it asks are taken for yours")
+    events = core.tellers.events
+    if events is not None and events.stats.trouble:
+        found.append(f"the event log cannot be written: {events.stats.trouble}")
+    found += core.reload_problems[:3]
+    faults = core.sensing.total("faults")
+    if faults:
+        found.append(f"{faults} packets met a fault of ours (see the log); please report them")
+    return found
+
+
+async def hosts(core: Core) -> Record:
+    """The census of infected hosts."""
+    return {"hosts": timed(await core.ledger.read(queries.hosts))}
+
+
+async def incidents(core: Core, state: str | None, client: str | None) -> Record:
+    """Incidents, of one state or client."""
+    packed = b""
+    if client is not None:
+        packed = parse_address(client)
+        if not packed:
+            raise Refused(f"{client} is not an address")
+    return {"incidents": timed(await core.ledger.read(queries.incidents, state or "", packed))}
+
+
+async def watch(core: Core, id_: str | None) -> Record:
+    """What is watched, with the kernel's own counters."""
+    found = await core.ledger.read(queries.watches, core.clock.now_us(), id_ or "")
+    wanted = [
+        Target(one["kind"], one["value"]) for row in found for one in row["addresses"] if one["state"] == "active"
+    ]
+    counters = await core.enforcement.counters(wanted[:10_000])
+    for row in found:
+        for one in row["addresses"]:
+            held = counters.get(Target(one["kind"], one["value"]))
+            one["packets"] = held.packets if held is not None else 0
+    return {"watches": timed(found)}
+
+
+async def decisions(core: Core, state: str | None) -> Record:
+    """Decisions with their targets, and what adapters made of them."""
+    return {"decisions": timed(await core.ledger.read(queries.decisions_told, state or "open"))}
+
+
+def listed(core: Core) -> Record:
+    """Lists, and what operators added."""
+    return {
+        "lists": lists(core, core.clock.now_us()),
+        "operator": [
+            {
+                "id": one.id,
+                "kind": one.kind,
+                "text": one.text,
+                "author": one.author,
+                "reason": one.reason,
+                "created": render_time(one.created_us),
+                "expires": render_time(one.expires_us) if one.expires_us else None,
+            }
+            for one in core.entries
+        ],
+        "allowances": core.loaded.texts.allowances,
+    }
+
+
+async def audit_rows(core: Core, args: Record) -> Record:
+    """The audit chain's end, or whether the whole of it is sound."""
+    if not args["verify"]:
+        rows = await core.ledger.read(audit.rows, args["limit"], args["actor"] or "")
+        head = await core.ledger.read(audit.head)
+        return {"rows": timed(rows), "head": {"seq": head.seq, "hash": head.hash}}
+    heads, problems = load_heads(core.loaded.base_dir / core.config.state.heads)
+    if args["head"]:
+        seq, _, digest = args["head"].partition(":")
+        heads = [*heads, Head(int(seq), digest, 0)]
+    verdict = await core.ledger.read(audit.verify, heads)
+    problem = verdict.problem or "; ".join(problems[:3])
+    return {
+        "ok": verdict.ok and not problems,
+        "rows": verdict.rows,
+        "head": {"seq": verdict.head.seq, "hash": verdict.head.hash},
+        "problem": problem or None,
+        "heads_checked": verdict.heads_checked,
+    }
+
+
+def version() -> Record:
+    """Which egressd this is."""
+    return {"version": __version__}
+
+
+def refuse(text: str, code: int = REFUSED) -> Refused:
+    """A request that is not done."""
+    return Refused(text, code)

@@ -1,0 +1,203 @@
+"""The packet processes together: what each is started with, what all are told, and what their numbers add up to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final
+
+from egressd.config.schema import Config
+from egressd.metrics import Histogram
+from egressd.runtime.orders import Order, Start
+from egressd.runtime.processes import PacketProcessHandle
+
+MIB: Final = 1 << 20
+_COUNTS: Final = ("packets", "kernel_drops", "received", "abandoned", "gated")
+
+
+class Sensing:
+    """`start_of(number)` makes a process's first orders from what is known then; `on_batch` takes (number, batch)."""
+
+    def __init__(
+        self,
+        processes: int,
+        start_of: Callable[[int], tuple[Start, list[Order]]],
+        on_batch: Callable[[int, dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        self.processes = [PacketProcessHandle(number, start_of, self._take) for number in range(processes)]
+        self._on_batch = on_batch
+        self._ended: list[dict[str, Any]] = [{} for _ in range(processes)]  # sums of those that ended
+        self._last: list[dict[str, Any]] = [{} for _ in range(processes)]
+        self._pids = [0] * processes
+
+    def tell(self, order: Order, but: int = -1) -> None:
+        """Send an order to every packet process except number `but`."""
+        for process in self.processes:
+            if process.number != but:
+                process.tell(order)
+
+    def tell_one(self, number: int, order: Order) -> None:
+        """Send an order to one packet process."""
+        self.processes[number].tell(order)
+
+    async def ready(self, timeout_s: float) -> bool:
+        """Wait until every process captures; False when that takes longer than `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                for process in self.processes:
+                    await process.ready.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """Let all tell what is left, and end."""
+        for process in self.processes:
+            await process.stop()
+
+    async def _take(self, number: int, batch: dict[str, Any]) -> None:
+        process = self.processes[number]
+        stats = batch.get("stats")
+        if isinstance(stats, dict) and stats.get("pid") != self._pids[number]:
+            if self._pids[number]:
+                self._ended[number] = _add(self._ended[number], self._last[number])
+            self._pids[number] = int(stats.get("pid") or 0) or process.pid
+        if isinstance(stats, dict):
+            self._last[number] = stats
+        await self._on_batch(number, batch)
+
+    # -- numbers
+
+    def total(self, name: str) -> int:
+        """A count over all processes, those that ended included."""
+        return sum(_number(one.get(name)) for one in (*self._last, *self._ended))
+
+    def totals(self, name: str) -> dict[str, int]:
+        """Counts by word over all processes, those that ended included."""
+        found: dict[str, int] = {}
+        for one in (*self._last, *self._ended):
+            counts = one.get(name)
+            if isinstance(counts, dict):
+                for word, count in counts.items():
+                    found[word] = found.get(word, 0) + _number(count)
+        return found
+
+    def interfaces(self) -> list[dict[str, Any]]:
+        """One entry per interface over all processes: name, state, problem, last_us, and counts since we began."""
+        found: dict[str, dict[str, Any]] = {}
+        for stats in self._last:
+            for one in _rows(stats):
+                row = found.setdefault(
+                    str(one.get("wanted", "")),
+                    {"name": str(one.get("name", "")), "state": str(one.get("state", "")), "last_us": 0, "problem": ""}
+                    | dict.fromkeys(_COUNTS, 0),
+                )
+                row["last_us"] = max(row["last_us"], _number(one.get("last_us")))
+                row["problem"] = row["problem"] or str(one.get("problem", ""))
+        for stats in (*self._last, *self._ended):
+            for one in _rows(stats):
+                counted = found.get(str(one.get("wanted", "")))
+                for count in _COUNTS if counted is not None else ():
+                    counted[count] += _number(one.get(count))  # type: ignore[index]
+        return list(found.values())
+
+    def time_to_block(self) -> Histogram:
+        """How long blocks took from packet to kernel, over all processes."""
+        merged = Histogram()
+        for one in (*self._last, *self._ended):
+            cells = one.get("pushed")
+            if isinstance(cells, list) and len(cells) == len(merged.cells):
+                merged.merge([_number(cell) for cell in cells])
+        return merged
+
+    def netlink_ports(self) -> list[int]:
+        """The fast lanes' netlink ports: what comes from them is no foreign change."""
+        return [port for one in self._last if (port := _number(one.get("netlink_port")))]
+
+    def alive(self) -> int:
+        """How many run and say so."""
+        return sum(process.ready.is_set() for process in self.processes)
+
+    def rows(self) -> Iterable[dict[str, Any]]:
+        """One entry per process, for a screen."""
+        for process, stats in zip(self.processes, self._last, strict=True):
+            yield {
+                "pid": process.pid,
+                "packets": _number(stats.get("packets")),
+                "drops": sum(_number(one.get("kernel_drops")) for one in _rows(stats)),
+                "restarts": max(0, process.restarts),
+                "compiled": stats.get("compiled") is True,
+                "realtime": stats.get("realtime") is True,
+                "clients": _number(stats.get("clients")),
+                "rss_bytes": resident_bytes(process.pid),
+            }
+
+
+def start_order(
+    config: Config, number: int, interfaces: tuple[str, ...], group: int, first_number: int, offset_us: int, **more: Any
+) -> Start:
+    """The Start of packet process `number`. Its decisions are numbered in a class of its own: people's are 0 modulo the
+    number of processes plus one."""
+    capture = config.capture
+    return Start(
+        number=number,
+        processes=capture.processes,
+        fanout_group=group,
+        interfaces=interfaces,
+        ring_bytes=capture.ring_mib * MIB,
+        promiscuous=capture.packets == "all",
+        tunnels=capture.tunnels == "read",
+        realtime=capture.scheduling == "realtime",
+        offset_us=offset_us,
+        conversations=config.limits.conversations,
+        history=config.limits.history,
+        first_number=first_number,
+        stride=capture.processes + 1,
+        provisional_s=config.enforce.provisional_s,
+        **more,
+    )
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory that a process holds now, 0 when that cannot be known (proc(5), statm)."""
+    try:
+        with open(f"/proc/{pid or 'self'}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _rows(stats: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = stats.get("interfaces")
+    return [one for one in rows if isinstance(one, dict)] if isinstance(rows, list) else []
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def _add(before: dict[str, Any], ended: dict[str, Any]) -> dict[str, Any]:
+    """Sums of two processes' numbers; of interfaces only the counts go on."""
+    merged: dict[str, Any] = dict(before)
+    for name, value in ended.items():
+        if isinstance(value, dict):
+            merged[name] = {
+                word: _number(value.get(word)) + _number(before.get(name, {}).get(word))
+                for word in value.keys() | before.get(name, {}).keys()
+            }
+        elif name == "interfaces":
+            known = {str(one.get("wanted")): one for one in before.get(name, [])}
+            for one in _rows(ended):
+                wanted = str(one.get("wanted"))
+                earlier = known.get(wanted, {})
+                known[wanted] = {"wanted": wanted} | {
+                    count: _number(one.get(count)) + _number(earlier.get(count)) for count in _COUNTS
+                }
+            merged[name] = list(known.values())
+        elif name == "pushed" and isinstance(value, list):
+            cells = before.get(name) or [0] * len(value)
+            merged[name] = [a + _number(b) for a, b in zip(cells, value, strict=True)]
+        elif isinstance(value, int) and not isinstance(value, bool) and name not in ("pid", "clients", "netlink_port"):
+            merged[name] = _number(before.get(name)) + value
+    return merged

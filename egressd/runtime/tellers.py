@@ -1,0 +1,67 @@
+"""Who is told what happens: the event log gets everything that is told one by one, people get what needs them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from egressd.clock import Clock
+from egressd.model import Attempt, Decision, Incident
+from egressd.notify.evelog import EveLog
+from egressd.notify.journal import COUNTED, SHORT, Journal, Throttle, digest_line, incident_line, leak_line
+
+LEAK_AGAIN_US: Final = 3_600_000_000  # the same client through the same block: told once an hour
+MAX_LEAKS: Final = 4_096
+
+log = logging.getLogger("egressd")
+
+
+class Watchers:
+    """The event log, which may be missing, and the journal."""
+
+    def __init__(self, events: EveLog | None, journal: Journal, clock: Clock) -> None:
+        self.events = events
+        self._journal = journal
+        self._clock = clock
+        self._throttle = Throttle()
+        self._leaks: dict[tuple[str, bytes], int] = {}
+
+    def event(self, record: dict[str, Any]) -> None:
+        """A rendered event."""
+        if self.events is not None:
+            self.events.write(record)
+
+    def incident(self, incident: Incident, outcome: str, segment: str, hosts: int) -> None:
+        """An incident was opened: the first of a campaign in full, further hosts in short, many as a digest."""
+        how = self._throttle.note(incident.campaign, incident.client, self._clock.now_us())
+        if how != COUNTED:
+            self._journal.say(incident_line(incident, outcome, segment=segment, hosts=hosts, short=how == SHORT))
+
+    def attempt(self, attempt: Attempt, segment: str) -> None:
+        """A leak is loud; a first attempt was told as its incident."""
+        if not attempt.leak:
+            return
+        now_us = self._clock.now_us()
+        key = (attempt.decision_id, attempt.flow.client)
+        if now_us - self._leaks.get(key, -LEAK_AGAIN_US) < LEAK_AGAIN_US:
+            return
+        if len(self._leaks) >= MAX_LEAKS:
+            self._leaks.clear()
+        self._leaks[key] = now_us
+        self._journal.say(leak_line(attempt, segment=segment))
+
+    def decision(self, decision: Decision) -> None:
+        """Verdicts that need a person: what was not blocked, and why."""
+        if decision.action in ("refuse", "alert"):
+            what = ", ".join(f"{one.kind} {one.value}" for one in decision.targets[:3])
+            log.warning("not blocked (%s): %s: %s", decision.rule, what, decision.reason)
+
+    def tick(self) -> None:
+        """Digests that are due."""
+        for digest in self._throttle.due(self._clock.now_us()):
+            self._journal.say(digest_line(digest))
+
+    def finish(self) -> None:
+        """The daemon ends: what was held back is told."""
+        for digest in self._throttle.flush(self._clock.now_us()):
+            self._journal.say(digest_line(digest))
