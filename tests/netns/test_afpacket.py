@@ -475,3 +475,45 @@ def test_a_group_shares_by_client(space: Namespace, by: str) -> None:
         for way, process in owner.items():
             source, target = way.split(">")
             assert owner[f"{target}>{source}"] == process
+
+
+def number_packets(channel: Channel) -> int:
+    """Send questions of many clients, each with a number of its own, until told to stop; how many."""
+    number = 0
+    with sender() as out:
+        channel.send("sending")
+        while not channel.poll():
+            number += 1
+            out.send(udp((f"10.0.{number % 7}.{number % 250}", 4000), ("192.0.2.1", 53), struct.pack(">Q", number) * 2))
+    return number
+
+
+def record_numbers(channel: Channel) -> set[bytes]:
+    source, sink = opened(fanout_group=5)
+    channel.send("open")
+    while not channel.poll():
+        wait([source], [channel.fileno()], 1000)
+        source.read(sink, 1000)
+    return {packet[-8:] for packet in sink.packets}
+
+
+def join_and_leave() -> list[bytes]:
+    numbers: list[bytes] = []
+    for _ in range(60):
+        source, sink = opened(fanout_group=5, ring_bytes=1 << 20)
+        read_until(source, sink, lambda sink=sink: len(sink.packets) > 5)  # type: ignore[misc]
+        source.close()
+        numbers += [packet[-8:] for packet in sink.packets]
+    return numbers
+
+
+def test_who_joins_a_group_takes_nothing_that_is_the_others(space: Namespace) -> None:
+    space.call(make_pair)
+    with space.start(record_numbers) as staying, space.start(number_packets) as sending:
+        assert (staying.receive(), sending.receive()) == ("open", "sending")
+        passing = space.call(join_and_leave)
+        staying.channel.send("stop")
+        stayed = staying.result()
+        sending.channel.send("stop")
+    assert len(passing) == len(set(passing)) > 300 and len(stayed) > 300
+    assert not stayed & set(passing)
