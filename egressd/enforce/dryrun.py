@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from egressd.enforce.adapter import Capabilities, Existing, Failure, Plan, Rule
-from egressd.enforce.elements import SETS, Refused, comment
+from egressd.enforce.elements import SETS, Refused, check_id
 from egressd.enforce.shield import Protects, Shield
 from egressd.model import Target
 
@@ -86,7 +86,7 @@ class DryRunAdapter:
 
     def _refusal(self, rule: Rule) -> str:
         try:
-            comment(rule.decision_id)
+            check_id(rule.decision_id)
         except Refused as refused:
             return str(refused)
         return self._shield.refusal(rule.target) if rule.target.kind in SETS else ""

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from egressd.enforce.adapter import CLIENT, SEGMENT, Existing
 from egressd.enforce.netlink import (
     ATTRIBUTE,
+    NESTED,
     TYPE_MASK,
     attribute,
     be32,
@@ -52,6 +53,8 @@ EXPR_DATA: Final = 2
 COUNTER_BYTES: Final = 1
 COUNTER_PACKETS: Final = 2
 INTERVAL_END: Final = 1
+_TIMEOUT_HEAD: Final = ATTRIBUTE.pack(12, TIMEOUT)
+_PADDING: Final = (b"\0", bytes(4), bytes(3), bytes(2))  # the NUL, and up to a whole word; by length modulo 4
 _COMMENT: Final = 0  # NFTNL_UDATA_SET_ELEM_COMMENT of libnftnl: type, length, text with its NUL
 
 MAX_ID_CHARACTERS: Final = 64
@@ -186,23 +189,31 @@ def target_of(set_name: bytes, key: bytes, end: bytes | None) -> Target:
     return Target(kind, render_network(key, 8 * size - span.bit_length() + 1))
 
 
-def comment(decision_id: str) -> bytes:
-    """An element's user data that holds a decision's id. Raises Refused for what is no id of ours."""
+def check_id(decision_id: str) -> None:
+    """Raises Refused for what cannot be a decision's id."""
     if not (decision_id.isascii() and decision_id.isprintable() and 0 < len(decision_id) <= MAX_ID_CHARACTERS):
         raise Refused("a decision's id is 1 to 64 printable ASCII characters")
-    written = decision_id.encode("ascii") + b"\0"
-    return attribute(USERDATA, struct.pack("BB", _COMMENT, len(written)) + written)
+
+
+def comment(decision_id: str) -> bytes:
+    """An element's user data that holds a decision's id. Raises Refused."""
+    check_id(decision_id)
+    length = len(decision_id) + 1
+    written = decision_id.encode("ascii") + _PADDING[(length + 2) & 3]
+    return ATTRIBUTE.pack(6 + length, USERDATA) + bytes((_COMMENT, length)) + written
 
 
 def key_attribute(key: bytes) -> bytes:
-    """The attribute of a key."""
-    return nested(KEY, attribute(DATA_VALUE, key))
+    """The attribute of a key; keys are of whole words, so nothing is padded."""
+    length = len(key)
+    return ATTRIBUTE.pack(8 + length, KEY | NESTED) + ATTRIBUTE.pack(4 + length, DATA_VALUE) + key
 
 
 def render_element(place: Place, timeout_ms: int, decision_id: str) -> bytes:
     """One element for NEWSETELEM; of an interval its start and its end."""
-    limit = attribute(TIMEOUT, timeout_ms.to_bytes(8, "big")) if timeout_ms else b""
-    return nested(LIST_ELEM, key_attribute(place.key), limit, comment(decision_id)) + _end(place)
+    limit = _TIMEOUT_HEAD + timeout_ms.to_bytes(8, "big") if timeout_ms else b""
+    body = key_attribute(place.key) + limit + comment(decision_id)
+    return ATTRIBUTE.pack(4 + len(body), LIST_ELEM | NESTED) + body + _end(place)
 
 
 def render_key(place: Place) -> bytes:

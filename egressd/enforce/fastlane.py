@@ -82,7 +82,7 @@ class FastLane:
             written = comment(decision_id)
         except Refused as refused:
             raise AdapterError(str(refused)) from refused
-        why = self._shield.refusal(target)
+        why = self._shield.refusal_at(target, place)
         if why:
             raise AdapterError(f"not blocked: {why}")
         self._add(place, self._limit + written, CREATE | EXCL)

@@ -13,13 +13,12 @@ from typing import Final, NamedTuple
 
 from egressd.enforce.adapter import AdapterError, Capabilities, Existing, Failure, Plan, Rule
 from egressd.enforce.conntrack import Conntrack
-from egressd.enforce.covers import outermost
 from egressd.enforce.elements import (
     CANARY_SETS,
     SETS,
     Place,
     Refused,
-    network_of,
+    check_id,
     pack,
     place_of,
     render_element,
@@ -27,6 +26,7 @@ from egressd.enforce.elements import (
     render_list,
 )
 from egressd.enforce.fingerprint import Fingerprint, read_fingerprint
+from egressd.enforce.intervals import KINDS, Intervals
 from egressd.enforce.netlink import CREATE, NetfilterSocket, Step
 from egressd.enforce.ruleset import (
     Ground,
@@ -35,7 +35,7 @@ from egressd.enforce.ruleset import (
     ground_elements,
     render_ruleset,
 )
-from egressd.enforce.sets import DELSETELEM, NEWSETELEM, Change, KernelSets
+from egressd.enforce.sets import DELSETELEM, NEWSETELEM, Change, KernelSets, Placed, render_change, timeout_ms
 from egressd.enforce.shield import Protects, Shield
 from egressd.enforce.table_watch import TableWatch
 from egressd.errors import Malformed
@@ -43,7 +43,6 @@ from egressd.intel.networks import NAT64_WELL_KNOWN, NetworkTable
 from egressd.model import Target
 
 DAY_S: Final = 86_400
-SECOND_US: Final = 1_000_000
 _NFT_S: Final = 30.0
 _READ_BACK: Final = 256  # elements looked at after each plan; the kernel acknowledged all of them
 _SLACK_MS: Final = 5_000
@@ -99,9 +98,9 @@ class NftablesAdapter:
         self._take(protected, ground)
         self._print: Fingerprint | None = None
         self._renews: bool | None = None  # whether this kernel takes a new time-out for an element that is there (6.12)
-        self._inside: dict[Target, Rule] = {}  # networks that stand within a wider one that is held
         self._link = NetfilterSocket(receive_bytes=1 << 24)
         self.sets = KernelSets(self._link)
+        self._intervals = Intervals(self.sets, self.settings.max_ttl_s)
         self.flows = Conntrack()
         self._watch = TableWatch((self._link.port,))
 
@@ -128,23 +127,25 @@ class NftablesAdapter:
             held = self.sets.read_all()
         except Malformed as error:
             raise AdapterError(f"the kernel's sets cannot be read: {error}") from error
-        there = {element.target for element in held}
-        return held + self._read_inside(there)
+        return held + self._intervals.hidden(held, self._now_us())
 
     def apply(self, plan: Plan, now_us: int) -> list[Failure]:
         """Blocks first, then renewals, then what is lifted; then flows of what is new are cut."""
         failures: list[Failure] = []
         add = self._allowed(plan.add, failures)
         refresh = self._allowed(plan.refresh, failures)
-        self._apply_intervals(add, refresh, plan.remove, now_us, failures)
-        single = [rule for rule in add if not SETS[rule.target.kind].interval]
-        renewed = [rule for rule in refresh if not SETS[rule.target.kind].interval]
-        self._write([self._change(rule, now_us) for rule in single], single, failures)
-        self._write(self._renewals(renewed, now_us), renewed, failures)
-        self._read_back([*single, *renewed], now_us, failures)
+        removed = [element for element in plan.remove if element.target.kind in KINDS]
+        networks = [placed for placed in (*add, *refresh) if placed.rule.target.kind in KINDS]
+        for rule, number in self._intervals.apply(networks, removed, now_us):
+            failures.append(Failure(rule, _reason(number)))
+        new = [placed for placed in add if placed.rule.target.kind not in KINDS]
+        old = [placed for placed in refresh if placed.rule.target.kind not in KINDS]
+        self._write(new, [render_change(placed, now_us, self.settings.max_ttl_s) for placed in new], failures)
+        self._write(old, self._renewals(old, now_us), failures)
+        self._read_back([*new, *old], now_us, failures)
         self.sets.commit(_removals(plan.remove))
         failed = {failure.rule.target for failure in failures}
-        self._cut_flows([rule.target for rule in (*add, *refresh) if rule.target not in failed])
+        self._cut_flows([placed.rule.target for placed in (*add, *refresh) if placed.rule.target not in failed])
         return failures
 
     def close(self) -> None:
@@ -169,8 +170,9 @@ class NftablesAdapter:
         self._link.transact(self._ground_steps())
         self._print = read_fingerprint(self.sets) if self._print is not None else None
         wrong = [held for held in self.populate() if self._shield.refusal(held.target)]
-        self._inside = {target: rule for target, rule in self._inside.items() if not self._shield.refusal(target)}
-        self.sets.commit(_removals(wrong) + self._interval_removals(wrong))
+        self._intervals.forget(self._shield.refusal)
+        self._intervals.apply((), [held for held in wrong if held.target.kind in KINDS], self._now_us())
+        self.sets.commit(_removals(wrong))
         self.stats.unprotected += len(wrong)
         return wrong
 
@@ -255,8 +257,8 @@ class NftablesAdapter:
 
     def _restored(self, element: Existing) -> Change:
         place = place_of(element.target)
-        timeout_ms = int(element.remaining_s * 1000) or self.settings.max_ttl_s * 1000
-        return Change(place, render_element(place, timeout_ms, element.decision_id))
+        left_ms = int(element.remaining_s * 1000) or self.settings.max_ttl_s * 1000
+        return Change(place, render_element(place, left_ms, element.decision_id))
 
     def _ground_steps(self) -> list[Step]:
         """One transaction that empties the sets of the ground and fills them again."""
@@ -275,136 +277,77 @@ class NftablesAdapter:
 
     # Elements
 
-    def _allowed(self, rules: Iterable[Rule], failures: list[Failure]) -> list[Rule]:
-        allowed: list[Rule] = []
+    def _allowed(self, rules: Iterable[Rule], failures: list[Failure]) -> list[Placed]:
+        allowed: list[Placed] = []
         for rule in rules:
-            refusal = self._shield.refusal(rule.target)
+            try:
+                place = place_of(rule.target)
+                check_id(rule.decision_id)
+                refusal = self._shield.refusal_at(rule.target, place)
+            except Refused as refused:
+                failures.append(Failure(rule, str(refused)))
+                continue
             if refusal:
                 failures.append(Failure(rule, refusal))
             else:
-                allowed.append(rule)
+                allowed.append(Placed(rule, place))
         return allowed
 
-    def _timeout_ms(self, rule: Rule, now_us: int) -> int:
-        remaining_ms = (rule.expires_us - now_us) // 1000 if rule.expires_us else self.settings.max_ttl_s * 1000
-        return max(1000, min(remaining_ms, self.settings.max_ttl_s * 1000))
-
-    def _change(self, rule: Rule, now_us: int, *, replaces: bool = False) -> Change:
-        place = place_of(rule.target)
-        element = render_element(place, self._timeout_ms(rule, now_us), rule.decision_id)
-        return Change(place, element, removes=replaces, ensure=replaces)
-
-    def _renewals(self, rules: Sequence[Rule], now_us: int) -> list[Change]:
+    def _renewals(self, renewed: Sequence[Placed], now_us: int) -> list[Change]:
         """A new time-out for the same decision keeps the counters where the kernel can do that; everything else is
         taken out and put in again in one transaction, in which no packet slips through."""
-        if not rules:
+        if not renewed:
             return []
-        there = self.sets.get([place_of(rule.target) for rule in rules])
+        there = self.sets.get([placed.place for placed in renewed])
         renews = self._can_renew()
         return [
-            self._change(
-                rule,
+            render_change(
+                placed,
                 now_us,
-                replaces=element is not None and not (renews and element.comment == rule.decision_id),
+                self.settings.max_ttl_s,
+                replaces=element is not None and not (renews and element.comment == placed.rule.decision_id),
             )
-            for rule, element in zip(rules, there, strict=True)
+            for placed, element in zip(renewed, there, strict=True)
         ]
 
     def _can_renew(self) -> bool:
         if self._renews is None:
-            for timeout_ms in (10_000, 100_000):
-                self.sets.commit([Change(_PROBE, render_element(_PROBE, timeout_ms, "probe"))])
+            for probe_ms in (10_000, 100_000):
+                self.sets.commit([Change(_PROBE, render_element(_PROBE, probe_ms, "probe"))])
             element = self.sets.get([_PROBE])[0]
             self._renews = element is not None and element.remaining_ms > 50_000
             self.sets.commit([Change(_PROBE, b"", removes=True)])
         return self._renews
 
-    def _write(self, changes: Sequence[Change], rules: Sequence[Rule], failures: list[Failure]) -> None:
-        by_place = {change.place: rule for change, rule in zip(changes, rules, strict=True)}
-        for change, number in self.sets.commit(changes):
-            failures.append(
-                Failure(by_place[change.place], _REASONS.get(number, f"refused: {errno.errorcode[number]}"))
-            )
+    def _write(self, written: Sequence[Placed], changes: Sequence[Change], failures: list[Failure]) -> None:
+        refused = self.sets.commit(changes)
+        if refused:
+            by_place = {placed.place: placed.rule for placed in written}
+            failures += [Failure(by_place[change.place], _reason(number)) for change, number in refused]
 
-    def _read_back(self, rules: Sequence[Rule], now_us: int, failures: list[Failure]) -> None:
-        """Look at elements just written, all of a few or some of many."""
+    def _read_back(self, written: Sequence[Placed], now_us: int, failures: list[Failure]) -> None:
+        """Look at elements just written, all of a few or some of many. What the fast lane put there meanwhile keeps its
+        short time on kernels before 6.12: those are replaced."""
         failed = {failure.rule for failure in failures}
-        step = max(1, len(rules) // _READ_BACK)
-        looked = [rule for rule in rules[::step] if rule not in failed]
-        for rule, element in zip(looked, self.sets.get([place_of(rule.target) for rule in looked]), strict=True):
-            wanted_ms = self._timeout_ms(rule, now_us)
-            if element is None:
-                if wanted_ms > _SLACK_MS:
-                    failures.append(Failure(rule, "written, but not there when read back"))
-            elif element.remaining_ms < wanted_ms - _SLACK_MS:
-                failures.append(Failure(rule, "written, but with too short a time when read back"))
+        step = max(1, len(written) // _READ_BACK)
+        looked = [placed for placed in written[::step] if placed.rule not in failed]
+        wrong = self._wrong(looked, now_us)
+        if wrong:
+            self._write(
+                wrong, [render_change(one, now_us, self.settings.max_ttl_s, replaces=True) for one in wrong], failures
+            )
+            for placed in self._wrong(wrong, now_us):
+                if placed.rule not in failed:
+                    failures.append(Failure(placed.rule, "written, but not there or too short when read back"))
 
-    # Networks: few, and none may overlap
-
-    def _apply_intervals(
-        self,
-        add: Iterable[Rule],
-        refresh: Iterable[Rule],
-        remove: Iterable[Existing],
-        now_us: int,
-        failures: list[Failure],
-    ) -> None:
-        for kind in [kind for kind, sets in SETS.items() if sets.interval]:
-            new = {rule.target: rule for rule in (*add, *refresh) if rule.target.kind == kind}
-            gone = {element.target for element in remove if element.target.kind == kind}
-            if new or gone:
-                self._settle_intervals(kind, new, gone, now_us, failures)
-
-    def _settle_intervals(
-        self, kind: str, new: dict[Target, Rule], gone: set[Target], now_us: int, failures: list[Failure]
-    ) -> None:
-        """Make the sets hold the outermost networks of all that should stand, and remember the rest."""
-        held = {element.target: element for name in SETS[kind][:2] for element in self.sets.read(name)}
-        for target in gone - new.keys():
-            self._inside.pop(target, None)
-        stands: dict[Target, Rule | None] = {target: None for target in held if _is_network(target)}
-        stands.update({target: rule for target, rule in self._inside.items() if target.kind == kind})
-        stands.update(new)
-        for target in gone - new.keys():
-            stands.pop(target, None)
-        covers = outermost(network_of(target) for target in stands)
-        changes = [_interval_removal(target) for target in held if target in gone and target not in stands]
-        rules: dict[Place, Rule] = {}
-        for target, rule in stands.items():
-            network = network_of(target)
-            if covers[network] != network:
-                self._inside[target] = rule or _rule_of(held[target], now_us)
-                if target in held:
-                    changes.append(_interval_removal(target))
-                continue
-            self._inside.pop(target, None)
-            if rule is not None:
-                change = self._change(rule, now_us, replaces=target in held)
-                rules[change.place] = rule
-                changes.append(change)
-        for change, number in self.sets.commit(changes):
-            failures.append(Failure(rules[change.place], _REASONS.get(number, f"refused: {errno.errorcode[number]}")))
-
-    def _interval_removals(self, elements: Iterable[Existing]) -> list[Change]:
-        return [_interval_removal(element.target) for element in elements if SETS[element.target.kind].interval]
-
-    def _read_inside(self, there: set[Target]) -> list[Existing]:
-        """The remembered networks whose wider one still stands; the others stand nowhere now and are forgotten."""
-        found: list[Existing] = []
-        networks = [target for target in (*there, *self._inside) if _is_network(target)]
-        covers = {
-            kind: outermost(network_of(target) for target in networks if target.kind == kind)
-            for kind, sets in SETS.items()
-            if sets.interval
-        }
-        outer = {(target.kind, network_of(target)) for target in there if _is_network(target)}
-        now_us = self._now_us()
-        for target, rule in list(self._inside.items()):
-            if (target.kind, covers[target.kind][network_of(target)]) not in outer or target in there:
-                del self._inside[target]
-            else:
-                found.append(Existing(target, rule.decision_id, self._timeout_ms(rule, now_us) / 1000, 0, 0))
-        return found
+    def _wrong(self, written: Sequence[Placed], now_us: int) -> list[Placed]:
+        elements = self.sets.get([placed.place for placed in written])
+        wrong: list[Placed] = []
+        for placed, element in zip(written, elements, strict=True):
+            remaining_ms = 0 if element is None else element.remaining_ms
+            if remaining_ms < timeout_ms(placed.rule, now_us, self.settings.max_ttl_s) - _SLACK_MS:
+                wrong.append(placed)
+        return wrong
 
     # Flows
 
@@ -418,32 +361,15 @@ class NftablesAdapter:
             self.stats.flow_failures += 1
 
 
+def _reason(number: int) -> str:
+    return _REASONS.get(number, f"the kernel refused it: {errno.errorcode.get(number, str(number))}")
+
+
 def _removals(elements: Iterable[Existing]) -> list[Change]:
     """Removals from sets of single keys."""
     return [
-        Change(place_of(element.target), b"", removes=True)
-        for element in elements
-        if not SETS[element.target.kind].interval
+        Change(place_of(element.target), b"", removes=True) for element in elements if element.target.kind not in KINDS
     ]
-
-
-def _interval_removal(target: Target) -> Change:
-    if _is_network(target):
-        return Change(place_of(target), b"", removes=True)
-    first, _, last = target.value.partition("-")  # a range that somebody else put there (elements.target_of)
-    start, stop = pack(first), pack(last)
-    behind = int.from_bytes(stop, "big") + 1
-    end = b"" if behind >> 8 * len(stop) else behind.to_bytes(len(stop), "big")
-    return Change(Place(SETS[target.kind].of(start), start, end), b"", removes=True)
-
-
-def _is_network(target: Target) -> bool:
-    return SETS[target.kind].interval and "-" not in target.value
-
-
-def _rule_of(element: Existing, now_us: int) -> Rule:
-    expires_us = now_us + int(element.remaining_s * SECOND_US) if element.remaining_s else 0
-    return Rule(element.target, element.decision_id or "unmarked", expires_us)
 
 
 def _interval(set_name: bytes, network: Network) -> Place:

@@ -136,8 +136,7 @@ def _is_stale(rules: list[Rule], there: Existing, now_us: int, renew_below_s: fl
 
 def _number(decision_id: str) -> tuple[int, str]:
     """Ids count up: D9 stands before D10."""
-    digits = decision_id.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    return (int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 20 else 1 << 63, decision_id)
+    return len(decision_id), decision_id
 
 
 def _order(rule: Rule) -> tuple[int, tuple[int, str], Target]:

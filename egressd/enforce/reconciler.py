@@ -126,7 +126,7 @@ class Reconciler:
         self._next_try_us = 0
 
     @property
-    def counts(self) -> dict[str, int]:
+    def active(self) -> dict[str, int]:
         """How many rules are in each state."""
         return self._reports.counts
 

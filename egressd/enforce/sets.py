@@ -10,7 +10,7 @@ import errno
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from egressd.enforce.adapter import AdapterError, Existing
+from egressd.enforce.adapter import AdapterError, Existing, Rule
 from egressd.enforce.elements import (
     FAMILY_INET,
     SETS,
@@ -20,6 +20,7 @@ from egressd.enforce.elements import (
     Place,
     existing_of,
     parse_elements,
+    render_element,
     render_key,
     render_list,
 )
@@ -56,6 +57,13 @@ class Change(NamedTuple):
     element: bytes  # for NEWSETELEM; empty = only remove
     removes: bool = False
     ensure: bool = False
+
+
+class Placed(NamedTuple):
+    """A rule and where it stands."""
+
+    rule: Rule
+    place: Place
 
 
 class KernelSets:
@@ -181,6 +189,20 @@ class KernelSets:
             except Malformed as error:
                 raise AdapterError(f"an answer of the kernel makes no sense: {error}") from error
         return number
+
+
+def timeout_ms(rule: Rule, now_us: int, max_ttl_s: int) -> int:
+    """The time-out of a rule's element: what is left of the rule, at least a second, at most the adapter's bound."""
+    most_ms = max_ttl_s * 1000
+    return max(1000, min((rule.expires_us - now_us) // 1000, most_ms)) if rule.expires_us else most_ms
+
+
+def render_change(placed: Placed, now_us: int, max_ttl_s: int, *, replaces: bool = False) -> Change:
+    """The change that puts a rule in its place; `replaces` takes out what stands there in the same transaction."""
+    rule, place = placed
+    return Change(
+        place, render_element(place, timeout_ms(rule, now_us, max_ttl_s), rule.decision_id), replaces, replaces
+    )
 
 
 def render_steps(changes: Iterable[Change]) -> list[Step]:

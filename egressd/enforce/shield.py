@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final, Protocol, runtime_checkable
 
 from egressd.enforce.adapter import CLIENT, SEGMENT, Existing
-from egressd.enforce.elements import ADDRESS, NETWORK, PAIR, Refused, network_of, pack, place_of
+from egressd.enforce.elements import ADDRESS, NETWORK, PAIR, Place, Refused, network_of, pack, place_of
 from egressd.intel.networks import NetworkTable, embedded_ipv4, render_network
 from egressd.model import Target
 
@@ -43,9 +43,12 @@ class Shield:
     def refusal(self, target: Target) -> str:
         """Why a target is not to be enforced, "" when it may be. Says also what no place of ours can hold."""
         try:
-            place = place_of(target)
+            return self.refusal_at(target, place_of(target))
         except Refused as refused:
             return str(refused)
+
+    def refusal_at(self, target: Target, place: Place) -> str:
+        """The same for a target whose place is known."""
         if target.kind == ADDRESS:
             return self._address(place.key)
         if target.kind == PAIR:
