@@ -119,20 +119,18 @@ class LossWindow:
         while len(samples) > 2 and samples[1][0] <= now_us - self.SPAN_US:
             samples.popleft()
 
-    @property
-    def ratio(self) -> float:
+    def ratio(self, now_us: int) -> float:
         """Share of packets lost, 0 to 1, over the last minute or as much of it as is known."""
-        if len(self._samples) < 2:
+        if len(self._samples) < 2 or now_us - self._samples[-1][0] >= self.SPAN_US:
             return 0.0
         first, last = self._samples[0], self._samples[-1]
         lost = last[2] - first[2]
         return lost / (lost + last[1] - first[1]) if lost else 0.0
 
-    @property
-    def degraded(self) -> bool:
+    def degraded(self, now_us: int) -> bool:
         """Over the bound, over a whole minute."""
         known_us = self._samples[-1][0] - self._samples[0][0] if self._samples else 0
-        return known_us >= self.SPAN_US and self.ratio > self.BOUND
+        return known_us >= self.SPAN_US and self.ratio(now_us) > self.BOUND
 
 
 class Definition(NamedTuple):
