@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from struct import pack
 from typing import Any, Final
 
@@ -48,10 +49,10 @@ class Canary:
         if future is not None and not future.done():
             future.set_result((seen_us, pushed_us))
 
-    async def run(self, interfaces: list[str]) -> None:
-        """Once a minute, until cancelled; `interfaces` is looked at anew each time."""
+    async def run(self, interfaces: Callable[[], list[str]]) -> None:
+        """Once a minute, until cancelled, on the interfaces there are then."""
         while True:
-            await self.prove(interfaces)
+            await self.prove(interfaces())
             await asyncio.sleep(EVERY_S if self.state == "ok" else 5.0)
 
     async def prove(self, interfaces: list[str]) -> list[tuple[str, bool, str, float]]:

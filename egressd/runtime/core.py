@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from egressd.runtime.enforcement import Enforcement, Network
 from egressd.runtime.in_force import ACTIVE, PROPOSED, Held, InForce, Register
 from egressd.runtime.intake import HistoryRow, Intake, WatchSum
 from egressd.runtime.knowledge import Knowledge, Loaded, Surroundings
+from egressd.runtime.messages import Values
 from egressd.runtime.orders import Dropped, Learn, Order, Protect, Start, Step, Swap
 from egressd.runtime.rulings import Rulings
 from egressd.runtime.scribe import Scribe
@@ -38,7 +39,7 @@ from egressd.store.db import Database
 from egressd.store.decisions import DecisionRow
 from egressd.store.entries import Entry
 
-KEPT_DAY_US: Final = 86_400_000_000
+SEEN_US: Final = 10_000_000  # how exactly the ledger knows until when we lived
 HISTORY_WAITING: Final = 100_000  # rows; lossy by contract
 
 log = logging.getLogger("egressd")
@@ -82,6 +83,12 @@ class Core:
         self.enforcement = Enforcement(self.register, clock, self.scribe.put, self._dropped)
         self.sensing = Sensing(loaded.config.capture.processes, self.start_of, self.take)
         self.last_number = 0
+        self._seen_us = 0
+        self.on_canary: Callable[[str, int, int], None] = _nothing
+
+    def canary_interfaces(self) -> list[str]:
+        """Where a canary can be sent: interfaces that are captured from."""
+        return [one["name"] for one in self.sensing.interfaces() if one["state"] == "up"]
 
     @property
     def config(self) -> Config:
@@ -172,6 +179,12 @@ class Core:
     async def take(self, number: int, batch: dict[str, Any]) -> None:
         """A batch of a packet process."""
         self.intake.take(number, batch)
+        canaries = batch.get("canaries")
+        if canaries is not None:
+            rows = Values(canaries)
+            for _ in range(len(rows)):
+                row = Values(rows.next())
+                self.on_canary(row.text(), row.number(), row.number())
         ports = self.sensing.netlink_ports()
         if ports:
             self.enforcement.disregard(ports)
@@ -217,8 +230,8 @@ class Core:
         intel = self.knowledge.intel
         now_s = self.clock.now_us() // 1_000_000
         for decision in list(self.register.by_id.values()):
-            if decision.target.kind in (CLIENT, SEGMENT):
-                continue
+            if decision.target.kind in (CLIENT, SEGMENT, "pair"):
+                continue  # rests on no list line
             addresses = [
                 parse_address(t.value) for t, h in decision.held.items() if t.kind == "address" and h.state == ACTIVE
             ]
@@ -281,7 +294,9 @@ class Core:
         if any(one.expires_us and one.expires_us <= now_us for one in self.entries):
             self.entries = [one for one in self.entries if not one.expires_us or one.expires_us > now_us]
             await self.renew()
-        self.scribe.put(meta.seen, now_us)
+        if now_us - self._seen_us >= SEEN_US:
+            self._seen_us = now_us
+            self.scribe.put(meta.seen, now_us)
         self.tellers.tick()
 
     # -- from elsewhere
@@ -340,6 +355,10 @@ def _needs_restart(before: Config, after: Config) -> list[str]:
 def address_text(packed: bytes) -> str | None:
     """An address for a screen."""
     return render_address(packed) if packed else None
+
+
+def _nothing(name: str, seen_us: int, pushed_us: int) -> None:
+    """Nobody waits for canaries yet."""
 
 
 def open_events(config: Config, base_dir: Path) -> EveLog | None:

@@ -11,6 +11,7 @@ from typing import Final
 from egressd.clock import Clock
 from egressd.detect.blocks import main_target
 from egressd.detect.campaigns import Campaigns
+from egressd.enforce.adapter import CLIENT, SEGMENT
 from egressd.model import Decision, Match, Target
 from egressd.runtime.in_force import ACTIVE, FOUND_OUT, PROPOSED, WITHDRAWN, Held, InForce, Register
 from egressd.runtime.orders import Adopt, End, Order, Rest
@@ -20,6 +21,10 @@ from egressd.store.audit import Act
 from egressd.store.decisions import NewTarget
 
 POLICY: Final = "policy"
+OF_OURS: Final = (
+    CLIENT,
+    SEGMENT,
+)  # decisions about machines of ours are no destinations: packet processes need them not
 SECOND_US: Final = 1_000_000
 # Why a decision of policy's ended: what state that is in the ledger.
 _EXPIRED: Final = frozenset(("expired",))
@@ -106,7 +111,8 @@ class Rulings:
         self.register.add(made)
         rows = [NewTarget(target, ends_us) for target in decision.targets]
         self._scribe.put(decisions.commit, decision, rows, author, state, act)
-        self._tell(Adopt((made.standing(self.enforces(made)),)), but)
+        if made.target.kind not in OF_OURS:
+            self._tell(Adopt((made.standing(self.enforces(made)),)), but)
         return made
 
     def extend(
@@ -167,7 +173,13 @@ class Rulings:
 
     def standing(self) -> Adopt:
         """Every decision, for a packet process that begins."""
-        return Adopt(tuple(one.standing(self.enforces(one)) for one in self.register.by_id.values()))
+        return Adopt(
+            tuple(
+                one.standing(self.enforces(one))
+                for one in self.register.by_id.values()
+                if one.target.kind not in OF_OURS
+            )
+        )
 
     # -- by time
 

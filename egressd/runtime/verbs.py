@@ -54,7 +54,7 @@ class Verbs:
     # -- destinations
 
     async def block(self, peer: Peer, args: Record) -> Record:
-        """Block a name with its registered domain, an address or a network, for everybody or (an address) one client."""
+        """Block a name with its registered domain, an address or a network; an address also for one client only."""
         core = self._core
         self._require_armed()
         texts = core.loaded.texts
@@ -87,7 +87,11 @@ class Verbs:
         if not client or indicator.kind != "address":
             raise Refused("for one client an address can be blocked, no name: give both as addresses", WRONG)
         target = Target("pair", f"{render_address(client)}>{indicator.value}")
-        made = self._make(peer, target, (target,), self._match_of(indicator), self._until(args["for_s"]), args)
+        why = self._core.knowledge.intel.protected.why(parse_address(indicator.value))
+        if why:
+            raise Refused(why)
+        match = _no_match(target)._replace(level="address")
+        made = self._make(peer, target, (target,), match, self._until(args["for_s"]), args)
         await self._core.scribe.settled()
         self._remember(peer, (made.id,), ())
         return {

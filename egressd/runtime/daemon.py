@@ -1,0 +1,361 @@
+"""`egressd run`: the process around the core. Start, serve, stop; signals and systemd.
+
+Start (DESIGN section 8): configuration and lists, ledger, reconcile, capture, READY. Whatever fails before READY ends
+the start with one clear line. Stop leaves what is in the kernel in force: it lapses in its own time, or the next start
+finds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from egressd.capture.links import LinkWatch
+from egressd.clock import SteadyClock
+from egressd.errors import ConfigError, EgressdError
+from egressd.metrics import LossWindow, health_of, render
+from egressd.notify.eve import render_time
+from egressd.notify.journal import Journal, LogHandler, Service
+from egressd.runtime import knowledge, screens
+from egressd.runtime.canary import Canary
+from egressd.runtime.core import Core, open_events
+from egressd.runtime.doctor import examine
+from egressd.runtime.health import snapshot_of
+from egressd.runtime.keeping import Keeping
+from egressd.runtime.tellers import Watchers
+from egressd.runtime.verbs import Verbs
+from egressd.store import audit, ledger, meta
+from egressd.store.audit import Act
+from egressd.store.errors import StoreError
+from egressd.web.app import MetricsServer
+from egressd.web.control import ControlServer, Peer, Roles, Standing
+from egressd.web.requests import INVALID
+
+OK: Final = 0
+RUNTIME: Final = 1
+READY_S: Final = 20.0  # until packet processes capture
+LAG_S: Final = 0.1
+LINKS_S: Final = 2.0  # interfaces, addresses and resolvers are also looked at without being told
+STOP_S: Final = 8.0
+
+log = logging.getLogger("egressd")
+
+
+def run_daemon(path: Path) -> int:
+    """Run until stopped; returns the exit code. Raises ConfigError."""
+    journal = Journal()
+    handler = LogHandler(journal)
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    loaded = knowledge.load_texts(path)
+    try:
+        return asyncio.run(Daemon(path, loaded, journal).run())
+    except EgressdError as error:
+        log.error("%s", error)
+        return RUNTIME
+    finally:
+        journal.close()
+
+
+class Daemon:
+    """One run."""
+
+    def __init__(self, path: Path, loaded: knowledge.Loaded, journal: Journal) -> None:
+        self._path = path
+        self._loaded = loaded
+        self._journal = journal
+        self._service = Service.from_environment(os.environ, os.getpid())
+        self._clock = SteadyClock()
+        self._stop = asyncio.Event()
+        self._loss = LossWindow()
+        self._lag_s = 0.0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def run(self) -> int:
+        """Until SIGTERM or SIGINT."""
+        config = self._loaded.config
+        directory = self._loaded.base_dir / config.state.directory
+        database = await asyncio.to_thread(ledger.open_ledger, directory / "ledger.db", self._clock.now_us())
+        events = open_events(config, self._loaded.base_dir)
+        keeping = Keeping(directory, config, self._loaded.base_dir / config.state.heads, self._clock)
+        try:
+            if events is not None:
+                events.start()
+            tellers = Watchers(events, self._journal, self._clock)
+            self._core = core = Core(self._path, self._loaded, self._clock, database, tellers)
+            self._keeping = keeping
+            return await self._live(core)
+        finally:
+            await asyncio.to_thread(keeping.close)
+            await asyncio.to_thread(database.close)
+            if events is not None:
+                await asyncio.to_thread(events.close)
+
+    async def _live(self, core: Core) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._hangup)
+        await self._begin(core)
+        self._canary = Canary(self._clock, core.enforcement)
+        core.on_canary = self._canary.seen
+        verbs = Verbs(core)
+        self._verbs = verbs
+        self._last_doctor: dict[str, Any] = {}
+        control = self._control(core, verbs)
+        await control.open()
+        metrics = await self._metrics(core)
+        self._watch(core.scribe.run(), "ledger")
+        await core.start_enforcing()
+        for process in core.sensing.processes:
+            self._watch(process.run(), f"packet process {process.number}")
+        self._watch(control.serve(), "control")
+        self._watch(self._every_second(core), "clock")
+        self._watch(self._measure_lag(), "lag")
+        self._watch(self._follow_links(core), "links")
+        self._watch(self._keeping.run(core), "keeping")
+        if not await core.sensing.ready(READY_S):
+            log.error("no packet process captures after %.0f s; egressd goes on trying", READY_S)
+        self._watch(self._prove(core), "canary")
+        log.info("egressd %s: mode %s on %s", screens.version()["version"], core.mode, ", ".join(core.interfaces))
+        self._service.ready(self._status(core))
+        code = await self._until_stopped()
+        self._service.stopping()
+        await self._end(core, metrics)
+        return code
+
+    async def _begin(self, core: Core) -> None:
+        """Ledger, surroundings, everything that stood before."""
+        now_us = self._clock.now_us()
+        last = await core.ledger.run(meta.begin_run, now_us)
+        found = await core.ledger.read(ledger.load_all, now_us)
+        await core.ledger.run(
+            audit.append,
+            Act("egressd", "start", "start", "", f"mode {core.mode}", None, {"clean": last.clean, "pid": os.getpid()}),
+            now_us,
+        )
+        core.restore(found)
+        core.tenants = await self._keeping.open(now_us)
+        await core.look_around()
+        core.require_interfaces()
+        for line in core.judged:
+            log.info("interface %s", line)
+
+    # -- parts that run
+
+    def _watch(self, what: Awaitable[Any], name: str) -> None:
+        """Run a part; when it ends by itself, or fails, the daemon ends, and systemd starts it anew."""
+
+        async def part() -> None:
+            await what
+
+        task = asyncio.get_running_loop().create_task(part(), name=name)
+        task.add_done_callback(self._part_ended)
+        self._tasks.append(task)
+
+    def _part_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or self._stop.is_set():
+            return
+        error = task.exception()
+        log.critical("%s ended: %s", task.get_name(), error or "without a reason", exc_info=error)
+        self._failed = True
+        self._stop.set()
+
+    async def _until_stopped(self) -> int:
+        self._failed = False
+        await self._stop.wait()
+        return RUNTIME if self._failed else OK
+
+    async def _end(self, core: Core, metrics: MetricsServer[Any] | None) -> None:
+        """From the source to the sink, within a bounded time; what is in the kernel stays."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                await core.sensing.stop()
+                processes = [one for one in self._tasks if one.get_name().startswith("packet process")]
+                if processes:
+                    await asyncio.wait(processes, timeout=STOP_S / 2)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if metrics is not None:
+            await metrics.close()
+        await core.enforcement.stop()
+        with suppress(StoreError):
+            await core.scribe.drain()
+            await self._keeping.flush(core)
+            await core.ledger.run(meta.end_run, self._clock.now_us())
+            await self._keeping.write_head(core)
+        core.tellers.finish()
+        log.info("stopped; what is blocked stays blocked until its time is over")
+
+    async def _every_second(self, core: Core) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            await core.tick()
+            interfaces = core.sensing.interfaces()
+            received = sum(one["received"] for one in interfaces)
+            lost = sum(one["kernel_drops"] for one in interfaces)
+            self._loss.note(received, lost, self._clock.now_us())
+            self._service.watchdog()
+            self._service.status(self._status(core))
+
+    async def _measure_lag(self) -> None:
+        loop = asyncio.get_running_loop()
+        worst: list[tuple[float, float]] = []
+        while True:
+            began_s = loop.time()
+            await asyncio.sleep(LAG_S)
+            now_s = loop.time()
+            worst = [(at, late) for at, late in worst if now_s - at < 60.0 and late > now_s - began_s - LAG_S]
+            worst.append((now_s, now_s - began_s - LAG_S))
+            self._lag_s = max(late for _, late in worst)
+
+    async def _follow_links(self, core: Core) -> None:
+        """New addresses, gateways and resolvers are protected within seconds."""
+        loop = asyncio.get_running_loop()
+        changed = asyncio.Event()
+        watch = LinkWatch()
+
+        def hear() -> None:
+            if watch.drain():
+                changed.set()
+
+        loop.add_reader(watch.fileno(), hear)
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LINKS_S):
+                        await changed.wait()
+                changed.clear()
+                await core.look_around()
+        finally:
+            loop.remove_reader(watch.fileno())
+            watch.close()
+
+    async def _prove(self, core: Core) -> None:
+        await self._canary.run(core.canary_interfaces)
+
+    def _hangup(self) -> None:
+        """SIGHUP: read configuration and lists anew, and go on in a new event log."""
+        if self._core.tellers.events is not None:
+            self._core.tellers.events.reopen()
+        self._service.reloading()
+
+        async def reload() -> None:
+            try:
+                lines = await self._core.reload()
+            except ConfigError as error:
+                self._core.reloads["refused"] += 1
+                self._core.reload_problems = [str(one) for one in error.problems[:20]]
+                for problem in error.problems[:20]:
+                    log.error("%s", problem)
+                log.error("%d problem(s); everything stays as it was", len(error.problems))
+            else:
+                self._core.reloads["ok"] += 1
+                self._core.reload_problems = []
+                log.info("reloaded: %s", "; ".join(lines))
+            self._service.ready(self._status(self._core))
+
+        task = asyncio.get_running_loop().create_task(reload(), name="reload")
+        self._tasks.append(task)
+        task.add_done_callback(self._tasks.remove)
+
+    # -- what is served
+
+    def _control(self, core: Core, verbs: Verbs) -> ControlServer:
+        table = verbs.table()
+        readers: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
+            "status": lambda args: self._screen(core),
+            "hosts": lambda args: screens.hosts(core),
+            "incidents": lambda args: screens.incidents(core, args["state"], args["client"]),
+            "watch": lambda args: screens.watch(core, args["id"]),
+            "decisions": lambda args: screens.decisions(core, args["state"]),
+            "audit": lambda args: screens.audit_rows(core, args),
+        }
+
+        async def handle(peer: Peer, verb: str, args: dict[str, Any]) -> dict[str, Any]:
+            if verb in readers:
+                return await readers[verb](args)
+            if verb == "list":
+                return screens.listed(core)
+            if verb == "version":
+                return screens.version()
+            if verb == "doctor":
+                return await examine(core, self._canary)
+            try:
+                return await table[verb](peer, args)
+            except ConfigError as error:
+                raise screens.refuse(str(error), INVALID) from None
+
+        def refused(peer: Peer, verb: str) -> None:
+            act = Act(peer.actor, "socket", "refused", verb, "the role does not allow it")
+            core.scribe.put(audit.append, act, self._clock.now_us())
+
+        config = core.config.control
+        roles = Roles(config.viewers, config.operators, config.admins)
+        path = core.loaded.base_dir / config.socket
+        return ControlServer(path, handle, roles, lambda: self._standing(core), refused=refused)
+
+    async def _screen(self, core: Core) -> dict[str, Any]:
+        now_us = self._clock.now_us()
+        ratio, degraded = self._loss.ratio(now_us), self._loss.degraded(now_us)
+        return await screens.status(core, self._canary, ratio, degraded, self._lag_s)
+
+    def _standing(self, core: Core) -> Standing:
+        interfaces = core.sensing.interfaces()
+        return Standing(
+            core.mode,
+            core.sensing.total("packets"),
+            render_time(core.started_us),
+            tuple(one["name"] for one in interfaces if one["state"] != "up"),
+        )
+
+    async def _metrics(self, core: Core) -> MetricsServer[Any] | None:
+        config = core.config.metrics
+        if not config.address:
+            return None
+
+        def snapshot() -> Any:
+            now_us = self._clock.now_us()
+            return snapshot_of(
+                core, self._canary, self._keeping, self._loss.ratio(now_us), self._loss.degraded(now_us), self._lag_s
+            )
+
+        server = MetricsServer(
+            config.address,
+            config.port,
+            snapshot=snapshot,
+            health=lambda: health_of(snapshot()),
+            encode=render,
+            hosts=config.hosts,
+        )
+        try:
+            await server.start()
+        except OSError as error:
+            raise EgressdError(
+                f"metrics: {config.address}:{config.port} cannot be listened on: {error.strerror}"
+            ) from error
+        return server
+
+    def _status(self, core: Core) -> str:
+        interfaces = core.sensing.interfaces()
+        packets = sum(one["packets"] for one in interfaces)
+        down = [one["name"] for one in interfaces if one["state"] != "up"]
+        seen = f"{packets:,} packets" if not down else f"DOWN: {', '.join(down)}"
+        standing = f"{len(core.register)} decisions, {len(core.campaigns.incidents)} incidents open"
+        return f"mode {core.mode}; {seen}; {standing}"
+
+
+def main() -> int:
+    """For `python -m egressd.runtime.daemon CONFIG`."""
+    return run_daemon(Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""`egressd doctor`: proves from end to end that a question is seen, a block reaches the kernel, and is lifted again, on
+a scratch set that stops nobody; and looks at what usually goes wrong around it."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from egressd.enforce.adapter import AdapterError
+from egressd.runtime.canary import Canary
+from egressd.runtime.core import Core
+from egressd.store import audit
+from egressd.store.errors import StoreError
+from egressd.store.heads import load_heads
+
+SILENT_US: Final = 300_000_000
+_SETTINGS: Final = Path("/proc/sys/net")
+
+
+class Findings:
+    """Checks as they are made."""
+
+    def __init__(self) -> None:
+        self.checks: list[dict[str, Any]] = []
+
+    def add(self, name: str, ok: bool, detail: str, began_s: float | None = None, ms: float = 0.0) -> None:
+        """One more. Took `ms`, or the time since `began_s` (monotonic)."""
+        if began_s is not None:
+            ms = (time.monotonic() - began_s) * 1000
+        self.checks.append({"name": name, "ok": ok, "detail": detail, "ms": round(ms, 2)})
+
+
+async def examine(core: Core, canary: Canary) -> dict[str, Any]:
+    """Every check, and whether all is well."""
+    found = Findings()
+    for what, ok, detail, ms in await canary.prove(core.canary_interfaces()):
+        found.add(what, ok, detail, ms=ms)
+    if core.mode == "monitor":
+        found.add("push", True, "not tried: the mode is monitor, the kernel is left alone")
+    _sensors(core, found)
+    await _rules(core, found)
+    await _ledger(core, found)
+    _lists(core, found)
+    _system(core, found)
+    return {"ok": all(one["ok"] for one in found.checks), "checks": found.checks}
+
+
+def _sensors(core: Core, found: Findings) -> None:
+    now_us = core.clock.now_us()
+    for one in core.sensing.interfaces():
+        silent_s = max(0, now_us - (one["last_us"] or core.started_us)) // 1_000_000
+        ok = one["state"] == "up" and silent_s * 1_000_000 < SILENT_US
+        detail = f"{one['state']}, {one['packets']:,} packets, {one['kernel_drops']:,} dropped, last {silent_s} s ago"
+        found.add(f"interface {one['name']}", ok, one["problem"] or detail)
+    if not core.sensing.interfaces():
+        found.add("interfaces", False, "no packet process has told anything yet")
+    for row in core.sensing.rows():
+        speed = "compiled" if row["compiled"] else "pure Python"
+        first = "runs before all others" if row["realtime"] else "runs as all others: blocks come later when it is busy"
+        found.add(f"process {row['pid']}", row["pid"] > 0, f"{speed}, {first}")
+
+
+async def _rules(core: Core, found: Findings) -> None:
+    began_s = time.monotonic()
+    for one in core.enforcement.adapters():
+        ok = one["state"] == "ok" and not one["failed"]
+        detail = one["detail"] or f"{one['active']:,} in force, {one['pending']:,} pending, {one['failed']:,} failed"
+        found.add(f"adapter {one['name']}", ok, detail)
+    wanted = [rule.target for rule in core.register.rules(core.mode) if rule.target.kind in ("address", "pair")][:1_000]
+    try:
+        there = await core.enforcement.counters(wanted)
+    except AdapterError as error:
+        found.add("read back", False, str(error), began_s)
+        return
+    if core.mode != "monitor":
+        missing = [one for one in wanted if one not in there]
+        detail = f"{len(there):,} of {len(wanted):,} looked up are in the kernel"
+        found.add("read back", not missing, detail, began_s)
+
+
+async def _ledger(core: Core, found: Findings) -> None:
+    began_s = time.monotonic()
+    try:
+        heads, problems = load_heads(core.loaded.base_dir / core.config.state.heads)
+        verdict = await core.ledger.read(audit.verify, heads)
+    except StoreError as error:
+        found.add("audit", False, str(error), began_s)
+        return
+    said = verdict.problem or "; ".join(problems[:2])
+    detail = f"{verdict.rows:,} rows, compared with {verdict.heads_checked} heads"
+    found.add("audit", verdict.ok and not problems, said or detail, began_s)
+    trouble = core.scribe.trouble
+    found.add("ledger", not trouble, trouble or f"{core.scribe.waiting} changes wait to be written")
+
+
+def _lists(core: Core, found: Findings) -> None:
+    texts = core.loaded.texts
+    count = len(core.knowledge.intel.index.indicators)
+    if texts.demo:
+        found.add("lists", False, "only the demonstration list is loaded: name your lists under lists:")
+    else:
+        found.add("lists", count > 0 and not core.reload_problems, "; ".join(core.reload_problems[:2]) or f"{count:,}")
+
+
+def _system(core: Core, found: Findings) -> None:
+    """Settings of the machine that make blocks pointless, or evidence worthless."""
+    for interface in core.interfaces:
+        values = [_setting(f"ipv4/conf/{one}/rp_filter") for one in (interface, "all")]
+        strict = max(values) == 1
+        said = "strict" if strict else "is not strict: hosts may send under others' addresses (sysctl net.ipv4.conf)"
+        found.add(f"rp_filter {interface}", True, said)
+    user = "root: run it as its own user (systemd unit)" if os.geteuid() == 0 else f"user {os.geteuid()}"
+    found.add("privileges", True, user)
+
+
+def _setting(name: str) -> int:
+    try:
+        return int((_SETTINGS / name).read_text(encoding="ascii").strip())
+    except (OSError, ValueError):
+        return 0

@@ -1,0 +1,112 @@
+"""The daemon's numbers for a Prometheus, put together when somebody asks."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+from egressd import __version__
+from egressd.metrics import Snapshot
+from egressd.runtime.canary import Canary
+from egressd.runtime.core import Core
+from egressd.runtime.keeping import Keeping
+from egressd.runtime.screens import lists
+from egressd.runtime.sensing import resident_bytes
+
+SECOND_US = 1_000_000
+_TABLES = {
+    "tcp_evicted": "tcp", "udp_evicted": "udp", "history_evicted": "history", "resolutions_evicted": "resolutions",
+    "client_over_share": "client_share", "clients_beyond_bound": "clients", "incidents_beyond_bound": "incidents",
+    "alerts_beyond_bound": "alerts", "attempts_beyond_bound": "attempts",
+}  # fmt: skip
+
+
+def snapshot_of(core: Core, canary: Canary, keeping: Keeping, loss: float, degraded: bool, lag_s: float) -> Snapshot:
+    """Every number that there is now. Quick: nothing is asked of disk or kernel."""
+    now_us = core.clock.now_us()
+    sensing = core.sensing
+    interfaces = sensing.interfaces()
+    left_out = sensing.totals("left_out")
+    adapters = core.enforcement.adapters()
+    events = core.tellers.events
+    told = events.stats if events is not None else None
+    rows = list(sensing.rows())
+    found = lists(core, now_us)
+    canary_told = canary.told()
+    return Snapshot(
+        packets=sum(one["packets"] for one in interfaces),
+        packets_dropped={
+            "kernel": sum(one["kernel_drops"] for one in interfaces),
+            "abandoned": sum(one["abandoned"] for one in interfaces),
+        },
+        left_out={word: count for word, count in left_out.items() if word not in _TABLES},
+        observations=sensing.totals("observations"),
+        blind=sensing.totals("blind"),
+        clients=sum(one["clients"] for one in rows),
+        loss_ratio=loss,
+        sensor_up={one["name"]: int(one["state"] == "up") for one in interfaces},
+        sensor_last_packet_s={
+            one["name"]: max(0, now_us - (one["last_us"] or core.started_us)) / SECOND_US for one in interfaces
+        },
+        sensor_packets={one["name"]: one["packets"] for one in interfaces},
+        packet_processes=sensing.alive(),
+        packet_process_restarts=sum(one["restarts"] for one in rows),
+        memory_bytes={"core": resident_bytes(os.getpid()), "packet": sum(one["rss_bytes"] for one in rows)},
+        table_evictions={table: left_out.get(word, 0) for word, table in _TABLES.items()},
+        sightings=dict(core.intake.levels),
+        attempts=core.intake.counts["attempts"],
+        leaks=core.intake.counts["leaks"],
+        decisions=dict(core.rulings.counts),
+        refusals=dict(core.rulings.refusals),
+        incidents={"open": len(core.campaigns.incidents)},
+        watches=len(core.intake.watches),
+        watched_clients=len({client for clients in core.intake.watches.values() for client in clients}),
+        blocks={
+            (one["name"], state): one[state]
+            for one in adapters
+            for state in ("active", "pending", "failed", "unsupported")
+        },
+        block_push_failures={one["name"]: one["push_failures"] for one in adapters},
+        drift_repaired={one["name"]: one["drift_repaired"] for one in adapters},
+        enforcement_gap_s={one["name"]: one["gap_s"] for one in adapters},
+        time_to_block=sensing.time_to_block(),
+        protected=len(core.knowledge.intel.protected.networks),
+        list_indicators={one["source"]: one["indicators"] for one in found},
+        list_age_s={one["source"]: float(one["age_s"]) for one in found},
+        list_problems=len(core.knowledge.problems) + len(core.reload_problems),
+        reloads=dict(core.reloads),
+        canary_up=int(canary.state == "ok"),
+        canary_enabled=int(canary.enabled),
+        canary_last_ok_s=max(0, now_us - (canary.last_ok_us or core.started_us)) / SECOND_US,
+        canary_detect_s=(canary_told["detect_ms"] or 0.0) / 1000,
+        canary_push_s=(canary_told["push_ms"] or 0.0) / 1000,
+        canary_failures=canary.failures,
+        ledger_commits=core.ledger.stats.commits,
+        ledger_errors=core.ledger.stats.storage_errors,
+        ledger_waiting=core.scribe.waiting,
+        ledger_bytes=_size(core),
+        events_written=told.written if told is not None else 0,
+        events_dropped={**(told.dropped if told is not None else {}), "history": keeping.dropped + core.history_lost},
+        events_waiting_bytes=told.waiting_bytes if told is not None else 0,
+        event_write_errors=told.errors if told is not None else 0,
+        mode=core.mode,
+        degraded=int(degraded),
+        loop_lag_s=lag_s,
+        started_s=core.started_us / SECOND_US,
+        build={
+            "version": __version__,
+            "python": platform.python_version(),
+            "compiled": "yes" if rows and all(one["compiled"] for one in rows) else "no",
+        },
+    )
+
+
+def _size(core: Core) -> int:
+    total = 0
+    for ending in ("", "-wal"):
+        try:
+            total += Path(f"{core.ledger.path}{ending}").stat().st_size
+        except OSError:
+            continue
+    return total

@@ -1,0 +1,124 @@
+"""What lies on disk beside the ledger, and the upkeep of both: history, audit heads, retention, checkpoints.
+
+None of it may stop the daemon: trouble is told and tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Final
+
+from egressd.clock import Clock
+from egressd.config.schema import Config
+from egressd.runtime.core import Core
+from egressd.store import audit, retention
+from egressd.store.audit import Act
+from egressd.store.errors import StoreError
+from egressd.store.heads import append_head, load_heads
+from egressd.store.history import Bounds, Contact, History, Tenant
+
+DAY_US: Final = 86_400_000_000
+FLUSH_S: Final = 5.0
+HEAD_S: Final = 60.0
+HEAD_ROWS: Final = 1_000
+UPKEEP_S: Final = 300.0
+TENANTS_KEPT_US: Final = DAY_US  # "seen on it in the last day" (detect/resolutions.py)
+MAX_TENANTS: Final = 100_000
+CLOSE_QUIET_US: Final = 30 * DAY_US
+
+log = logging.getLogger("egressd.keeping")
+
+
+class Keeping:
+    """Owns the history file and the timers of upkeep."""
+
+    def __init__(self, directory: Path, config: Config, heads: Path, clock: Clock) -> None:
+        self.history_rows = 0
+        self._config = config
+        self._heads = heads
+        self._clock = clock
+        self._bounds = retention.Bounds(age_us=config.state.ledger_days * DAY_US)
+        bounds = Bounds(age_us=config.state.history_days * DAY_US, contacts=config.state.history_rows)
+        self._history = History(directory / "history.db", bounds)
+        self._opened = False
+        self._head_seq = 0
+
+    async def open(self, now_us: int) -> tuple[tuple[str, bytes, int], ...]:
+        """Open history; returns the passive DNS of the last day. Trouble with it is told, and costs only history."""
+        try:
+            for warning in await asyncio.to_thread(self._history.open, now_us):
+                log.error("%s", warning)
+            self._opened = True
+            found = await self._history.tenants_since(now_us - TENANTS_KEPT_US, MAX_TENANTS)
+        except StoreError as error:
+            log.error("history is not kept: %s", error)
+            return ()
+        return tuple((one.registered_domain, one.address, one.last_us) for one in found)
+
+    def close(self) -> None:
+        """Finish what waits."""
+        if self._opened:
+            self._history.close()
+            self._opened = False
+
+    @property
+    def dropped(self) -> int:
+        """Rows of history that were not written."""
+        return self._history.stats.dropped
+
+    async def run(self, core: Core) -> None:
+        """Until cancelled."""
+        loop = asyncio.get_running_loop()
+        head_at_s = upkeep_at_s = loop.time()
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            await self.flush(core)
+            now_s = loop.time()
+            try:
+                if now_s >= head_at_s + HEAD_S:
+                    head_at_s = now_s
+                    await self.write_head(core)
+                if now_s >= upkeep_at_s + UPKEEP_S:
+                    upkeep_at_s = now_s
+                    await self._upkeep(core)
+            except StoreError as error:
+                log.error("upkeep: %s", error)
+
+    async def flush(self, core: Core) -> None:
+        """Write history that waits."""
+        rows, core.history_waiting = core.history_waiting, []
+        tenants, core.tenants_waiting = core.tenants_waiting, []
+        if not self._opened or not (rows or tenants):
+            return
+        contacts = [Contact(*row) for row in rows if row[6] > 0]
+        places = [Tenant(domain, address, ts_us, ts_us, 1) for domain, address, ts_us in tenants]
+        for warning in await self._history.record(contacts, places):
+            log.error("%s", warning)
+
+    async def write_head(self, core: Core) -> None:
+        """Tell the head of the audit chain to a file apart, and to the journal. Raises StoreError."""
+        head = await core.ledger.read(audit.head)
+        if head.seq == self._head_seq or not head.seq:
+            return
+        await asyncio.to_thread(append_head, self._heads, head, self._clock.now_us())
+        self._head_seq = head.seq
+        log.info("audit head %d:%s", head.seq, head.hash)
+
+    async def _upkeep(self, core: Core) -> None:
+        """Retention and checkpoints. Raises StoreError."""
+        now_us = self._clock.now_us()
+        act = Act("egressd", "timer", "retention", "", "rows beyond the bounds of state.ledger_days")
+        closed = await core.ledger.run(retention.close_quiet, now_us - CLOSE_QUIET_US, now_us, act)
+        for id_ in closed:
+            core.campaigns.close(id_)
+        trimmed = await core.ledger.run(retention.trim, self._bounds, now_us, act)
+        if not trimmed.is_empty():
+            log.info("retention: %s", trimmed)
+        heads, _ = await asyncio.to_thread(load_heads, self._heads)
+        await core.ledger.run(retention.trim_audit, heads, self._bounds, now_us, act)
+        await core.ledger.checkpoint()
+        if self._opened:
+            await self._history.trim(now_us)
+            await self._history.checkpoint()
