@@ -36,6 +36,7 @@ MAX_BULK_ROWS: Final = 4_000  # of history in one batch
 MAX_WAIT_MS: Final = 250
 MAX_FAULTS_TOLD: Final = 10
 REALTIME_PRIORITY: Final = 10
+MAX_FILES: Final = 8  # descriptors that come with one read
 MAX_DOWN_BYTES: Final = 64 << 20
 _ALLOCATIONS_PER_COLLECTION: Final = 100_000  # as in a replay (runtime/replay.py): next to no cycles are made here
 
@@ -210,7 +211,7 @@ class PacketProcess:
     def _take_orders(self) -> None:
         while self.running:
             try:
-                data, fds, _, _ = socket.recv_fds(self.control, 1 << 20, 8, socket.MSG_DONTWAIT)
+                data, fds = receive(self.control, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             if not data:
@@ -264,6 +265,16 @@ class PacketProcess:
             self._lane.set_protected(self._engine.intel.protected)
 
 
+def receive(control: socket.socket, flags: int) -> tuple[bytes, list[int]]:
+    """Bytes and descriptors; not socket.recv_fds, which takes flags and leaves them out."""
+    data, messages, _, _ = control.recvmsg(1 << 20, socket.CMSG_LEN(MAX_FILES * 4), flags)
+    fds: list[int] = []
+    for level, kind, body in messages:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds += [int.from_bytes(body[at : at + 4], sys.byteorder) for at in range(0, len(body) - 3, 4)]
+    return data, fds
+
+
 def read_order(kind: int, body: bytes, files: list[int]) -> Any:
     """The order in a frame; a large one lies in the memory file whose descriptor came first."""
     if kind == DOWN_OBJECT:
@@ -298,7 +309,7 @@ def main(argv: list[str]) -> int:
     files: list[int] = []
     waiting: list[Any] = []
     while not waiting:
-        data, fds, _, _ = socket.recv_fds(control, 1 << 20, 8)
+        data, fds = receive(control, 0)
         if not data:
             return 1
         files += fds
