@@ -8,10 +8,14 @@ from typing import Final, Protocol, runtime_checkable
 
 from egressd.enforce.adapter import CLIENT, SEGMENT, Existing
 from egressd.enforce.elements import ADDRESS, NETWORK, PAIR, Place, Refused, network_of, pack, place_of
-from egressd.intel.networks import NetworkTable, embedded_ipv4, render_network
+from egressd.intel.networks import NetworkTable, embedded_ipv4, first_address, render_network
 from egressd.model import Target
 
 _WIDEST_SEGMENT: Final = 8  # a segment of ours is no eighth of the internet
+
+# Prefixes whose IPv4 addresses no prefix length below them tells apart: written backwards (Teredo, RFC 4380 section 4), or
+# never on the wire (IPv4-compatible and -mapped, RFC 4291 section 2.5.5).
+_CARRIERS: Final = ((bytes(16), 80), (bytes.fromhex("20010000") + bytes(12), 32))
 
 
 class Protects(Protocol):
@@ -54,13 +58,20 @@ class Shield:
         if target.kind == PAIR:
             return self._address(place.key[len(place.key) // 2 :])
         if target.kind == NETWORK:
-            return self.protected.why_network(*network_of(target))
+            return self._network(*network_of(target))
         if target.kind == CLIENT:
             spared = self._spare.longest(pack(target.value))
             return f"{spared} is spared from isolation" if spared else ""
         if target.kind == SEGMENT and network_of(target)[1] < _WIDEST_SEGMENT:
             return f"a segment wider than /{_WIDEST_SEGMENT} is not cut"
         return ""
+
+    def _network(self, addr: bytes, length: int) -> str:
+        for carrier, bits in _CARRIERS if len(addr) == 16 and length < 128 else ():
+            shared = min(bits, length)
+            if first_address(addr, shared) == first_address(carrier, shared):
+                return f"{render_network(carrier, bits)} carries IPv4 addresses: block those"
+        return self.protected.why_network(addr, length)
 
     def _address(self, addr: bytes) -> str:
         if len(addr) == 16 and addr.startswith(bytes(10)) and embedded_ipv4(addr):
