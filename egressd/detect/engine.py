@@ -181,7 +181,7 @@ class Engine:
         if not answer.addresses:
             return
         at, listed = self._first_listed(answer.names, client, ts_us)
-        trusted = self.policy.trusts(seen.flow.server)
+        trusted = self._is_evidence(seen)
         # What leads to a listed name is no tenant of its address; what the listed name leads to is.
         tenants = answer.names[at:] if listed is not None else answer.names
         for address in answer.addresses:
@@ -198,6 +198,10 @@ class Engine:
             sighting.campaign = self.campaigns.current(block.campaign)
             for address in answer.addresses:
                 self._extend(sighting, address, E2 if trusted else E1)
+
+    def _is_evidence(self, answer: Observation) -> bool:
+        """Whether an answer can tie an address to a name for everybody."""
+        return self.policy.trusts(answer.flow.server)
 
     def _first_listed(self, names: tuple[str, ...], client: bytes, ts_us: int) -> tuple[int, Match | None]:
         for at, name in enumerate(names):

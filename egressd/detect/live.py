@@ -19,9 +19,11 @@ from egressd.detect.policy import E1, E2, PolicySettings
 from egressd.detect.review import kept_targets, review
 from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
-from egressd.model import FLOW, Event, FlowKey, Match, Sighting, Target
+from egressd.model import FLOW, Event, FlowKey, Match, Observation, Sighting, Target
+from egressd.wire.dissector import Dissector
 
 MICROSECONDS: Final = 1_000_000
+DNS_PORT: Final = 53
 MAX_GATHERED: Final = 65_536  # rows of history, and of passive DNS, that wait to be written
 
 
@@ -103,6 +105,14 @@ class LiveEngine(Engine):
         self.blocks.number_from(first_number, stride)
         self.resolutions.learned = []
         self.intel = intel
+        self.packets: Dissector | None = None  # where observations come from, if they come from packets
+
+    def _is_evidence(self, answer: Observation) -> bool:
+        """Not what a host of ours sends under the resolver's address: on the hosts' side of a gateway every answer to
+        them goes out. Nor what comes from another port than the resolver's."""
+        if answer.flow.server_port != DNS_PORT or (self.packets is not None and self.packets.incoming):
+            return False
+        return super()._is_evidence(answer)
 
     def tick(self, ts_us: int) -> None:
         """Time has passed without a packet."""
@@ -182,6 +192,9 @@ class LiveEngine(Engine):
             self._free_kept(block, ts_us)
 
     def _look_again(self, block: Block, ts_us: int) -> None:
+        if block.target.kind == "pair":  # a person's, which rests on no list line
+            self._free_kept(block, ts_us)
+            return
         intel = self.intel
         found = self._match_target(block.target, ts_us)
         verdict = review(
@@ -200,7 +213,7 @@ class LiveEngine(Engine):
         intel = self.intel
         now_s = ts_us // MICROSECONDS
         free = kept_targets(list(block.addresses), list(block.pairs), intel.allowances, intel.protected, now_s)
-        if block.target.kind == "address" and any(target == block.target for target, _ in free):
+        if any(target == block.target for target, _ in free):
             self._lift(block, ts_us, free[0][1], "protected")
             return
         self._free(block, free, ts_us)

@@ -32,6 +32,7 @@ from egressd.wire.frame import Frames
 
 RAW_IP: Final = 101  # LINKTYPE_RAW: the log gives packets from their IP header on
 DELETE_TABLE: Final = ("nft", "delete", "table", "inet", "egressd")
+SETTLE_S: Final = 15.0  # a hundred thousand elements are read and compared in two seconds
 SYN: Final = 2
 ACK: Final = 16
 
@@ -86,6 +87,15 @@ class Enforcement:
             self._begin_kernel(config, intel)
         for reconciler in self.reconcilers:
             reconciler.wake()
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """Wait until every adapter was compared once with what should be, or fails: what an earlier run left is right
+        then, and nothing is seen before."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S):
+                while not all(one.stats.cycles or one.alarm for one in self.reconcilers):
+                    await asyncio.sleep(0.01)  # noqa: ASYNC110  a reconciler counts its cycles and tells nobody
 
     async def stop(self) -> None:
         """Let go; what is in force stays in force."""

@@ -80,6 +80,7 @@ class PacketProcess:
         self._engine.on_answered = self._report.answered
         self._engine.canary = self._canary
         self._dissector = Dissector(self._engine.observe, start.conversations)
+        self._engine.packets = self._dissector
         self._lane: FastLane | None = None
         self._set_lane(start.fast_lane)
         settings = CaptureSettings(

@@ -31,6 +31,7 @@ class Dissector:
         self.quiet = self.tcp.quiet.until
         self.quiet_udp = self.udp.quiet.until
         self.packets = 0
+        self.incoming = False  # live: the packet at hand came in from the hosts, and is not on its way to them
 
     def packet(self, ts_us: int, number: int, link: int, buf: bytes, start: int, end: int, orig_len: int) -> None:
         """Read the packet `buf[start:end]` of link type `link` (a libpcap DLT), seen at `ts_us`, `number`-th in its
