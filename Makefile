@@ -1,5 +1,6 @@
-# The commands of README.md. Each sets up what it needs in .venv (scripts/setup.sh says how); none needs root.
-.PHONY: demo test lint bench corpus mutate format clean
+# The commands of README.md. Each sets up what it needs in .venv (scripts/setup.sh says how); none needs root, but
+# install and uninstall (scripts/install.sh; docs/install.md).
+.PHONY: demo test lint bench corpus mutate install uninstall format clean
 
 SETUP = scripts/setup.sh
 BIN = .venv/bin
@@ -29,6 +30,12 @@ corpus:        ## recall against tshark: make corpus CORPUS=folder (see scripts/
 mutate:        ## a million mutated packets: none may raise, none may take over 10 ms
 	@$(SETUP) test
 	$(BIN)/python scripts/mutate.py --packets 1000000 --processes 2
+
+install:       ## as a service: user, units, /opt/egressd, /etc/egressd (root; DESTDIR=, PREFIX= for packages)
+	@scripts/install.sh install
+
+uninstall:     ## take it away again, but not /etc/egressd and /var
+	@scripts/install.sh uninstall
 
 format:
 	@$(SETUP) lint

@@ -246,9 +246,7 @@ class Snapshot:
     )
     incidents: Mapping[str, int] = _metric(GAUGE, "incidents", "Incidents, by state.", 8, state=WORDS)
     watches: int = _metric(GAUGE, "watches", "Blocks that are watched.")
-    watched_clients: int = _metric(
-        GAUGE, "watched_clients", "Clients that tried to reach a blocked target in 24 hours."
-    )
+    watched_clients: int = _metric(GAUGE, "watched_clients", "Clients that tried to reach a target that is watched.")
     # what was done
     blocks: Mapping[tuple[str, str], int] = _metric(
         GAUGE, "blocks", "Targets, by adapter and state.", 8, adapter=CONFIGURED, state=_BLOCK_STATES
