@@ -13,8 +13,8 @@ from egressd.model import Target
 
 _WIDEST_SEGMENT: Final = 8  # a segment of ours is no eighth of the internet
 
-# Prefixes whose IPv4 addresses no prefix length below them tells apart: written backwards (Teredo, RFC 4380 section 4), or
-# never on the wire (IPv4-compatible and -mapped, RFC 4291 section 2.5.5).
+# No network inside these says which IPv4 addresses it holds: they are written backwards (Teredo, RFC 4380 section 4),
+# or never on the wire (IPv4-compatible and -mapped, RFC 4291 section 2.5.5).
 _CARRIERS: Final = ((bytes(16), 80), (bytes.fromhex("20010000") + bytes(12), 32))
 
 

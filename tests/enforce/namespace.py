@@ -82,15 +82,15 @@ def _connect(made: Lab) -> None:
             f"{lan}: addr add {CLIENT6}/64 dev eth0 nodad",
             f"{lan}: link set eth0 up",
             f"{lan}: route add default via {GATEWAY4}",
-            f"{lan}: -6 route add default via {GATEWAY6}",
+            f"{lan}: route add default via {GATEWAY6}",
             f"{wan}: addr add 100.64.0.2/30 dev eth0",
             f"{wan}: addr add fd00:0:0:ff::2/64 dev eth0 nodad",
             *(f"{wan}: addr add {addr}{'/128' if ':' in addr else '/32'} dev lo" for addr in SERVED),
             f"{wan}: link set eth0 up",
-            f"{wan}: -6 route add default via fd00:0:0:ff::1",
+            f"{wan}: route add default via fd00:0:0:ff::1",
             f"{gateway}: route add 192.0.2.0/24 via 100.64.0.2",
             f"{gateway}: route add 198.51.100.0/24 via 100.64.0.2",
-            f"{gateway}: -6 route add 2001:db8::/32 via fd00:0:0:ff::2",
+            f"{gateway}: route add 2001:db8::/32 via fd00:0:0:ff::2",
         ]
     )
 
