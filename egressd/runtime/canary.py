@@ -14,6 +14,7 @@ from struct import pack
 from typing import Any, Final
 
 from egressd.clock import Clock
+from egressd.enforce.adapter import AdapterError
 from egressd.notify.eve import render_time
 from egressd.runtime.canary_names import CANARY_ZONE, canary_address, canary_name
 from egressd.runtime.enforcement import Enforcement
@@ -105,7 +106,11 @@ class Canary:
         self.detect_ms = round((seen_us - sent_us) / 1000, 2)
         steps = [(f"detect {interface}", True, "a question was seen and told", self.detect_ms)]
         if pushed_us >= 0:
-            there = await self._enforcement.take_canary(canary_address(name))
+            try:
+                there = await self._enforcement.take_canary(canary_address(name))
+            except AdapterError as error:
+                steps.append((f"push {interface}", False, str(error), 0.0))
+                return steps
             self.push_ms = round((self._clock.now_us() - seen_us) / 1000, 2)
             detail = "pushed, found in the kernel, removed" if there else "pushed, but not in the kernel's scratch set"
             steps.append((f"push {interface}", there, detail, self.push_ms))

@@ -29,7 +29,7 @@ from egressd.runtime.in_force import ACTIVE, PROPOSED, Held, InForce, Register
 from egressd.runtime.intake import HistoryRow, Intake, WatchSum
 from egressd.runtime.knowledge import Knowledge, Loaded, Surroundings
 from egressd.runtime.messages import Values
-from egressd.runtime.orders import Dropped, Learn, Order, Protect, Start, Step, Swap
+from egressd.runtime.orders import Dropped, Learn, Order, Start, Step, Swap
 from egressd.runtime.rulings import Rulings
 from egressd.runtime.scribe import Scribe
 from egressd.runtime.sensing import Sensing, start_order
@@ -84,6 +84,7 @@ class Core:
         self.sensing = Sensing(loaded.config.capture.processes, self.start_of, self.take)
         self.last_number = 0
         self._seen_us = 0
+        self._renewing = asyncio.Lock()
         self.on_canary: Callable[[str, int, int], None] = _nothing
 
     def canary_interfaces(self) -> list[str]:
@@ -211,6 +212,10 @@ class Core:
 
     async def renew(self) -> None:
         """Lists, entries, mode or surroundings changed: everything that rests on them, anew."""
+        async with self._renewing:  # the last to ask must be the last to have its way
+            await self._renew()
+
+    async def _renew(self) -> None:
         self.knowledge = await asyncio.to_thread(
             known.combine, self.loaded, tuple(self.entries), self.around, self.mode
         )
@@ -220,10 +225,6 @@ class Core:
         remedies = tuple(network for networks in self.remedies.values() for network in networks)
         await self.enforcement.protect(intel, self.own, remedies)
         self.enforcement.wake()
-
-    async def protect(self) -> None:
-        """Only what is protected changed."""
-        self.tell(Protect(self.knowledge.intel.protected))
 
     def _review(self) -> None:
         """Does every decision still stand?"""

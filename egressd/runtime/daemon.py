@@ -233,7 +233,10 @@ class Daemon:
                     async with asyncio.timeout(LINKS_S):
                         await changed.wait()
                 changed.clear()
-                await core.look_around()
+                try:
+                    await core.look_around()
+                except OSError as error:
+                    log.error("interfaces and addresses cannot be read: %s; what was known stays protected", error)
         finally:
             loop.remove_reader(watch.fileno())
             watch.close()

@@ -93,9 +93,11 @@ class Intake:
         self._run_id = run_id
         self._batches: dict[int, int] = {}
         self._opened: list[str] = []
+        self._tried_now: dict[tuple[str, bytes], int] = {}  # told in the batch at hand
 
     def take(self, number: int, batch: dict[str, Any]) -> None:
         """Take a batch of packet process `number`. Raises Malformed; what came before the fault is taken."""
+        self._tried_now.clear()
         for packed in _list(batch.get("events")):
             event = unpack_event(packed)
             if isinstance(event, Decision):
@@ -133,8 +135,9 @@ class Intake:
         self._tellers.decision(decision)
 
     def _sighting_of(self, decision: Decision) -> Sighting | None:
-        """A sighting for the decision's campaign; None when nobody's traffic led to it."""
-        if not decision.client:
+        """A sighting for the decision's campaign; None when nobody's traffic led to it, or that of an innocent, for
+        whose sake something is given free."""
+        if not decision.client or decision.action == "withdraw":
             known = self._register.by_id.get(decision.id)
             decision.campaign = known.campaign if known is not None else ""
             return None
@@ -150,9 +153,13 @@ class Intake:
         self._assign(sighting)
         attempt.incident = sighting.incident
         attempt.campaign = sighting.campaign
+        key = (attempt.decision_id, attempt.flow.client)
         known = self.watches.get(attempt.decision_id, {}).get(attempt.flow.client)
         attempt.first = attempt.first and known is None
-        attempt.count += known.count if known is not None else 0
+        before = known.count if known is not None else 0
+        if not attempt.leak:
+            self._tried_now[key] = self._tried_now.get(key, 0) + 1
+        attempt.count = before + self._tried_now.get(key, 0)  # of those told one by one; sums are exact
         segment = self._segment_of(attempt.flow.client)
         self._tellers.event(render_event(attempt, segment=segment))
         if attempt.first or attempt.leak:

@@ -77,7 +77,10 @@ class PacketProcessHandle:
         while not self._stopping:
             self.restarts += 1
             began_s = loop.time()
-            code = await self._live()
+            try:
+                code = await self._live()
+            except OSError as error:  # no memory, no process number: later, perhaps
+                code = f"could not be started: {error.strerror}"
             if self._stopping:
                 return
             pause_s = FIRST_PAUSE_S if loop.time() - began_s > CALM_S else min(LAST_PAUSE_S, pause_s * 2)
