@@ -11,12 +11,12 @@ import select
 import socket
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from struct import Struct
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from egressd.capture.prefilter import ETHERNET, Sink, frame_is_quiet
+from egressd.capture.prefilter import COMPILED, ETHERNET, Sink, frame_is_quiet
 from egressd.capture.ring import (
-    GIVE_BACK,
     SLOT,
     STATUS_COPY,
     STATUS_LOSING,
@@ -38,10 +38,40 @@ CLOSED: Final = "closed"  # by us
 
 RAW_IP: Final = 101  # LINKTYPE_RAW
 MARKED: Final = STATUS_COPY | STATUS_LOSING
+# Of plain Ethernet with IPv4: EtherType, version and IHL, total length, fragment, protocol, the twelve bytes of
+# addresses and ports, TCP data offset and flags (RFC 791, RFC 9293).
+_JUDGED: Final = Struct(">12xHBxH2xHxB2x12s8xBB")
+_IPV4: Final = 0x0800
+_IPV6: Final = 0x86DD
+_TCP4_END: Final = 54
 RETRY_FIRST_S: Final = 0.1
 RETRY_LAST_S: Final = 1.0
 _NEVER_S: Final = 1_000_000.0  # in so many seconds, and poll takes it
 CHECK_S: Final = 1.0  # how often an interface that is up is looked at
+
+
+def judge_plain(
+    buf: bytes, start: i64, caplen: i64, ts_us: i64, quiet: dict[bytes, int], quiet_udp: dict[bytes, int]
+) -> bool:
+    """`frame_is_quiet` for CPython, where one unpack is quicker than indexing: the same verdicts. `buf` holds nothing
+    but the frame."""
+    if caplen < _JUDGED.size:
+        return frame_is_quiet(buf, start, caplen, ts_us, quiet, quiet_udp)
+    kind, version, total, fragment, proto, key, offset, flags = _JUDGED.unpack_from(buf, start)
+    if kind != _IPV4:
+        return frame_is_quiet(buf, start, caplen, ts_us, quiet, quiet_udp) if kind == _IPV6 else False
+    if version != 0x45 or fragment & 0x3FFF:
+        return False
+    until = 0
+    if proto == 6:
+        if caplen < _TCP4_END or flags & 7:
+            return False
+        if total == (offset >> 4 << 2) + 20 and offset >= 0x50:
+            return True
+        until = quiet.get(key, 0)
+    elif proto == 17:
+        until = quiet_udp.get(key, 0)
+    return until > ts_us
 
 
 class LiveSource:
@@ -141,8 +171,8 @@ class LiveSource:
         link = self.link
         ethernet = link == ETHERNET
         slots = ring.ring()
+        statuses = ring.status()
         unpack = SLOT.unpack_from
-        give_back = GIVE_BACK.pack_into
         place: i64 = ring.place
         step: i64 = ring.slot_bytes
         size: i64 = ring.size_bytes
@@ -152,21 +182,26 @@ class LiveSource:
         gated: i64 = 0
         try:
             while taken < limit:
-                status, length, captured, at, _, second, nano = unpack(slots, place)
+                status = statuses[place >> 2]
                 if not status & STATUS_USER:
                     break
+                length, captured, at, _, second, nano = unpack(slots, place)
                 packet = slots[place + at : place + at + captured]
                 if status & MARKED:
                     packet = self._marked(ring, status, packet)
+                statuses[place >> 2] = 0
                 end: i64 = len(packet)
-                give_back(slots, place, 0)
                 place += step
                 if place == size:
                     place = 0
                 taken += 1
                 ts_us: i64 = second * 1_000_000 + nano // 1000
                 self.last_us = ts_us
-                if ethernet and frame_is_quiet(packet, 0, end, ts_us, quiet, quiet_udp):
+                if ethernet and (
+                    frame_is_quiet(packet, 0, end, ts_us, quiet, quiet_udp)
+                    if COMPILED
+                    else judge_plain(packet, 0, end, ts_us, quiet, quiet_udp)
+                ):
                     gated += 1
                     continue
                 if end < length:

@@ -59,8 +59,7 @@ STATUS_COPY: Final = 2
 STATUS_LOSING: Final = 4
 
 _REQUEST: Final = Struct("=IIII")  # tpacket_req
-SLOT: Final = Struct("@IIIHHII")  # tpacket2_hdr: status, length, captured, places of link and network, s, ns
-GIVE_BACK: Final = Struct("@I")  # the status alone: 0, the slot is the kernel's again
+SLOT: Final = Struct("@4xIIHHII")  # tpacket2_hdr behind the status: length, captured, link, network, s, ns
 _MEMBERSHIP: Final = Struct("=iHH8x")  # packet_mreq
 _FANOUT_WORD: Final = Struct("=I")
 _NAMED: Final = Struct("16s24x")  # ifreq
@@ -109,6 +108,7 @@ class PacketRing:
         self._sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._kept: list[ctypes.Array[ctypes.c_char]] = []
         self._map: mmap | None = None
+        self._status: memoryview | None = None
         try:
             hardware = _ask(self._sock, _SIOCGIFHWADDR, name)
             self.ethernet = hardware in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK)
@@ -141,6 +141,7 @@ class PacketRing:
         slots = blocks * (_BLOCK_BYTES // slot)
         sock.setsockopt(_SOL_PACKET, _RX_RING, _REQUEST.pack(_BLOCK_BYTES, blocks, slot, slots))
         self._map = mmap(sock.fileno(), blocks * _BLOCK_BYTES, MAP_SHARED, PROT_READ | PROT_WRITE)
+        self._status = memoryview(self._map).cast("I")
         self.slot_bytes = slot
         self.size_bytes = blocks * _BLOCK_BYTES
         self.place = 0
@@ -179,6 +180,12 @@ class PacketRing:
         assert self._map is not None
         return self._map
 
+    def status(self) -> memoryview:
+        """The mapped slots as numbers of 32 bits, of which each slot's first is its status: 0 while it is the
+        kernel's, and to be set to 0 to give it back."""
+        assert self._status is not None
+        return self._status
+
     def take_copy(self) -> bytes:
         """The packet that the kernel put into the queue because it is longer than a slot; b"" if there is none."""
         try:
@@ -216,6 +223,9 @@ class PacketRing:
 
     def close(self) -> None:
         """Leave the interface; harmless when done already."""
+        if self._status is not None:
+            self._status.release()
+            self._status = None
         if self._map is not None:
             self._map.close()
             self._map = None

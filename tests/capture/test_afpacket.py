@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
+from egressd.capture.afpacket import judge_plain
+from egressd.capture.prefilter import frame_is_quiet
 from egressd.capture.ring import SLOT, CaptureSettings
+from tests.capture.test_prefilter import T0_US, random_frame, random_quiet
 
 
 @pytest.mark.parametrize(
@@ -32,3 +37,15 @@ def test_defaults_are_allowed():
 def test_a_slots_header_has_the_kernels_size():
     """struct tpacket2_hdr without its tail: status, length, captured, two places, seconds, nanoseconds."""
     assert SLOT.size == 24
+
+
+def test_the_quick_judgement_is_the_gates():
+    rng = random.Random(4)
+    verdicts = {True: 0, False: 0}
+    for _ in range(6000):
+        packet = random_frame(rng)
+        quiet, quiet_udp = random_quiet(rng), random_quiet(rng)
+        want = frame_is_quiet(packet, 0, len(packet), T0_US + 300, quiet, quiet_udp)
+        assert judge_plain(packet, 0, len(packet), T0_US + 300, quiet, quiet_udp) is want
+        verdicts[want] += 1
+    assert min(verdicts.values()) > 1000
