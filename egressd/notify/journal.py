@@ -323,8 +323,8 @@ class _Told:
 class Throttle:
     """Decides which events get a line: a campaign's first at once and in full, each new client's after it in short up
     to a bound, all others are counted into digests. Neither a campaign nor a client can use up the lines of all others.
-    No count is lost: every event was answered FULL or SHORT, or is in exactly one digest. Times are microseconds of a
-    clock that does not step."""
+    No count is lost: every event was answered FULL or SHORT, or is in exactly one digest. Times are microseconds; a
+    clock that is set back brings digests early, and holds nothing up."""
 
     def __init__(
         self,
@@ -376,11 +376,11 @@ class Throttle:
         ready = []
         for campaign, told in list(self._told.items()):
             after_us = DIGEST_AFTER_US[min(told.digests, len(DIGEST_AFTER_US) - 1)]
-            if told.events and now_us - told.since_us >= after_us:
+            if told.events and not 0 <= now_us - told.since_us < after_us:
                 ready.append(self._digest(campaign, told, now_us))
             elif not told.events and now_us - told.last_us >= 7 * DIGEST_AFTER_US[-1]:
                 del self._told[campaign]  # quiet for a week: the next contact is news again
-        return self._together(ready, now_us, now_us - self._rest.since_us >= DIGEST_AFTER_US[0])
+        return self._together(ready, now_us, not 0 <= now_us - self._rest.since_us < DIGEST_AFTER_US[0])
 
     def flush(self, now_us: int) -> list[Digest]:
         """Everything that was counted and not said, before we end."""
@@ -388,7 +388,7 @@ class Throttle:
         return self._together(ready, now_us, True)
 
     def _may_say(self, client: bytes, now_us: int) -> bool:
-        if now_us - self._hour_us >= HOUR_US or not self._hour_lines:
+        if not 0 <= now_us - self._hour_us < HOUR_US or not self._hour_lines:
             self._hour_us = now_us
             self._hour_lines.clear()
         said = self._hour_lines.get(client, 0)
@@ -398,7 +398,7 @@ class Throttle:
         return True
 
     def _digest(self, campaign: str, told: _Told, now_us: int) -> Digest:
-        digest = Digest(campaign, 1, told.events, told.new_hosts, len(told.clients), now_us - told.since_us)
+        digest = Digest(campaign, 1, told.events, told.new_hosts, len(told.clients), max(0, now_us - told.since_us))
         told.events = told.new_hosts = 0
         told.digests += 1
         return digest
@@ -417,7 +417,8 @@ class Throttle:
         shown, others = ready[: self._digests_at_once], ready[self._digests_at_once :]
         if with_rest and self._rest.events:
             rest = self._rest
-            others.append(Digest("", self._rest_campaigns, rest.events, rest.new_hosts, 0, now_us - rest.since_us))
+            over_us = max(0, now_us - rest.since_us)
+            others.append(Digest("", self._rest_campaigns, rest.events, rest.new_hosts, 0, over_us))
             self._rest = _Told()
             self._rest_campaigns = 0
         if others:

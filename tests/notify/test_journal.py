@@ -356,6 +356,15 @@ def test_lines_in_an_hour_are_bounded() -> None:
     assert digests[-1] == Digest("", 892, 892, 892, 0, HOUR_US)
 
 
+def test_a_clock_that_is_set_back_holds_nothing_up() -> None:
+    throttle = Throttle(lines_per_hour=2)
+    later_us = 365 * 24 * HOUR_US
+    for number in range(5):
+        throttle.note("C1", client(number), later_us)
+    assert throttle.note("C2", A, 0) == FULL
+    assert [(one.campaign, one.events, one.over_us) for one in throttle.due(0)] == [("C1", 3, 0)]
+
+
 def test_a_day_of_the_third_beat_is_few_lines() -> None:
     """INCIDENT beat c: three hosts try for days; three reports and a few digests, not three times N alerts."""
     throttle = Throttle()
