@@ -201,11 +201,18 @@ class Core:
         before = self.knowledge
         loaded = await asyncio.to_thread(known.load_texts, self.path)
         changed = _needs_restart(self.loaded.config, loaded.config)
+        mode_before = self.loaded.config.mode
         self.loaded = loaded
         self.loaded_us = self.clock.now_us()
         await self.renew()
+        if loaded.config.mode not in (mode_before, self.mode):
+            await self.set_mode(loaded.config.mode)
+            changed_mode = [f"the mode is {self.mode}"]
+        else:
+            changed_mode = []
         now = self.knowledge
-        lines = [f"{len(now.intel.index.indicators):,} indicators ({len(before.intel.index.indicators):,} before)"]
+        count, earlier = len(now.intel.index.indicators), len(before.intel.index.indicators)
+        lines = [f"{count:,} indicators ({earlier:,} before)", *changed_mode]
         if changed:
             lines.append(f"in force only after a restart: {', '.join(changed)}")
         return lines
@@ -349,8 +356,7 @@ def _in_force(row: DecisionRow) -> InForce:
 def _needs_restart(before: Config, after: Config) -> list[str]:
     """Options that a reload does not change."""
     sections: Sequence[str] = ("capture", "enforce", "control", "metrics", "state", "limits")
-    changed = [name for name in sections if getattr(before, name) != getattr(after, name)]
-    return [*changed, *(["mode (use egressd mode)"] if before.mode != after.mode else [])]
+    return [name for name in sections if getattr(before, name) != getattr(after, name)]
 
 
 def address_text(packed: bytes) -> str | None:

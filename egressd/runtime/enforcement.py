@@ -94,8 +94,10 @@ class Enforcement:
         then, and nothing is seen before."""
         with suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_S):
-                while not all(one.stats.cycles or one.alarm for one in self.reconcilers):
-                    await asyncio.sleep(0.01)  # noqa: ASYNC110  a reconciler counts its cycles and tells nobody
+                while not all(  # noqa: ASYNC110  a reconciler counts its cycles and tells nobody
+                    one.stats.cycles or one.alarm for one in self.reconcilers
+                ):
+                    await asyncio.sleep(0.01)
 
     async def stop(self) -> None:
         """Let go; what is in force stays in force."""
