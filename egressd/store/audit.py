@@ -11,7 +11,7 @@ Old rows are cut only up to a head that was written outside, and by a row of the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from hashlib import sha256
 from sqlite3 import Connection
 from typing import Any, Final, NamedTuple
@@ -224,16 +224,21 @@ def rows(connection: Connection, limit: int = 100, actor: str = "", before_seq: 
     return found
 
 
-def cuttable(connection: Connection, heads: Sequence[Head], before_us: int, most_rows: int) -> Head | None:
-    """The newest of `heads` behind which everything is older than `before_us`, or beyond the newest `most_rows` rows;
-    None when nothing is to be cut. The newest row always stays."""
+def cuttable(
+    connection: Connection, heads: Iterable[Head], before_us: int, most_rows: int, at_once: int = 20_000
+) -> Head | None:
+    """The head to `cut` at: the newest of `heads` that was written before `before_us`, or that lies beyond the newest
+    `most_rows` rows. None when nothing is to be cut. Not much more than `at_once` rows go at a time, so that commits
+    are not held up for long: ask again."""
     last = head(connection).seq
     first = connection.execute("SELECT min(seq) FROM audit").fetchone()[0] or 0
-    best = None
-    for one in heads:
-        if first <= one.seq < last and (one.ts_us < before_us or one.seq <= last - most_rows):
-            best = one if best is None or one.seq > best.seq else best
-    return best
+    old = [
+        one for one in heads if first <= one.seq < last and (0 < one.ts_us < before_us or one.seq <= last - most_rows)
+    ]
+    if not old:
+        return None
+    near = [one for one in old if one.seq < first + at_once]
+    return max(near) if near else min(old)
 
 
 def _hash(prev: bytes, body: bytes) -> bytes:

@@ -48,12 +48,15 @@ class Database:
         *,
         steps: Sequence[Step],
         ballast_bytes: int = DEFAULT_BALLAST_BYTES,
+        cache_kib: int = CACHE_KIB,
     ) -> None:
-        """`steps` are the migrations; `ballast_bytes` is kept free for when the disk is full, 0 = none."""
+        """`steps` are the migrations; `ballast_bytes` is kept free for when the disk is full, 0 = none; `cache_kib` of
+        pages are kept in memory."""
         self.path = path
         self.low_on_space = False  # the ballast is spent; `checkpoint` takes it again once there is room
         self._synchronous = synchronous
         self._steps = steps
+        self._cache_kib = cache_kib
         self._ballast = Ballast(path.with_name(path.name + ".ballast"), ballast_bytes)
         self._lock: LockFile | None = None
         self._writer: Writer | None = None
@@ -86,6 +89,12 @@ class Database:
         value: T = await asyncio.wrap_future(self._opened().write(lambda one: fn(one, *args, **kwargs)))
         return value
 
+    async def run_large(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Like `run`, in a transaction of its own: for thousands of rows at once, which others need not wait with, and
+        which are slow under a savepoint."""
+        value: T = await asyncio.wrap_future(self._opened().write(lambda one: fn(one, *args, **kwargs), large=True))
+        return value
+
     async def read(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`fn(connection, ...)` that only reads: after the writes that wait, without a commit. It holds up the writes
         that come while it runs, so it should be short."""
@@ -96,7 +105,7 @@ class Database:
 
     def call(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Like `run`, waiting in this thread: for start-up, for tools and for tests; never inside the event loop."""
-        value: T = self._opened().write(lambda one: fn(one, *args, **kwargs)).result()
+        value: T = self._opened().write(lambda one: fn(one, *args, **kwargs), large=True).result()
         return value
 
     async def checkpoint(self) -> Checkpoint:
@@ -150,7 +159,7 @@ class Database:
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute(f"PRAGMA wal_autocheckpoint = {SAFETY_CHECKPOINT_PAGES}").fetchall()
-            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            connection.execute(f"PRAGMA cache_size = -{self._cache_kib}")
             connection.execute("PRAGMA temp_store = MEMORY")
             if check:
                 self._check(connection)

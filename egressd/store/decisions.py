@@ -244,20 +244,21 @@ def newest(connection: Connection, author: str = "") -> str:
 
 def load_open(connection: Connection) -> list[DecisionRow]:
     """Every open decision with its active targets in order of addition."""
-    return _load(connection, "state IN ('proposed', 'active')", (), "AND t.state = 'active'")
+    return load_where(connection, "state IN ('proposed', 'active')", (), -1, "AND t.state = 'active'")
 
 
 def load(connection: Connection, id_: str) -> DecisionRow | None:
     """One decision with all its targets; None when there is none of that id."""
-    found = _load(connection, "number = ?", (number_of(id_, DECISION),), "")
+    found = load_where(connection, "number = ?", (number_of(id_, DECISION),))
     return found[0] if found else None
 
 
-def _load(
-    connection: Connection, which: str, values: tuple[Any, ...], and_targets: str, last: int = -1
+def load_where(
+    connection: Connection, which: str, values: tuple[Any, ...], newest: int = -1, and_targets: str = ""
 ) -> list[DecisionRow]:
-    """`which` and `and_targets` are SQL of this module's own. The newest `last` only, if not negative."""
-    wanted = f"SELECT number FROM decisions WHERE {which} ORDER BY number DESC LIMIT {last}"
+    """The newest decisions that fit, all if negative, oldest first. `which` and `and_targets` are SQL of this room's
+    own, never of anybody else's making."""
+    wanted = f"SELECT number FROM decisions WHERE {which} ORDER BY number DESC LIMIT {newest}"
     targets: dict[int, list[TargetRow]] = {}
     for number, kind, value, *rest in connection.execute(
         "SELECT t.decision, t.kind, t.value, t.state, t.added_us, t.expires_us, t.level, t.renewed_us, t.attempts,"

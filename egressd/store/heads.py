@@ -43,14 +43,14 @@ def parse_head(text: str) -> Head | None:
     return head if head.seq > 0 else None
 
 
-def append_head(path: Path, head: Head) -> None:
-    """Add a line, fsynced. Raises StoreError when it cannot be written."""
+def append_head(path: Path, head: Head, now_us: int) -> None:
+    """Add a line that says `head` was the newest at `now_us`; fsynced. Raises StoreError when it cannot be written."""
     try:
         is_new = not path.exists()
         number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             # The line's end stands before it too: a line torn by a power cut spoils no other. Empty lines are nothing.
-            os.write(number, f"\n{render_head(head)}\n".encode("ascii"))
+            os.write(number, f"\n{render_head(head._replace(ts_us=now_us))}\n".encode("ascii"))
             os.fsync(number)
         finally:
             os.close(number)

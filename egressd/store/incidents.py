@@ -178,12 +178,12 @@ def close(connection: Connection, id_: str, ts_us: int, act: Act) -> bool:
 
 def load_incidents(connection: Connection) -> list[IncidentRow]:
     """Every incident that is not closed, in order of discovery."""
-    return _load(connection, "WHERE state <> 'closed' ORDER BY number", ())
+    return load_where(connection, "WHERE state <> 'closed' ORDER BY number", ())
 
 
 def load_incident(connection: Connection, id_: str) -> IncidentRow | None:
     """One incident; None when there is none of that id."""
-    found = _load(connection, "WHERE number = ?", (number_of(id_, INCIDENT),))
+    found = load_where(connection, "WHERE number = ?", (number_of(id_, INCIDENT),))
     return found[0] if found else None
 
 
@@ -201,7 +201,8 @@ def load_campaigns(connection: Connection) -> list[Campaign]:
     return list(campaigns.values())
 
 
-def _load(connection: Connection, where: str, values: tuple[Any, ...]) -> list[IncidentRow]:
+def load_where(connection: Connection, where: str, values: tuple[Any, ...]) -> list[IncidentRow]:
+    """The incidents that fit. `where` is SQL of this room's own, never of anybody else's making."""
     rows = connection.execute(
         "SELECT number, campaign, client, match, opened_us, first_us, last_us, contacts, attempts, answered, retro,"
         f" names, via, segment, state, leaks, acked_us, acked_by, closed_us FROM incidents {where}",

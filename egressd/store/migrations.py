@@ -164,3 +164,33 @@ def operators_entries(connection: Connection) -> None:
 
 
 LEDGER: Final[tuple[Step, ...]] = (decisions_and_audit, watches_and_incidents, operators_entries)
+
+
+# -- the history
+
+
+def contacts_and_tenants(connection: Connection) -> None:
+    """Contacts per client, name, address and hour; which registered domain was seen at which address."""
+    _make(
+        connection,
+        """CREATE TABLE names(
+            id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, registered_domain TEXT NOT NULL
+        ) STRICT""",
+        """CREATE INDEX names_by_domain ON names(registered_domain)""",
+        """CREATE TABLE contacts(
+            name INTEGER NOT NULL, client BLOB NOT NULL, address BLOB NOT NULL, hour INTEGER NOT NULL,
+            count INTEGER NOT NULL, first_us INTEGER NOT NULL, last_us INTEGER NOT NULL,
+            PRIMARY KEY(name, client, address, hour)
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE INDEX contacts_by_hour ON contacts(hour)""",
+        """CREATE INDEX contacts_by_client ON contacts(client)""",
+        """CREATE INDEX contacts_by_address ON contacts(address)""",
+        """CREATE TABLE pdns(
+            address BLOB NOT NULL, registered_domain TEXT NOT NULL, first_us INTEGER NOT NULL,
+            last_us INTEGER NOT NULL, count INTEGER NOT NULL, PRIMARY KEY(address, registered_domain)
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE INDEX pdns_by_last ON pdns(last_us)""",
+    )
+
+
+HISTORY: Final[tuple[Step, ...]] = (contacts_and_tenants,)

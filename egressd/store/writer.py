@@ -62,10 +62,11 @@ class _Outcome:
 class _Call:
     """One function to run on the connection."""
 
-    __slots__ = ("future", "run")
+    __slots__ = ("future", "large", "run")
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, large: bool) -> None:
         self.run = run
+        self.large = large
         self.future: Future[Any] = Future()
 
 
@@ -102,13 +103,13 @@ class Writer:
         """Calls that have not begun."""
         return len(self._writes) + len(self._others)
 
-    def write(self, run: Run) -> Future[Any]:
-        """`run(connection)` in a transaction."""
-        return self._put(self._writes, run)
+    def write(self, run: Run, large: bool = False) -> Future[Any]:
+        """`run(connection)` in a transaction; when it is large in one of its own."""
+        return self._put(self._writes, _Call(run, large))
 
     def alone(self, run: Run) -> Future[Any]:
         """`run(connection)` between two transactions."""
-        return self._put(self._others, run)
+        return self._put(self._others, _Call(run, False))
 
     def close(self) -> None:
         """Finish what waits, then close the connection."""
@@ -117,8 +118,7 @@ class Writer:
             self._wake.notify()
         self._thread.join()
 
-    def _put(self, queue: deque[_Call], run: Run) -> Future[Any]:
-        call = _Call(run)
+    def _put(self, queue: deque[_Call], call: _Call) -> Future[Any]:
         with self._wake:
             if self._closing:
                 raise StoreError(f"{self._path}: is closed", CLOSED)
@@ -155,7 +155,7 @@ class Writer:
 
     def _commit_waiting(self, connection: Connection) -> None:
         calls: list[_Call] = []
-        while self._writes and len(calls) < MAX_GROUP:
+        while self._writes and len(calls) < MAX_GROUP and not (calls and (calls[0].large or self._writes[0].large)):
             call = self._writes.popleft()
             if call.future.set_running_or_notify_cancel():
                 calls.append(call)
@@ -190,16 +190,23 @@ class Writer:
             connection.execute("BEGIN IMMEDIATE")
             for call in calls:
                 outcome = _Outcome()
-                connection.execute("SAVEPOINT one")
+                # Under a savepoint SQLite keeps the former state of every page again for each statement, in a list that
+                # it walks after each (memjrnlTruncate): 10,000 scattered rows took 6 s, and take 0.3 s without one.
+                if not call.large:
+                    connection.execute("SAVEPOINT one")
                 with outcome:
                     outcome.value = call.run(connection)
                 if isinstance(outcome.error, sqlite3.Error):
                     # SQLite ends the transaction by itself after some errors: https://www.sqlite.org/lang_transaction.html
                     if kind_of(outcome.error) in _STORAGE or not connection.in_transaction:
                         raise outcome.error
-                if outcome.error is not None:
-                    connection.execute("ROLLBACK TO one")
-                connection.execute("RELEASE one")
+                if call.large:
+                    if outcome.error is not None:
+                        return [outcome]
+                else:
+                    if outcome.error is not None:
+                        connection.execute("ROLLBACK TO one")
+                    connection.execute("RELEASE one")
                 outcomes.append(outcome)
                 if monotonic_ns() > limit_ns:
                     break

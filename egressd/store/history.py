@@ -1,0 +1,298 @@
+"""Who contacted what, and who lived where: the past that a retro-hunt searches. A file beside the ledger's.
+
+Lossy by contract: commits do not wait for the disk (NORMAL), so a power cut may take the last seconds; on a disk that
+gets full, history is dropped before the ledger suffers; a damaged file is moved aside and begun anew. Everything lost
+is counted or told.
+
+Contacts are kept per client, name, address and hour. Names stand once, in a table of their own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Any, Final, NamedTuple
+
+from egressd.store.ballast import DEFAULT_BALLAST_BYTES
+from egressd.store.db import Checkpoint, Database
+from egressd.store.errors import CORRUPT, FULL, SCHEMA, StoreError
+from egressd.store.migrations import HISTORY
+
+DAY_US: Final = 86_400_000_000
+HOUR_US: Final = 3_600_000_000
+CHECK_BYTES: Final = 256 << 20  # a larger file is not read whole at start; damage shows when it is met
+CACHE_KIB: Final = 65_536  # contacts come scattered over the whole file
+NAMES_AT_ONCE: Final = 20_000
+ROWS_AT_ONCE: Final = 50_000
+_CHUNK: Final = 500
+
+
+class Contact(NamedTuple):
+    """Contacts of a client since the batch before. `name` and `registered_domain` are "" when none was named, `address`
+    is packed, b"" when it only asked. They count for the hour of the last one."""
+
+    client: bytes
+    registered_domain: str
+    name: str
+    address: bytes
+    first_us: int
+    last_us: int
+    contacts: int
+
+
+class Tenant(NamedTuple):
+    """A registered domain that was seen at an address."""
+
+    registered_domain: str
+    address: bytes
+    first_us: int
+    last_us: int
+    times: int
+
+
+class Past(NamedTuple):
+    """All contacts of a client with a name at an address."""
+
+    client: bytes
+    registered_domain: str
+    name: str
+    address: bytes
+    contacts: int
+    first_us: int
+    last_us: int
+
+
+class Bounds(NamedTuple):
+    """How much is kept; a row of contacts takes about 150 bytes with its indexes."""
+
+    age_us: int = 90 * DAY_US
+    contacts: int = 10_000_000
+    tenants: int = 2_000_000
+
+
+DEFAULT_BOUNDS: Final = Bounds()
+
+
+@dataclass(slots=True)
+class Stats:
+    """What became of the rows."""
+
+    recorded: int = 0
+    dropped: int = 0  # not written: the disk was full or failed
+    begun_anew: int = 0  # the file was damaged
+
+
+class History:
+    """The file. `open` before use, `close` when done."""
+
+    def __init__(
+        self, path: Path, bounds: Bounds = DEFAULT_BOUNDS, reserve_bytes: int = 2 * DEFAULT_BALLAST_BYTES
+    ) -> None:
+        """`reserve_bytes` of the disk stay free for the ledger: with less, nothing is recorded here."""
+        self.path = path
+        self.stats = Stats()
+        self._bounds = bounds
+        self._reserve_bytes = reserve_bytes
+        self._database = self._new()
+        self._opened_us = 0
+        self._names_at = 0  # where the search for unused names goes on
+
+    def _new(self) -> Database:
+        return Database(self.path, "NORMAL", steps=HISTORY, ballast_bytes=0, cache_kib=CACHE_KIB)
+
+    def open(self, now_us: int) -> list[str]:
+        """Returns warnings: a damaged file, or one of a newer version, was moved aside and a new one begun. Raises
+        StoreError when that cannot be done either, or another process holds the file."""
+        self._opened_us = now_us
+        try:
+            size_bytes = self.path.stat().st_size
+        except OSError:
+            size_bytes = 0
+        try:
+            self._database.open(now_us, check=size_bytes <= CHECK_BYTES)
+        except StoreError as error:
+            if error.kind not in (CORRUPT, SCHEMA):
+                raise
+            return [self._begin_anew(error)]
+        return []
+
+    async def record(self, contacts: Sequence[Contact], tenants: Sequence[Tenant] = ()) -> list[str]:
+        """Add counts, in bulk. Never raises for trouble with the file: rows that cannot be written are dropped and
+        counted. Returns warnings, as `open`."""
+        rows = len(contacts) + len(tenants)
+        if self._is_tight():
+            self.stats.dropped += rows
+            return []
+        try:
+            await self._database.run_large(put, contacts, tenants)
+        except StoreError as error:
+            self.stats.dropped += rows
+            return [self._begin_anew(error)] if error.kind == CORRUPT else []
+        self.stats.recorded += rows
+        return []
+
+    async def by_domain(self, domains: Iterable[str], since_us: int = 0, limit: int = 10_000) -> list[Past]:
+        """Who contacted any name of these registered domains, the earliest first contact first."""
+        return await self._database.read(find_domains, tuple(domains), since_us, limit)
+
+    async def by_address(self, low: bytes, high: bytes, since_us: int = 0, limit: int = 10_000) -> list[Past]:
+        """Who contacted an address from `low` to `high` (one address: both the same), of the same family."""
+        return await self._database.read(find_addresses, low, high, since_us, limit)
+
+    async def by_client(self, client: bytes, since_us: int = 0, limit: int = 10_000) -> list[Past]:
+        """What a client contacted."""
+        return await self._database.read(find_client, client, since_us, limit)
+
+    async def tenants_since(self, since_us: int, limit: int = 500_000) -> list[Tenant]:
+        """Who was seen where, latest first: fills passive DNS again after a restart."""
+        return await self._database.read(tenants_since, since_us, limit)
+
+    async def tenants_at(self, address: bytes, since_us: int = 0) -> list[Tenant]:
+        """Which registered domains were seen at an address, latest first."""
+        return await self._database.read(tenants_at, address, since_us)
+
+    async def trim(self, now_us: int) -> dict[str, int]:
+        """Forget what is beyond the bounds, oldest first; returns rows deleted by table. Not everything at once: again
+        while any count is not 0."""
+        done, self._names_at = await self._database.run_large(trim, self._bounds, now_us, self._names_at)
+        return done
+
+    async def checkpoint(self) -> Checkpoint:
+        """Move the log into the file: to be called by a timer."""
+        return await self._database.checkpoint()
+
+    def close(self) -> None:
+        """Finish what waits."""
+        self._database.close()
+
+    def _is_tight(self) -> bool:
+        try:
+            room = os.statvfs(self.path.parent)
+        except OSError:
+            return True
+        return room.f_bavail * room.f_frsize < self._reserve_bytes
+
+    def _begin_anew(self, why: StoreError) -> str:
+        """Raises StoreError when a new file cannot be made."""
+        self._database.close()
+        self.stats.begun_anew += 1
+        aside = self.path.with_name(self.path.name + ".damaged")
+        try:
+            if self.path.exists():
+                self.path.replace(aside)  # the one before goes: damage must not fill the disk
+            for ending in ("-wal", "-shm"):
+                self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"{self.path}: damaged, and cannot be moved aside: {error.strerror}", FULL) from error
+        self._database = self._new()
+        self._database.open(self._opened_us)
+        return f"{why}. History begins anew; contacts before now are not found. The old file is {aside}"
+
+
+def put(connection: Connection, contacts: Sequence[Contact], tenants: Sequence[Tenant]) -> None:
+    """Add counts."""
+    connection.executemany(
+        "INSERT INTO names(name, registered_domain) VALUES(?, ?) ON CONFLICT(name) DO UPDATE SET"
+        " registered_domain = excluded.registered_domain WHERE registered_domain <> excluded.registered_domain",
+        {(one[2], one[1]) for one in contacts},
+    )
+    connection.executemany(
+        "INSERT INTO contacts(name, client, address, hour, count, first_us, last_us)"
+        " SELECT id, ?, ?, ?, ?, ?, ? FROM names WHERE name = ?"
+        " ON CONFLICT(name, client, address, hour) DO UPDATE SET count = count + excluded.count,"
+        " first_us = min(first_us, excluded.first_us), last_us = max(last_us, excluded.last_us)",
+        [
+            (client, address, last_us // HOUR_US, count, first_us, last_us, name)
+            for client, _, name, address, first_us, last_us, count in contacts
+        ],
+    )
+    connection.executemany(
+        "INSERT INTO pdns(address, registered_domain, first_us, last_us, count) VALUES(?, ?, ?, ?, ?)"
+        " ON CONFLICT(address, registered_domain) DO UPDATE SET count = count + excluded.count,"
+        " first_us = min(first_us, excluded.first_us), last_us = max(last_us, excluded.last_us)",
+        [(address, domain, first_us, last_us, count) for domain, address, first_us, last_us, count in tenants],
+    )
+
+
+def find_domains(connection: Connection, domains: Sequence[str], since_us: int, limit: int) -> list[Past]:
+    """See History.by_domain."""
+    found: list[Past] = []
+    for at in range(0, len(domains), _CHUNK):
+        some = domains[at : at + _CHUNK]
+        found += _past(connection, f"n.registered_domain IN ({','.join('?' * len(some))})", some, since_us, limit)
+    return sorted(found, key=lambda one: (one.first_us, one.client, one.name))[:limit]
+
+
+def find_addresses(connection: Connection, low: bytes, high: bytes, since_us: int, limit: int) -> list[Past]:
+    """See History.by_address."""
+    which = "c.address BETWEEN ? AND ? AND length(c.address) = ?"
+    return _past(connection, which, (low, high, len(low)), since_us, limit)
+
+
+def find_client(connection: Connection, client: bytes, since_us: int, limit: int) -> list[Past]:
+    """See History.by_client."""
+    return _past(connection, "c.client = ?", (client,), since_us, limit)
+
+
+def _past(connection: Connection, which: str, values: Sequence[Any], since_us: int, limit: int) -> list[Past]:
+    # "+" keeps the planner from walking the index by hour, which is for trimming.
+    rows = connection.execute(
+        "SELECT c.client, n.registered_domain, n.name, c.address, sum(c.count), min(c.first_us), max(c.last_us)"
+        f" FROM contacts c JOIN names n ON n.id = c.name WHERE {which} AND +c.hour >= ? AND c.last_us >= ?"
+        " GROUP BY c.client, c.name, c.address ORDER BY min(c.first_us), c.client, n.name LIMIT ?",
+        (*values, since_us // HOUR_US, since_us, limit),
+    )
+    return [Past(*row) for row in rows]
+
+
+def tenants_since(connection: Connection, since_us: int, limit: int) -> list[Tenant]:
+    """See History.tenants_since."""
+    rows = connection.execute(
+        "SELECT registered_domain, address, first_us, last_us, count FROM pdns WHERE last_us >= ?"
+        " ORDER BY last_us DESC LIMIT ?",
+        (since_us, limit),
+    )
+    return [Tenant(*row) for row in rows]
+
+
+def tenants_at(connection: Connection, address: bytes, since_us: int) -> list[Tenant]:
+    """See History.tenants_at."""
+    rows = connection.execute(
+        "SELECT registered_domain, address, first_us, last_us, count FROM pdns WHERE address = ? AND last_us >= ?"
+        " ORDER BY last_us DESC, registered_domain",
+        (address, since_us),
+    )
+    return [Tenant(*row) for row in rows]
+
+
+def trim(connection: Connection, bounds: Bounds, now_us: int, names_at: int) -> tuple[dict[str, int], int]:
+    """Forget what is beyond the bounds; also returns where to go on among the names."""
+    before_us = now_us - bounds.age_us
+    done = {
+        "contacts": _delete(connection, "contacts", "hour", before_us // HOUR_US, bounds.contacts),
+        "tenants": _delete(connection, "pdns", "last_us", before_us, bounds.tenants),
+    }
+    done["names"] = connection.execute(
+        "DELETE FROM names WHERE id > ? AND id <= ? AND NOT EXISTS(SELECT 1 FROM contacts c WHERE c.name = names.id)",
+        (names_at, names_at + NAMES_AT_ONCE),
+    ).rowcount
+    last = connection.execute("SELECT max(id) FROM names").fetchone()[0] or 0
+    names_at += NAMES_AT_ONCE
+    return done, names_at if names_at < last else 0
+
+
+def _delete(connection: Connection, table: str, column: str, before: int, most: int) -> int:
+    """`table` and `column` are this module's own words. Whole values of `column` go, the oldest first, until both
+    bounds hold or enough was done at once."""
+    over = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] - most
+    gone = 0
+    oldest = f"SELECT min({column}) FROM {table}"
+    while gone < ROWS_AT_ONCE:
+        value = connection.execute(oldest).fetchone()[0]
+        if value is None or (value >= before and gone >= over):
+            break
+        gone += connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (value,)).rowcount
+    return gone

@@ -1,0 +1,321 @@
+"""What the control socket shows, as plain values with the field names of the control protocol.
+
+Every key that ends in `_us` is a time in epoch microseconds, or None for "never"; whoever serves it renders the time
+under the key without `_us`. Addresses are text. Every function runs inside `Database.read`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from sqlite3 import Connection
+from typing import Any, Final
+
+from egressd.intel.networks import render_address
+from egressd.store import decisions, targets
+from egressd.store.attempts import attempts_since
+from egressd.store.decisions import ENDED, OPEN, DecisionRow
+from egressd.store.errors import refused
+from egressd.store.incidents import ACKNOWLEDGED, CLOSED, IncidentRow, load_where
+from egressd.store.incidents import OPEN as OPEN_INCIDENT
+from egressd.store.records import CAMPAIGN, DECISION, INCIDENT, indicator_of, number_of
+
+DAY_US: Final = 86_400_000_000
+DEFAULT_LIMIT: Final = 1_000
+WATCHED_KINDS: Final = ("address", "network", "pair")  # what a watch lists as its addresses
+PEOPLES_KINDS: Final = ("client", "segment")  # decisions about machines of ours; no destination to watch
+
+
+def status(connection: Connection, now_us: int) -> dict[str, Any]:
+    """Counts for `status`: `adapters` by name, `blocks`, `watch` and `incidents`; the daemon adds the rest."""
+    adapters = {
+        name: {state: counts.get(state, 0) for state in ("active", "pending", "failed", "unsupported")}
+        for name, counts in targets.enforcement_counts(connection).items()
+    }
+    return {
+        "adapters": adapters,
+        "blocks": _blocks(connection),
+        "watch": _watch_counts(connection, now_us),
+        "incidents": {
+            "open": _one(connection, "SELECT count(*) FROM incidents WHERE state <> 'closed'"),
+            "new_24h": _one(connection, "SELECT count(*) FROM incidents WHERE opened_us > ?", now_us - DAY_US),
+        },
+    }
+
+
+def hosts(connection: Connection) -> list[dict[str, Any]]:
+    """The census: every client with an incident that is not closed, in order of its first."""
+    isolated = {
+        value
+        for (value,) in connection.execute(
+            "SELECT t.value FROM targets t JOIN decisions d ON d.number = t.decision"
+            " WHERE t.kind = 'client' AND t.state = 'active' AND d.state = 'active'"
+        )
+    }
+    found: dict[bytes, dict[str, Any]] = {}
+    rows = connection.execute(
+        "SELECT client, number, segment, registered_domain, contacts, attempts, leaks, first_us, last_us"
+        " FROM incidents WHERE state <> 'closed' ORDER BY number"
+    )
+    for client, number, segment, domain, contacts, attempts, leaks, first_us, last_us in rows:
+        host = found.get(client)
+        if host is None:
+            text = _address(client) or ""
+            host = found[client] = {
+                "client": text, "segment": segment, "incidents": [], "domains": [], "contacts": 0, "attempts": 0,
+                "leaks": 0, "first_us": first_us, "last_us": last_us, "isolated": text in isolated,
+            }  # fmt: skip
+        host["incidents"].append(f"{INCIDENT}{number}")
+        if domain and domain not in host["domains"]:
+            host["domains"].append(domain)
+        host["segment"] = segment or host["segment"]
+        host["contacts"] += contacts
+        host["attempts"] += attempts
+        host["leaks"] += leaks
+        host["first_us"] = min(host["first_us"], first_us)
+        host["last_us"] = max(host["last_us"], last_us)
+    return list(found.values())
+
+
+def incidents(
+    connection: Connection, state: str = "", client: bytes = b"", limit: int = DEFAULT_LIMIT
+) -> list[dict[str, Any]]:
+    """The newest incidents, oldest of them first: all that are not closed, or those of one state; of one client if
+    given. Raises StoreError for an unknown state."""
+    if state not in ("", "all", OPEN_INCIDENT, ACKNOWLEDGED, CLOSED):
+        raise refused(f"no incident state {state!a}; choose open, acknowledged, closed or all")
+    which = {"": "state <> 'closed'", "all": "1"}.get(state, "state = ?")
+    values: list[Any] = [state] if which == "state = ?" else []
+    if client:
+        which += " AND client = ?"
+        values.append(client)
+    found = load_where(connection, f"WHERE {which} ORDER BY number DESC LIMIT ?", (*values, limit))[::-1]
+    by_campaign = _decisions_of(connection, {row.incident.campaign for row in found})
+    return [_incident(row, by_campaign.get(row.incident.campaign, [])) for row in found]
+
+
+def watches(connection: Connection, now_us: int, id_: str = "", limit: int = DEFAULT_LIMIT) -> list[dict[str, Any]]:
+    """What each active block keeps from whom, with the clients that tried: the newest blocks, or one. `attempts` of an
+    address is what the ledger counted; the kernel's `packets` are the daemon's to add. Raises StoreError for an unknown
+    id."""
+    if id_:
+        one = decisions.load(connection, id_)
+        if one is None:
+            raise refused(f"there is no decision {id_}")
+        rows = [one]
+    else:
+        rows = decisions.load_where(
+            connection, "state = 'active' AND main_kind NOT IN ('client', 'segment')", (), limit
+        )
+    wanted = [number_of(row.id, DECISION) for row in rows]
+    clients = _clients_of(connection, wanted)
+    return [_watch(row, clients.get(row.id, []), now_us) for row in rows]
+
+
+def decisions_told(
+    connection: Connection, state: str = "", limit: int = DEFAULT_LIMIT, id_: str = ""
+) -> list[dict[str, Any]]:
+    """The newest decisions with all their targets and what adapters made of them, oldest first: all, those of one state
+    (`open`: proposed and active), or one. Raises StoreError for an unknown state or id."""
+    if id_:
+        one = decisions.load(connection, id_)
+        if one is None:
+            raise refused(f"there is no decision {id_}")
+        rows = [one]
+    elif state == "open":
+        rows = decisions.load_where(connection, "state IN ('proposed', 'active')", (), limit)
+    elif state in ("", "all"):
+        rows = decisions.load_where(connection, "1", (), limit)
+    elif state in OPEN or state in ENDED:
+        rows = decisions.load_where(connection, "state = ?", (state,), limit)
+    else:
+        raise refused(f"no decision state {state!a}; choose {', '.join((*OPEN, *ENDED))}, open or all")
+    made = _enforcements_of(connection, [number_of(row.id, DECISION) for row in rows])
+    return [_decision(row, made) for row in rows]
+
+
+def timeline(connection: Connection, id_: str, since_us: int = 0) -> list[dict[str, int]]:
+    """Attempts and leaks at one decision's targets by hour."""
+    return [
+        {"hour_us": hour * 3_600_000_000, "attempts": attempts, "leaks": leaks}
+        for hour, attempts, leaks in connection.execute(
+            "SELECT hour, attempts, leaks FROM timeline WHERE decision = ? AND hour >= ? ORDER BY hour",
+            (number_of(id_, DECISION), since_us // 3_600_000_000),
+        )
+    ]
+
+
+# -- parts
+
+
+def _blocks(connection: Connection) -> dict[str, int]:
+    states = dict(
+        connection.execute("SELECT state, count(*) FROM decisions WHERE state IN ('proposed', 'active') GROUP BY state")
+    )
+    kinds = dict(
+        connection.execute(
+            "SELECT t.kind, count(*) FROM targets t JOIN decisions d ON d.number = t.decision"
+            " WHERE t.state = 'active' AND d.state = 'active' GROUP BY t.kind"
+        )
+    )
+    cut = "SELECT count(*) FROM decisions WHERE state = 'active' AND main_kind = 'segment'"
+    return {
+        "active": states.get("active", 0),
+        "proposed": states.get("proposed", 0),
+        "addresses": kinds.get("address", 0),
+        "pairs": kinds.get("pair", 0),
+        "clients_isolated": kinds.get("client", 0),
+        "segments_cut": _one(connection, cut),
+    }
+
+
+def _watch_counts(connection: Connection, now_us: int) -> dict[str, Any]:
+    attempts, leaks = attempts_since(connection, now_us - DAY_US)
+    last = connection.execute("SELECT max(last_us) FROM watches").fetchone()[0]
+    watched = "SELECT count(*) FROM decisions WHERE state = 'active' AND main_kind NOT IN ('client', 'segment')"
+    trying = "SELECT count(DISTINCT client) FROM watches WHERE last_us > ?"
+    return {
+        "blocks_watched": _one(connection, watched),
+        "clients_trying": _one(connection, trying, now_us - DAY_US),
+        "attempts_24h": attempts,
+        "leaks_24h": leaks,
+        "last_attempt_us": last,
+    }
+
+
+def _incident(row: IncidentRow, ids: list[str]) -> dict[str, Any]:
+    incident = row.incident
+    return {
+        "id": incident.id,
+        "campaign": incident.campaign,
+        "client": _address(incident.client),
+        "segment": row.segment,
+        "state": row.state,
+        "registered_domain": incident.match.registered_domain,
+        "match_level": incident.match.level,
+        "indicator": indicator_of(incident.match),
+        "opened_us": incident.opened_us,
+        "first_us": incident.first_us,
+        "last_us": incident.last_us,
+        "contacts": incident.contacts,
+        "attempts": incident.attempts,
+        "answered": incident.answered,
+        "leaks": row.leaks,
+        "names": incident.names,
+        "via": incident.via,
+        "retro": incident.retro,
+        "acked_by": row.acked_by or None,
+        "acked_us": row.acked_us or None,
+        "decisions": ids,
+    }
+
+
+def _watch(row: DecisionRow, clients: list[dict[str, Any]], now_us: int) -> dict[str, Any]:
+    last_us = max((one["last_us"] for one in clients), default=0)
+    main = row.targets[0].target
+    return {
+        "decision_id": row.id,
+        "target": {"kind": main.kind, "value": main.value},
+        "state": row.state,
+        "since_us": row.created_us,
+        "clients": clients,
+        "attempts": sum(one["count"] for one in clients),
+        "leaks": sum(one["leaks"] for one in clients),
+        "last_us": last_us or None,
+        "addresses": [
+            {
+                "value": one.target.value, "kind": one.target.kind, "state": one.state,
+                "expires_us": one.expires_us or None, "attempts": one.attempts, "level": one.level,
+            }
+            for one in row.targets
+            if one.target.kind in WATCHED_KINDS
+        ],
+        "quiet_s": max(0, now_us - last_us) // 1_000_000 if last_us else None,
+    }  # fmt: skip
+
+
+def _decision(row: DecisionRow, made: dict[tuple[str, str, str], list[dict[str, Any]]]) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "action": row.action,
+        "state": row.state,
+        "created_us": row.created_us,
+        "author": row.author,
+        "mode": row.mode,
+        "targets": [
+            {
+                "kind": one.target.kind, "value": one.target.value, "state": one.state,
+                "expires_us": one.expires_us or None,
+                "enforcements": made.get((row.id, one.target.kind, one.target.value), []),
+            }
+            for one in row.targets
+        ],
+        "reason": row.reason,
+        "rule": row.rule,
+        "evidence": row.evidence,
+        "registered_domain": row.match.registered_domain,
+        "name": row.name,
+        "client": _address(row.client),
+        "campaign": row.campaign,
+        "match_level": row.match.level,
+        "indicator": indicator_of(row.match),
+        "ended_us": row.ended_us or None,
+        "ended_by": row.ended_by or None,
+        "ended_reason": row.ended_reason or None,
+    }  # fmt: skip
+
+
+def _clients_of(connection: Connection, numbers: Sequence[int]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for some in _chunks(numbers):
+        for number, client, first_us, last_us, count, leaks in connection.execute(
+            "SELECT decision, client, first_us, last_us, count, leaks FROM watches"
+            f" WHERE decision IN ({','.join('?' * len(some))}) ORDER BY decision, first_us, client",
+            some,
+        ):
+            found.setdefault(f"{DECISION}{number}", []).append(
+                {
+                    "client": _address(client), "first_us": first_us, "last_us": last_us, "count": count,
+                    "leaks": leaks,
+                }
+            )  # fmt: skip
+    return found
+
+
+def _enforcements_of(
+    connection: Connection, numbers: Sequence[int]
+) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
+    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for some in _chunks(numbers):
+        for number, kind, value, adapter, state, detail in connection.execute(
+            "SELECT t.decision, t.kind, t.value, e.adapter, e.state, e.detail FROM targets t"
+            f" JOIN enforcements e ON e.target = t.id WHERE t.decision IN ({','.join('?' * len(some))})"
+            " ORDER BY t.id, e.adapter",
+            some,
+        ):
+            made = found.setdefault((f"{DECISION}{number}", kind, value), [])
+            made.append({"adapter": adapter, "state": state, "detail": detail})
+    return found
+
+
+def _decisions_of(connection: Connection, campaigns: Iterable[str]) -> dict[str, list[str]]:
+    numbers = [number_of(one, CAMPAIGN) for one in campaigns if one]
+    found: dict[str, list[str]] = {}
+    for some in _chunks(numbers):
+        for campaign, number in connection.execute(
+            f"SELECT campaign, number FROM decisions WHERE campaign IN ({','.join('?' * len(some))}) ORDER BY number",
+            some,
+        ):
+            found.setdefault(f"{CAMPAIGN}{campaign}", []).append(f"{DECISION}{number}")
+    return found
+
+
+def _chunks(numbers: Sequence[int], size: int = 500) -> Iterable[tuple[int, ...]]:
+    return (tuple(numbers[at : at + size]) for at in range(0, len(numbers), size))
+
+
+def _one(connection: Connection, sql: str, *values: int) -> int:
+    return int(connection.execute(sql, values).fetchone()[0])
+
+
+def _address(packed: bytes) -> str | None:
+    return render_address(packed) if packed else None
