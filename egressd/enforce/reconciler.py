@@ -111,6 +111,9 @@ class Reconciler:
         self._time = time.monotonic
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"egressd-{adapter.name}")
         self._awake = asyncio.Event()
+        self._done = asyncio.Event()  # replaced after each cycle
+        self._wished = 0  # how often somebody asked for something
+        self._met = 0  # which of that has been tried
         self._wish = True  # somebody said that the ledger changed
         self._full = True  # what is there must be read, not remembered
         self._disturbed = False  # somebody else changed it
@@ -138,12 +141,14 @@ class Reconciler:
     def wake(self) -> None:
         """The ledger changed."""
         self._wish = True
+        self._wished += 1
         self._differ()
         self._awake.set()
 
     def check(self) -> None:
         """Read everything anew, soon."""
         self._full = True
+        self._wished += 1
         self._awake.set()
 
     def pushed(self, target: Target, decision_id: str, remaining_s: float = 60.0) -> None:
@@ -162,6 +167,13 @@ class Reconciler:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, lambda: function(*args, **options))
 
+    async def settled(self) -> None:
+        """Wait until all that was asked for before has been tried. How it went, the states tell; while the adapter is
+        out of order this lasts as long as that, so put a time limit around it."""
+        goal = self._wished
+        while self._met < goal and not self._stopping:
+            await self._done.wait()
+
     async def protect(self, networks: Iterable[tuple[bytes, int]], protected: Protects) -> list[Existing]:
         """Give the adapter a new protected set; returns the blocks that it lifted for it. Raises AdapterError."""
         if not isinstance(self.adapter, ProtectingAdapter):
@@ -170,9 +182,14 @@ class Reconciler:
         self.check()
         return lifted
 
+    def _tell_done(self) -> None:
+        done, self._done = self._done, asyncio.Event()
+        done.set()
+
     async def stop(self) -> None:
         """End `run`, after the call that is running now; what is in force stays in force."""
         self._stopping = True
+        self._tell_done()
         self._awake.set()
 
     async def run(self) -> None:
@@ -243,6 +260,7 @@ class Reconciler:
 
     async def _cycle(self) -> None:
         wish = (self._full, self._disturbed, self._forced)
+        wished = self._wished
         self._wish = self._full = self._disturbed = self._forced = False
         since, self._differs_since = self._differs_since, None
         pushed, self._pushed = self._pushed, []
@@ -260,6 +278,8 @@ class Reconciler:
             self._differs_since = since if since is not None else self._differs_since
             raise
         await self._finish(done, since, disturbed=wish[1])
+        self._met = wished
+        self._tell_done()
 
     def _step(
         self, rules: list[Rule], pushed: Iterable[tuple[Target, str, float]], *, full: bool, forced: bool
