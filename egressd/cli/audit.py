@@ -28,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("what", nargs="?", metavar="verify", choices=("verify",), help="check the chain of every row")
     parser.add_argument("--head", metavar="SEQ:HASH", type=_head, help="with verify: a head that you kept elsewhere")
     parser.add_argument("--limit", metavar="N", type=_limit, default=40, help="the last N rows (default: 40)")
-    parser.add_argument("--actor", metavar="WHO", help="only what this one did, such as 1000:alice")
+    parser.add_argument("--actor", metavar="WHO", help="only what this one did, such as uid:alice")
     add_read_arguments(parser)
 
 
@@ -47,7 +47,7 @@ def run(args: Namespace) -> int:
 
 def render_audit(answer: Answer, now_us: int) -> list[str]:
     """The lines under the head, the latest last."""
-    found = rows(answer.result, "rows")
+    found = sorted(rows(answer.result, "rows"), key=lambda row: number(row, "seq"))
     lines = table(_COLUMNS, [_cells(row) for row in found], [text(row, "reason") for row in found])
     if not found:
         lines = ["The audit log has no such row."]

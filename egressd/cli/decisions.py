@@ -27,7 +27,7 @@ from egressd.cli.screen import (
 )
 from egressd.cli.terminal import count, cut
 
-STATES: Final = ("proposed", "active", "withdrawn", "expired", "undone")
+STATES: Final = ("open", "proposed", "active", "withdrawn", "expired", "undone")
 _COLUMNS: Final = (
     Column("ID"),
     Column("STATE"),
@@ -41,7 +41,12 @@ _COLUMNS: Final = (
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("id", nargs="?", metavar="ID", type=decision_id, help="all about one, such as D12")
-    parser.add_argument("--state", metavar="STATE", choices=STATES, help="only those " + ", ".join(STATES))
+    parser.add_argument(
+        "--state",
+        metavar="STATE",
+        choices=STATES,
+        help="only those that are " + ", ".join(STATES) + "; open is proposed or active",
+    )
     add_read_arguments(parser, long=True)
 
 
@@ -53,7 +58,7 @@ def run(args: Namespace) -> int:
             return _one(args.id, rows(answer.result, "decisions"))
         return render_decisions(answer, now_us, args.rows)
 
-    read(args, "decisions", {"state": args.state}, render)
+    read(args, "decisions", {"state": args.state, "id": args.id}, render)
     return OK
 
 

@@ -47,14 +47,14 @@ _COLUMNS: Final = (
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("id", nargs="?", metavar="ID", type=incident_id, help="all about one incident, such as I3")
-    parser.add_argument("--all", action="store_true", help="also those that are no longer open")
+    parser.add_argument("--all", action="store_true", help="also those that are closed")
     parser.add_argument("--client", metavar="ADDRESS", help="of this client only")
     add_read_arguments(parser, long=True)
 
 
 def run(args: Namespace) -> int:
     """Show them."""
-    state = None if args.all or args.id else "open"
+    state = "all" if args.all or args.id else None  # without a state: those that are not closed
 
     def render(answer: Answer, now_us: int) -> list[str]:
         found = rows(answer.result, "incidents")

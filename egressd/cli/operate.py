@@ -12,7 +12,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from egressd.cli.client import Answer, add_socket_argument, ask
+from egressd.cli.client import Answer, ClientError, add_socket_argument, ask
 from egressd.cli.main import OK, RUNTIME, USAGE
 from egressd.cli.screen import decision_id, duration, head_lines, incident_id, show, text, texts
 from egressd.cli.terminal import printable
@@ -61,8 +61,8 @@ class Operation(NamedTuple):
     def run(self, args: Namespace) -> int:
         """Ask for it; returns the exit code. Raises ClientError."""
         arguments = {option.key: getattr(args, option.key) for option in self.options}
-        if self.name == "cut" and not _confirmed(args, arguments):
-            return USAGE if not sys.stdin.isatty() else RUNTIME
+        if self.name == "cut":
+            _confirm(args, arguments)
         answer = ask(args, self.name, arguments, self.timeout_s)
         if args.json:
             print(json.dumps(answer.result, separators=(",", ":")))
@@ -96,25 +96,26 @@ def _reason(typed: str) -> str:
     return reason
 
 
-def _confirmed(args: Namespace, arguments: dict[str, Any]) -> bool:
-    """Whether a cut is meant: shows what it would do, and has the segment's name typed, by --confirm or by hand."""
+def _confirm(args: Namespace, arguments: dict[str, Any]) -> None:
+    """Show what a cut would do, and have the segment's name typed, by --confirm or by hand. Raises ClientError when it
+    is not."""
     preview = ask(args, "cut", {**arguments, "confirm": None})
     if not args.json:
         show(head_lines(preview) + outcome(preview, undo=False))
-    if arguments["confirm"] is None:
-        segment = printable(args.segment)
-        if not sys.stdin.isatty():
-            print(f"egressd: nothing was cut; to cut, add --confirm {segment}", file=sys.stderr)
-            return False
-        print(f"Type the segment's name to cut it ({segment}): ", end="", file=sys.stderr, flush=True)
-        arguments["confirm"] = sys.stdin.readline().rstrip("\n")
+    if arguments["confirm"] is not None:
+        if arguments["confirm"] != args.segment:
+            raise ClientError(f"--confirm is not {args.segment}; nothing was cut", USAGE)
+        return
+    if not sys.stdin.isatty():
+        raise ClientError(f"nothing was cut; to cut, add --confirm {args.segment}", USAGE)
+    segment = printable(args.segment)
+    print(f"Type the segment's name to cut it ({segment}): ", end="", file=sys.stderr, flush=True)
+    arguments["confirm"] = sys.stdin.readline().rstrip("\n")
     if arguments["confirm"] != args.segment:
-        print("egressd: that is not its name; nothing was cut", file=sys.stderr)
-        return False
-    return True
+        raise ClientError("that is not its name; nothing was cut", RUNTIME)
 
 
-_WHAT: Final = "NAME|ADDRESS"
+_WHAT: Final = "WHAT"
 _REASON: Final = Option("reason", "--reason", "TEXT", "why, for the audit log and whoever comes next", _reason, True)
 _WHY: Final = Option("reason", "--reason", "TEXT", "why, for the audit log", _reason)
 _FOR: Final = Option("for_s", "--for", "TIME", "how long: 10m, 2h, 1d (default: until taken back)", duration)
@@ -148,7 +149,7 @@ _TABLE: Final = (
     Operation(
         "unblock",
         (
-            Option("what", "", "ID|NAME|ADDRESS", "a decision, or what it blocks", required=True),
+            Option("what", "", _WHAT, "a decision, such as D12, or the name or address that it blocks", required=True),
             _FOR._replace(what="for how long: 10m, 2h, 1d (default: for good)"),
             _REASON,
         ),

@@ -6,14 +6,12 @@ from argparse import ArgumentParser, Namespace
 from importlib import import_module
 from pathlib import Path
 
-from egressd.cli.check_config import SYSTEM_CONFIG
+CONFIG = "/etc/egressd/egressd.yaml"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument(
-        "--config", metavar="FILE", default=SYSTEM_CONFIG, help=f"configuration (default: {SYSTEM_CONFIG})"
-    )
+    parser.add_argument("--config", metavar="FILE", default=CONFIG, help=f"configuration (default: {CONFIG})")
 
 
 def run(args: Namespace) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from egressd.cli.client import Answer, add_socket_argument, ask
+from egressd.cli.client import TIMEOUT_S, Answer, add_socket_argument, ask
 from egressd.cli.terminal import WIDTH, count, cut, fit, printable, span
 
 Row = Mapping[str, Any]
@@ -224,9 +224,9 @@ def add_read_arguments(parser: ArgumentParser, *, long: bool = False) -> None:
 Render = Callable[[Answer, int], list[str]]
 
 
-def read(args: Namespace, verb: str, arguments: dict[str, Any], render: Render, timeout_s: float = 15.0) -> Answer:
+def read(args: Namespace, verb: str, arguments: dict[str, Any], render: Render, timeout_s: float = 0) -> Answer:
     """Ask, and show the screen or, with --json, the result as it is. `render` gets the answer and the time."""
-    answer = ask(args, verb, arguments, timeout_s)
+    answer = ask(args, verb, arguments, timeout_s or TIMEOUT_S)
     if args.json:
         print(json.dumps(answer.result, separators=(",", ":")))
     else:

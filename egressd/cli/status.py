@@ -63,7 +63,8 @@ def _alarms(status: Row, now_us: int) -> list[str]:
         if text(one, "state") != "up" or not number(one, "packets"):
             last = ago(one.get("last_packet"), now_us)
             since = "has never seen a packet" if last == "never" else f"last packet {last} ago"
-            alarms.append(f"SENSOR DOWN {text(one, 'name', 15)} ({text(one, 'state', 12)}): {since}: BLIND there")
+            why = f"{text(one, 'state', 12)}, {text(one, 'problem', 30)}".strip(", ")
+            alarms.append(f"SENSOR DOWN {text(one, 'name', 15)} ({why}): {since}: BLIND there")
     leaks = number(part(status, "watch"), "leaks_24h")
     if leaks:
         alarms.append(f"{count(leaks, 'LEAK', 'LEAKS')} in 24h: traffic GOT THROUGH to blocked targets: egressd watch")
@@ -74,11 +75,13 @@ def _alarms(status: Row, now_us: int) -> list[str]:
             f" {_ago(canary, 'last_ok', now_us)}"
         )
     for one in rows(status, "adapters"):
-        failed = number(one, "failed")
-        if failed or text(one, "state") not in ("ok", "active", "up", "ready"):
+        state, failed, detail = text(one, "state", 12), number(one, "failed"), text(one, "detail")
+        if state == "asks":
+            alarms.append(f"RULES {text(one, 'name', 15)} asks before a large change: {detail or 'see the log'}")
+        elif failed or state != "ok":
             alarms.append(
-                f"RULES {text(one, 'name', 15)} {text(one, 'state', 20)}: {failed:,} FAILED,"
-                f" {number(one, 'pending'):,} not in force yet"
+                f"RULES {text(one, 'name', 15)} {state}: {failed:,} FAILED,"
+                f" {number(one, 'pending'):,} not in force yet{': ' + detail if detail else ''}"
             )
     if status.get("degraded") is True:
         alarms.append(f"DEGRADED: {_loss(status)} of packets lost; contacts are missed")

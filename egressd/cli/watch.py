@@ -147,5 +147,5 @@ def _address(row: Row) -> list[str]:
         text(row, "state", 12),
         "as listed" if expires == "-" else expires,
         text(row, "level", 6) or "-",
-        f"{number(row, 'packets'):,}",
+        f"{number(row, 'packets') or number(row, 'attempts'):,}",
     ]

@@ -125,7 +125,8 @@ class ControlServer:
             await self.close()
 
     async def close(self) -> None:
-        """Stop; `serve` does it by itself. Running requests get a moment to end: what they do may be half done."""
+        """Stop; `serve` does it by itself, unless it was cancelled before it began. Running requests get a moment to
+        end, for what they do may be half done. Closing twice does nothing."""
         if self._server is None:
             return
         self._server.close()

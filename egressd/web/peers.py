@@ -49,8 +49,8 @@ class Peer(NamedTuple):
 
     @property
     def actor(self) -> str:
-        """As the audit log writes it: `1000:alice`."""
-        return f"{self.uid}:{self.name}"
+        """As the audit log writes it: `uid:alice`."""
+        return f"uid:{self.name or self.uid}"
 
 
 def peer_credentials(connection: socket.socket) -> Credentials:
@@ -94,6 +94,7 @@ class Roles:
             (Role.VIEWER, frozenset(viewers)),
         )
         self._own_uid = os.geteuid() if own_uid is None else own_uid
+        self._own_name = account(self._own_uid).name or str(self._own_uid)  # once, before there is anybody to hold up
         self._account = account
         self._monotonic_s = monotonic_s
         self._cached: dict[int, tuple[float, str, Role | None]] = {}
@@ -103,7 +104,7 @@ class Roles:
         """The peer with its name and role. Raises Refused for somebody without a role."""
         uid = credentials.uid
         if uid in (0, self._own_uid):
-            return Peer(credentials.pid, uid, "root" if uid == 0 else "egressd", Role.ADMIN)
+            return Peer(credentials.pid, uid, "root" if uid == 0 else self._own_name, Role.ADMIN)
         known = self._cached.get(uid)
         if known is None or self._monotonic_s() - known[0] > CACHE_S:
             known = await self._look_up(uid)

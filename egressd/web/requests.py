@@ -156,7 +156,7 @@ VERB_ARGS: Final[Mapping[str, Mapping[str, Argument]]] = {
     "hosts": {},
     "incidents": {"state": _MAYBE, "client": _MAYBE},
     "watch": {"id": _DECISION._replace(required=False)},
-    "decisions": {"state": _MAYBE},
+    "decisions": {"state": _MAYBE, "id": _DECISION._replace(required=False)},
     "list": {},
     "audit": {
         "limit": Argument(_rows, default=100),
@@ -255,4 +255,4 @@ def _no_float(text: str) -> NoReturn:
 
 def _quoted(value: Any) -> str:
     """What the peer wrote, safe in any sink and short."""
-    return ascii(value if len(value) <= 40 else value[:40] + "..") if isinstance(value, str) else "of a wrong type"
+    return ascii(value[:60])[:60] if isinstance(value, str) else "of a wrong type"

@@ -157,7 +157,7 @@ DECISIONS: dict[str, Any] = {
          "mode": "approve", "reason": HOSTILE, "rule": "listed", "evidence": "E1", "registered_domain": "",
          "name": HOSTILE, "client": "10.2.9.30", "campaign": "C2",
          "match_level": "address", "indicator": {}, "targets": []},
-        {"id": "D17", "action": "isolate", "state": "active", "created": at("11-25 09:00:00"), "author": "1000:alice",
+        {"id": "D17", "action": "isolate", "state": "active", "created": at("11-25 09:00:00"), "author": "uid:alice",
          "mode": "enforce", "reason": "infected since May; remedy by the service desk", "rule": "operator",
          "evidence": "", "registered_domain": "", "name": "", "client": "10.1.3.23", "campaign": "", "match_level": "",
          "indicator": None, "targets": [{"kind": "client", "value": "10.1.3.23", "state": "active",
@@ -171,9 +171,9 @@ LIST: dict[str, Any] = {
         {"source": f"/etc/egressd/lists/{HOSTILE}.txt", "indicators": 12, "problems": 3},
     ],
     "operator": [
-        {"id": "D18", "kind": "indicator", "text": "files.worse.example", "author": "1000:alice",
+        {"id": "D18", "kind": "indicator", "text": "files.worse.example", "author": "uid:alice",
          "reason": "notice 2026-12 of the national centre", "created": at("11-25 09:00:00"), "expires": None},
-        {"id": "D19", "kind": "allowance", "text": "weather-sync.example", "author": "0:root", "reason": HOSTILE,
+        {"id": "D19", "kind": "allowance", "text": "weather-sync.example", "author": "uid:root", "reason": HOSTILE,
          "created": at("11-25 09:30:00"), "expires": at("11-26 09:30:00")},
     ],
     "allowances": 4,
@@ -181,11 +181,11 @@ LIST: dict[str, Any] = {
 
 AUDIT: dict[str, Any] = {
     "rows": [
-        {"seq": 4_121, "ts": at("11-25 09:00:00"), "actor": "1000:alice", "act": "isolate", "object": "10.1.3.23",
+        {"seq": 4_121, "ts": at("11-25 09:00:00"), "actor": "uid:alice", "act": "isolate", "object": "10.1.3.23",
          "reason": "infected since May; remedy by the service desk", "hash": "a1" * 32},
         {"seq": 4_122, "ts": at("11-25 09:12:00"), "actor": "rule:listed", "act": "extend",
          "object": "D1 address 203.0.113.67", "reason": HOSTILE, "hash": "b2" * 32},
-        {"seq": 4_123, "ts": at("11-25 17:10:00"), "actor": "1001:bob", "act": "refused", "object": "panic",
+        {"seq": 4_123, "ts": at("11-25 17:10:00"), "actor": "uid:bob", "act": "refused", "object": "panic",
          "reason": "needs the role admin", "hash": "c3" * 32},
     ],
     "head": {"seq": 4_123, "hash": "c3" * 32},
