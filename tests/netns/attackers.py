@@ -44,7 +44,7 @@ def three_hosts_trying(
     tries: dict[str, int] = {}
     through = 0
     with ExitStack() as stack:
-        runs = {host: stack.enter_context(ground[host].space.start(_knock, address, count, period_s)) for host in hosts}
+        runs = {host: stack.enter_context(ground[host].space.start(knock, address, count, period_s)) for host in hosts}
         for host, running in runs.items():
             outcomes = running.result(count * period_s + 60)
             tries[host] = len(outcomes)
@@ -60,7 +60,7 @@ def three_hosts_trying(
     return Trying(tries, through, packets, incidents, watch, alerts)
 
 
-def _knock(channel: Any, address: str, count: int, period_s: float) -> list[str]:
+def knock(channel: Any, address: str, count: int, period_s: float) -> list[str]:
     outcomes = []
     due_s = time.monotonic()
     for _ in range(count):

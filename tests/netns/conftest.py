@@ -19,6 +19,6 @@ def namespaces() -> None:
 
 @pytest.fixture(scope="session")
 def alone() -> None:
-    """Skips where other tests run at the same time: what is measured in fractions of a millisecond needs the machine."""
+    """Skips where other tests run at the same time: fractions of a millisecond need the machine for themselves."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         pytest.skip("needs the machine for itself: python -m pytest tests/netns -n 0")

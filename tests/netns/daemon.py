@@ -27,6 +27,8 @@ from tests.netns.spaces import Failed, Namespace
 from tests.netns.topology import GATEWAY4, GATEWAY6, JPS, MHLW, NETWORKS
 
 ROOT: Final = Path(__file__).resolve().parents[2]
+# Where the package lies that is run: set EGRESSD_TREE to a compiled copy (scripts/compile.py --into) to test that one.
+TREE: Final = Path(os.environ.get("EGRESSD_TREE", ROOT)).resolve()
 NOBODY: Final = 65534
 CAPABILITIES: Final = ("net_raw", "net_admin")
 READY_S: Final = 30.0
@@ -82,11 +84,12 @@ class Daemon:
         options: Mapping[str, Any] | None = None,
         *,
         realtime: bool = False,
-        environment: Mapping[str, str] | None = None,
+        code: Path = TREE,
         wait_s: float = READY_S,
     ) -> None:
         """`listed` is the block list; `options` go over the configuration, sections key by key. `realtime` gives
-        CAP_SYS_NICE beside the other two: what the unit's LimitRTPRIO gives where systemd runs."""
+        CAP_SYS_NICE beside the other two: what the unit's LimitRTPRIO gives where systemd runs. `code` is the folder
+        that has the package."""
         self.gateway = gateway
         self.realtime = realtime
         self.folder = Path(tempfile.mkdtemp(prefix="egressd-"))
@@ -95,7 +98,7 @@ class Daemon:
         self.events_file = self.folder / "log" / "eve.json"
         self.wait_s = wait_s
         self.ready_s = 0.0  # how long the last start took
-        self._environment = dict(environment or {})
+        self._code = code
         self._child: subprocess.Popen[Any] | None = None
         for name in ("state", "run", "log"):
             (self.folder / name).mkdir()
@@ -161,12 +164,12 @@ class Daemon:
         notify_path.chmod(0o666)
         self._notify = listening
         environment = {
-            **os.environ, **self._environment, "NOTIFY_SOCKET": str(notify_path), "PYTHONDONTWRITEBYTECODE": "1",
+            **os.environ, "NOTIFY_SOCKET": str(notify_path), "PYTHONDONTWRITEBYTECODE": "1",
         }  # fmt: skip
         began_s = time.monotonic()
         with self.log.open("ab") as log:
             self._child = self.gateway.popen(
-                self._command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, cwd=ROOT,
+                self._command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, cwd=self._code,
                 start_new_session=True,
             )  # fmt: skip
         if wait:
@@ -176,7 +179,7 @@ class Daemon:
     def _command(self) -> list[str]:
         names = [*CAPABILITIES, *(["sys_nice"] if self.realtime else [])]
         caps = "-all," + ",".join(f"+{name}" for name in names)
-        closed, kept = _closed_folder((Path(sys.base_prefix), Path(sys.prefix), ROOT))
+        closed, kept = _closed_folder((Path(sys.base_prefix), Path(sys.prefix), ROOT, self._code))
         return [
             "sh", "-c", _SHOW, "show", closed, kept,
             "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", f"--inh-caps={caps}",

@@ -14,6 +14,7 @@ from tests.netns.spaces import Running
 from tests.netns.topology import FEW, GATEWAY4, GATEWAY6, JPS, Host, Topology
 
 RESOLVER: Final = GATEWAY4[JPS]
+AUTHORITY: Final = "192.0.2.53"  # beyond the gateway
 RESOLVER6: Final = GATEWAY6[JPS]
 # What is measured is not the budgets, unless a test says so.
 WIDE: Final = {"policy": {"blocks_per_hour": 100_000, "addresses_per_indicator_hour": 4_096}}
@@ -23,10 +24,17 @@ class Ground:
     """A context. `names` is the LAN's resolver on the gateway, `wan` every server beyond it."""
 
     def __init__(
-        self, people: tuple[str, ...] = FEW, zone: servers.Zone | None = None, *, second_line: str = ""
+        self,
+        people: tuple[str, ...] = FEW,
+        zone: servers.Zone | None = None,
+        *,
+        second_line: str = "",
+        unbound: bool = False,
     ) -> None:
+        """With `unbound` the LAN's resolver is Unbound on the gateway, which asks a server beyond it."""
         self.topology = Topology(people, second_line=second_line)
         self._zone = dict(zone or {})
+        self._unbound = unbound
         self._stack = ExitStack()
         self.wan: Running
         self.names: Running
@@ -38,7 +46,13 @@ class Ground:
             certificate = servers.make_certificate(folder)
             self.wan = stack.enter_context(topology.wan.start(servers.serve_wan, certificate))
             addresses = [*GATEWAY4.values(), *GATEWAY6.values()]
-            self.names = stack.enter_context(topology.gateway.start(servers.serve_names, addresses, self._zone))
+            if self._unbound:
+                self.names = stack.enter_context(topology.wan.start(servers.serve_names, [AUTHORITY], self._zone))
+                resolver = servers.start_unbound(topology.gateway, addresses, AUTHORITY, folder)
+                stack.callback(resolver.wait)
+                stack.callback(resolver.kill)
+            else:
+                self.names = stack.enter_context(topology.gateway.start(servers.serve_names, addresses, self._zone))
             assert self.wan.receive() == self.names.receive() == "ready"
             self._stack = stack.pop_all()
         return self
@@ -55,7 +69,8 @@ class Ground:
         return self.topology.gateway
 
     def daemon(self, listed: str, options: Mapping[str, Any] | None = None, **more: Any) -> Daemon:
-        """A daemon for this gateway, not started."""
+        """A daemon for this gateway, not started. What an earlier one left in force is gone: blocks outlive daemons."""
+        self.gateway.run("nft", "delete", "table", "inet", "egressd", check=False)
         return Daemon(self.topology.gateway, listed, options, **more)
 
     def zone(self, zone: servers.Zone) -> None:

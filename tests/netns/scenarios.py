@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tests.netns import clients, kernel, load
-from tests.netns.daemon import Daemon
+from tests.netns.daemon import TREE, Daemon
 from tests.netns.ground import RESOLVER, WIDE, Ground
 from tests.netns.servers import PULSE_PORT, Zone
 from tests.netns.topology import JPS, MHLW
@@ -81,7 +82,7 @@ def background(ground: Ground, kind: str, rate: int, seconds: float, segment: st
 
 def first_connections(
     ground: Ground, count: int, delays_ns: list[int], *, load_rate: int = 0, realtime: bool = False,
-    watched: bool = True, options: dict[str, Any] | None = None, environment: dict[str, str] | None = None,
+    watched: bool = True, options: dict[str, Any] | None = None, code: Path = TREE,
     pause_s: float = 0.02,
 ) -> First:  # fmt: skip
     """`count` times: a host asks for a sibling of a listed name and connects so long after the answer. Delays take
@@ -92,7 +93,7 @@ def first_connections(
     may = ground["may"].space
     with ExitStack() as stack:
         daemon = stack.enter_context(
-            ground.daemon(first_list(count), {**WIDE, **(options or {})}, realtime=realtime, environment=environment)
+            ground.daemon(first_list(count), {**WIDE, **(options or {})}, realtime=realtime, code=code)
         )
         may.call(clients.get, "192.0.2.250", "warm.example")  # neighbours are known
         watching = stack.enter_context(ground.gateway.start(kernel.watch, "jps0")) if watched else None

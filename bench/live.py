@@ -1,0 +1,364 @@
+"""The live daemon under measurement: real packets, real kernel, in network namespaces. Needs root and nft.
+
+    python bench/live.py first          # answer to kernel, blocked first connections, against an nft process
+    python bench/live.py load           # 20,000 names a second for a minute, and bulk beside it
+    python bench/live.py flows repair restart kill trying flux forged
+    python bench/live.py all --out live.json
+    python bench/live.py first --compiled FOLDER    # the compiled copy that scripts/compile.py made
+
+Every row of the table says what was promised, what was found, and whether that holds. `--scale 0.1` is a quick look.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from bench.measure import machine
+from tests.netns import attackers, clients, kernel, ledgers, scenarios, upheaval
+from tests.netns.daemon import TREE, until
+from tests.netns.ground import WIDE, Ground
+from tests.netns.scenarios import quantile
+from tests.netns.spaces import missing
+
+EVIL: Final = {"*.evil.example": ["203.0.113.67", "2001:db8:f::67"]}
+LISTED: Final = "listed.evil.example\n"
+LATER: Final = ("later1", "later2", "later3")
+DELAYS_MS: Final = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
+MILLISECOND_NS: Final = 1_000_000
+NAMES_RATE: Final = 20_000
+BULK_RATE: Final = 100_000
+
+
+class Options(NamedTuple):
+    """What all benches take. `code` is where the package lies that the daemon runs."""
+
+    scale: float
+    code: Path
+    realtime: bool
+
+
+class Row(NamedTuple):
+    """One line of the table. `holds` is None where nothing was promised."""
+
+    what: str
+    promised: str
+    found: str
+    holds: bool | None
+
+
+def times(values: list[float]) -> str:
+    """A distribution in milliseconds."""
+    row = (quantile(values, 0.5), quantile(values, 0.9), quantile(values, 0.99), max(values, default=0.0))
+    return "p50 {:.2f}  p90 {:.2f}  p99 {:.2f}  max {:.2f} ms".format(*row) + f"  ({len(values)})"
+
+
+def first(options: Options) -> list[Row]:
+    """Acceptance line 1: first connections, idle and beside 20,000 names a second, and an nft process's."""
+    rows: list[Row] = []
+    count = max(20, int(100 * options.scale))
+    with Ground(("april", "may")) as ground:
+        for load, p99 in ((0, 5.0), (NAMES_RATE, 10.0)):
+            beside = f"beside {load:,} names/s" if load else "idle"
+            found = scenarios.first_connections(
+                ground, count, [MILLISECOND_NS], load_rate=load, realtime=options.realtime,
+                code=options.code,
+            )  # fmt: skip
+            rows.append(
+                Row(
+                    f"{beside}: connections 1 ms after the answer that were blocked",
+                    f">= {count * 98 // 100} of {count}",
+                    f"{found.blocked()}; requests never answered {found.kept_from_sending()}",
+                    found.blocked() >= count * 0.98,
+                )
+            )
+            own = found.status["time_to_block_ms"]
+            rows.append(
+                Row(
+                    f"{beside}: answer to kernel, as another process heard the kernel",
+                    f"p50 <= 0.5, p99 <= {p99:g} ms",
+                    times(found.pushed_ms),
+                    quantile(found.pushed_ms, 0.5) <= 0.5 and quantile(found.pushed_ms, 0.99) <= p99,
+                )
+            )
+            rows.append(
+                Row(f"{beside}: the daemon's own histogram", "", f"p50 {own['p50']}  p99 {own['p99']} ms", None)
+            )
+            drops = sum(one["kernel_drops"] for one in found.status["interfaces"])
+            rows.append(Row(f"{beside}: kernel drops", "0", f"{drops}", drops == 0))
+        rows += _sweep(ground, options)
+        for load in (0, NAMES_RATE):
+            tries, took_ms = scenarios.first_by_process(ground, count, [MILLISECOND_NS], load)
+            blocked = sum(one.outcome == clients.REFUSED for one in tries)
+            beside = f"beside {load:,} names/s" if load else "idle"
+            rows.append(
+                Row(f"nft process, {beside}: blocked at 1 ms", "", f"{blocked} of {count}; {times(took_ms)}", None)
+            )
+    return rows
+
+
+def _sweep(ground: Ground, options: Options) -> list[Row]:
+    """By delay, idle."""
+    count = max(24, int(scenarios.MOST_FIRST * options.scale) // 6 * 6)
+    delays = [round(delay * MILLISECOND_NS) for delay in DELAYS_MS]
+    found = scenarios.first_connections(
+        ground, count, delays, realtime=options.realtime, watched=False, code=options.code
+    )
+    rows = []
+    for at, delay in enumerate(DELAYS_MS):
+        tries = found.tries[at :: len(delays)]
+        refused = sum(one.outcome == clients.REFUSED for one in tries)
+        unheard = sum(not one.delivered for one in tries)
+        told = f"{refused / len(tries):.0%} refused, {unheard / len(tries):.0%} never answered ({len(tries)})"
+        rows.append(Row(f"idle: connections {delay:g} ms after the answer", "", told, None))
+    return rows
+
+
+def load(options: Options) -> list[Row]:
+    """Acceptance line 2."""
+    rows = []
+    seconds = max(5.0, 60 * options.scale)
+    with Ground(("april", "may"), EVIL) as ground:
+        for rates in ({"named": NAMES_RATE}, {"named": NAMES_RATE, "bulk": BULK_RATE}):
+            with ground.daemon(LISTED, WIDE, realtime=options.realtime, code=options.code) as daemon:
+                found = scenarios.sustained(ground, daemon, seconds, rates)
+            beside = " + ".join(f"{rate:,} {kind}/s" for kind, rate in rates.items())
+            sent = sum(one.packets for one in found.sent)
+            late_ms = max(one.late_us for one in found.sent) / 1000
+            rows.append(
+                Row(
+                    f"{beside} for {seconds:.0f} s: kernel drops",
+                    "0",
+                    f"{found.drops:,} of {sent:,} sent; {found.packets:,} read; sender late by {late_ms:.0f} ms",
+                    found.drops == 0,
+                )
+            )
+            growth = max(found.growth_bytes().values(), default=0)
+            sizes = ", ".join(f"{size / 1e6:.0f}" for size in found.memory_bytes[-1].values())
+            rows.append(
+                Row(f"{beside}: memory", "flat (< 10 MB)", f"{growth / 1e6:+.1f} MB; {sizes} MB", growth < 10_000_000)
+            )
+            share = ", ".join(f"{value:.0%}" for value in found.cpu_share.values())
+            compiled = found.status["packet_processes"][0]["compiled"]
+            rows.append(Row(f"{beside}: processor, core and packet process", "", f"{share}; compiled {compiled}", None))
+    return rows
+
+
+def flows(options: Options) -> list[Row]:
+    """Established flows, and promise 15."""
+    count = max(4, int(40 * options.scale))
+    with Ground(("april", "may"), EVIL) as ground, ground.daemon(LISTED, WIDE) as daemon:
+        addresses = [f"203.0.113.{number}" for number in range(100, 100 + count // 2)]
+        addresses += [f"2001:db8:f::{number:x}" for number in range(0x100, 0x100 + count // 2)]
+        cuts = scenarios.cut_flows(ground, daemon, addresses)
+    rows = []
+    for family, mark in (("IPv4", "."), ("IPv6", ":")):
+        row = [cut for cut in cuts if mark in cut.address]
+        last = [1000 * max(cut.heard_s, cut.reached_s) for cut in row]
+        rows.append(Row(f"{family}: a flow's last byte after the order", "<= 1000 ms", times(last), max(last) <= 1000))
+        asked = [1000 * cut.asked_s for cut in row]
+        rows.append(Row(f"{family}: the order's answer (on disk and in the kernel)", "", times(asked), None))
+    return rows
+
+
+def repair(options: Options) -> list[Row]:
+    """Foreign hands with 100,000 blocks in force: promise 16."""
+    count = max(2_000, int(100_000 * options.scale))
+    extra = ("203.0.113.50", "2001:db8:f::50", "203.0.113.51")
+    rows = []
+    with Ground(("april", "may"), EVIL) as ground:
+        daemon = _with_past(ground, count, extra)
+        with daemon:
+            told = f"ready after {daemon.ready_s:.1f} s"
+            rows.append(Row(f"start with {count:,} blocks and an empty kernel", "", told, None))
+            until(lambda: len(kernel.blocked(ground.gateway)) == count + len(extra), 60)
+            for name, ruleset in (("nft flush ruleset", upheaval.FLUSH), ("a firewall's reload", upheaval.RELOAD)):
+                found = upheaval.foreign_hand(ground, list(extra), ruleset, 6.0)
+                until(lambda: len(kernel.blocked(ground.gateway)) == count + len(extra), 60)
+                rows.append(
+                    Row(
+                        f"{name}, {count:,} blocks: repaired",
+                        "<= 3 s, protected first",
+                        f"{found.repaired_s:.2f} s; open {found.open_s:.2f} s ({found.through} of {found.tries} tries)",
+                        found.repaired_s <= 3 and found.never_first,
+                    )
+                )
+    return rows
+
+
+def restart(options: Options) -> list[Row]:
+    """kill -9 and a clean stop with 100,000 blocks."""
+    count = max(2_000, int(100_000 * options.scale))
+    extra = ("203.0.113.50", "2001:db8:f::50")
+    rows = []
+    with Ground(("april", "may"), EVIL) as ground, _with_past(ground, count, extra) as daemon:
+        until(lambda: len(kernel.blocked(ground.gateway)) == count + 2, 60)
+        for how in ("stop", "kill -9"):
+            with ground["may"].space.start(clients.probe, list(extra)) as probe:
+                probe.receive()
+                if how == "stop":
+                    daemon.stop()
+                else:
+                    daemon.kill()
+                time.sleep(0.5)
+                daemon.start()
+                time.sleep(1.0)
+                probe.channel.send("stop")
+                seen = probe.result()
+            through = sum(outcome == clients.ESTABLISHED for _, _, outcome in seen)
+            held = daemon.ask("status")["blocks"]["addresses"]
+            rows.append(
+                Row(
+                    f"{how} and start, {count:,} blocks: leaks seen by a 10 ms probe",
+                    "0",
+                    f"{through} of {len(seen)}; ready after {daemon.ready_s:.1f} s; {held:,} addresses held",
+                    through == 0 and held == count + 2,
+                )
+            )
+    return rows
+
+
+def _with_past(ground: Ground, count: int, extra: tuple[str, ...]) -> Any:
+    options = {**WIDE, "enforce": {"largest_change": 1_000_000}}
+    daemon = ground.daemon(ledgers.listed(count + len(extra)), options, wait_s=120)
+    ledgers.fill(daemon.folder, count, extra)
+    return daemon
+
+
+def kill(options: Options) -> list[Row]:
+    """Promise 19, 200 rounds."""
+    rounds = max(10, int(200 * options.scale))
+    seed = int(os.environ.get("EGRESSD_SEED", "0")) or random.randrange(1 << 30)
+    with Ground(("april", "may"), EVIL) as ground, ground.daemon(LISTED, WIDE) as daemon:
+        found = upheaval.killed_at_random(ground, daemon, rounds, random.Random(seed))
+        audit = daemon.ask("audit", timeout_s=60.0, verify=True)
+    return [
+        Row(
+            f"{rounds} random kill -9 (seed {seed}): acknowledged decisions lost, phantoms",
+            "0, 0",
+            f"{len(found.lost)}, {len(found.phantoms)} of {found.acknowledged:,} acknowledged",
+            not found.lost and not found.phantoms,
+        ),
+        Row("leaks seen by a 10 ms probe meanwhile", "0", f"{len(found.leaks)} of {found.probes:,}", not found.leaks),
+        Row(
+            "start to reconciled", "<= 5 s", times([1000 * s for s in found.reconciled_s]), max(found.reconciled_s) <= 5
+        ),
+        Row("audit chain afterwards", "valid", f"{audit['ok']}, {audit['rows']:,} rows", audit["ok"]),
+    ]
+
+
+def trying(options: Options) -> list[Row]:
+    """An hour of three hosts that try every three seconds, in a minute."""
+    count = max(60, int(1200 * options.scale))
+    with Ground(("may", *LATER), EVIL) as ground, ground.daemon(LISTED, WIDE) as daemon:
+        found = attackers.three_hosts_trying(ground, daemon, LATER, "203.0.113.67", count, 0.05)
+    made = sum(found.tries.values())
+    told = sum(one["via"].get("flow", 0) for one in found.incidents)
+    counted = f"{made}, {found.kernel_packets}, {told}"
+    numbers = (len(found.incidents), len({one["campaign"] for one in found.incidents}))
+    return [
+        Row("three hosts: incidents, campaigns", "3, 1", f"{numbers[0]}, {numbers[1]}", numbers == (3, 1)),
+        Row(
+            "tries made, counted by the kernel, told by incidents",
+            "equal",
+            counted,
+            made == found.kernel_packets == told,
+        ),
+        Row("events a person is told of", "<= 6", f"{found.alerts}", found.alerts <= 6),
+        Row("got through", "0", f"{found.got_through}", found.got_through == 0),
+    ]
+
+
+def flux(options: Options) -> list[Row]:
+    """Promise 4, 10,000 answers."""
+    answers = max(200, int(10_000 * options.scale))
+    with Ground(("april", "may")) as ground, ground.daemon("listed.flux.example\n") as daemon:
+        found = attackers.flux(ground, daemon, answers)
+    what = f"{answers:,} answers in flux ({found.took_s:.0f} s): addresses blocked"
+    return [
+        Row(what, "<= 16", f"{found.addresses}", found.addresses <= 16),
+        Row("incidents", "1", f"{len(found.incidents)}", len(found.incidents) == 1),
+        Row("refusals told of", "", f"{found.refused:,}", None),
+    ]
+
+
+def forged(options: Options) -> list[Row]:
+    """Promise 5, 10,000 forged names."""
+    count = max(200, int(10_000 * options.scale))
+    with Ground(("april", "may", "beacon"), EVIL) as ground, ground.daemon(LISTED) as daemon:
+        found = attackers.forge(ground, count)
+        status = daemon.ask("status")
+    mine = {pair.partition(">")[0] for pair in found.pairs}
+    return [
+        Row(
+            f"{count:,} forged names and answers: blocks of the innocent server for everybody",
+            "0",
+            f"{int(attackers.VICTIM in found.blocked)}; pairs of {len(mine)} host(s)",
+            attackers.VICTIM not in found.blocked and mine <= {attackers.FORGER},
+        ),
+        Row("incidents", "", f"{status['incidents']['open']}", None),
+    ]
+
+
+BENCHES: Final[dict[str, Callable[[Options], list[Row]]]] = {
+    "first": first, "load": load, "flows": flows, "repair": repair, "restart": restart, "kill": kill,
+    "trying": trying, "flux": flux, "forged": forged,
+}  # fmt: skip
+
+
+def render(name: str, rows: list[Row]) -> str:
+    """A table."""
+    width = max(len(row.what) for row in rows)
+    promised = max(len(row.promised) for row in rows)
+    lines = [name]
+    for row in rows:
+        mark = {True: "holds", False: "MISSED", None: ""}[row.holds]
+        lines.append(f"  {row.what:<{width}}  {row.promised:<{promised}}  {mark:<6}  {row.found}")
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Measure the live daemon in network namespaces.")
+    parser.add_argument(
+        "names", nargs="+", metavar="NAME", choices=[*BENCHES, "all"], help=", ".join([*BENCHES, "all"])
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the full counts and times (default 1)")
+    parser.add_argument("--compiled", type=Path, help="folder with the compiled copy of the package")
+    parser.add_argument("--no-realtime", action="store_true", help="run the daemon without CAP_SYS_NICE")
+    parser.add_argument("--out", type=Path, help="write the results as JSON")
+    args = parser.parse_args(argv)
+    reason = missing()
+    if reason:
+        print(f"bench/live.py {reason}", file=sys.stderr)
+        return 1
+    options = Options(args.scale, args.compiled.resolve() if args.compiled else TREE, not args.no_realtime)
+    when = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    described = machine()
+    processor, load_now = described["processor"], described["load"][0]
+    print(f"{when}; {processor}, {described['cores']} cores, {described['system']}, load {load_now}")
+    told: dict[str, Any] = {"when": when, "machine": described, "scale": args.scale, "results": {}}
+    missed = 0
+    for name in BENCHES if "all" in args.names else args.names:
+        rows = BENCHES[name](options)
+        missed += sum(row.holds is False for row in rows)
+        told["results"][name] = [row._asdict() for row in rows]
+        print(render(name, rows), flush=True)
+    if args.out:
+        args.out.write_text(json.dumps(told, indent=1) + "\n")
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,182 @@
+"""A gateway's daily life: interfaces go and come and are renamed, lists change, people ask."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.netns import clients, kernel
+from tests.netns.daemon import NOBODY, Daemon, Refused, until
+from tests.netns.ground import RESOLVER, Ground
+
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
+
+EVIL = {
+    "*.evil.example": ["203.0.113.66", "2001:db8:f::66"],
+    "*.worse.example": ["203.0.113.70"],
+    "*.renamed.example": ["203.0.113.71"],
+}
+LISTED = "listed.evil.example\n"
+
+
+@pytest.fixture(scope="module")
+def ground(namespaces: None) -> Iterator[Ground]:
+    with Ground(("april", "may", "office"), EVIL) as ground:
+        yield ground
+
+
+@pytest.fixture
+def daemon(ground: Ground) -> Iterator[Daemon]:
+    with ground.daemon(LISTED) as daemon:
+        yield daemon
+
+
+def _state(daemon: Daemon, name: str) -> str:
+    return next((str(one["state"]) for one in daemon.ask("status")["interfaces"] if one["name"] == name), "")
+
+
+def test_it_runs_with_two_capabilities_and_no_more(daemon: Daemon) -> None:
+    for pid in (daemon.pid, *daemon.packet_pids()):
+        status = dict(
+            line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+        )
+        assert status["Uid"].split() == [str(NOBODY)] * 4
+        assert int(status["CapEff"], 16) & ~(1 << 12 | 1 << 13) == 0  # CAP_NET_ADMIN, CAP_NET_RAW
+        assert int(status["CapBnd"], 16) & ~(1 << 12 | 1 << 13) == 0
+        assert status["NoNewPrivs"].strip() == "1"
+
+
+def test_an_interface_goes_down_and_comes_up(ground: Ground, daemon: Daemon) -> None:
+    assert _state(daemon, "jps0") == "up"
+    ground.gateway.run("ip", "link", "set", "jps0", "down")
+    try:
+        until(lambda: _state(daemon, "jps0") != "up", 5, "a sensor that sees nothing must be DOWN")
+    finally:
+        ground.gateway.run("ip", "link", "set", "jps0", "up")
+        for family, route in (
+            ("-6", "2001:db8:2::1/64"),
+            ("-6", "fd00:0:0:2::1/64"),
+        ):  # IPv6 addresses go with the link
+            ground.gateway.run("ip", family, "address", "replace", route, "dev", "jps0", "nodad")
+    until(lambda: _state(daemon, "jps0") == "up", 10)
+    until(lambda: ground.resolve("may", "b.evil.example"), 5)
+    until(lambda: "203.0.113.66" in kernel.blocked(ground.gateway), 5)
+
+
+def test_an_interface_is_renamed_and_back(ground: Ground, daemon: Daemon) -> None:
+    """The name is configured: under another one it is not captured from, and when it is back, it is again."""
+    for command in (("down",), ("name", "other0"), ("up",)):
+        ground.gateway.run("ip", "link", "set", "other0" if command == ("up",) else "jps0", *command)
+    try:
+        until(lambda: _state(daemon, "jps0") != "up", 5)
+    finally:
+        for command in (("down",), ("name", "jps0"), ("up",)):
+            ground.gateway.run("ip", "link", "set", "jps0" if command == ("up",) else "other0", *command)
+        for address in ("2001:db8:2::1/64", "fd00:0:0:2::1/64"):
+            ground.gateway.run("ip", "-6", "address", "replace", address, "dev", "jps0", "nodad")
+    until(lambda: _state(daemon, "jps0") == "up", 10)
+    until(lambda: ground.resolve("may", "b.renamed.example"), 5)
+    daemon.list_file.write_text(LISTED + "listed.renamed.example\n")
+    daemon.ask("reload", timeout_s=60.0, reason="a new list")
+    until(lambda: ground.resolve("may", "c.renamed.example") and "203.0.113.71" in kernel.blocked(ground.gateway), 10)
+
+
+def test_interfaces_are_found_when_none_are_named(ground: Ground) -> None:
+    with ground.daemon(LISTED, {"capture": {"interfaces": []}}) as daemon:
+        assert {one["name"] for one in daemon.ask("status")["interfaces"]} == {"mhlw0", "jps0"}
+        assert ground["may"].space.call(clients.visit, "b.evil.example", RESOLVER)[1] is False
+
+
+def test_a_list_that_changes_is_taken_by_sighup(ground: Ground, daemon: Daemon) -> None:
+    assert ground["may"].space.call(clients.visit, "b.worse.example", RESOLVER) == (clients.ESTABLISHED, True)
+    daemon.list_file.write_text(LISTED + "listed.worse.example\n")
+    daemon.signal(signal.SIGHUP)
+    until(lambda: "203.0.113.70" in kernel.blocked(ground.gateway), 10, "the retro-hunt must find the earlier contact")
+    assert ground.get("may", "203.0.113.70", "b.worse.example")[0] == clients.REFUSED
+    daemon.list_file.write_text(LISTED)
+    daemon.signal(signal.SIGHUP)
+    until(lambda: "203.0.113.70" not in kernel.blocked(ground.gateway), 10, "a listed block lives as its indicator")
+    assert ground.get("may", "203.0.113.70", "b.worse.example") == (clients.ESTABLISHED, True)
+
+
+@pytest.mark.parametrize("broken", ["a list", "the configuration"])
+def test_what_is_broken_on_disk_leaves_the_last_good_one(ground: Ground, daemon: Daemon, broken: str) -> None:
+    if broken == "a list":
+        daemon.list_file.write_text("not a name !!\nx_/\\n\n")
+    else:
+        daemon.config_file.write_text("mode: [")
+    with pytest.raises(Refused) as refused:
+        daemon.ask("reload", timeout_s=60.0, reason="a slip")
+    assert (daemon.list_file.name if broken == "a list" else daemon.config_file.name) in str(refused.value)
+    assert ground["may"].space.call(clients.visit, "b.evil.example", RESOLVER)[1] is False
+    assert daemon.ask("status")["mode"] == "enforce"
+
+
+def test_allow_lets_through_what_was_blocked(ground: Ground, daemon: Daemon) -> None:
+    assert ground["may"].space.call(clients.visit, "b.evil.example", RESOLVER)[1] is False
+    daemon.ask("allow", what="evil.example", for_s=3600, reason="sinkholed by us")
+    until(lambda: not kernel.blocked(ground.gateway), 5)
+    assert ground["may"].space.call(clients.visit, "b.evil.example", RESOLVER) == (clients.ESTABLISHED, True)
+    told = daemon.ask("list")
+    assert any(one["kind"] == "allowance" and "evil.example" in one["text"] for one in told["operator"])
+
+
+def test_a_stranger_may_not_ask(ground: Ground, daemon: Daemon) -> None:
+    """Roles by peer credentials: root is an admin, somebody else is nobody."""
+
+    def as_stranger() -> str:
+        os.setgroups([])
+        os.setgid(65_000)
+        os.setuid(65_000)
+        try:
+            daemon.ask("status")
+        except (Refused, OSError) as error:
+            return type(error).__name__
+        return "answered"
+
+    daemon.socket.chmod(0o666)  # even if the file's own rights did not keep them out
+    daemon.socket.parent.chmod(0o755)
+    assert ground.gateway.call(as_stranger) in ("Refused", "ConnectionResetError", "PermissionError")
+
+
+def test_every_screen_shows_the_block(ground: Ground, daemon: Daemon) -> None:
+    ground["may"].space.call(clients.visit, "b.evil.example", RESOLVER)
+    ground.get("office", "203.0.113.66", "b.evil.example")
+    until(lambda: len(daemon.ask("incidents")["incidents"]) == 2, 5)
+    status = daemon.command("status")
+    assert "mode ENFORCE" in status
+    assert "jps0" in status
+    for verb in ("incidents", "watch", "hosts", "decisions"):
+        shown = daemon.command(verb)
+        assert "evil.example" in shown, verb
+        assert max(map(len, shown.splitlines())) <= 100, verb
+    assert ground["office"].v4 in daemon.command("hosts")
+
+
+def test_doctor_proves_detect_push_verify_remove(ground: Ground, daemon: Daemon) -> None:
+    told = daemon.ask("doctor", timeout_s=30.0)
+    assert told["ok"], told
+    assert len(told["checks"]) >= 4
+
+
+def test_audit_is_whole_and_names_who_did_what(ground: Ground, daemon: Daemon) -> None:
+    daemon.ask("block", what="203.0.113.99", reason="a phishing page, ticket 7")
+    rows = daemon.ask("audit", limit=50)["rows"]
+    row = next(one for one in rows if one["reason"] == "a phishing page, ticket 7")
+    assert row["actor"] == "uid:root"
+    assert row["act"] == "block"
+    assert daemon.ask("audit", verify=True)["ok"]
+
+
+def test_the_canary_sings(ground: Ground, daemon: Daemon) -> None:
+    told = until(lambda: _canary(daemon), 75, "no canary within a minute")
+    assert told["detect_ms"] < 1_000
+
+
+def _canary(daemon: Daemon) -> dict[str, float] | None:
+    told = daemon.ask("status")["canary"]
+    return told if told["state"] == "ok" else None

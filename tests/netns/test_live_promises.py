@@ -1,0 +1,112 @@
+"""Promises of the threat model with live packets, in the size of CI; bench/live.py has each in full."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from tests.netns import clients, kernel
+from tests.netns.attackers import FORGER, VICTIM, flux, forge
+from tests.netns.clients import REFUSED
+from tests.netns.daemon import Refused, until
+from tests.netns.ground import Ground
+
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
+
+EVIL = {"*.evil.example": ["203.0.113.66"]}
+LISTED = "listed.evil.example\n"
+
+
+@pytest.fixture(scope="module")
+def ground(namespaces: None) -> Iterator[Ground]:
+    with Ground(("april", "may", "beacon"), EVIL) as ground:
+        yield ground
+
+
+def test_2_what_becomes_ours_is_protected_and_unblocked(ground: Ground) -> None:
+    """An address that the gateway gets, a router that it gets, a resolver that the configuration names."""
+    own, router, resolver = "203.0.113.200", "203.0.113.201", "192.0.2.53"
+    with ground.daemon(LISTED) as daemon:
+        for address in (own, router, resolver):
+            daemon.ask("block", what=address, reason="not ours yet")
+        until(lambda: {own, router, resolver} <= set(kernel.blocked(ground.gateway)), 5)
+        gateway = ground.gateway
+        gateway.run("ip", "address", "add", f"{own}/24", "dev", "wan0")
+        gateway.run("ip", "route", "add", "198.51.100.0/25", "via", router)
+        try:
+            until(lambda: not {own, router} & set(kernel.blocked(gateway)), 5, "what is ours now is still blocked")
+            with pytest.raises(Refused):
+                daemon.ask("block", what=own, reason="must be refused")
+            daemon.configure({"resolvers": ["10.1.0.1", "10.2.0.1", resolver]})
+            daemon.signal(signal.SIGHUP)
+            until(lambda: resolver not in kernel.blocked(gateway), 5, "a resolver is still blocked")
+        finally:
+            gateway.run("ip", "route", "del", "198.51.100.0/25", "via", router)
+            gateway.run("ip", "address", "del", f"{own}/24", "dev", "wan0")
+
+
+def test_3_a_shared_address_is_not_blocked(ground: Ground) -> None:
+    names = ("a.one.example", "b.two.example", "c.three.example")
+    ground.zone({name: ["192.0.2.88"] for name in names} | {"cdn.evil.example": ["192.0.2.88"]})
+    with ground.daemon(LISTED) as daemon:
+        for name in names:
+            ground.resolve("april", name)
+        ground.resolve("may", "cdn.evil.example")
+        refused = until(lambda: daemon.events("decision", action="refuse", rule="shared"), 5)
+        assert refused[0]["egressd"]["name"] == "cdn.evil.example"
+        assert not kernel.blocked(ground.gateway)
+        rows = daemon.ask("decisions", state="active")["decisions"]
+        assert [row["registered_domain"] for row in rows] == ["evil.example"]
+        assert ground.get("may", "192.0.2.88", "a.one.example") == (clients.ESTABLISHED, True)
+
+
+def test_4_flux_stays_within_its_budget(ground: Ground) -> None:
+    """600 of the full run's 10,000 answers."""
+    with ground.daemon("listed.flux.example\n") as daemon:
+        found = flux(ground, daemon, 600)
+        assert found.addresses == 16
+        assert len(found.incidents) == 1
+        assert found.refused >= 1
+        assert daemon.ask("decisions", state="active")["decisions"][0]["registered_domain"] == "flux.example"
+
+
+def test_4_automatic_blocks_have_a_budget_too(ground: Ground) -> None:
+    """230 listed domains within a moment: 200 an hour by default. What is beyond is told of."""
+    zone = {f"b.wide{number}.example": [f"45.10.0.{number}"] for number in range(1, 231)}
+    ground.zone(zone)
+    with ground.daemon("".join(f"listed.wide{number}.example\n" for number in range(1, 231))) as daemon:
+        for name in zone:
+            ground.resolve("may", name)
+        until(lambda: len(kernel.blocked(ground.gateway)) >= 200, 10)
+        until(lambda: daemon.events("decision", action="alert"), 5)
+        assert len(kernel.blocked(ground.gateway)) == 200
+
+
+def test_5_forged_names_block_nobody_but_their_sender(ground: Ground) -> None:
+    """400 of the full run's 10,000."""
+    with ground.daemon(LISTED):
+        found = forge(ground, 400)
+        assert found.sent >= 400
+        assert VICTIM not in found.blocked
+        assert {pair.partition(">")[0] for pair in found.pairs} <= {FORGER}
+        assert ground.get("may", VICTIM, "www.innocent.example") == (clients.ESTABLISHED, True)
+        assert ground.get("april", VICTIM, "www.innocent.example") == (clients.ESTABLISHED, True)
+
+
+def test_15_a_persons_block_stops_packets_within_a_second(ground: Ground) -> None:
+    with ground.daemon(LISTED) as daemon:
+        for number in range(20):
+            address = f"203.0.113.{100 + number}" if number % 2 else f"2001:db8:f::{100 + number}"
+            assert ground.get("may", address, "x.example") == (clients.ESTABLISHED, True)
+            began_s = time.monotonic()
+            daemon.ask("block", what=address, reason="promise 15")
+            until(partial(_is_refused, ground, address), 2)
+            assert time.monotonic() - began_s < 1.0
+
+
+def _is_refused(ground: Ground, address: str) -> bool:
+    return bool(ground.get("may", address, "x.example")[0] == REFUSED)
