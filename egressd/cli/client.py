@@ -88,11 +88,7 @@ def _exchange(path: str, request: bytes, timeout_s: float) -> bytes:
     import socket
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(timeout_s)
-        try:
-            connection.connect(path)
-        except OSError as error:
-            raise ClientError(_unreachable(path, error), UNREACHABLE) from None
+        _connect(connection, path, timeout_s)
         try:
             connection.sendall(request)
         except TimeoutError:
@@ -108,6 +104,21 @@ def _exchange(path: str, request: bytes, timeout_s: float) -> bytes:
     return line or _lost(path)
 
 
+def _connect(connection: socket, path: str, timeout_s: float) -> None:
+    """Wait for our turn when many want to connect: a socket with Python's own time-out would not (EAGAIN, unix(7))."""
+    from socket import SO_SNDTIMEO, SOL_SOCKET
+    from struct import pack
+
+    connection.setsockopt(SOL_SOCKET, SO_SNDTIMEO, pack("ll", int(timeout_s), int(timeout_s % 1 * 1_000_000)))
+    try:
+        connection.connect(path)
+    except BlockingIOError:
+        raise ClientError(_silent(path, timeout_s), UNREACHABLE) from None
+    except OSError as error:
+        raise ClientError(_unreachable(path, error), UNREACHABLE) from None
+    connection.settimeout(timeout_s)
+
+
 def _receive(connection: socket) -> bytes:
     parts: list[bytes] = []
     size = 0
@@ -117,8 +128,8 @@ def _receive(connection: socket) -> bytes:
             break
         parts.append(part)
         size += len(part)
-        if part.endswith(b"\n"):
-            return b"".join(parts)
+        if b"\n" in part:  # what follows is about the connection, and we are done with that
+            return b"".join(parts).partition(b"\n")[0]
     raise ConnectionResetError
 
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
@@ -381,12 +382,37 @@ def test_a_daemon_that_hangs(capsys: pytest.CaptureFixture[str], path: Path, mon
     assert (code, "does not answer within 0.1 s" in err) == (4, True)
 
 
+def test_many_may_want_to_connect_at_once(capsys: pytest.CaptureFixture[str], path: Path) -> None:
+    """With a full backlog we wait for our turn, as long as we would for an answer, instead of failing at once."""
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as first:
+        listening.bind(str(path))
+        listening.listen(0)
+        first.connect(str(path))
+        with pytest.raises(client.ClientError, match=r"does not answer within 0\.1 s"):
+            client.ask(Namespace(socket=str(path)), "status", {}, 0.1)
+
+        def serve() -> None:
+            listening.accept()[0].close()
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(b'{"ok":true,"mode":"monitor","result":{}}\n')
+
+        later = threading.Timer(0.1, serve)
+        later.start()
+        assert run(capsys, "status")[0] == 0
+        later.join(10)
+
+
 AGAIN = b'{"ok":false,"error":"too many connections","code":1,"again":true}\n'
 
 
 def test_who_was_turned_away_tries_again(capsys: pytest.CaptureFixture[str], path: Path) -> None:
     with answering(path, AGAIN, AGAIN, b'{"ok":true,"mode":"enforce","result":{"text":"Done."}}\n'):
         assert run(capsys, "panic", "--reason", "x")[0] == 0
+    path.unlink()
+    with answering(path, b'{"ok":true,"result":{"text":"Done."}}\n' + AGAIN):
+        assert run(capsys, "panic", "--reason", "x")[0] == 0, "turned away after it was answered"
     path.unlink()
     with answering(path, *[AGAIN] * client.TRIES):
         code, _, err = run(capsys, "panic", "--reason", "x")
