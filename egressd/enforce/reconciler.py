@@ -112,7 +112,7 @@ class Reconciler:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"egressd-{adapter.name}")
         self._awake = asyncio.Event()
         self._done = asyncio.Event()  # replaced after each cycle
-        self._wished = 0  # how often somebody asked for something
+        self._wished = 1  # how often somebody asked for something; the start is the first
         self._met = 0  # which of that has been tried
         self._wish = True  # somebody said that the ledger changed
         self._full = True  # what is there must be read, not remembered
