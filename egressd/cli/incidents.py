@@ -60,22 +60,22 @@ def run(args: Namespace) -> int:
         found = rows(answer.result, "incidents")
         if args.id:
             return _one(args.id, found, now_us)
-        return render_incidents(answer, now_us, args.rows, "incident" if args.all else "open incident")
+        return render_incidents(answer, now_us, args.rows, everything=args.all)
 
     read(args, "incidents", {"state": state, "client": args.client}, render)
     return OK
 
 
-def render_incidents(answer: Answer, now_us: int, limit: int, what: str = "incident") -> list[str]:
+def render_incidents(answer: Answer, now_us: int, limit: int, *, everything: bool = False) -> list[str]:
     """The lines under the head: leaks first, then the latest."""
     found = rows(answer.result, "incidents")
     if not found:
-        return observed(answer, f"No {what}")
+        return observed(answer, "No incident" if everything else "No open incident")
     found.sort(key=lambda one: (not number(one, "leaks"), -time_us(one.get("last"))))
     campaigns = {text(one, "campaign") for one in found}
     leaking = sum(1 for one in found if number(one, "leaks"))
     lines = [
-        f"{count(len(found), what)} in {count(len(campaigns), 'campaign')}"
+        f"{count(len(found), 'incident')}{'' if everything else ' not closed'} in {count(len(campaigns), 'campaign')}"
         + (f"; {leaking:,} GOT THROUGH a block" if leaking else "")
     ]
     shown, more = first(found, limit)

@@ -30,7 +30,7 @@ ROWS: Final = 40
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _RED, _BOLD, _PLAIN = "\x1b[1;31m", "\x1b[1m", "\x1b[0m"
 _LOUD: Final = re.compile(
-    r"^!!.*$|\bGOT THROUGH\b|\bDOWN\b|\bLEAKS?\b|\bFAILED\b|\bBROKEN\b|\bSTILL TRYING\b|\bmode ENFORCE\b"
+    r"^!!.*$|\bGOT THROUGH\b|\bDOWN\b|\b[1-9][0-9,]* LEAKS?\b|\bFAILED\b|\bBROKEN\b|\bSTILL TRYING\b|\bmode ENFORCE\b"
 )
 
 

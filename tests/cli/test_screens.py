@@ -69,7 +69,7 @@ SCREENS: dict[str, tuple[Answer, Render]] = {
     "hosts-rows": (answer(results.HOSTS), lambda got: render_hosts(got, NOW_US, 2)),
     "hosts-none": (answer({"hosts": []}, down=("lan1",)), RENDERS["hosts"]),
     "incidents": (answer(results.INCIDENTS), RENDERS["incidents"]),
-    "incidents-none": (answer({"incidents": []}), lambda got: render_incidents(got, NOW_US, 40, "open incident")),
+    "incidents-none": (answer({"incidents": []}), lambda got: render_incidents(got, NOW_US, 40)),
     "incident-leak": (answer(results.INCIDENTS), lambda got: one_incident("I2", got)),
     "incident-hostile": (answer(results.INCIDENTS), lambda got: one_incident("I1234", got)),
     "watches": (answer(results.WATCHES), RENDERS["watches"]),
@@ -156,6 +156,9 @@ def test_nothing_found_is_never_called_clean(name: str) -> None:
 
 def test_colour_marks_what_has_to_be_seen() -> None:
     assert screen.paint("10.2.7.11 2 GOT THROUGH") == "10.2.7.11 2 \x1b[1;31mGOT THROUGH\x1b[0m"
+    assert screen.paint("TRIES LEAKS LAST") == "TRIES LEAKS LAST", "a heading is no alarm"
+    assert screen.paint("2 leaks") == "2 leaks"
+    assert screen.paint("12 LEAKS in 24h") == "\x1b[1;31m12 LEAKS\x1b[0m in 24h"
     assert screen.paint("!! all of it") == "\x1b[1;31m!! all of it\x1b[0m"
     assert screen.paint("mode ENFORCE: x").startswith("\x1b[1mmode ENFORCE\x1b[0m")
     for name in SCREENS:
