@@ -19,7 +19,6 @@ from egressd.store.errors import refused
 from egressd.store.records import (
     CAMPAIGN,
     INCIDENT,
-    campaign_number,
     claim_number,
     next_number,
     number_of,
@@ -237,6 +236,9 @@ def _insert(connection: Connection, number: int, incident: Incident, segment: st
 
 def _merge(connection: Connection, into: int, gone: int) -> list[tuple[str, str]]:
     """Campaign `into` takes over `gone`; of a client with an open incident in both the older takes over the younger."""
+    connection.execute(
+        "INSERT OR IGNORE INTO campaigns SELECT ?, first_us, last_us FROM campaigns WHERE number = ?", (into, gone)
+    )  # the older one may have had nothing to write yet
     twins = connection.execute(
         "SELECT min(a.number, b.number), max(a.number, b.number) FROM incidents a JOIN incidents b"
         " ON b.client = a.client WHERE a.campaign = ? AND b.campaign = ? AND a.state <> 'closed'"
@@ -263,8 +265,8 @@ def _merge(connection: Connection, into: int, gone: int) -> list[tuple[str, str]
     connection.execute("UPDATE decisions SET campaign = ? WHERE campaign = ?", (into, gone))
     connection.execute("UPDATE campaign_keys SET campaign = ? WHERE campaign = ?", (into, gone))
     connection.execute(
-        "UPDATE campaigns SET first_us = min(first_us, o.first_us), last_us = max(last_us, o.last_us)"
-        " FROM (SELECT first_us, last_us FROM campaigns WHERE number = ?) AS o WHERE number = ?",
+        "UPDATE campaigns AS k SET first_us = min(k.first_us, o.first_us), last_us = max(k.last_us, o.last_us)"
+        " FROM (SELECT first_us, last_us FROM campaigns WHERE number = ?) AS o WHERE k.number = ?",
         (gone, into),
     )
     connection.execute("DELETE FROM campaigns WHERE number = ?", (gone,))
@@ -277,17 +279,3 @@ def _state_of(connection: Connection, id_: str) -> tuple[int, str]:
     if row is None:
         raise refused(f"there is no incident {id_}")
     return number, row[0]
-
-
-def campaign_of(connection: Connection, keys: Sequence[str]) -> str:
-    """The oldest campaign that any of `keys` belongs to; "" when none does."""
-    marks = ",".join("?" * len(keys))
-    row = connection.execute(f"SELECT min(campaign) FROM campaign_keys WHERE key IN ({marks})", tuple(keys)).fetchone()
-    return f"{CAMPAIGN}{row[0]}" if row[0] else ""
-
-
-def set_campaign(connection: Connection, decision_number: int, campaign: str) -> None:
-    """A decision belongs to a campaign."""
-    connection.execute(
-        "UPDATE decisions SET campaign = ? WHERE number = ?", (campaign_number(campaign), decision_number)
-    )

@@ -13,7 +13,6 @@ from egressd.model import Target
 from egressd.store import audit
 from egressd.store.audit import Act
 from egressd.store.decisions import EXPIRED, TOLD_TARGETS
-from egressd.store.errors import refused
 from egressd.store.records import DECISION, number_of
 
 PENDING: Final = "pending"
@@ -182,10 +181,3 @@ def enforcement_counts(connection: Connection) -> dict[str, dict[str, int]]:
     ):
         counts.setdefault(adapter, {})[state] = count
     return counts
-
-
-def require_state(state: str) -> str:
-    """An enforcement's state, checked. Raises StoreError."""
-    if state not in (PENDING, IN_FORCE, FAILED, UNSUPPORTED, REMOVED):
-        raise refused(f"no enforcement state {state!a}")
-    return state

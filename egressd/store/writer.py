@@ -133,7 +133,7 @@ class Writer:
         with opening:
             opening.value = self._connect()
         if opening.error is not None:
-            self._ready.set_exception(self._explain(opening.error))
+            self._ready.set_exception(explained(opening.error, self._path))
             return
         connection: Connection = opening.value
         self._ready.set_result(None)
@@ -238,11 +238,4 @@ class Writer:
 
     def _fail(self, call: _Call, error: BaseException) -> None:
         self.stats.failed += 1
-        call.future.set_exception(self._explain(error))
-
-    def _explain(self, error: BaseException) -> BaseException:
-        if not isinstance(error, sqlite3.Error):
-            return error
-        told = explained(error, self._path)
-        told.__cause__ = error
-        return told
+        call.future.set_exception(explained(error, self._path))

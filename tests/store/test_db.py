@@ -15,7 +15,7 @@ from sqlite3 import Connection
 import pytest
 
 from egressd.store.db import Database
-from egressd.store.errors import CLOSED, CORRUPT, IO, LOCKED, OTHER, StoreError
+from egressd.store.errors import CLOSED, CORRUPT, IO, LOCKED, REQUEST, StoreError
 from tests.store.scene import T0, in_loop
 
 
@@ -103,11 +103,44 @@ async def test_one_that_fails_takes_no_other_down(database: Database) -> None:
         return_exceptions=True,
     )  # fmt: skip
     assert results[:2] == [1, 2] and results[4] == 3
-    assert isinstance(results[2], StoreError) and results[2].kind == OTHER and "UNIQUE" in str(results[2])
+    assert isinstance(results[2], StoreError) and results[2].kind == REQUEST and "UNIQUE" in str(results[2])
     assert isinstance(results[2].__cause__, sqlite3.IntegrityError)
     assert isinstance(results[3], ValueError)
     assert await database.read(held) == [1, 2, 3]
     assert database.stats.failed == 2
+    database.close()
+
+
+@in_loop
+@pytest.mark.parametrize("value", [1 << 64, "\ud800"])
+async def test_a_value_that_no_column_holds_is_the_callers_trouble(database: Database, value: object) -> None:
+    database.open(T0)
+    with pytest.raises(StoreError, match="no column can hold") as caught:
+        await database.run(lambda connection: connection.execute("INSERT INTO n VALUES(?)", (value,)))
+    assert caught.value.kind == REQUEST
+    assert await database.run(put, 1) == 1
+    database.close()
+
+
+@in_loop
+async def test_a_large_call_that_fails_is_undone_and_waits_with_nobody(database: Database) -> None:
+    database.open(T0)
+
+    def many(connection: Connection) -> None:
+        for number in (1, 2, 3, 2):
+            put(connection, number)
+
+    held_up = Held()
+    calls = [await held_up.begin(database)]
+    work = (database.run(put, 10), database.run_large(many), database.run_large(put, 20), database.run(put, 30))
+    calls += [asyncio.create_task(one) for one in work]  # type: ignore[arg-type]
+    await queued()
+    commits = database.stats.commits
+    held_up.gate.set()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [one if isinstance(one, int) else type(one) for one in results] == [True, 10, StoreError, 20, 30]
+    assert await database.read(held) == [10, 20, 30]
+    assert database.stats.commits - commits == 4  # of five: the failed one has none
     database.close()
 
 

@@ -1,0 +1,121 @@
+"""Incidents and campaigns: found or opened, merged, acknowledged, closed, kept as one process has them."""
+
+from __future__ import annotations
+
+import pytest
+
+from egressd.model import Campaign, Incident
+from egressd.store import attempts, audit, decisions, incidents
+from egressd.store.attempts import Batch, ContactCount
+from egressd.store.db import Database
+from egressd.store.decisions import NewTarget
+from egressd.store.errors import REQUEST, StoreError
+from egressd.store.incidents import Joined
+from tests.store.scene import ANNA, HOUR, T0, A, B, about, match, verdict
+
+X, Y, Z = "registered domain bad.example", "indicator a.bad.example", "indicator 203.0.113.1"
+
+
+def open_(ledger: Database, campaign: str, client: bytes = A, at_us: int = T0) -> tuple[str, bool]:
+    return ledger.call(incidents.open_incident, campaign, client, match(), "lan", at_us, at_us, at_us)
+
+
+def test_one_incident_per_client_and_campaign(ledger: Database) -> None:
+    assert ledger.call(incidents.campaign_for, [X, Y], T0, T0) == Joined("C1")
+    assert ledger.call(incidents.campaign_for, [Y], T0 - 5, T0 + 5) == Joined("C1")
+    assert open_(ledger, "C1") == ("I1", True)
+    assert open_(ledger, "C1", A, T0 + HOUR) == ("I1", False)
+    assert open_(ledger, "C1", B) == ("I2", True)
+    one, two = ledger.call(incidents.load_incidents)
+    assert (one.incident.id, one.incident.client, one.segment, one.state) == ("I1", A, "lan", "open")
+    assert (one.incident.opened_us, one.incident.first_us, one.incident.last_us) == (T0, T0, T0 + HOUR)
+    assert one.incident.match == match() and two.incident.client == B
+    assert ledger.call(incidents.load_campaigns) == [Campaign("C1", [X, Y], ["I1", "I2"], T0 - 5, T0 + 5)]
+
+
+def test_campaigns_become_one_and_incidents_of_a_client_too(ledger: Database) -> None:
+    for keys in ([X], [Z]):
+        ledger.call(incidents.campaign_for, keys, T0, T0 + HOUR)
+    open_(ledger, "C1", A), open_(ledger, "C2", A, T0 - 9), open_(ledger, "C2", B)
+    made = verdict()
+    made.campaign = "C2"
+    ledger.call(decisions.commit, made, [NewTarget(about())], "x")
+    counts = [
+        ContactCount("I1", T0, T0, 1, 1, 0, 0, (("a", 1),), (("flow", 1),)),
+        ContactCount("I2", T0 - 9, T0, 2, 1, 1, 1, (("a", 1), ("b", 1)), (("flow", 2),)),
+    ]
+    ledger.call(attempts.record_batch, Batch("p", 1, (), tuple(counts)), T0)
+    assert ledger.call(incidents.campaign_for, [Z, X, Y], T0, T0) == Joined("C1", ("C2",), (("I2", "I1"),))
+    assert ledger.call(incidents.load_campaigns) == [Campaign("C1", [X, Z, Y], ["I1", "I3"], T0, T0 + HOUR)]
+    row = ledger.call(incidents.load_incident, "I1")
+    assert row is not None
+    kept = row.incident
+    assert (kept.first_us, kept.contacts, kept.attempts, kept.answered, row.leaks) == (T0 - 9, 3, 2, 1, 1)
+    assert kept.names == {"a": 2, "b": 1} and kept.via == {"flow": 3}
+    assert ledger.call(incidents.load_incident, "I2") is None
+    assert ledger.call(decisions.load_open)[0].campaign == "C1"
+
+
+def test_tied_by_hand(ledger: Database) -> None:
+    for keys in ([X], [Z]):
+        ledger.call(incidents.campaign_for, keys, T0, T0)
+    open_(ledger, "C2", B)
+    assert ledger.call(incidents.merge_campaigns, "C2", "C1") == Joined("C1", ("C2",))
+    assert ledger.call(incidents.merge_campaigns, "C1", "C1") == Joined("C1")
+    assert ledger.call(incidents.load_campaigns)[0].incidents == ["I1"]
+
+
+def test_the_older_campaign_may_not_be_written_yet(ledger: Database) -> None:
+    ledger.call(incidents.put_campaign, Campaign("C5", [Z], [], T0, T0))
+    ledger.call(incidents.put_incident, Incident("I1", "C5", A, match(), T0, T0, T0))
+    ledger.call(incidents.merge_campaigns, "C2", "C5")
+    assert ledger.call(incidents.load_campaigns) == [Campaign("C2", [Z], ["I1"], T0, T0)]
+    ledger.call(incidents.merge_campaigns, "C2", "C8")  # nor the younger one
+    assert len(ledger.call(incidents.load_campaigns)) == 1
+
+
+def test_kept_as_a_process_has_it(ledger: Database) -> None:
+    campaign = Campaign("C3", [X], ["I4"], T0, T0)
+    incident = Incident("I4", "C3", A, match(), T0, T0, T0, names={"a": 1}, via={"flow": 1}, contacts=1)
+    ledger.call(incidents.put_campaign, campaign)
+    assert ledger.call(incidents.put_incident, incident, "lan")
+    ledger.call(incidents.acknowledge, "I4", T0 + 1, "uid:anna", ANNA)
+    incident.contacts, incident.last_us, incident.names = 9, T0 + 5, {"a": 8, "b": 1}
+    campaign.keys.append(Y)
+    ledger.call(incidents.put_campaign, campaign)
+    assert not ledger.call(incidents.put_incident, incident, "", 2)
+    (row,) = ledger.call(incidents.load_incidents)
+    assert row == (incident, "lan", "acknowledged", 2, T0 + 1, "uid:anna", 0)
+    assert ledger.call(incidents.load_campaigns) == [campaign]
+    joined = ledger.call(incidents.campaign_for, ["indicator new"], T0, T0)
+    assert (joined.id, open_(ledger, joined.id)) == ("C4", ("I5", True))  # numbers go on behind those given
+
+
+def test_acknowledged_then_closed_then_another(ledger: Database) -> None:
+    ledger.call(incidents.campaign_for, [X], T0, T0)
+    open_(ledger, "C1")
+    act = ANNA._replace(act="ack")
+    assert ledger.call(incidents.acknowledge, "I1", T0 + 1, "uid:anna", act)
+    assert not ledger.call(incidents.acknowledge, "I1", T0 + 2, "uid:bert", act)
+    assert open_(ledger, "C1") == ("I1", False)
+    assert ledger.call(incidents.close, "I1", T0 + 3, act._replace(act="close"))
+    assert not ledger.call(incidents.close, "I1", T0 + 4, act)
+    row = ledger.call(incidents.load_incident, "I1")
+    assert row is not None and (row.state, row.acked_us, row.acked_by, row.closed_us) == (
+        "closed", T0 + 1, "uid:anna", T0 + 3,
+    )  # fmt: skip
+    with pytest.raises(StoreError, match="I1 is closed") as caught:
+        ledger.call(incidents.acknowledge, "I1", T0 + 5, "uid:anna", act)
+    assert caught.value.kind == REQUEST
+    assert open_(ledger, "C1") == ("I2", True)
+    assert ledger.call(incidents.load_campaigns)[0].incidents == ["I2"]
+    assert [(row["act"], row["object"]) for row in ledger.call(audit.rows)] == [("close", "I1"), ("ack", "I1")]
+
+
+def test_what_is_not_there(ledger: Database) -> None:
+    for call in (incidents.acknowledge, incidents.close):
+        args = ("I7", T0, "uid:anna", ANNA) if call is incidents.acknowledge else ("I7", T0, ANNA)
+        with pytest.raises(StoreError, match="there is no incident I7"):
+            ledger.call(call, *args)  # type: ignore[arg-type]
+    with pytest.raises(StoreError):
+        open_(ledger, "C9")  # its campaign is not there
