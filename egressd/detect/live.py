@@ -86,8 +86,6 @@ class GatheringHistory(History):
 class LiveEngine(Engine):
     """An engine whose lists and blocks change while it runs. Times are those of its clock, like packets'."""
 
-    history: GatheringHistory
-
     def __init__(
         self,
         intel: Intel,
@@ -101,7 +99,8 @@ class LiveEngine(Engine):
     ) -> None:
         """Decisions are numbered `first_number`, then every `stride`-th; the rest is the engine's."""
         super().__init__(intel, settings, on_event, enforced=enforced, history=history)
-        self.history = GatheringHistory(history)
+        self.gathering = GatheringHistory(history)
+        self.history = self.gathering
         self.blocks.number_from(first_number, stride)
         self.resolutions.learned = []
         self.intel = intel

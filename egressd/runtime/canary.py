@@ -30,7 +30,8 @@ _TARGET: Final = bytes((192, 0, 2, 54))
 class Canary:
     """Sends canaries and says how the last ones fared."""
 
-    def __init__(self, clock: Clock, enforcement: Enforcement) -> None:
+    def __init__(self, clock: Clock, enforcement: Enforcement, sent: dict[str, int]) -> None:
+        """`sent` counts the canaries by interface."""
         self.enabled = True
         self.state = "starting"
         self.last_ok_us = 0
@@ -43,6 +44,7 @@ class Canary:
         self._row = 0
         self._number = int.from_bytes(pack("!Q", clock.now_us())[-4:], "big")
         self._waiting: dict[str, asyncio.Future[tuple[int, int]]] = {}
+        self._sent = sent
 
     def seen(self, name: str, seen_us: int, pushed_us: int) -> None:
         """A packet process saw the canary of this name, and pushed it (-1: did not)."""
@@ -94,6 +96,7 @@ class Canary:
         try:
             sent_us = self._clock.now_us()
             send_question(interface, name, self._number & 0xFFFF)
+            self._sent[interface] = self._sent.get(interface, 0) + 1
             async with asyncio.timeout(WAIT_S):
                 _, pushed_us = await future
         except TimeoutError:

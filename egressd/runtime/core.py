@@ -19,7 +19,6 @@ from egressd.config.schema import Config
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.review import match_target, review
 from egressd.enforce.adapter import CLIENT, SEGMENT
-from egressd.errors import CaptureError
 from egressd.intel.networks import parse_address, render_address
 from egressd.model import FlowKey
 from egressd.notify.evelog import EveLog
@@ -74,6 +73,7 @@ class Core:
         self.register = Register()
         self.campaigns = Campaigns()
         self.campaigns.on_merge = self._merged
+        tellers.domain_of = self.domain_of
         self.scribe = Scribe(ledger_db, self._written)
         self.rulings = Rulings(self.register, self.campaigns, self.scribe, clock, self.tell, self.is_enforcing)
         self.intake = Intake(
@@ -86,6 +86,7 @@ class Core:
         self._seen_us = 0
         self._renewing = asyncio.Lock()
         self.on_canary: Callable[[str, int, int], None] = _nothing
+        self.on_interfaces: Callable[[], None] = _nothing
 
     def canary_interfaces(self) -> list[str]:
         """Where a canary can be sent: interfaces that are captured from."""
@@ -126,18 +127,25 @@ class Core:
         around = Surroundings(tuple(dict.fromkeys(networks)), resolvers)
         choice = lan_interfaces(found.links, found.addresses, found.routes)
         self.judged = choice.explain()
-        self.interfaces = self.config.capture.interfaces or choice.names
+        interfaces = self.config.capture.interfaces or choice.names
+        if interfaces != self.interfaces:
+            self._capture_on(interfaces)
         if around == self.around:
             return
         self.around = around
         self.own = tuple(sorted((address, 8 * len(address)) for address in own))
         await self.renew()
 
-    def require_interfaces(self) -> None:
-        """Raises CaptureError when there is nothing to look at."""
-        if not self.interfaces:
-            why = "; ".join(self.judged)
-            raise CaptureError(f"no interface faces your hosts ({why}); name them: capture: interfaces: [eth1]")
+    def _capture_on(self, interfaces: tuple[str, ...]) -> None:
+        """Other interfaces face the hosts now: packet processes begin anew there. None at all is no reason to stop
+        looking where we look: an interface that is down comes back."""
+        if not set(interfaces) - set(self.interfaces):
+            return  # one that went away may come back: its packet processes wait for it
+        if self.interfaces:
+            log.warning("capturing on %s (before: %s)", ", ".join(interfaces), ", ".join(self.interfaces))
+            self.sensing.renew()
+        self.interfaces = interfaces
+        self.on_interfaces()
 
     async def start_enforcing(self) -> None:
         """Begin to put decisions into force. Raises AdapterError."""
@@ -317,6 +325,11 @@ class Core:
         """The name of the segment that a client is in, "" for none."""
         return self.knowledge.segments.longest(client) or "" if client else ""
 
+    def domain_of(self, campaign_id: str) -> str:
+        """What a campaign is about, for people."""
+        campaign = self.campaigns.campaigns.get(campaign_id)
+        return campaign.keys[0].rpartition(" ")[2] if campaign is not None and campaign.keys else ""
+
     def _written(self) -> None:
         self.enforcement.wake()
 
@@ -364,8 +377,8 @@ def address_text(packed: bytes) -> str | None:
     return render_address(packed) if packed else None
 
 
-def _nothing(name: str, seen_us: int, pushed_us: int) -> None:
-    """Nobody waits for canaries yet."""
+def _nothing(*_: object) -> None:
+    """Nobody waits for that yet."""
 
 
 def open_events(config: Config, base_dir: Path) -> EveLog | None:

@@ -29,6 +29,7 @@ from egressd.runtime.core import Core, open_events
 from egressd.runtime.doctor import examine
 from egressd.runtime.health import snapshot_of
 from egressd.runtime.keeping import Keeping
+from egressd.runtime.processes import PacketProcessHandle
 from egressd.runtime.tellers import Watchers
 from egressd.runtime.verbs import Verbs
 from egressd.store import audit, ledger, meta
@@ -103,7 +104,7 @@ class Daemon:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._hangup)
         await self._begin(core)
-        self._canary = Canary(self._clock, core.enforcement)
+        self._canary = Canary(self._clock, core.enforcement, core.sensing.canaries)
         core.on_canary = self._canary.seen
         verbs = Verbs(core)
         self._verbs = verbs
@@ -113,17 +114,25 @@ class Daemon:
         metrics = await self._metrics(core)
         self._watch(core.scribe.run(), "ledger")
         await core.start_enforcing()
+        capturing = asyncio.Event()
         for process in core.sensing.processes:
-            self._watch(process.run(), f"packet process {process.number}")
+            self._watch(self._capture(core, process, capturing), f"packet process {process.number}")
+        if core.interfaces:
+            capturing.set()
+        core.on_interfaces = capturing.set
         self._watch(control.serve(), "control")
         self._watch(self._every_second(core), "clock")
         self._watch(self._measure_lag(), "lag")
         self._watch(self._follow_links(core), "links")
         self._watch(self._keeping.run(core), "keeping")
-        if not await core.sensing.ready(READY_S):
+        if not core.interfaces:
+            # At boot we come before the network, and the network waits for us: what stood before is in force already.
+            log.error("no interface faces your hosts yet; waiting for one (or name them: capture: interfaces: [eth1])")
+        elif not await core.sensing.ready(READY_S):
             log.error("no packet process captures after %.0f s; egressd goes on trying", READY_S)
         self._watch(self._prove(core), "canary")
-        log.info("egressd %s: mode %s on %s", screens.version()["version"], core.mode, ", ".join(core.interfaces))
+        where = ", ".join(core.interfaces) or "no interface"
+        log.info("egressd %s: mode %s on %s", screens.version()["version"], core.mode, where)
         self._service.ready(self._status(core))
         code = await self._until_stopped()
         self._service.stopping()
@@ -143,7 +152,6 @@ class Daemon:
         core.restore(found)
         core.tenants = await self._keeping.open(now_us)
         await core.look_around()
-        core.require_interfaces()
         for line in core.judged:
             log.info("interface %s", line)
 
@@ -240,6 +248,10 @@ class Daemon:
         finally:
             loop.remove_reader(watch.fileno())
             watch.close()
+
+    async def _capture(self, core: Core, process: PacketProcessHandle, capturing: asyncio.Event) -> None:
+        await capturing.wait()
+        await process.run()
 
     async def _prove(self, core: Core) -> None:
         await self._canary.run(core.canary_interfaces)

@@ -193,7 +193,7 @@ class PacketProcess:
     def _bulk(self, now_us: int) -> dict[str, Any]:
         if now_us >= self._bulk_due_us and not self._history_rows:
             self._bulk_due_us = now_us + BULK_US
-            for (client, name, address), row in self._engine.history.take().items():
+            for (client, name, address), row in self._engine.gathering.take().items():
                 domain = self._engine.resolutions.domain_of(name) if name else ""
                 self._history_rows.append(
                     [client.hex(), domain, name, address.hex(), row.first_us, row.last_us, row.count]

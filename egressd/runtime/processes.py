@@ -63,6 +63,7 @@ class PacketProcessHandle:
         self._socket: socket.socket | None = None
         self._outgoing: asyncio.Queue[Order] = asyncio.Queue()
         self._stopping = False
+        self._renewing = False
         self.ready = asyncio.Event()  # it has told its first numbers: sockets are open
 
     def tell(self, order: Order) -> None:
@@ -83,6 +84,10 @@ class PacketProcessHandle:
                 code = f"could not be started: {error.strerror}"
             if self._stopping:
                 return
+            if self._renewing:
+                self._renewing = False
+                self.restarts -= 1
+                continue
             pause_s = FIRST_PAUSE_S if loop.time() - began_s > CALM_S else min(LAST_PAUSE_S, pause_s * 2)
             log.error("packet process %d ended (%s); started again in %.1f s", self.number, code, pause_s)
             await asyncio.sleep(pause_s)
@@ -90,6 +95,11 @@ class PacketProcessHandle:
     async def stop(self) -> None:
         """Let it tell what is left, and end."""
         self._stopping = True
+        self.tell(Stop())
+
+    def renew(self) -> None:
+        """Let it end, and start another one with what is known now."""
+        self._renewing = True
         self.tell(Stop())
 
     def kill(self) -> None:

@@ -30,6 +30,8 @@ class Sensing:
         self._ended: list[dict[str, Any]] = [{} for _ in range(processes)]  # sums of those that ended
         self._last: list[dict[str, Any]] = [{} for _ in range(processes)]
         self._pids = [0] * processes
+        self.canaries: dict[str, int] = {}  # sent, by interface: they are no sign of life of the network
+        self._traffic: dict[str, tuple[int, int]] = {}  # packets that were no canaries, and when the last one came
 
     def tell(self, order: Order, but: int = -1) -> None:
         """Send an order to every packet process except number `but`."""
@@ -50,6 +52,11 @@ class Sensing:
         except TimeoutError:
             return False
         return True
+
+    def renew(self) -> None:
+        """Let every process end, and others begin with what is known now."""
+        for process in self.processes:
+            process.renew()
 
     async def stop(self) -> None:
         """Let all tell what is left, and end."""
@@ -100,7 +107,20 @@ class Sensing:
                 counted = found.get(str(one.get("wanted", "")))
                 for count in _COUNTS if counted is not None else ():
                     counted[count] += _number(one.get(count))  # type: ignore[index]
+        for row in found.values():
+            row["last_us"] = self._last_traffic(row)
         return list(found.values())
+
+    def _last_traffic(self, row: dict[str, Any]) -> int:
+        """When the last packet came that was no canary of ours: those come back whatever the network does."""
+        name = str(row["name"])
+        real = row["packets"] - self.canaries.get(name, 0)
+        known, last_us = self._traffic.get(name, (0, 0))
+        if real > known:
+            last_us = row["last_us"]
+        if real != known:
+            self._traffic[name] = (real, last_us)
+        return last_us
 
     def time_to_block(self) -> Histogram:
         """How long blocks took from packet to kernel, over all processes."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 from egressd.clock import Clock
 from egressd.model import Attempt, Decision, Incident
 from egressd.notify.evelog import EveLog
-from egressd.notify.journal import COUNTED, SHORT, Journal, Throttle, digest_line, incident_line, leak_line
+from egressd.notify.journal import COUNTED, SHORT, Journal, Throttle, defang, digest_line, incident_line, leak_line
 
 LEAK_AGAIN_US: Final = 3_600_000_000  # the same client through the same block: told once an hour
 MAX_LEAKS: Final = 4_096
@@ -25,6 +26,7 @@ class Watchers:
         self._clock = clock
         self._throttle = Throttle()
         self._leaks: dict[tuple[str, bytes], int] = {}
+        self.domain_of: Callable[[str], str] = str  # what a campaign is about
 
     def event(self, record: dict[str, Any]) -> None:
         """A rendered event."""
@@ -53,15 +55,15 @@ class Watchers:
     def decision(self, decision: Decision) -> None:
         """Verdicts that need a person: what was not blocked, and why."""
         if decision.action in ("refuse", "alert"):
-            what = ", ".join(f"{one.kind} {one.value}" for one in decision.targets[:3])
-            log.warning("not blocked (%s): %s: %s", decision.rule, what, decision.reason)
+            what = ", ".join(f"{one.kind} {defang(one.value)}" for one in decision.targets[:3])
+            log.warning("not blocked (%s): %s: %s", decision.rule, what, defang(decision.reason))
 
     def tick(self) -> None:
         """Digests that are due."""
         for digest in self._throttle.due(self._clock.now_us()):
-            self._journal.say(digest_line(digest))
+            self._journal.say(digest_line(digest, self.domain_of(digest.campaign)))
 
     def finish(self) -> None:
         """The daemon ends: what was held back is told."""
         for digest in self._throttle.flush(self._clock.now_us()):
-            self._journal.say(digest_line(digest))
+            self._journal.say(digest_line(digest, self.domain_of(digest.campaign)))

@@ -13,6 +13,7 @@ from egressd.intel.allowances import parse_allowances
 from egressd.intel.formats import parse_list
 from egressd.intel.networks import first_address, parse_address, parse_network, render_address, render_network
 from egressd.model import Decision, Indicator, Match, Target
+from egressd.notify.eve import render_event
 from egressd.runtime.core import Core
 from egressd.runtime.in_force import ACTIVE, PROPOSED, InForce
 from egressd.store import audit, entries, incidents
@@ -132,7 +133,7 @@ class Verbs:
             raise Refused(f"nothing blocks {args['what']} (egressd decisions)")
         lines: list[str] = []
         for decision in found:
-            core.rulings.end(decision, "undone", _actor(peer), "socket", args["reason"])
+            self._lift(peer, decision, args["reason"])
             lines.append(f"{decision.id} is lifted: {decision.target.kind} {decision.target.value}")
             await self._drop_lines_of(peer, decision, args["reason"])
         allowed: list[str] = []
@@ -283,7 +284,7 @@ class Verbs:
         for id_ in last.decisions:
             standing = core.register.by_id.get(id_)
             if standing is not None:
-                core.rulings.end(standing, "undone", _actor(peer), "socket", args["reason"])
+                self._lift(peer, standing, args["reason"])
                 self._forget_remedies(id_)
                 lines.append(f"{id_} is undone: {standing.target.kind} {standing.target.value}")
         for id_ in last.lines:
@@ -302,7 +303,7 @@ class Verbs:
         act = Act(_actor(peer), "socket", "panic", f"{len(found)} decisions", args["reason"])
         core.scribe.put(audit.append, act, core.clock.now_us())
         for decision in found:
-            core.rulings.end(decision, "undone", _actor(peer), "socket", args["reason"])
+            self._lift(peer, decision, args["reason"])
         core.remedies.clear()
         await core.set_mode("monitor")
         await core.scribe.settled()
@@ -369,7 +370,18 @@ class Verbs:
         )  # fmt: skip
         made = core.rulings.make(decision, ACTIVE, _actor(peer), ends_us, act)
         core.enforcement.wake()
+        core.tellers.event(told_by(decision, _actor(peer)))
         return made
+
+    def _lift(self, peer: Peer, decision: InForce, reason: str) -> None:
+        """End a decision, and tell of it."""
+        core = self._core
+        core.rulings.end(decision, "undone", _actor(peer), "socket", reason)
+        lifted = Decision(
+            decision.id, core.clock.now_us(), 0, "withdraw", (decision.target,), reason, "person", "E0", core.mode,
+            decision.match, _NOBODY, "", decision.campaign,
+        )  # fmt: skip
+        core.tellers.event(told_by(lifted, _actor(peer)))
 
     def _match_of(self, indicator: Indicator) -> Match:
         suffixes = self._core.loaded.texts.intel.suffixes
@@ -400,7 +412,7 @@ class Verbs:
 
     async def _end(self, peer: Peer, decision: InForce, reason: str) -> None:
         core = self._core
-        core.rulings.end(decision, "undone", _actor(peer), "socket", reason)
+        self._lift(peer, decision, reason)
         await self._drop_lines_of(peer, decision, reason)
         self._forget_remedies(decision.id)
         await core.renew()
@@ -444,6 +456,13 @@ class Verbs:
         done = self._done.setdefault(peer.uid, [])
         done.append(Done(decisions, lines))
         del done[:-100]
+
+
+def told_by(decision: Decision, author: str) -> Record:
+    """The event of a person's decision."""
+    record = render_event(decision)
+    record["egressd"]["author"] = author
+    return record
 
 
 def _actor(peer: Peer) -> str:
