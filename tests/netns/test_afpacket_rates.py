@@ -1,6 +1,6 @@
 """How fast live capture is: packets a second without loss, cost of a packet, and how soon one is seen.
 
-Figures are printed (`pytest -s`; EGRESSD_MEASURE=1 for more of them); what is asserted is far below them, since machines
+Figures are printed (`pytest -s`; EGRESSD_MEASURE=1 for more of them); what is asserted is far below, since machines
 differ and are busy.
 """
 
