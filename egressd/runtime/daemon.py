@@ -290,7 +290,7 @@ class Daemon:
             "hosts": lambda args: screens.hosts(core),
             "incidents": lambda args: screens.incidents(core, args["state"], args["client"]),
             "watch": lambda args: screens.watch(core, args["id"]),
-            "decisions": lambda args: screens.decisions(core, args["state"]),
+            "decisions": lambda args: screens.decisions(core, args["state"], args["id"]),
             "audit": lambda args: screens.audit_rows(core, args),
         }
 
@@ -328,7 +328,7 @@ class Daemon:
             core.mode,
             core.sensing.total("packets"),
             render_time(core.started_us),
-            tuple(one["name"] for one in interfaces if one["state"] != "up"),
+            tuple(one["name"] for one in interfaces if screens.state_of(core, one) != "up"),
         )
 
     async def _metrics(self, core: Core) -> MetricsServer[Any] | None:

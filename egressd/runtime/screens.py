@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Final
 
 from egressd import __version__
 from egressd.config.load import escape_path
@@ -18,6 +18,8 @@ from egressd.runtime.sensing import resident_bytes
 from egressd.store import audit, queries
 from egressd.store.heads import Head, load_heads
 from egressd.web.requests import REFUSED, Refused
+
+SILENT_US: Final = 300_000_000
 
 Record = dict[str, Any]
 
@@ -53,7 +55,8 @@ async def status(core: Core, canary: Canary, loss: float, degraded: bool, lag_s:
         "interfaces": [
             {
                 "name": one["name"],
-                "state": one["state"],
+                "state": state_of(core, one),
+                "problem": one["problem"],
                 "packets": one["packets"],
                 "kernel_drops": one["kernel_drops"],
                 "last_packet": render_time(one["last_us"]) if one["last_us"] else None,
@@ -91,6 +94,13 @@ async def status(core: Core, canary: Canary, loss: float, degraded: bool, lag_s:
         "loop_lag_s": round(lag_s, 3),
         "warnings": warnings(core),
     }
+
+
+def state_of(core: Core, interface: Record) -> str:
+    """An interface that is up and has seen nothing for long sees nothing, whatever it says of itself."""
+    state = str(interface["state"])
+    silent_us = core.clock.now_us() - max(interface["last_us"], core.started_us)
+    return "silent" if state == "up" and silent_us > SILENT_US else state
 
 
 def quantiles(times: Histogram) -> Record:
@@ -175,9 +185,10 @@ async def watch(core: Core, id_: str | None) -> Record:
     return {"watches": timed(found)}
 
 
-async def decisions(core: Core, state: str | None) -> Record:
+async def decisions(core: Core, state: str | None, id_: str | None) -> Record:
     """Decisions with their targets, and what adapters made of them."""
-    return {"decisions": timed(await core.ledger.read(queries.decisions_told, state or "open"))}
+    found = await core.ledger.read(queries.decisions_told, state or "open", id_=id_ or "")
+    return {"decisions": timed(found)}
 
 
 def listed(core: Core) -> Record:
