@@ -84,10 +84,9 @@ class Nflog:
                 self._bind(group, snaplen_bytes)
         except NetlinkError as error:
             self._link.close()
-            if error.number == errno.EBUSY:
-                raise NetlinkError(
-                    error.number, f"nflog group {group} is another program's; set another group"
-                ) from error
+            if error.number in (errno.EBUSY, errno.EPERM):  # EPERM both for us without rights and for another's group
+                why = f"nflog group {group} is another program's, or CAP_NET_ADMIN is missing; set another group"
+                raise NetlinkError(errno.EBUSY, why) from error
             raise
 
     def fileno(self) -> int:

@@ -25,6 +25,7 @@ from egressd.enforce.adapter import (
     Rule,
     WatchedAdapter,
 )
+from egressd.enforce.collector import held_still
 from egressd.enforce.mirror import Mirror
 from egressd.enforce.plan import PlanLimits, check_additions, check_removals, make_plan
 from egressd.enforce.reports import Reports
@@ -284,7 +285,14 @@ class Reconciler:
     def _step(
         self, rules: list[Rule], pushed: Iterable[tuple[Target, str, float]], *, full: bool, forced: bool
     ) -> Done:
-        """The part in the adapter's thread: read, compare, check, change."""
+        """The part in the adapter's thread."""
+        with held_still():
+            return self._compare_and_change(rules, pushed, full=full, forced=forced)
+
+    def _compare_and_change(
+        self, rules: list[Rule], pushed: Iterable[tuple[Target, str, float]], *, full: bool, forced: bool
+    ) -> Done:
+        """Read, compare, check the size of the change, make it."""
         began = self._time()
         now_us = self._now_us()
         full = self._mirror.intervals_changed(rules, now_us) or full

@@ -475,3 +475,21 @@ def test_a_failure_while_the_rules_are_told_is_tried_again() -> None:
         await until(lambda: loop.state("192.0.2.1") == "active")
 
     play(body)
+
+
+def test_an_outage_of_any_length_is_alarmed_and_drained_in_time() -> None:
+    """With the settings of the daemon: the waits between tries, added up."""
+    settings = ReconcilerSettings()
+    loop = Loop.__new__(Loop)
+    loop.reconciler = Reconciler.__new__(Reconciler)
+    loop.reconciler._settings = settings
+    waited_s, alarmed_s = 0.0, 0.0
+    for failures in range(1, 60):
+        loop.reconciler._failures = failures
+        wait_s = loop.reconciler._wait_s()
+        assert 0 < wait_s <= 30
+        waited_s += wait_s
+        if not alarmed_s and waited_s >= settings.alarm_after_s:
+            alarmed_s = waited_s
+    assert waited_s > 600
+    assert alarmed_s <= 30
