@@ -345,6 +345,37 @@ def watch_several() -> None:
                 source.read(sink, 10)
 
 
+def put_fragments_together() -> None:
+    """In a group the kernel does, so that all of a datagram reach the process that its ports choose; also out of order,
+    and when that makes it longer than a slot. Alone, each fragment comes as it is."""
+    make_pair()
+    whole = frame("10.0.0.5", "192.0.2.1", 17, struct.pack(">HHHH", 4000, 53, 8 + 3000, 0) + bytes(range(250)) * 12)
+    head, body = whole[:34], whole[34:]
+
+    def piece(identification: int, start: int, end: int) -> bytes:
+        place = start // 8 | (0x2000 if end < len(body) else 0)
+        ip_head = bytearray(head[14:])
+        ip_head[2:8] = struct.pack(">HHH", 20 + len(body[start:end]), identification, place)
+        total = sum(struct.unpack(">10H", bytes(ip_head)))  # RFC 1071; the kernel asks for it before it puts together
+        total = (total & 0xFFFF) + (total >> 16)
+        ip_head[10:12] = struct.pack(">H", ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF)
+        return head[:14] + bytes(ip_head) + body[start:end]
+
+    alone, everything = opened()
+    grouped, together = opened(fanout_group=4)
+    pieces = [piece(1, 0, 1400), piece(1, 1400, 2800), piece(1, 2800, len(body))]
+    pieces += [piece(2, 1400, 2800), piece(2, 2800, len(body)), piece(2, 0, 1400)]
+    with sender() as out:
+        for one in pieces:
+            out.send(one)
+    read_until(alone, everything, lambda: len(everything.packets) == 6)
+    read_until(grouped, together, lambda: len(together.packets) == 2)
+    assert everything.packets == pieces
+    for packet in together.packets:
+        assert packet[12:14] == b"\x08\x00" and packet[34:] == body
+    assert grouped.counts()["cut"] == 0
+
+
 def hear_loopback() -> None:
     """Each packet once, although it goes out and comes in there."""
     source, sink = opened("lo")
@@ -400,6 +431,7 @@ def be_refused() -> None:
 SCENES = [
     *(go_down_and_up, be_renamed, vanish_and_return, be_replaced_at_once, come_late_by_pattern, begin_down),
     *(rest_meanwhile, wake_for_others, watch_several, hear_loopback, be_promiscuous, be_refused),
+    put_fragments_together,
 ]
 
 
