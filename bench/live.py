@@ -264,7 +264,7 @@ def trying(options: Options) -> list[Row]:
     with Ground(("may", *LATER), EVIL) as ground, ground.daemon(LISTED, WIDE) as daemon:
         found = attackers.three_hosts_trying(ground, daemon, LATER, "203.0.113.67", count, 0.05)
     made = sum(found.tries.values())
-    told = sum(one["via"].get("flow", 0) for one in found.incidents)
+    told = sum(one["attempts"] for one in found.incidents)
     counted = f"{made}, {found.kernel_packets}, {told}"
     numbers = (len(found.incidents), len({one["campaign"] for one in found.incidents}))
     return [

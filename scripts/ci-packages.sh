@@ -1,9 +1,19 @@
 #!/bin/sh
-# The one place where CI uses root and apt: tools that tests compare egressd with. Without them those tests skip and say so.
+# The one place where CI uses root and apt: tools that tests compare egressd with, and those that the tests in network
+# namespaces stand on. Without them those tests skip and say so.
 set -eu
 missing=""
-command -v tshark >/dev/null 2>&1 || missing="$missing tshark"
-command -v tcpdump >/dev/null 2>&1 || missing="$missing tcpdump"
+need() { # program package
+    command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+need tshark tshark
+need tcpdump tcpdump
+need ip iproute2
+need nft nftables
+need conntrack conntrack
+need unbound unbound
+need setpriv util-linux
+need systemd-analyze systemd
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 if [ -z "$missing" ]; then
     exit 0

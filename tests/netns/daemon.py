@@ -87,9 +87,9 @@ class Daemon:
         code: Path = TREE,
         wait_s: float = READY_S,
     ) -> None:
-        """`listed` is the block list; `options` go over the configuration, sections key by key. `realtime` gives
-        CAP_SYS_NICE beside the other two: what the unit's LimitRTPRIO gives where systemd runs. `code` is the folder
-        that has the package."""
+        """`listed` is the block list; `options` go over the configuration, sections key by key. `realtime` lets it run
+        as SCHED_FIFO, as the unit's LimitRTPRIO does, or by CAP_SYS_NICE where limits cannot be raised. `code` is the
+        folder that has the package."""
         self.gateway = gateway
         self.realtime = realtime
         self.folder = Path(tempfile.mkdtemp(prefix="egressd-"))
@@ -177,11 +177,16 @@ class Daemon:
             self.ready_s = time.monotonic() - began_s
 
     def _command(self) -> list[str]:
-        names = [*CAPABILITIES, *(["sys_nice"] if self.realtime else [])]
+        limit: list[str] = []
+        names = [*CAPABILITIES]
+        if self.realtime and _may_raise_limit():
+            limit = ["prlimit", "--rtprio=10"]
+        elif self.realtime:
+            names.append("sys_nice")
         caps = "-all," + ",".join(f"+{name}" for name in names)
         closed, kept = _closed_folder((Path(sys.base_prefix), Path(sys.prefix), ROOT, self._code))
         return [
-            "sh", "-c", _SHOW, "show", closed, kept,
+            "sh", "-c", _SHOW, "show", closed, kept, *limit,
             "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", f"--inh-caps={caps}",
             f"--ambient-caps={caps}", f"--bounding-set={caps}", "--no-new-privs",
             sys.executable, "-m", "egressd", "run", "--config", str(self.config_file),
@@ -315,7 +320,11 @@ class Daemon:
 
     def packet_pids(self) -> list[int]:
         """Its packet processes, as it tells."""
-        return [one["pid"] for one in self.ask("status")["packet_processes"]]
+        return [one["pid"] for one in self.ask("status")["packet_processes"] if one["pid"]]
+
+
+def _may_raise_limit() -> bool:
+    return subprocess.run(["prlimit", "--rtprio=10", "true"], capture_output=True, check=False).returncode == 0
 
 
 def _closed_folder(needed: tuple[Path, ...]) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -86,6 +87,20 @@ class Ground:
         """A host asks a server for a page."""
         told: tuple[str, bool] = self[host].space.call(clients.get, address, name)
         return told
+
+    def visit(self, host: str, name: str, path: str = "") -> tuple[str, bool]:
+        """A host resolves a name and asks for a page at once."""
+        told: tuple[str, bool] = self[host].space.call(clients.visit, name, GATEWAY4[self[host].segment], path)
+        return told
+
+    def kept_out(self, host: str, name: str, rrtype: int = clients.A, timeout_s: float = 2.0) -> bool:
+        """Whether a host that resolves a name cannot connect, from some moment within the time on."""
+        addresses = self.resolve(host, name, rrtype=rrtype) or []
+        end_s = time.monotonic() + timeout_s
+        while addresses and any(self.get(host, one, name)[0] == clients.ESTABLISHED for one in addresses):
+            if time.monotonic() > end_s:
+                return False
+        return bool(addresses)
 
     def hits(self, after: int = 0) -> list[dict[str, Any]]:
         """What reached servers beyond the gateway, except the first `after`."""

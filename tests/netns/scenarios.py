@@ -118,6 +118,7 @@ def first_by_process(
     ground.zone(first_zone(count))
     names = [f"n{number}.{campaign_domain(number)}" for number in range(count)]
     delays = [delays_ns[number % len(delays_ns)] for number in range(count)]
+    ground.gateway.run("nft", "delete", "table", "inet", kernel.TABLE, check=False)
     with ground.gateway.start(kernel.block_by_process, "jps0") as blocking:
         assert blocking.receive() == "ready"
         with background(ground, "named", load_rate, count * 0.05 + 30):

@@ -39,7 +39,7 @@ def test_three_hosts_trying(ground: Ground, daemon: Daemon) -> None:
     assert len({one["campaign"] for one in found.incidents}) == 1
     for host in LATER:
         row = next(one for one in found.incidents if one["client"] == ground[host].v4)
-        assert row["via"].get("flow", 0) == found.tries[host], (host, row)
+        assert row["attempts"] == found.tries[host], (host, row)
         assert row["leaks"] == 0
     assert found.kernel_packets == sum(found.tries.values())
     watched = found.watch["clients"]
@@ -102,7 +102,7 @@ def test_a_later_indicator_finds_earlier_contacts(ground: Ground) -> None:
     ground.zone({"a.late.example": ["203.0.113.90"]})
     with ground.daemon("listed.evil.example\n") as daemon:
         for _ in range(3):
-            assert ground["may"].space.call(clients.visit, "a.late.example", "10.2.0.1", "?id=x")[1]
+            assert ground.visit("may", "a.late.example", "?id=x")[1]
         daemon.list_file.write_text("listed.evil.example\na.late.example\n")
         daemon.ask("reload", timeout_s=60.0, reason="a notice came")
         row = until(lambda: _of_domain(daemon, "late.example"), 10)
