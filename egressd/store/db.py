@@ -109,7 +109,8 @@ class Database:
         return value
 
     async def checkpoint(self) -> Checkpoint:
-        """Move the log into the file, and take the ballast again if there is room: to be called by a timer."""
+        """Move the log into the file, and take the ballast again if there is room: to be called by a timer. Raises
+        StoreError when the disk is full; nothing is lost by it."""
         done: Checkpoint = await asyncio.wrap_future(self._opened().alone(self._checkpoint))
         return done
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
 from hashlib import sha256
 from sqlite3 import Connection
@@ -17,6 +18,7 @@ from egressd.store.audit import GENESIS, Act
 from egressd.store.db import Database
 from egressd.store.errors import REQUEST, StoreError
 from egressd.store.heads import Head
+from egressd.store.migrations import decisions_and_audit
 from tests.store.scene import DAY, T0
 
 ROWS = 40
@@ -161,10 +163,6 @@ def test_attacks(ledger: Database, name: str) -> None:
 
 @given(st.data())
 def test_any_change_of_any_row_is_found(data: st.DataObject) -> None:
-    import sqlite3
-
-    from egressd.store.migrations import decisions_and_audit
-
     connection = sqlite3.connect(":memory:", isolation_level=None)
     decisions_and_audit(connection)
     heads = fill(connection, 12)

@@ -1,0 +1,96 @@
+"""The ledger as a whole: loaded as it was left, runs that ended well or not, operators' lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from egressd.model import Campaign
+from egressd.store import attempts, audit, decisions, entries, incidents, ledger, meta
+from egressd.store.attempts import AttemptCount, Batch, WatchRow
+from egressd.store.db import Database
+from egressd.store.decisions import NewTarget
+from egressd.store.entries import Entry
+from egressd.store.errors import StoreError
+from egressd.store.ledger import Loaded, load_all
+from egressd.store.meta import LastRun
+from tests.store.scene import ANNA, DAY, HOUR, T0, A, address, ledger_at, match, put
+
+
+def test_nothing_to_load(ledger: Database) -> None:
+    assert ledger.call(load_all, T0) == Loaded([], [], [], [], [], {"D": 0, "I": 0, "C": 0, "E": 0})
+
+
+def test_the_daemon_carries_on_with_what_was_open(tmp_path: Path) -> None:
+    one = address("203.0.113.1")
+    with ledger_at(tmp_path / "ledger.db") as before:
+        put(before, "bad.example", NewTarget(one, T0 + HOUR, 1))
+        put(before, "gone.example")
+        put(before, "asked.example", state="proposed")
+        before.call(decisions.end, "D2", "undone", T0, "uid:anna", "", ANNA)
+        before.call(attempts.record_batch, Batch("p", 1, (AttemptCount("D1", A, one, T0, T0 + 5, 3),)), T0)
+        before.call(incidents.campaign_for, ["indicator bad.example"], T0, T0)
+        before.call(incidents.open_incident, "C1", A, match(), "lan", T0, T0, T0)
+        line = before.call(entries.add, "indicator", "worse.example", "uid:anna", "notice", T0, 0, ANNA)
+        assert before.call(load_all, T0).decisions[0].targets[1].attempts == 3
+        left = before.call(load_all, T0)
+    with ledger_at(tmp_path / "ledger.db") as again:
+        loaded = again.call(load_all, T0 + DAY)
+        assert loaded == left
+        assert [row.id for row in loaded.decisions] == ["D1", "D3"]
+        assert [row.state for row in loaded.decisions] == ["active", "proposed"]
+        assert loaded.watches == [WatchRow("D1", A, T0, T0 + 5, 3, 0)]
+        assert [row.incident.id for row in loaded.incidents] == ["I1"]
+        assert loaded.campaigns == [Campaign("C1", ["indicator bad.example"], ["I1"], T0, T0)]
+        assert loaded.entries == [line]
+        assert loaded.last == {"D": 3, "I": 1, "C": 1, "E": 1}
+
+
+def test_whether_the_last_run_ended_well(tmp_path: Path) -> None:
+    with ledger_at(tmp_path / "ledger.db") as first:
+        assert first.call(meta.begin_run, T0) == LastRun(True, 0)
+        first.call(meta.seen, T0 + 5)
+    with ledger_at(tmp_path / "ledger.db") as second:  # nobody said that the first had ended
+        assert second.call(meta.begin_run, T0 + HOUR) == LastRun(False, T0 + 5)
+        second.call(meta.end_run, T0 + 2 * HOUR)
+    with ledger_at(tmp_path / "ledger.db") as third:
+        assert third.call(meta.begin_run, T0 + DAY) == LastRun(True, T0 + 2 * HOUR)
+
+
+def test_values_by_name(ledger: Database) -> None:
+    assert ledger.call(meta.get, "mode", "monitor") == "monitor"
+    for value in ("enforce", "approve"):
+        ledger.call(meta.put, "mode", value)
+    assert ledger.call(meta.get, "mode") == "approve"
+
+
+def test_operators_lines(ledger: Database) -> None:
+    def add(kind: str, text: str, expires_us: int = 0) -> Entry:
+        return ledger.call(entries.add, kind, text, "uid:anna", "why", T0, expires_us, ANNA)
+
+    bad = add("indicator", "bad.example scope=host")
+    good = add("allowance", "good.example", T0 + HOUR)
+    assert bad == Entry("E1", "indicator", "bad.example scope=host", "uid:anna", "why", T0, 0)
+    assert ledger.call(entries.in_force, T0) == [bad, good]
+    assert ledger.call(entries.in_force, T0, "allowance") == [good]
+    assert ledger.call(entries.next_expiry_us, T0) == T0 + HOUR
+    assert ledger.call(entries.in_force, T0 + HOUR) == [bad]
+    longer = add("allowance", "good.example", T0 + DAY)  # the same again: its time is the new one
+    assert ledger.call(entries.in_force, T0) == [bad, longer]
+    assert ledger.call(entries.remove, "E1", T0 + 1, "uid:bert", ANNA._replace(act="unblock")) == bad
+    assert ledger.call(entries.in_force, T0) == [longer]
+    for gone in ("E1", "E2", "E99"):
+        with pytest.raises(StoreError, match=f"no entry {gone} in force"):
+            ledger.call(entries.remove, gone, T0, "uid:anna", ANNA)
+    with pytest.raises(StoreError, match="no kind of entry"):
+        add("wish", "x.example")
+    rows = ledger.call(audit.rows)
+    assert [(row["act"], row["object"]) for row in rows[:2]] == [("unblock", "E1"), ("block", "E3")]
+    assert ledger.call(entries.next_expiry_us, T0 + DAY) == 0
+
+
+def test_the_module_is_named_for_what_it_opens(tmp_path: Path) -> None:
+    opened = ledger.open_ledger(tmp_path / "x.db", T0, 0)
+    assert opened.path == tmp_path / "x.db"
+    opened.close()
