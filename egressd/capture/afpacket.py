@@ -13,14 +13,16 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from struct import Struct
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from egressd.capture.prefilter import COMPILED, ETHERNET, Sink, frame_is_quiet
 from egressd.capture.ring import (
+    PACKET_OTHERHOST,
     SLOT,
     STATUS_COPY,
     STATUS_LOSING,
     STATUS_USER,
+    TYPE_AT,
     CaptureSettings,
     PacketRing,
     interface_is_up,
@@ -74,6 +76,13 @@ def judge_plain(
     return until > ts_us
 
 
+class LiveSink(Sink, Protocol):
+    """A sink that is told where a packet comes from: `incoming` when it came in by the interface for this machine, not
+    when it goes out by it, or passes by (on a mirror port)."""
+
+    incoming: bool
+
+
 class LiveSource:
     """Packets of one interface.
 
@@ -110,7 +119,7 @@ class LiveSource:
         """The descriptor to wait for; -1 while there is none. It changes when the interface comes back."""
         return self._ring.fileno() if self._ring is not None else -1
 
-    def read(self, sink: Sink, max_packets: int) -> int:
+    def read(self, sink: LiveSink, max_packets: int) -> int:
         """Give up to `max_packets` waiting packets to `sink`, those that the gate drops left out; how many it took off
         the ring. Looks after the interface when that is due. Never blocks."""
         taken = 0
@@ -165,7 +174,7 @@ class LiveSource:
 
     # -- packets
 
-    def _take(self, ring: PacketRing, sink: Sink, max_packets: int) -> int:
+    def _take(self, ring: PacketRing, sink: LiveSink, max_packets: int) -> int:
         quiet = sink.quiet
         quiet_udp = sink.quiet_udp
         link = self.link
@@ -187,6 +196,7 @@ class LiveSource:
                     break
                 length, captured, at, _, second, nano = unpack(slots, place)
                 packet = slots[place + at : place + at + captured]
+                incoming = slots[place + TYPE_AT] < PACKET_OTHERHOST
                 if status & MARKED:
                     packet = self._marked(ring, status, packet)
                 statuses[place >> 2] = 0
@@ -206,6 +216,7 @@ class LiveSource:
                     continue
                 if end < length:
                     self.cut += 1
+                sink.incoming = incoming
                 sink.packet(ts_us, number + taken, link, packet, 0, end, length)
         finally:  # also when a sink has a fault: what it was given is off the ring
             ring.place = place
