@@ -231,12 +231,14 @@ class NftablesAdapter:
                 stderr=subprocess.PIPE,
                 text=True,
             ) as process:
-                self._watch.own_pids.add(process.pid)  # it changes nothing before it has read all
+                self._watch.expect(process.pid)  # it changes nothing before it has read all
                 try:
                     _, complaint = process.communicate(script, timeout=_NFT_S)
                 except subprocess.TimeoutExpired as error:
                     process.kill()
                     raise AdapterError(f"nft did not load the rules within {_NFT_S:.0f} s") from error
+                finally:
+                    self._watch.ended(process.pid)
         except OSError as error:
             raise AdapterError(f"cannot run {self.settings.nft[0]}: {error.strerror}; install nftables") from error
         if process.returncode == 0:

@@ -77,24 +77,23 @@ def make_plan(
 def check_plan(plan: Plan, limits: PlanLimits, fresh: int | None = None) -> str:
     """Why a plan is too big a change to make unasked, "" when it is not. `fresh` is how many of its additions were
     never in force before (all, when not told): putting back what somebody else took away needs no permission."""
-    return check_removals(plan, limits) or check_additions(plan, limits, fresh)
+    return limit_plan(plan, limits, fresh)[1]
 
 
-def check_removals(plan: Plan, limits: PlanLimits) -> str:
-    """The half of `check_plan` about what would be lifted."""
+def limit_plan(plan: Plan, limits: PlanLimits, fresh: int | None = None) -> tuple[Plan, str]:
+    """What of a plan may be made unasked, and why the rest may not (`check_plan`). Too many removals do not hold up
+    additions, nor the other way round: enforcement goes on while a person thinks."""
+    reasons: list[str] = []
     removals = sum(1 for element in plan.remove if not 0 < element.remaining_s <= LAPSING_S)
     allowed = max(limits.remove_most, int(limits.remove_share * plan.held))
     if removals > allowed:
-        return f"would lift {removals} of {plan.held} blocks at once; {allowed} may go unasked"
-    return ""
-
-
-def check_additions(plan: Plan, limits: PlanLimits, fresh: int | None = None) -> str:
-    """The half of `check_plan` about what would be blocked."""
+        reasons.append(f"would lift {removals} of {plan.held} blocks at once; {allowed} may go unasked")
+        plan = plan._replace(remove=())
     additions = len(plan.add) if fresh is None else fresh
     if additions > limits.add_most:
-        return f"would add {additions} blocks at once; {limits.add_most} may be added unasked"
-    return ""
+        reasons.append(f"would add {additions} blocks at once; {limits.add_most} may be added unasked")
+        plan = plan._replace(add=())
+    return plan, "; ".join(reasons)
 
 
 def _wanted(

@@ -17,7 +17,6 @@ from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from egressd.enforce.adapter import (
     Adapter,
-    AdapterError,
     EnforcementState,
     Existing,
     Failure,
@@ -27,9 +26,10 @@ from egressd.enforce.adapter import (
 )
 from egressd.enforce.collector import held_still
 from egressd.enforce.mirror import Mirror
-from egressd.enforce.plan import PlanLimits, check_additions, check_removals, make_plan
+from egressd.enforce.plan import PlanLimits, limit_plan, make_plan
 from egressd.enforce.reports import Reports
 from egressd.enforce.shield import ProtectingAdapter, Protects
+from egressd.errors import EgressdError
 from egressd.model import Target
 
 Parameters = ParamSpec("Parameters")
@@ -216,7 +216,7 @@ class Reconciler:
             if self._wish or self._full:
                 await self._cycle()
             self._recover()
-        except (AdapterError, OSError) as error:
+        except (EgressdError, OSError) as error:
             self._fall(str(error))
         if not self._stopping:
             await self._rest()
@@ -311,7 +311,7 @@ class Reconciler:
         )
         plan = self._mirror.spare(plan, self._is_known, self._settings.provisional_s, now_us)
         lost = sum(map(self._reports.is_active, plan.add))
-        made, question = _within(plan, self._limits, len(plan.add) - lost, forced=forced)
+        made, question = (plan, "") if forced else limit_plan(plan, self._limits, len(plan.add) - lost)
         failures = [] if made.is_empty() else self.adapter.apply(made, now_us)
         self._mirror.applied(made, failures, now_us)
         states = self._reports.changes(rules, plan, made, failures, now_us)
@@ -406,16 +406,3 @@ class Done(NamedTuple):
     generation: int
     expiry_us: int
     took_s: float
-
-
-def _within(plan: Plan, limits: PlanLimits, fresh: int, *, forced: bool) -> tuple[Plan, str]:
-    """What of a plan may be made, and the question about the rest. Too many removals do not hold up additions, nor the
-    other way round: enforcement goes on while a person thinks."""
-    if forced:
-        return plan, ""
-    lifting, adding = check_removals(plan, limits), check_additions(plan, limits, fresh)
-    if lifting:
-        plan = plan._replace(remove=())
-    if adding:
-        plan = plan._replace(add=())
-    return plan, "; ".join(filter(None, (lifting, adding)))

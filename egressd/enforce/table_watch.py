@@ -47,7 +47,8 @@ class TableWatch:
 
     def __init__(self, own_ports: Iterable[int] = (), *, receive_bytes: int = 1 << 23) -> None:
         """`own_ports` are netlink ports of our own sockets. Raises AdapterError."""
-        self.own_pids: set[int] = set()
+        self._pids: set[int] = set()  # processes that work for us
+        self._ended: set[int] = set()  # those of them that are gone; what they did may not have been read yet
         self._ports = set(own_ports)
         self._pending: set[str] = set()
         self._link = NetfilterSocket(groups=(NFNLGRP_NFTABLES,), receive_bytes=receive_bytes)
@@ -67,14 +68,25 @@ class TableWatch:
         self._ports.update(ports)
         self._attach()
 
+    def expect(self, pid: int) -> None:
+        """What this process does to our table is our own doing."""
+        self._pids.add(pid)
+
+    def ended(self, pid: int) -> None:
+        """It is gone: once what it did has been read, the number may be somebody else's."""
+        self._ended.add(pid)
+
     def drain(self) -> set[str]:
         """What happened since the last call, at most a bounded amount of it: the socket stays readable when there is
         more."""
         happened: set[str] = set()
+        ended = set(self._ended)
         for _ in range(_DATAGRAMS):
             try:
                 datagram = self._link.receive(socket.MSG_DONTWAIT)
                 if not datagram:
+                    self._ended -= ended
+                    self._pids -= ended
                     break
                 for told in parse_messages(datagram):
                     self._hear(told, happened)
@@ -92,7 +104,7 @@ class TableWatch:
         what = told.kind & 0xFF
         if what == _NEWGEN:
             pid = int.from_bytes(parse_attributes(told.body, 4).get(_GEN_PROC_PID, b""), "big")
-            if pid not in self.own_pids:
+            if pid not in self._pids:
                 happened |= self._pending
             self._pending.clear()
         elif told.body[:1] == _OURS and told.body.startswith(_TABLE_ATTRIBUTE, 4):

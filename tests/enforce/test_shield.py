@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,3 +80,20 @@ def test_networks_that_hold_a_protected_address() -> None:
 def test_ipv4_in_ipv6_clothes_says_so() -> None:
     shield = Shield(Protected([]))
     assert "IPv4" in shield.refusal(Target("address", render_address(parse_address("::ffff:198.51.100.7"))))
+
+
+@pytest.mark.slow
+def test_a_million_forms_of_protected_addresses() -> None:
+    """THREATS promise 1, with its own number: addresses and pairs, of every form."""
+    chance = random.Random(2015)
+    roots = [bytes([10]), bytes([127]), bytes([8, 8, 8, 8]), bytes([192, 0, 2, 53])]
+    makers = [FORMS[form] for form in sorted(FORMS)]
+    for number in range(1_000_000):
+        root = roots[number & 3]
+        made = makers[number % len(makers)](root + chance.randbytes(4 - len(root)), chance.randbytes(10))
+        text = render_address(made)
+        if number & 8:
+            target = Target("pair", f"{'fd00::9' if len(made) == 16 else '10.0.0.9'}>{text}")
+        else:
+            target = Target("address", text)
+        assert SHIELD.refusal(target), target

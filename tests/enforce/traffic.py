@@ -129,8 +129,27 @@ def talk(channel: Channel, addr: str) -> float:
                 return -1.0  # the test is over, and it talks yet
 
 
+def flood(channel: Channel, addr: str) -> tuple[int, int]:
+    """Send datagrams without a pause until told to stop: how many went out, and how many echoes came."""
+    sent = echoes = 0
+    with _socket(addr, socket.SOCK_DGRAM) as one:
+        one.setblocking(False)
+        channel.send("flooding")
+        while not (sent % 64 == 0 and channel.poll()):
+            with contextlib.suppress(OSError):
+                one.sendto(b"x", (addr, PORT))
+            sent += 1
+            with contextlib.suppress(OSError):
+                echoes += len(one.recv(10))
+        time_up = time.monotonic() + 0.3
+        while time.monotonic() < time_up:
+            with contextlib.suppress(OSError):
+                echoes += len(one.recv(10))
+    return sent, echoes
+
+
 def operate(channel: Channel, settings: NftablesSettings | None = None, ruleset: RulesetSettings | None = None) -> None:
-    """An adapter that does what it is told by name: settle, forget, or one of its own methods."""
+    """An adapter that does what it is told by name: settle, flows, stats, reload, or one of its own methods."""
     settings = (settings or NftablesSettings())._replace(ruleset=ruleset or RulesetSettings())
     adapter = NftablesAdapter(protected(), ground(), now_us, settings)
     adapter.install()
@@ -145,7 +164,8 @@ def operate(channel: Channel, settings: NftablesSettings | None = None, ruleset:
             channel.send(adapter.flows.count_flows(args[0]))
         elif verb == "stats":
             channel.send(vars(adapter.stats))
-        elif verb == "install":
+        elif verb == "reload":
+            adapter._print = None  # as after a meddling that was noticed
             adapter.install()
             channel.send(adapter.stats.installs)
         else:

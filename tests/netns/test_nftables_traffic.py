@@ -28,8 +28,8 @@ from tests.enforce.namespace import (
     listing,
     need_namespaces,
 )
-from tests.enforce.rules import networks, rule
-from tests.enforce.traffic import ask, connect, echo, operate, settle, talk
+from tests.enforce.rules import PROTECTED, networks, protected, rule
+from tests.enforce.traffic import ask, connect, echo, flood, operate, settle, talk
 from tests.netns.spaces import Running
 
 pytestmark = pytest.mark.root
@@ -182,3 +182,21 @@ def test_counters_count_attempts_exactly(ground: Lab) -> None:
         again = one._replace(expires_us=0)
         settle(running, again, other)
         assert running.ask("read_counters", [one.target])[one.target].packets == 25
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_nothing_slips_through_while_rules_and_elements_are_replaced(ground: Lab, version: int) -> None:
+    server = {4: SERVER4, 6: SERVER6}[version]
+    with operator(ground) as running:
+        settle(running, rule("address", server, "D0"))
+        with ground.lan.start(flood, server) as client:
+            assert client.receive() == "flooding"
+            for number in range(1, 41):
+                running.ask("reload")
+                settle(running, rule("address", server, f"D{number}"))  # another decision: taken out and put in
+                running.ask("set_protected", networks(*PROTECTED), protected())
+            client.channel.send("enough")
+            sent, echoes = client.result()
+        print(f"v{version}: {sent} datagrams while everything was replaced 40 times, {echoes} came through")
+        assert sent > 1000
+        assert echoes == 0
