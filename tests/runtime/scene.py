@@ -17,7 +17,6 @@ from egressd.model import (
     TCP,
     TLS_SNI,
     Attempt,
-    Campaign,
     Decision,
     FlowKey,
     Incident,
@@ -31,7 +30,7 @@ from egressd.runtime.intake import HistoryRow, Intake
 from egressd.runtime.orders import Order
 from egressd.runtime.rulings import Rulings
 from egressd.runtime.scribe import Scribe
-from egressd.store import audit, decisions
+from egressd.store import audit, decisions, incidents
 from egressd.store.db import Database
 from egressd.store.decisions import DecisionRow
 from egressd.store.ledger import open_ledger
@@ -217,10 +216,14 @@ class Desk:
             self.register, self.campaigns, self.scribe, self.clock,
             lambda order, but: self.told.append((order, but)), lambda: self.mode != "monitor",
         )  # fmt: skip
+        self.campaigns.on_merge = self.merged
         self.ears = Ears()
         self.history: list[HistoryRow] = []
         self.tenants: list[tuple[int, tuple[tuple[str, bytes, int], ...]]] = []
         self.intake = self.new_intake("1-1")
+
+    def merged(self, older: str, younger: str) -> None:
+        self.scribe.put(incidents.merge_campaigns, older, younger)
 
     def new_intake(self, run_id: str) -> Intake:
         return Intake(
@@ -252,7 +255,3 @@ class Desk:
 def desk_at(folder: Path, mode: str = "enforce") -> Iterator[Desk]:
     with ledger_at(folder) as ledger:
         yield Desk(ledger, mode)
-
-
-def copy_campaign(one: Campaign) -> Campaign:
-    return Campaign(one.id, list(one.keys), list(one.incidents), one.first_us, one.last_us)

@@ -41,6 +41,8 @@ class Paper:
         self.written += page
         self.groups.append(page)
 
+    run_large = run
+
 
 def write(page: list[int], number: int, paper: Paper) -> None:
     if number in paper.refused:
@@ -258,7 +260,11 @@ async def test_drain_writes_what_waits_if_it_can_be_written() -> None:
     assert (scribe.waiting, scribe.trouble) == (1, SICK)
 
 
-@pytest.mark.xfail(strict=True, reason="sqlite3's own UnicodeEncodeError or OverflowError for one row ends the scribe")
+@pytest.mark.xfail(
+    strict=True,
+    raises=(UnicodeEncodeError, OverflowError),
+    reason="what sqlite3 raises of one row ends the scribe",
+)
 @pytest.mark.parametrize("value", ["\ud800", 1 << 70])
 @in_loop
 async def test_a_row_that_sqlite_cannot_hold_is_refused(value: object) -> None:
