@@ -29,11 +29,11 @@ from egressd.runtime.intake import HistoryRow, Intake, WatchSum
 from egressd.runtime.knowledge import Knowledge, Loaded, Surroundings
 from egressd.runtime.messages import Values
 from egressd.runtime.orders import Dropped, Learn, Order, Start, Step, Swap
-from egressd.runtime.rulings import Rulings
+from egressd.runtime.rulings import POLICY, Rulings
 from egressd.runtime.scribe import Scribe
 from egressd.runtime.sensing import Sensing, start_order
 from egressd.runtime.tellers import Watchers
-from egressd.store import entries, incidents, ledger, meta, targets
+from egressd.store import decisions, entries, incidents, ledger, meta, targets
 from egressd.store.db import Database
 from egressd.store.decisions import DecisionRow
 from egressd.store.entries import Entry
@@ -278,12 +278,13 @@ class Core:
             self.mode = before
             await self.enforcement.change_mode(before)
             raise
-        if mode == "approve":
-            for decision in self.register.by_id.values():
-                if decision.author == "policy" and decision.mode == "monitor":
-                    decision.state = PROPOSED
+        proposed: list[str] = []
         for decision in self.register.by_id.values():
+            if mode == "approve" and decision.mode == "monitor" and decision.author == POLICY:
+                decision.state = PROPOSED
+                proposed.append(decision.id)
             decision.mode = mode
+        self.scribe.put(decisions.change_mode, list(self.register.by_id), mode, proposed)
         await self.renew()
         self.tell(self.rulings.standing())
         self.enforcement.force()

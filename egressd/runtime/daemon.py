@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from egressd.capture.links import LinkWatch
 from egressd.clock import SteadyClock
+from egressd.detect.probation import FORGET_US
 from egressd.errors import ConfigError, EgressdError
 from egressd.metrics import LossWindow, health_of, render
 from egressd.notify.eve import render_time
@@ -143,7 +144,7 @@ class Daemon:
         """Ledger, surroundings, everything that stood before."""
         now_us = self._clock.now_us()
         last = await core.ledger.run(meta.begin_run, now_us)
-        found = await core.ledger.read(ledger.load_all, now_us)
+        found = await core.ledger.read(ledger.load_all, now_us, FORGET_US)
         await core.ledger.run(
             audit.append,
             Act("egressd", "start", "start", "", f"mode {core.mode}", None, {"clean": last.clean, "pid": os.getpid()}),

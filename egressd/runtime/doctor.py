@@ -11,7 +11,7 @@ from typing import Any, Final
 from egressd.enforce.adapter import AdapterError
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
-from egressd.store import audit
+from egressd.runtime.screens import verified
 from egressd.store.errors import StoreError
 from egressd.store.heads import load_heads
 
@@ -84,7 +84,7 @@ async def _ledger(core: Core, found: Findings) -> None:
     began_s = time.monotonic()
     try:
         heads, problems = load_heads(core.loaded.base_dir / core.config.state.heads)
-        verdict = await core.ledger.read(audit.verify, heads)
+        verdict = await verified(core, heads)
     except StoreError as error:
         found.add("audit", False, str(error), began_s)
         return

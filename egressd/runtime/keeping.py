@@ -24,6 +24,7 @@ FLUSH_S: Final = 5.0
 HEAD_S: Final = 60.0
 HEAD_ROWS: Final = 1_000
 UPKEEP_S: Final = 300.0
+MOST_PARTS: Final = 64  # of retention at a time; the rest comes with the next upkeep
 TENANTS_KEPT_US: Final = DAY_US  # "seen on it in the last day" (detect/resolutions.py)
 MAX_TENANTS: Final = 100_000
 CLOSE_QUIET_US: Final = 30 * DAY_US
@@ -113,12 +114,17 @@ class Keeping:
         closed = await core.ledger.run(retention.close_quiet, now_us - CLOSE_QUIET_US, now_us, act)
         for id_ in closed:
             core.campaigns.close(id_)
-        trimmed = await core.ledger.run(retention.trim, self._bounds, now_us, act)
-        if not trimmed.is_empty():
-            log.info("retention: %s", trimmed)
+        for _ in range(MOST_PARTS):
+            trimmed = await core.ledger.run(retention.trim, self._bounds, now_us, act)
+            if not trimmed.is_empty():
+                log.info("retention: %s", trimmed)
+            if not trimmed.more:
+                break
         heads, _ = await asyncio.to_thread(load_heads, self._heads)
         await core.ledger.run(retention.trim_audit, heads, self._bounds, now_us, act)
         await core.ledger.checkpoint()
         if self._opened:
-            await self._history.trim(now_us)
+            for _ in range(MOST_PARTS):
+                if not any((await self._history.trim(now_us)).values()):
+                    break
             await self._history.checkpoint()

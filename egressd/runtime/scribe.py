@@ -81,7 +81,7 @@ class Scribe:
     async def _write_group(self) -> bool:
         group = [self._waiting[at] for at in range(min(GROUP, len(self._waiting)))]
         try:
-            await self.ledger.run(_write_all, group)
+            await self.ledger.run_large(_write_all, group)
         except StoreError as error:
             if error.kind != REQUEST:
                 await self._stuck(str(error))

@@ -242,9 +242,24 @@ def newest(connection: Connection, author: str = "") -> str:
     return f"{DECISION}{row[0]}" if row[0] else ""
 
 
-def load_open(connection: Connection) -> list[DecisionRow]:
-    """Every open decision with its active targets in order of addition."""
-    return load_where(connection, "state IN ('proposed', 'active')", (), -1, "AND t.state = 'active'")
+def load_open(connection: Connection, resting_since_us: int = -1) -> list[DecisionRow]:
+    """Every open decision with its active targets in order of addition; with those that expired since a time too, if
+    given: somebody who tries them brings them back."""
+    which = "t.state = 'active'"
+    if resting_since_us >= 0:
+        which = f"({which} OR (t.state = 'expired' AND t.renewed_us > {int(resting_since_us)}))"
+    return load_where(connection, "state IN ('proposed', 'active')", (), -1, f"AND {which}")
+
+
+def change_mode(connection: Connection, ids: Sequence[str], mode: str, proposed: Sequence[str]) -> None:
+    """Decisions `ids` stand in another mode now; of them `proposed` wait for a person from now on."""
+    connection.executemany(
+        "UPDATE decisions SET mode = ? WHERE number = ?", [(mode, number_of(one, DECISION)) for one in ids]
+    )
+    connection.executemany(
+        "UPDATE decisions SET state = 'proposed' WHERE number = ? AND state = 'active'",
+        [(number_of(one, DECISION),) for one in proposed],
+    )
 
 
 def load(connection: Connection, id_: str) -> DecisionRow | None:

@@ -38,10 +38,10 @@ def open_ledger(path: Path, now_us: int, ballast_bytes: int = DEFAULT_BALLAST_BY
     return ledger
 
 
-def load_all(connection: Connection, now_us: int) -> Loaded:
-    """What was open when the daemon stopped."""
+def load_all(connection: Connection, now_us: int, resting_us: int = 0) -> Loaded:
+    """What was open when the daemon stopped, with targets that came to rest in the last `resting_us`."""
     return Loaded(
-        decisions=load_open(connection),
+        decisions=load_open(connection, max(0, now_us - resting_us) if resting_us else -1),
         watches=load_watches(connection),
         incidents=load_incidents(connection),
         campaigns=load_campaigns(connection),
