@@ -60,14 +60,14 @@ class Mirror:
         self._intervals = intervals
         return changed
 
-    def spare(self, plan: Plan, is_known: Callable[[str], bool], young_s: float, now_us: int) -> Plan:
+    def spare(self, plan: Plan, is_known: Callable[[Existing], bool], young_s: float, now_us: int) -> Plan:
         """The plan without removals of elements whose decision nobody knows yet: the fast lane was quicker than the
         ledger. Once they have been there for `young_s` they are removed like everything that nobody ordered."""
         remove: list[Existing] = []
         unknown: dict[str, int] = {}
         for element in plan.remove:
             decision_id = element.decision_id
-            if decision_id and not is_known(decision_id):
+            if decision_id and not is_known(element):
                 since_us = unknown.setdefault(decision_id, self._unknown_since_us.get(decision_id, now_us))
                 if now_us - since_us < young_s * _SECOND_US:
                     continue

@@ -309,7 +309,7 @@ class Reconciler:
             renew_below_s=self._settings.renew_below_s,
             aged_s=self._mirror.age_s(now_us),
         )
-        plan = self._mirror.spare(plan, self._is_known, self._settings.provisional_s, now_us)
+        plan = self._mirror.spare(plan, self._is_ordered, self._settings.provisional_s, now_us)
         lost = sum(map(self._reports.is_active, plan.add))
         made, question = (plan, "") if forced else limit_plan(plan, self._limits, len(plan.add) - lost)
         failures = [] if made.is_empty() else self.adapter.apply(made, now_us)
@@ -319,6 +319,10 @@ class Reconciler:
         return Done(
             made, failures, states, question, lost, full, self.adapter.generation(), expiry_us, self._time() - began
         )
+
+    def _is_ordered(self, element: Existing) -> bool:
+        """Whether an element that is wished for no more was once: by us, or by a decision that the ledger knows."""
+        return self._reports.knows(element.target, element.decision_id) or self._is_known(element.decision_id)
 
     async def _finish(self, done: Done, since: float | None, *, disturbed: bool) -> None:
         stats = self.stats

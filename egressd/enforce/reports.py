@@ -41,6 +41,10 @@ class Reports:
         told = self._told.get((rule.target, rule.decision_id))
         return told is not None and told[0] == ACTIVE
 
+    def knows(self, target: Target, decision_id: str) -> bool:
+        """Whether this decision wanted this target until now."""
+        return (target, decision_id) in self._told
+
     def changes(
         self, rules: Iterable[Rule], plan: Plan, made: Plan, failures: Iterable[Failure], now_us: int
     ) -> list[EnforcementState]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from egressd.enforce.adapter import Capabilities, Failure, Plan
+from egressd.enforce.adapter import Capabilities, Existing, Failure, Plan
 from egressd.enforce.mirror import Mirror
 from egressd.enforce.plan import make_plan
 from egressd.model import Target
@@ -59,7 +59,10 @@ def test_networks_that_go_need_a_reading() -> None:
 
 def test_the_young_and_unknown_are_spared() -> None:
     mirror = Mirror()
-    known = {"D2"}.__contains__
+
+    def known(element: Existing) -> bool:
+        return element.decision_id == "D2"
+
     made = Plan(
         (),
         (held("address", "192.0.2.1", "D1"), held("address", "192.0.2.2", "D2"), held("address", "192.0.2.3", "")),

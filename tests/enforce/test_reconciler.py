@@ -379,6 +379,16 @@ def test_provisional_blocks_that_nobody_knows_yet_are_left_alone_for_a_while() -
     play(body)
 
 
+def test_what_was_wished_for_and_is_no_more_goes_at_once_whoever_still_knows_it() -> None:
+    async def body(loop: Loop) -> None:
+        await loop.wish(ONE)
+        loop.unknown = {"D1"}  # undone, and forgotten by the ledger's register in the same moment
+        await loop.wish()
+        assert loop.adapter.holds() == set()
+
+    play(body)
+
+
 def test_a_provisional_block_becomes_a_full_one() -> None:
     async def body(loop: Loop) -> None:
         await loop.wish()
