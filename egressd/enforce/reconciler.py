@@ -123,7 +123,7 @@ class Reconciler:
         self._failures = 0  # calls in a row that failed
         self._failing_since: float | None = None
         self._differs_since: float | None = None
-        self._looked = 0.0
+        self._looked = time.monotonic()
         self._read_took_s = 0.0
         self._pushed: list[tuple[Target, str, float]] = []
         self._next_full = 0.0

@@ -361,6 +361,7 @@ def test_putting_back_what_the_ledger_knows_as_active_needs_no_permission() -> N
         assert loop.questions == []
         assert loop.reports == 0  # the ledger has it all
         assert loop.reconciler.stats.drift_repaired == 101
+        assert loop.reconciler.gap_s() < 20  # since we look, not since the machine was started
 
     play(body, limits=PlanLimits(add_most=100), reported=reported)
 
