@@ -142,13 +142,6 @@ def test_unknown_words_are_malformed() -> None:
         unpack_event(["x", *pack_event(sighting())[1:]])
 
 
-@pytest.mark.xfail(strict=True, reason="Values.text takes lone surrogates, which SQLite and UTF-8 cannot hold")
-def test_a_text_that_no_file_can_hold_is_malformed() -> None:
-    """JSON can spell half a surrogate pair; written to the ledger it is a UnicodeEncodeError, and ends the scribe."""
-    with pytest.raises(Malformed):
-        Values(json.loads('["\\ud800"]')).text()
-
-
 @pytest.mark.xfail(strict=True, reason="a block without targets is an event; the rulings take targets[0] of it")
 def test_a_decision_about_nothing_is_malformed() -> None:
     with pytest.raises(Malformed):
