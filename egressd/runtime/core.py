@@ -76,11 +76,11 @@ class Core:
         tellers.domain_of = self.domain_of
         self.scribe = Scribe(ledger_db, self._written)
         self.rulings = Rulings(self.register, self.campaigns, self.scribe, clock, self.tell, self.is_enforcing)
+        self.enforcement = Enforcement(self.register, clock, self.scribe.put, self._dropped)
         self.intake = Intake(
             self.register, self.rulings, self.campaigns, self.scribe, clock, tellers, self.segment_of,
-            self._take_history, self._take_tenants, f"{self.started_us}-{os.getpid()}",
+            self._take_history, self._take_tenants, self.enforcement.pushed, f"{self.started_us}-{os.getpid()}",
         )  # fmt: skip
-        self.enforcement = Enforcement(self.register, clock, self.scribe.put, self._dropped)
         self.sensing = Sensing(loaded.config.capture.processes, self.start_of, self.take)
         self.last_number = 0
         self._seen_us = 0
@@ -101,7 +101,7 @@ class Core:
 
     def restore(self, found: ledger.Loaded) -> None:
         """Carry on with what the ledger knows."""
-        self.last_number = found.last.get("D", 0)
+        self.last_number = self.register.earlier = found.last.get("D", 0)
         self.entries = list(found.entries)
         self.campaigns.restore(found.campaigns, [row.incident for row in found.incidents])
         self.campaigns.number_after(found.last.get("I", 0), found.last.get("C", 0))
@@ -149,7 +149,8 @@ class Core:
 
     async def start_enforcing(self) -> None:
         """Begin to put decisions into force. Raises AdapterError."""
-        await self.enforcement.start(self.mode, self.config, self.knowledge.intel, self.own)
+        reported = await self.ledger.read(targets.load_enforcements, "nftables")
+        await self.enforcement.start(self.mode, self.config, self.knowledge.intel, self.own, reported)
 
     # -- packet processes
 

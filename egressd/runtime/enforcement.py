@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -71,9 +71,11 @@ class Enforcement:
 
     # -- on and off
 
-    async def start(self, mode: str, config: Config, intel: Intel, own: tuple[Network, ...]) -> None:
-        """Begin in a mode. `own` are machines of ours that are never isolated. Raises AdapterError when the kernel
-        cannot be used in a mode that needs it."""
+    async def start(
+        self, mode: str, config: Config, intel: Intel, own: tuple[Network, ...], reported: Sequence[Row] = ()
+    ) -> None:
+        """Begin in a mode. `own` are machines of ours that are never isolated; `reported` is what the ledger says that
+        is in force in the kernel. Raises AdapterError when the kernel cannot be used in a mode that needs it."""
         self.mode = mode
         self._config = config
         self._intel = intel
@@ -84,7 +86,7 @@ class Enforcement:
             dry_run = DryRunAdapter(intel.protected, self._clock.now_us)
             self._add(Reconciler(dry_run, self._rules, self._state, self._clock.now_us))
         else:
-            self._begin_kernel(config, intel)
+            self._begin_kernel(config, intel, reported)
         for reconciler in self.reconcilers:
             reconciler.wake()
         await self._settle()
@@ -92,12 +94,7 @@ class Enforcement:
     async def _settle(self) -> None:
         """Wait until every adapter was compared once with what should be, or fails: what an earlier run left is right
         then, and nothing is seen before."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE_S):
-                while not all(  # noqa: ASYNC110  a reconciler counts its cycles and tells nobody
-                    one.stats.cycles or one.alarm for one in self.reconcilers
-                ):
-                    await asyncio.sleep(0.01)
+        await self.settled(SETTLE_S)
 
     async def stop(self) -> None:
         """Let go; what is in force stays in force."""
@@ -142,7 +139,7 @@ class Enforcement:
             return  # no nft: nothing of ours can be there
         await process.wait()
 
-    def _begin_kernel(self, config: Config, intel: Intel) -> None:
+    def _begin_kernel(self, config: Config, intel: Intel, reported: Sequence[Row]) -> None:
         settings = NftablesSettings(
             RulesetSettings(
                 action=REJECT if config.enforce.refuse == "reset" else DROP, log_group=config.enforce.nflog_group
@@ -158,6 +155,9 @@ class Enforcement:
                 self._state,
                 self._clock.now_us,
                 is_known=self._is_known,
+                reported=[
+                    EnforcementState(one.target, one.decision_id, "nftables", one.state, one.detail) for one in reported
+                ],
                 on_alarm=lambda text: self._told("nftables", text),
                 on_question=lambda text: self._told("nftables", text),
                 limits=limits,
@@ -181,6 +181,18 @@ class Enforcement:
         """The register changed."""
         for reconciler in self.reconcilers:
             reconciler.wake()
+
+    def pushed(self, target: Target, decision_id: str) -> None:
+        """A packet process put this into the kernel by itself."""
+        for reconciler in self.reconcilers:
+            reconciler.pushed(target, decision_id, float(self._config.enforce.provisional_s))
+
+    async def settled(self, timeout_s: float = 2.0) -> None:
+        """Wait, for a bounded time, until all that was asked for has been tried."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                for reconciler in self.reconcilers:
+                    await reconciler.settled()
 
     def force(self) -> None:
         """A person says yes to the change that waits."""
@@ -220,7 +232,9 @@ class Enforcement:
         return self._register.rules(mode)
 
     def _is_known(self, decision_id: str) -> bool:
-        return decision_id in self._register.by_id
+        """Asked in an adapter's thread: whether the ledger had this decision, so that an element of it is no push of a
+        packet process that we hear of in a moment."""
+        return self._register.had(decision_id)
 
     # -- what is
 

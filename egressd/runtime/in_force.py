@@ -23,6 +23,7 @@ ACTIVE: Final = "active"
 ENDED: Final = ("withdrawn", "expired", "undone")
 RESTING: Final = "expired"  # of a target: its term is over, a try brings it back
 WITHDRAWN: Final = "withdrawn"
+MAX_ENDED: Final = 100_000
 FOUND_OUT: Final = frozenset(("address", "pair"))  # kinds that have a term when they are not what was decided about
 
 
@@ -93,6 +94,8 @@ class Register:
         self._due: list[tuple[int, int, str, Target]] = []
         self._order = 0
         self.version = 0  # counts up with every change of what should be in force
+        self.earlier = 0  # the last number that was given out before this run
+        self._ended: set[str] = set()  # in this run
 
     def __len__(self) -> int:
         return len(self.by_id)
@@ -137,11 +140,19 @@ class Register:
     def end(self, decision: InForce) -> None:
         """A decision that stands no more."""
         self.by_id.pop(decision.id, None)
+        if len(self._ended) < MAX_ENDED:
+            self._ended.add(decision.id)
         if self.by_target.get(decision.target) is decision:
             del self.by_target[decision.target]
         for target in decision.held:
             self._unindex(decision, target)
         self.version += 1
+
+    def had(self, id_: str) -> bool:
+        """Whether a decision of this id stands, or did."""
+        number = id_[1:]
+        earlier = number.isascii() and number.isdigit() and len(number) < 19 and int(number) <= self.earlier
+        return earlier or id_ in self.by_id or id_ in self._ended
 
     def holders(self, target: Target) -> list[InForce]:
         """The decisions that hold an address or pair now, oldest first."""

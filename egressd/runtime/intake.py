@@ -15,7 +15,7 @@ from egressd.errors import Malformed
 from egressd.intel.networks import render_address
 from egressd.model import Attempt, Campaign, Decision, FlowKey, Incident, Match, Sighting, Target
 from egressd.notify.eve import render_event
-from egressd.runtime.in_force import Register
+from egressd.runtime.in_force import FOUND_OUT, Register
 from egressd.runtime.messages import Values, unpack_event
 from egressd.runtime.rulings import Rulings
 from egressd.runtime.scribe import Scribe
@@ -60,7 +60,7 @@ class WatchSum:
 
 class Intake:
     """Takes batches in order. `segment_of` names a client's segment; `on_history` and `on_tenants` take what goes
-    elsewhere; `run_id` tells this daemon's run from others."""
+    elsewhere, `on_pushed` what the fast lane put into the kernel; `run_id` tells this daemon's run from others."""
 
     def __init__(
         self,
@@ -73,6 +73,7 @@ class Intake:
         segment_of: Callable[[bytes], str],
         on_history: Callable[[list[HistoryRow]], None],
         on_tenants: Callable[[int, tuple[tuple[str, bytes, int], ...]], None],
+        on_pushed: Callable[[Target, str], None],
         run_id: str,
     ) -> None:
         self.watches: dict[str, dict[bytes, WatchSum]] = {}
@@ -90,6 +91,7 @@ class Intake:
         self._segment_of = segment_of
         self._on_history = on_history
         self._on_tenants = on_tenants
+        self._on_pushed = on_pushed
         self._run_id = run_id
         self._batches: dict[int, int] = {}
         self._opened: list[str] = []
@@ -128,6 +130,10 @@ class Intake:
         if stands is not None:
             incident, _ = self._assign(stands)
             decision.campaign = incident.campaign
+        if decision.mode == "enforce" and decision.action in ("block", "extend"):
+            for target in decision.targets:
+                if target.kind in FOUND_OUT:
+                    self._on_pushed(target, decision.id)
         self._rulings.of_policy(origin, decision)
         self._tellers.event(
             render_event(decision, segment=self._segment_of(decision.client) if decision.client else "")

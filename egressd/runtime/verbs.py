@@ -79,6 +79,7 @@ class Verbs:
         made = self._make(peer, target, (target,), match._replace(indicator=_numbered(indicator, entry)), ends_us, args)
         await core.renew()
         await core.scribe.settled()
+        await core.enforcement.settled()
         self._remember(peer, (made.id,), (entry.id,))
         what = f"{target.value} and every name under it" if target.kind == "registered_domain" else target.value
         return {"decision_id": made.id, "text": f"{what} is blocked for everybody{_for(args)}", "lines": []}
@@ -94,6 +95,7 @@ class Verbs:
         match = _no_match(target)._replace(level="address")
         made = self._make(peer, target, (target,), match, self._until(args["for_s"]), args)
         await self._core.scribe.settled()
+        await self._core.enforcement.settled()
         self._remember(peer, (made.id,), ())
         return {
             "decision_id": made.id,
@@ -123,6 +125,7 @@ class Verbs:
         entry = await core.add_entry(ALLOWANCE, text, _actor(peer), reason, self._until(for_s), act)
         await core.renew()
         await core.scribe.settled()
+        await core.enforcement.settled()
         return entry
 
     async def unblock(self, peer: Peer, args: Record) -> Record:
@@ -146,6 +149,7 @@ class Verbs:
             allowed.append(entry.id)
         await core.renew()
         await core.scribe.settled()
+        await core.enforcement.settled()
         self._remember(peer, (), tuple(allowed))
         return {"text": f"{args['what']} is not blocked any more{_for(args)}", "lines": lines}
 
@@ -158,6 +162,7 @@ class Verbs:
             raise Refused(f"{decision.id} does not wait for anybody: it is {decision.state}")
         self._core.rulings.approve(decision, _actor(peer), args["reason"])
         await self._core.scribe.settled()
+        await self._core.enforcement.settled()
         self._core.enforcement.wake()
         self._remember(peer, (decision.id,), ())
         return {"decision_id": decision.id, "text": f"{decision.target.value} is blocked from now on", "lines": []}
@@ -191,6 +196,7 @@ class Verbs:
             core.remedies[made.id] = remedies
             await core.renew()
         await core.scribe.settled()
+        await core.enforcement.settled()
         self._remember(peer, (made.id,), ())
         lines = ["it still reaches DHCP, DNS and ping of this gateway, and hosts of its own network segment"]
         left = [*core.config.enforce.remedies, *args["remedy"]]
@@ -225,6 +231,7 @@ class Verbs:
             raise Refused(f"{args['segment']} is cut already by {core.register.by_target[targets[0]].id}")
         made = self._make(peer, targets[0], targets, _no_match(targets[0]), self._until(args["for_s"]), args)
         await core.scribe.settled()
+        await core.enforcement.settled()
         self._remember(peer, (made.id,), ())
         lines = await self._flows(networks)
         return {"decision_id": made.id, "text": f"segment {args['segment']} is cut off{_for(args)}", "lines": lines}
@@ -294,6 +301,7 @@ class Verbs:
                 lines.append(f"{id_} is taken back: {entry.text}")
         await core.renew()
         await core.scribe.settled()
+        await core.enforcement.settled()
         return {"text": "undone", "lines": lines or ["it had ended already"]}
 
     async def panic(self, peer: Peer, args: Record) -> Record:
@@ -307,6 +315,7 @@ class Verbs:
         core.remedies.clear()
         await core.set_mode("monitor")
         await core.scribe.settled()
+        await core.enforcement.settled()
         return {
             "text": f"{len(found)} decisions are lifted and the mode is monitor: nothing is blocked",
             "lines": ["what is listed is still seen and told; to arm again: egressd mode enforce --reason TEXT"],
@@ -351,6 +360,7 @@ class Verbs:
         core.scribe.put(audit.append, act, core.clock.now_us())
         await core.scribe.settled()
         await core.set_mode(args["mode"])
+        await core.enforcement.settled()
         held = len(core.register.rules(core.mode))
         lines = [f"{held} targets are to be in force now"]
         if core.config.mode != args["mode"]:
@@ -417,6 +427,7 @@ class Verbs:
         self._forget_remedies(decision.id)
         await core.renew()
         await core.scribe.settled()
+        await core.enforcement.settled()
 
     async def _drop_lines_of(self, peer: Peer, decision: InForce, reason: str) -> None:
         """The line that a person added for a decision goes with it."""

@@ -172,6 +172,18 @@ def shift_deadlines(connection: Connection, delta_us: int) -> int:
     return moved
 
 
+def load_enforcements(connection: Connection, adapter: str) -> list[Enforcement]:
+    """What an adapter made of the targets that are in force, as it was told last."""
+    return [
+        Enforcement(f"{DECISION}{number}", Target(kind, value), state, detail)
+        for number, kind, value, state, detail in connection.execute(
+            "SELECT t.decision, t.kind, t.value, e.state, e.detail FROM enforcements e"
+            " JOIN targets t ON t.id = e.target WHERE e.adapter = ? AND t.state = 'active'",
+            (adapter,),
+        )
+    ]
+
+
 def enforcement_counts(connection: Connection) -> dict[str, dict[str, int]]:
     """Per adapter, how many active targets are in which state."""
     counts: dict[str, dict[str, int]] = {}

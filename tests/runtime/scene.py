@@ -220,6 +220,7 @@ class Desk:
         self.ears = Ears()
         self.history: list[HistoryRow] = []
         self.tenants: list[tuple[int, tuple[tuple[str, bytes, int], ...]]] = []
+        self.pushed: list[tuple[Target, str]] = []
         self.intake = self.new_intake("1-1")
 
     def merged(self, older: str, younger: str) -> None:
@@ -229,7 +230,8 @@ class Desk:
         return Intake(
             self.register, self.rulings, self.campaigns, self.scribe, self.clock, self.ears,
             lambda client: "lab" if client == A else "", self.history.extend,
-            lambda number, rows: self.tenants.append((number, rows)), run_id,
+            lambda number, rows: self.tenants.append((number, rows)),
+            lambda target, id_: self.pushed.append((target, id_)), run_id,
         )  # fmt: skip
 
     def settle(self) -> None:
