@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from egressd.detect.blocks import Block, Blocks, main_target
+from egressd.detect.policy import E1, E2
 from egressd.model import Match, Target
 from tests.detect.scene import A, B, X, Y, listed, packed
 
@@ -88,3 +89,43 @@ def test_two_forms_of_one_address_are_held_apart() -> None:
     assert blocks.covering(packed(B), packed(X)) is one
     blocks.withdraw_address(one, packed("64:ff9b::c633:6407"))
     assert blocks.covering(packed(B), packed(X)) is None
+
+
+def test_several_who_number_their_blocks_never_meet() -> None:
+    given: set[str] = set()
+    for process in range(3):
+        blocks = Blocks()
+        blocks.number_from(100 + process, 4)
+        given |= {block(blocks, f"d{number}.example").id for number in range(5)}
+    assert len(given) == 15
+    assert all(int(id_[1:]) % 4 != 99 % 4 for id_ in given)  # that class is for people
+
+
+def test_an_id_given_elsewhere_uses_up_no_number() -> None:
+    blocks = Blocks()
+    found = match("bad.example")
+    foreign = blocks.add(main_target(found), found, 5, "D77")
+    assert (foreign.id, foreign.created_us, blocks.by_id["D77"]) == ("D77", 5, foreign)
+    assert block(blocks, "worse.example").id == "D1"
+
+
+def test_a_renamed_block_keeps_what_it_holds() -> None:
+    blocks = Blocks()
+    one = block(blocks)
+    blocks.add_address(one, packed(X), 1)
+    blocks.add_pair(one, packed(A), packed(Y), 1)
+    blocks.rename(one, "D9")
+    assert (list(blocks.by_id), one.id, blocks.by_target[one.target]) == (["D9"], "D9", one)
+    assert blocks.covering(packed(B), packed(X)) is one
+    blocks.remove(one)
+    assert (blocks.by_id, blocks.by_target, blocks.addresses, blocks.pairs) == ({}, {}, 0, 0)
+
+
+def test_what_is_held_again_rests_no_more() -> None:
+    blocks = Blocks()
+    one = block(blocks)
+    one.resting = {packed(X): E2, packed(Y): E1}
+    blocks.add_address(one, packed(X), 1)
+    assert one.resting == {packed(Y): E1}
+    blocks.add_pair(one, packed(A), packed(Y), 1)
+    assert one.resting == {}

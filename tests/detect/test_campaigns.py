@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from egressd.detect.campaigns import MAX_NAMES, Campaigns
-from egressd.model import FLOW, TLS_SNI, Match, Sighting
+from egressd.model import FLOW, TLS_SNI, Campaign, Match, Sighting
 from tests.detect.scene import A, B, C, X, at, flow, listed
 
 
@@ -130,6 +132,83 @@ def test_incidents_are_bounded_and_the_rest_is_silent() -> None:
     assert (len(campaigns.incidents), campaigns.untold) == (3, 3)
 
 
+def restarted(campaigns: Campaigns) -> Campaigns:
+    """With copies of what was known, as the ledger keeps them."""
+    again = Campaigns()
+    again.restore(
+        [Campaign(one.id, list(one.keys), [], one.first_us, one.last_us) for one in campaigns.campaigns.values()],
+        [replace(one, names=dict(one.names), via=dict(one.via)) for one in campaigns.incidents.values()],
+    )
+    return again
+
+
+def test_what_was_known_before_a_restart_goes_on() -> None:
+    before = Campaigns()
+    for client, name in ((A, "bad.example"), (B, "bad.example"), (A, "worse.example")):
+        contact(before, sighting(client, name))
+    again = restarted(before)
+    assert again.incidents == before.incidents
+    assert {one.id: one.incidents for one in again.campaigns.values()} == {"C1": ["I1", "I2"], "C2": ["I3"]}
+    assert contact(again, sighting(A, "x.bad.example", value="bad.example", second=9)) == ("I1", False)
+    assert again.incidents["I1"].contacts == 2
+    assert contact(again, sighting(C, "bad.example")) == ("I4", True)
+    assert contact(again, sighting(A, "worst.example")) == ("I5", True)
+    assert list(again.campaigns) == ["C1", "C2", "C3"]
+    again.tie("C2", "C1")
+    assert list(again.incidents) == ["I1", "I2", "I4", "I5"]
+
+
+def test_restored_with_the_incidents_named_by_their_campaigns_each_stands_once() -> None:
+    before = Campaigns()
+    contact(before, sighting(A))
+    again = Campaigns()
+    again.restore(before.campaigns.values(), before.incidents.values())
+    assert again.campaigns["C1"].incidents == ["I1"]
+
+
+def test_numbers_that_were_given_are_not_given_again() -> None:
+    campaigns = Campaigns()
+    campaigns.number_after(41, 7)
+    assert contact(campaigns, sighting(A)) == ("I42", True)
+    assert list(campaigns.campaigns) == ["C8"]
+    campaigns.number_after(3, 3)
+    assert contact(campaigns, sighting(B)) == ("I43", True)
+
+
+def test_a_closed_incident_is_done_with() -> None:
+    campaigns = Campaigns()
+    contact(campaigns, sighting(A))
+    contact(campaigns, sighting(B))
+    closed = campaigns.close("I1")
+    assert closed is not None and closed.id == "I1"
+    assert campaigns.close("I1") is None and campaigns.close("I9") is None
+    assert campaigns.campaigns["C1"].incidents == ["I2"]
+    assert contact(campaigns, sighting(A)) == ("I3", True)  # what its client does next is another one
+    assert campaigns.incidents["I3"].campaign == "C1"
+
+
+def test_closing_by_an_id_that_was_taken_over() -> None:
+    campaigns = Campaigns()
+    contact(campaigns, sighting(A, "bad.example"))
+    contact(campaigns, sighting(A, "worse.example"))
+    campaigns.tie("C1", "C2")
+    closed = campaigns.close("I2")
+    assert closed is not None and closed.id == "I1"
+    assert campaigns.incidents == {} and campaigns.campaigns["C1"].incidents == []
+
+
+def test_every_merge_is_told_older_first() -> None:
+    campaigns = Campaigns()
+    told: list[tuple[str, str]] = []
+    campaigns.on_merge = lambda older, younger: told.append((older, younger))
+    for name in ("a.example", "b.example", "c.example", "d.example"):
+        contact(campaigns, sighting(A, name))
+    campaigns.tie("C3", "C2")
+    campaigns.tie("C3", "C1")
+    campaigns.tie("C1", "C2")
+    assert told == [("C2", "C3"), ("C1", "C2")]
+
+
 DOMAINS = [f"d{number}.example" for number in range(5)]
 MOVES = st.one_of(
     st.tuples(st.sampled_from([A, B, C]), st.sampled_from(DOMAINS)),
@@ -153,3 +232,20 @@ def test_any_ties_leave_one_incident_per_client_and_campaign(moves: list[tuple[o
     members = [(one, campaign.id) for campaign in campaigns.campaigns.values() for one in campaign.incidents]
     assert sorted(members) == sorted((one.id, one.campaign) for one in campaigns.incidents.values())
     assert len(campaigns._by_place) == len(campaigns.incidents)
+
+
+@given(st.lists(MOVES, max_size=40))
+def test_a_restart_changes_nothing_that_comes_after(moves: list[tuple[object, object]]) -> None:
+    lasting = Campaigns()
+    for number, (one, other) in enumerate(moves):
+        again = restarted(lasting)
+        again.number_after(lasting._last, lasting._numbered)
+        for campaigns in (lasting, again):
+            if isinstance(one, str):
+                contact(campaigns, sighting(one, str(other), second=number))
+            elif {f"C{one}", f"C{other}"} <= campaigns.campaigns.keys():  # ids of before are no longer asked for
+                campaigns.tie(f"C{one}", f"C{other}")
+        assert again.incidents == lasting.incidents
+        assert {key: set(c.incidents) for key, c in again.campaigns.items()} == {
+            key: set(c.incidents) for key, c in lasting.campaigns.items()
+        }

@@ -69,3 +69,30 @@ def test_bounded_over_all_blocks() -> None:
     assert len(watch._tried) <= 10
     again = watch.attempt(found[0], sighting("10.0.0.1"), True)
     assert (again.first, again.count) == (False, 2)
+
+
+def test_a_leak_is_of_the_attempt_that_was_made() -> None:
+    watch = Watch()
+    one = watch.attempt(block(), sighting(sport=1), True)
+    two = watch.attempt(block(), sighting(sport=2, second=1), True)
+    assert one.stopped and two.stopped
+    leak = watch.answered(one.flow, at(2), 9)
+    assert leak is not None
+    assert (leak.flow, leak.count, leak.stopped, leak.campaign, leak.incident) == (one.flow, 1, True, "C1", "I1")
+    assert watch.by_block["D1"][packed(A)].leaks == 1
+
+
+def test_what_nothing_stops_is_no_leak_even_of_an_enforced_block() -> None:
+    watch = Watch()
+    tried = watch.attempt(block(), sighting(), False)
+    assert not tried.stopped
+    assert watch.answered(tried.flow, at(1), 4) is None
+    assert watch.by_block["D1"][packed(A)].leaks == 0
+
+
+def test_beyond_the_bound_an_answer_is_a_leak_all_the_same() -> None:
+    watch = Watch(clients=0)
+    tried = watch.attempt(block(), sighting(), True)
+    assert (tried.first, watch.uncounted) == (False, 1)
+    leak = watch.answered(tried.flow, at(1), 4)
+    assert leak is not None and leak.leak

@@ -1,0 +1,103 @@
+"""A scene of an engine that lives on: lists, allowances and decisions change under it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from egressd.detect.blocks import main_target
+from egressd.detect.engine import Intel
+from egressd.detect.live import LiveEngine, Standing
+from egressd.detect.policy import PolicySettings
+from egressd.intel.index import Index
+from egressd.intel.protected import Protected
+from egressd.model import Match, Target
+from tests.detect.scene import PROTECTED, RESOLVER, RESOLVERS, SUFFIXES, Scene, allowed, at, listed, packed
+
+ENFORCE = PolicySettings(mode="enforce", resolvers=frozenset((packed(RESOLVER),)))
+
+
+def intel(lists: str, allow: str = "", protected: Protected = PROTECTED) -> Intel:
+    """What text files say."""
+    return Intel(Index.build(listed(lists), SUFFIXES), SUFFIXES, allowed(allow), protected, RESOLVERS)
+
+
+def protecting(*entries: tuple[str, str]) -> Protected:
+    """What a scene protects, and more."""
+    found, problems = Protected.parse(
+        "10.0.0.0/8 # private use\n127.0.0.0/8 # loopback\n", extra=[("192.0.2.1", "our gateway"), *entries]
+    )
+    assert problems == []
+    return found
+
+
+class LiveScene(Scene):
+    """A scene whose engine is a packet process's."""
+
+    engine: LiveEngine
+
+    def __init__(
+        self,
+        lists: str = "c2.bad.example threat=case",
+        allow: str = "",
+        settings: PolicySettings = ENFORCE,
+        *,
+        enforced: bool = True,
+        history: int = 1000,
+        first_number: int = 1,
+        stride: int = 1,
+    ) -> None:
+        super().__init__()
+        self.engine = LiveEngine(
+            intel(lists, allow), settings, self.events.append, enforced=enforced, history=history,
+            first_number=first_number, stride=stride,
+        )  # fmt: skip
+
+    def swap(
+        self, second: float, lists: str, allow: str = "", *, protected: Protected = PROTECTED, enforced: bool = True,
+        settings: PolicySettings = ENFORCE,
+    ) -> None:  # fmt: skip
+        """New text files."""
+        self.engine.swap(intel(lists, allow, protected), settings, enforced, at(second))
+
+    def from_inside(self, inside: bool) -> None:
+        """Packets come from the hosts' side, or go to it, as the dissector tells."""
+        found: Any = SimpleNamespace(incoming=inside)
+        self.engine.packets = found
+
+    def said(self, *actions: str) -> list[tuple[str, str, str]]:
+        """(action, rule, `kind value`) of decisions, in order; of some actions if given."""
+        return [
+            (one.action, one.rule, f"{target.kind} {target.value}")
+            for one in self.decisions
+            for target in one.targets
+            if not actions or one.action in actions
+        ]
+
+    @property
+    def blocks(self) -> list[str]:
+        """What the blocks in force are about."""
+        return [f"{one.kind} {one.value}" for one in self.engine.blocks.by_target]
+
+
+def standing(
+    line: str = "c2.bad.example",
+    *,
+    id_: str = "D9",
+    level: str = "host",
+    enforced: bool = True,
+    campaign: str = "C7",
+    addresses: tuple[str, ...] = (),
+    pairs: tuple[tuple[str, str], ...] = (),
+    resting: tuple[tuple[str, str], ...] = (),
+    target: Target | None = None,
+    second: float = 0,
+) -> Standing:
+    """A decision as the core tells it."""
+    (indicator,) = listed(line)
+    match = Match(level, indicator, indicator.registered_domain, indicator.suffix_rule)
+    return Standing(
+        id_, target or main_target(match), match, at(second), campaign, enforced,
+        tuple(packed(one) for one in addresses), tuple((packed(a), packed(b)) for a, b in pairs),
+        tuple((packed(one), evidence) for one, evidence in resting),
+    )  # fmt: skip

@@ -1,0 +1,194 @@
+"""What a live engine takes for evidence, learns from others, and writes down."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from egressd.detect import live
+from egressd.detect.live import GatheringHistory
+from egressd.model import DNS_QUERY, FLOW, TLS_SNI, UDP, FlowKey, Observation
+from tests.detect.live_scene import LiveScene, standing
+from tests.detect.scene import RESOLVER, A, B, X, Y, at, flow, message, packed, record
+from tests.detect.test_live import C2, FOREIGN, held
+
+# -- whose answers are evidence
+
+
+def test_an_answer_of_the_resolver_blocks_for_everybody() -> None:
+    scene = LiveScene()
+    scene.from_inside(False)
+    scene.resolve(0, A, C2, X)
+    assert held(scene) == ({X}, set(), {})
+
+
+def test_an_answer_from_inside_is_no_evidence_for_everybody() -> None:
+    """A host may send under the resolver's address; on the hosts' side a true answer always goes out to them."""
+    scene = LiveScene()
+    scene.from_inside(True)
+    scene.resolve(0, A, C2, X)
+    assert held(scene) == (set(), {(A, X)}, {})
+    scene.from_inside(False)
+    scene.resolve(1, A, C2, X)
+    assert held(scene)[0] == {X}
+
+
+def test_an_answer_from_inside_gives_nothing_free() -> None:
+    scene = LiveScene()
+    scene.resolve(0, A, C2, X)
+    scene.from_inside(True)
+    scene.resolve(1, B, "innocent.example", X)
+    assert held(scene)[0] == {X}
+    scene.from_inside(False)
+    scene.resolve(2, B, "innocent.example", X)
+    assert held(scene)[0] == set()
+
+
+@pytest.mark.parametrize("port", [5353, 54, 40_000])
+def test_an_answer_from_another_port_is_no_evidence_for_everybody(port: int) -> None:
+    scene = LiveScene()
+    key = FlowKey(UDP, packed(A), 50_000, packed(RESOLVER), port)
+    for kind, second, detail in (
+        ("dns_query", 0.0, message(C2, 7, (), False)),
+        ("dns_answer", 0.1, message(C2, 7, [record(C2, X)])),
+    ):
+        scene.engine.observe(Observation(kind, at(second), 0, key, C2, C2, detail))
+    assert held(scene) == (set(), {(A, X)}, {})
+
+
+def test_an_answer_of_a_strange_server_is_no_evidence_for_everybody() -> None:
+    scene = LiveScene()
+    scene.resolve(0, A, C2, X, server=FOREIGN)
+    assert held(scene) == (set(), {(A, X)}, {})
+
+
+# -- the kernel's log
+
+
+def test_what_the_kernel_dropped_is_an_attempt_that_was_not_seen_otherwise() -> None:
+    scene = LiveScene()
+    scene.engine.adopt(standing(addresses=(X,)))
+    key = FlowKey(6, packed(A), 40_000, packed(X), 443)
+    for second in (0.0, 0.1):  # the log tells it, then the tap
+        scene.engine.observe(Observation(FLOW, at(second), 0, key, "", "", None, 0, "kernel"))
+    assert [(one.decision_id, one.count) for one in scene.attempts] == [("D9", 1)]
+
+
+# -- passive DNS
+
+
+def test_what_others_saw_counts_for_what_is_shared() -> None:
+    scene = LiveScene()
+    scene.engine.learn([(f"tenant{number}.example", packed(X), at(0)) for number in range(3)])
+    assert scene.engine.take_learned() == []  # it is theirs
+    scene.resolve(1, A, C2, X)
+    assert scene.said("refuse") == [("refuse", "shared", f"address {X}")]
+
+
+def test_what_is_learned_is_handed_over_once() -> None:
+    scene = LiveScene()
+    scene.resolve(0, A, "one.example", X)
+    scene.resolve(1, A, "www.one.example", X)
+    scene.resolve(2, A, "two.example", X, Y)
+    assert scene.engine.take_learned() == [
+        ("one.example", packed(X), at(0.01)),
+        ("two.example", packed(X), at(2.01)),
+        ("two.example", packed(Y), at(2.01)),
+    ]
+    assert scene.engine.take_learned() == []
+    scene.resolve(3, A, "one.example", X)
+    assert scene.engine.take_learned() == []  # not new
+
+
+def test_one_process_learns_what_the_other_hands_over() -> None:
+    one, two = LiveScene(), LiveScene()
+    one.resolve(0, A, "fine.example", X)
+    two.engine.learn(one.engine.take_learned())
+    two.resolve(1, B, C2, X)
+    assert two.said("extend") == [("extend", "pair", f"pair {B}>{X}")]
+
+
+# -- history that is written down
+
+
+RECORDS = st.lists(
+    st.tuples(
+        st.sampled_from([A, B]), st.sampled_from(["a.example", "b.example", packed(X), packed(Y)]),
+        st.integers(0, 50), st.booleans(), st.sampled_from([b"", packed(X)]),
+    ),
+    max_size=40,
+)  # fmt: skip
+Record = tuple[str, str | bytes, int, bool, bytes]
+
+
+def put(history: GatheringHistory, one: Record) -> None:
+    client, what, second, new, server = one
+    history.record(flow(client, X), what, at(second), 1, DNS_QUERY if not server else TLS_SNI, new, server)
+
+
+def key_of(one: Record) -> tuple[bytes, str, bytes]:
+    client, what, _, _, server = one
+    return (packed(client), what, server) if isinstance(what, str) else (packed(client), "", what)
+
+
+@given(RECORDS, st.integers(0, 40))
+def test_every_contact_is_gathered_once(records: list[Record], cut: int) -> None:
+    records.sort(key=lambda one: one[2])
+    history = GatheringHistory(10)
+    for part in (records[:cut], records[cut:]):
+        wanted: dict[tuple[bytes, str, bytes], list[int]] = defaultdict(list)
+        count: dict[tuple[bytes, str, bytes], int] = defaultdict(int)
+        for one in part:
+            put(history, one)
+            wanted[key_of(one)].append(at(one[2]))
+            count[key_of(one)] += one[3]
+        taken = history.take()
+        assert {key: (row.first_us, row.last_us, row.count) for key, row in taken.items()} == {
+            key: (min(times), max(times), count[key]) for key, times in wanted.items()
+        }
+        assert history.take() == {}
+    assert history.ungathered == 0
+
+
+@pytest.mark.xfail(
+    strict=True, reason="Gathered.last_us is the last told, first_us the first told, whatever their times"
+)
+def test_times_out_of_order_span_what_was_seen() -> None:
+    """What the kernel's log tells comes later than what the tap saw after it."""
+    history = GatheringHistory(10)
+    for second in (5, 9, 3):
+        put(history, (A, "a.example", second, True, b""))
+    ((_, row),) = history.take().items()
+    assert (row.first_us, row.last_us, row.count) == (at(3), at(9), 3)
+
+
+def test_gathering_is_bounded_and_the_rest_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "MAX_GATHERED", 3)
+    history = GatheringHistory(100)
+    for number in range(5):
+        put(history, (A, f"n{number}.example", number, True, b""))
+    put(history, (A, "n0.example", 9, True, b""))
+    taken = history.take()
+    assert (len(taken), history.ungathered, len(history.contacts())) == (3, 2, 5)
+    assert taken[packed(A), "n0.example", b""].count == 2
+    put(history, (A, "n4.example", 9, True, b""))
+    assert len(history.take()) == 1
+
+
+def test_what_is_gathered_stays_for_the_retro_hunt() -> None:
+    scene = LiveScene()
+    scene.tls(0, A, X, "worse.example")
+    assert [key[1] for key in scene.engine.gathering.take()] == ["worse.example"]
+    scene.swap(1, "worse.example")
+    assert [one.retro for one in scene.sightings] == [True]
+
+
+def test_what_is_listed_is_not_gathered() -> None:
+    scene = LiveScene()
+    scene.resolve(0, A, C2, X)
+    scene.tls(1, A, X, C2)
+    scene.tls(2, A, Y, "fine.example")
+    assert list(scene.engine.gathering.take()) == [(packed(A), "fine.example", packed(Y))]
