@@ -128,7 +128,9 @@ class LiveEngine(Engine):
             block = blocks.add(standing.target, standing.match, standing.created_us, standing.id)
             self._calendar.watch(block)
         elif block.id != standing.id:
+            self.watch.rename(block.id, standing.id)
             blocks.rename(block, standing.id)
+            self._calendar.watch(block)
         block.match = standing.match
         block.campaign = block.campaign or standing.campaign
         block.enforced = standing.enforced

@@ -70,6 +70,12 @@ class Watch:
             self._tried.put(sighting.flow, tried)
         return tried
 
+    def rename(self, decision_id: str, known_as: str) -> None:
+        """A decision is known under another id from now on."""
+        clients = self.by_block.pop(decision_id, None)
+        if clients is not None:
+            self.by_block[known_as] = clients
+
     def answered(self, flow: FlowKey, ts_us: int, number: int) -> Attempt | None:
         """The server of `flow` answered. If this was an attempt that should have been stopped, that is a leak."""
         tried = self._tried.pop(flow)

@@ -6,7 +6,7 @@ and pairs that answers and names led to. Each of those has a term (detect/probat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Final
@@ -96,6 +96,7 @@ class Register:
         self.version = 0  # counts up with every change of what should be in force
         self.earlier = 0  # the last number that was given out before this run
         self._ended: set[str] = set()  # in this run
+        self.on_end: Callable[[str], None] | None = None
 
     def __len__(self) -> int:
         return len(self.by_id)
@@ -111,6 +112,8 @@ class Register:
     def hold(self, decision: InForce, target: Target, now_us: int, ends_us: int = 0) -> Held:
         """One more target, or one at rest that comes back. `ends_us` is when it ends whatever happens, 0 = by term."""
         before = decision.held.get(target)
+        if before is not None and before.state == ACTIVE:
+            return before
         level = 0
         if before is not None and before.state == RESTING:
             level = level_on_return(before.level, before.ended_us, now_us)
@@ -142,6 +145,8 @@ class Register:
         self.by_id.pop(decision.id, None)
         if len(self._ended) < MAX_ENDED:
             self._ended.add(decision.id)
+        if self.on_end is not None:
+            self.on_end(decision.id)
         if self.by_target.get(decision.target) is decision:
             del self.by_target[decision.target]
         for target in decision.held:

@@ -94,6 +94,7 @@ class Intake:
         self._on_pushed = on_pushed
         self._run_id = run_id
         self._batches: dict[int, int] = {}
+        register.on_end = self.forget
         self._opened: list[str] = []
         self._tried_now: dict[tuple[str, bytes], int] = {}  # told in the batch at hand
 
@@ -155,6 +156,7 @@ class Intake:
         self._tellers.event(render_event(sighting, segment=self._segment_of(sighting.flow.client)))
 
     def _attempt(self, attempt: Attempt) -> None:
+        attempt.decision_id = self._rulings.known_as(attempt.decision_id)
         sighting = _sighting(attempt.ts_us, attempt.flow, attempt.name, attempt.match)
         self._assign(sighting)
         attempt.incident = sighting.incident
@@ -201,7 +203,8 @@ class Intake:
         if not rows:
             return
         counts: list[AttemptCount] = []
-        for decision_id, client, row in rows:
+        for told_id, client, row in rows:
+            decision_id = self._rulings.known_as(told_id)
             self._watch(decision_id, client, row)
             self.last_attempt_us = max(self.last_attempt_us, row.last_us)
             decision = self._register.by_id.get(decision_id)
@@ -225,6 +228,8 @@ class Intake:
         )
 
     def _watch(self, decision_id: str, client: bytes, row: Tried) -> None:
+        if decision_id not in self._register.by_id:
+            return
         clients = self.watches.setdefault(decision_id, {})
         known = clients.get(client)
         if known is None:
@@ -250,12 +255,22 @@ class Intake:
     def _tell_opened(self) -> None:
         """When the batch is taken it is known what was done about the incidents that it opened."""
         opened, self._opened = self._opened, []
-        for id_ in opened:
-            incident = self._campaigns.incidents.get(self._campaigns.current(id_))
+        for id_ in dict.fromkeys(self._campaigns.current(one) for one in opened):
+            incident = self._campaigns.incidents.get(id_)
             if incident is not None:
                 hosts = len(self._campaigns.campaigns[incident.campaign].incidents)
                 outcome = self._rulings.outcome(incident.match)
                 self._tellers.incident(incident, outcome, self._segment_of(incident.client), hosts)
+
+    def _leaks_of(self, id_: str) -> int:
+        """Leaks of an incident and of those that it took over."""
+        if not self.leaks:
+            return 0
+        return sum(count for one, count in self.leaks.items() if self._campaigns.current(one) == id_)
+
+    def forget(self, decision_id: str) -> None:
+        """A decision has ended: nobody is watched for it any more. What was counted is in the ledger."""
+        self._watched -= len(self.watches.pop(decision_id, {}))
 
     def _write_incidents(self, changed: dict[str, Incident]) -> None:
         if not changed:
@@ -265,8 +280,7 @@ class Intake:
             write_incidents,
             tuple(copy_campaign(one) for one in campaigns.values()),
             tuple(
-                (copy_incident(one), self._segment_of(one.client), self.leaks.get(one.id, 0))
-                for one in changed.values()
+                (copy_incident(one), self._segment_of(one.client), self._leaks_of(one.id)) for one in changed.values()
             ),
         )
 

@@ -9,6 +9,7 @@ within bounds: `unpack_*` let only Malformed out. The other way the core sends P
 from __future__ import annotations
 
 import json
+import re
 from struct import Struct
 from typing import Any, Final
 
@@ -36,6 +37,9 @@ MAX_TEXT: Final = 4_096
 MAX_ITEMS: Final = 65_536
 MAX_NUMBER: Final = 1 << 62
 VIAS: Final = frozenset((DNS_QUERY, DNS_ANSWER, HTTP_HOST, TLS_SNI, QUIC_SNI, SOCKS_HOST, FLOW))
+EVIDENCE: Final = frozenset(("E0", "E1", "E2"))
+MODES: Final = frozenset(("monitor", "approve", "enforce"))
+_ID: Final = re.compile(r"D[1-9][0-9]{0,17}")
 ACTIONS: Final = frozenset(("block", "extend", "withdraw", "refuse", "alert"))
 
 HEAD: Final = Struct("!IB")
@@ -120,19 +124,25 @@ def unpack_event(packed: object) -> Sighting | Decision | Attempt:
     if sort == "s":
         return Sighting(
             values.number(), 0, values.flow(), values.text(), values.match(), values.one_of(VIAS), values.text(),
-            values.flag(), values.number(), values.number(), values.number(), values.text(), values.address(),
+            values.flag(), values.count(), values.number(), values.number(), values.text(), values.address(),
             new=values.flag(),
         )  # fmt: skip
     if sort == "d":
         ts_us, id_, action = values.number(), values.text(), values.one_of(ACTIONS)
+        if _ID.fullmatch(id_) is None and (id_ or action != "alert"):
+            raise Malformed("a decision's id was expected")
+        targets = values.targets()
+        if not targets:
+            raise Malformed("a decision about nothing")
         return Decision(
-            id_, ts_us, 0, action, values.targets(), values.text(), values.text(), values.text(), values.text(),
-            values.match(), values.address(), values.text(), "",
+            id_, ts_us, 0, action, targets, values.text(), values.text(), values.one_of(EVIDENCE),
+            values.one_of(MODES), values.match(), values.address(), values.text(), "",
         )  # fmt: skip
     if sort == "a":
         ts_us, flow, name, via = values.number(), values.flow(), values.text(), values.one_of(VIAS)
         return Attempt(
-            ts_us, 0, flow, name, via, values.text(), values.target(), values.match(), values.flag(), values.number(),
+            ts_us, 0, flow, name, via, values.decision_id(), values.target(), values.match(), values.flag(),
+            values.count(),
             values.flag(), "", "", values.flag(),
         )  # fmt: skip
     raise Malformed("an event of an unknown sort")
@@ -216,10 +226,35 @@ class Values:
             raise Malformed("an address was expected")
         return address
 
+    def host(self) -> bytes:
+        """A packed address that is one."""
+        address = self.address()
+        if not address:
+            raise Malformed("an address was expected")
+        return address
+
+    def count(self, most: int = MAX_NUMBER) -> int:
+        """A whole number of 0 to `most`."""
+        number = self.number()
+        if not 0 <= number <= most:
+            raise Malformed("a number is out of its bounds")
+        return number
+
+    def decision_id(self) -> str:
+        """A decision's id."""
+        id_ = self.text()
+        if _ID.fullmatch(id_) is None:
+            raise Malformed("a decision's id was expected")
+        return id_
+
     def flow(self) -> FlowKey:
         """A conversation."""
         values = Values(self.next())
-        return FlowKey(values.number(), values.address(), values.number(), values.address(), values.number())
+        proto, client, client_port = values.count(255), values.host(), values.count(65_535)
+        server = values.host()
+        if len(server) != len(client):
+            raise Malformed("a conversation of two families")
+        return FlowKey(proto, client, client_port, server, values.count(65_535))
 
     def match(self) -> Match:
         """A match."""
@@ -241,4 +276,4 @@ class Values:
         if not isinstance(value, dict) or len(value) > MAX_ITEMS:
             raise Malformed("counts were expected")
         pairs = Values([part for pair in value.items() for part in pair])
-        return {pairs.text(): pairs.number() for _ in range(len(value))}
+        return {pairs.text(): pairs.count() for _ in range(len(value))}

@@ -60,7 +60,7 @@ class Rulings:
         if decision.action == "block":
             self._block(origin, decision)
             return
-        decision.id = self._aliases.get(decision.id, decision.id)
+        decision.id = self.known_as(decision.id)
         known = self.register.by_id.get(decision.id)
         if decision.action in ("refuse", "alert"):
             self.refusals[decision.rule] = self.refusals.get(decision.rule, 0) + 1
@@ -95,6 +95,10 @@ class Rulings:
         state = PROPOSED if decision.mode == "approve" else ACTIVE
         ends_us = decision.match.indicator.expires_s * SECOND_US if main.kind in ("address", "network") else 0
         self.make(decision, state, POLICY, ends_us, None, but=origin)
+
+    def known_as(self, id_: str) -> str:
+        """The id of a decision that two packet processes made."""
+        return self._aliases.get(id_, id_)
 
     # -- by anybody
 
@@ -199,9 +203,11 @@ class Rulings:
             return
         self._scribe.put(targets.expire, over, now_us, Act("timer", "timer", "expire", "", "its time is over"))
         for id_, target in over:
-            decision = self.register.by_id[id_]
-            if target == decision.target:
-                self.register.end(decision)
+            standing = self.register.by_id.get(id_)
+            if standing is None:
+                continue  # ended with its main target
+            if target == standing.target:
+                self.register.end(standing)
                 self._tell(End((id_,)), -1)
             elif target.kind in FOUND_OUT:
                 self._tell(Rest(((id_, target),)), -1)

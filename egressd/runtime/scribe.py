@@ -86,14 +86,10 @@ class Scribe:
             if error.kind != REQUEST:
                 await self._stuck(str(error))
                 return False
-            if len(group) > 1:
-                for write in group:
-                    await self._write_one(write)
-            else:
-                self._refuse(error)
-        for _ in group:
-            self._waiting.popleft()
-        self._done += len(group)
+            if not await self._write_one_by_one(len(group)):
+                return False
+        else:
+            self._took(len(group))
         if self.trouble:
             log.warning("the ledger can be written again")
             self.trouble = ""
@@ -102,13 +98,24 @@ class Scribe:
         self._on_written()
         return True
 
-    async def _write_one(self, write: Write) -> None:
-        try:
-            await self.ledger.run(_write_all, [write])
-        except StoreError as error:
-            if error.kind != REQUEST:
-                raise
-            self._refuse(error)
+    async def _write_one_by_one(self, count: int) -> bool:
+        """One of them cannot be written ever: all others can. False when the ledger fails meanwhile."""
+        for _ in range(count):
+            try:
+                await self.ledger.run_large(_write_all, [self._waiting[0]])
+            except StoreError as error:
+                if error.kind != REQUEST:
+                    await self._stuck(str(error))
+                    return False
+                self._refuse(error)
+            self._took(1)
+        return True
+
+    def _took(self, count: int) -> None:
+        """So many of the oldest need not be written any more."""
+        for _ in range(count):
+            self._waiting.popleft()
+        self._done += count
 
     def _refuse(self, error: StoreError) -> None:
         """A row that the ledger has no place for: of something that ended in between."""

@@ -12,6 +12,9 @@ from egressd.model import DNS_ANSWER, DNS_QUERY, Attempt, Incident, Match, Sight
 from egressd.runtime.messages import VIAS, Values, pack_match
 
 MAX_NAMES: Final = 16  # told of one incident at a time
+MAX_PLACES: Final = 64  # addresses told of one client's tries; those at others count without one
+TAKEN_BYTES: Final = 1 << 20  # about so much at a time; the rest comes with the next batch
+ROW_BYTES: Final = 700  # of a row without names: the indicator's texts make most of it
 MAX_ROWS: Final = 20_000  # between two batches; a flood of forged clients is told in part, and what is left counted
 
 
@@ -57,7 +60,7 @@ class Tally:
     """Sums since they were taken last, by (client, what it reached) and by (decision, client)."""
 
     def __init__(self) -> None:
-        self.contacts: dict[tuple[bytes, str], Contacts] = {}
+        self.contacts: dict[tuple[bytes, str, str], Contacts] = {}
         self.tried: dict[tuple[str, bytes], Tried] = {}
         self.uncounted = 0
 
@@ -99,7 +102,8 @@ class Tally:
             row.attempts += 1
         if attempt.via not in (DNS_QUERY, DNS_ANSWER):
             server = attempt.flow.server
-            tried.where[server] = tried.where.get(server, 0) + 1
+            if server in tried.where or len(tried.where) < MAX_PLACES:
+                tried.where[server] = tried.where.get(server, 0) + 1
 
     def answered(self, incident: Incident) -> None:
         """A destination answered one contact of an incident."""
@@ -108,27 +112,36 @@ class Tally:
             row.answered += 1
 
     def take(self) -> dict[str, Any]:
-        """Everything as plain values, and begin anew."""
+        """What there is, or as much of it as one batch should hold, as plain values; it begins anew."""
+        told: dict[tuple[bytes, str, str], Contacts] = {}
+        tries: dict[tuple[str, bytes], Tried] = {}
+        room = TAKEN_BYTES
+        while self.contacts and room > 0:
+            where, row = self.contacts.popitem()
+            told[where] = row
+            room -= ROW_BYTES + sum(len(name) + 16 for name in row.names)
+        while self.tried and room > 0:
+            key, tried = self.tried.popitem()
+            tries[key] = tried
+            room -= ROW_BYTES + 48 * len(tried.where)
         contacts = [
             [
                 client.hex(), pack_match(row.match), row.contacts, row.attempts, row.leaks, row.answered, row.first_us,
                 row.last_us, row.retro, row.names, row.via,
             ]
-            for (client, _), row in self.contacts.items()
+            for (client, _, _), row in told.items()
         ]  # fmt: skip
-        tried = [
+        tried_rows = [
             [
                 decision, client.hex(), row.count, row.leaks, row.first_us, row.last_us,
                 {address.hex(): count for address, count in row.where.items()},
             ]
-            for (decision, client), row in self.tried.items()
+            for (decision, client), row in tries.items()
         ]  # fmt: skip
-        self.contacts = {}
-        self.tried = {}
-        return {"contacts": contacts, "tried": tried}
+        return {"contacts": contacts, "tried": tried_rows}
 
     def _row(self, client: bytes, match: Match, first_us: int, retro: bool) -> Contacts | None:
-        key = (client, key_of(match))
+        key = (client, key_of(match), match.level)
         row = self.contacts.get(key)
         if row is None:
             if len(self.contacts) >= MAX_ROWS:
@@ -144,13 +157,13 @@ def unpack_contacts(packed: object) -> list[tuple[bytes, Contacts]]:
     values = Values(packed)
     for _ in range(len(values)):
         one = Values(values.next())
-        client, match = one.address(), one.match()
-        contacts, attempts, leaks, answered = one.number(), one.number(), one.number(), one.number()
+        client, match = one.host(), one.match()
+        contacts, attempts, leaks, answered = one.count(), one.count(), one.count(), one.count()
         row = Contacts(match, one.number(), False)
         row.last_us = one.number()
         row.retro = one.flag()
         row.names, row.via = one.counts(), one.counts()
-        if min(contacts, attempts, leaks, answered) < 0 or not row.via.keys() <= VIAS:
+        if not row.via.keys() <= VIAS:
             raise Malformed("sums of contacts are not right")
         row.contacts, row.attempts, row.leaks, row.answered = contacts, attempts, leaks, answered
         rows.append((client, row))
@@ -163,15 +176,11 @@ def unpack_tried(packed: object) -> list[tuple[str, bytes, Tried]]:
     values = Values(packed)
     for _ in range(len(values)):
         one = Values(values.next())
-        decision, client = one.text(), one.address()
-        count, leaks = one.number(), one.number()
+        decision, client = one.decision_id(), one.host()
+        count, leaks = one.count(), one.count()
         row = Tried(one.number())
         row.count, row.leaks, row.last_us = count, leaks, one.number()
-        if min(count, leaks) < 0:
-            raise Malformed("sums of attempts are not right")
-        try:
-            row.where = {bytes.fromhex(address): number for address, number in one.counts().items()}
-        except ValueError as error:
-            raise Malformed("an address was expected") from error
+        places = one.counts()
+        row.where = {Values([text]).host(): number for text, number in places.items()}
         rows.append((decision, client, row))
     return rows

@@ -164,7 +164,9 @@ def shift_deadlines(connection: Connection, delta_us: int) -> int:
     if not delta_us:
         return 0
     moved = connection.execute(
-        "UPDATE targets SET expires_us = max(1, expires_us + ?) WHERE state = 'active' AND expires_us > 0", (delta_us,)
+        "UPDATE targets SET expires_us = max(1, expires_us + ?), added_us = added_us + ?"
+        " WHERE state = 'active' AND expires_us > 0",
+        (delta_us, delta_us),
     ).rowcount
     moved += connection.execute(
         "UPDATE entries SET expires_us = max(1, expires_us + ?) WHERE removed_us = 0 AND expires_us > 0", (delta_us,)
