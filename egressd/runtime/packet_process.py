@@ -123,6 +123,8 @@ class PacketProcess:
         self._dissector.flush()
         self._bulk_due_us = 0
         self._report.send(self._clock.now_us(), self._stats(), self._bulk(self._clock.now_us()))
+        while len(self._report.tally) and not self._report.is_stuck:
+            self._report.send(self._clock.now_us(), None, {})
         self._report.finish()
         for source in self._sources:
             source.close()

@@ -79,6 +79,11 @@ class Reporter:
         """How long nothing needs to be sent."""
         return max(0, min(self._due_us, self._stats_due_us) - now_us) // 1000 + 1
 
+    @property
+    def is_stuck(self) -> bool:
+        """The core does not read: sums wait here."""
+        return len(self._waiting) > MAX_WAITING_BYTES
+
     def wants_stats(self, now_us: int) -> bool:
         """Whether the next batch should say how the process is."""
         return now_us >= self._stats_due_us
@@ -89,7 +94,7 @@ class Reporter:
         self._due_us = now_us + FLUSH_US
         if stats is not None:
             self._stats_due_us = now_us + STATS_US
-        if len(self._waiting) > MAX_WAITING_BYTES:
+        if self.is_stuck:
             self._flush()
             return
         if self._events or len(self.tally) or stats is not None or bulk or self.canaries:
@@ -100,6 +105,7 @@ class Reporter:
                 self._events = []
             if len(self.tally):
                 batch.update(self.tally.take())
+                self._urgent = len(self.tally) > 0  # what did not fit in comes at once
             if self.canaries:
                 batch["canaries"] = self.canaries
                 self.canaries = []
@@ -123,6 +129,6 @@ class Reporter:
         while self._waiting:
             try:
                 sent = self._up.send(self._waiting[: 1 << 20], socket.MSG_DONTWAIT)
-            except BlockingIOError:
+            except OSError:  # full, or the core has gone: then its end of the socket says so too
                 return
             del self._waiting[:sent]

@@ -5,7 +5,8 @@ Events are told one by one only up to a rate; these sums are always told, so no 
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from egressd.errors import Malformed
 from egressd.model import DNS_ANSWER, DNS_QUERY, Attempt, Incident, Match, Sighting
@@ -16,6 +17,10 @@ MAX_PLACES: Final = 64  # addresses told of one client's tries; those at others 
 TAKEN_BYTES: Final = 1 << 20  # about so much at a time; the rest comes with the next batch
 ROW_BYTES: Final = 700  # of a row without names: the indicator's texts make most of it
 MAX_ROWS: Final = 20_000  # between two batches; a flood of forged clients is told in part, and what is left counted
+
+
+Key = TypeVar("Key")
+Row = TypeVar("Row")
 
 
 class Contacts:
@@ -113,17 +118,10 @@ class Tally:
 
     def take(self) -> dict[str, Any]:
         """What there is, or as much of it as one batch should hold, as plain values; it begins anew."""
-        told: dict[tuple[bytes, str, str], Contacts] = {}
-        tries: dict[tuple[str, bytes], Tried] = {}
-        room = TAKEN_BYTES
-        while self.contacts and room > 0:
-            where, row = self.contacts.popitem()
-            told[where] = row
-            room -= ROW_BYTES + sum(len(name) + 16 for name in row.names)
-        while self.tried and room > 0:
-            key, tried = self.tried.popitem()
-            tries[key] = tried
-            room -= ROW_BYTES + 48 * len(tried.where)
+        told, self.contacts, room = _part(
+            self.contacts, lambda row: sum(len(name) + 16 for name in row.names), TAKEN_BYTES
+        )
+        tries, self.tried, _ = _part(self.tried, lambda row: 48 * len(row.where), room)
         contacts = [
             [
                 client.hex(), pack_match(row.match), row.contacts, row.attempts, row.leaks, row.answered, row.first_us,
@@ -149,6 +147,22 @@ class Tally:
                 return None
             row = self.contacts[key] = Contacts(match, first_us, retro)
         return row
+
+
+def _part(
+    rows: dict[Key, Row], more_bytes: Callable[[Row], int], room_bytes: int
+) -> tuple[dict[Key, Row], dict[Key, Row], int]:
+    """As many of the first rows as fit in, the others, and the room that is left."""
+    count = 0
+    for row in rows.values():
+        if room_bytes <= 0:
+            break
+        room_bytes -= ROW_BYTES + more_bytes(row)
+        count += 1
+    if count == len(rows):
+        return rows, {}, room_bytes
+    pairs = list(rows.items())
+    return dict(pairs[:count]), dict(pairs[count:]), room_bytes
 
 
 def unpack_contacts(packed: object) -> list[tuple[bytes, Contacts]]:
