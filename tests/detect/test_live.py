@@ -114,9 +114,6 @@ def test_an_adopted_block_lapses_with_its_indicator() -> None:
     assert scene.engine.blocks.addresses == 0
 
 
-@pytest.mark.xfail(
-    strict=True, reason="adopt renames without calendar.watch: the calendar knows the block by its old id"
-)
 def test_a_renamed_block_lapses_with_its_indicator() -> None:
     line = f"c2.bad.example expires={when(60)}"
     scene = LiveScene(line, first_number=2)
@@ -126,7 +123,6 @@ def test_a_renamed_block_lapses_with_its_indicator() -> None:
     assert scene.blocks == []
 
 
-@pytest.mark.xfail(strict=True, reason="the watch keeps the clients under the old id: after a rename each is new again")
 def test_a_renamed_block_knows_its_clients() -> None:
     scene = LiveScene(first_number=2)
     scene.tls(0, A, X, C2)

@@ -8,12 +8,20 @@ from typing import Any
 from hypothesis import strategies as st
 
 from egressd.model import Attempt, Decision, FlowKey, Indicator, Match, Sighting, Target
-from egressd.runtime.messages import ACTIONS, MAX_NUMBER, VIAS
+from egressd.runtime.messages import ACTIONS, EVIDENCE, MAX_NUMBER, MODES, VIAS
 
 TEXTS = st.text(alphabet=st.characters(blacklist_categories=("Cs",)), max_size=12)
 NUMBERS = st.integers(-MAX_NUMBER + 1, MAX_NUMBER - 1)
 ADDRESSES = st.one_of(st.just(b""), st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16))
-FLOWS = st.builds(FlowKey, NUMBERS, ADDRESSES, NUMBERS, ADDRESSES, NUMBERS)
+COUNTS = st.integers(0, MAX_NUMBER - 1)
+PORTS = st.integers(0, 65_535)
+FLOWS = st.sampled_from([4, 16]).flatmap(
+    lambda size: st.builds(
+        FlowKey, st.integers(0, 255), st.binary(min_size=size, max_size=size), PORTS,
+        st.binary(min_size=size, max_size=size), PORTS,
+    )
+)  # fmt: skip
+IDS = st.integers(1, 10**18 - 1).map(lambda number: f"D{number}")
 INDICATORS = st.builds(
     Indicator, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, NUMBERS, TEXTS, NUMBERS, NUMBERS, NUMBERS, TEXTS, TEXTS
 )  # fmt: skip
@@ -23,16 +31,17 @@ VIA = st.sampled_from(sorted(VIAS))
 
 # The packet number, incident and campaign do not travel: live there is none, and the core gives out the ids.
 SIGHTINGS = st.builds(
-    Sighting, NUMBERS, st.just(0), FLOWS, TEXTS, MATCHES, VIA, TEXTS, st.booleans(), NUMBERS, NUMBERS, NUMBERS, TEXTS,
+    Sighting, NUMBERS, st.just(0), FLOWS, TEXTS, MATCHES, VIA, TEXTS, st.booleans(), COUNTS, NUMBERS, NUMBERS, TEXTS,
     ADDRESSES, new=st.booleans(),
 )  # fmt: skip
 DECISIONS = st.builds(
-    Decision, TEXTS, NUMBERS, st.just(0), st.sampled_from(sorted(ACTIONS)),
-    st.lists(TARGETS, min_size=1, max_size=3).map(tuple), TEXTS, TEXTS, TEXTS, TEXTS, MATCHES, ADDRESSES, TEXTS,
+    Decision, IDS, NUMBERS, st.just(0), st.sampled_from(sorted(ACTIONS)),
+    st.lists(TARGETS, min_size=1, max_size=3).map(tuple), TEXTS, TEXTS, st.sampled_from(sorted(EVIDENCE)),
+    st.sampled_from(sorted(MODES)), MATCHES, ADDRESSES, TEXTS,
     st.just(""),
 )  # fmt: skip
 ATTEMPTS = st.builds(
-    Attempt, NUMBERS, st.just(0), FLOWS, TEXTS, VIA, TEXTS, TARGETS, MATCHES, st.booleans(), NUMBERS, st.booleans(),
+    Attempt, NUMBERS, st.just(0), FLOWS, TEXTS, VIA, IDS, TARGETS, MATCHES, st.booleans(), COUNTS, st.booleans(),
     st.just(""), st.just(""), st.booleans(),
 )  # fmt: skip
 EVENTS = st.one_of(SIGHTINGS, DECISIONS, ATTEMPTS)

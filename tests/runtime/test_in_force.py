@@ -102,7 +102,6 @@ def test_what_was_withdrawn_begins_anew() -> None:
     assert register.hold(decision, address(), T0 + 3).level == 0
 
 
-@pytest.mark.xfail(strict=True, reason="hold replaces a target that is held: level 0, ten minutes, nobody tried")
 def test_what_is_held_already_keeps_its_term() -> None:
     """Two packet processes see the same try of a resting address: both extend, and the second must not shorten it."""
     decision = in_force()

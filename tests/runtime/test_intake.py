@@ -215,7 +215,6 @@ def test_sightings_are_counted_by_match_level(desk: Desk) -> None:
     assert (desk.intake.counts["sightings"], desk.intake.counts["contacts"]) == (7, 3)
 
 
-@pytest.mark.xfail(strict=True, reason="a row of the tally is by registered domain and keeps the first match alone")
 def test_levels_of_one_client_are_kept_apart(desk: Desk) -> None:
     process = Process().say(sighting(A), sighting(A, "x.bad.example", found=match(level="sibling")))
     desk.intake.take(0, process.batch())
@@ -274,13 +273,11 @@ def test_incidents_that_became_one_are_one_in_the_ledger(desk: Desk) -> None:
     assert (list(desk.campaigns.incidents), list(desk.campaigns.campaigns)) == (["I1"], ["C1"])
 
 
-@pytest.mark.xfail(strict=True, reason="_tell_opened tells both ids, which are the same incident by then")
 def test_incidents_that_became_one_are_told_once(desk: Desk) -> None:
     desk.intake.take(0, one_address_for_two())
     assert [id_ for id_, *_ in desk.ears.incidents] == ["I1"]
 
 
-@pytest.mark.xfail(strict=True, reason="Intake.leaks keeps the younger id's count apart; the ledger keeps the larger")
 def test_leaks_of_incidents_that_became_one_add_up(desk: Desk) -> None:
     process = Process()
     for id_, name in (("D1", "bad.example"), ("D2", "worse.example")):
@@ -313,7 +310,6 @@ def test_a_decision_of_nobodys_traffic_keeps_its_campaign(desk: Desk) -> None:
     assert (len(desk.ears.incidents), desk.row("D1").state) == (1, "expired")
 
 
-@pytest.mark.xfail(strict=True, reason="Intake._tried and _attempt do not ask the rulings' aliases")
 def test_attempts_under_the_younger_id_count_for_the_decision(desk: Desk) -> None:
     """Both processes decide at once; the second one's attempts come before it learns what its decision is called."""
     desk.intake.take(0, Process().say(sighting(B), verdict("D1", client=B)).batch())
@@ -396,25 +392,31 @@ def test_an_attempt_goes_to_the_target_that_stops_it(desk: Desk) -> None:
     }
 
 
-def test_attempts_at_what_has_ended_are_kept_in_memory_alone(desk: Desk) -> None:
+def test_attempts_at_what_is_not_known_are_counted_by_incident_alone(desk: Desk) -> None:
     desk.intake.take(0, Process().say(attempt(id_="D9")).batch())
+    assert (watches(desk), desk.intake.watches) == ([], {})
+    assert (rows(desk)["I1"].incident.attempts, desk.intake.counts["attempts"]) == (1, 1)
+
+
+def test_attempts_told_together_with_the_end_of_their_decision_are_in_the_ledger(desk: Desk) -> None:
+    desk.rulings.of_policy(0, verdict())
+    process = Process().say(attempt(A), verdict("D1", "withdraw", about(), rule="expired"), attempt(A))
+    desk.intake.take(0, process.batch())
     desk.settle()
-    assert watches(desk) == []
-    assert desk.intake.watches["D9"][A].count == 1
+    assert desk.intake.watches == {}
+    assert desk.ledger.call(lambda one: one.execute("SELECT count, leaks FROM watches").fetchall()) == [(2, 0)]
 
 
 def test_watches_are_bounded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     from egressd.runtime import intake
 
     monkeypatch.setattr(intake, "MAX_WATCHES", 2)
+    desk.register.add(in_force())
     desk.intake.take(0, Process().say(*(attempt(client) for client in (A, B, C)), attempt(A)).batch())
     assert {client: one.count for client, one in desk.intake.watches["D1"].items()} == {A: 2, B: 1}
     assert desk.intake.counts["attempts"] == 4
 
 
-@pytest.mark.xfail(
-    strict=True, reason="nothing takes the watches of ended decisions away: memory, and room under the bound"
-)
 def test_watches_of_what_has_ended_make_room(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     from egressd.runtime import intake
 

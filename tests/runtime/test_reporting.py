@@ -160,11 +160,29 @@ def test_a_flood_of_urgent_ones_has_a_bound_too_but_decisions_have_none(line: Li
     for number in range(200):
         reporter.event(verdict(f"D{number}"))
     reporter.send(T0 + 1, None, {})
-    (batch,) = line.read_all(T0)
-    sorts = [one[0] for one in batch["events"]]
+    batches = line.read_all(T0)
+    sorts = [one[0] for batch in batches for one in batch.get("events", [])]
     assert (sorts.count("a"), sorts.count("d")) == (16 * TOLD_PER_BATCH, 200)
     assert reporter.untold == 2_000 - 16 * TOLD_PER_BATCH
-    assert sum(one.count for _, _, one in unpack_tried(batch["tried"])) == 2_000
+    tried = [one for batch in batches for _, _, one in unpack_tried(batch["tried"])]
+    assert sum(one.count for one in tried) == 2_000
+
+
+def test_what_does_not_fit_into_a_batch_comes_at_once_after_it(line: Line) -> None:
+    reporter = quiet(line)
+    for number in range(3_000):
+        reporter.event(attempt(number.to_bytes(4, "big")))
+    reporter.send(T0 + 1, None, {})
+    assert len(reporter.tally) > 0 and reporter.due(T0 + 2)
+    tried = [one for batch in line.read_all(T0) for _, _, one in unpack_tried(batch["tried"])]
+    assert len(tried) == 3_000
+
+
+def test_a_core_that_has_gone_is_no_fault_of_ours(line: Line) -> None:
+    reporter = quiet(line)
+    line.theirs.close()
+    reporter.event(verdict())
+    reporter.send(T0 + 1, None, {})
 
 
 def test_answers_are_counted(line: Line) -> None:

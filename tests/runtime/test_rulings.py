@@ -215,9 +215,6 @@ def test_in_mode_approve_a_decision_waits_for_a_person(desk: Desk) -> None:
     assert [one[1].target for one in desk.register.due(now_us + 10 * MIN)] == [address()]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="targets.shift_deadlines moves expires_us but not added_us, from which approve counts"
-)
 def test_a_step_before_the_approval_leaves_register_and_ledger_alike(desk: Desk) -> None:
     from egressd.store import targets
 
@@ -314,9 +311,6 @@ def test_a_persons_time_is_over(desk: Desk) -> None:
     assert len(desk.told) == 1
 
 
-@pytest.mark.xfail(
-    strict=True, raises=KeyError, reason="the main target ends the decision, the next is looked up in by_id"
-)
 def test_several_targets_whose_time_is_over_at_once(desk: Desk) -> None:
     """A segment of two networks that is cut off for an hour: the daemon's clock part dies of it, and the daemon too."""
     networks = (Target("segment", "10.1.0.0/24"), Target("segment", "2001:db8:1::/64"))
@@ -326,7 +320,6 @@ def test_several_targets_whose_time_is_over_at_once(desk: Desk) -> None:
     assert (len(desk.register), desk.row("D2").state) == (0, "expired")
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="the same, with an address that was found out")
 def test_a_main_target_and_a_term_over_in_the_same_second(desk: Desk) -> None:
     desk.rulings.make(verdict("D2", client=b""), ACTIVE, "uid:anna", T0 + 10 * MIN, None)
     desk.rulings.of_policy(0, verdict("D2", "extend", address()))

@@ -194,7 +194,6 @@ async def running_again(scribe: Scribe) -> None:
     await running(scribe, scribe.settled())
 
 
-@pytest.mark.xfail(strict=True, reason="_write_one raises out of _write_group: the scribe ends, and the daemon with it")
 @in_loop
 async def test_the_disk_may_fail_while_a_refused_row_is_looked_for() -> None:
     paper = Paper()
