@@ -136,14 +136,17 @@ def load(options: Options) -> list[Row]:
             beside = " + ".join(f"{rate:,} {kind}/s" for kind, rate in rates.items())
             sent = sum(one.packets for one in found.sent)
             late_ms = max(one.late_us for one in found.sent) / 1000
+            named = found.sent[0].packets
             rows.append(
                 Row(
                     f"{beside} for {seconds:.0f} s: kernel drops",
                     "0",
-                    f"{found.drops:,} of {sent:,} sent; {found.packets:,} read; sender late by {late_ms:.0f} ms",
-                    found.drops == 0,
+                    f"{found.drops:,} of {sent:,} sent, sender late by {late_ms:.0f} ms",
+                    found.drops == 0 and found.packets >= named,
                 )
             )
+            told = f"{found.packets:,} of {named:,}; the last {found.behind_s:.1f} s after the end"
+            rows.append(Row(f"{beside}: packets read", "all with a name", told, found.packets >= named))
             growth = max(found.growth_bytes().values(), default=0)
             sizes = ", ".join(f"{size / 1e6:.0f}" for size in found.memory_bytes[-1].values())
             rows.append(
@@ -184,7 +187,8 @@ def repair(options: Options) -> list[Row]:
             rows.append(Row(f"start with {count:,} blocks and an empty kernel", "", told, None))
             until(lambda: len(kernel.blocked(ground.gateway)) == count + len(extra), 60)
             for name, ruleset in (("nft flush ruleset", upheaval.FLUSH), ("a firewall's reload", upheaval.RELOAD)):
-                found = upheaval.foreign_hand(ground, list(extra), ruleset, 6.0)
+                sample = list(ledgers.many_addresses(count))[:: max(1, count // 200)]
+                found = upheaval.foreign_hand(ground, list(extra), ruleset, 6.0, sample)
                 until(lambda: len(kernel.blocked(ground.gateway)) == count + len(extra), 60)
                 rows.append(
                     Row(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,7 @@ def many_addresses(count: int) -> Iterator[str]:
     """Addresses that nothing protects and nobody has: of 45.0.0.0/8 and up; one in eight is IPv6."""
     for number in range(count):
         if number % 8 == 7:
-            yield f"2a0f:1::{number:x}"
+            yield str(ip_address(0x2A0F0001 << 96 | number + 1))
         else:
             yield f"45.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
 

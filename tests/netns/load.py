@@ -129,14 +129,19 @@ def named(segment: str, seed: int = 1) -> Frames:
     return Frames(frames, places)
 
 
-def bulk(segment: str, size: int = 900) -> Frames:
-    """Data of long conversations, in the middle of each."""
+def bulk(segment: str) -> Frames:
+    """The middle of long conversations, as clients send it: full-size uploads, bare acknowledgements, QUIC."""
     draw = Random(2)
     frames = []
     for number in range(BULK_FLOWS * 4):
         flow = number % BULK_FLOWS
+        if flow % 5 == 4:
+            body = struct.pack(">HHHH", 50_000, 443, 8 + 1200, 0) + b"\x4b" + draw.randbytes(1199)
+            frames.append(_frame(segment, flow, 17, body))
+            continue
+        size = SEGMENT_BYTES if flow % 5 < 2 else 0
         head = struct.pack(">HHIIBBHHH", 50_000, 443, 9_000_000 + number * size, 1, 0x50, 0x10, 502, 0, 0)
-        frames.append(_frame(segment, flow, 6, head + b"\x17\x03\x03\x40\x11" + draw.randbytes(size)))
+        frames.append(_frame(segment, flow, 6, head + (b"\x17\x03\x03\x40\x11" + draw.randbytes(size))[:size]))
     return Frames(frames, [])
 
 

@@ -17,6 +17,7 @@ from tests.netns.ground import RESOLVER, WIDE, Ground
 from tests.netns.servers import PULSE_PORT, Zone
 from tests.netns.topology import JPS, MHLW
 
+REST_S: Final = 2.5
 MOST_FIRST: Final = 480  # addresses that there are for scenarios which need a new one for each try
 
 
@@ -158,11 +159,13 @@ def cut_flows(ground: Ground, daemon: Daemon, addresses: list[str]) -> list[Cut]
 
 
 class Sustained(NamedTuple):
-    """Load for a while. `drops` are the kernel's; memory is of all of the daemon's processes, a sample a second."""
+    """Load for a while. `drops` are the kernel's; `behind_s` is how long packets that waited were read after its end;
+    memory is of all of the daemon's processes, a sample a second."""
 
     sent: list[load.Sent]
     packets: int
     drops: int
+    behind_s: float
     loss_ratio: float
     memory_bytes: list[dict[int, int]]
     cpu_share: dict[int, float]
@@ -196,18 +199,32 @@ def sustained(ground: Ground, daemon: Daemon, seconds: float, rates: dict[str, i
         took_s = time.monotonic() - began_s
         share = {pid: (kernel.cpu_s(pid) - used_s[pid]) / took_s for pid in pids}
         sent = [running.result(seconds + 60) for running in runs]
-    time.sleep(1.5)  # counts are told once a second
+    began_s = time.monotonic()
+    after = _at_rest(daemon)
     memory.append(daemon.memory_bytes())
-    after = daemon.ask("status")
     return Sustained(
         sent,
         _sum(after, "packets") - _sum(before, "packets"),
         _sum(after, "kernel_drops") - _sum(before, "kernel_drops"),
+        time.monotonic() - began_s - REST_S,
         after["loss_ratio"],
         memory,
         share,
         after,
     )
+
+
+def _at_rest(daemon: Daemon) -> dict[str, Any]:
+    """Its status when nothing has been read for a while; counts are told once a second."""
+    before, since_s = -1, time.monotonic()
+    while True:
+        status = daemon.ask("status")
+        packets = _sum(status, "packets")
+        if packets != before:
+            before, since_s = packets, time.monotonic()
+        elif time.monotonic() - since_s > REST_S:
+            return status
+        time.sleep(0.2)
 
 
 def _sum(status: dict[str, Any], key: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from tests.netns import clients, kernel
@@ -28,14 +29,19 @@ FLUSH: Final = "flush ruleset\n"
 RELOAD: Final = "flush ruleset\n" + HOST_RULES  # as a firewall's reload does, in one transaction
 
 
-def foreign_hand(ground: Ground, addresses: list[str], ruleset: str, seconds: float = 5.0) -> Repair:
-    """Load a foreign ruleset while a host knocks at blocked addresses every 10 ms."""
+def foreign_hand(
+    ground: Ground, addresses: list[str], ruleset: str, seconds: float = 5.0, others: Iterable[str] = ()
+) -> Repair:
+    """Load a foreign ruleset while a host knocks at blocked addresses every 10 ms. `others` are blocked too, and are
+    looked for afterwards."""
     with ground["may"].space.start(clients.probe, addresses) as probe:
         assert probe.receive() == "probing"
         time.sleep(0.2)
         deed_ns = time.time_ns()
         ground.gateway.run("nft", "-f", "-", text=ruleset)
-        repaired_s = _when_whole(ground, addresses, deed_ns)
+        wanted = [*addresses, *others]
+        until(lambda: kernel.holds(ground.gateway, wanted), 20.0, "blocks were not repaired")
+        repaired_s = (time.time_ns() - deed_ns) / 1e9
         time.sleep(max(0.0, seconds - (time.time_ns() - deed_ns) / 1e9))
         probe.channel.send("stop")
         seen = [one for one in probe.result() if one[0] >= deed_ns]
@@ -44,13 +50,6 @@ def foreign_hand(ground: Ground, addresses: list[str], ruleset: str, seconds: fl
     through = [began_ns for began_ns, _, outcome in seen if outcome == clients.ESTABLISHED]
     open_s = (max(through) - deed_ns) / 1e9 if through else 0.0
     return Repair(open_s, len(seen), len(through), repaired_s, never_is_first(ground))
-
-
-def _when_whole(ground: Ground, addresses: list[str], deed_ns: int) -> float:
-    """Seconds from the deed until every address is in the kernel again."""
-    wanted = set(addresses)
-    until(lambda: wanted <= set(kernel.blocked(ground.gateway)), 20.0, "blocks were not repaired")
-    return (time.time_ns() - deed_ns) / 1e9
 
 
 def never_is_first(ground: Ground) -> bool:
