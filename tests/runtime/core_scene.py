@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from egressd.detect.engine import Intel
+from egressd.detect.probation import FORGET_US
 from egressd.enforce.adapter import AdapterError
 from egressd.runtime.core import Core
 from egressd.runtime.knowledge import load_texts
@@ -133,7 +134,7 @@ class Site:
 
     async def restore(self) -> None:
         """Carry on with what the ledger knows, as at a start."""
-        self.core.restore(await self.ledger.read(ledger.load_all, self.core.clock.now_us()))
+        self.core.restore(await self.ledger.read(ledger.load_all, self.core.clock.now_us(), FORGET_US))
         await self.core.renew()
 
     def rules(self) -> list[str]:
