@@ -31,7 +31,7 @@ from egressd.runtime.messages import Values
 from egressd.runtime.orders import Dropped, Learn, Order, Start, Step, Swap
 from egressd.runtime.rulings import POLICY, Rulings
 from egressd.runtime.scribe import Scribe
-from egressd.runtime.sensing import Sensing, start_order
+from egressd.runtime.sensing import Sensing, reserve_processors, start_order
 from egressd.runtime.tellers import Watchers
 from egressd.store import decisions, entries, incidents, ledger, meta, targets
 from egressd.store.db import Database
@@ -69,6 +69,7 @@ class Core:
         self.tenants_waiting: list[tuple[str, bytes, int]] = []
         self.tenants: tuple[tuple[str, bytes, int], ...] = ()  # of before the start, for new packet processes
         self.fanout_group = os.getpid() & 0xFFFF or 1
+        self.processors = reserve_processors(loaded.config)
         self.knowledge: Knowledge = known.combine(loaded, (), self.around, self.mode)
         self.register = Register()
         self.campaigns = Campaigns()
@@ -162,6 +163,7 @@ class Core:
             number,
             self.interfaces,
             self.fanout_group,
+            self.processors,
             self._next_number(number + 1, stride),
             self.clock.offset_us,
             intel=self.knowledge.intel,

@@ -13,7 +13,8 @@ from egressd.model import FlowKey, Target
 
 class Start(NamedTuple):
     """The first order: everything that does not change while the process lives. `number` of `processes`, from 0;
-    `offset_us` is the clock's; `fast_lane` when blocks may go to the kernel at once."""
+    `processors` are those that packet processes have to themselves, none when there are too few; `offset_us` is the
+    clock's; `fast_lane` when blocks may go to the kernel at once."""
 
     number: int
     processes: int
@@ -23,6 +24,7 @@ class Start(NamedTuple):
     promiscuous: bool
     tunnels: bool
     realtime: bool
+    processors: tuple[int, ...]
     offset_us: int
     conversations: int
     history: int

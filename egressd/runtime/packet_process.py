@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from typing import Any, Final
 
 from egressd.capture.afpacket import LiveSource, wait
@@ -92,6 +93,9 @@ class PacketProcess:
         )
         self._sources = [LiveSource(name, settings) for name in start.interfaces]
         self.faults = 0  # packets that met a bug of ours, each kept out of the way
+        if start.processors:
+            with suppress(OSError):
+                os.sched_setaffinity(0, start.processors)
         self.realtime = start.realtime and _become_realtime()
 
     # -- the loop
