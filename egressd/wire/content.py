@@ -17,6 +17,7 @@ from egressd.wire.conversation import (
     MAX_HEAD,
     MORE,
     OVER,
+    PROXY_HEADERS_BEGIN,
     TLS,
     TRIES,
     UNKNOWN,
@@ -73,8 +74,10 @@ class ContentReader:
         """Read the next bytes of a direction."""
         if side.put_off:
             self._keep(conversation, side, data)
-        elif len(data) <= WHOLE_BYTES and self._teller.told < MAX_TOLD and self.read_bytes < MAX_READ_BYTES:
-            self.read_bytes += len(data)
+            return
+        size = len(data)
+        if size <= WHOLE_BYTES and self._teller.told < MAX_TOLD and self.read_bytes < MAX_READ_BYTES:
+            self.read_bytes += size
             self._read(conversation, side, data)
         else:
             rest = self._read_slices(conversation, side, data)
@@ -129,6 +132,7 @@ class ContentReader:
             return
         if not side.put_off:
             self.put_off.append((conversation, side))
+            side.put_off = []
         side.put_off.append(data)
         self._put_off_bytes += cost
 
@@ -199,7 +203,7 @@ class ContentReader:
         # Only a direction whose beginning was seen is believed to be DNS because of its port alone.
         port = conversation.flow.server_port if conversation.syn_seen and not side.resumes else 0
         joined = side.head + data if side.head else data
-        whole = past_proxy_header(joined)
+        whole = past_proxy_header(joined) if joined[:1] in PROXY_HEADERS_BEGIN else joined
         kind = identify(whole, port) if whole else MORE
         if kind <= UNKNOWN and side.head:
             # A keep-alive byte or another protocol's short lines may have come first (STARTTLS): begin at this segment.

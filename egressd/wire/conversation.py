@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from egressd.model import TCP
+from egressd.model import TCP, FlowKey
 from egressd.wire.dns import DnsStream, looks_like_dns_stream
 from egressd.wire.http import HttpStream, looks_like_http
 from egressd.wire.socks import SocksStream, looks_like_socks
@@ -31,7 +31,13 @@ _PROXY_1: Final = b"PROXY "
 _PROXY_1_MAX: Final = 107  # its specification, section 2.1
 _PROXY_2: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 
+PROXY_HEADERS_BEGIN: Final = frozenset((_PROXY_1[:1], _PROXY_2[:1]))  # either may be cut short
+
 Parser = HttpStream | TlsStream | DnsStream | SocksStream
+
+
+# What nearly every direction has put off, one for all: nothing is ever put into it.
+_NOTHING_PUT_OFF: Final[list[bytes]] = []
 
 
 class Side:
@@ -55,8 +61,8 @@ class Side:
         "waiting",
     )
 
-    def __init__(self, next_seq: int) -> None:
-        self.stream = Stream(next_seq)
+    def __init__(self) -> None:
+        self.stream = Stream(-1)
         self.kind = UNKNOWN
         self.parser: Parser | None = None
         self.head = b""
@@ -69,7 +75,7 @@ class Side:
         self.end_seq = -1  # the sequence number after the last byte, once a FIN has told it
         self.waiting = 0  # bytes accounted for in wire/memory.py: of unfinished messages
         self.compared = 0  # and to compare with
-        self.put_off: list[bytes] = []  # bytes to be read later, b"" where some are missing (wire/content.py)
+        self.put_off: list[bytes] = _NOTHING_PUT_OFF  # bytes to be read later, b"" where some are missing
         self.ends = False  # no more will come behind `put_off`
 
     def is_half_way(self) -> bool:
@@ -80,22 +86,34 @@ class Side:
 class Conversation(Pair):
     """A TCP connection. `sure` when SYN or content told the client; `isn` is the SYN's, -1 when that was not seen."""
 
-    __slots__ = ("announced", "client", "isn", "replied", "server", "sure", "syn_seen")
+    __slots__ = ("_server", "announced", "client", "isn", "replied", "sure", "syn_seen")
 
-    def __init__(self, forward: bytes, sure: bool) -> None:
-        super().__init__(TCP, forward)
-        self.client = Side(-1)
-        self.server = Side(-1)
+    def __init__(self, forward: bytes, sure: bool, flow: FlowKey | None = None) -> None:
+        super().__init__(TCP, forward, flow)
+        self.client = Side()
+        self._server: Side | None = None
         self.sure = sure
         self.syn_seen = False
         self.isn = -1
         self.announced = False
         self.replied = False
 
+    @property
+    def server(self) -> Side:
+        """The server's direction; it takes memory only once something is sent in it."""
+        server = self._server
+        if server is None:
+            server = self._server = Side()
+        return server
+
+    def sides(self) -> list[Side]:
+        """The directions in which something was sent, the client's first."""
+        return [self.client] if self._server is None else [self.client, self._server]
+
     def turn_round(self) -> None:
         """The guess was wrong: the other side is the client."""
         self.swap()
-        self.client, self.server = self.server, self.client
+        self.client, self._server = self.server, self.client
 
 
 def identify(head: bytes, server_port: int) -> int:

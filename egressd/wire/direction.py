@@ -30,21 +30,32 @@ _SERVICE_PORTS: Final = frozenset(
 # A key: source address, target address, source port, target port.
 _FIELDS_4: Final = Struct("!4s4sHH").unpack
 _FIELDS_6: Final = Struct("!16s16sHH").unpack
-_PARTS_4: Final = Struct("4s4s2s2s")
-_PARTS_6: Final = Struct("16s16s2s2s")
+_UNPACK_4: Final = Struct("4s4s2s2s").unpack
+_UNPACK_6: Final = Struct("16s16s2s2s").unpack
+_PACK_4: Final = Struct("4s4s2s2s").pack
+_PACK_6: Final = Struct("16s16s2s2s").pack
+_new: Final = tuple.__new__  # makes a NamedTuple at half the cost of calling it
 
 
 def flow_of(proto: int, key: bytes) -> FlowKey:
     """The conversation whose client sent a packet with this `key` (addresses and ports as on the wire)."""
     client, server, client_port, server_port = _FIELDS_4(key) if len(key) == 12 else _FIELDS_6(key)
-    return FlowKey(proto, client, client_port, server, server_port)
+    return _new(FlowKey, (proto, client, client_port, server, server_port))
+
+
+def flow_toward(proto: int, key: bytes) -> FlowKey:
+    """The conversation whose server sent a packet with this `key`."""
+    server, client, server_port, client_port = _FIELDS_4(key) if len(key) == 12 else _FIELDS_6(key)
+    return _new(FlowKey, (proto, client, client_port, server, server_port))
 
 
 def reverse_key(key: bytes) -> bytes:
     """The `key` of a packet in the other direction."""
-    parts = _PARTS_4 if len(key) == 12 else _PARTS_6
-    source, target, source_port, target_port = parts.unpack(key)
-    return parts.pack(target, source, target_port, source_port)
+    if len(key) == 12:
+        source, target, source_port, target_port = _UNPACK_4(key)
+        return _PACK_4(target, source, target_port, source_port)
+    source, target, source_port, target_port = _UNPACK_6(key)
+    return _PACK_6(target, source, target_port, source_port)
 
 
 def is_private(address: bytes) -> bool:
@@ -72,17 +83,15 @@ def is_group(address: bytes) -> bool:
 
 def sender_is_client(flow: FlowKey) -> bool:
     """Rules 3 to 6 for a packet whose sender stands as `client` in `flow`: whether that is right."""
-    sender_serves = _is_service(flow.client_port)
-    receiver_serves = _is_service(flow.server_port)
+    client_port = flow.client_port
+    server_port = flow.server_port
+    sender_serves = client_port < _SYSTEM_PORTS_END or client_port in _SERVICE_PORTS
+    receiver_serves = server_port < _SYSTEM_PORTS_END or server_port in _SERVICE_PORTS
     if sender_serves != receiver_serves:
         return receiver_serves
     sender_private = is_private(flow.client)
     if sender_private != is_private(flow.server):
         return sender_private
-    if (flow.client_port >= _EPHEMERAL_FIRST) != (flow.server_port >= _EPHEMERAL_FIRST):
-        return flow.client_port > flow.server_port
+    if (client_port >= _EPHEMERAL_FIRST) != (server_port >= _EPHEMERAL_FIRST):
+        return client_port > server_port
     return True
-
-
-def _is_service(port: int) -> bool:
-    return port < _SYSTEM_PORTS_END or port in _SERVICE_PORTS

@@ -24,6 +24,8 @@ _HEADER: Final = struct.Struct(">HHHHHH")
 _PAIR: Final = struct.Struct(">HH")
 _FIXED: Final = struct.Struct(">HHIH")
 
+_OPT_ALONE: Final = b"\0\0\x29"  # the root as owner, and the type: RFC 6891 section 6.1.2
+
 _RESPONSE: Final = 0x8000
 _TRUNCATED: Final = 0x0200
 
@@ -54,6 +56,10 @@ def parse_message(buf: bytes, start: int, end: int) -> DnsMessage:
     others = authorities + additional
     if not answers and not others:  # most queries
         return DnsMessage(txid, is_response, opcode, flags & 15, truncated, tuple(questions), (), 0, False, "")
+    if not answers and others == 1 and pos + 11 <= end and buf.startswith(_OPT_ALONE, pos):  # nearly all the others
+        if pos + 11 + (buf[pos + 9] << 8 | buf[pos + 10]) <= end:
+            rcode = flags & 15 | buf[pos + 5] << 4
+            return DnsMessage(txid, is_response, opcode, rcode, truncated, tuple(questions), (), 0, True, "")
     records = RecordReader(buf, end, names)
     records.read(pos, answers, others)
     return DnsMessage(

@@ -49,7 +49,7 @@ _IPV6HINT: Final = 6
 IN: Final = 1
 CLASS_BITS: Final = 0x7FFF  # mDNS has uses of its own for the top bit: RFC 6762 sections 10.2 and 5.4
 
-_FIXED: Final = struct.Struct(">HHIH")  # type, class, ttl, rdlength: RFC 1035 section 4.1.3
+_FIXED: Final = struct.Struct(">HHIH").unpack_from  # type, class, ttl, rdlength: RFC 1035 section 4.1.3
 _PAIR: Final = struct.Struct(">HH")
 _PLAIN: Final = b"abcdefghijklmnopqrstuvwxyz0123456789-_."
 
@@ -87,7 +87,7 @@ class NameReader:
             return self._read(pos, 0)
         if self.steps_left <= 0:
             raise Malformed("too many DNS labels")
-        zero = buf.find(0, pos, pos + MAX_NAME_OCTETS)
+        zero = buf.find(b"\0", pos, pos + MAX_NAME_OCTETS)
         if zero < 0 or zero >= end:
             return self._read(pos, 0)
         wire = buf[pos : zero + 1]
@@ -208,11 +208,13 @@ class RecordReader:
         if not self._left:
             raise Malformed("too many DNS records")
         self._left -= 1
-        owner = self._names.read(pos)
-        pos = self._names.after + 10
+        names = self._names
+        buf = self._buf
+        owner = names.read(pos)
+        pos = names.after + 10
         if pos > self._end:
             raise Malformed("DNS record is cut")
-        rrtype, rrclass, ttl_s, size = _FIXED.unpack_from(self._buf, pos - 10)
+        rrtype, rrclass, ttl_s, size = _FIXED(buf, pos - 10)
         after: int = pos + size
         if after > self._end:
             raise Malformed("DNS record is cut")
@@ -227,10 +229,10 @@ class RecordReader:
         elif rrtype in (A, AAAA):
             if size != (4 if rrtype == A else 16):
                 raise Malformed("DNS address of wrong length")
-            self.records.append(DnsRecord(owner[0], owner[1], rrtype, ttl_s, self._buf[pos:after], "", "", (), False))
+            self.records.append(DnsRecord(owner[0], owner[1], rrtype, ttl_s, buf[pos:after], "", "", (), False))
         elif rrtype in _TARGET_AT:
-            target = self._names.read(pos + _TARGET_AT[rrtype])
-            if self._names.after != after:
+            target = names.read(pos + _TARGET_AT[rrtype])
+            if names.after != after:
                 raise Malformed("DNS rdata of wrong length")
             self._keep(owner, rrtype, ttl_s, target)
         elif rrtype in (SVCB, HTTPS):

@@ -55,10 +55,11 @@ class Memory:
 
     def release(self, conversation: Conversation) -> None:
         """The conversation is over; what is kept of it goes with it, as soon as what was put off is read."""
-        for side in (conversation.client, conversation.server):
+        for side in conversation.sides():
             self.compared -= side.compared
             side.compared = 0
-            self._add(conversation, side, -side.waiting)
+            if side.waiting:
+                self._add(conversation, side, -side.waiting)
 
     def _add(self, conversation: Conversation, side: Side, change: int) -> int:
         """Put `change` on the accounts; returns the sender's. Who sent a direction's bytes stays the same when it turns

@@ -45,6 +45,11 @@ class Rival:
         return True
 
 
+# What most directions hold, one for all: nothing is ever put into these two, a list of its own takes their place.
+_NOTHING_HELD: Final[list[tuple[int, bytes]]] = []
+_NO_RIVALS: Final[list[Rival]] = []
+
+
 class Stream:
     """One direction of a connection. `next_seq` is the sequence number expected next, -1 until known.
 
@@ -56,10 +61,10 @@ class Stream:
 
     def __init__(self, next_seq: int) -> None:
         self.next_seq = next_seq
-        self.held: list[tuple[int, bytes]] = []  # in order of arrival
+        self.held: list[tuple[int, bytes]] = _NOTHING_HELD  # in order of arrival
         self.held_bytes = 0
         self.window = b""  # the last delivered bytes, ending just before `next_seq`
-        self.rivals: list[Rival] = []
+        self.rivals: list[Rival] = _NO_RIVALS
         self.disagreed = 0  # segments with another copy of bytes that were delivered
         self.strayed = False
 
@@ -79,8 +84,8 @@ class Stream:
             data = self._past_overlap(-offset, data)
             if not data:
                 return b""
-        ready = self._deliver(data)
-        return ready + b"".join(self.drain()) if self.held else ready
+        self._deliver(data)
+        return data + b"".join(self.drain()) if self.held else data
 
     def drain(self) -> list[bytes]:
         """The held bytes that have become contiguous, segment by segment."""
@@ -95,7 +100,8 @@ class Stream:
             self.held_bytes -= len(data)
             fresh = self._past_overlap(-offset, data) if offset < 0 else data
             if fresh:
-                parts.append(self._deliver(fresh))
+                self._deliver(fresh)
+                parts.append(fresh)
         del self.held[:taken]
         return parts
 
@@ -112,21 +118,21 @@ class Stream:
         if lost > 0:
             self.next_seq = self.held[0][0]
             self.window = b""
-            self.rivals = []
+            self.rivals = _NO_RIVALS
         return max(lost, 0)
 
     def lose_place(self) -> None:
         """Bytes were sent but not captured (a short snapshot length): take what comes next as it comes."""
         self.next_seq = -1
         self.window = b""
-        self.rivals = []
+        self.rivals = _NO_RIVALS
 
     def let_go(self) -> None:
         """Nothing of this direction is of interest any more: keep no bytes."""
-        self.held = []
+        self.held = _NOTHING_HELD
         self.held_bytes = 0
         self.window = b""
-        self.rivals = []
+        self.rivals = _NO_RIVALS
 
     def overtaken_by(self, seq: int, data: bytes) -> bool:
         """Whether this segment lies just before what was delivered first (a capture that begins with a late one)."""
@@ -139,22 +145,25 @@ class Stream:
     def _distance(self, held: tuple[int, bytes]) -> int:
         return ((held[0] - self.next_seq + 0x80000000) & 0xFFFFFFFF) - 0x80000000
 
-    def _deliver(self, data: bytes) -> bytes:
-        self.next_seq = (self.next_seq + len(data)) & 0xFFFFFFFF
-        if len(self.window) + len(data) <= WINDOW_BYTES:
-            self.window += data
+    def _deliver(self, data: bytes) -> None:
+        size = len(data)
+        self.next_seq = (self.next_seq + size) & 0xFFFFFFFF
+        window = self.window
+        if len(window) + size <= WINDOW_BYTES:
+            self.window = window + data if window else data
         else:  # begin anew with this segment: a message may begin there, it seldom does at any other place
             self.window = data[-WINDOW_BYTES:]
         for rival in self.rivals:
             rival.taken += data
             rival.other += data
-        return data
 
     def _hold(self, seq: int, data: bytes) -> None:
         """Keep a segment, unless it was sent before; copies that differ are both kept, and compared in time."""
         for other_seq, other in self.held:
             if other_seq == seq and other.startswith(data):
                 return
+        if not self.held:
+            self.held = []
         self.held.append((seq, data))
         self.held_bytes += len(data)
 
@@ -171,5 +180,7 @@ class Stream:
                 # What lies before the window speaks for itself: a whole message sent again.
                 before = b"" if start else window[:place]
                 other = before + data[:overlap] + window[place + len(again) :]
+                if not self.rivals:
+                    self.rivals = []
                 self.rivals.append(Rival(window, other, len(before)))
         return data[overlap:]

@@ -17,8 +17,6 @@ from egressd.wire.direction import flow_of, reverse_key
 K = TypeVar("K")
 V = TypeVar("V")
 
-# Two suffice: a generation of `limit / 2` is freed before the next is full. More would only bunch the work.
-_FREED_PER_PUT: Final = 2
 # One client may open 1/SHARE of a table in a generation; what it opens beyond that stands in the crowd, a part of the
 # table of which all such clients share 1/CROWD_PART. A flood from one machine thus pushes out nobody else.
 SHARE: Final = 10
@@ -29,8 +27,8 @@ _MIN_SHARE: Final = 16  # conversations: what a browser opens for one page
 class RecentTable(Generic[K, V]):
     """Mapping of at most `limit` keys that forgets what was not used recently; `evicted` counts what it forgot."""
 
-    def __init__(self, limit: int, on_leave: Callable[[V], None] | None = None) -> None:
-        """`on_leave` is given each value that was forgotten, some time after that, when its memory is freed."""
+    def __init__(self, limit: int, on_leave: Callable[[K, V], None] | None = None) -> None:
+        """`on_leave` is given each pair that was forgotten, some time after that, when its memory is freed."""
         self.limit = limit
         self.evicted = 0
         self.generation = 0
@@ -52,19 +50,30 @@ class RecentTable(Generic[K, V]):
         if value is None and self._old:
             value = self._old.pop(key, None)
             if value is not None:
-                self.put(key, value)
+                self.add(key, value)
         return value
 
     def put(self, key: K, value: V) -> None:
         """Set `key`; may forget others."""
-        if len(self._young) >= self._half and key not in self._young:
+        if self._old and key not in self._young:
             self._old.pop(key, None)
+        self.add(key, value)
+
+    def add(self, key: K, value: V) -> None:
+        """`put` for a key that is not held, as `get` has just told, or was used just now: spares a look-up."""
+        young = self._young
+        if len(young) >= self._half and key not in young:
             self.rotate()
-        self._young[key] = value
-        if self._old:
-            self._old.pop(key, None)
+            young = self._young
+        young[key] = value
         if self._leaving:
-            self._free(_FREED_PER_PUT)
+            # Two at a time: a generation of `limit / 2` is freed before the next is full.
+            leaving = self._leaving[0]
+            if self._on_leave is not None or len(leaving) < 3:
+                self._free(2)
+            else:
+                leaving.popitem()
+                leaving.popitem()
 
     def pop(self, key: K) -> V | None:
         """Remove `key` and return its value, or None."""
@@ -98,9 +107,9 @@ class RecentTable(Generic[K, V]):
     def _free(self, count: int) -> None:
         leaving = self._leaving[0]
         for _ in range(min(count, len(leaving))):
-            value = leaving.popitem()[1]
+            key, value = leaving.popitem()
             if self._on_leave is not None:
-                self._on_leave(value)
+                self._on_leave(key, value)
         if not leaving:
             del self._leaving[0]
 
@@ -111,11 +120,12 @@ class Pair:
 
     __slots__ = ("backward", "flow", "forward", "generation", "proto")
 
-    def __init__(self, proto: int, forward: bytes) -> None:
+    def __init__(self, proto: int, forward: bytes, flow: FlowKey | None = None) -> None:
+        """`flow` is that of `forward` where the caller knows it."""
         self.proto = proto
         self.forward = forward
         self.backward = reverse_key(forward)
-        self.flow: FlowKey = flow_of(proto, forward)
+        self.flow: FlowKey = flow_of(proto, forward) if flow is None else flow
         self.generation = -1  # of its table when it was last used
 
     def swap(self) -> None:
@@ -135,7 +145,7 @@ class PairTable(Generic[P]):
 
     def __init__(self, limit: int, idle_us: int, on_leave: Callable[[P], None] | None = None) -> None:
         """Conversations idle for one to two of `idle_us` are forgotten. `on_leave` is given each conversation that was
-        forgotten and not met again, before its memory is freed; it may be given one twice."""
+        forgotten and not met again, before its memory is freed."""
         crowd = max(2, limit // CROWD_PART)
         self._main: RecentTable[bytes, P] = RecentTable(2 * max(2, limit - crowd), self._left)
         self._crowd: RecentTable[bytes, P] = RecentTable(2 * crowd, self._left)
@@ -178,7 +188,7 @@ class PairTable(Generic[P]):
         if self._main.generation != self._generation or len(self._opened) >= self._opened_limit:
             self._generation = self._main.generation
             self._opened.clear()
-        client = pair.flow.client
+        client = pair.flow[1]
         opened = self._opened.get(client, 0)
         if opened >= self._share:
             self.over_share += 1
@@ -215,6 +225,8 @@ class PairTable(Generic[P]):
             table.put(pair.forward, pair)  # the other key may have begun a generation without this one
         pair.generation = table.generation
 
-    def _left(self, pair: P) -> None:
-        if self._on_leave is not None and pair.forward not in self._main and pair.forward not in self._crowd:
+    def _left(self, key: bytes, pair: P) -> None:
+        if key != pair.forward:
+            return  # once is enough: both keys leave together
+        if self._on_leave is not None and key not in self._main and key not in self._crowd:
             self._on_leave(pair)

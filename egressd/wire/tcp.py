@@ -177,7 +177,9 @@ class TcpTracker:
     def _midway(self, key: bytes) -> Conversation:
         """A conversation whose beginning was not captured: rules 3 to 6, until content says more."""
         flow = flow_of(TCP, key)
-        conversation = Conversation(key if sender_is_client(flow) else reverse_key(key), False)
+        conversation = (
+            Conversation(key, False, flow) if sender_is_client(flow) else Conversation(reverse_key(key), False)
+        )
         self._table.keep(conversation, self._teller.ts_us)
         return conversation
 
@@ -187,7 +189,7 @@ class TcpTracker:
         next_seq = side.stream.next_seq
         if next_seq >= 0 and (seq - next_seq) & 0xFFFFFFFF > 1:
             followed = side is conversation.client or conversation.client.kind in (UNKNOWN, DNS)
-            if followed and (conversation.client.is_half_way() or conversation.server.is_half_way()):
+            if followed and any(one.is_half_way() for one in conversation.sides()):
                 return
         self._leave(conversation)
         self._table.forget(conversation)
@@ -198,9 +200,11 @@ class TcpTracker:
         self.memory.release(conversation)
 
     def _finish(self, conversation: Conversation) -> None:
-        for side in (conversation.client, conversation.server):
-            self._give_up_holes(conversation, side)
-            self._content.salvage(conversation, side)
+        for side in conversation.sides():
+            if side.stream.held:
+                self._give_up_holes(conversation, side)
+            if side.parser is not None or side.put_off or side.stream.rivals:
+                self._content.salvage(conversation, side)
 
     def _give_up_holes(self, conversation: Conversation, side: Side) -> None:
         while side.stream.held and side.kind != OVER:
@@ -267,7 +271,8 @@ class TcpTracker:
         the client's name was found too, this answer shows that it was taken."""
         until_us = self._teller.ts_us + QUIET_US
         self.quiet.begin(conversation.backward, until_us)
-        conversation.server.stream.let_go()
+        for side in conversation.sides()[1:]:
+            side.stream.let_go()
         if conversation.client.kind == OVER:
             self.quiet.begin(conversation.forward, until_us)
             conversation.client.stream.let_go()

@@ -95,7 +95,11 @@ class Teller:
     def dns(self, conversation: Conversation, side: Side, message: DnsMessage) -> None:
         """`side` sent a message of DNS."""
         flow = self.decide(conversation, side, not message.is_response)
-        name, raw_name = (message.questions[0][0], message.questions[0][1]) if message.questions else ("", "")
+        name = raw_name = ""
+        if message.questions:
+            question = message.questions[0]
+            name = question.name
+            raw_name = question.raw_name
         kind = DNS_ANSWER if message.is_response else DNS_QUERY
         self.told += 1
         self._emit(Observation(kind, self.ts_us, self.number, flow, name, raw_name, message))

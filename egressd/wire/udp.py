@@ -18,7 +18,7 @@ from egressd.model import (
     FlowKey,
     Observation,
 )
-from egressd.wire.direction import flow_of, is_group, is_private, reverse_key, sender_is_client
+from egressd.wire.direction import flow_of, flow_toward, is_group, is_private, reverse_key, sender_is_client
 from egressd.wire.dns import looks_like_dns, parse_message
 from egressd.wire.frame import Frames
 from egressd.wire.quic import QuicConnections, is_initial, quic_version
@@ -43,8 +43,8 @@ class UdpFlow(Pair):
 
     __slots__ = ("backward_seen", "forward_seen", "replied", "sure")
 
-    def __init__(self, forward: bytes, sure: bool) -> None:
-        super().__init__(UDP, forward)
+    def __init__(self, forward: bytes, sure: bool, flow: FlowKey | None = None) -> None:
+        super().__init__(UDP, forward, flow)
         self.sure = sure
         self.replied = False
         self.forward_seen = 0
@@ -110,7 +110,7 @@ class UdpTracker:
                     self.llmnr += 1
                 return
         if end - start >= 12:
-            if buf[start] & 0x80 and quic_version(buf, start, end):
+            if buf[start] & 0xC0 == 0xC0 and quic_version(buf, start, end):
                 self._quic(key, buf, start, end, ts_us, number)
                 return
             if looks_like_dns(buf, start, end) and self._dns(key, buf, start, end, ts_us, number):
@@ -138,8 +138,12 @@ class UdpTracker:
         except Malformed:
             self.malformed += 1
             return False
-        flow: FlowKey = flow_of(UDP, reverse_key(key) if message.is_response else key)
-        name, raw_name = (message.questions[0][0], message.questions[0][1]) if message.questions else ("", "")
+        flow: FlowKey = flow_toward(UDP, key) if message.is_response else flow_of(UDP, key)
+        name = raw_name = ""
+        if message.questions:
+            question = message.questions[0]
+            name = question.name
+            raw_name = question.raw_name
         kind = DNS_ANSWER if message.is_response else DNS_QUERY
         self._emit(Observation(kind, ts_us, number, flow, name, raw_name, message))
         return True
@@ -184,8 +188,11 @@ class UdpTracker:
         """The conversation of a packet. `from_client`: content has told who sent it."""
         conversation = self._table.get(key)
         if conversation is None:
-            forward = key if from_client or sender_is_client(flow_of(UDP, key)) else reverse_key(key)
-            conversation = UdpFlow(forward, from_client)
+            flow = flow_of(UDP, key)
+            if from_client or sender_is_client(flow):
+                conversation = UdpFlow(key, from_client, flow)
+            else:
+                conversation = UdpFlow(reverse_key(key), False)
             self._table.keep(conversation, ts_us)
             self._emit(Observation(FLOW, ts_us, number, conversation.flow, "", "", None))
         if key == conversation.backward and not conversation.replied:

@@ -16,7 +16,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["put", "get", "pop", "rotate"]), st.
 @given(st.integers(1, 20), STEPS)
 def test_never_over_the_bound_and_never_wrong(limit: int, steps: list[tuple[str, int]]) -> None:
     left: list[int] = []
-    table: RecentTable[int, int] = RecentTable(limit, left.append)
+    table: RecentTable[int, int] = RecentTable(limit, lambda _, value: left.append(value))
     last: dict[int, int] = {}
     put = popped = 0
     for time, (step, key) in enumerate(steps):
@@ -62,7 +62,7 @@ def test_what_is_used_stays() -> None:
 
 def test_no_call_frees_much_at_once() -> None:
     left: list[int] = []
-    table: RecentTable[int, int] = RecentTable(1_000, left.append)
+    table: RecentTable[int, int] = RecentTable(1_000, lambda _, value: left.append(value))
     for key in range(10_000):
         before = len(left)
         table.put(key, key)
