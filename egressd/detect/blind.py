@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from egressd.intel.resolvers import Resolvers
-from egressd.model import FLOW, QUIC_SNI, TCP, TLS_SNI, ClientHello, Observation
+from egressd.model import FLOW, HTTP_HOST, QUIC_SNI, TCP, TLS_SNI, ClientHello, Observation
 
 DOT_PORT: Final = 853  # RFC 7858
 DOQ_PORTS: Final = (853, 784, 8853)  # RFC 9250 section 4.1.1, and the two of its drafts
@@ -51,22 +51,25 @@ class BlindSpots:
         return dict(sorted(totals.items()))
 
     def _sort(self, seen: Observation) -> str:
+        kind = seen.kind
+        if kind == HTTP_HOST:
+            return ""
         flow = seen.flow
-        known = flow.server in self.resolvers.addresses
-        if seen.kind == FLOW:
+        port = flow.server_port
+        if kind == FLOW:
+            if port == 443:
+                return DOH if flow.server in self.resolvers.addresses else ""
             if flow.proto == TCP:
-                if flow.server_port == DOT_PORT:
-                    return DOT
-            elif flow.server_port in DOQ_PORTS:
-                return DOQ
-            return DOH if known and flow.server_port == 443 else ""
-        if seen.kind not in (TLS_SNI, QUIC_SNI) or not isinstance(seen.detail, ClientHello):
+                return DOT if port == DOT_PORT else ""
+            return DOQ if port in DOQ_PORTS else ""
+        if kind not in (TLS_SNI, QUIC_SNI) or not isinstance(seen.detail, ClientHello):
             return ""
         if seen.detail.ech == "outer":
             return ECH
-        if flow.server_port == DOT_PORT if flow.proto == TCP else flow.server_port in DOQ_PORTS:
-            return ""  # its first packet was counted
-        if known and flow.server_port == 443:
+        if port == 443:
+            if flow.server in self.resolvers.addresses:
+                return ""  # its first packet was counted
+        elif port == DOT_PORT if flow.proto == TCP else port in DOQ_PORTS:
             return ""  # so was that
         if seen.name and self.resolvers.operator(seen.name):
             return DOH

@@ -51,7 +51,7 @@ class Contacts:
         is_request = kind == HTTP_HOST
         conversation = self._conversations.get(flow)
         if conversation is None:
-            self._conversations.put(flow, _Conversation(ts_us, reached, int(is_request)))
+            self._conversations.add(flow, _Conversation(ts_us, reached, int(is_request)))
             return True
         if reached == conversation.reached:
             requests = conversation.requests
@@ -77,5 +77,5 @@ class Contacts:
             return False
         if before_us is not None and 0 <= ts_us - before_us <= SAME_QUESTION_US:
             return False
-        self._questions.put(key, ts_us)
+        self._questions.add(key, ts_us)
         return True

@@ -13,6 +13,8 @@ from egressd.model import (
     DNS_ANSWER,
     DNS_QUERY,
     FLOW,
+    QUIC_SNI,
+    TLS_SNI,
     DnsMessage,
     HttpRequest,
     Indicator,
@@ -24,9 +26,10 @@ from egressd.names import Suffixes
 
 # Names whose verdict is remembered. A flood of random names only makes the table turn over: 4 MB at most.
 CACHED_VERDICTS: Final = 32_768
+CACHED_ADDRESSES: Final = 8_192
 MICROSECONDS: Final = 1_000_000
 _ABSENT: Final = object()
-_NEVER_S: Final = 1 << 62
+_NEVER_US: Final = 1 << 62
 _ALIASES: Final = (5, 39, 64, 65)  # CNAME, DNAME, SVCB, HTTPS: the target stands for the name asked about
 
 
@@ -49,11 +52,12 @@ class Correlator:
         self._resolutions = resolutions
         self._suffixes = suffixes
         self._verdicts: dict[str, Match | None] = {}
+        self._of_addresses: dict[bytes, Match | None] = {}
         times = {time for i in index.indicators for time in (i.added_s, i.expires_s) if time}
         times |= {one.expires_s for one in allowances.allowances if one.expires_s}
         self._changes_s = sorted(times)  # when an indicator comes into force or lapses, or an allowance does
-        self._verdicts_begin_s = 0
-        self._verdicts_end_s = 0
+        self._verdicts_begin_us = 0
+        self._verdicts_end_us = 0
         self._reduced: dict[str, Index] = {}
         self._exempt: dict[str, list[Allowance]] = {}
         for one in allowances.allowances:
@@ -68,25 +72,33 @@ class Correlator:
 
     def match_name(self, name: str, ts_us: int) -> Match | None:
         """The best match of a normalised name at packet time `ts_us`, or None."""
-        now_s = ts_us // MICROSECONDS
-        if not self._verdicts_begin_s <= now_s < self._verdicts_end_s or len(self._verdicts) >= CACHED_VERDICTS:
-            self._keep_verdicts(now_s)
+        if not self._verdicts_begin_us <= ts_us < self._verdicts_end_us:
+            self._keep_verdicts(ts_us // MICROSECONDS)
         verdict = self._verdicts.get(name, _ABSENT)
         if verdict is _ABSENT:
+            now_s = ts_us // MICROSECONDS
             verdict = self._index.match_name(name, now_s)
             if verdict is not None and self._is_ignored(verdict, now_s):
                 verdict = self._without_ignored(verdict, now_s).match_name(name, now_s)
+            if len(self._verdicts) >= CACHED_VERDICTS:
+                self._verdicts.clear()
             self._verdicts[name] = verdict
         return verdict  # type: ignore[return-value]
 
     def match_address(self, address: bytes, ts_us: int) -> Match | None:
         """The best match of a packed address at packet time `ts_us`, or None."""
-        now_s = ts_us // MICROSECONDS
-        match = self._index.match_address(address, now_s)
-        if match is not None and self._is_ignored(match, now_s):
-            self._keep_verdicts(now_s)
-            return self._without_ignored(match, now_s).match_address(address, now_s)
-        return match
+        if not self._verdicts_begin_us <= ts_us < self._verdicts_end_us:
+            self._keep_verdicts(ts_us // MICROSECONDS)
+        verdict = self._of_addresses.get(address, _ABSENT)
+        if verdict is _ABSENT:
+            now_s = ts_us // MICROSECONDS
+            verdict = self._index.match_address(address, now_s)
+            if verdict is not None and self._is_ignored(verdict, now_s):
+                verdict = self._without_ignored(verdict, now_s).match_address(address, now_s)
+            if len(self._of_addresses) >= CACHED_ADDRESSES:
+                self._of_addresses.clear()
+            self._of_addresses[address] = verdict
+        return verdict  # type: ignore[return-value]
 
     def match_url(self, host: str, path: str, ts_us: int) -> Match | None:
         """The best match of a request at packet time `ts_us`, or None."""
@@ -151,6 +163,8 @@ class Correlator:
             match = self.match_name(seen.name, ts_us)
             if match is not None:
                 hits.append(Hit(seen.name, match))
+        if kind in (TLS_SNI, QUIC_SNI):
+            return hits
         detail = seen.detail
         if kind == DNS_QUERY:
             if isinstance(detail, DnsMessage) and len(detail.questions) > 1:
@@ -240,16 +254,16 @@ class Correlator:
         return reduced
 
     def _keep_verdicts(self, now_s: int) -> None:
-        """Forget what was remembered when it may not hold any more at `now_s`, or takes too much room."""
-        if self._verdicts_begin_s <= now_s < self._verdicts_end_s:
-            if len(self._verdicts) < CACHED_VERDICTS:
-                return
-        else:
-            following = bisect_right(self._changes_s, now_s)
-            self._verdicts_begin_s = self._changes_s[following - 1] if following else 0
-            self._verdicts_end_s = self._changes_s[following] if following < len(self._changes_s) else _NEVER_S
-            self._reduced.clear()
+        """Forget what was remembered when it may not hold any more at `now_s`."""
+        if self._verdicts_begin_us <= now_s * MICROSECONDS < self._verdicts_end_us:
+            return
+        changes_s = self._changes_s
+        following = bisect_right(changes_s, now_s)
+        self._verdicts_begin_us = changes_s[following - 1] * MICROSECONDS if following else 0
+        self._verdicts_end_us = changes_s[following] * MICROSECONDS if following < len(changes_s) else _NEVER_US
+        self._reduced.clear()
         self._verdicts.clear()
+        self._of_addresses.clear()
 
 
 def _literal(text: str) -> bytes:

@@ -164,7 +164,7 @@ class Engine:
         for hit in hits:
             self._sight(seen, hit, self._fresh[hit.name])
         for name, new in self._fresh.items():
-            if all(hit.name != name for hit in hits):
+            if not hits or all(hit.name != name for hit in hits):
                 self.history.record(seen.flow, name, seen.ts_us, seen.number, DNS_QUERY, new)
 
     def _answer(self, seen: Observation) -> None:
@@ -183,12 +183,16 @@ class Engine:
         at, listed = self._first_listed(answer.names, client, ts_us)
         trusted = self._is_evidence(seen)
         # What leads to a listed name is no tenant of its address; what the listed name leads to is.
-        tenants = answer.names[at:] if listed is not None else answer.names
+        resolutions = self.resolutions
+        tenants = [
+            name if self.correlator.is_exempt(name, ts_us) else resolutions.domain_of(name)
+            for name in (answer.names[at:] if listed is not None else answer.names)
+        ]
         for address in answer.addresses:
-            self.resolutions.reached(client, answer.names[at], address, ts_us)
+            resolutions.reached(client, answer.names[at], address, ts_us)
             if trusted:
-                for name in tenants:
-                    self.resolutions.lives_at(name, address, ts_us, self.correlator.is_exempt(name, ts_us))
+                for tenant in tenants:
+                    resolutions.settles(tenant, address, ts_us)
                 self._give_free(seen, address)
         block = self.blocks.by_target.get(main_target(listed)) if listed is not None else None
         if listed is not None and block is not None:
@@ -238,11 +242,11 @@ class Engine:
         """Keep for later what matched nothing now."""
         flow = seen.flow
         if seen.kind == FLOW:
-            if not any(hit.address for hit in hits):
+            if not hits or not any(hit.address for hit in hits):
                 self.history.record(flow, flow.server, seen.ts_us, seen.number, FLOW, True, flow.server)
             if name and self.correlator.match_name(name, seen.ts_us) is not None:
                 return  # that is listed, and no contact for later
-        if name and all(hit.name != name for hit in hits):
+        if name and (not hits or all(hit.name != name for hit in hits)):
             new = self._is_new(seen, self.resolutions.domain_of(name))
             server = flow.server if direct else b""
             self.history.record(flow, name, seen.ts_us, seen.number, seen.kind, new, server)
@@ -342,7 +346,7 @@ class Engine:
         innocent = self.correlator.is_innocent(seen.name, ts_us)
         if innocent:
             resolved = self.resolutions.name_for(client, server, ts_us)
-            if resolved and not self.correlator.is_innocent(resolved, ts_us):
+            if resolved and resolved != seen.name and not self.correlator.is_innocent(resolved, ts_us):
                 return
         self.resolutions.reached(client, seen.name, server, ts_us)
         self.resolutions.lives_at(seen.name, server, ts_us, self.correlator.is_exempt(seen.name, ts_us))

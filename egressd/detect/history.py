@@ -47,7 +47,7 @@ class History:
         contact = self._table.get(key)
         if contact is None:
             contact = Contact(ts_us, number, flow, via)
-            self._table.put(key, contact)
+            self._table.add(key, contact)
         elif ts_us > contact.last_us:
             contact.last_us = ts_us
         elif ts_us < contact.first_us:

@@ -15,12 +15,14 @@ class Proxied:
 
     def __init__(self, limit: int = MAX_CONVERSATIONS) -> None:
         self._table: RecentTable[FlowKey, bool] = RecentTable(limit)
+        self._any = False  # there has been one: most networks have no proxy
 
     def is_direct(self, seen: Observation) -> bool:
         """Whether the packet went to the server that it names. A request to a proxy names somebody else, and so does
         all that follows in that conversation: to block the way to the proxy would cut off everything."""
         if seen.kind == FLOW:
-            self._table.pop(seen.flow)  # another conversation on the same ports
+            if self._any:
+                self._table.pop(seen.flow)  # another conversation on the same ports
             return True
         detail = seen.detail
         elsewhere = seen.note == "proxied" or seen.kind == SOCKS_HOST
@@ -28,4 +30,5 @@ class Proxied:
             elsewhere = elsewhere or not (detail.target.startswith("/") or detail.target == "*")
         if elsewhere:
             self._table.put(seen.flow, True)
-        return self._table.get(seen.flow) is None
+            self._any = True
+        return not self._any or self._table.get(seen.flow) is None

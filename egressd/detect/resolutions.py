@@ -39,6 +39,9 @@ def on_the_wire(address: bytes) -> bytes:
     return address[12:] if len(address) == 16 and address.startswith(_MAPPED) else address
 
 
+_new: Final = tuple.__new__  # makes a NamedTuple at half the cost of calling it
+
+
 class Answer(NamedTuple):
     """What an answer section says about the name asked about: the names it leads through, that name first, and the
     addresses at the end. Records of other owners say nothing about it."""
@@ -50,6 +53,11 @@ class Answer(NamedTuple):
 def read_answer(name: str, message: DnsMessage) -> Answer:
     """Follow CNAMEs and SVCB/HTTPS targets from `name`; servers do not always give them in order."""
     records = message.answers[: message.answer_count]
+    for record in records:
+        if not record.address or record.name != name or not name:
+            break
+    else:  # nothing but addresses of that name: most answers
+        return _new(Answer, ((name,), tuple({record.address: None for record in records})))
     targets: dict[str, list[str]] = {}
     for record in records:
         if record.rrtype == _CNAME or record.rrtype in _WITH_HINTS:
@@ -70,17 +78,22 @@ def read_answer(name: str, message: DnsMessage) -> Answer:
                 addresses[record.address] = None
             elif record.rrtype in _WITH_HINTS:
                 addresses.update(dict.fromkeys(record.hints))
-    return Answer(tuple(chain), tuple(addresses))
+    return _new(Answer, (tuple(chain), tuple(addresses)))
 
 
 def _owner(record: DnsRecord) -> str:
     return record.name or record.raw_name.lower()
 
 
-class _Asked(NamedTuple):
-    name: str
-    first_us: int
-    last_us: int  # sent again, if it was
+class _Asked:
+    """An outstanding question, and when it was sent first and last."""
+
+    __slots__ = ("first_us", "last_us", "name")
+
+    def __init__(self, name: str, ts_us: int) -> None:
+        self.name = name
+        self.first_us = ts_us
+        self.last_us = ts_us
 
 
 class _Tenants:
@@ -116,9 +129,9 @@ class Resolutions:
         before = self._asked.get(key)
         if before is not None and before.name == question.name:
             if 0 <= question.ts_us - before.first_us <= ANSWER_WITHIN_US:
-                self._asked.put(key, before._replace(last_us=question.ts_us))
+                before.last_us = question.ts_us
                 return False
-        self._asked.put(key, _Asked(question.name, question.ts_us, question.ts_us))
+        self._asked.add(key, _Asked(question.name, question.ts_us))  # `get` has made it young, if it was there
         return True
 
     def was_asked(self, answer: Observation, txid: int) -> bool:
@@ -133,19 +146,22 @@ class Resolutions:
 
     def reached(self, client: bytes, name: str, address: bytes, ts_us: int) -> None:
         """`client` was told, or showed by SNI or Host, that `name` is at `address`."""
-        self._reached.put((client, place_of(address)), (name, ts_us))
+        self._reached.put((client, address if len(address) == 4 else place_of(address)), (name, ts_us))
 
     def lives_at(self, name: str, address: bytes, ts_us: int, whole: bool = False) -> None:
         """`name` was seen on `address`; kept by registered domain, or as it is when `whole`."""
-        domain = name if whole else self.domain_of(name)
-        place = place_of(address)
+        self.settles(name if whole else self.domain_of(name), address, ts_us)
+
+    def settles(self, domain: str, address: bytes, ts_us: int) -> None:
+        """`domain` is a tenant of `address`."""
+        place = address if len(address) == 4 else place_of(address)
         tenants = self._tenants.get(place)
         if tenants is None:
-            self._tenants.put(place, _Tenants(domain, ts_us))
+            self._tenants.add(place, _Tenants(domain, ts_us))
             self._learn(domain, place, ts_us)
             return
         seen_us = tenants.seen_us
-        if domain not in seen_us and len(seen_us) >= MAX_TENANTS:
+        if len(seen_us) >= MAX_TENANTS and domain not in seen_us:
             if ts_us <= tenants.full_until_us:
                 return
             oldest = min(seen_us, key=seen_us.__getitem__)
@@ -182,7 +198,7 @@ class Resolutions:
 
     def name_for(self, client: bytes, address: bytes, ts_us: int) -> str:
         """The name that `client` resolved last to reach `address`, or "" when none is recent."""
-        reached = self._reached.get((client, place_of(address)))
+        reached = self._reached.get((client, address if len(address) == 4 else place_of(address)))
         if reached is None or not 0 <= ts_us - reached[1] <= ATTRIBUTE_WITHIN_US:
             return ""
         return reached[0]

@@ -11,7 +11,7 @@ from egressd.names import to_a_label
 class Resolvers:
     """Addresses and host names with their operator, immutable."""
 
-    __slots__ = ("_addresses", "_names", "addresses", "names")
+    __slots__ = ("_addresses", "_endings", "_names", "_shortest", "addresses", "names")
 
     def __init__(self, addresses: dict[bytes, tuple[str, str]], names: dict[str, tuple[str, str]]) -> None:
         """Both map to (operator, place of the line that says so)."""
@@ -19,6 +19,8 @@ class Resolvers:
         self._names = names
         self.addresses: frozenset[bytes] = frozenset(addresses)
         self.names: frozenset[str] = frozenset(names)
+        self._shortest = min(map(len, names), default=1)
+        self._endings = frozenset(name[-self._shortest :] for name in names)
 
     @classmethod
     def parse(cls, text: str, source: str = "resolvers.txt") -> tuple[Resolvers, list[Problem]]:
@@ -58,6 +60,8 @@ class Resolvers:
         """
         if isinstance(which, bytes):
             return self._addresses.get(which, ("", ""))[0]
+        if which[-self._shortest :] not in self._endings:
+            return ""  # at one look-up: what nearly every name is
         while which:
             found = self._names.get(which)
             if found is not None:

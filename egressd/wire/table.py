@@ -55,7 +55,7 @@ class RecentTable(Generic[K, V]):
 
     def put(self, key: K, value: V) -> None:
         """Set `key`; may forget others."""
-        if self._old and key not in self._young:
+        if self._old:
             self._old.pop(key, None)
         self.add(key, value)
 
@@ -77,8 +77,8 @@ class RecentTable(Generic[K, V]):
 
     def pop(self, key: K) -> V | None:
         """Remove `key` and return its value, or None."""
-        value = self._young.pop(key, None)
-        if value is None:
+        value = self._young.pop(key, None) if self._young else None
+        if value is None and self._old:
             value = self._old.pop(key, None)
         return value
 
