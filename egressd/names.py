@@ -8,7 +8,6 @@ use them.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Final
 
 from egressd.errors import ConfigError, Problem
@@ -22,6 +21,9 @@ UNLISTED: Final = "* (unlisted)"  # publicsuffix.org, algorithm: "If no rules ma
 
 _LEGAL: Final = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 _PLAIN: Final = re.compile(rb"[ -\[\]-~]*")
+_PLAIN_BYTES: Final = b"abcdefghijklmnopqrstuvwxyz0123456789-_."
+_NO_START: Final = (b"", b".")
+_NORMALISED: Final[dict[bytes, str]] = {}  # of names asked about lately
 _ESCAPES: Final = {code: f"\\{code:03d}" for code in range(256) if not 0x20 <= code <= 0x7E or code == 0x5C}
 
 
@@ -29,11 +31,22 @@ def normalise(raw: bytes) -> str:
     """The normal form of a name as sent, or "" when it is no legal name. One trailing dot is taken off."""
     if len(raw) > MAX_NAME + 1:  # outside the cache, so that no entry of it is long
         return ""
-    return _normalise(raw)
+    name = _NORMALISED.get(raw)
+    if name is None:
+        if len(_NORMALISED) >= MAX_CACHED_NAMES:
+            _NORMALISED.clear()
+        name = _NORMALISED[raw] = _normalise(raw)
+    return name
 
 
-@lru_cache(maxsize=MAX_CACHED_NAMES)
 def _normalise(raw: bytes) -> str:
+    if (
+        len(raw) <= MAX_LABEL
+        and not raw.translate(None, _PLAIN_BYTES)
+        and b".." not in raw
+        and raw[:1] not in _NO_START
+    ):
+        return raw.decode("ascii").removesuffix(".")  # most names are in that form; nothing so short has a long label
     name = raw.decode("latin-1").lower() if raw.isascii() else ""
     if name.endswith("."):
         name = name[:-1]

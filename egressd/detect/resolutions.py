@@ -29,7 +29,7 @@ _WITH_HINTS: Final = (64, 65)  # SVCB, HTTPS (RFC 9460)
 def place_of(address: bytes) -> bytes:
     """The host that an address leads to: the IPv4 address inside an IPv4-mapped or NAT64 one, else itself. One host
     has one place, however its address is written, so that who shares it is known."""
-    if len(address) == 16 and address.startswith((_MAPPED, _NAT64)):
+    if len(address) == 16 and address[0] == 0 and address.startswith((_MAPPED, _NAT64)):
         return address[12:]
     return address
 

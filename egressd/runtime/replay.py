@@ -15,8 +15,8 @@ from egressd.model import Event, Observation
 from egressd.wire.dissector import Dissector
 
 # Packets make objects by the hundred thousand and next to no cycles: at Python's own thresholds the collector takes a
-# fifth of the time on a capture full of names (a third when compiled), walking lists and tables that do not change. This
-# many are a tenth of a second's work for it, and seldom come together: what tables forget is freed without it.
+# fifth of the time on a capture full of names (a third when compiled), walking lists and tables that do not change.
+# This many are a tenth of a second's work for it, and seldom come together: what tables forget is freed without it.
 _ALLOCATIONS_PER_COLLECTION: Final = 1_000_000
 
 

@@ -13,6 +13,7 @@ from struct import Struct
 from typing import Final
 
 from egressd.model import FlowKey
+from egressd.wire.octets import COMPILED, read_u16
 
 _SYSTEM_PORTS_END: Final = 1024
 _EPHEMERAL_FIRST: Final = 32768  # Linux; IANA says 49152
@@ -39,18 +40,32 @@ _new: Final = tuple.__new__  # makes a NamedTuple at half the cost of calling it
 
 def flow_of(proto: int, key: bytes) -> FlowKey:
     """The conversation whose client sent a packet with this `key` (addresses and ports as on the wire)."""
-    client, server, client_port, server_port = _FIELDS_4(key) if len(key) == 12 else _FIELDS_6(key)
+    if COMPILED:
+        width = 4 if len(key) == 12 else 16
+        client, server = key[:width], key[width : 2 * width]
+        client_port, server_port = read_u16(key, 2 * width), read_u16(key, 2 * width + 2)
+    else:
+        client, server, client_port, server_port = _FIELDS_4(key) if len(key) == 12 else _FIELDS_6(key)
     return _new(FlowKey, (proto, client, client_port, server, server_port))
 
 
 def flow_toward(proto: int, key: bytes) -> FlowKey:
     """The conversation whose server sent a packet with this `key`."""
-    server, client, server_port, client_port = _FIELDS_4(key) if len(key) == 12 else _FIELDS_6(key)
+    if COMPILED:
+        width = 4 if len(key) == 12 else 16
+        server, client = key[:width], key[width : 2 * width]
+        server_port, client_port = read_u16(key, 2 * width), read_u16(key, 2 * width + 2)
+    else:
+        server, client, server_port, client_port = _FIELDS_4(key) if len(key) == 12 else _FIELDS_6(key)
     return _new(FlowKey, (proto, client, client_port, server, server_port))
 
 
 def reverse_key(key: bytes) -> bytes:
     """The `key` of a packet in the other direction."""
+    if COMPILED:
+        width = 4 if len(key) == 12 else 16
+        ports = 2 * width
+        return key[width:ports] + key[:width] + key[ports + 2 :] + key[ports : ports + 2]
     if len(key) == 12:
         source, target, source_port, target_port = _UNPACK_4(key)
         return _PACK_4(target, source, target_port, source_port)

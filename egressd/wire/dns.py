@@ -13,6 +13,7 @@ from typing import Final
 from egressd.errors import Malformed
 from egressd.model import DnsMessage, DnsQuestion
 from egressd.wire.dns_records import CLASS_BITS, IN, OPT, RRTYPE_NAMES, NameReader, RecordReader
+from egressd.wire.octets import COMPILED, read_u16
 
 __all__ = ["RRTYPE_NAMES", "DnsStream", "looks_like_dns", "looks_like_dns_stream", "parse_message"]
 
@@ -38,7 +39,12 @@ def parse_message(buf: bytes, start: int, end: int) -> DnsMessage:
     """
     if end - start < HEADER_BYTES:
         raise Malformed("DNS header is cut")
-    txid, flags, asked, answers, authorities, additional = _HEADER.unpack_from(buf, start)
+    if COMPILED:
+        txid, flags, asked = read_u16(buf, start), read_u16(buf, start + 2), read_u16(buf, start + 4)
+        answers, authorities = read_u16(buf, start + 6), read_u16(buf, start + 8)
+        additional = read_u16(buf, start + 10)
+    else:
+        txid, flags, asked, answers, authorities, additional = _HEADER.unpack_from(buf, start)
     if asked > MAX_QUESTIONS:
         raise Malformed("too many DNS questions")
     names = NameReader(buf, start, end)

@@ -8,11 +8,15 @@ pointers, and all names of a message together take at most `MAX_STEPS` labels an
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from egressd.errors import Malformed
 from egressd.model import DnsRecord
 from egressd.names import from_labels
+from egressd.wire.octets import COMPILED, read_u16, read_u32
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
 
 MAX_NAME_OCTETS: Final = 255  # RFC 1035 section 3.1; it also holds a name to 127 labels and the root
 MAX_HOPS: Final = 32  # servers need one or two; BIND and Unbound write one
@@ -87,7 +91,16 @@ class NameReader:
             return self._read(pos, 0)
         if self.steps_left <= 0:
             raise Malformed("too many DNS labels")
-        zero = buf.find(b"\0", pos, pos + MAX_NAME_OCTETS)
+        zero: i64 = pos
+        if COMPILED:
+            stop: i64 = min(end, pos + MAX_NAME_OCTETS)
+            while zero < stop and buf[zero]:
+                size: i64 = buf[zero]
+                zero += 1 + size  # past the end for a pointer
+            if zero >= stop:
+                return self._read(pos, 0)
+        else:
+            zero = buf.find(0, pos, pos + MAX_NAME_OCTETS)
         if zero < 0 or zero >= end:
             return self._read(pos, 0)
         wire = buf[pos : zero + 1]
@@ -214,7 +227,11 @@ class RecordReader:
         pos = names.after + 10
         if pos > self._end:
             raise Malformed("DNS record is cut")
-        rrtype, rrclass, ttl_s, size = _FIXED(buf, pos - 10)
+        if COMPILED:
+            rrtype, rrclass = read_u16(buf, pos - 10), read_u16(buf, pos - 8)
+            ttl_s, size = read_u32(buf, pos - 6), read_u16(buf, pos - 2)
+        else:
+            rrtype, rrclass, ttl_s, size = _FIXED(buf, pos - 10)
         after: int = pos + size
         if after > self._end:
             raise Malformed("DNS record is cut")

@@ -1,7 +1,8 @@
 """From a captured packet to its TCP or UDP segment: link layer, VLAN, IP, fragments, tunnels.
 
-Strategy: one `unpack_from` judges whether a packet is what nearly all are, Ethernet with IPv4 without options, not a
-fragment, not a tunnel; everything else takes the general way (`links.find_ip`, then header by header). No object is
+Strategy: one `unpack_from` (or `_plain`) judges whether a packet is what nearly all are, Ethernet with IPv4 without
+options or with IPv6, not a fragment, not a tunnel; everything else takes the general way (`links.find_ip`, then header
+by header). No object is
 made for a packet: the result stays in the attributes of `Frames` until the next call.
 
 Checksums are not looked at: captures on the sending host do not have them yet, and a tap sees what the host will judge.
@@ -12,11 +13,15 @@ from __future__ import annotations
 
 from struct import Struct
 from struct import error as StructError  # noqa: N812  (a lower-case class name)
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from egressd.wire.fragments import Fragments
 from egressd.wire.links import ETHERNET, LINK, MALFORMED, NOT_IP, RAW_IP, RAW_LINKS, TOO_DEEP, find_ip
+from egressd.wire.octets import COMPILED, read_u16, read_u32
 from egressd.wire.tunnels import PORTS, gre_inner, udp_inner
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
 
 L4_TCP: Final = 6
 L4_UDP: Final = 17
@@ -43,6 +48,7 @@ _REASONS: Final = {
 # ports, sequence number (for UDP: length and checksum), header length and flags of TCP (54 bytes at least).
 _PLAIN: Final = Struct("!12xHBxH2xHxB10xHHI4xBB")
 _PLAIN_BYTES: Final = 54
+_PLAIN6_BYTES: Final = 68  # the same with IPv6
 _SEGMENT: Final = Struct("!HHI4xBB")  # TCP: ports, sequence number, header length, flags (RFC 9293 section 3.1)
 _DATAGRAM: Final = Struct("!HHH")  # UDP: ports, length (RFC 768)
 
@@ -106,7 +112,11 @@ class Frames:
         Returns `L4_TCP` or `L4_UDP` when there is a segment, else 0. Never raises, whatever the bytes.
         """
         try:
-            if link == 1 and end - start >= _PLAIN_BYTES:
+            if COMPILED:
+                status = self._plain(buf, start, end) if link == 1 else 0
+                if status > 0:
+                    return status
+            elif link == 1 and end - start >= _PLAIN_BYTES:
                 kind, version, total, fragment, proto, sport, dport, seq, size, flags = _PLAIN.unpack_from(buf, start)
                 if kind == 0x0800 and version == 0x45 and not fragment & _FRAGMENTED:
                     ip_end = start + 14 + total
@@ -138,6 +148,10 @@ class Frames:
                             self.depth = 1
                             self.vlan = -1
                             return L4_UDP
+                elif kind == 0x86DD:
+                    status = self._plain(buf, start, end)
+                    if status > 0:
+                        return status
             status = self._any(link, buf, start, end, ts_us)
         except (IndexError, StructError):
             status = MALFORMED
@@ -146,6 +160,56 @@ class Frames:
         reason = _REASONS[status]
         self.counts[reason] = self.counts.get(reason, 0) + 1
         return 0
+
+    def _plain(self, buf: bytes, start: i64, end: i64) -> int:
+        """What nearly all packets are, as compiled code judges it best, and Python for IPv6; 0 when it is not that."""
+        if end - start < _PLAIN_BYTES:
+            return 0
+        kind: i64 = read_u16(buf, start + 12)
+        proto: i64
+        if kind == 0x0800:
+            if buf[start + 14] != 0x45 or read_u16(buf, start + 20) & _FRAGMENTED:
+                return 0
+            proto = buf[start + 23]
+            return self._segment(buf, start + 26, 8, proto, start + 14 + read_u16(buf, start + 16), end)
+        if kind != 0x86DD or end - start < _PLAIN6_BYTES or buf[start + 14] >> 4 != 6:
+            return 0
+        size: i64 = read_u16(buf, start + 18)
+        proto = buf[start + 20]
+        return self._segment(buf, start + 22, 32, proto, start + 54 + size, end) if size else 0
+
+    def _segment(self, buf: bytes, key: i64, width: i64, proto: i64, stop: i64, end: i64) -> int:
+        """The segment behind the addresses at `key`, `width` bytes of them, in an IP packet that ends at `stop`; 0 when
+        it is not a plain one."""
+        ports: i64 = key + width
+        body: i64
+        if proto == L4_TCP:
+            size: i64 = buf[ports + 12]
+            body = ports + (size >> 4 << 2)
+            if size < 0x50 or body > stop or stop > end:
+                return 0
+            self.seq = read_u32(buf, ports + 4)
+            self.flags = buf[ports + 13]
+        elif proto == L4_UDP:
+            body = ports + 8
+            inside: i64 = ports + read_u16(buf, ports + 4)
+            if inside < body or inside > stop or stop > end:
+                return 0
+            if read_u16(buf, ports) in PORTS or read_u16(buf, ports + 2) in PORTS:
+                return 0
+            stop = inside
+        else:
+            return 0
+        self.buf = buf
+        self.key = buf[key : ports + 4]
+        self.sport = read_u16(buf, ports)
+        self.dport = read_u16(buf, ports + 2)
+        self.payload_start = body
+        self.payload_end = stop
+        self.cut = False
+        self.depth = 1
+        self.vlan = -1
+        return L4_TCP if proto == L4_TCP else L4_UDP
 
     def _any(self, link: int, buf: bytes, start: int, end: int, ts_us: int) -> int:
         """The general way, for every link type. Like all below it returns L4_TCP, L4_UDP or a negative reason."""

@@ -47,16 +47,19 @@ class RecentTable(Generic[K, V]):
     def get(self, key: K) -> V | None:
         """The value of `key`, or None; using it keeps it."""
         value = self._young.get(key)
-        if value is None and self._old:
-            value = self._old.pop(key, None)
-            if value is not None:
+        if value is None:
+            old = self._old
+            if old and key in old:  # seldom; to ask costs less than to take out what is not there
+                value = old[key]
+                del old[key]
                 self.add(key, value)
         return value
 
     def put(self, key: K, value: V) -> None:
         """Set `key`; may forget others."""
-        if self._old:
-            self._old.pop(key, None)
+        old = self._old
+        if old and key in old:
+            del old[key]
         self.add(key, value)
 
     def add(self, key: K, value: V) -> None:
@@ -77,10 +80,12 @@ class RecentTable(Generic[K, V]):
 
     def pop(self, key: K) -> V | None:
         """Remove `key` and return its value, or None."""
-        value = self._young.pop(key, None) if self._young else None
-        if value is None and self._old:
-            value = self._old.pop(key, None)
-        return value
+        for table in (self._young, self._old):
+            if table and key in table:
+                value = table[key]
+                del table[key]
+                return value
+        return None
 
     def rotate(self) -> None:
         """Forget the old generation; the young one becomes old."""

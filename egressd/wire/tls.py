@@ -10,11 +10,15 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from struct import Struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from egressd import names
 from egressd.errors import Malformed
 from egressd.model import ClientHello
+from egressd.wire.octets import COMPILED, read_u16
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
 
 # Record types, RFC 8446 section 5.1.
 CHANGE_CIPHER_SPEC: Final = 20
@@ -81,27 +85,36 @@ def parse_client_hello(
     arguments are handed to `judge_ech`. Raises Malformed when the framing or the server name is broken, and with
     `partial` when the bytes end before a server name.
     """
-    size = len(body)
-    pos = _extensions_at(body, size)
+    size: i64 = len(body)
+    pos: i64 = _extensions_at(body, size)
     version = body[0] << 8 | body[1]
     if pos == size and not partial:  # before TLS 1.3 extensions were optional (RFC 5246 section 7.4.1.2)
         return ClientHello("", "", version, (), "", "")
     if pos + 2 > size:
         raise Malformed("ClientHello ends before its extensions")
-    end = pos + 2 + (body[pos] << 8 | body[pos + 1])
+    end: i64 = pos + 2 + read_u16(body, pos)
     if end < size or (end > size and not partial):
         raise Malformed("ClientHello extensions do not fill the message")
     pos += 2
     raw: bytes | None = None
     alpn: tuple[str, ...] = ()
     ech_at = ech_end = esni_at = 0
-    last = size - 4
+    last: i64 = size - 4
     read = _READ  # local names: this loop is most of the work
     extension = _EXTENSION
+    compiled = COMPILED
+    kind: i64
+    length: i64
     while pos <= last:
-        kind, length = extension(body, pos)
+        if compiled:
+            kind = read_u16(body, pos)
+            length = read_u16(body, pos + 2)
+            wanted = kind == 0 or kind == 16 or kind == 43 or kind == 0xFE0D or kind == 0xFFCE
+        else:
+            kind, length = extension(body, pos)
+            wanted = kind in read
         pos += 4 + length
-        if kind in read and pos <= size:  # of a repeated extension (forbidden) the first one counts
+        if wanted and pos <= size:  # of a repeated extension (forbidden) the first one counts
             at = pos - length
             if kind == _SERVER_NAME:
                 if raw is None:
