@@ -131,11 +131,11 @@ class _Node:
 class Suffixes:
     """The Public Suffix List, private section on, as a trie of labels from the right."""
 
-    __slots__ = ("_registered", "_top", "size", "version")
+    __slots__ = ("_known", "_top", "size", "version")
 
     def __init__(self, top: dict[str, _Node], size: int, version: str) -> None:
         self._top = top
-        self._registered: dict[str, str] = {}  # of names asked about lately: the same ones come all the time
+        self._known: dict[str, tuple[str, str, str]] = {}  # names asked about lately: the same ones come all the time
         self.size = size
         self.version = version
 
@@ -170,6 +170,14 @@ class Suffixes:
         Rule text is as in the list, A-label, and tells its section: "com", "*.ck", "!www.ck", "github.io (private)", or
         "* (unlisted)". Not for addresses.
         """
+        known = self._known.get(name)
+        if known is None:
+            if len(self._known) >= MAX_CACHED_NAMES:
+                self._known.clear()
+            known = self._known[name] = self._split(name)
+        return known
+
+    def _split(self, name: str) -> tuple[str, str, str]:
         rest, _, suffix = name.rpartition(".")  # `rest` is what stands before the suffix
         node = self._top.get(suffix)
         rule = UNLISTED
@@ -201,16 +209,18 @@ class Suffixes:
 
     def registered_domain(self, name: str) -> str:
         """The part of a normal name that someone registered, or "" when the whole name is a suffix."""
-        registered = self._registered.get(name)
-        if registered is None:
-            if len(self._registered) >= MAX_CACHED_NAMES:
-                self._registered.clear()
-            registered = self._registered[name] = self.split(name)[0]
-        return registered
+        return self.split(name)[0]
 
     def is_suffix(self, name: str) -> bool:
         """Whether a normal name is a public suffix, by the private section and the rule for unknown TLDs too."""
         return name != "" and not self.split(name)[0]
+
+
+def _below(nodes: dict[str, _Node], label: str) -> _Node:
+    node = nodes.get(label)
+    if node is None:
+        node = nodes[label] = _Node()
+    return node
 
 
 def _add_rule(top: dict[str, _Node], rule: str, mark: str) -> bool:
@@ -222,11 +232,11 @@ def _add_rule(top: dict[str, _Node], rule: str, mark: str) -> bool:
     if len(name) > MAX_NAME or _LEGAL.fullmatch(name) is None or (rule[0] == "!" and "." not in name):
         return False
     labels = name.split(".")
-    node = top.setdefault(labels.pop(), _Node())
+    node = _below(top, labels.pop())
     while labels:
         if node.below is None:
             node.below = {}
-        node = node.below.setdefault(labels.pop(), _Node())
+        node = _below(node.below, labels.pop())
     if wildcard:
         node.wildcard = node.wildcard or rule + mark
         node.below = {} if node.below is None else node.below

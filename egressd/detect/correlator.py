@@ -52,6 +52,8 @@ class Correlator:
         self._resolutions = resolutions
         self._suffixes = suffixes
         self._verdicts: dict[str, Match | None] = {}
+        self._last_name: str | None = None  # asked about last, and its verdict
+        self._last_verdict: Match | None = None
         self._of_addresses: dict[bytes, Match | None] = {}
         times = {time for i in index.indicators for time in (i.added_s, i.expires_s) if time}
         times |= {one.expires_s for one in allowances.allowances if one.expires_s}
@@ -74,6 +76,8 @@ class Correlator:
         """The best match of a normalised name at packet time `ts_us`, or None."""
         if not self._verdicts_begin_us <= ts_us < self._verdicts_end_us:
             self._keep_verdicts(ts_us // MICROSECONDS)
+        elif name is self._last_name:  # one observation asks several times
+            return self._last_verdict
         verdict = self._verdicts.get(name, _ABSENT)
         if verdict is _ABSENT:
             now_s = ts_us // MICROSECONDS
@@ -83,7 +87,9 @@ class Correlator:
             if len(self._verdicts) >= CACHED_VERDICTS:
                 self._verdicts.clear()
             self._verdicts[name] = verdict
-        return verdict  # type: ignore[return-value]
+        self._last_name = name
+        self._last_verdict = verdict  # type: ignore[assignment]
+        return self._last_verdict
 
     def match_address(self, address: bytes, ts_us: int) -> Match | None:
         """The best match of a packed address at packet time `ts_us`, or None."""
@@ -262,6 +268,7 @@ class Correlator:
         self._verdicts_begin_us = changes_s[following - 1] * MICROSECONDS if following else 0
         self._verdicts_end_us = changes_s[following] * MICROSECONDS if following < len(changes_s) else _NEVER_US
         self._reduced.clear()
+        self._last_name = None
         self._verdicts.clear()
         self._of_addresses.clear()
 

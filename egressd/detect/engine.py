@@ -325,6 +325,8 @@ class Engine:
         block = self.blocks.by_target.get(main_target(sighting.match))
         if block is None or block.target.kind in ("address", "network", "url"):
             return
+        if self.policy.is_settled(block, address):
+            return
         others = self.correlator.co_tenants(address, sighting.match.registered_domain, sighting.ts_us)
         others = [name for name in others if name != sighting.name]
         decision = self.policy.extend(block, sighting, address, evidence, others)

@@ -112,6 +112,10 @@ class Policy:
                 return f"{target.value} is protected: {why}", "protected"
         return None
 
+    def is_settled(self, block: Block, address: bytes) -> bool:
+        """Whether `extend` has nothing more to say of an address, whoever goes there."""
+        return on_the_wire(address) in block.addresses or address in block.refused
+
     def extend(
         self, block: Block, sighting: Sighting, address: bytes, evidence: str, others: list[str]
     ) -> Decision | None:
@@ -120,7 +124,7 @@ class Policy:
         client = sighting.flow.client
         now_s = sighting.ts_us // 1_000_000
         goes_to = on_the_wire(address)
-        if goes_to in block.addresses or address in block.refused:
+        if self.is_settled(block, address):
             return None
         for_some = None
         wide = evidence == E2 and not others and goes_to not in block.given_back

@@ -141,7 +141,7 @@ class Resolutions:
         asked = self._asked.get(key)
         if asked is None or asked.name != answer.name:
             return False
-        self._asked.pop(key)
+        self._asked.drop(key)
         return 0 <= answer.ts_us - asked.last_us <= ANSWER_WITHIN_US
 
     def reached(self, client: bytes, name: str, address: bytes, ts_us: int) -> None:

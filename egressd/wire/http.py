@@ -46,7 +46,6 @@ _MAX_METHOD: Final = 20
 _REQUEST_LINE: Final = re.compile(rb"([A-Z_-]{1,20}) ([^\n]*) HTTP/1\.[0-9][^\n]{0,9}\n")
 _METHOD_SO_FAR: Final = re.compile(rb"[A-Z_-]{1,20}(?: |\Z)")
 _ABSOLUTE: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]{0,30}://([^/?#]*)")
-_HEAD_END: Final = re.compile(rb"\n\r?\n")  # RFC 9112 section 2.2 lets a bare LF end a line
 # RFC 9112 section 5.1 allows no blank before the colon, lenient servers do. A line that begins with a blank is a fold.
 # The look-ahead and the plain first letters spare most lines the case-insensitive search.
 _FIELD: Final = re.compile(
@@ -196,6 +195,14 @@ def _request(
     return HttpRequest(method.decode("ascii"), kept, host, raw_host, port, user_agent, header_host, kept_path)
 
 
+def _head_end(text: bytes | bytearray, at: int) -> int:
+    """Where the LF of the last line of a head stands, searched from `at` on; -1 when the head does not end here. RFC
+    9112 section 2.2 lets a bare LF end a line."""
+    end = text.find(b"\n\r\n", at)
+    bare = text.find(b"\n\n", at, end + 1) if end >= 0 else text.find(b"\n\n", at)
+    return bare if bare >= 0 else end
+
+
 def _asks_upgrade(framing: list[tuple[bytes, bytes]]) -> bool:
     return any(name[0] | 0x20 == 0x75 and value.strip(_BLANK) for name, value in framing)
 
@@ -333,12 +340,12 @@ class HttpStream:
                 self._blank += 1
                 if self._blank > MAX_BLANK:
                     raise Malformed("blank lines instead of a request")
-            end = _HEAD_END.search(data, at)
-            if end is not None:
+            end = _head_end(data, at)
+            if end >= 0:
                 return self._take_head(data, at, end, found)
         buffer += data[at:] if at else data
-        end = _HEAD_END.search(buffer, self._scanned)
-        if end is None:
+        end = _head_end(buffer, self._scanned)
+        if end < 0:
             if buffer:
                 self._check_cut_head(found)
             return size
@@ -346,15 +353,16 @@ class HttpStream:
         self._buffer = bytearray()
         return size - len(text) + self._take_head(text, 0, end, found)
 
-    def _take_head(self, text: bytes, start: int, end: re.Match[bytes], found: list[HttpRequest]) -> int:
-        """Read the head that begins at `start`, make ready for what follows it, and return where that begins."""
-        after = end.end()
+    def _take_head(self, text: bytes, start: int, end: int, found: list[HttpRequest]) -> int:
+        """Read the head that begins at `start` and whose last line ends at `end`, make ready for what follows it, and
+        return where that begins."""
+        after = end + (2 if text[end + 1] == 0x0A else 3)
         if after - start > MAX_HEAD:
             self._take_cut_head(text[start : start + MAX_HEAD], found)
             raise Malformed("head too long")
         line = _request_line(text, start)
         framing: list[tuple[bytes, bytes]] = []
-        request = _request(line, _fields(text, line.end() - 1, end.start()), framing)
+        request = _request(line, _fields(text, line.end() - 1, end), framing)
         found.append(request)
         self._line_ok = False
         self._scanned = self._blank = 0

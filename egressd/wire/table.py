@@ -80,12 +80,19 @@ class RecentTable(Generic[K, V]):
 
     def pop(self, key: K) -> V | None:
         """Remove `key` and return its value, or None."""
-        for table in (self._young, self._old):
-            if table and key in table:
-                value = table[key]
-                del table[key]
-                return value
-        return None
+        table = self._young
+        value = table.get(key) if table else None
+        if value is None:
+            table = self._old
+            value = table.get(key) if table else None
+            if value is None:
+                return None
+        del table[key]
+        return value
+
+    def drop(self, key: K) -> None:
+        """`pop` for a key that `get` has just found."""
+        del self._young[key]
 
     def rotate(self) -> None:
         """Forget the old generation; the young one becomes old."""

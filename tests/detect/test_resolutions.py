@@ -201,4 +201,4 @@ def test_registered_domains_are_remembered_within_a_bound(monkeypatch: pytest.Mo
         for number in range(50):
             assert resolutions.domain_of(f"a.n{number}.example") == f"n{number}.example"
     assert resolutions.domain_of("hosted.example") == "hosted.example"  # a public suffix has none
-    assert len(resolutions._suffixes._registered) <= 10
+    assert len(resolutions._suffixes._known) <= 10
