@@ -209,7 +209,8 @@ class Suffixes:
 
     def registered_domain(self, name: str) -> str:
         """The part of a normal name that someone registered, or "" when the whole name is a suffix."""
-        return self.split(name)[0]
+        known = self._known.get(name)
+        return self.split(name)[0] if known is None else known[0]
 
     def is_suffix(self, name: str) -> bool:
         """Whether a normal name is a public suffix, by the private section and the rule for unknown TLDs too."""

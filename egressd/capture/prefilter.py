@@ -87,7 +87,8 @@ def ipv6_is_quiet(
     if proto == 6:
         if caplen < TCP6_END or buf[start + 67] & 7:
             return False
-        header: i64 = buf[start + 66] >> 4 << 2
+        header: i64 = buf[start + 66]
+        header = header >> 4 << 2
         if buf[start + 19] == header and buf[start + 18] == 0 and header >= 20:
             return True
         until: i64 = quiet.get(buf[start + 22 : start + 58], 0)
@@ -116,7 +117,8 @@ def frame_is_quiet(
     if proto == 6:
         if caplen < TCP4_END or buf[start + 47] & 7:
             return False
-        header: i64 = buf[start + 46] >> 4 << 2
+        header: i64 = buf[start + 46]
+        header = header >> 4 << 2
         if buf[start + 17] == header + 20 and buf[start + 16] == 0 and header >= 20:
             return True
         until: i64 = quiet.get(buf[start + 26 : start + 38], 0)

@@ -151,7 +151,7 @@ class Blocks:
 
     def is_held(self, address: bytes) -> bool:
         """Whether a block covers `address` for anybody, beyond what lists name themselves."""
-        place = place_of(address)
+        place = address if len(address) == 4 else place_of(address)
         return place in self._by_place or place in self._pairs
 
     def holders(self, address: bytes) -> list[Block]:
@@ -165,7 +165,7 @@ class Blocks:
 
     def covering(self, client: bytes, address: bytes) -> Block | None:
         """The block that would stop a packet from `client` to `address`, by address alone."""
-        place = place_of(address)
+        place = address if len(address) == 4 else place_of(address)
         blocks = self._by_place.get(place)
         if blocks is None:
             clients = self._pairs.get(place)

@@ -183,6 +183,8 @@ class PairTable(Generic[P]):
         table = self._main
         pair = table.get(key)
         if pair is None:
+            if not self.over_share:
+                return None  # there is no crowd
             table = self._crowd
             pair = table.get(key)
             if pair is None:
@@ -192,7 +194,7 @@ class PairTable(Generic[P]):
         return pair
 
     def keep(self, pair: P, ts_us: int) -> None:
-        """Remember a new conversation; may forget others."""
+        """Remember a conversation neither of whose keys is held; may forget others."""
         if ts_us - self._rotated_us > self._idle_us:
             self._main.rotate()
             self._crowd.rotate()
@@ -202,17 +204,24 @@ class PairTable(Generic[P]):
             self._opened.clear()
         client = pair.flow[1]
         opened = self._opened.get(client, 0)
+        table = self._main
         if opened >= self._share:
             self.over_share += 1
-            self._put(self._crowd, pair)
+            table = self._crowd
         else:
             self._opened[client] = opened + 1
-            self._put(self._main, pair)
+        before = table.generation
+        table.add(pair.forward, pair)
+        table.add(pair.backward, pair)
+        if table.generation != before:
+            table.put(pair.forward, pair)  # the other key may have begun a generation without this one
+        pair.generation = table.generation
 
     def forget(self, pair: P) -> None:
         """Drop a conversation that is over."""
-        self._crowd.pop(pair.forward)
-        self._crowd.pop(pair.backward)
+        if self.over_share:
+            self._crowd.pop(pair.forward)
+            self._crowd.pop(pair.backward)
         self._main.pop(pair.backward)
         if self._main.pop(pair.forward) is None:
             return
