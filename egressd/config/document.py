@@ -264,6 +264,7 @@ class _Reader:
 
     def _choice(self, node: yaml.Node, option: Option) -> str | None:
         text = self.text(node, option.key)
+        self.places[option.key] = (node.start_mark.line + 1, node.start_mark.column + 1)
         if text is None or text in option.choices:
             return text
         near = get_close_matches(text[:MAX_SEGMENT_NAME].lower(), option.choices, 1, 0.5)

@@ -73,7 +73,8 @@ class GatheringHistory(History):
                 self.ungathered += 1
                 return
             row = self._gathered[key] = Gathered(ts_us)
-        row.last_us = ts_us
+        row.first_us = min(row.first_us, ts_us)
+        row.last_us = max(row.last_us, ts_us)  # the kernel's log tells later of what was earlier
         row.count += new
 
     def take(self) -> dict[tuple[bytes, str, bytes], Gathered]:
@@ -200,7 +201,7 @@ class LiveEngine(Engine):
         found = self._match_target(block.target, ts_us)
         verdict = review(
             block.target, block.match, list(block.addresses), list(block.pairs), found, intel.allowances,
-            intel.protected, ts_us // MICROSECONDS,
+            intel.protected, ts_us // MICROSECONDS, self.policy.kept,
         )  # fmt: skip
         if verdict.match is None:
             self._lift(block, ts_us, verdict.reason, verdict.rule)
@@ -213,7 +214,10 @@ class LiveEngine(Engine):
         """Give free what `block` covers and may no longer."""
         intel = self.intel
         now_s = ts_us // MICROSECONDS
-        free = kept_targets(list(block.addresses), list(block.pairs), intel.allowances, intel.protected, now_s)
+        name = block.target.value if block.target.kind in ("registered_domain", "host", "exact") else ""
+        free = kept_targets(
+            name, list(block.addresses), list(block.pairs), intel.allowances, intel.protected, now_s, self.policy.kept
+        )
         if any(target == block.target for target, _ in free):
             self._lift(block, ts_us, free[0][1], "protected")
             return

@@ -48,7 +48,7 @@ class Policy:
         self._blocks = blocks
         self._protected = protected
         self._allowances = allowances
-        self._kept = Kept(allowances)
+        self.kept = Kept(allowances)
         self._recent_us: list[int] = []
         self._budget_told_us = -HOUR_US
         self._alerted: set[tuple[Target, str]] = set()
@@ -95,7 +95,7 @@ class Policy:
         kept = self._allowances.never_blocks(sighting.name, sighting.address, now_s)
         if kept is not None:
             return tell(kept), "never-block"
-        kept = self._kept.inside(target, now_s)
+        kept = self.kept.inside(target, now_s)
         if kept is not None:
             return f"{tell(kept)} lies in {target.value}; a person must decide", kept.kind
         if indicator.confidence < self.settings.block_confidence:
@@ -130,7 +130,7 @@ class Policy:
         wide = evidence == E2 and not others and goes_to not in block.given_back
         wide = wide and len(block.given_back) < MAX_REFUSED  # a name whose addresses were given back so often is shared
         if wide:
-            for_some = self._kept.for_some(sighting.name, goes_to, now_s)
+            for_some = self.kept.for_some(sighting.name, goes_to, now_s)
             wide = for_some is None
         if (client, goes_to) in block.pairs and not wide:
             return None
@@ -205,7 +205,7 @@ class Policy:
         self.settings = settings
         self._protected = protected
         self._allowances = allowances
-        self._kept = Kept(allowances)
+        self.kept = Kept(allowances)
         self._alerted.clear()
 
     def lapse(self, block: Block, sighting: Sighting) -> Decision:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from egressd.detect.blocks import main_target
-from egressd.detect.kept import tell
+from egressd.detect.kept import Kept, tell
 from egressd.detect.policy import pair
 from egressd.intel.allowances import Allowances
 from egressd.intel.index import Index
@@ -34,34 +34,42 @@ def review(
     allowances: Allowances,
     protected: Protected,
     now_s: int,
+    kept: Kept | None = None,
 ) -> Review:
     """Look at a decision about `target` that covers `addresses` and `pairs` (client, address); `match` is what its
-    target matches now (`match_target`)."""
+    target matches now (`match_target`). `kept` is of the same allowances, made once by who looks at many."""
     if match is None or main_target(match) != target:
         return Review(None, f"{before.indicator.value} is no longer listed", "unlisted", ())
-    name, address = _parts_of(target)
-    kept = allowances.allows(name, address, b"", now_s) or allowances.never_blocks(name, address, now_s)
-    if kept is not None:
-        return Review(None, tell(kept), kept.kind, ())
+    name, address = parts_of(target)
+    allowed = allowances.allows(name, address, b"", now_s) or allowances.never_blocks(name, address, now_s)
+    if allowed is not None:
+        return Review(None, tell(allowed), allowed.kind, ())
     network = parse_network(target.value) if target.kind in ("address", "network") else None
     if network is not None:
         why = protected.why_network(*network)
         if why:
             return Review(None, why, "protected", ())
-    return Review(match, "", "", tuple(kept_targets(addresses, pairs, allowances, protected, now_s)))
+    return Review(match, "", "", tuple(kept_targets(name, addresses, pairs, allowances, protected, now_s, kept)))
 
 
 def kept_targets(
+    name: str,
     addresses: Iterable[bytes],
     pairs: Iterable[tuple[bytes, bytes]],
     allowances: Allowances,
     protected: Protected,
     now_s: int,
+    kept: Kept | None = None,
 ) -> list[tuple[Target, str]]:
-    """Which addresses and pairs may not be blocked any more, each with the reason."""
+    """Which addresses and pairs of a block by `name` may not be blocked any more, each with the reason. An address that
+    one client may reach is not blocked for everybody: others are kept from it one by one, as they ask."""
+    kept = kept or Kept(allowances)
     free: list[tuple[Target, str]] = []
     for address in addresses:
         reason = kept_reason(b"", address, allowances, protected, now_s)
+        for_some = kept.for_some(name, address, now_s) if not reason else None
+        if for_some is not None:
+            reason = f"{tell(for_some)} is for {for_some.client}"
         if reason:
             free.append((Target("address", render_address(address)), reason))
     for client, address in pairs:
@@ -90,7 +98,7 @@ def match_target(index: Index, target: Target, now_s: int) -> Match | None:
     return index.match_name(target.value, now_s)
 
 
-def _parts_of(target: Target) -> tuple[str, bytes]:
+def parts_of(target: Target) -> tuple[str, bytes]:
     """(name, address) of what a decision is about; a network's first address stands for it."""
     if target.kind in ("address", "network"):
         return "", parse_address(target.value.partition("/")[0])

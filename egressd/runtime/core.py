@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from egressd.capture.links import lan_interfaces, read_surroundings
 from egressd.clock import SteadyClock
 from egressd.config.schema import Config
 from egressd.detect.campaigns import Campaigns
+from egressd.detect.kept import Kept
 from egressd.detect.review import match_target, review
 from egressd.enforce.adapter import CLIENT, SEGMENT
-from egressd.intel.networks import parse_address, render_address
+from egressd.intel.networks import first_address, parse_address, parse_network, render_address
 from egressd.model import FlowKey
 from egressd.notify.evelog import EveLog
 from egressd.runtime import knowledge as known
@@ -38,6 +40,7 @@ from egressd.store.db import Database
 from egressd.store.decisions import DecisionRow
 from egressd.store.entries import Entry
 
+DRIFT_US: Final = 10_000  # the clock was slewed by so much: packet processes are told
 SEEN_US: Final = 10_000_000  # how exactly the ledger knows until when we lived
 HISTORY_WAITING: Final = 100_000  # rows; lossy by contract
 
@@ -75,6 +78,7 @@ class Core:
         self.campaigns = Campaigns()
         self.campaigns.on_merge = self._merged
         tellers.domain_of = self.domain_of
+        self.register.on_end = self._ended
         self.scribe = Scribe(ledger_db, self._written)
         self.rulings = Rulings(self.register, self.campaigns, self.scribe, clock, self.tell, self.is_enforcing)
         self.enforcement = Enforcement(self.register, clock, self.scribe.put, self._dropped)
@@ -83,8 +87,9 @@ class Core:
             self._take_history, self._take_tenants, self.enforcement.pushed, f"{self.started_us}-{os.getpid()}",
         )  # fmt: skip
         self.sensing = Sensing(loaded.config.capture.processes, self.start_of, self.take)
-        self.last_number = 0
         self._seen_us = 0
+        self._told_offset_us = clock.offset_us
+        self.stale = False  # what rests on entries and remedies is to be made anew with the next tick
         self._renewing = asyncio.Lock()
         self.on_canary: Callable[[str, int, int], None] = _nothing
         self.on_interfaces: Callable[[], None] = _nothing
@@ -100,9 +105,9 @@ class Core:
 
     # -- start
 
-    def restore(self, found: ledger.Loaded) -> None:
-        """Carry on with what the ledger knows."""
-        self.last_number = self.register.earlier = found.last.get("D", 0)
+    def restore(self, found: ledger.Loaded, remedies: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
+        """Carry on with what the ledger knows; `remedies` are those of isolations, by decision."""
+        self.register.earlier = self.register.highest = found.last.get("D", 0)
         self.entries = list(found.entries)
         self.campaigns.restore(found.campaigns, [row.incident for row in found.incidents])
         self.campaigns.number_after(found.last.get("I", 0), found.last.get("C", 0))
@@ -110,8 +115,10 @@ class Core:
         for row in found.decisions:
             self.register.add(_in_force(row))
         for watch in found.watches:
-            of_decision = self.intake.watches.setdefault(watch.decision_id, {})
-            of_decision[watch.client] = WatchSum(watch.first_us, watch.last_us, watch.attempts, watch.leaks)
+            watched = WatchSum(watch.first_us, watch.last_us, watch.attempts, watch.leaks)
+            self.intake.restore_watch(watch.decision_id, watch.client, watched)
+        self.remedies = {id_: _networks(texts) for id_, texts in remedies.items() if id_ in self.register.by_id}
+        self._stand_in_mode()
 
     async def look_around(self) -> None:
         """Read interfaces, addresses, gateways and resolvers. Raises OSError when the kernel does not tell."""
@@ -178,14 +185,13 @@ class Core:
 
     def new_id(self) -> str:
         """The id of a person's decision."""
-        number = self._next_number(0, self.config.capture.processes + 1)
-        self.last_number = number
-        return f"D{number}"
+        id_ = f"D{self._next_number(0, self.config.capture.processes + 1)}"
+        self.register.note(id_)
+        return id_
 
     def _next_number(self, residue: int, stride: int) -> int:
         """The next free number of a class: packet processes and people never give out the same."""
-        taken = max((int(id_[1:]) for id_ in self.register.by_id), default=0)
-        after = max(self.last_number, taken) + 1
+        after = self.register.highest + 1
         return after + (residue - after) % stride
 
     async def take(self, number: int, batch: dict[str, Any]) -> None:
@@ -248,6 +254,7 @@ class Core:
         """Does every decision still stand?"""
         intel = self.knowledge.intel
         now_s = self.clock.now_us() // 1_000_000
+        kept = Kept(intel.allowances)
         for decision in list(self.register.by_id.values()):
             if decision.target.kind in (CLIENT, SEGMENT, "pair"):
                 continue  # rests on no list line
@@ -261,7 +268,7 @@ class Core:
             ]
             match = match_target(intel.index, decision.target, now_s)
             verdict = review(
-                decision.target, decision.match, addresses, pairs, match, intel.allowances, intel.protected, now_s
+                decision.target, decision.match, addresses, pairs, match, intel.allowances, intel.protected, now_s, kept
             )
             if verdict.match is None:
                 self.rulings.end(decision, "withdrawn", f"rule:{verdict.rule}", "policy", verdict.reason)
@@ -281,16 +288,29 @@ class Core:
             self.mode = before
             await self.enforcement.change_mode(before)
             raise
-        proposed: list[str] = []
-        for decision in self.register.by_id.values():
-            if mode == "approve" and decision.mode == "monitor" and decision.author == POLICY:
-                decision.state = PROPOSED
-                proposed.append(decision.id)
-            decision.mode = mode
-        self.scribe.put(decisions.change_mode, list(self.register.by_id), mode, proposed)
+        self._stand_in_mode()
         await self.renew()
         self.tell(self.rulings.standing())
         self.enforcement.force()
+
+    def _stand_in_mode(self) -> None:
+        """Decisions that were made in another mode stand in this one from now on: in approve, what policy decided when
+        nothing was blocked waits for a person; in enforce nothing waits."""
+        mode = self.mode
+        changed, proposed, active = [], [], []
+        for decision in self.register.by_id.values():
+            if decision.mode == mode:
+                continue
+            if mode == "approve" and decision.mode == "monitor" and decision.author == POLICY:
+                decision.state = PROPOSED
+                proposed.append(decision.id)
+            elif mode == "enforce" and decision.state == PROPOSED:
+                decision.state = ACTIVE
+                active.append(decision.id)
+            decision.mode = mode
+            changed.append(decision.id)
+        if changed:
+            self.scribe.put(decisions.change_mode, changed, mode, proposed, active)
 
     async def add_entry(self, kind: str, text: str, actor: str, reason: str, expires_us: int, act: Any) -> Entry:
         """A line of an operator's, on disk when this returns. Raises StoreError."""
@@ -308,8 +328,20 @@ class Core:
             log.warning("the wall clock was set by %.1f s; what was to last an hour lasts an hour", delta_us / 1e6)
             self.register.shift(delta_us)
             self.scribe.put(targets.shift_deadlines, delta_us)
+            self.entries = [
+                one._replace(created_us=one.created_us + delta_us, expires_us=one.expires_us + delta_us)
+                if one.expires_us
+                else one
+                for one in self.entries
+            ]
+            self.stale = True
+        if abs(self.clock.offset_us - self._told_offset_us) > DRIFT_US:
+            self._told_offset_us = self.clock.offset_us
             self.tell(Step(self.clock.offset_us))
         self.rulings.expire()
+        if self.stale:
+            self.stale = False
+            await self.renew()
         now_us = self.clock.now_us()
         if any(one.expires_us and one.expires_us <= now_us for one in self.entries):
             self.entries = [one for one in self.entries if not one.expires_us or one.expires_us > now_us]
@@ -333,6 +365,17 @@ class Core:
         """What a campaign is about, for people."""
         campaign = self.campaigns.campaigns.get(campaign_id)
         return campaign.keys[0].rpartition(" ")[2] if campaign is not None and campaign.keys else ""
+
+    def _ended(self, decision_id: str) -> None:
+        self.intake.forget(decision_id)
+        if self.remedies.pop(decision_id, None) is not None:
+            self.scribe.put(meta.forget, f"remedies {decision_id}")
+            self.stale = True
+
+    def remember_remedies(self, decision_id: str, texts: Sequence[str]) -> None:
+        """What an isolated host may still reach, for as long as that decision stands. Takes effect with `renew`."""
+        self.remedies[decision_id] = _networks(texts)
+        self.scribe.put(meta.put, f"remedies {decision_id}", ",".join(texts))
 
     def _written(self) -> None:
         self.enforcement.wake()
@@ -368,6 +411,11 @@ def _in_force(row: DecisionRow) -> InForce:
             one.last_attempt_us > one.renewed_us, one.attempts, one.last_attempt_us,
         )  # fmt: skip
     return decision
+
+
+def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
+    found = [network for network in map(parse_network, texts) if network is not None]
+    return tuple((first_address(*one), one[1]) for one in found)
 
 
 def _needs_restart(before: Config, after: Config) -> list[str]:

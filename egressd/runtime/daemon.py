@@ -150,7 +150,8 @@ class Daemon:
             Act("egressd", "start", "start", "", f"mode {core.mode}", None, {"clean": last.clean, "pid": os.getpid()}),
             now_us,
         )
-        core.restore(found)
+        remedies = await core.ledger.read(meta.under, "remedies")
+        core.restore(found, {id_: text.split(",") for id_, text in remedies.items()})
         core.tenants = await self._keeping.open(now_us)
         await core.look_around()
         for line in core.judged:

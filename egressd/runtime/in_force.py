@@ -95,6 +95,7 @@ class Register:
         self._order = 0
         self.version = 0  # counts up with every change of what should be in force
         self.earlier = 0  # the last number that was given out before this run
+        self.highest = 0  # the last number that anything has now
         self._ended: set[str] = set()  # in this run
         self.on_end: Callable[[str], None] | None = None
 
@@ -103,11 +104,16 @@ class Register:
 
     def add(self, decision: InForce) -> None:
         """A decision that stands from now on, with the targets it has."""
+        self.note(decision.id)
         self.by_id[decision.id] = decision
         self.by_target.setdefault(decision.target, decision)
         for held in decision.held.values():
             self._index(decision, held)
         self.version += 1
+
+    def note(self, id_: str) -> None:
+        """A number was given out."""
+        self.highest = max(self.highest, int(id_[1:]))
 
     def hold(self, decision: InForce, target: Target, now_us: int, ends_us: int = 0) -> Held:
         """One more target, or one at rest that comes back. `ends_us` is when it ends whatever happens, 0 = by term."""
@@ -208,6 +214,7 @@ class Register:
         """The clock was set: every deadline moves along."""
         for decision in self.by_id.values():
             for held in decision.held.values():
+                held.last_attempt_us += delta_us if held.last_attempt_us else 0
                 held.added_us += delta_us
                 held.expires_us += delta_us if held.expires_us else 0
                 held.ended_us += delta_us if held.ended_us else 0

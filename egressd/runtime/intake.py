@@ -94,7 +94,6 @@ class Intake:
         self._on_pushed = on_pushed
         self._run_id = run_id
         self._batches: dict[int, int] = {}
-        register.on_end = self.forget
         self._opened: list[str] = []
         self._tried_now: dict[tuple[str, bytes], int] = {}  # told in the batch at hand
 
@@ -267,6 +266,12 @@ class Intake:
         if not self.leaks:
             return 0
         return sum(count for one, count in self.leaks.items() if self._campaigns.current(one) == id_)
+
+    def restore_watch(self, decision_id: str, client: bytes, known: WatchSum) -> None:
+        """What was counted before a restart."""
+        if self._watched < MAX_WATCHES:
+            self._watched += 1
+            self.watches.setdefault(decision_id, {})[client] = known
 
     def forget(self, decision_id: str) -> None:
         """A decision has ended: nobody is watched for it any more. What was counted is in the ledger."""

@@ -85,6 +85,7 @@ class Rulings:
 
     def _block(self, origin: int, decision: Decision) -> None:
         main = decision.targets[0]
+        self.register.note(decision.id)
         known = self.register.by_target.get(main)
         if known is not None:
             if known.id != decision.id:

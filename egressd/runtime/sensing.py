@@ -13,6 +13,8 @@ from egressd.runtime.orders import Order, Start
 from egressd.runtime.processes import PacketProcessHandle
 
 MIB: Final = 1 << 20
+UP: Final = "up"
+RESTARTING: Final = "restarting"
 _COUNTS: Final = ("packets", "kernel_drops", "received", "abandoned", "gated")
 
 
@@ -66,11 +68,10 @@ class Sensing:
     async def _take(self, number: int, batch: dict[str, Any]) -> None:
         process = self.processes[number]
         stats = batch.get("stats")
-        if isinstance(stats, dict) and stats.get("pid") != self._pids[number]:
-            if self._pids[number]:
-                self._ended[number] = _add(self._ended[number], self._last[number])
-            self._pids[number] = int(stats.get("pid") or 0) or process.pid
         if isinstance(stats, dict):
+            if process.pid != self._pids[number]:  # another one than before
+                self._ended[number] = _add(self._ended[number], self._last[number])
+                self._pids[number] = process.pid
             self._last[number] = stats
         await self._on_batch(number, batch)
 
@@ -93,13 +94,16 @@ class Sensing:
     def interfaces(self) -> list[dict[str, Any]]:
         """One entry per interface over all processes: name, state, problem, last_us, and counts since we began."""
         found: dict[str, dict[str, Any]] = {}
-        for stats in self._last:
+        for process, stats in zip(self.processes, self._last, strict=True):
             for one in _rows(stats):
                 row = found.setdefault(
                     str(one.get("wanted", "")),
-                    {"name": str(one.get("name", "")), "state": str(one.get("state", "")), "last_us": 0, "problem": ""}
+                    {"name": str(one.get("name", "")), "state": UP, "last_us": 0, "problem": ""}
                     | dict.fromkeys(_COUNTS, 0),
                 )
+                state = str(one.get("state", "")) if process.ready.is_set() else RESTARTING
+                if state != UP:  # what one process does not see is not seen
+                    row["state"] = state
                 row["last_us"] = max(row["last_us"], _number(one.get("last_us")))
                 row["problem"] = row["problem"] or str(one.get("problem", ""))
         for stats in (*self._last, *self._ended):
@@ -128,7 +132,7 @@ class Sensing:
         for one in (*self._last, *self._ended):
             cells = one.get("pushed")
             if isinstance(cells, list) and len(cells) == len(merged.cells):
-                merged.merge([_number(cell) for cell in cells])
+                merged.merge([max(0, _number(cell)) for cell in cells])
         return merged
 
     def netlink_ports(self) -> list[int]:
@@ -226,23 +230,26 @@ def _add(before: dict[str, Any], ended: dict[str, Any]) -> dict[str, Any]:
     """Sums of two processes' numbers; of interfaces only the counts go on."""
     merged: dict[str, Any] = dict(before)
     for name, value in ended.items():
-        if isinstance(value, dict):
-            merged[name] = {
-                word: _number(value.get(word)) + _number(before.get(name, {}).get(word))
-                for word in value.keys() | before.get(name, {}).keys()
-            }
-        elif name == "interfaces":
-            known = {str(one.get("wanted")): one for one in before.get(name, [])}
+        earlier = before.get(name)
+        if name == "interfaces":
+            known = {str(one.get("wanted")): one for one in _rows(before)}
             for one in _rows(ended):
                 wanted = str(one.get("wanted"))
-                earlier = known.get(wanted, {})
-                known[wanted] = {"wanted": wanted} | {
-                    count: _number(one.get(count)) + _number(earlier.get(count)) for count in _COUNTS
+                counts = {
+                    count: _number(one.get(count)) + _number(known.get(wanted, {}).get(count)) for count in _COUNTS
                 }
+                known[wanted] = {"wanted": wanted} | counts
             merged[name] = list(known.values())
-        elif name == "pushed" and isinstance(value, list):
-            cells = before.get(name) or [0] * len(value)
-            merged[name] = [a + _number(b) for a, b in zip(cells, value, strict=True)]
-        elif isinstance(value, int) and not isinstance(value, bool) and name not in ("pid", "clients", "netlink_port"):
-            merged[name] = _number(before.get(name)) + value
+        elif name == "pushed":
+            cells = value if isinstance(value, list) else []
+            if isinstance(earlier, list) and len(earlier) == len(cells):
+                cells = [_number(one) + _number(other) for one, other in zip(earlier, cells, strict=True)]
+            merged[name] = cells or earlier
+        elif isinstance(value, dict):
+            known = earlier if isinstance(earlier, dict) else {}
+            merged[name] = {
+                word: _number(value.get(word)) + _number(known.get(word)) for word in value.keys() | known.keys()
+            }
+        elif name not in ("pid", "clients", "netlink_port", "compiled", "realtime"):
+            merged[name] = _number(earlier) + _number(value)
     return merged

@@ -251,14 +251,21 @@ def load_open(connection: Connection, resting_since_us: int = -1) -> list[Decisi
     return load_where(connection, "state IN ('proposed', 'active')", (), -1, f"AND {which}")
 
 
-def change_mode(connection: Connection, ids: Sequence[str], mode: str, proposed: Sequence[str]) -> None:
-    """Decisions `ids` stand in another mode now; of them `proposed` wait for a person from now on."""
+def change_mode(
+    connection: Connection, ids: Sequence[str], mode: str, proposed: Sequence[str], active: Sequence[str] = ()
+) -> None:
+    """Decisions `ids` stand in another mode now; of them `proposed` wait for a person from now on, and `active` do not
+    wait any more."""
     connection.executemany(
         "UPDATE decisions SET mode = ? WHERE number = ?", [(mode, number_of(one, DECISION)) for one in ids]
     )
     connection.executemany(
         "UPDATE decisions SET state = 'proposed' WHERE number = ? AND state = 'active'",
         [(number_of(one, DECISION),) for one in proposed],
+    )
+    connection.executemany(
+        "UPDATE decisions SET state = 'active' WHERE number = ? AND state = 'proposed'",
+        [(number_of(one, DECISION),) for one in active],
     )
 
 

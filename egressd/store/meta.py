@@ -38,6 +38,17 @@ def get(connection: Connection, key: str, default: str = "") -> str:
     return str(row[0]) if row else default
 
 
+def forget(connection: Connection, key: str) -> None:
+    """Keep a value no longer."""
+    connection.execute("DELETE FROM meta WHERE key = ?", (key,))
+
+
+def under(connection: Connection, word: str) -> dict[str, str]:
+    """The values whose key begins with a word and a space, by the rest of the key."""
+    rows = connection.execute("SELECT key, value FROM meta WHERE substr(key, 1, ?) = ?", (len(word) + 1, f"{word} "))
+    return {key[len(word) + 1 :]: value for key, value in rows}
+
+
 def put(connection: Connection, key: str, value: str) -> None:
     """Keep a value by name."""
     connection.execute(

@@ -164,9 +164,10 @@ def shift_deadlines(connection: Connection, delta_us: int) -> int:
     if not delta_us:
         return 0
     moved = connection.execute(
-        "UPDATE targets SET expires_us = max(1, expires_us + ?), added_us = added_us + ?"
+        "UPDATE targets SET expires_us = max(1, expires_us + ?), added_us = added_us + ?, renewed_us = renewed_us + ?,"
+        " last_attempt_us = CASE WHEN last_attempt_us > 0 THEN last_attempt_us + ? ELSE 0 END"
         " WHERE state = 'active' AND expires_us > 0",
-        (delta_us, delta_us),
+        (delta_us, delta_us, delta_us, delta_us),
     ).rowcount
     moved += connection.execute(
         "UPDATE entries SET expires_us = max(1, expires_us + ?) WHERE removed_us = 0 AND expires_us > 0", (delta_us,)

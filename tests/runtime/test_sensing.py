@@ -221,7 +221,7 @@ def test_not_ready_in_time() -> None:
 def test_the_first_order() -> None:
     config = Config()
     start = start_order(
-        config, 1, ("eth1",), 77, 5, 123, intel=None, settings=None, enforced=True, fast_lane=False
+        config, 1, ("eth1",), 77, (1,), 5, 123, intel=None, settings=None, enforced=True, fast_lane=False
     )  # fmt: skip
     assert (start.number, start.interfaces, start.fanout_group, start.first_number) == (1, ("eth1",), 77, 5)
     assert (start.processes, start.stride) == (config.capture.processes, config.capture.processes + 1)

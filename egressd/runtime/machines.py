@@ -1,0 +1,118 @@
+"""Verbs about machines of ours: isolate one, cut a segment off, and what still flows."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from egressd.enforce.adapter import CLIENT, SEGMENT, AdapterError
+from egressd.intel.networks import first_address, parse_address, parse_network, render_address, render_network
+from egressd.model import Target
+from egressd.runtime.acts import Acts, Done, Record, how_long, no_line
+from egressd.web.peers import Peer
+from egressd.web.requests import WRONG, Refused
+
+SHOWN_FLOWS = 20
+
+
+class Machines:
+    """Each method takes (peer, args) and returns the answer's result."""
+
+    def __init__(self, acts: Acts) -> None:
+        self._acts = acts
+        self._core = acts.core
+
+    def table(self) -> dict[str, Callable[[Peer, Record], Awaitable[Record]]]:
+        """Verb -> what does it."""
+        return {"isolate": self.isolate, "release": self.release, "cut": self.cut, "uncut": self.uncut}
+
+    async def isolate(self, peer: Peer, args: Record) -> Record:
+        """Cut one client off at the gateway, but for remediation servers."""
+        core = self._core
+        self._acts.require_armed()
+        client = parse_address(args["client"])
+        if not client:
+            raise Refused(f"{args['client']} is not an address", WRONG)
+        if (client, 8 * len(client)) in core.own:
+            raise Refused(f"{args['client']} is this gateway, its gateway or its resolver: it is never isolated")
+        target = Target(CLIENT, render_address(client))
+        standing = core.register.by_target.get(target)
+        if standing is not None:
+            raise Refused(f"{target.value} is isolated already by {standing.id}")
+        wrong = [text for text in args["remedy"] if parse_network(text) is None]
+        if wrong:
+            raise Refused(f"{wrong[0]} is not an address or network", WRONG)
+        ends_us = self._acts.until(args["for_s"])
+        made = self._acts.make(peer, (target,), no_line(target), ends_us, args["reason"], "isolate")
+        if args["remedy"]:
+            core.remember_remedies(made.id, args["remedy"])
+        await self._acts.settle(renew=bool(args["remedy"]))
+        self._acts.remember(peer, Done((made.id,)))
+        lines = ["it still reaches DHCP, DNS and ping of this gateway, and hosts of its own network segment"]
+        left = [*core.config.enforce.remedies, *args["remedy"]]
+        lines.append(f"it may reach: {', '.join(left)}" if left else "no remediation server is configured")
+        return {"decision_id": made.id, "text": f"{target.value} is isolated{how_long(args)}", "lines": lines}
+
+    async def release(self, peer: Peer, args: Record) -> Record:
+        """End an isolation."""
+        client = parse_address(args["client"])
+        decision = self._core.register.by_target.get(Target(CLIENT, render_address(client))) if client else None
+        if decision is None:
+            raise Refused(f"{args['client']} is not isolated")
+        await self._acts.end(peer, decision, args["reason"])
+        self._acts.remember(peer, Done(lifted=(decision,)))
+        return {"decision_id": decision.id, "text": f"{decision.target.value} is released", "lines": []}
+
+    async def cut(self, peer: Peer, args: Record) -> Record:
+        """Cut a whole segment off; without confirmation only say what that would do."""
+        core = self._core
+        texts = core.config.segments.get(args["segment"])
+        if not texts:
+            known = ", ".join(core.config.segments) or "none; name them under segments:"
+            raise Refused(f"there is no segment {args['segment']}; there are: {known}", WRONG)
+        networks = [(first_address(*one), one[1]) for one in map(parse_network, texts) if one is not None]
+        if args["confirm"] is None:
+            lines = [f"segment {args['segment']}: {', '.join(texts)}", *await self._flows(networks)]
+            return {"text": f"this would cut off {args['segment']}{how_long(args)}", "lines": lines}
+        self._acts.require_armed()
+        if args["confirm"] != args["segment"]:
+            raise Refused("the name given to confirm is another one; nothing was cut", WRONG)
+        targets = tuple(Target(SEGMENT, render_network(*one)) for one in networks)
+        standing = core.register.by_target.get(targets[0])
+        if standing is not None:
+            raise Refused(f"{args['segment']} is cut already by {standing.id}")
+        ends_us = self._acts.until(args["for_s"])
+        made = self._acts.make(peer, targets, no_line(targets[0]), ends_us, args["reason"], "cut")
+        await self._acts.settle()
+        self._acts.remember(peer, Done((made.id,)))
+        lines = await self._flows(networks)
+        return {"decision_id": made.id, "text": f"segment {args['segment']} is cut off{how_long(args)}", "lines": lines}
+
+    async def uncut(self, peer: Peer, args: Record) -> Record:
+        """End a cut."""
+        core = self._core
+        for text in core.config.segments.get(args["segment"], ()):
+            network = parse_network(text)
+            target = Target(SEGMENT, render_network(first_address(*network), network[1])) if network else None
+            decision = core.register.by_target.get(target) if target is not None else None
+            if decision is not None:
+                await self._acts.end(peer, decision, args["reason"])
+                self._acts.remember(peer, Done(lifted=(decision,)))
+                text = f"segment {args['segment']} is connected again"
+                return {"decision_id": decision.id, "text": text, "lines": []}
+        raise Refused(f"{args['segment']} is not cut")
+
+    async def _flows(self, networks: list[tuple[bytes, int]]) -> list[str]:
+        """What still flows, as the kernel's table of connections and the interfaces tell."""
+        core = self._core
+        try:
+            flows = await core.enforcement.flows(networks)
+        except AdapterError as error:
+            return [f"what still flows cannot be told: {error}"]
+        lines = [f"{len(flows)} established flows of it are known to this gateway"]
+        for one in flows[:SHOWN_FLOWS]:
+            lines.append(
+                f"flow {render_address(one.source)}:{one.source_port} > "
+                f"{render_address(one.destination)}:{one.destination_port}"
+            )
+        lines.append("not seen here: lines that do not pass this gateway (a second exit, mobile, mail)")
+        return lines
