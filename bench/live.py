@@ -147,11 +147,15 @@ def load(options: Options) -> list[Row]:
             )
             told = f"{found.packets:,} of {named:,}; the last {found.behind_s:.1f} s after the end"
             rows.append(Row(f"{beside}: packets read", "all with a name", told, found.packets >= named))
-            growth = max(found.growth_bytes().values(), default=0)
-            sizes = ", ".join(f"{size / 1e6:.0f}" for size in found.memory_bytes[-1].values())
-            rows.append(
-                Row(f"{beside}: memory", "flat (< 10 MB)", f"{growth / 1e6:+.1f} MB; {sizes} MB", growth < 10_000_000)
-            )
+            told = f"{found.told_s:.1f} s"
+            rows.append(Row(f"{beside}: contact to incident", "<= 3 s", told, found.told_s <= 3))
+            growth = found.growth_bytes()
+            sizes = [
+                f"{name} {found.memory_bytes[-1][pid] / 1e6:.0f} MB ({more / 1e6:+.0f})"
+                for name, (pid, more) in zip(("core", "packets"), growth.items(), strict=False)
+            ]
+            flat = max(growth.values(), default=0) < 10_000_000
+            rows.append(Row(f"{beside}: memory, growth from a third on", "flat (< 10 MB)", ", ".join(sizes), flat))
             share = ", ".join(f"{value:.0%}" for value in found.cpu_share.values())
             compiled = found.status["packet_processes"][0]["compiled"]
             rows.append(Row(f"{beside}: processor, core and packet process", "", f"{share}; compiled {compiled}", None))

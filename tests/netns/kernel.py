@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -105,7 +106,10 @@ def has_table(gateway: Namespace) -> bool:
 def watch(channel: Channel, interface: str) -> tuple[dict[str, int], dict[str, int]]:
     """When each address was first answered on an interface (the kernel's stamp of the packet), and when its element was
     first told of by the kernel (when this process woke up to hear it: later than it was in force). Both are
-    CLOCK_REALTIME in nanoseconds. Says "watching"; ends when told anything."""
+    CLOCK_REALTIME in nanoseconds. Says "watching"; ends when told anything. Runs before ordinary processes, where it
+    may, and after a real-time daemon."""
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     tap = _tap(interface)
     netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
     netlink.setsockopt(socket.SOL_SOCKET, 33, 32 << 20)  # SO_RCVBUFFORCE

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tests.netns import clients, kernel, load
-from tests.netns.daemon import TREE, Daemon
+from tests.netns.daemon import TREE, Daemon, until
 from tests.netns.ground import RESOLVER, WIDE, Ground
 from tests.netns.servers import PULSE_PORT, Zone
 from tests.netns.topology import JPS, MHLW
@@ -159,13 +159,15 @@ def cut_flows(ground: Ground, daemon: Daemon, addresses: list[str]) -> list[Cut]
 
 
 class Sustained(NamedTuple):
-    """Load for a while. `drops` are the kernel's; `behind_s` is how long packets that waited were read after its end;
-    memory is of all of the daemon's processes, a sample a second."""
+    """Load for a while. `drops` are the kernel's; `behind_s` is how long after its end the counts still grew; `told_s`
+    is how long after a contact in the midst of it people could see the incident; memory is of all of the daemon's
+    processes, a sample a second."""
 
     sent: list[load.Sent]
     packets: int
     drops: int
     behind_s: float
+    told_s: float
     loss_ratio: float
     memory_bytes: list[dict[int, int]]
     cpu_share: dict[int, float]
@@ -182,6 +184,7 @@ def sustained(ground: Ground, daemon: Daemon, seconds: float, rates: dict[str, i
     before = daemon.ask("status")
     pids = [daemon.pid, *daemon.packet_pids()]
     memory: list[dict[int, int]] = []
+    told_s = 0.0
     with ExitStack() as stack:
         runs = []
         for kind, rate in rates.items():
@@ -195,6 +198,8 @@ def sustained(ground: Ground, daemon: Daemon, seconds: float, rates: dict[str, i
         began_s = time.monotonic()
         while time.monotonic() - began_s < seconds:
             memory.append(daemon.memory_bytes())
+            if not told_s and time.monotonic() - began_s > seconds * 0.7:
+                told_s = _contact(ground, daemon)
             time.sleep(min(1.0, seconds / 10))
         took_s = time.monotonic() - began_s
         share = {pid: (kernel.cpu_s(pid) - used_s[pid]) / took_s for pid in pids}
@@ -207,11 +212,20 @@ def sustained(ground: Ground, daemon: Daemon, seconds: float, rates: dict[str, i
         _sum(after, "packets") - _sum(before, "packets"),
         _sum(after, "kernel_drops") - _sum(before, "kernel_drops"),
         time.monotonic() - began_s - REST_S,
+        told_s,
         after["loss_ratio"],
         memory,
         share,
         after,
     )
+
+
+def _contact(ground: Ground, daemon: Daemon) -> float:
+    """A host asks for a sibling of listed.evil.example; seconds until there is an incident."""
+    began_s = time.monotonic()
+    ground.resolve("may", "b.evil.example")
+    until(lambda: daemon.ask("incidents")["incidents"], 60)
+    return time.monotonic() - began_s
 
 
 def _at_rest(daemon: Daemon) -> dict[str, Any]:
