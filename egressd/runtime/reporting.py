@@ -36,6 +36,7 @@ class Reporter:
         self._due_us = 0
         self._stats_due_us = 0
         self._number = 0
+        self._pushed_told = 0
 
     def event(self, event: Event) -> None:
         """Take an event of the engine."""
@@ -85,8 +86,8 @@ class Reporter:
         return len(self._waiting) > MAX_WAITING_BYTES
 
     def wants_stats(self, now_us: int) -> bool:
-        """Whether the next batch should say how the process is."""
-        return now_us >= self._stats_due_us
+        """Whether the next batch should say how the process is: once a second, and when it has blocked something."""
+        return now_us >= self._stats_due_us or self.pushed.count != self._pushed_told
 
     def send(self, now_us: int, stats: dict[str, Any] | None, bulk: dict[str, Any]) -> None:
         """Send what there is. `bulk` is what may be lost (history, passive DNS)."""
@@ -94,6 +95,7 @@ class Reporter:
         self._due_us = now_us + FLUSH_US
         if stats is not None:
             self._stats_due_us = now_us + STATS_US
+            self._pushed_told = self.pushed.count
         if self.is_stuck:
             self._flush()
             return
