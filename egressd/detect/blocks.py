@@ -12,6 +12,7 @@ MAX_BLOCKS: Final = 100_000  # far over any budget; beyond it nothing new is blo
 # that they cannot use up the one for addresses that answers tied to listed names.
 MAX_ADDRESSES: Final = 20_000
 MAX_PAIRS: Final = 65_536
+ON_ITS_WAY_US: Final = 10_000  # from the answer to the kernel: 0.3 ms, and under load no more than this
 MAX_REFUSED: Final = 256  # addresses per block that are refused with an event each; the rest only in silence
 
 
@@ -162,6 +163,17 @@ class Blocks:
         """(block, client) of each pair with `address`."""
         clients = self._pairs.get(place_of(address), {})
         return list(dict.fromkeys((block, client) for client, blocks in clients.items() for block in blocks))
+
+    def stops(self, client: bytes, address: bytes, ts_us: int) -> bool:
+        """Whether a connection that began at `ts_us` meets a block in force: one that covers it, and did for as long as
+        it takes at most to get into the kernel. What overtakes the block is cut with its next packet, and no leak."""
+        block = self.covering(client, address)
+        if block is None:
+            return False
+        since_us = block.addresses.get(address)
+        if since_us is None:
+            since_us = block.pairs.get((client, address), 0)
+        return ts_us - since_us >= ON_ITS_WAY_US
 
     def covering(self, client: bytes, address: bytes) -> Block | None:
         """The block that would stop a packet from `client` to `address`, by address alone."""

@@ -294,7 +294,7 @@ class Engine:
                 self._on_event(decision)
         elif new and seen is not None:
             incident.attempts += 1
-            stopped = block.enforced and self.blocks.covering(sighting.flow.client, sighting.flow.server) is not None
+            stopped = block.enforced and self.blocks.stops(sighting.flow.client, sighting.flow.server, sighting.ts_us)
             self._on_event(self.watch.attempt(block, sighting, stopped))
             if via == FLOW and block.resting:
                 rested = block.resting.get(sighting.flow.server)

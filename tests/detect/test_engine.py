@@ -767,3 +767,19 @@ def test_whatever_happens(steps: list[tuple[str, float, str, str, str, int, str]
 @given(st.lists(STEP, max_size=40))
 def test_the_same_observations_give_the_same_events(steps: list[tuple[str, float, str, str, str, int, str]]) -> None:
     assert play(steps, False).events == play(steps, False).events
+
+
+def test_what_overtakes_a_new_block_is_no_leak() -> None:
+    """A connection begun within the time that the block needs to reach the kernel may be answered once."""
+    scene = Scene(settings=PolicySettings(mode="enforce", resolvers=frozenset((packed(RESOLVER),))), enforced=True)
+    scene.resolve(0, A, "c2.bad.example", X)
+    scene.flow(0.0105, A, X, sport=40001)  # the answer came at 0.01
+    scene.reply(0.0106, A, X, sport=40001)
+    assert [one.stopped for one in scene.attempts] == [False]
+    assert scene.leaks == []
+    (incident,) = scene.incidents
+    assert (incident.attempts, incident.answered) == (1, 1)
+    scene.flow(1, A, X, sport=40002)
+    scene.reply(1.1, A, X, sport=40002)
+    assert [one.stopped for one in scene.attempts] == [False, True]
+    assert len(scene.leaks) == 1
