@@ -7,12 +7,13 @@ from typing import Any, Final, NamedTuple
 
 from egressd.detect.blocks import main_target
 from egressd.detect.review import match_target
+from egressd.enforce.adapter import CLIENT, SEGMENT
 from egressd.intel.allowances import parse_allowances
-from egressd.intel.networks import parse_network
+from egressd.intel.networks import parse_network, render_network
 from egressd.model import Decision, Indicator, Match, Target
 from egressd.notify.eve import render_event
 from egressd.runtime.core import Core
-from egressd.runtime.in_force import ACTIVE, InForce
+from egressd.runtime.in_force import ACTIVE, FOUND_OUT, PROPOSED, InForce
 from egressd.store import entries
 from egressd.store.audit import Act
 from egressd.store.entries import ALLOWANCE, Entry
@@ -22,8 +23,16 @@ from egressd.web.requests import INVALID, Refused
 SECOND_US: Final = 1_000_000
 MAX_DONE: Final = 100  # acts of one person that can be undone
 _NOBODY: Final = b""
+_ACT_OF: Final = {CLIENT: "isolate", SEGMENT: "cut"}  # audit rows of decisions about machines of ours
 
 Record = dict[str, Any]
+
+
+class Lifted(NamedTuple):
+    """A decision as it stood when it was lifted, with the remedies that it left to an isolated host."""
+
+    decision: InForce
+    remedies: tuple[str, ...]
 
 
 class Done(NamedTuple):
@@ -32,7 +41,7 @@ class Done(NamedTuple):
 
     decisions: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
-    lifted: tuple[InForce, ...] = ()
+    lifted: tuple[Lifted, ...] = ()
     dropped: tuple[Entry, ...] = ()
 
 
@@ -46,16 +55,17 @@ class Acts:
     # -- decisions
 
     def make(
-        self, peer: Peer, targets: Sequence[Target], match: Match, ends_us: int, reason: str, act: str = "block"
-    ) -> InForce:
-        """A person's decision about `targets`, the first its main one, in force at once."""
+        self, peer: Peer, targets: Sequence[Target], match: Match, ends_us: int, reason: str, act: str = "block",
+        state: str = ACTIVE,
+    ) -> InForce:  # fmt: skip
+        """A person's decision about `targets`, the first its main one, in force at once if not only proposed."""
         core = self.core
         decision = Decision(
             core.new_id(), core.clock.now_us(), 0, "block", tuple(targets), reason, "person", "E0", core.mode, match,
             _NOBODY, "", "",
         )  # fmt: skip
         row = Act(peer.actor, "socket", act, targets[0].value, reason)
-        made = core.rulings.make(decision, ACTIVE, peer.actor, ends_us, row)
+        made = core.rulings.make(decision, state, peer.actor, ends_us, row)
         core.enforcement.wake()
         core.tellers.event(told_by(decision, peer.actor))
         return made
@@ -69,6 +79,40 @@ class Acts:
             decision.match, _NOBODY, "", decision.campaign,
         )  # fmt: skip
         core.tellers.event(told_by(lifted, peer.actor))
+
+    def as_they_stand(self, found: Sequence[InForce]) -> tuple[Lifted, ...]:
+        """What `make_again` needs of decisions that are about to be lifted."""
+        remedies = self.core.remedies
+        return tuple(
+            Lifted(one, tuple(render_network(*network) for network in remedies.get(one.id, ()))) for one in found
+        )
+
+    def make_again(self, peer: Peer, lifted: Sequence[Lifted], reason: str) -> list[str]:
+        """Decisions that were lifted stand again, each under a new number, with what it covered, until when it would
+        have ended; what waited for a person waits again. Returns what was done. Takes effect with
+        `settle(renew=True)`."""
+        core = self.core
+        lines: list[str] = []
+        for before, remedies in lifted:
+            main = before.held[before.target]
+            if before.target in core.register.by_target or 0 < main.expires_us <= core.clock.now_us():
+                continue
+            state = before.state if core.mode != "enforce" else ACTIVE
+            act = _ACT_OF.get(before.target.kind, "block")
+            held = [target for target, one in before.held.items() if one.state == ACTIVE and target != before.target]
+            found_out = [target for target in held if target.kind in FOUND_OUT]  # their terms begin anew
+            decided = [before.target, *(target for target in held if target.kind not in FOUND_OUT)]
+            made = self.make(peer, decided, before.match, main.expires_us, reason, act, state)
+            if found_out:
+                core.rulings.extend(made, found_out, peer.actor, "socket", reason)
+            if remedies:
+                core.remember_remedies(made.id, remedies)
+            verb = "would block" if core.mode == "monitor" else "blocks"
+            what = f"{made.id} {verb} {before.target.value} again"
+            if state == PROPOSED:
+                what = f"{made.id} is proposed again: {before.target.value}"
+            lines.append(f"{what} (it was {before.id})")
+        return lines
 
     async def end(self, peer: Peer, decision: InForce, reason: str) -> None:
         """End a person's decision with the line that was added for it."""

@@ -58,8 +58,9 @@ class Machines:
         decision = self._core.register.by_target.get(Target(CLIENT, render_address(client))) if client else None
         if decision is None:
             raise Refused(f"{args['client']} is not isolated")
+        lifted = self._acts.as_they_stand((decision,))
         await self._acts.end(peer, decision, args["reason"])
-        self._acts.remember(peer, Done(lifted=(decision,)))
+        self._acts.remember(peer, Done(lifted=lifted))
         return {"decision_id": decision.id, "text": f"{decision.target.value} is released", "lines": []}
 
     async def cut(self, peer: Peer, args: Record) -> Record:
@@ -95,8 +96,9 @@ class Machines:
             target = Target(SEGMENT, render_network(first_address(*network), network[1])) if network else None
             decision = core.register.by_target.get(target) if target is not None else None
             if decision is not None:
+                lifted = self._acts.as_they_stand((decision,))
                 await self._acts.end(peer, decision, args["reason"])
-                self._acts.remember(peer, Done(lifted=(decision,)))
+                self._acts.remember(peer, Done(lifted=lifted))
                 text = f"segment {args['segment']} is connected again"
                 return {"decision_id": decision.id, "text": text, "lines": []}
         raise Refused(f"{args['segment']} is not cut")

@@ -73,12 +73,13 @@ class Verbs:
         what = f"{target.value} and every name under it" if target.kind == "registered_domain" else target.value
         return {"decision_id": made.id, "text": f"{what} is blocked for everybody{how_long(args)}", "lines": []}
 
-    def _require_blockable(self, target: Target) -> None:
-        """Raises Refused when somebody allows what is to be blocked: an allowance goes before every block."""
+    def _require_blockable(self, target: Target, client: bytes = b"") -> None:
+        """Raises Refused when somebody allows what is to be blocked, for everybody or for `client`: an allowance goes
+        before every block."""
         name, address = parts_of(target)
         now_s = self._core.clock.now_us() // SECOND_US
         allowances = self._core.knowledge.intel.allowances
-        kept = allowances.allows(name, address, b"", now_s) or allowances.never_blocks(name, address, now_s)
+        kept = allowances.allows(name, address, client, now_s) or allowances.never_blocks(name, address, now_s)
         if kept is not None:
             raise Refused(f"it is allowed: {tell(kept)}; take that back first (egressd list)")
 
@@ -93,6 +94,7 @@ class Verbs:
         standing = self._core.register.by_target.get(target)
         if standing is not None:
             raise Refused(f"{target.value} is blocked already by {standing.id}")
+        self._require_blockable(Target("address", indicator.value), client)
         ends_us = self._acts.until(args["for_s"])
         made = self._acts.make(peer, (target,), no_line(target, "address"), ends_us, args["reason"])
         await self._acts.settle()
@@ -121,6 +123,7 @@ class Verbs:
         lines: list[str] = []
         added: list[str] = []
         dropped: list[Entry] = []
+        lifted = self._acts.as_they_stand(found)
         for decision in found:
             self._acts.lift(peer, decision, args["reason"])
             lines.append(f"{decision.id} is lifted: {decision.target.kind} {decision.target.value}")
@@ -134,7 +137,7 @@ class Verbs:
                 added.append(entry.id)
                 lines.append(f"{entry.id}: {what} may be reached{how_long(args)}")
         await self._acts.settle(renew=True)
-        self._acts.remember(peer, Done((), tuple(added), tuple(found), tuple(dropped)))
+        self._acts.remember(peer, Done((), tuple(added), lifted, tuple(dropped)))
         return {"text": f"{args['what']} is not blocked any more{how_long(args)}", "lines": lines}
 
     def _allowance_for(self, peer: Peer, decision: InForce, args: Record) -> tuple[str, str]:
@@ -191,9 +194,8 @@ class Verbs:
             *self._lift_made(peer, last, args["reason"]),
             *await self._swap_lines(peer, last, args["reason"]),
         ]
-        await self._core.renew()
-        lines += self._make_again(peer, last, args["reason"])
-        await self._acts.settle()
+        lines += self._acts.make_again(peer, last.lifted, args["reason"])
+        await self._acts.settle(renew=True)  # what was made again rests on its line of now, and covers what it may
         return {"text": "undone", "lines": lines or ["it had ended already"]}
 
     def _lift_made(self, peer: Peer, last: Done, reason: str) -> list[str]:
@@ -216,21 +218,6 @@ class Verbs:
             act = Act(peer.actor, "socket", "add-line", entry.text, reason)
             again = await self._core.add_entry(entry.kind, entry.text, peer.actor, reason, entry.expires_us, act)
             lines.append(f"{again.id} is listed again: {again.text}")
-        return lines
-
-    def _make_again(self, peer: Peer, last: Done, reason: str) -> list[str]:
-        """Decisions that were lifted stand again, under a new number, with what they covered."""
-        lines: list[str] = []
-        now_us = self._core.clock.now_us()
-        for before in last.lifted:
-            main = before.held[before.target]
-            if before.target in self._core.register.by_target or 0 < main.expires_us <= now_us:
-                continue
-            held = [target for target, one in before.held.items() if target != before.target]
-            made = self._acts.make(peer, (before.target,), before.match, main.expires_us, reason)
-            if held:
-                self._core.rulings.extend(made, held, peer.actor, "socket", reason)
-            lines.append(f"{made.id} blocks {before.target.value} again (it was {before.id})")
         return lines
 
     async def panic(self, peer: Peer, args: Record) -> Record:

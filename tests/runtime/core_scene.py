@@ -16,7 +16,7 @@ from egressd.runtime.core import Core
 from egressd.runtime.knowledge import load_texts
 from egressd.runtime.orders import Order
 from egressd.runtime.verbs import Verbs
-from egressd.store import audit, decisions, ledger
+from egressd.store import audit, decisions, ledger, meta
 from egressd.store.db import Database
 from egressd.store.decisions import DecisionRow
 from egressd.web.peers import Peer
@@ -134,7 +134,9 @@ class Site:
 
     async def restore(self) -> None:
         """Carry on with what the ledger knows, as at a start."""
-        self.core.restore(await self.ledger.read(ledger.load_all, self.core.clock.now_us(), FORGET_US))
+        found = await self.ledger.read(ledger.load_all, self.core.clock.now_us(), FORGET_US)
+        remedies = await self.ledger.read(meta.under, "remedies")
+        self.core.restore(found, {id_: text.split(",") for id_, text in remedies.items()})
         await self.core.renew()
 
     def rules(self) -> list[str]:

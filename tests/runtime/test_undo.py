@@ -1,0 +1,204 @@
+"""Undo: what a person did last stands as it did before, and a decision is taken back by its number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from egressd.model import Target
+from egressd.runtime.in_force import ACTIVE, PROPOSED
+from egressd.runtime.orders import Adopt
+from egressd.store import meta
+from tests.detect.scene import packed
+from tests.runtime.core_scene import BERT, WHY, site_at
+from tests.runtime.scene import HOUR, A, address, in_loop, pair
+from tests.runtime.test_verbs_back import DAY_S, X, allowed, policy_block
+
+
+@in_loop
+async def test_undo_takes_back_what_this_person_did_last(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        await site.do("block", what="one.example")
+        await site.do("block", BERT, what="two.example")
+        await site.do("block", what="three.example")
+        for left in (["one.example", "two.example"], ["two.example"]):
+            answer = await site.do("undo")
+            assert answer["text"] == "undone"
+            assert [rule.partition(" ")[2] for rule in site.rules()] == left
+        assert [one.text for one in site.core.entries] == ["two.example"]
+        error = await site.refused("undo")
+        assert "nothing that you did" in error.text
+        await site.do("undo", BERT)
+        assert (site.rules(), site.core.entries) == ([], [])
+        ends = [(actor, reason) for actor, act, _, reason in await site.audit() if act == "end"]
+        assert ends == [("uid:anna", WHY), ("uid:anna", WHY), ("uid:bert", WHY)]
+
+
+@in_loop
+async def test_undo_by_id(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        done = await site.do("block", BERT, what="bad.example")
+        answer = await site.do("undo", id=done["decision_id"])
+        assert answer["text"] == f"{done['decision_id']} is undone"
+        assert (site.rules(), site.core.entries) == ([], [])
+        assert "no open decision" in (await site.refused("undo", id=done["decision_id"])).text
+
+
+@in_loop
+async def test_undo_of_a_decision_of_policy_holds_for_a_day(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        site.sees(*policy_block())
+        answer = await site.do("undo", id="D1")
+        assert "not decide it again for a day" in answer["lines"][-1]
+        assert site.rules() == []
+        assert allowed(site, "listed.example", later_s=DAY_S - 1) and not allowed(site, "listed.example", later_s=DAY_S)
+
+
+@in_loop
+async def test_undo_of_an_isolation_takes_its_remedies(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        await site.do("isolate", client="10.0.0.5", remedy=["10.9.0.1"])
+        await site.do("undo")
+        assert (site.rules(), site.core.remedies, site.kernel.remedies) == ([], {}, ())
+
+
+@in_loop
+async def test_undo_of_what_has_ended_already(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        await site.do("block", what=X, client="10.0.0.5", for_s=60)
+        site.hands.pass_s(61)
+        await site.core.tick()
+        assert (await site.do("undo"))["lines"] == ["it had ended already"]
+
+
+@in_loop
+async def test_undo_of_an_unblock_blocks_again(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        await site.do("block", what="bad.example")
+        assert site.rules() == ["registered_domain bad.example"]
+        await site.do("unblock", what="bad.example")
+        assert (site.rules(), site.core.entries) == ([], [])
+        answer = await site.do("undo")
+        assert answer["lines"] == [
+            "E2 is listed again: bad.example",
+            "D4 blocks bad.example again (it was D2)",
+        ]
+        assert (site.rules(), [one.text for one in site.core.entries]) == (
+            ["registered_domain bad.example"],
+            ["bad.example"],
+        )
+        assert (await site.row("D2")).state == "undone"
+        assert (await site.audit())[-2:] == [("uid:anna", "add-line", "E2", WHY), ("uid:anna", "block", "D4", WHY)]
+        await site.do("unblock", what="bad.example")  # and the line goes with it again
+        assert (site.rules(), site.core.entries) == ([], [])
+
+
+@in_loop
+async def test_undo_of_an_unblock_covers_what_was_covered(tmp_path: Path) -> None:
+    """What was given free before, for whatever reason, stays free."""
+    async with site_at(tmp_path) as site:
+        other = address("198.51.100.9")
+        site.sees(*policy_block(address(), other, pair(A, packed("198.51.100.8"))))
+        site.core.rulings.withdraw(site.core.register.by_id["D1"], (other,), "rule:kept", "policy", "shared")
+        before = site.rules()
+        await site.do("unblock", what="D1")
+        assert (site.rules(), allowed(site, "listed.example")) == ([], True)
+        await site.do("undo")
+        assert (site.rules(), allowed(site, "listed.example")) == (before, False)
+        assert len(before) == 3
+
+
+@in_loop
+async def test_undo_of_a_rejection_waits_for_a_person_again(tmp_path: Path) -> None:
+    async with site_at(tmp_path, "approve") as site:
+        site.sees(*policy_block(address(), mode="approve"))
+        await site.do("reject", id="D1")
+        answer = await site.do("undo")
+        (again,) = site.core.register.by_id.values()
+        assert answer["lines"][-1] == f"{again.id} is proposed again: listed.example (it was D1)"
+        assert (again.state, site.rules(), allowed(site, "listed.example")) == (PROPOSED, [], False)
+        assert (await site.row(again.id)).state == PROPOSED
+        await site.do("approve", id=again.id)
+        assert site.rules() == ["registered_domain listed.example", f"address {X}"]
+
+
+@in_loop
+async def test_undo_of_a_rejection_in_enforce_blocks(tmp_path: Path) -> None:
+    async with site_at(tmp_path, "approve") as site:
+        site.sees(*policy_block(mode="approve"))
+        await site.do("reject", id="D1")
+        await site.do("mode", mode="enforce")
+        await site.do("undo")
+        (again,) = site.core.register.by_id.values()
+        assert (again.state, site.rules()) == (ACTIVE, ["registered_domain listed.example"])
+
+
+@pytest.mark.parametrize("verb", ["release", "unblock"])
+@in_loop
+async def test_undo_of_a_release_isolates_with_its_remedies(tmp_path: Path, verb: str) -> None:
+    async with site_at(tmp_path) as site:
+        done = await site.do("isolate", client="10.0.0.5", remedy=["10.9.0.1"], for_s=3_600)
+        before = site.kernel.remedies
+        if verb == "release":
+            await site.do("release", client="10.0.0.5")
+        else:
+            await site.do("unblock", what=done["decision_id"])
+        assert (site.rules(), site.kernel.remedies) == ([], ())
+        await site.do("undo")
+        (again,) = site.core.register.by_id.values()
+        assert (site.rules(), site.kernel.remedies) == (["client 10.0.0.5"], before)
+        assert again.held[again.target].expires_us == site.core.clock.now_us() + HOUR
+        assert ("uid:anna", "isolate", again.id, WHY) == (await site.audit())[-1]
+        assert await site.ledger.read(meta.under, "remedies") == {again.id: "10.9.0.1"}
+
+
+@in_loop
+async def test_undo_of_an_uncut_cuts_all_its_networks(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        await site.do("cut", segment="both", for_s=3_600, confirm="both")
+        before = site.rules()
+        await site.do("uncut", segment="both")
+        site.told.clear()
+        await site.do("undo")
+        assert site.rules() == before == ["segment 10.2.0.0/24", "segment 2001:db8:2::/64"]
+        (again,) = site.core.register.by_id.values()
+        ends_us = site.core.clock.now_us() + HOUR
+        assert [one.expires_us for one in again.held.values()] == [ends_us] * 2
+        assert (await site.audit())[-1] == ("uid:anna", "cut", again.id, WHY)
+        assert [one for one in site.told if isinstance(one, Adopt)] == []  # no business of packet processes
+        site.hands.pass_s(3_601)
+        await site.core.tick()
+        assert site.rules() == []
+
+
+@in_loop
+async def test_undo_of_a_release_whose_time_is_over(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        await site.do("isolate", client="10.0.0.5", for_s=60)
+        await site.do("release", client="10.0.0.5")
+        site.hands.pass_s(61)
+        await site.core.tick()
+        assert (await site.do("undo"))["lines"] == ["it had ended already"]
+        assert site.rules() == []
+
+
+@in_loop
+async def test_undo_of_an_unblock_of_what_is_protected_now(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        site.sees(*policy_block(address()))
+        await site.do("unblock", what="D1")
+        site.core.around = site.core.around._replace(networks=((packed(X), 32, "gateway of this machine"),))
+        await site.core.renew()
+        await site.do("undo")
+        assert site.rules() == ["registered_domain listed.example"]
+
+
+@in_loop
+async def test_undo_of_an_unblock_of_a_pair(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        await site.do("block", what=X, client="10.0.0.5", for_s=3_600)
+        await site.do("unblock", what=f"10.0.0.5>{X}")
+        await site.do("undo")
+        assert (site.rules(), site.core.entries) == ([f"pair 10.0.0.5>{X}"], [])
+        assert Target("pair", f"10.0.0.5>{X}") in site.core.register.by_target
