@@ -74,7 +74,7 @@ def test_processes_that_share_the_offset_agree(moves: list[tuple[int, int]]) -> 
         hands.monotonic_us += passed_us
         if core.follow():
             assert packet.now_us() != core.now_us()
-        packet.offset_us = core.offset_us  # orders.Step, or drift: less than a second
+        packet.offset_us = core.offset_us  # orders.Step; drift is told when it adds up to 10 ms
         assert packet.now_us() == core.now_us() == hands.wall_us
 
 

@@ -108,7 +108,7 @@ class Core:
     def restore(self, found: ledger.Loaded, remedies: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
         """Carry on with what the ledger knows; `remedies` are those of isolations, by decision."""
         self.register.earlier = self.register.highest = found.last.get("D", 0)
-        self.entries = list(found.entries)
+        self.entries = [_added_before(one, self.started_us) for one in found.entries]
         self.campaigns.restore(found.campaigns, [row.incident for row in found.incidents])
         self.campaigns.number_after(found.last.get("I", 0), found.last.get("C", 0))
         self.intake.leaks = {row.incident.id: row.leaks for row in found.incidents if row.leaks}
@@ -328,12 +328,10 @@ class Core:
             log.warning("the wall clock was set by %.1f s; what was to last an hour lasts an hour", delta_us / 1e6)
             self.register.shift(delta_us)
             self.scribe.put(targets.shift_deadlines, delta_us)
-            self.entries = [
-                one._replace(created_us=one.created_us + delta_us, expires_us=one.expires_us + delta_us)
-                if one.expires_us
-                else one
-                for one in self.entries
+            moved = [
+                one._replace(expires_us=one.expires_us + delta_us) if one.expires_us else one for one in self.entries
             ]
+            self.entries = [_added_before(one, self.clock.now_us()) for one in moved]
             self.stale = True
         if abs(self.clock.offset_us - self._told_offset_us) > DRIFT_US:
             self._told_offset_us = self.clock.offset_us
@@ -411,6 +409,11 @@ def _in_force(row: DecisionRow) -> InForce:
             one.last_attempt_us > one.renewed_us, one.attempts, one.last_attempt_us,
         )  # fmt: skip
     return decision
+
+
+def _added_before(entry: Entry, now_us: int) -> Entry:
+    """A line counts from when it was added: where the clock was set back since then, from now on."""
+    return entry._replace(created_us=now_us) if entry.created_us > now_us else entry
 
 
 def _networks(texts: Sequence[str]) -> tuple[Network, ...]:

@@ -1,0 +1,104 @@
+"""The clock is set under a running core: terms stay as long as they were, lines stay in force, processes are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from egressd.model import Target
+from egressd.runtime.in_force import ACTIVE
+from egressd.runtime.orders import Step
+from tests.runtime.core_scene import site_at
+from tests.runtime.scene import SECOND, T0, A, X, address, attempt, in_loop
+from tests.runtime.test_core import LISTED, policy_block
+
+
+@pytest.mark.parametrize("step_s", [7_200, -7_200])
+@in_loop
+async def test_what_was_to_last_an_hour_lasts_an_hour_when_the_clock_is_set(tmp_path: Path, step_s: int) -> None:
+    async with site_at(tmp_path) as site:
+        site.sees(*policy_block(address(X)))
+        await site.do("isolate", client="10.0.0.5", for_s=3_600)
+        site.hands.set_by_s(step_s)
+        await site.core.tick()
+        assert any(isinstance(one, Step) and one.offset_us == site.core.clock.offset_us for one in site.told)
+        assert site.rules() == ["registered_domain listed.example", "address 198.51.100.7", "client 10.0.0.5"]
+        assert (await site.row("D1")).targets[1].expires_us == T0 + (600 + step_s) * SECOND
+        site.hands.pass_s(599)
+        await site.core.tick()
+        assert len(site.rules()) == 3
+        site.hands.pass_s(3_000)
+        await site.core.tick()
+        assert site.rules() == ["registered_domain listed.example", "client 10.0.0.5"]
+        site.hands.pass_s(2)
+        await site.core.tick()
+        assert site.rules() == ["registered_domain listed.example"]
+
+
+@pytest.mark.parametrize("verb", ["block", "allow"])
+@in_loop
+async def test_a_persons_line_for_an_hour_lasts_an_hour_when_the_clock_is_set(tmp_path: Path, verb: str) -> None:
+    async with site_at(tmp_path) as site:
+        await site.do(verb, what="bad.example", for_s=3_600)
+        site.hands.set_by_s(7_200)
+        await site.core.tick()
+        await site.core.tick()
+        assert len(site.core.entries) == 1
+        assert len(site.rules()) == (verb == "block")
+
+
+@pytest.mark.parametrize("step_s", [7_200, -7_200])
+@in_loop
+async def test_a_persons_line_for_good_stays_when_the_clock_is_set(tmp_path: Path, step_s: int) -> None:
+    """A line counts from when it was added: that must not lie ahead all of a sudden, now or after a restart."""
+    async with site_at(tmp_path) as site:
+        await site.do("block", what="bad.example")
+        await site.do("allow", what="fine.example")
+        site.hands.set_by_s(step_s)
+        await site.core.tick()
+        assert site.rules() == ["registered_domain bad.example"]
+        assert [one.text.split()[-1].count("bad.example") for one in site.core.entries] == [1, 0]
+        await site.core.scribe.settled()
+        hands = site.hands
+    hands.pass_s(1)
+    async with site_at(tmp_path, hands=hands) as again:
+        await again.core.tick()
+        assert again.rules() == ["registered_domain bad.example"]
+        now_s = again.core.clock.now_us() // SECOND
+        assert again.core.knowledge.intel.index.match_name("www.bad.example", now_s) is not None
+
+
+@in_loop
+async def test_drift_moves_no_deadline_and_is_told_when_it_adds_up(tmp_path: Path) -> None:
+    """A time server slews by 500 ppm; packets are stamped with the wall clock, blocks with ours."""
+    async with site_at(tmp_path) as site:
+        await site.do("isolate", client="10.0.0.5", for_s=3_600)
+        before = site.core.register.by_target[Target("client", "10.0.0.5")].held.copy()
+        site.told.clear()
+        for _ in range(60):
+            site.hands.pass_s(1)
+            site.hands.wall_us += 500
+            await site.core.tick()
+        offset_us = T0 - 5_000 * SECOND
+        steps = [one.offset_us - offset_us for one in site.told if isinstance(one, Step)]
+        assert steps == [10_500, 21_000]  # more than 10 ms since it was told last
+        assert site.core.register.by_target[Target("client", "10.0.0.5")].held == before
+        assert (site.rules(), site.core.stale) == (["client 10.0.0.5"], False)
+
+
+@in_loop
+async def test_a_try_after_the_clock_was_set_back_counts_after_a_restart(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        site.sees(*policy_block(address(X)))
+        site.hands.set_by_s(-7_200)
+        await site.core.tick()
+        site.hands.pass_s(60)
+        site.sees(attempt(A, 60 - 7_200, found=LISTED))
+        assert site.core.register.by_id["D1"].held[address(X)].tried
+        await site.core.scribe.settled()
+        hands = site.hands
+    async with site_at(tmp_path, hands=hands) as again:
+        hands.pass_s(600)
+        await again.core.tick()
+        assert again.core.register.by_id["D1"].held[address(X)].state == ACTIVE
