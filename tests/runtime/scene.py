@@ -217,6 +217,7 @@ class Desk:
             lambda order, but: self.told.append((order, but)), lambda: self.mode != "monitor",
         )  # fmt: skip
         self.campaigns.on_merge = self.merged
+        self.register.on_end = lambda id_: self.intake.forget(id_)
         self.ears = Ears()
         self.history: list[HistoryRow] = []
         self.tenants: list[tuple[int, tuple[tuple[str, bytes, int], ...]]] = []

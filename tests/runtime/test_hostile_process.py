@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,12 +19,6 @@ from tests.runtime.process import Process
 from tests.runtime.scene import Desk, address, attempt, desk_at, pair, sighting, verdict
 
 IN_BATCH = ["events", "contacts", "tried", "history", "tenants"]
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    with desk_at(tmp_path) as made:
-        yield made
 
 
 def batch() -> dict[str, Any]:

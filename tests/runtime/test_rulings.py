@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from egressd.model import Target
@@ -22,7 +19,6 @@ from tests.runtime.scene import (
     Y,
     about,
     address,
-    desk_at,
     in_force,
     match,
     pair,
@@ -31,12 +27,6 @@ from tests.runtime.scene import (
 )
 
 MIN = 60 * SECOND
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    with desk_at(tmp_path) as made:
-        yield made
 
 
 def states(desk: Desk, id_: str) -> dict[str, str]:
