@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 from egressd.detect.blocks import main_target
 from egressd.detect.engine import Intel
 from egressd.detect.live import LiveEngine, Standing
@@ -12,6 +9,7 @@ from egressd.detect.policy import PolicySettings
 from egressd.intel.index import Index
 from egressd.intel.protected import Protected
 from egressd.model import Match, Target
+from egressd.wire.dissector import Dissector
 from tests.detect.scene import PROTECTED, RESOLVER, RESOLVERS, SUFFIXES, Scene, allowed, at, listed, packed
 
 ENFORCE = PolicySettings(mode="enforce", resolvers=frozenset((packed(RESOLVER),)))
@@ -62,8 +60,9 @@ class LiveScene(Scene):
 
     def from_inside(self, inside: bool) -> None:
         """Packets come from the hosts' side, or go to it, as the dissector tells."""
-        found: Any = SimpleNamespace(incoming=inside)
-        self.engine.packets = found
+        if self.engine.packets is None:
+            self.engine.packets = Dissector(self.engine.observe)
+        self.engine.packets.incoming = inside
 
     def said(self, *actions: str) -> list[tuple[str, str, str]]:
         """(action, rule, `kind value`) of decisions, in order; of some actions if given."""

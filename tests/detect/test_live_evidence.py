@@ -153,9 +153,6 @@ def test_every_contact_is_gathered_once(records: list[Record], cut: int) -> None
     assert history.ungathered == 0
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Gathered.last_us is the last told, first_us the first told, whatever their times"
-)
 def test_times_out_of_order_span_what_was_seen() -> None:
     """What the kernel's log tells comes later than what the tap saw after it."""
     history = GatheringHistory(10)

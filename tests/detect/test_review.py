@@ -135,6 +135,7 @@ def test_what_it_must_give_free() -> None:
     assert [f"{target.kind} {target.value}" for target, _ in verdict.free] == [
         f"address {X}",
         "address 203.0.113.9",
+        "address 203.0.113.80",
         f"pair {A}>203.0.113.80",
         f"pair {A}>{X}",
     ]
@@ -142,21 +143,27 @@ def test_what_it_must_give_free() -> None:
     assert "resolver of this machine" in reasons[Target("address", X)]
     assert "shop" in reasons[Target("address", "203.0.113.9")]
     assert "lab" in reasons[Target("pair", f"{A}>203.0.113.80")]
+    assert reasons[Target("address", "203.0.113.80")].endswith(f"lab) is for {A}")
 
 
 def test_nothing_is_kept_from_nobody() -> None:
     none, protected = allowed(""), protecting((X, "gateway of this machine"))
-    assert kept_targets([], [], none, protected, T0) == []
+    assert kept_targets("bad.example", [], [], none, protected, T0) == []
     assert kept_reason(b"", packed(Y), none, protected, T0) == ""
     assert "gateway" in kept_reason(packed(A), packed(X), none, protected, T0)
     assert "gateway" in kept_reason(b"", packed(f"::ffff:{X}"), none, protected, T0)  # whatever form it is written in
 
 
-@pytest.mark.xfail(
-    strict=True, reason="kept_reason asks only what is allowed to everybody; Policy.extend asks Kept.for_some too"
-)
 @pytest.mark.parametrize("allow", [f"allow-destination {X} client={A}", f"allow-destination bad.example client={A}"])
 def test_an_allowance_for_one_client_frees_an_address_that_is_held_for_everybody(allow: str) -> None:
     """`egressd allow` says that this client may go there; a block for everybody would go on stopping it."""
     verdict = look("c2.bad.example", "c2.bad.example", f"{allow} owner=ops reason=lab", addresses=(X, Y))
-    assert Target("address", X) in dict(verdict.free)
+    by_name = "bad.example" in allow
+    assert [target for target, _ in verdict.free] == [Target("address", one) for one in ((X, Y) if by_name else (X,))]
+
+
+@pytest.mark.parametrize("allow", [f"allow-destination {X} client={A}", f"allow-destination fine.example client={A}"])
+def test_an_allowance_for_one_client_is_no_longer_one_when_it_is_over(allow: str) -> None:
+    allow += f" expires={when(60)} owner=ops reason=lab"
+    verdict = look("c2.bad.example", "c2.bad.example", allow, addresses=(X,), now_s=T0 + 60)
+    assert (verdict.match is not None, verdict.free) == (True, ())

@@ -82,9 +82,6 @@ def test_the_demonstration_list_is_not_blocked_by(tmp_path: Path, mode: str) -> 
     assert "demonstration" in problem.what and "lists" in problem.advice
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Config.places knows no choices: config.document keeps the places of list items only"
-)
 def test_where_the_mode_is_wrong(tmp_path: Path) -> None:
     path = tmp_path / "egressd.yaml"
     path.write_text("# my gateway\nmode: enforce\n")
