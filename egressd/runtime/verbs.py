@@ -109,10 +109,11 @@ class Verbs:
         await self._acts.settle(renew=True)
         self._acts.remember(peer, Done(lines=(entry.id,)))
         who = f" by {args['client']}" if args["client"] else ""
-        return {
-            "text": f"{args['what']} may be reached{who}{how_long(args)}, whatever lists say",
-            "lines": [f"{entry.id}: take it back with: egressd undo"],
-        }
+        lines = [f"{entry.id}: take it back with: egressd undo"]
+        for one in self._acts.find(args["what"]) if args["client"] else ():
+            if one.target.kind in ("address", "network"):  # a block for everybody knows no exceptions in the kernel
+                lines.append(f"{one.id} blocks {one.target.value} itself, for {args['client']} too, until it is lifted")
+        return {"text": f"{args['what']} may be reached{who}{how_long(args)}, whatever lists say", "lines": lines}
 
     async def unblock(self, peer: Peer, args: Record) -> Record:
         """Lift what blocks a name or address, or one decision, and let it be for a while, or for good."""

@@ -223,6 +223,27 @@ async def test_allow_for_one_client(tmp_path: Path) -> None:
         assert allowed(site, addr=X, client=A) and not allowed(site, addr=X)
 
 
+@in_loop
+async def test_allow_for_one_client_frees_what_is_held_for_everybody(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        site.sees(*policy_block(address(), address("198.51.100.8")))
+        answer = await site.do("allow", what=X, client="10.0.0.5")
+        assert site.rules() == ["registered_domain listed.example", "address 198.51.100.8"]
+        assert answer["lines"] == ["E1: take it back with: egressd undo"]
+
+
+@pytest.mark.parametrize("line", [X, "198.51.100.0/24"])
+@in_loop
+async def test_allow_for_one_client_says_what_still_stands_in_its_way(tmp_path: Path, line: str) -> None:
+    """A block of the address itself is for everybody: the kernel makes no exceptions."""
+    async with site_at(tmp_path) as site:
+        done = await site.do("block", what=line)
+        answer = await site.do("allow", what=X, client="10.0.0.5")
+        assert len(site.rules()) == 1
+        told = f"{done['decision_id']} blocks {line} itself, for 10.0.0.5 too, until it is lifted"
+        assert answer["lines"][1:] == [told]
+
+
 @pytest.mark.parametrize(
     ("what", "client"),
     [("no name here", None), ("256.1.1.1", None), ("*", None), ("fine.example", "lab"), ("com", None)],
