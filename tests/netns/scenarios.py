@@ -103,6 +103,7 @@ def first_connections(
         seconds = count * (pause_s + 0.02) + 30
         with background(ground, "named", load_rate, seconds):
             tries = may.call(lambda: clients.tries(names, RESOLVER, delays, pause_s=pause_s), timeout_s=seconds + 60)
+        time.sleep(1.5)  # its numbers are told once a second
         status = daemon.ask("status")
         pushed: list[float] = []
         if watching is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -182,3 +183,13 @@ def test_the_canary_sings(ground: Ground, daemon: Daemon) -> None:
 def _canary(daemon: Daemon) -> dict[str, float] | None:
     told = daemon.ask("status")["canary"]
     return told if told["state"] == "ok" else None
+
+
+def test_people_who_block_at_once(ground: Ground, daemon: Daemon) -> None:
+    """What each was told is so, whoever else was being served at that moment."""
+    addresses = [f"203.0.113.{number}" for number in range(120, 132)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda address: daemon.ask("block", what=address, reason="all at once"), addresses))
+    until(lambda: kernel.holds(ground.gateway, addresses), 5, "a block that was acknowledged is not in force")
+    active = daemon.ask("decisions", state="active")["decisions"]
+    assert set(addresses) <= {target["value"] for row in active for target in row["targets"]}

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from tests.netns import clients, kernel
 from tests.netns.daemon import Daemon, until
 from tests.netns.ground import Ground
+from tests.netns.spaces import Failed
 from tests.netns.topology import HOST_RULES
 
 
@@ -25,6 +26,7 @@ class Repair(NamedTuple):
     never_first: bool
 
 
+PEOPLE: Final = 3  # who block and unblock at the same time
 FLUSH: Final = "flush ruleset\n"
 RELOAD: Final = "flush ruleset\n" + HOST_RULES  # as a firewall's reload does, in one transaction
 
@@ -76,7 +78,8 @@ class Killed(NamedTuple):
 class _People:
     """Blocks and unblocks as fast as it is answered, until the daemon is gone."""
 
-    def __init__(self, daemon: Daemon, first: int) -> None:
+    def __init__(self, daemon: Daemon, number: int, first: int) -> None:
+        self._network = f"45.{7 + number}"
         self.standing: dict[str, str] = {}
         self.ended: set[str] = set()
         self.unsure: set[str] = set()  # asked for, and never answered: either may be
@@ -87,7 +90,7 @@ class _People:
 
     def _work(self) -> None:
         while True:
-            address = f"45.7.{self.next >> 8 & 255}.{self.next & 255}"
+            address = f"{self._network}.{self.next >> 8 & 255}.{self.next & 255}"
             self.next += 1
             self.unsure.add(address)
             try:
@@ -119,17 +122,18 @@ def killed_at_random(ground: Ground, daemon: Daemon, rounds: int, draw: random.R
     lost: list[str] = []
     phantoms: list[str] = []
     reconciled: list[float] = []
-    following = 0
+    following = [0] * PEOPLE
     with ground["may"].space.start(clients.probe, probed) as probe:
         assert probe.receive() == "probing"
         for number in range(rounds):
-            people = _People(daemon, following)
+            people = [_People(daemon, at, first) for at, first in enumerate(following)]
             time.sleep(draw.uniform(0.0, 0.4))
             daemon.kill(everything=bool(number % 2))
-            people.join()
-            following = people.next
-            standing.update(people.standing)
-            ended |= people.ended
+            for at, person in enumerate(people):
+                person.join()
+                following[at] = person.next
+                standing.update(person.standing)
+                ended |= person.ended
             began_s = time.monotonic()
             daemon.start(wait=False)
             if number % 4 == 3:  # also while it starts
@@ -137,7 +141,12 @@ def killed_at_random(ground: Ground, daemon: Daemon, rounds: int, draw: random.R
                 daemon.kill()
                 daemon.start(wait=False)
             daemon.wait_ready()
-            until(lambda: standing.keys() <= kernel.blocked(ground.gateway).keys(), 10, "not reconciled")
+            try:
+                until(lambda: standing.keys() <= kernel.blocked(ground.gateway).keys(), 10)
+            except Failed:
+                missing = sorted(standing.keys() - kernel.blocked(ground.gateway).keys())
+                said = [f"{address} ({standing[address]}): {_state_of(daemon, address)}" for address in missing]
+                raise Failed(f"round {number}: not in the kernel: {', '.join(said)}\n{daemon.tail(15)}") from None
             reconciled.append(time.monotonic() - began_s)
             held = {
                 target["value"]
@@ -150,3 +159,12 @@ def killed_at_random(ground: Ground, daemon: Daemon, rounds: int, draw: random.R
         seen = probe.result()
     leaks = [one for one in seen if one[2] == clients.ESTABLISHED]
     return Killed(rounds, len(standing) + len(ended), lost, phantoms, leaks, len(seen), reconciled)
+
+
+def _state_of(daemon: Daemon, address: str) -> str:
+    """What the daemon says of an address."""
+    for row in daemon.ask("decisions")["decisions"]:
+        for target in row["targets"]:
+            if target["value"] == address:
+                return f"{row['id']} {row['state']}, {target['state']} {target['enforcements']}"
+    return "unknown"
