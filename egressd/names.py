@@ -127,6 +127,15 @@ class _Node:
         self.wildcard = ""
         self.below: dict[str, _Node] | None = None
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _node, (self.rule, self.wildcard, self.below)
+
+
+def _node(rule: str, wildcard: str, below: dict[str, _Node] | None) -> _Node:
+    node = _Node()
+    node.rule, node.wildcard, node.below = rule, wildcard, below
+    return node
+
 
 class Suffixes:
     """The Public Suffix List, private section on, as a trie of labels from the right."""
@@ -138,6 +147,10 @@ class Suffixes:
         self._known: dict[str, tuple[str, str, str]] = {}  # names asked about lately: the same ones come all the time
         self.size = size
         self.version = version
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """For other processes; compiled classes are not pickled by themselves."""
+        return Suffixes, (self._top, self.size, self.version)
 
     @classmethod
     def parse(cls, text: str, source: str = "public_suffix_list.dat") -> Suffixes:

@@ -6,7 +6,7 @@ Replay and live run this same object; only who calls it and what is done with th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from egressd.detect.blind import BlindSpots
 from egressd.detect.blocks import Block, Blocks, main_target
@@ -63,6 +63,10 @@ class Intel:
         self.allowances = allowances
         self.protected = protected
         self.resolvers = resolvers
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes; compiled classes are not pickled by themselves."""
+        return Intel, (self.index, self.suffixes, self.allowances, self.protected, self.resolvers)
 
 
 class Engine:

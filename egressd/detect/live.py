@@ -24,6 +24,7 @@ from egressd.wire.dissector import Dissector
 
 MICROSECONDS: Final = 1_000_000
 DNS_PORT: Final = 53
+CANARY_ZONE: Final = ".canary.egressd.invalid"  # RFC 6761 section 6.4: never a real name
 MAX_GATHERED: Final = 65_536  # rows of history, and of passive DNS, that wait to be written
 
 
@@ -106,6 +107,15 @@ class LiveEngine(Engine):
         self.resolutions.learned = []
         self.intel = intel
         self.packets: Dissector | None = None  # where observations come from, if they come from packets
+        self.canary: Callable[[str, int], None] | None = None  # told of our own canaries: (name, when)
+
+    def _question(self, seen: Observation) -> None:
+        """Canaries are nobody's traffic."""
+        if seen.name.endswith(CANARY_ZONE):
+            if self.canary is not None:
+                self.canary(seen.name, seen.ts_us)
+            return
+        super()._question(seen)
 
     def _is_evidence(self, answer: Observation) -> bool:
         """Not what a host of ours sends under the resolver's address: on the hosts' side of a gateway every answer to

@@ -149,6 +149,10 @@ class Allowances:
         self._clients = _Destinations([one for one in allowances if one.kind == IGNORE_CLIENT])
         self._clients_of = {one: NetworkTable([(*_network(one.client), True)]) for one in allowances if one.client}
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """For other processes; compiled classes are not pickled by themselves."""
+        return Allowances, (list(self.allowances),)
+
     def ignores_indicator(self, indicator: Indicator, now_s: int) -> Allowance | None:
         """By exactly the value that is listed, in any list."""
         return _first(self._indicators.get(indicator.value, []), now_s)

@@ -58,6 +58,18 @@ class Index:
         self._urls = urls  # by host: lengths of its paths, longest first, and the paths
         self._by_added = sorted((one for one in indicators if one.added_s), key=_added)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """For other processes; compiled classes are not pickled by themselves."""
+        return Index, (
+            self.indicators,
+            self._suffixes,
+            self._hosts,
+            self._registered,
+            self._addresses,
+            self._networks,
+            self._urls,
+        )
+
     @classmethod
     def build(cls, indicators: Iterable[Indicator], suffixes: Suffixes) -> Index:
         """An index of `indicators` under the suffix list given, whatever list they were read under.

@@ -104,6 +104,16 @@ class NetworkTable(Generic[Value]):
         self._ipv4 = sorted(tables[0].items())
         self._ipv6 = sorted(tables[1].items())
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """For other processes; compiled classes are not pickled by themselves."""
+        entries = [
+            ((key << shift).to_bytes(octets, "big"), 8 * octets - shift, value)
+            for octets, tables in ((4, self._ipv4), (16, self._ipv6))
+            for shift, table in tables
+            for key, value in table.items()
+        ]
+        return NetworkTable, (entries,)
+
     def covering(self, addr: bytes) -> list[Value]:
         """The values of every network that holds the address, most specific first."""
         found: list[Value] = []

@@ -41,6 +41,10 @@ class Protected:
         )
         self._nat64 = nat64
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """For other processes; compiled classes are not pickled by themselves."""
+        return Protected, (self.networks, self._nat64)
+
     def plus(self, networks: Iterable[tuple[bytes, int, str]]) -> Protected:
         """These and `networks` (first address, length, reason) too, which are asked first: what the daemon finds out
         about its own machine changes while it runs."""

@@ -22,6 +22,10 @@ class Resolvers:
         self._shortest = min(map(len, names), default=1)
         self._endings = frozenset(name[-self._shortest :] for name in names)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """For other processes; compiled classes are not pickled by themselves."""
+        return Resolvers, (self._addresses, self._names)
+
     @classmethod
     def parse(cls, text: str, source: str = "resolvers.txt") -> tuple[Resolvers, list[Problem]]:
         """Read lines of `address-or-name # operator`. Of two lines with one entry the first is kept."""

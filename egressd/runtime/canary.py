@@ -16,7 +16,7 @@ from typing import Any, Final
 from egressd.clock import Clock
 from egressd.enforce.adapter import AdapterError
 from egressd.notify.eve import render_time
-from egressd.runtime.canary_names import CANARY_ZONE, canary_address, canary_name
+from egressd.runtime.canary_names import canary_address, canary_name
 from egressd.runtime.enforcement import Enforcement
 
 EVERY_S: Final = 60.0
@@ -142,6 +142,3 @@ def _question(name: str, txid: int) -> bytes:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return head[:10] + pack("!H", ~total & 0xFFFF) + head[12:] + udp
-
-
-__all__ = ["CANARY_ZONE", "Canary", "send_question"]

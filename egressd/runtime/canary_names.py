@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
-
+from egressd.detect.live import CANARY_ZONE
 from egressd.intel.networks import render_address
-
-CANARY_ZONE: Final = ".canary.egressd.invalid"  # RFC 6761 section 6.4: never a real name
 
 
 def canary_name(address: bytes) -> str:

@@ -240,9 +240,11 @@ class Core:
             await self._renew()
 
     async def _renew(self) -> None:
-        self.knowledge = await asyncio.to_thread(
-            known.combine, self.loaded, tuple(self.entries), self.around, self.mode
-        )
+        while True:
+            said = (self.loaded, tuple(self.entries), self.around, self.mode)
+            self.knowledge = await asyncio.to_thread(known.combine, *said)
+            if said == (self.loaded, tuple(self.entries), self.around, self.mode):
+                break  # else somebody said more meanwhile, and what rests on that would be taken for unlisted
         intel = self.knowledge.intel
         self.tell(Swap(intel, self.knowledge.settings, self.mode == "enforce", self.mode == "enforce"))
         self._review()

@@ -287,6 +287,7 @@ class Daemon:
 
     def _control(self, core: Core, verbs: Verbs) -> ControlServer:
         table = verbs.table()
+        acting = asyncio.Lock()
         readers: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
             "status": lambda args: self._screen(core),
             "hosts": lambda args: screens.hosts(core),
@@ -306,7 +307,8 @@ class Daemon:
             if verb == "doctor":
                 return await examine(core, self._canary)
             try:
-                return await table[verb](peer, args)
+                async with acting:  # one change after the other, as their audit rows stand
+                    return await table[verb](peer, args)
             except ConfigError as error:
                 raise screens.refuse(str(error), INVALID) from None
 

@@ -26,7 +26,7 @@ from egressd.enforce.adapter import AdapterError
 from egressd.enforce.fastlane import FastLane
 from egressd.model import FLOW, Decision, Event, Observation, Target
 from egressd.runtime import orders
-from egressd.runtime.canary_names import CANARY_ZONE, canary_address
+from egressd.runtime.canary_names import canary_address
 from egressd.runtime.messages import DOWN_FILE, DOWN_OBJECT, Frames
 from egressd.runtime.reporting import Reporter
 from egressd.wire.dissector import Dissector
@@ -44,19 +44,6 @@ MAX_DOWN_BYTES: Final = 64 << 20
 YOUNG: Final = 4_000
 
 
-class CanaryEngine(LiveEngine):
-    """An engine that recognises our own canaries, which are no traffic of anybody."""
-
-    canary: Any = None  # called with (name, when)
-
-    def _question(self, seen: Observation) -> None:
-        if seen.name.endswith(CANARY_ZONE):
-            if self.canary is not None:
-                self.canary(seen.name, seen.ts_us)
-            return
-        super()._question(seen)
-
-
 class PacketProcess:
     """Everything that one packet process holds."""
 
@@ -71,7 +58,7 @@ class PacketProcess:
         self._refused = 0  # pushes that the fast lane refused or the kernel did not take
         self._bulk_due_us = 0
         self._history_rows: list[list[Any]] = []
-        self._engine = CanaryEngine(
+        self._engine = LiveEngine(
             start.intel,
             start.settings,
             self._event,
