@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from egressd.model import HTTP_HOST, FlowKey
+from egressd.model import HTTP_HOST, TCP, FlowKey
 from egressd.wire.table import RecentTable
 
 SAME_QUESTION_US: Final = 1_000_000
@@ -40,10 +40,20 @@ class Contacts:
         self._questions: RecentTable[tuple[bytes, str], int] = RecentTable(limit)
 
     def begins(self, flow: FlowKey, ts_us: int) -> None:
-        """The first packet of a conversation: what was counted for an earlier one on the same ports is over."""
+        """The first packet of a conversation: what was counted for an earlier one on the same ports is over. TCP's
+        tracker knows a SYN that is sent again by its number; of UDP only a pause tells."""
         before = self._conversations.get(flow)
-        if before is not None and ts_us - before.begun_us > SAME_CONNECTION_US:
+        if before is not None and (flow.proto == TCP or ts_us - before.begun_us > SAME_CONNECTION_US):
             self._conversations.pop(flow)
+
+    def knows(self, flow: FlowKey, ts_us: int) -> bool:
+        """Whether a packet of `flow` that somebody else tells of belongs to a conversation that was counted: its SYN,
+        or that sent again, perhaps for minutes."""
+        conversation = self._conversations.get(flow)
+        if conversation is None or ts_us - conversation.begun_us > SAME_CONNECTION_US:
+            return False
+        conversation.begun_us = max(conversation.begun_us, ts_us)
+        return True
 
     def is_new(self, kind: str, flow: FlowKey, reached: str, ts_us: int) -> bool:
         """Whether an observation of `kind` is the first sign of a contact with `reached`; it is remembered. `reached`

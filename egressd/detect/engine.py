@@ -222,7 +222,7 @@ class Engine:
         """A connection, or a name in one."""
         self.blind.observe(seen)
         if seen.kind == FLOW:
-            self.contacts.begins(seen.flow, seen.ts_us)
+            self._begins(seen)
         direct = self._proxied.is_direct(seen)
         if direct and seen.name:
             self._tenant(seen)
@@ -234,6 +234,10 @@ class Engine:
         if seen.kind == FLOW and not hits:
             self._blocked_flow(seen)
         self._remember(seen, name, hits, direct)
+
+    def _begins(self, seen: Observation) -> None:
+        """The first packet of a conversation."""
+        self.contacts.begins(seen.flow, seen.ts_us)
 
     def _is_new(self, seen: Observation, reached: str) -> bool:
         """Whether this observation is the first sign of a contact; asked twice it answers the same."""

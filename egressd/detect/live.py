@@ -8,10 +8,12 @@ Replay runs the plain engine; everything that is seen takes the same way through
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Final, NamedTuple
 
 from egressd.detect.blocks import MAX_REFUSED, Block
 from egressd.detect.calendar import Calendar
+from egressd.detect.contacts import SAME_CONNECTION_US
 from egressd.detect.correlator import Correlator
 from egressd.detect.engine import _NOBODY, Engine, Intel
 from egressd.detect.history import History
@@ -21,11 +23,15 @@ from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
 from egressd.model import FLOW, Event, FlowKey, Match, Observation, Sighting, Target
 from egressd.wire.dissector import Dissector
+from egressd.wire.table import RecentTable
 
 MICROSECONDS: Final = 1_000_000
 DNS_PORT: Final = 53
+TOLD_BY_KERNEL: Final = 16_384  # conversations that only the kernel's log told of
 CANARY_ZONE: Final = ".canary.egressd.invalid"  # RFC 6761 section 6.4: never a real name
-MAX_GATHERED: Final = 65_536  # rows of history, and of passive DNS, that wait to be written
+# Rows of history that wait to be told. What comes beyond is counted: a flood of names that were never asked for before
+# must not become a flood of rows.
+MAX_GATHERED: Final = 8_192
 
 
 class Standing(NamedTuple):
@@ -54,6 +60,9 @@ class Gathered:
         self.count = 0
 
 
+GatheredRow = tuple[tuple[bytes, str, bytes], Gathered]
+
+
 class GatheringHistory(History):
     """History that also gathers what is to be written to disk: `take` gives it and begins anew."""
 
@@ -78,11 +87,18 @@ class GatheringHistory(History):
         row.last_us = max(row.last_us, ts_us)  # the kernel's log tells later of what was earlier
         row.count += new
 
-    def take(self) -> dict[tuple[bytes, str, bytes], Gathered]:
-        """What was gathered by (client, name, address), handed over."""
-        gathered = self._gathered
-        self._gathered = {}
-        return gathered
+    def take(self, most: int = MAX_GATHERED, begun_before_us: int = 1 << 62) -> list[GatheredRow]:
+        """The oldest of what was gathered, by (client, name, address), handed over: what began before a time, and more
+        when so much waits."""
+        taken = list(islice(self._gathered.items(), most))
+        if len(self._gathered) < MAX_GATHERED // 2:
+            taken = [row for row in taken if row[1].first_us < begun_before_us]
+        if len(taken) == len(self._gathered):
+            self._gathered = {}
+        else:
+            for key, _ in taken:
+                del self._gathered[key]
+        return taken
 
 
 class LiveEngine(Engine):
@@ -107,6 +123,7 @@ class LiveEngine(Engine):
         self.resolutions.learned = []
         self.intel = intel
         self.packets: Dissector | None = None  # where observations come from, if they come from packets
+        self._told_by_kernel: RecentTable[FlowKey, int] = RecentTable(TOLD_BY_KERNEL)
         self.canary: Callable[[str, int], None] | None = None  # told of our own canaries: (name, when)
 
     def _question(self, seen: Observation) -> None:
@@ -123,6 +140,21 @@ class LiveEngine(Engine):
         if answer.flow.server_port != DNS_PORT or (self.packets is not None and self.packets.incoming):
             return False
         return super()._is_evidence(answer)
+
+    def dropped(self, flow: FlowKey, ts_us: int) -> None:
+        """The kernel's log says that it stopped the first packet of a conversation. What the tap has seen is known;
+        what it has not (a lost packet, the gateway's own) is a try all the same."""
+        if self.contacts.knows(flow, ts_us):
+            return
+        self._told_by_kernel.put(flow, ts_us)
+        self.observe(Observation(FLOW, ts_us, 0, flow, "", "", None, 0, "kernel"))
+
+    def _begins(self, seen: Observation) -> None:
+        if len(self._told_by_kernel) and seen.note != "kernel":
+            told_us = self._told_by_kernel.pop(seen.flow)
+            if told_us is not None and abs(seen.ts_us - told_us) <= SAME_CONNECTION_US:
+                return  # the kernel was quicker than the ring: one and the same packet
+        super()._begins(seen)
 
     def tick(self, ts_us: int) -> None:
         """Time has passed without a packet."""

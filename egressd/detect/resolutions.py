@@ -17,7 +17,7 @@ ANSWER_WITHIN_US: Final = 10_000_000  # stub resolvers give up after 5 s, one re
 ATTRIBUTE_WITHIN_US: Final = 3_600_000_000  # how long a client is assumed to use an address it resolved
 TENANT_WITHIN_US: Final = 86_400_000_000  # "seen on it in the last day", DESIGN section 6
 MAX_TENANTS: Final = 32  # per address; more would not change a verdict
-MAX_LEARNED: Final = 16_384  # tenants that wait to be told to other processes; more are told when they are met again
+MAX_LEARNED: Final = 1_024  # tenants that wait to be told to other processes; more are told when they are met again
 MAX_CHAIN: Final = 16  # names that one answer may lead through; resolvers give up at 8 to 16
 
 _MAPPED: Final = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2

@@ -24,7 +24,9 @@ from egressd.store.migrations import HISTORY
 DAY_US: Final = 86_400_000_000
 HOUR_US: Final = 3_600_000_000
 CHECK_BYTES: Final = 256 << 20  # a larger file is not read whole at start; damage shows when it is met
-CACHE_KIB: Final = 65_536  # contacts come scattered over the whole file
+CACHE_KIB: Final = (
+    16_384  # contacts come scattered over the whole file: more would be quicker, but the gateway is small
+)
 NAMES_AT_ONCE: Final = 20_000
 ROWS_AT_ONCE: Final = 50_000
 _CHUNK: Final = 500

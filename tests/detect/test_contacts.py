@@ -25,13 +25,26 @@ def test_requests_after_the_first_count_each() -> None:
         assert contacts.is_new(HTTP_HOST, KEY, name, at(1)) is new
 
 
-def test_a_conversation_begins_again_after_the_last_retransmission() -> None:
+def test_ports_are_used_again_by_tcp_at_once_and_by_udp_after_a_pause() -> None:
+    """Of TCP the dissector tells a SYN only once, however often it is sent; of UDP only time can tell."""
     contacts = Contacts()
+    udp = KEY._replace(proto=17)
+    for key in (KEY, udp):
+        assert contacts.is_new(FLOW, key, "bad.example", at(0))
+        assert not contacts.is_new(FLOW, key, "bad.example", at(0.1))
+        contacts.begins(key, at(0) + SAME_CONNECTION_US)
+    assert contacts.is_new(FLOW, KEY, "bad.example", at(35))
+    assert not contacts.is_new(FLOW, udp, "bad.example", at(35))
+    contacts.begins(udp, at(0) + SAME_CONNECTION_US + 1)
+    assert contacts.is_new(FLOW, udp, "bad.example", at(36))
+
+
+def test_what_somebody_else_tells_of_a_conversation_is_known_as_long_as_it_is_told() -> None:
+    contacts = Contacts()
+    assert not contacts.knows(KEY, at(0))
     contacts.is_new(FLOW, KEY, "bad.example", at(0))
-    contacts.begins(KEY, at(0) + SAME_CONNECTION_US)
-    assert not contacts.is_new(FLOW, KEY, "bad.example", at(35))
-    contacts.begins(KEY, at(0) + SAME_CONNECTION_US + 1)
-    assert contacts.is_new(FLOW, KEY, "bad.example", at(36))
+    assert contacts.knows(KEY, at(30)) and contacts.knows(KEY, at(63))
+    assert not contacts.knows(KEY, at(63) + SAME_CONNECTION_US + 1)
 
 
 def test_questions_within_a_second_are_one() -> None:

@@ -72,9 +72,14 @@ def test_what_the_kernel_dropped_is_an_attempt_that_was_not_seen_otherwise() -> 
     scene = LiveScene()
     scene.engine.adopt(standing(addresses=(X,)))
     key = FlowKey(6, packed(A), 40_000, packed(X), 443)
-    for second in (0.0, 0.1):  # the log tells it, then the tap
-        scene.engine.observe(Observation(FLOW, at(second), 0, key, "", "", None, 0, "kernel"))
+    scene.engine.dropped(key, at(0.1))  # the log was quicker than the ring
+    scene.engine.observe(Observation(FLOW, at(0.1), 0, key, "", "", None, 0, ""))
+    scene.engine.dropped(key, at(1.1))  # sent again
     assert [(one.decision_id, one.count) for one in scene.attempts] == [("D9", 1)]
+    scene.engine.observe(Observation(FLOW, at(2), 0, key, "", "", None, 0, ""))  # the same ports, a new SYN
+    scene.engine.dropped(key, at(2))
+    assert [one.count for one in scene.attempts] == [1, 2]
+    assert scene.incidents[0].via == {FLOW: 3}  # every sign counts there: the log's, and the tap's twice
 
 
 # -- passive DNS
@@ -145,11 +150,11 @@ def test_every_contact_is_gathered_once(records: list[Record], cut: int) -> None
             put(history, one)
             wanted[key_of(one)].append(at(one[2]))
             count[key_of(one)] += one[3]
-        taken = history.take()
+        taken = dict(history.take())
         assert {key: (row.first_us, row.last_us, row.count) for key, row in taken.items()} == {
             key: (min(times), max(times), count[key]) for key, times in wanted.items()
         }
-        assert history.take() == {}
+        assert history.take() == []
     assert history.ungathered == 0
 
 
@@ -158,7 +163,7 @@ def test_times_out_of_order_span_what_was_seen() -> None:
     history = GatheringHistory(10)
     for second in (5, 9, 3):
         put(history, (A, "a.example", second, True, b""))
-    ((_, row),) = history.take().items()
+    ((_, row),) = history.take()
     assert (row.first_us, row.last_us, row.count) == (at(3), at(9), 3)
 
 
@@ -168,7 +173,7 @@ def test_gathering_is_bounded_and_the_rest_counted(monkeypatch: pytest.MonkeyPat
     for number in range(5):
         put(history, (A, f"n{number}.example", number, True, b""))
     put(history, (A, "n0.example", 9, True, b""))
-    taken = history.take()
+    taken = dict(history.take())
     assert (len(taken), history.ungathered, len(history.contacts())) == (3, 2, 5)
     assert taken[packed(A), "n0.example", b""].count == 2
     put(history, (A, "n4.example", 9, True, b""))
@@ -178,7 +183,7 @@ def test_gathering_is_bounded_and_the_rest_counted(monkeypatch: pytest.MonkeyPat
 def test_what_is_gathered_stays_for_the_retro_hunt() -> None:
     scene = LiveScene()
     scene.tls(0, A, X, "worse.example")
-    assert [key[1] for key in scene.engine.gathering.take()] == ["worse.example"]
+    assert [key[1] for key, _ in scene.engine.gathering.take()] == ["worse.example"]
     scene.swap(1, "worse.example")
     assert [one.retro for one in scene.sightings] == [True]
 
@@ -188,4 +193,4 @@ def test_what_is_listed_is_not_gathered() -> None:
     scene.resolve(0, A, C2, X)
     scene.tls(1, A, X, C2)
     scene.tls(2, A, Y, "fine.example")
-    assert list(scene.engine.gathering.take()) == [(packed(A), "fine.example", packed(Y))]
+    assert [key for key, _ in scene.engine.gathering.take()] == [(packed(A), "fine.example", packed(Y))]
