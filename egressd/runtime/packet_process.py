@@ -31,7 +31,7 @@ from egressd.runtime.messages import DOWN_FILE, DOWN_OBJECT, Frames
 from egressd.runtime.reporting import Reporter
 from egressd.wire.dissector import Dissector
 
-PACKETS_PER_TURN: Final = 512  # then orders are looked at
+PACKETS_PER_TURN: Final = 64  # of one interface, then the others and orders have their turn: 2 ms in pure Python
 # History and passive DNS are told this often and so much at a time: a millisecond of work, during which no packet is
 # read. That makes 2,000 rows a second; what is more is left out and counted.
 BULK_US: Final = 250_000
