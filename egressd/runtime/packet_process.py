@@ -32,19 +32,19 @@ from egressd.runtime.reporting import Reporter
 from egressd.wire.dissector import Dissector
 
 PACKETS_PER_TURN: Final = 64  # of one interface, then the others and orders have their turn: 2 ms in pure Python
-# History and passive DNS are told this often and so much at a time: a millisecond of work, during which no packet is
-# read. That makes 2,000 rows a second; what is more is left out and counted.
-BULK_US: Final = 250_000
+# History and passive DNS are told this often and so much at a time: half a millisecond of work, during which no packet
+# is read. That makes 2,000 rows a second; what is more is left out and counted.
+BULK_US: Final = 50_000
 GATHER_US: Final = 5_000_000  # contacts of so long make one row
-MAX_BULK_ROWS: Final = 500
+MAX_BULK_ROWS: Final = 100
 MAX_WAIT_MS: Final = 250
 MAX_FAULTS_TOLD: Final = 10
 REALTIME_PRIORITY: Final = 10
 MAX_FILES: Final = 8  # descriptors that come with one read
 MAX_DOWN_BYTES: Final = 64 << 20
-# Objects made since the last look for garbage; looking at so many takes half a millisecond. What is found alive is
+# Objects made since the last look for garbage; looking at so many takes 0.1 ms. What is found alive is
 # never looked at again: the tables would take tens of milliseconds, and packets make no cycles that live for long.
-YOUNG: Final = 4_000
+YOUNG: Final = 1_000
 
 
 class PacketProcess:
@@ -104,7 +104,7 @@ class PacketProcess:
             if ready:
                 self._take_orders()
             now_us = self._clock.now_us()
-            if self._report.due(now_us):
+            if self._report.due(now_us) or now_us >= self._bulk_due_us:
                 self._tell(now_us)
 
     def _read(self, source: LiveSource) -> None:

@@ -16,7 +16,7 @@ from egressd.runtime.tally import Tally
 
 FLUSH_US: Final = 250_000  # what is not urgent waits this long
 STATS_US: Final = 1_000_000
-TOLD_PER_BATCH: Final = 64  # sightings and attempts told one by one; 256 a second
+TOLD_PER_BATCH: Final = 64  # sightings and attempts told one by one in FLUSH_US; 256 a second
 MAX_WAITING_BYTES: Final = 8 << 20  # in front of a core that does not read: from here on only sums are kept
 
 
@@ -31,6 +31,7 @@ class Reporter:
         self._up = up
         self._events: list[list[Any]] = []
         self._told = 0
+        self._window_us = 0  # until then no more are told one by one
         self._waiting = bytearray()
         self._urgent = False
         self._due_us = 0
@@ -115,7 +116,9 @@ class Reporter:
                 batch["stats"] = stats
             batch.update(bulk)
             self._waiting += render_batch(batch)
-        self._told = 0
+        if now_us >= self._window_us:
+            self._window_us = now_us + FLUSH_US
+            self._told = 0
         self._flush()
 
     def finish(self) -> None:
