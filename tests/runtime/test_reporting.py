@@ -150,7 +150,11 @@ def test_few_are_told_and_all_are_counted(line: Line) -> None:
     assert (row.contacts, row.attempts) == (3 * TOLD_PER_BATCH, 1)
     reporter.event(sighting())
     reporter.send(T0 + 2, None, {})
-    assert len(line.read()[0]["events"]) == 1  # each batch has its own budget
+    assert "events" not in line.read()[0]  # the budget is for a time, however many batches there are in it
+    reporter.send(T0 + 1 + FLUSH_US, None, {"history": []})
+    reporter.event(sighting())
+    reporter.send(T0 + 2 + FLUSH_US, None, {})
+    assert [len(one.get("events", [])) for one in line.read()][-1] == 1
 
 
 def test_a_flood_of_urgent_ones_has_a_bound_too_but_decisions_have_none(line: Line) -> None:
