@@ -16,6 +16,7 @@ from egressd.store.errors import StoreError
 from egressd.store.heads import load_heads
 
 SILENT_US: Final = 300_000_000
+UNREADABLE: Final = -1
 _SETTINGS: Final = Path("/proc/sys/net")
 
 
@@ -108,8 +109,11 @@ def _system(core: Core, found: Findings) -> None:
     """Settings of the machine that make blocks pointless, or evidence worthless."""
     for interface in core.interfaces:
         values = [_setting(f"ipv4/conf/{one}/rp_filter") for one in (interface, "all")]
-        strict = max(values) == 1
-        said = "strict" if strict else "is not strict: hosts may send under others' addresses (sysctl net.ipv4.conf)"
+        said = "is not strict: hosts may send under others' addresses (sysctl net.ipv4.conf)"
+        if UNREADABLE in values:
+            said = f"cannot be read from here; look yourself: sysctl net.ipv4.conf.{interface}.rp_filter (1 is strict)"
+        elif max(values) == 1:  # the larger of both holds (Linux, ip-sysctl.rst)
+            said = "strict"
         found.add(f"rp_filter {interface}", True, said)
     user = "root: run it as its own user (systemd unit)" if os.geteuid() == 0 else f"user {os.geteuid()}"
     found.add("privileges", True, user)
@@ -119,4 +123,4 @@ def _setting(name: str) -> int:
     try:
         return int((_SETTINGS / name).read_text(encoding="ascii").strip())
     except (OSError, ValueError):
-        return 0
+        return UNREADABLE
