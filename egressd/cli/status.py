@@ -197,7 +197,8 @@ def _life(status: Row, now_us: int) -> list[str]:
     canary = part(status, "canary")
     line = f"{text(canary, 'state', 20) or 'off'}, last ok {_ago(canary, 'last_ok', now_us)}"
     if canary.get("detect_ms") is not None:
-        line += f": found in {text(canary, 'detect_ms', 8)} ms, pushed in {text(canary, 'push_ms', 8)} ms"
+        line += f": found in {text(canary, 'detect_ms', 8)} ms"
+        line += f", pushed in {text(canary, 'push_ms', 8)} ms" if canary.get("push_ms") is not None else ""
     return [
         *_under("CANARY", [line]),
         *_under("PROTECTED", [f"{number(status, 'protected'):,} addresses and networks"]),

@@ -37,12 +37,13 @@ class Lifted(NamedTuple):
 
 class Done(NamedTuple):
     """One thing that a person did, so that it can be undone: decisions made, lines added, decisions lifted (they are
-    made anew) and lines dropped (they are put back)."""
+    made anew), lines dropped (they are put back), and proposals approved (they wait again)."""
 
     decisions: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
     lifted: tuple[Lifted, ...] = ()
     dropped: tuple[Entry, ...] = ()
+    approved: tuple[str, ...] = ()
 
 
 class Acts:

@@ -161,6 +161,15 @@ class Rulings:
         self._scribe.put(decisions.approve, decision.id, now_us, Act(actor, "socket", "approve", decision.id, reason))
         self._tell(Adopt((decision.standing(self.enforces(decision)),)), -1)
 
+    def propose_again(self, decision: InForce, actor: str, reason: str) -> None:
+        """What was approved waits for a person again."""
+        decision.state = PROPOSED
+        self.register.reschedule(decision)
+        self._scribe.put(decisions.change_mode, [], decision.mode, [decision.id])
+        row = Act(actor, "socket", "undo-approve", decision.id, reason)
+        self._scribe.put(audit.append, row, self._clock.now_us())
+        self._tell(Adopt((decision.standing(self.enforces(decision)),)), -1)
+
     def outcome(self, match: Match) -> str:
         """What was done about what matches so, as a sentence without its full stop."""
         decision = self.register.by_target.get(main_target(match))

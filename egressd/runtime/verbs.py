@@ -166,7 +166,7 @@ class Verbs:
         self._core.rulings.approve(decision, peer.actor, args["reason"])
         self._core.enforcement.wake()
         await self._acts.settle()
-        self._acts.remember(peer, Done((decision.id,)))
+        self._acts.remember(peer, Done(approved=(decision.id,)))
         return {"decision_id": decision.id, "text": f"{decision.target.value} is blocked from now on", "lines": []}
 
     async def reject(self, peer: Peer, args: Record) -> Record:
@@ -201,6 +201,16 @@ class Verbs:
 
     def _lift_made(self, peer: Peer, last: Done, reason: str) -> list[str]:
         lines: list[str] = []
+        for id_ in last.approved:
+            approved = self._core.register.by_id.get(id_)
+            if approved is None:
+                continue
+            if self._core.mode != "approve":  # nothing waits for a person in the other modes
+                self._acts.lift(peer, approved, reason)
+                lines.append(f"{id_} is undone: {approved.target.kind} {approved.target.value}")
+            elif approved.state == ACTIVE:
+                self._core.rulings.propose_again(approved, peer.actor, reason)
+                lines.append(f"{id_} waits for a person again: {approved.target.kind} {approved.target.value}")
         for id_ in last.decisions:
             standing = self._core.register.by_id.get(id_)
             if standing is not None:
@@ -232,7 +242,7 @@ class Verbs:
         await core.set_mode("monitor")
         await self._acts.settle()
         return {
-            "text": f"{len(found)} decisions are lifted and the mode is monitor: nothing is blocked",
+            "text": f"everything is lifted ({len(found)}) and the mode is monitor: nothing is blocked",
             "lines": ["what is listed is still seen and told; to arm again: egressd mode enforce --reason TEXT"],
         }
 

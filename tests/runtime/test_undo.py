@@ -134,6 +134,32 @@ async def test_undo_of_a_rejection_in_enforce_blocks(tmp_path: Path) -> None:
         assert (again.state, site.rules()) == (ACTIVE, ["registered_domain listed.example"])
 
 
+@in_loop
+async def test_undo_of_an_approval_waits_for_a_person_again(tmp_path: Path) -> None:
+    async with site_at(tmp_path, "approve") as site:
+        site.sees(*policy_block(address(), mode="approve"))
+        await site.do("approve", id="D1")
+        assert site.rules() == ["registered_domain listed.example", f"address {X}"]
+        answer = await site.do("undo")
+        (decision,) = site.core.register.by_id.values()
+        assert answer["lines"] == ["D1 waits for a person again: registered_domain listed.example"]
+        assert (decision.state, site.rules(), (await site.row("D1")).state) == (PROPOSED, [], PROPOSED)
+        assert (await site.audit())[-1] == ("uid:anna", "undo-approve", "D1", WHY)
+        assert [one for one in site.told if isinstance(one, Adopt)][-1].standing[0].enforced is False
+        await site.do("approve", id="D1")
+        assert site.rules() == ["registered_domain listed.example", f"address {X}"]
+
+
+@in_loop
+async def test_undo_of_an_approval_in_enforce_lifts(tmp_path: Path) -> None:
+    async with site_at(tmp_path, "approve") as site:
+        site.sees(*policy_block(mode="approve"))
+        await site.do("approve", id="D1")
+        await site.do("mode", BERT, mode="enforce")
+        assert (await site.do("undo"))["lines"] == ["D1 is undone: registered_domain listed.example"]
+        assert (site.rules(), dict(site.core.register.by_id)) == ([], {})
+
+
 @pytest.mark.parametrize("verb", ["release", "unblock"])
 @in_loop
 async def test_undo_of_a_release_isolates_with_its_remedies(tmp_path: Path, verb: str) -> None:

@@ -308,7 +308,7 @@ async def test_panic(tmp_path: Path) -> None:
         await site.do("block", what="bad.example")
         await site.do("isolate", client="10.0.0.5", remedy=["10.9.0.1"])
         answer = await site.do("panic", BERT)
-        assert answer["text"].startswith("3 decisions are lifted and the mode is monitor")
+        assert answer["text"].startswith("everything is lifted (3) and the mode is monitor")
         assert (site.rules(), len(site.core.register), site.core.mode) == ([], 0, "monitor")
         assert (site.kernel.modes, site.kernel.remedies) == (["monitor"], ())
         rows = await site.audit()
