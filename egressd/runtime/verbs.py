@@ -201,21 +201,18 @@ class Verbs:
 
     def _lift_made(self, peer: Peer, last: Done, reason: str) -> list[str]:
         lines: list[str] = []
-        for id_ in last.approved:
-            approved = self._core.register.by_id.get(id_)
-            if approved is None:
-                continue
-            if self._core.mode != "approve":  # nothing waits for a person in the other modes
-                self._acts.lift(peer, approved, reason)
-                lines.append(f"{id_} is undone: {approved.target.kind} {approved.target.value}")
-            elif approved.state == ACTIVE:
-                self._core.rulings.propose_again(approved, peer.actor, reason)
-                lines.append(f"{id_} waits for a person again: {approved.target.kind} {approved.target.value}")
-        for id_ in last.decisions:
+        waiting = last.approved if self._core.mode == "approve" else ()  # in the other modes nothing waits for a person
+        for id_ in (*last.approved, *last.decisions):
             standing = self._core.register.by_id.get(id_)
-            if standing is not None:
+            if standing is None:
+                continue
+            what = f"{standing.target.kind} {standing.target.value}"
+            if id_ not in waiting:
                 self._acts.lift(peer, standing, reason)
-                lines.append(f"{id_} is undone: {standing.target.kind} {standing.target.value}")
+                lines.append(f"{id_} is undone: {what}")
+            elif standing.state == ACTIVE:
+                self._core.rulings.propose_again(standing, peer.actor, reason)
+                lines.append(f"{id_} waits for a person again: {what}")
         return lines
 
     async def _swap_lines(self, peer: Peer, last: Done, reason: str) -> list[str]:
