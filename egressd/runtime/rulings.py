@@ -165,9 +165,8 @@ class Rulings:
         """What was approved waits for a person again."""
         decision.state = PROPOSED
         self.register.reschedule(decision)
-        self._scribe.put(decisions.change_mode, [], decision.mode, [decision.id])
-        row = Act(actor, "socket", "undo-approve", decision.id, reason)
-        self._scribe.put(audit.append, row, self._clock.now_us())
+        act = Act(actor, "socket", "undo-approve", decision.id, reason)
+        self._scribe.put(decisions.propose_again, decision.id, self._clock.now_us(), act)
         self._tell(Adopt((decision.standing(self.enforces(decision)),)), -1)
 
     def outcome(self, match: Match) -> str:

@@ -210,6 +210,13 @@ def approve(connection: Connection, id_: str, ts_us: int, act: Act) -> bool:
     return True
 
 
+def propose_again(connection: Connection, id_: str, ts_us: int, act: Act) -> None:
+    """What was approved waits for a person again. Raises StoreError when it has ended."""
+    number = _open_number(connection, id_)
+    connection.execute("UPDATE decisions SET state = 'proposed' WHERE number = ?", (number,))
+    audit.append(connection, act._replace(object=id_, before={"state": ACTIVE}, after={"state": PROPOSED}), ts_us)
+
+
 def find_open(connection: Connection, main: Target) -> tuple[str, str] | None:
     """(id, state) of the open decision about a main target."""
     row = connection.execute(
