@@ -2,7 +2,7 @@
 
     python bench/live.py first          # answer to kernel, blocked first connections, against an nft process
     python bench/live.py load           # 20,000 names a second for a minute, and bulk beside it
-    python bench/live.py flows repair restart kill trying flux forged
+    python bench/live.py flows repair restart kill protect outage trying flux forged
     python bench/live.py all --out live.json
     python bench/live.py first --compiled FOLDER    # the compiled copy that scripts/compile.py made
 
@@ -26,7 +26,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench.measure import machine
-from tests.netns import attackers, clients, kernel, ledgers, scenarios, upheaval
+from tests.netns import attackers, changes, clients, kernel, ledgers, scenarios, upheaval
 from tests.netns.daemon import TREE, until
 from tests.netns.ground import WIDE, Ground
 from tests.netns.scenarios import quantile
@@ -266,6 +266,35 @@ def kill(options: Options) -> list[Row]:
     ]
 
 
+def protect(options: Options) -> list[Row]:
+    """Promise 2, for what the machine tells: own addresses, gateways, resolvers."""
+    with (
+        Ground(("april", "may"), EVIL) as ground,
+        changes.own_resolver_file(ground.gateway) as file,
+        ground.daemon(LISTED, WIDE) as daemon,
+    ):
+        took = changes.newly_protected(ground, daemon, file)
+    what = "a blocked address becomes one of ours ({}): free and protected in the kernel"
+    return [Row(what.format(kind), "<= 5 s", f"{seconds:.2f} s", seconds <= 5) for kind, seconds in took.items()]
+
+
+def outage(options: Options) -> list[Row]:
+    """Promise 17: somebody else owns our table for ten minutes."""
+    seconds = max(12.0, 600 * options.scale)
+    addresses = [f"203.0.113.{number}" for number in range(100, 200)]
+    with Ground(("april", "may"), EVIL) as ground, ground.daemon(LISTED, WIDE) as daemon:
+        found = changes.outage(ground, daemon, seconds, addresses, "during.evil.example")
+    return [
+        Row(f"the kernel refuses for {seconds:.0f} s: alarm", "<= 30 s", f"{found.alarm_s:.1f} s", found.alarm_s <= 30),
+        Row(
+            f"{found.decided} blocks decided meanwhile, in the kernel after its end",
+            "<= 60 s",
+            f"{found.drained_s:.1f} s; alarm over: {found.alarm_ended}",
+            found.drained_s <= 60 and found.alarm_ended,
+        ),
+    ]
+
+
 def trying(options: Options) -> list[Row]:
     """An hour of three hosts that try every three seconds, in a minute."""
     count = max(60, int(1200 * options.scale))
@@ -321,7 +350,7 @@ def forged(options: Options) -> list[Row]:
 
 BENCHES: Final[dict[str, Callable[[Options], list[Row]]]] = {
     "first": first, "load": load, "flows": flows, "repair": repair, "restart": restart, "kill": kill,
-    "trying": trying, "flux": flux, "forged": forged,
+    "protect": protect, "outage": outage, "trying": trying, "flux": flux, "forged": forged,
 }  # fmt: skip
 
 

@@ -21,6 +21,8 @@ from egressd.capture.rtnetlink import (
     read_neighbours,
     read_routes,
 )
+from egressd.capture.sessions import read_sessions
+from egressd.capture.timeservers import read_time_servers
 from egressd.intel.networks import parse_address, render_address
 
 __all__ = [
@@ -41,12 +43,15 @@ _ON_TOP: Final = ("vlan", "macvlan", "ipvlan")
 
 
 class Surroundings(NamedTuple):
-    """One look at the host. `resolvers` are packed addresses, in order of the files."""
+    """One look at the host. `resolvers` are packed addresses, in order of the files; `sessions` are those that people
+    are logged in from; `time_servers` are addresses as text and names."""
 
     links: list[Link]
     addresses: list[Address]
     routes: list[Route]
     resolvers: list[bytes]
+    sessions: list[bytes]
+    time_servers: list[str]
 
     def gateways(self) -> list[bytes]:
         """Every next hop of every route, also of those that lead to other own networks; each once."""
@@ -56,9 +61,18 @@ class Surroundings(NamedTuple):
         """The host's addresses, those of loopback too; each once."""
         return list(dict.fromkeys(one.address for one in self.addresses))
 
-    def protected(self) -> list[bytes]:
-        """Own addresses, gateways and resolvers; each once."""
-        return list(dict.fromkeys([*self.own_addresses(), *self.gateways(), *self.resolvers]))
+    def protected(self) -> list[tuple[bytes, str]]:
+        """(packed address, what it is) of own addresses, gateways, resolvers and administrators; each once."""
+        what: dict[bytes, str] = {}
+        for reason, addresses in (
+            ("own address of this machine", self.own_addresses()),
+            ("gateway of this machine", self.gateways()),
+            ("resolver of this machine", self.resolvers),
+            ("somebody is logged in from there", self.sessions),
+        ):
+            for address in addresses:
+                what.setdefault(address, reason)
+        return list(what.items())
 
 
 class Judged(NamedTuple):
@@ -83,7 +97,10 @@ class LanChoice(NamedTuple):
 def read_surroundings(resolver_files: Sequence[str] = RESOLVER_FILES) -> Surroundings:
     """Look at the host now. Raises OSError when the kernel does not answer; resolver files that cannot be read count
     as empty. May take a while (see rtnetlink.py): call it from a thread."""
-    return Surroundings(read_links(), read_addresses(), read_routes(), read_resolvers(resolver_files))
+    return Surroundings(
+        read_links(), read_addresses(), read_routes(), read_resolvers(resolver_files), read_sessions(),
+        read_time_servers(),
+    )  # fmt: skip
 
 
 def lan_interfaces(links: Sequence[Link], addresses: Sequence[Address], routes: Sequence[Route]) -> LanChoice:

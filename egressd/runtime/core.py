@@ -30,6 +30,7 @@ from egressd.runtime.in_force import ACTIVE, PROPOSED, Held, InForce, Register
 from egressd.runtime.intake import HistoryRow, Intake, WatchSum
 from egressd.runtime.knowledge import Knowledge, Loaded, Surroundings
 from egressd.runtime.messages import Values
+from egressd.runtime.named_hosts import NamedHosts
 from egressd.runtime.orders import Dropped, Learn, Order, Start, Step, Swap
 from egressd.runtime.rulings import POLICY, Rulings
 from egressd.runtime.scribe import Scribe
@@ -61,6 +62,7 @@ class Core:
         self.mode = loaded.config.mode
         self.entries: list[Entry] = []
         self.around = Surroundings((), frozenset())
+        self.named = NamedHosts()
         self.own: tuple[Network, ...] = ()
         self.remedies: dict[str, tuple[Network, ...]] = {}  # by decision
         self.interfaces: tuple[str, ...] = ()
@@ -121,18 +123,14 @@ class Core:
         self._stand_in_mode()
 
     async def look_around(self) -> None:
-        """Read interfaces, addresses, gateways and resolvers. Raises OSError when the kernel does not tell."""
+        """Read interfaces, addresses, gateways, resolvers, time servers and who is logged in. Raises OSError when the
+        kernel does not tell."""
         found = await asyncio.to_thread(read_surroundings)
-        networks: list[tuple[bytes, int, str]] = []
-        for kind, addresses in (
-            ("own address", found.own_addresses()),
-            ("gateway", found.gateways()),
-            ("resolver", found.resolvers),
-        ):
-            networks += [(address, 8 * len(address), f"{kind} of this machine") for address in addresses]
+        self.named.want(dict.fromkeys(found.time_servers, "time server"))
+        depended_on = [*found.protected(), *self.named.addresses()]
         own = {*found.own_addresses(), *found.gateways(), *found.resolvers}
         resolvers = frozenset((*found.own_addresses(), *found.resolvers))
-        around = Surroundings(tuple(dict.fromkeys(networks)), resolvers)
+        around = Surroundings(tuple((address, 8 * len(address), what) for address, what in depended_on), resolvers)
         choice = lan_interfaces(found.links, found.addresses, found.routes)
         self.judged = choice.explain()
         interfaces = self.config.capture.interfaces or choice.names

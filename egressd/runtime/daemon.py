@@ -125,6 +125,7 @@ class Daemon:
         self._watch(self._every_second(core), "clock")
         self._watch(self._measure_lag(), "lag")
         self._watch(self._follow_links(core), "links")
+        self._watch(core.named.run(), "names")
         self._watch(self._keeping.run(core), "keeping")
         if not core.interfaces:
             # At boot we come before the network, and the network waits for us: what stood before is in force already.

@@ -115,7 +115,7 @@ def watch() -> None:
         while watching.drain():
             pass
         if line.endswith("via 10.1.0.3"):
-            assert parse_address("10.1.0.3") in read_surroundings([]).protected()
+            assert parse_address("10.1.0.3") in dict(read_surroundings([]).protected())
     watching._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the kernel makes it as small as it can be
     batch = "".join(f"link add b{number} type bridge\n" for number in range(50))
     subprocess.run(["ip", "-batch", "-"], input=batch, text=True, check=True, capture_output=True)

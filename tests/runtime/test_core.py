@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from egressd.capture.links import Surroundings
 from egressd.errors import Malformed
 from egressd.runtime.in_force import ACTIVE, PROPOSED, RESTING
+from egressd.runtime.named_hosts import NamedHosts
 from egressd.runtime.orders import Adopt, Dropped, End, Learn, Swap
 from egressd.store import meta
 from tests.detect.scene import packed
@@ -321,3 +323,38 @@ async def test_watches_are_bounded_after_a_restart_too(tmp_path: Path, monkeypat
         again.sees(*policy_block(id_="D3"))
         again.sees(*(attempt(packed(f"10.0.0.{n}"), id_="D3", found=LISTED) for n in range(5)))
         assert len(again.core.intake.watches["D3"]) == 1
+
+
+# -- what this machine depends on
+
+
+@in_loop
+async def test_time_servers_and_administrators_are_protected_while_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block of the address where the administrator sits, or of a time server, is lifted, and may come back later."""
+    seen = [packed("192.0.2.7")]
+    servers = ["time.ours.example", "192.0.2.123"]
+    monkeypatch.setattr(
+        "egressd.runtime.core.read_surroundings", lambda: Surroundings([], [], [], [], seen.copy(), servers.copy())
+    )
+    async with site_at(tmp_path) as site:
+        core = site.core
+        core.named = NamedHosts(lambda name: [packed("203.0.113.123")], lambda: 0.0)
+        for where in ("192.0.2.7", "192.0.2.123", "203.0.113.123"):
+            await site.do("block", what=where)
+        await core.look_around()
+        await core.named.resolve_due()
+        await core.look_around()
+        assert site.rules() == []
+        protected = core.knowledge.intel.protected
+        assert "somebody is logged in from there" in protected.why(packed("192.0.2.7"))
+        assert "time server time.ours.example" in protected.why(packed("203.0.113.123"))
+        assert "(time server)" in protected.why(packed("192.0.2.123"))
+        assert (packed("192.0.2.7"), 32) not in core.own  # an administrator's machine may be isolated
+        seen.clear()
+        servers.clear()
+        await core.look_around()
+        assert not core.knowledge.intel.protected.why(packed("192.0.2.7"))
+        await site.do("block", what="192.0.2.7")
+        assert site.rules() == ["address 192.0.2.7"]
