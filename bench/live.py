@@ -213,8 +213,7 @@ def restart(options: Options) -> list[Row]:
     with Ground(("april", "may"), EVIL) as ground, _with_past(ground, count, extra) as daemon:
         until(lambda: len(kernel.blocked(ground.gateway)) == count + 2, 60)
         for how in ("stop", "kill -9"):
-            with ground["may"].space.start(clients.probe, list(extra)) as probe:
-                probe.receive()
+            with upheaval.knocking(ground, extra) as knocks:
                 if how == "stop":
                     daemon.stop()
                 else:
@@ -222,15 +221,13 @@ def restart(options: Options) -> list[Row]:
                 time.sleep(0.5)
                 daemon.start()
                 time.sleep(1.0)
-                probe.channel.send("stop")
-                seen = probe.result()
-            through = sum(outcome == clients.ESTABLISHED for _, _, outcome in seen)
+            through = len(knocks.through())
             held = daemon.ask("status")["blocks"]["addresses"]
             rows.append(
                 Row(
                     f"{how} and start, {count:,} blocks: leaks seen by a 10 ms probe",
                     "0",
-                    f"{through} of {len(seen)}; ready after {daemon.ready_s:.1f} s; {held:,} addresses held",
+                    f"{through} of {len(knocks.seen)}; ready after {daemon.ready_s:.1f} s; {held:,} addresses held",
                     through == 0 and held == count + 2,
                 )
             )

@@ -29,6 +29,7 @@ from tests.netns.ground import RESOLVER, Ground
 from tests.netns.servers import PULSE_PORT
 from tests.netns.spaces import missing
 from tests.netns.topology import GATEWAY4, HOST_RULES, JPS, MHLW
+from tests.netns.upheaval import knocking
 
 EVIL: Final = "news-portal.example"
 UNLISTED: Final = "weather-sync.example"
@@ -217,18 +218,15 @@ def hurt(show: Show) -> None:
     ground.gateway.run("nft", "-f", "-", text="flush ruleset\n" + HOST_RULES)
     until(lambda: SECOND in kernel.blocked(ground.gateway), 10)
     show.fact(True, f"our rules are back after {time.monotonic() - began_s:.2f} s, the host's own left as they are")
-    with ground["later1"].space.start(clients.probe, [SECOND]) as probe:
-        probe.receive()
+    with knocking(ground, [SECOND], "later1") as knocks:
         daemon.kill()
         time.sleep(0.5)
         daemon.start()
         time.sleep(0.5)
-        probe.channel.send("stop")
-        seen = probe.result()
-    through = sum(outcome == clients.ESTABLISHED for _, _, outcome in seen)
+    through = len(knocks.through())
     show.fact(
         not through,
-        f"killed and started again ({daemon.ready_s:.1f} s): {len(seen)} tries meanwhile, {through} got through",
+        f"killed and started again ({daemon.ready_s:.1f} s): {len(knocks.seen)} tries meanwhile, {through} got through",
     )
     show.fact(len(daemon.ask("incidents")["incidents"]) == 5, "every incident and every count is still there")
 

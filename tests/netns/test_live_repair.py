@@ -14,7 +14,7 @@ import pytest
 from tests.netns import clients, kernel, ledgers
 from tests.netns.daemon import Daemon, until
 from tests.netns.ground import Ground
-from tests.netns.upheaval import FLUSH, RELOAD, foreign_hand, killed_at_random, never_is_first
+from tests.netns.upheaval import FLUSH, RELOAD, foreign_hand, killed_at_random, knocking, never_is_first
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
 
@@ -89,16 +89,13 @@ def test_the_hosts_own_rules_are_left_alone(ground: Ground, daemon: Daemon) -> N
 
 def test_a_stop_leaves_the_blocks(ground: Ground, daemon: Daemon) -> None:
     _block(ground, daemon, BLOCKED)
-    with ground["may"].space.start(clients.probe, BLOCKED) as probe:
-        assert probe.receive() == "probing"
+    with knocking(ground, BLOCKED) as knocks:
         assert daemon.stop() == 0
         time.sleep(0.3)
         daemon.start()
         time.sleep(0.5)
-        probe.channel.send("stop")
-        seen = probe.result()
-    assert len(seen) > 20
-    assert not [one for one in seen if one[2] == clients.ESTABLISHED]
+    assert len(knocks.seen) > 20
+    assert not knocks.through()
     assert set(BLOCKED) <= set(kernel.blocked(ground.gateway))
 
 
@@ -124,8 +121,7 @@ def test_a_restart_with_many_blocks(ground: Ground) -> None:
         until(lambda: len(kernel.blocked(ground.gateway)) == count + 2, 10)
         for address in extra:
             assert ground.get("may", address, "x.example")[0] == clients.REFUSED
-        with ground["may"].space.start(clients.probe, list(extra)) as probe:
-            assert probe.receive() == "probing"
+        with knocking(ground, extra) as knocks:
             daemon.kill()
             time.sleep(0.3)
             began_s = time.monotonic()
@@ -135,9 +131,7 @@ def test_a_restart_with_many_blocks(ground: Ground) -> None:
             deed_ns = time.time_ns()
             until(lambda: set(extra) <= set(kernel.blocked(ground.gateway)), 10)
             repaired_s = (time.time_ns() - deed_ns) / 1e9
-            probe.channel.send("stop")
-            seen = probe.result()
-        assert not [one for one in seen if one[2] == clients.ESTABLISHED and one[0] < deed_ns - 100_000_000]
+        assert not [began_ns for began_ns in knocks.through() if began_ns < deed_ns - 100_000_000]
         assert repaired_s <= 3.0
         assert never_is_first(ground)
         assert daemon.ask("status")["blocks"]["addresses"] == count + 2

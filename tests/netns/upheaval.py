@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from tests.netns import clients, kernel
@@ -31,13 +32,37 @@ FLUSH: Final = "flush ruleset\n"
 RELOAD: Final = "flush ruleset\n" + HOST_RULES  # as a firewall's reload does, in one transaction
 
 
+class Knocks:
+    """A host knocks at addresses every 10 ms. `seen`, in the end, has (when it began in ns, address, outcome) of each
+    try."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, str, str]] = []
+
+    def through(self, since_ns: int = 0) -> list[int]:
+        """When the tries began that were let through, from a time on."""
+        return [
+            began_ns for began_ns, _, outcome in self.seen if outcome == clients.ESTABLISHED and began_ns >= since_ns
+        ]
+
+
+@contextlib.contextmanager
+def knocking(ground: Ground, addresses: Iterable[str], host: str = "may") -> Iterator[Knocks]:
+    """Knock while the block runs."""
+    knocks = Knocks()
+    with ground[host].space.start(clients.probe, list(addresses)) as probe:
+        assert probe.receive() == "probing"
+        yield knocks
+        probe.channel.send("stop")
+        knocks.seen = probe.result()
+
+
 def foreign_hand(
     ground: Ground, addresses: list[str], ruleset: str, seconds: float = 5.0, others: Iterable[str] = ()
 ) -> Repair:
     """Load a foreign ruleset while a host knocks at blocked addresses every 10 ms. `others` are blocked too, and are
     looked for afterwards."""
-    with ground["may"].space.start(clients.probe, addresses) as probe:
-        assert probe.receive() == "probing"
+    with knocking(ground, addresses) as knocks:
         time.sleep(0.2)
         deed_ns = time.time_ns()
         ground.gateway.run("nft", "-f", "-", text=ruleset)
@@ -45,13 +70,12 @@ def foreign_hand(
         until(lambda: kernel.holds(ground.gateway, wanted), 20.0, "blocks were not repaired")
         repaired_s = (time.time_ns() - deed_ns) / 1e9
         time.sleep(max(0.0, seconds - (time.time_ns() - deed_ns) / 1e9))
-        probe.channel.send("stop")
-        seen = [one for one in probe.result() if one[0] >= deed_ns]
     if ruleset == FLUSH:  # its owner puts the host's rules back
         ground.gateway.run("nft", "-f", "-", text=HOST_RULES)
-    through = [began_ns for began_ns, _, outcome in seen if outcome == clients.ESTABLISHED]
+    through = knocks.through(deed_ns)
     open_s = (max(through) - deed_ns) / 1e9 if through else 0.0
-    return Repair(open_s, len(seen), len(through), repaired_s, never_is_first(ground))
+    tries = sum(began_ns >= deed_ns for began_ns, _, _ in knocks.seen)
+    return Repair(open_s, tries, len(through), repaired_s, never_is_first(ground))
 
 
 def never_is_first(ground: Ground) -> bool:
@@ -64,13 +88,13 @@ def never_is_first(ground: Ground) -> bool:
 
 class Killed(NamedTuple):
     """Daemons killed while people work. `lost` are acknowledged decisions that a restart did not know, `phantoms` those
-    whose end was acknowledged and that stood again; `leaks` are tries of the probe that got through."""
+    whose end was acknowledged and that stood again; `leaks` are when tries of the probe got through."""
 
     rounds: int
     acknowledged: int
     lost: list[str]
     phantoms: list[str]
-    leaks: list[tuple[int, str, str]]
+    leaks: list[int]
     probes: int
     reconciled_s: list[float]
 
@@ -123,8 +147,7 @@ def killed_at_random(ground: Ground, daemon: Daemon, rounds: int, draw: random.R
     phantoms: list[str] = []
     reconciled: list[float] = []
     following = [0] * PEOPLE
-    with ground["may"].space.start(clients.probe, probed) as probe:
-        assert probe.receive() == "probing"
+    with knocking(ground, probed) as knocks:
         for number in range(rounds):
             people = [_People(daemon, at, first) for at, first in enumerate(following)]
             time.sleep(draw.uniform(0.0, 0.4))
@@ -155,10 +178,8 @@ def killed_at_random(ground: Ground, daemon: Daemon, rounds: int, draw: random.R
             }
             lost += sorted(standing.keys() - held)
             phantoms += sorted(ended & held)
-        probe.channel.send("stop")
-        seen = probe.result()
-    leaks = [one for one in seen if one[2] == clients.ESTABLISHED]
-    return Killed(rounds, len(standing) + len(ended), lost, phantoms, leaks, len(seen), reconciled)
+    acknowledged = len(standing) + len(ended)
+    return Killed(rounds, acknowledged, lost, phantoms, knocks.through(), len(knocks.seen), reconciled)
 
 
 def _state_of(daemon: Daemon, address: str) -> str:
