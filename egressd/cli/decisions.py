@@ -69,7 +69,8 @@ def render_decisions(answer: Answer, now_us: int, limit: int) -> list[str]:
         return observed(answer, "No such decision")
     found.sort(key=lambda one: (text(one, "state") != "proposed", -time_us(one.get("created"))))
     waiting = sum(1 for one in found if text(one, "state") == "proposed")
-    lines = [count(len(found), "decision") + (f"; {waiting:,} WAITING for a person" if waiting else "")]
+    newest = "the newest " if answer.result.get("more") is True else ""
+    lines = [newest + count(len(found), "decision") + (f"; {waiting:,} WAITING for a person" if waiting else "")]
     broken = sum(1 for one in found for state in _states(one) if state == "failed")
     if broken:
         lines.append(f"!! {count(broken, 'target')} FAILED: not in force where it should be; egressd decisions ID")

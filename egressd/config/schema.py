@@ -136,8 +136,9 @@ class Limits:
     history: int = _option(
         NUMBER,
         131_072,
-        "The most pairs of client and contacted name (or address) that are remembered, so that an indicator that "
-        "comes later finds earlier contacts. Those forgotten are counted.",
+        "In a replay, the most pairs of client and contacted name (or address) that are remembered, so that an "
+        "indicator that comes later finds earlier contacts. Those forgotten are counted. The daemon's history is on "
+        "disk: state.history_days and state.history_rows.",
         low=1_024,
         high=16_777_216,
     )

@@ -14,7 +14,7 @@ from egressd.detect.calendar import MICROSECONDS, Calendar
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.contacts import Contacts
 from egressd.detect.correlator import Correlator, Hit
-from egressd.detect.history import DEFAULT_HISTORY, History
+from egressd.detect.history import DEFAULT_HISTORY, History, PastContact
 from egressd.detect.policy import E1, E2, Policy, PolicySettings
 from egressd.detect.proxied import Proxied
 from egressd.detect.resolutions import Resolutions, read_answer
@@ -416,26 +416,29 @@ class Engine:
         """Retro-hunt (INCIDENT beat a): indicators came into force; who contacted them before?"""
         endings = {one.registered_domain or one.value for one in arrived if one.kind == "domain"}
         by_address = any(one.kind in ("address", "network") for one in arrived)
-        for client, what, contact in self.history.find(tuple(endings), by_address):
-            name = what if isinstance(what, str) else ""
-            address = b"" if isinstance(what, str) else what
-            match = (
-                self.correlator.match_address(address, arrival_us)
-                if address
-                else self.correlator.match_name(name, arrival_us)
-            )
-            if match is None or match.indicator not in arrived:
-                continue
-            if self.correlator.is_allowed(name, contact.server, client, contact.last_us):
-                continue
-            self.history.forget(client, what)
-            found = Sighting(
-                arrival_us, 0, contact.flow, name, match, contact.via, "", True, max(1, contact.count),
-                contact.first_us, contact.last_us, address=address,
-            )  # fmt: skip
-            self._handle(found, True, None)
-            if name and contact.server:
-                self._extend(found, contact.server, E1)
+        for row in self.history.find(tuple(endings), by_address):
+            if self._recall(row, arrival_us, arrived):
+                self.history.forget(row)
+
+    def _recall(self, row: PastContact, arrival_us: int, arrived: set[Indicator] | None) -> bool:
+        """Tell of contacts of the past with what is listed by now, by one of `arrived` if these are given."""
+        correlator = self.correlator
+        if row.name:
+            match = correlator.match_name(row.name, arrival_us)
+        else:
+            match = correlator.match_address(row.address, arrival_us)
+        if match is None or (arrived is not None and match.indicator not in arrived):
+            return False
+        if correlator.is_allowed(row.name, row.address, row.flow.client, row.last_us):
+            return False
+        found = Sighting(
+            arrival_us, 0, row.flow, row.name, match, row.via, "", True, max(1, row.contacts), row.first_us,
+            row.last_us, address=b"" if row.name else row.address,
+        )  # fmt: skip
+        self._handle(found, True, None)
+        if row.name and row.address:
+            self._extend(found, row.address, E1)
+        return True
 
     def _lapse(self, block: Block, expires_us: int) -> None:
         """The indicator of a block has expired: another one takes the block over, or it ends."""

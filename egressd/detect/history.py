@@ -8,12 +8,26 @@ through, so one is found only by those who asked for it.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from egressd.model import DNS_QUERY, FlowKey
 from egressd.wire.table import RecentTable
 
 DEFAULT_HISTORY: Final = 131_072
+
+
+class PastContact(NamedTuple):
+    """Contacts of `flow.client` with a name, or with an address when `name` is "". Of a name, `address` is where the
+    client connected to for it last, b"" when it only asked, or went by a proxy. A flow that nobody remembers has
+    protocol and ports 0."""
+
+    flow: FlowKey
+    name: str
+    address: bytes
+    via: str
+    contacts: int
+    first_us: int
+    last_us: int
 
 
 class Contact:
@@ -65,7 +79,7 @@ class History:
         rows.sort(key=_order)
         return rows
 
-    def find(self, endings: tuple[str, ...], addresses: bool) -> list[tuple[bytes, str | bytes, Contact]]:
+    def find(self, endings: tuple[str, ...], addresses: bool) -> list[PastContact]:
         """The contacts whose name ends in one of `endings`, and those with addresses if wanted; in the same order. Not
         more than a first sieve: `xbad.example` ends in `bad.example` too."""
         rows = [
@@ -74,11 +88,17 @@ class History:
             if (what.endswith(endings) if isinstance(what, str) else addresses)
         ]
         rows.sort(key=_order)
-        return rows
+        return [
+            PastContact(
+                contact.flow, what if isinstance(what, str) else "", contact.server if isinstance(what, str) else what,
+                contact.via, contact.count, contact.first_us, contact.last_us,
+            )
+            for _, what, contact in rows
+        ]  # fmt: skip
 
-    def forget(self, client: bytes, what: str | bytes) -> None:
-        """A contact was told: it will not be found again."""
-        self._table.pop((client, what))
+    def forget(self, row: PastContact) -> None:
+        """A contact that `find` found was told: it will not be found again."""
+        self._table.pop((row.flow.client, row.name or row.address))
 
     @property
     def evicted(self) -> int:

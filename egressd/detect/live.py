@@ -8,7 +8,6 @@ Replay runs the plain engine; everything that is seen takes the same way through
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import islice
 from typing import Final, NamedTuple
 
 from egressd.detect.blocks import MAX_REFUSED, Block
@@ -16,7 +15,8 @@ from egressd.detect.calendar import Calendar
 from egressd.detect.contacts import SAME_CONNECTION_US
 from egressd.detect.correlator import Correlator
 from egressd.detect.engine import _NOBODY, Engine, Intel
-from egressd.detect.history import History
+from egressd.detect.gathering import GatheringHistory
+from egressd.detect.history import PastContact
 from egressd.detect.policy import E1, E2, PolicySettings
 from egressd.detect.review import kept_targets, review
 from egressd.intel.networks import parse_address
@@ -29,9 +29,6 @@ MICROSECONDS: Final = 1_000_000
 DNS_PORT: Final = 53
 TOLD_BY_KERNEL: Final = 16_384  # conversations that only the kernel's log told of
 CANARY_ZONE: Final = ".canary.egressd.invalid"  # RFC 6761 section 6.4: never a real name
-# Rows of history that wait to be told. What comes beyond is counted: a flood of names that were never asked for before
-# must not become a flood of rows.
-MAX_GATHERED: Final = 8_192
 
 
 class Standing(NamedTuple):
@@ -49,58 +46,6 @@ class Standing(NamedTuple):
     resting: tuple[tuple[bytes, str], ...]
 
 
-class Gathered:
-    """Contacts of one client with one name at one address, since they were written down last."""
-
-    __slots__ = ("count", "first_us", "last_us")
-
-    def __init__(self, ts_us: int) -> None:
-        self.first_us = ts_us
-        self.last_us = ts_us
-        self.count = 0
-
-
-GatheredRow = tuple[tuple[bytes, str, bytes], Gathered]
-
-
-class GatheringHistory(History):
-    """History that also gathers what is to be written to disk: `take` gives it and begins anew."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(limit)
-        self.ungathered = 0
-        self._gathered: dict[tuple[bytes, str, bytes], Gathered] = {}
-
-    def record(
-        self, flow: FlowKey, what: str | bytes, ts_us: int, number: int, via: str, new: bool = True, server: bytes = b""
-    ) -> None:
-        """See `History.record`."""
-        super().record(flow, what, ts_us, number, via, new, server)
-        key = (flow.client, what, server) if isinstance(what, str) else (flow.client, "", what)
-        row = self._gathered.get(key)
-        if row is None:
-            if len(self._gathered) >= MAX_GATHERED:
-                self.ungathered += 1
-                return
-            row = self._gathered[key] = Gathered(ts_us)
-        row.first_us = min(row.first_us, ts_us)
-        row.last_us = max(row.last_us, ts_us)  # the kernel's log tells later of what was earlier
-        row.count += new
-
-    def take(self, most: int = MAX_GATHERED, begun_before_us: int = 1 << 62) -> list[GatheredRow]:
-        """The oldest of what was gathered, by (client, name, address), handed over: what began before a time, and more
-        when so much waits."""
-        taken = list(islice(self._gathered.items(), most))
-        if len(self._gathered) < MAX_GATHERED // 2:
-            taken = [row for row in taken if row[1].first_us < begun_before_us]
-        if len(taken) == len(self._gathered):
-            self._gathered = {}
-        else:
-            for key, _ in taken:
-                del self._gathered[key]
-        return taken
-
-
 class LiveEngine(Engine):
     """An engine whose lists and blocks change while it runs. Times are those of its clock, like packets'."""
 
@@ -111,13 +56,12 @@ class LiveEngine(Engine):
         on_event: Callable[[Event], None],
         *,
         enforced: bool,
-        history: int,
         first_number: int = 1,
         stride: int = 1,
     ) -> None:
         """Decisions are numbered `first_number`, then every `stride`-th; the rest is the engine's."""
-        super().__init__(intel, settings, on_event, enforced=enforced, history=history)
-        self.gathering = GatheringHistory(history)
+        super().__init__(intel, settings, on_event, enforced=enforced)
+        self.gathering = GatheringHistory()
         self.history = self.gathering
         self.blocks.number_from(first_number, stride)
         self.resolutions.learned = []
@@ -210,7 +154,7 @@ class LiveEngine(Engine):
 
     def swap(self, intel: Intel, settings: PolicySettings, enforced: bool, ts_us: int) -> None:
         """Everything that text files and people say, anew. Blocks that are no longer called for are lifted, and whoever
-        contacted what is listed only now is found from history."""
+        contacted what is listed only now is found: here from what was not told yet, the rest by the core from disk."""
         known = set(self.intel.index.indicators)
         ignored = self.correlator.clients_ignored
         self.intel = intel
@@ -226,6 +170,11 @@ class LiveEngine(Engine):
         arrived = {one for one in intel.index.indicators if one.added_s <= now_s and one not in known}
         if arrived:
             self._arrive(arrived, ts_us)
+
+    def recall(self, rows: Iterable[PastContact], ts_us: int) -> None:
+        """Contacts of the past with what is listed by now, found on disk by the core."""
+        for row in rows:
+            self._recall(row, ts_us, None)
 
     def protect(self, protected: Protected, ts_us: int) -> None:
         """What may never be blocked has changed: blocked addresses that are protected now are given free."""

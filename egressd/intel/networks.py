@@ -59,6 +59,12 @@ def first_address(addr: bytes, length: int) -> bytes:
     return (int.from_bytes(addr, "big") >> (bits - length) << (bits - length)).to_bytes(len(addr), "big")
 
 
+def last_address(addr: bytes, length: int) -> bytes:
+    """The last address of the network that `addr` with prefix length `length` is in."""
+    rest = 8 * len(addr) - length
+    return (int.from_bytes(addr, "big") | (1 << rest) - 1).to_bytes(len(addr), "big")
+
+
 def render_network(addr: bytes, length: int) -> str:
     """Text of a network; one that holds a single address renders as the address."""
     return render_address(addr) if length == 8 * len(addr) else f"{render_address(addr)}/{length}"

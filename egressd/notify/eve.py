@@ -101,6 +101,9 @@ def community_id(flow: FlowKey) -> str:
 
 @lru_cache(maxsize=65_536)
 def _flow_fields(flow: FlowKey) -> tuple[tuple[str, Any], ...]:
+    if not flow.proto:  # of history, where protocol and ports are not kept
+        ends = (("src_ip", render_address(flow.client)), ("dest_ip", render_address(flow.server)))
+        return tuple((key, value) for key, value in ends if value)
     raw = flow.client + flow.server + bytes((flow.proto,))
     raw += flow.client_port.to_bytes(2, "big") + flow.server_port.to_bytes(2, "big")
     return (

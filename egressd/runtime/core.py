@@ -22,7 +22,7 @@ from egressd.detect.kept import Kept
 from egressd.detect.review import match_target, review
 from egressd.enforce.adapter import CLIENT, SEGMENT
 from egressd.intel.networks import first_address, parse_address, parse_network, render_address
-from egressd.model import FlowKey
+from egressd.model import FlowKey, Indicator
 from egressd.notify.evelog import EveLog
 from egressd.runtime import knowledge as known
 from egressd.runtime.enforcement import Enforcement, Network
@@ -95,6 +95,8 @@ class Core:
         self._renewing = asyncio.Lock()
         self.on_canary: Callable[[str, int, int], None] = _nothing
         self.on_interfaces: Callable[[], None] = _nothing
+        self.on_arrival: Callable[[tuple[Indicator, ...] | None], None] = _nothing
+        self._due_s = 0  # when the next indicator comes into force that says when
 
     def canary_interfaces(self) -> list[str]:
         """Where a canary can be sent: interfaces that are captured from."""
@@ -238,13 +240,19 @@ class Core:
             await self._renew()
 
     async def _renew(self) -> None:
+        before = self.knowledge.intel
         while True:
             said = (self.loaded, tuple(self.entries), self.around, self.mode)
             self.knowledge = await asyncio.to_thread(known.combine, *said)
             if said == (self.loaded, tuple(self.entries), self.around, self.mode):
                 break  # else somebody said more meanwhile, and what rests on that would be taken for unlisted
         intel = self.knowledge.intel
+        new = await asyncio.to_thread(known.arrived, before, intel, self.clock.now_us() // 1_000_000)
         self.tell(Swap(intel, self.knowledge.settings, self.mode == "enforce", self.mode == "enforce"))
+        self.on_arrival(new)
+        self._due_s = min(
+            (one.added_s for one in intel.index.pending_after(self.clock.now_us() // 1_000_000)), default=0
+        )
         self._review()
         remedies = tuple(network for networks in self.remedies.values() for network in networks)
         await self.enforcement.protect(intel, self.own, remedies)
@@ -341,6 +349,8 @@ class Core:
             self.stale = False
             await self.renew()
         now_us = self.clock.now_us()
+        if 0 < self._due_s <= now_us // 1_000_000:
+            self._take_effect(now_us // 1_000_000)
         if any(one.expires_us and one.expires_us <= now_us for one in self.entries):
             self.entries = [one for one in self.entries if not one.expires_us or one.expires_us > now_us]
             await self.renew()
@@ -348,6 +358,13 @@ class Core:
             self._seen_us = now_us
             self.scribe.put(meta.seen, now_us)
         self.tellers.tick()
+
+    def _take_effect(self, now_s: int) -> None:
+        """Indicators that said when they come into force have."""
+        index = self.knowledge.intel.index
+        due_s, pending = self._due_s, index.pending_after(self._due_s - 1)
+        self.on_arrival(tuple(one for one in pending if due_s <= one.added_s <= now_s))
+        self._due_s = min((one.added_s for one in pending if one.added_s > now_s), default=0)
 
     # -- from elsewhere
 

@@ -29,6 +29,7 @@ from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core, open_events
 from egressd.runtime.doctor import examine
 from egressd.runtime.health import snapshot_of
+from egressd.runtime.hunting import Hunts
 from egressd.runtime.keeping import Keeping
 from egressd.runtime.processes import PacketProcessHandle
 from egressd.runtime.tellers import Watchers
@@ -110,6 +111,7 @@ class Daemon:
         verbs = Verbs(core)
         self._verbs = verbs
         self._last_doctor: dict[str, Any] = {}
+        self._hunts = self._hunter(core)
         control = self._control(core, verbs)
         await control.open()
         metrics = await self._metrics(core)
@@ -133,6 +135,9 @@ class Daemon:
         elif not await core.sensing.ready(READY_S):
             log.error("no packet process captures after %.0f s; egressd goes on trying", READY_S)
         self._watch(self._prove(core), "canary")
+        if self._hunts is not None:
+            self._hunts.hunt(None)  # for what was listed while nothing ran
+            self._watch(self._hunts.run(), "retro-hunt")
         where = ", ".join(core.interfaces) or "no interface"
         log.info("egressd %s: mode %s on %s", screens.version()["version"], core.mode, where)
         self._service.ready(self._status(core))
@@ -140,6 +145,18 @@ class Daemon:
         self._service.stopping()
         await self._end(core, metrics)
         return code
+
+    def _hunter(self, core: Core) -> Hunts | None:
+        """Who searches history for what was listed; None when there is no history."""
+        history = self._keeping.history
+        if history is None:
+            return None
+        hunts = Hunts(
+            history, lambda: self._keeping.flush(core), lambda: core.knowledge.intel, lambda: core.sensing.processes,
+            self._clock,
+        )  # fmt: skip
+        core.on_arrival = hunts.hunt
+        return hunts
 
     async def _begin(self, core: Core) -> None:
         """Ledger, surroundings, everything that stood before."""
@@ -294,7 +311,7 @@ class Daemon:
             "hosts": lambda args: screens.hosts(core),
             "incidents": lambda args: screens.incidents(core, args["state"], args["client"]),
             "watch": lambda args: screens.watch(core, args["id"]),
-            "decisions": lambda args: screens.decisions(core, args["state"], args["id"]),
+            "decisions": lambda args: screens.decisions(core, args),
             "audit": lambda args: screens.audit_rows(core, args),
         }
 

@@ -65,6 +65,11 @@ class Keeping:
             self._opened = False
 
     @property
+    def history(self) -> History | None:
+        """The history, None when there is none."""
+        return self._history if self._opened else None
+
+    @property
     def dropped(self) -> int:
         """Rows of history that were not written."""
         return self._history.stats.dropped

@@ -115,6 +115,17 @@ def parse_entries(
     return indicators, allowances, problems
 
 
+def arrived(before: Intel, after: Intel, now_s: int) -> tuple[Indicator, ...] | None:
+    """The indicators in force that were not before; None when what stood in their way may be gone: then everything may
+    be new. A line that only moved is not new."""
+    if after.allowances.allowances != before.allowances.allowances and any(
+        one not in after.allowances.allowances for one in before.allowances.allowances
+    ):
+        return None
+    known = {one._replace(line=0) for one in before.index.indicators if one.added_s <= now_s}
+    return tuple(one for one in after.index.indicators if one.added_s <= now_s and one._replace(line=0) not in known)
+
+
 def client_problem(text: str) -> str:
     """Why a text is no client's address, "" when it is one."""
     return "" if parse_address(text) else f"{text} is not an address"

@@ -248,11 +248,11 @@ class Values:
         return id_
 
     def flow(self) -> FlowKey:
-        """A conversation."""
+        """A conversation; one of history, whose protocol is 0, may have no server: its client only asked."""
         values = Values(self.next())
         proto, client, client_port = values.count(255), values.host(), values.count(65_535)
-        server = values.host()
-        if len(server) != len(client):
+        server = values.host() if proto else values.address()
+        if server and len(server) != len(client):
             raise Malformed("a conversation of two families")
         return FlowKey(proto, client, client_port, server, values.count(65_535))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from egressd.detect.engine import Intel
+from egressd.detect.history import PastContact
 from egressd.detect.live import Standing
 from egressd.detect.policy import PolicySettings
 from egressd.intel.protected import Protected
@@ -27,7 +28,6 @@ class Start(NamedTuple):
     processors: tuple[int, ...]
     offset_us: int
     conversations: int
-    history: int
     first_number: int
     stride: int
     provisional_s: int
@@ -76,6 +76,12 @@ class Learn(NamedTuple):
     tenants: tuple[tuple[str, bytes, int], ...]
 
 
+class Recall(NamedTuple):
+    """Contacts of the past with what is listed by now, found on disk."""
+
+    rows: tuple[PastContact, ...]
+
+
 class Dropped(NamedTuple):
     """Connections that the kernel's log says were dropped: (when, conversation). Those that the tap saw too are known
     already; of several packet processes each takes those of clients that it has seen."""
@@ -93,4 +99,4 @@ class Stop(NamedTuple):
     """Tell what is left to tell, and end."""
 
 
-Order = Start | Swap | Protect | Adopt | End | Rest | Learn | Dropped | Step | Stop
+Order = Start | Swap | Protect | Adopt | End | Rest | Learn | Recall | Dropped | Step | Stop

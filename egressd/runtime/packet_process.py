@@ -65,7 +65,6 @@ class PacketProcess:
             start.settings,
             self._event,
             enforced=start.enforced,
-            history=start.history,
             first_number=start.first_number,
             stride=start.stride,
         )
@@ -249,6 +248,8 @@ class PacketProcess:
             case orders.Rest():
                 for decision_id, target in order.targets:
                     engine.rest(decision_id, target)
+            case orders.Recall():
+                engine.recall(order.rows, now_us)
             case orders.Learn():
                 engine.learn(order.tenants)
             case orders.Dropped():

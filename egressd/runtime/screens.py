@@ -185,10 +185,11 @@ async def watch(core: Core, id_: str | None) -> Record:
     return {"watches": timed(found)}
 
 
-async def decisions(core: Core, state: str | None, id_: str | None) -> Record:
-    """Decisions with their targets, and what adapters made of them."""
-    found = await core.ledger.read(queries.decisions_told, state or "open", id_=id_ or "")
-    return {"decisions": timed(found)}
+async def decisions(core: Core, args: Record) -> Record:
+    """Decisions with their targets, and what adapters made of them: the newest, and whether there are `more`."""
+    limit = args["limit"]
+    found = await core.ledger.read(queries.decisions_told, args["state"] or "open", limit + 1, args["id"] or "")
+    return {"decisions": timed(found[-limit:]), "more": len(found) > limit}
 
 
 def listed(core: Core) -> Record:

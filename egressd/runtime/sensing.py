@@ -183,7 +183,6 @@ def start_order(
         processors=processors,
         offset_us=offset_us,
         conversations=config.limits.conversations,
-        history=config.limits.history,
         first_number=first_number,
         stride=capture.processes + 1,
         provisional_s=config.enforce.provisional_s,

@@ -10,12 +10,13 @@ Contacts are kept per client, name, address and hour. Names stand once, in a tab
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
-from typing import Any, Final, NamedTuple
+from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
+from egressd.store import past
 from egressd.store.ballast import DEFAULT_BALLAST_BYTES
 from egressd.store.db import Checkpoint, Database
 from egressd.store.errors import CORRUPT, FULL, SCHEMA, StoreError
@@ -30,6 +31,10 @@ CACHE_KIB: Final = (
 NAMES_AT_ONCE: Final = 20_000
 ROWS_AT_ONCE: Final = 50_000
 _CHUNK: Final = 500
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Contact(NamedTuple):
@@ -147,6 +152,14 @@ class History:
     async def by_client(self, client: bytes, since_us: int = 0, limit: int = 10_000) -> list[Past]:
         """What a client contacted."""
         return await self._database.read(find_client, client, since_us, limit)
+
+    async def ask(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`fn(connection, ...)` that only reads, for questions that are kept elsewhere (past.py). Raises StoreError."""
+        return await self._database.read(fn, *args, **kwargs)
+
+    async def mark_told(self, rows: Iterable[past.Untold]) -> None:
+        """See `past.mark_told`. Raises StoreError."""
+        await self._database.run_large(past.mark_told, tuple(rows))
 
     async def tenants_since(self, since_us: int, limit: int = 500_000) -> list[Tenant]:
         """Who was seen where, latest first: fills passive DNS again after a restart."""

@@ -193,4 +193,9 @@ def contacts_and_tenants(connection: Connection) -> None:
     )
 
 
-HISTORY: Final[tuple[Step, ...]] = (contacts_and_tenants,)
+def told_contacts(connection: Connection) -> None:
+    """How many of the contacts were told as incidents, because what they reached was listed later."""
+    _make(connection, "ALTER TABLE contacts ADD COLUMN told INTEGER NOT NULL DEFAULT 0")
+
+
+HISTORY: Final[tuple[Step, ...]] = (contacts_and_tenants, told_contacts)

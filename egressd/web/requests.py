@@ -156,7 +156,11 @@ VERB_ARGS: Final[Mapping[str, Mapping[str, Argument]]] = {
     "hosts": {},
     "incidents": {"state": _MAYBE, "client": _MAYBE},
     "watch": {"id": _DECISION._replace(required=False)},
-    "decisions": {"state": _MAYBE, "id": _DECISION._replace(required=False)},
+    "decisions": {
+        "state": _MAYBE,
+        "id": _DECISION._replace(required=False),
+        "limit": Argument(_rows, default=MAX_ROWS),
+    },
     "list": {},
     "audit": {
         "limit": Argument(_rows, default=100),

@@ -87,8 +87,8 @@ def test_a_screen_and_the_result_as_it_is(capsys: pytest.CaptureFixture[str], pa
         (["incidents", "i3"], {"state": "all", "client": None}),
         (["watch"], {"id": None}),
         (["watch", "1"], {"id": "D1"}),
-        (["decisions", "--state", "proposed"], {"state": "proposed", "id": None}),
-        (["decisions", "D1"], {"state": None, "id": "D1"}),
+        (["decisions", "--state", "proposed"], {"state": "proposed", "id": None, "limit": 10_000}),
+        (["decisions", "D1"], {"state": None, "id": "D1", "limit": 10_000}),
         (["audit"], {"limit": 40, "actor": None, "verify": False, "head": None}),
         (
             ["audit", "--limit", "7", "--actor", "uid:bob"],

@@ -248,3 +248,9 @@ def test_ids() -> None:
 def test_show_has_no_colour_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     screen.show(["!! LEAK"])
     assert capsys.readouterr().out == "!! LEAK\n"
+
+
+def test_where_there_are_more_decisions_than_are_told_it_says_so() -> None:
+    told = results.DECISIONS | {"more": True}
+    assert render_decisions(answer(told), NOW_US, 40)[0].startswith("the newest ")
+    assert not render_decisions(answer(results.DECISIONS), NOW_US, 40)[0].startswith("the newest ")

@@ -41,13 +41,12 @@ class LiveScene(Scene):
         settings: PolicySettings = ENFORCE,
         *,
         enforced: bool = True,
-        history: int = 1000,
         first_number: int = 1,
         stride: int = 1,
     ) -> None:
         super().__init__()
         self.engine = LiveEngine(
-            intel(lists, allow), settings, self.events.append, enforced=enforced, history=history,
+            intel(lists, allow), settings, self.events.append, enforced=enforced,
             first_number=first_number, stride=stride,
         )  # fmt: skip
 

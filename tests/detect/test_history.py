@@ -45,17 +45,18 @@ def test_found_by_ending_in_order_of_first_sight() -> None:
     history.record(flow(A, X), "notbad.example", at(1), 1, TLS_SNI)
     history.record(flow(A, X), "www.good.example", at(0), 0, TLS_SNI)
     history.record(flow(A, X), packed(X), at(0), 0, FLOW)
-    found = [(client, what) for client, what, _ in history.find(("bad.example",), False)]
+    found = [(one.flow.client, one.name) for one in history.find(("bad.example",), False)]
     assert found == [(packed(A), "notbad.example"), (packed(A), "bad.example"), (packed(B), "b.bad.example")]
-    assert [what for _, what, _ in history.find((), True)] == [packed(X)]
+    assert [(one.name, one.address) for one in history.find((), True)] == [("", packed(X))]
     assert history.find((), False) == []
 
 
 def test_what_was_told_is_forgotten() -> None:
     history = History(100)
     history.record(flow(A, X), NAME, at(0), 1, TLS_SNI)
-    history.forget(packed(A), NAME)
-    history.forget(packed(B), NAME)
+    (told,) = history.find((NAME,), False)
+    history.forget(told)
+    history.forget(told)
     assert history.contacts() == []
 
 

@@ -262,11 +262,12 @@ def test_who_contacted_what_is_listed_only_now_is_found() -> None:
     scene.flow(2, B, Y)
     assert scene.sightings == []
     scene.swap(100, "c2.bad.example\nworse.example\n198.51.100.8")
-    found = {(one.name, one.flow.client): one for one in scene.sightings}
     assert all(one.retro and one.ts_us == at(100) for one in scene.sightings)
-    named = found["www.worse.example", packed(A)]
-    assert (named.count, named.first_us, named.last_us) == (2, at(0), at(1))
-    assert ("", packed(B)) in found
+    named = [one for one in scene.sightings if one.name == "www.worse.example"]
+    assert {one.flow.client for one in named} == {packed(A)}
+    assert (named[0].first_us, named[-1].last_us) == (at(0), at(1))
+    assert [(one.first_us, one.last_us) for one in scene.incidents] == [(at(0), at(1)), (at(2), at(2))]
+    assert ("", packed(B)) in {(one.name, one.flow.client) for one in scene.sightings}
     assert {"registered_domain worse.example", f"address {Y}"} <= set(scene.blocks)
     again = len(scene.sightings)
     scene.swap(101, "c2.bad.example\nworse.example\n198.51.100.8")

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egressd.detect import live
-from egressd.detect.live import GatheringHistory
+from egressd.detect import gathering
+from egressd.detect.gathering import GatheringHistory
+from egressd.detect.history import PastContact
 from egressd.model import DNS_QUERY, FLOW, TLS_SNI, UDP, FlowKey, Observation
 from tests.detect.live_scene import LiveScene, standing
 from tests.detect.scene import RESOLVER, A, B, X, Y, at, flow, message, packed, record
@@ -142,7 +143,7 @@ def key_of(one: Record) -> tuple[bytes, str, bytes]:
 @given(RECORDS, st.integers(0, 40))
 def test_every_contact_is_gathered_once(records: list[Record], cut: int) -> None:
     records.sort(key=lambda one: one[2])
-    history = GatheringHistory(10)
+    history = GatheringHistory()
     for part in (records[:cut], records[cut:]):
         wanted: dict[tuple[bytes, str, bytes], list[int]] = defaultdict(list)
         count: dict[tuple[bytes, str, bytes], int] = defaultdict(int)
@@ -160,7 +161,7 @@ def test_every_contact_is_gathered_once(records: list[Record], cut: int) -> None
 
 def test_times_out_of_order_span_what_was_seen() -> None:
     """What the kernel's log tells comes later than what the tap saw after it."""
-    history = GatheringHistory(10)
+    history = GatheringHistory()
     for second in (5, 9, 3):
         put(history, (A, "a.example", second, True, b""))
     ((_, row),) = history.take()
@@ -168,24 +169,41 @@ def test_times_out_of_order_span_what_was_seen() -> None:
 
 
 def test_gathering_is_bounded_and_the_rest_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "MAX_GATHERED", 3)
-    history = GatheringHistory(100)
+    monkeypatch.setattr(gathering, "MAX_GATHERED", 3)
+    history = GatheringHistory()
     for number in range(5):
         put(history, (A, f"n{number}.example", number, True, b""))
     put(history, (A, "n0.example", 9, True, b""))
     taken = dict(history.take())
-    assert (len(taken), history.ungathered, len(history.contacts())) == (3, 2, 5)
+    assert (len(taken), history.ungathered) == (3, 2)
     assert taken[packed(A), "n0.example", b""].count == 2
     put(history, (A, "n4.example", 9, True, b""))
     assert len(history.take()) == 1
 
 
-def test_what_is_gathered_stays_for_the_retro_hunt() -> None:
+def test_what_was_not_handed_over_yet_is_found_here_and_what_was_is_not() -> None:
+    """What was handed over is found on disk by the core, and comes back as an order."""
     scene = LiveScene()
     scene.tls(0, A, X, "worse.example")
-    assert [key[1] for key, _ in scene.engine.gathering.take()] == ["worse.example"]
-    scene.swap(1, "worse.example")
-    assert [one.retro for one in scene.sightings] == [True]
+    ((key, row),) = scene.engine.gathering.take()
+    scene.tls(1, B, Y, "very.worse.example")
+    scene.swap(2, "worse.example")
+    assert [(one.retro, one.name) for one in scene.sightings] == [(True, "very.worse.example")]
+    assert scene.engine.gathering.take() == []  # what was told is no row of history any more
+    client, name, address = key
+    past = PastContact(FlowKey(0, client, 0, address, 0), name, address, "flow", 7, row.first_us, row.last_us)
+    scene.engine.recall([past, past._replace(name="fine.example")], at(3))
+    told = scene.sightings[-1]
+    assert (told.name, told.retro, told.count, told.first_us) == ("worse.example", True, 7, at(0))
+    assert [one.contacts for one in scene.incidents] == [1, 7]
+    assert ("extend", "pair", f"pair {A}>{X}") in scene.said("extend")
+
+
+def test_an_address_of_the_past_is_recalled_unless_it_is_allowed() -> None:
+    scene = LiveScene(f"{X}", allow=f'allow-destination {Y} owner=o reason="r"')
+    flows = [FlowKey(0, packed(A), 0, packed(one), 0) for one in (X, Y)]
+    scene.engine.recall([PastContact(one, "", one.server, "flow", 2, at(0), at(1)) for one in flows], at(3))
+    assert [(one.address, one.count) for one in scene.sightings] == [(packed(X), 2)]
 
 
 def test_what_is_listed_is_not_gathered() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -112,6 +113,24 @@ def test_a_later_indicator_finds_earlier_contacts(ground: Ground) -> None:
         until(lambda: ground.get("may", "203.0.113.90", "a.late.example")[0] == clients.REFUSED, 5)
 
 
-def _of_domain(daemon: Daemon, domain: str) -> dict[str, object] | None:
+def test_what_was_listed_while_nothing_ran_is_searched_for_at_the_start(ground: Ground) -> None:
+    ground.zone({"a.sleep.example": ["203.0.113.91"]})
+    with ground.daemon("listed.evil.example\n") as daemon:
+        for _ in range(3):
+            assert ground.visit("may", "a.sleep.example")[1]
+        daemon.stop()
+        daemon.list_file.write_text("listed.evil.example\nlisted.sleep.example\n")
+        daemon.start()
+        row = until(lambda: _of_domain(daemon, "sleep.example"), 10)
+        assert (row["client"], row["retro"]) == (ground["may"].v4, True)
+        assert row["contacts"] >= 3
+        daemon.ask("reload", timeout_s=60.0, reason="nothing new")
+        daemon.stop()
+        daemon.start()
+        daemon.ask("reload", timeout_s=60.0, reason="nothing new")
+        assert _of_domain(daemon, "sleep.example")["contacts"] == row["contacts"]  # told once
+
+
+def _of_domain(daemon: Daemon, domain: str) -> Any:
     found = [one for one in daemon.ask("incidents")["incidents"] if one["registered_domain"] == domain]
     return found[0] if found else None

@@ -9,6 +9,7 @@ import pytest
 
 from egressd.capture.links import Surroundings
 from egressd.errors import Malformed
+from egressd.runtime import screens
 from egressd.runtime.in_force import ACTIVE, PROPOSED, RESTING
 from egressd.runtime.named_hosts import NamedHosts
 from egressd.runtime.orders import Adopt, Dropped, End, Learn, Swap
@@ -358,3 +359,14 @@ async def test_time_servers_and_administrators_are_protected_while_they_are(
         assert not core.knowledge.intel.protected.why(packed("192.0.2.7"))
         await site.do("block", what="192.0.2.7")
         assert site.rules() == ["address 192.0.2.7"]
+
+
+@in_loop
+async def test_the_newest_decisions_are_told_and_that_there_are_more(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        for number in range(5):
+            await site.do("block", what=f"192.0.2.{number + 1}")
+        told = await screens.decisions(site.core, {"state": "active", "id": None, "limit": 3})
+        assert [one["targets"][0]["value"] for one in told["decisions"]] == ["192.0.2.3", "192.0.2.4", "192.0.2.5"]
+        assert told["more"]
+        assert not (await screens.decisions(site.core, {"state": None, "id": None, "limit": 5}))["more"]

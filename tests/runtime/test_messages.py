@@ -207,3 +207,13 @@ def test_an_over_long_frame_is_refused_before_it_has_come(size: int) -> None:
     assert cutter.feed(HEAD.pack(size, 1)[:4]) == []
     with pytest.raises(Malformed):
         cutter.feed(HEAD.pack(size, 1)[4:])
+
+
+def test_a_contact_of_history_need_not_have_connected() -> None:
+    past = sighting()
+    past.flow = past.flow._replace(proto=0, client_port=0, server=b"", server_port=0)
+    assert unpack_event(through_json(pack_event(past))) == past
+    packed = pack_event(past)
+    packed[2][0] = 6  # of a conversation on the wire both ends are known
+    with pytest.raises(Malformed):
+        unpack_event(packed)

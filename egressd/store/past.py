@@ -1,0 +1,105 @@
+"""What a retro-hunt asks of history: contacts that were not told yet, page by page, and the mark that they were.
+
+A page ends where the next one begins (`Mark`), so that a hunt can rest between pages, and goes on however much is
+written meanwhile. Every function runs inside `Database.read` or `run_large`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from sqlite3 import Connection
+from typing import Final, NamedTuple
+
+PAGE_ROWS: Final = 2_000
+
+
+class Mark(NamedTuple):
+    """After which row a page begins: of a name's number, a client and an address. The first page begins at START."""
+
+    name: int
+    client: bytes
+    address: bytes
+
+
+START: Final = Mark(-1, b"", b"")
+
+
+class Untold(NamedTuple):
+    """Contacts of a client with a name at an address that nobody was told of. `name` is "" for an address alone."""
+
+    mark: Mark
+    name: str
+    contacts: int
+    first_us: int
+    last_us: int
+
+
+_COLUMNS: Final = (
+    "SELECT n.id, c.client, c.address, n.name, sum(c.count - c.told), min(c.first_us), max(c.last_us)"
+    " FROM names n JOIN contacts c ON c.name = n.id WHERE c.count > c.told AND "
+)
+_AFTER: Final = " AND (n.id, c.client, c.address) > (?, ?, ?)"
+_PAGE: Final = " GROUP BY n.id, c.client, c.address ORDER BY n.id, c.client, c.address LIMIT ?"
+
+
+def untold_of_domains(
+    connection: Connection, domains: Sequence[str], after: Mark = START, limit: int = PAGE_ROWS
+) -> list[Untold]:
+    """Contacts with any name of these registered domains; a few hundred domains at a time (SQLite's variables)."""
+    marks = ",".join("?" * len(domains))
+    return _page(connection, f"n.registered_domain IN ({marks})", domains, after, limit)
+
+
+def untold_of_addresses(
+    connection: Connection, low: bytes, high: bytes, after: Mark = START, limit: int = PAGE_ROWS
+) -> list[Untold]:
+    """Connections to the addresses from `low` to `high`, of one family, whatever name they were for."""
+    which = "c.address BETWEEN ? AND ? AND length(c.address) = ? AND n.name = ''"
+    return _page(connection, which, (low, high, len(low)), after, limit)
+
+
+def _page(
+    connection: Connection, which: str, values: Sequence[str | bytes | int], after: Mark, limit: int
+) -> list[Untold]:
+    rows = connection.execute(_COLUMNS + which + _AFTER + _PAGE, (*values, *after, limit))
+    return [Untold(Mark(*row[:3]), *row[3:]) for row in rows]
+
+
+def mark_told(connection: Connection, rows: Iterable[Untold]) -> None:
+    """These were told; what was added to them since was not."""
+    connection.executemany(
+        "UPDATE contacts SET told = count WHERE name = ? AND client = ? AND address = ? AND last_us <= ?",
+        [(*row.mark, row.last_us) for row in rows],
+    )
+
+
+def domains_after(connection: Connection, number: int, limit: int = PAGE_ROWS) -> list[tuple[int, str, str]]:
+    """(number, name, registered domain) of names that anybody contacted, in order of their numbers."""
+    rows = connection.execute(
+        "SELECT id, name, registered_domain FROM names WHERE id > ? ORDER BY id LIMIT ?", (number, limit)
+    )
+    return rows.fetchall()
+
+
+def addresses_after(connection: Connection, address: bytes, limit: int = PAGE_ROWS) -> list[bytes]:
+    """Addresses that anybody connected to, in order. One step in the index for each, however often it was contacted."""
+    rows = connection.execute(
+        "WITH RECURSIVE next(address) AS (SELECT min(address) FROM contacts WHERE address > ? UNION ALL"
+        " SELECT (SELECT min(address) FROM contacts WHERE address > next.address) FROM next WHERE address IS NOT NULL)"
+        " SELECT address FROM next WHERE address IS NOT NULL LIMIT ?",
+        (address, limit),
+    )
+    return [row[0] for row in rows]
+
+
+def hosts_seen(connection: Connection, since_us: int) -> int:
+    """How many clients contacted anything since a time; those of whom nothing is known since then are few, and counted
+    by one step in the index each."""
+    row = connection.execute(
+        "WITH RECURSIVE next(client) AS (SELECT min(client) FROM contacts UNION ALL"
+        " SELECT (SELECT min(client) FROM contacts WHERE client > next.client) FROM next WHERE client IS NOT NULL)"
+        " SELECT count(*) FROM next WHERE client IS NOT NULL"
+        " AND EXISTS(SELECT 1 FROM contacts c WHERE c.client = next.client AND +c.hour >= ? AND c.last_us >= ?)",
+        (since_us // 3_600_000_000, since_us),
+    ).fetchone()
+    return int(row[0])
