@@ -15,12 +15,13 @@ from egressd.detect.campaigns import Campaigns
 from egressd.detect.contacts import Contacts
 from egressd.detect.correlator import Correlator, Hit
 from egressd.detect.history import DEFAULT_HISTORY, History
+from egressd.detect.hunt import Row, hunt
 from egressd.detect.policy import E1, E2, Policy, PolicySettings
 from egressd.detect.proxied import Proxied
 from egressd.detect.resolutions import Resolutions, read_answer
 from egressd.detect.watch import Watch
 from egressd.intel.allowances import Allowances
-from egressd.intel.index import Index
+from egressd.intel.layered import AnyIndex
 from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
 from egressd.intel.resolvers import Resolvers
@@ -48,6 +49,7 @@ from egressd.names import Suffixes
 from egressd.wire.table import RecentTable
 
 UNANSWERED: Final = 65_536  # contacts whose answer is waited for
+MAX_ENDINGS: Final = 32  # of names that every contact is compared with; more, and every contact is looked up
 MAX_CLIENTS: Final = 65_536  # addresses remembered as clients; beyond it they are matched, but not counted
 _NOBODY: Final = FlowKey(TCP, b"", 0, b"", 0)
 
@@ -56,7 +58,7 @@ class Intel:
     """Everything that text files say, loaded: swapped whole when any of them changes."""
 
     def __init__(
-        self, index: Index, suffixes: Suffixes, allowances: Allowances, protected: Protected, resolvers: Resolvers
+        self, index: AnyIndex, suffixes: Suffixes, allowances: Allowances, protected: Protected, resolvers: Resolvers
     ) -> None:
         self.index = index
         self.suffixes = suffixes
@@ -414,28 +416,16 @@ class Engine:
 
     def _arrive(self, arrived: set[Indicator], arrival_us: int) -> None:
         """Retro-hunt (INCIDENT beat a): indicators came into force; who contacted them before?"""
+        for _ in hunt(self, self._rows_for(arrived), arrived.__contains__, arrival_us):
+            pass
+
+    def _rows_for(self, arrived: set[Indicator]) -> list[Row]:
+        """The contacts among which those with what arrived are."""
         endings = {one.registered_domain or one.value for one in arrived if one.kind == "domain"}
+        if len(endings) > MAX_ENDINGS:
+            return self.history.rows()
         by_address = any(one.kind in ("address", "network") for one in arrived)
-        for client, what, contact in self.history.find(tuple(endings), by_address):
-            name = what if isinstance(what, str) else ""
-            address = b"" if isinstance(what, str) else what
-            match = (
-                self.correlator.match_address(address, arrival_us)
-                if address
-                else self.correlator.match_name(name, arrival_us)
-            )
-            if match is None or match.indicator not in arrived:
-                continue
-            if self.correlator.is_allowed(name, contact.server, client, contact.last_us):
-                continue
-            self.history.forget(client, what)
-            found = Sighting(
-                arrival_us, 0, contact.flow, name, match, contact.via, "", True, max(1, contact.count),
-                contact.first_us, contact.last_us, address=address,
-            )  # fmt: skip
-            self._handle(found, True, None)
-            if name and contact.server:
-                self._extend(found, contact.server, E1)
+        return self.history.find(tuple(endings), by_address)
 
     def _lapse(self, block: Block, expires_us: int) -> None:
         """The indicator of a block has expired: another one takes the block over, or it ends."""

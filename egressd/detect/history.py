@@ -59,10 +59,14 @@ class History:
             contact.server = server
         contact.count += new
 
+    def rows(self) -> list[tuple[bytes, str | bytes, Contact]]:
+        """Every contact held as (client, name or address, contact), in the order of the table."""
+        return [(client, what, contact) for (client, what), contact in self._table.items()]
+
     def contacts(self) -> list[tuple[bytes, str | bytes, Contact]]:
         """Every contact held as (client, name or address, contact), by first time, then packet number."""
-        rows = [(client, what, contact) for (client, what), contact in self._table.items()]
-        rows.sort(key=_order)
+        rows = self.rows()
+        rows.sort(key=order_of)
         return rows
 
     def find(self, endings: tuple[str, ...], addresses: bool) -> list[tuple[bytes, str | bytes, Contact]]:
@@ -73,7 +77,7 @@ class History:
             for (client, what), contact in self._table.items()
             if (what.endswith(endings) if isinstance(what, str) else addresses)
         ]
-        rows.sort(key=_order)
+        rows.sort(key=order_of)
         return rows
 
     def forget(self, client: bytes, what: str | bytes) -> None:
@@ -86,6 +90,7 @@ class History:
         return self._table.evicted
 
 
-def _order(row: tuple[bytes, str | bytes, Contact]) -> tuple[int, int, bytes, str]:
+def order_of(row: tuple[bytes, str | bytes, Contact]) -> tuple[int, int, bytes, str]:
+    """The order in which contacts are told: by first time, then packet number."""
     client, what, contact = row
     return contact.first_us, contact.number, client, what if isinstance(what, str) else what.hex()

@@ -129,6 +129,10 @@ class Index:
             sorted({time for one in ordered for time in (one.added_s, one.expires_s) if time}),
         )
 
+    def plus(self, more: list[Indicator]) -> Index:
+        """An index of these and more indicators."""
+        return Index.build((*self.indicators, *more), self._suffixes)
+
     @property
     def size(self) -> int:
         """How many indicators there are, in force or not."""

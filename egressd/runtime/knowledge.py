@@ -17,7 +17,6 @@ from egressd.detect.policy import PolicySettings
 from egressd.errors import ConfigError, Problem
 from egressd.intel.allowances import Allowance, Allowances, parse_allowances
 from egressd.intel.formats import parse_list
-from egressd.intel.index import Index
 from egressd.intel.networks import NetworkTable, parse_address
 from egressd.intel.protected import Protected
 from egressd.model import Indicator
@@ -74,7 +73,7 @@ def combine(loaded: Loaded, entries: Sequence[Entry], around: Surroundings, mode
     indicators, allowances, problems = parse_entries(entries, texts, protected)
     index = intel.index
     if indicators:
-        index = Index.build((*intel.index.indicators, *indicators), intel.suffixes)
+        index = intel.index.plus(indicators)
     allowed = intel.allowances
     if allowances:
         allowed = Allowances([*intel.allowances.allowances, *allowances])
