@@ -74,16 +74,16 @@ class MappedIndex:
         self._word_count = head.filter_words
         self._masks = MASKS
         self._suffixes = suffixes
-        self._reopen = reopen
+        self.reopen = reopen
         self._templates: dict[int, Template] = {}
         self._lengths4 = [length for length in range(32, -1, -1) if head.lengths4 >> length & 1]
         self._lengths6 = [length for length in range(128, -1, -1) if head.lengths6 >> length & 1]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For other processes: they open the same file."""
-        if self._reopen is None:
+        if self.reopen is None:
             raise TypeError("an index in memory does not travel")
-        return self._reopen
+        return self.reopen
 
     @property
     def size(self) -> int:
