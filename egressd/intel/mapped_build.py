@@ -57,9 +57,7 @@ Scratch = Callable[[], IO[bytes]]
 class IndexBuilder:
     """Takes indicators one by one and writes the file."""
 
-    def __init__(
-        self, salt: bytes, suffixes: bytes, built_s: int, scratch: Scratch, max_inline: int = MAX_INLINE
-    ) -> None:
+    def __init__(self, salt: bytes, suffixes: bytes, built_s: int, scratch: Scratch) -> None:
         """`salt` is 16 bytes that no list's author knows. `suffixes` is the digest of the suffix list under which
         indicators were read. Of those that come into force by `built_s` (epoch seconds; 0 for none of them) it is not
         noted when. `scratch` makes a temporary file, open for reading and writing."""
@@ -67,9 +65,11 @@ class IndexBuilder:
         self._salt = salt
         self._suffixes = suffixes
         self._built_s = built_s
-        self._max_inline = max_inline
-        self._first = _Table(salt, scratch)
-        self._second = _Table(salt, scratch)
+        self.max_inline = MAX_INLINE
+        self.max_templates = MAX_TEMPLATES
+        self.max_changes = MAX_CHANGES
+        self.first = Table(salt, scratch)
+        self.second = Table(salt, scratch)
         self._templates: dict[Template, int] = {}
         self._by_number: list[Template] = []
         self._pending: list[Indicator] = []
@@ -80,7 +80,7 @@ class IndexBuilder:
         """Take indicators, whose registered domain must be that of the index's suffix list. Raises ValueError for what
         is no indicator."""
         templates = self._templates
-        put = self._first.put
+        put = self.first.put
         pack_entry, pack_record = ENTRY.pack, RECORD.pack
         count = 0
         for one in indicators:
@@ -89,7 +89,7 @@ class IndexBuilder:
             count += 1
             template = (kind, scope, narrowed, rule, source, threat, confidence, owner)
             number = templates.get(template, -1)
-            if number < 0 and len(templates) < MAX_TEMPLATES:
+            if number < 0 and len(templates) < self.max_templates:
                 number = templates[template] = len(templates)
                 self._by_number.append(template)
             if value == registered and number >= 0 and kind == "domain" and not (added_s or expires_s or ref):
@@ -107,12 +107,12 @@ class IndexBuilder:
     def write(self, file: IO[bytes]) -> Head:
         """Write everything; the file is empty and open for writing and seeking."""
         file.write(bytes(HEAD_BYTES))
-        filter_words = max(64, -(-self._first.count * BITS_PER_KEY // 64))
+        filter_words = max(64, -(-self.first.count * BITS_PER_KEY // 64))
         words = array("Q", bytes(8 * filter_words))
         filter_at = _pad(file)
         file.seek(8 * filter_words, 1)
-        first = self._write_table(file, self._first, words)
-        second = self._write_table(file, self._second, None)
+        first = self._write_table(file, self.first, words)
+        second = self._write_table(file, self.second, None)
         templates_at, templates = _write_blobs(file, [render_template(one) for one in self._by_number])
         self._pending.sort(key=lambda one: one.added_s)
         blobs = [render_record(one, "", -1) for one in self._pending[:MAX_PENDING]]
@@ -144,10 +144,10 @@ class IndexBuilder:
                 del self._pending[MAX_PENDING:]
         if self._changes is not None:
             self._changes.update(time for time in (one.added_s, one.expires_s) if time)
-            if len(self._changes) > MAX_CHANGES:
+            if len(self._changes) > self.max_changes:
                 self._changes = None
 
-    def _write_table(self, file: IO[bytes], table: _Table, words: array[int] | None) -> tuple[int, int, int, int]:
+    def _write_table(self, file: IO[bytes], table: Table, words: array[int] | None) -> tuple[int, int, int, int]:
         """(place of the directory, buckets, place of the entries, their bytes)."""
         buckets = max(1, table.count // KEYS_PER_BUCKET)
         directory = array("Q", bytes(8 * (buckets + 1)))
@@ -207,13 +207,13 @@ class IndexBuilder:
         body_at = 18 + len(key)
         found = [(self._indicator(piece[body_at:], text, letter), piece[body_at:]) for piece in pieces]
         found.sort(key=lambda row: preference(row[0]))
-        if len(found) > self._max_inline and letter == "n":
+        if len(found) > self.max_inline and letter == "n":
             for one, _ in found:
                 self._put_second(b"h" + one.value.encode(), one, one.value)
             siblings = [row for row in found if row[0].registered_domain and row[0].scope == "registered"]
             kept = self._kept(siblings)
             return render_entry(key, MODE_NAMES, len(kept), b"".join(body for _, body in kept))
-        if len(found) > self._max_inline and letter == "u":
+        if len(found) > self.max_inline and letter == "u":
             lengths: set[int] = set()
             for one, _ in found:
                 start = url_text(one.value)
@@ -236,7 +236,7 @@ class IndexBuilder:
             one.owner,
         )
         record = render_record(one, text, self._templates.get(template, -1))
-        self._second.put(key, render_entry(key, MODE_RECORDS, 1, record))
+        self.second.put(key, render_entry(key, MODE_RECORDS, 1, record))
 
     def _kept(self, found: list[Row]) -> list[Row]:
         """Not more of each source than one question may read: those that are in force longest, then the preferred."""
@@ -259,7 +259,7 @@ class IndexBuilder:
 Row = tuple[Indicator, bytes]  # an indicator and its record
 
 
-class _Table:
+class Table:
     """Entries on their way into a table: a part for each first byte of their hash."""
 
     def __init__(self, salt: bytes, scratch: Scratch) -> None:
@@ -270,6 +270,7 @@ class _Table:
         self._parts: list[list[bytes]] = [[] for _ in range(PARTS)]
         self._written: list[list[int]] = [[] for _ in range(PARTS)]  # where parts begin in the scratch file
         self._waiting = 0
+        self.max_waiting = MAX_WAITING
 
     def put(self, key: bytes, entry: bytes) -> None:
         """An entry of one record; those of the same key are put together later."""
@@ -277,7 +278,7 @@ class _Table:
         self._parts[hashed[0]].append(hashed + entry)
         self.count += 1
         self._waiting += 1
-        if self._waiting >= MAX_WAITING:
+        if self._waiting >= self.max_waiting:
             self._flush()
 
     def _flush(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from io import BytesIO
 
-from egressd.intel.index_format import MAX_INLINE, suffix_digest
+from egressd.intel.index_format import suffix_digest
 from egressd.intel.mapped import MappedIndex, open_mapped
 from egressd.intel.mapped_build import IndexBuilder
 from egressd.model import Indicator
@@ -15,9 +15,12 @@ SUFFIXES = Suffixes.parse("com\njp\nco.jp\n*.ck\n!www.ck\n// ===BEGIN PRIVATE DO
 SALT = b"sixteen bytes ok"
 
 
-def built(indicators: Iterable[Indicator], built_s: int = 0, max_inline: int = MAX_INLINE) -> bytes:
-    """The bytes of an index file."""
-    builder = IndexBuilder(SALT, suffix_digest("test"), built_s, BytesIO, max_inline)
+def built(indicators: Iterable[Indicator], built_s: int = 0, **bounds: int) -> bytes:
+    """The bytes of an index file; the builder's bounds by name."""
+    builder = IndexBuilder(SALT, suffix_digest("test"), built_s, BytesIO)
+    builder.first.max_waiting = bounds.pop("max_waiting", builder.first.max_waiting)
+    for name, bound in bounds.items():
+        setattr(builder, name, bound)
     builder.extend(indicators)
     file = BytesIO()
     builder.write(file)
@@ -36,6 +39,6 @@ def opened(raw: bytes, suffixes: Suffixes = SUFFIXES) -> MappedIndex:
     return open_mapped(len(raw), read, map_words, suffixes)
 
 
-def mapped(indicators: Iterable[Indicator], built_s: int = 0, max_inline: int = MAX_INLINE) -> MappedIndex:
+def mapped(indicators: Iterable[Indicator], built_s: int = 0, **bounds: int) -> MappedIndex:
     """A mapped index of these."""
-    return opened(built(indicators, built_s, max_inline))
+    return opened(built(indicators, built_s, **bounds))

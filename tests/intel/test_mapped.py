@@ -107,21 +107,19 @@ def test_same_as_an_index_in_memory(
             })  # fmt: skip
 
 
-def test_a_scratch_file_is_used_and_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scratch_file_is_used_and_nothing_changes() -> None:
     listed = [a_domain(f"n{number}.example", "registered")._replace(line=number) for number in range(500)]
     whole = built(listed)
-    monkeypatch.setattr("egressd.intel.mapped_build.MAX_WAITING", 64)
-    assert built(listed) == whole
+    assert built(listed, max_waiting=64) == whole
     index = opened(whole)
     for one in listed:
         assert index.match_name("www." + one.value, 0) == Match("host", one, one.value, "* (unlisted)")
     assert sum(index.match_name(f"m{number}.example", 0) is not None for number in range(2_000)) == 0
 
 
-def test_templates_beyond_the_bound_are_told_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("egressd.intel.mapped_build.MAX_TEMPLATES", 2)
+def test_templates_beyond_the_bound_are_told_in_full() -> None:
     listed = [a_domain(f"n{number}.example", "host")._replace(threat=f"t{number}") for number in range(9)]
-    index = mapped(listed)
+    index = mapped(listed, max_templates=2)
     assert index.head.templates == 2
     assert sorted(index.listed()) == sorted(listed)
 
@@ -149,10 +147,9 @@ def test_only_what_is_still_to_come_is_pending() -> None:
     assert [one.value for one in mapped(listed, built_s=5).pending_after(0)] == ["b.com"]
 
 
-def test_when_changes_are_too_many_every_second_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("egressd.intel.mapped_build.MAX_CHANGES", 3)
+def test_when_changes_are_too_many_every_second_is_one() -> None:
     listed = [a_domain("a.com", "host")._replace(expires_s=number) for number in range(1, 9)]
-    assert mapped(listed).changes_around(4) == (4, 5)
+    assert mapped(listed, max_changes=3).changes_around(4) == (4, 5)
 
 
 def test_what_is_no_indicator() -> None:
