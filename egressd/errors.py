@@ -40,3 +40,7 @@ class ConfigError(EgressdError):
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = problems
+
+
+class IndexDamaged(EgressdError):
+    """A file that should be a built index and is none, is damaged, or is gone. It is built anew from the lists."""

@@ -58,7 +58,7 @@ def _second_opinion(loaded: LoadedIntel) -> list[Problem]:
     """Our suffix trie decides what a block covers; tldextract reads the same file and must agree on every line."""
     from tldextract import TLDExtract
 
-    domains = [one for one in loaded.intel.index.indicators if one.kind == "domain" and one.registered_domain]
+    domains = [one for one in loaded.intel.index.listed() if one.kind == "domain" and one.registered_domain]
     if not domains or len(domains) > ORACLE_LIMIT:
         return []
     extract = TLDExtract(

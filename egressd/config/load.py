@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from glob import glob
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
+from egressd.config.large_lists import Build, ListFile, Order, choose_large
 from egressd.config.schema import Config
 from egressd.detect.engine import Intel
 from egressd.detect.policy import PolicySettings
@@ -20,6 +22,7 @@ from egressd.intel.allowances import Allowance, Allowances, parse_allowances
 from egressd.intel.formats import parse_list
 from egressd.intel.guard import Guard
 from egressd.intel.index import Index
+from egressd.intel.layered import AnyIndex, LayeredIndex
 from egressd.intel.networks import NetworkTable, first_address, parse_address, parse_network
 from egressd.intel.protected import Protected
 from egressd.intel.resolvers import Resolvers
@@ -76,7 +79,7 @@ def default_config() -> Config:
 def load_config(path: Path) -> Config:
     """Read a configuration file. Raises ConfigError with every problem found, in order of place."""
     shown = escape_path(path)
-    found = _read(path, shown, MAX_CONFIG_BYTES)
+    found = read_text(path, shown, MAX_CONFIG_BYTES)
     if isinstance(found, Problem):
         raise ConfigError([found])
     from egressd.config.document import parse_config  # PyYAML takes 20 ms that a replay without a file does not need
@@ -87,12 +90,15 @@ def load_config(path: Path) -> Config:
     return config
 
 
-def load_intel(config: Config, extra_lists: Sequence[Path] = (), *, base_dir: Path) -> LoadedIntel:
+def load_intel(
+    config: Config, extra_lists: Sequence[Path] = (), *, base_dir: Path, build: Build | None = None
+) -> LoadedIntel:
     """Read the shipped files and all that a configuration and the command line name. Never raises: see `problems`.
+    `build` makes an index of the lists that are too long for memory; without it all are held there. It may raise.
 
     Relative paths of the configuration start at `base_dir`, those of `extra_lists` at the current folder.
     """
-    return _Loading(config, base_dir).load(extra_lists)
+    return _Loading(config, base_dir).load(extra_lists, build)
 
 
 def policy_settings(config: Config) -> PolicySettings:
@@ -127,8 +133,9 @@ class _Loading:
         self.base_dir = base_dir
         self.problems: list[Problem] = []
         self.suffix_list = SHIPPED / "public_suffix_list.dat"
+        self.context = blake2b(digest_size=16)  # of the texts that decide how a list's lines are read
 
-    def load(self, extra_lists: Sequence[Path]) -> LoadedIntel:
+    def load(self, extra_lists: Sequence[Path], build: Build | None) -> LoadedIntel:
         """Suffixes, guard, protected addresses, lists, allowances."""
         config = self.config
         suffixes = self._suffixes()
@@ -138,29 +145,62 @@ class _Loading:
         demo = not config.lists and not extra_lists
         indicators: list[Indicator] = []
         lists: list[LoadedList] = []
-        for name, text in self._texts(extra_lists, demo):
-            found, problems = parse_list(text, name, suffixes, guard, protected=protected)
-            indicators += found
-            lists.append(LoadedList(name, len(found), len(problems)))
-            self.problems += problems
+        files = self._list_files(extra_lists)
+        large = choose_large(files) if build is not None else []
+        built = None
+        if build is not None and large:
+            built = build(Order(tuple(large), suffixes, guard, protected, self.context.hexdigest()))
+            self.problems += built.problems
+        for one in files:
+            if built is not None and one in large:
+                if one.name in built.unread:
+                    self._tell(built.unread[one.name], one.key, one.name)
+                else:
+                    lists.append(LoadedList(one.name, *built.lists.get(one.name, (0, 0))))
+                continue
+            text = self._content(*one)
+            if text is not None:
+                self._read_list(text, one.name, indicators, lists, suffixes, guard, protected)
+        if demo:
+            self._read_list(_shipped("demo.txt"), "demo.txt", indicators, lists, suffixes, guard, protected)
+        upper = Index.build(indicators, suffixes)
+        index: AnyIndex = upper if built is None else LayeredIndex(upper, built.lower, suffixes)
         allowed: list[Allowance] = []
         for key, name, path in self._named("allow", config.allow):
             content = self._content(key, name, path)
             if content is not None:
                 allowed += self._keep(parse_allowances(content, name, suffixes))
-        intel = Intel(Index.build(indicators, suffixes), suffixes, Allowances(allowed), protected, resolvers)
+        intel = Intel(index, suffixes, Allowances(allowed), protected, resolvers)
         return LoadedIntel(intel, guard, self.suffix_list, tuple(lists), len(allowed), self.problems, demo)
+
+    def _read_list(
+        self, text: str, name: str, indicators: list[Indicator], lists: list[LoadedList], suffixes: Suffixes,
+        guard: Guard, protected: Protected,
+    ) -> None:  # fmt: skip
+        found, problems = parse_list(text, name, suffixes, guard, protected=protected)
+        indicators += found
+        lists.append(LoadedList(name, len(found), len(problems)))
+        self.problems += problems
 
     def _suffixes(self) -> Suffixes:
         given = self._given("suffix_list", self.config.suffix_list)
         if given is not None:
             try:
                 suffixes = Suffixes.parse(given, self.config.suffix_list)
+                self._decides(given)
                 self.suffix_list = self.base_dir / self.config.suffix_list
                 return suffixes
             except ConfigError as error:
                 self.problems += error.problems
-        return Suffixes.parse(_shipped(self.suffix_list.name))
+        text = _shipped(self.suffix_list.name)
+        self._decides(text)
+        return Suffixes.parse(text)
+
+    def _decides(self, *texts: object) -> None:
+        """These decide how lists are read."""
+        for text in texts:
+            raw = repr(text).encode("utf-8", "backslashreplace") if not isinstance(text, str) else text.encode()
+            self.context.update(b"%d:" % len(raw) + raw)
 
     def _guard(self, suffixes: Suffixes) -> Guard:
         options = self.config.guard
@@ -172,8 +212,10 @@ class _Loading:
         given = self._given("guard.file", options.file)
         popular = self._given("guard.popular_file", options.popular_file) or ""
         ranked = rank_names(popular)
+        text = given if given is not None else _shipped("guard.txt")
+        self._decides(text, popular, options.popular_file, options.popular_top, self.config.own_domains)
         guard, problems = Guard.parse(
-            given if given is not None else _shipped("guard.txt"),
+            text,
             suffixes,
             source if given is not None else "guard.txt",
             popular=ranked,
@@ -198,13 +240,12 @@ class _Loading:
         ]
         extra += resolvers.protected_entries()
         source = "special_purpose.txt"
+        self._decides(extra, config.nat64_prefixes, _shipped(source))
         return self._keep(Protected.parse(_shipped(source), source, extra=extra, nat64=config.nat64_prefixes))
 
-    def _texts(self, extra_lists: Sequence[Path], demo: bool) -> list[tuple[str, str]]:
-        """(name, text) of each list once, in the order given."""
-        if demo:
-            return [("demo.txt", _shipped("demo.txt"))]
-        texts: list[tuple[str, str]] = []
+    def _list_files(self, extra_lists: Sequence[Path]) -> list[ListFile]:
+        """Each list once, in the order given."""
+        files: list[ListFile] = []
         seen: set[str] = set()
         named = self._named("lists", self.config.lists)
         named += [("", escape_path(path), path) for path in extra_lists]
@@ -213,10 +254,8 @@ class _Loading:
             if real in seen:
                 continue
             seen.add(real)
-            content = self._content(key, name, path)
-            if content is not None:
-                texts.append((name, content))
-        return texts
+            files.append(ListFile(key, name, path))
+        return files
 
     def _named(self, option: str, entries: tuple[str, ...]) -> list[tuple[str, str, Path]]:
         """(key, name, path) of the files that a list of paths and patterns names."""
@@ -241,14 +280,18 @@ class _Loading:
         return self._content(key, name, self.base_dir / name) if name else None
 
     def _content(self, key: str, name: str, path: Path) -> str | None:
-        found = _read(path, name, MAX_LIST_BYTES)
+        found = read_text(path, name, MAX_LIST_BYTES)
         if not isinstance(found, Problem):
             return found
-        if found.line or not key:
-            self.problems.append(found)
-        else:  # the whole file is meant: say where it is named
-            self._wrong(key, f'"{name}" {found.what}', found.advice)
+        self._tell(found, key, name)
         return None
+
+    def _tell(self, problem: Problem, key: str, name: str) -> None:
+        """A file cannot be used."""
+        if problem.line or not key:
+            self.problems.append(problem)
+        else:  # the whole file is meant: say where it is named
+            self._wrong(key, f'"{name}" {problem.what}', problem.advice)
 
     def _wrong(self, key: str, what: str, advice: str) -> None:
         line, column = self.config.places.get(key, (0, 0))
@@ -289,7 +332,7 @@ def _shipped(name: str) -> str:
     return (SHIPPED / name).read_text(encoding="utf-8")
 
 
-def _read(path: Path, name: str, limit: int) -> str | Problem:
+def read_text(path: Path, name: str, limit: int) -> str | Problem:
     """The text of a file, or why it cannot be used. `name` is how the file is called in the problem."""
     try:
         if not path.is_file() and path.exists() and not str(path).startswith(_STREAMS):

@@ -8,7 +8,8 @@ from typing import Final, NamedTuple
 
 from egressd.detect.resolutions import Resolutions, place_of
 from egressd.intel.allowances import ALLOW_DESTINATION, NEVER_BLOCK, Allowance, Allowances
-from egressd.intel.index import Index
+from egressd.intel.index import NEVER_S, Skip
+from egressd.intel.layered import AnyIndex
 from egressd.model import (
     DNS_ANSWER,
     DNS_QUERY,
@@ -46,7 +47,7 @@ class Hit(NamedTuple):
 class Correlator:
     """Matches observations with an index, minus what the allowances take out. Replaced whole when lists change."""
 
-    def __init__(self, index: Index, allowances: Allowances, resolutions: Resolutions, suffixes: Suffixes) -> None:
+    def __init__(self, index: AnyIndex, allowances: Allowances, resolutions: Resolutions, suffixes: Suffixes) -> None:
         self._index = index
         self._allowances = allowances
         self._resolutions = resolutions
@@ -55,22 +56,14 @@ class Correlator:
         self._last_name: str | None = None  # asked about last, and its verdict
         self._last_verdict: Match | None = None
         self._of_addresses: dict[bytes, Match | None] = {}
-        times = {time for i in index.indicators for time in (i.added_s, i.expires_s) if time}
-        times |= {one.expires_s for one in allowances.allowances if one.expires_s}
-        self._changes_s = sorted(times)  # when an indicator comes into force or lapses, or an allowance does
+        self._lapses_s = sorted({one.expires_s for one in allowances.allowances if one.expires_s})
         self._verdicts_begin_us = 0
         self._verdicts_end_us = 0
-        self._reduced: dict[str, Index] = {}
         self._exempt: dict[str, list[Allowance]] = {}
         for one in allowances.allowances:
             if one.kind in (ALLOW_DESTINATION, NEVER_BLOCK):
                 self._exempt.setdefault(one.value, []).append(one)
         self.clients_ignored = 0
-
-    @property
-    def indicators(self) -> tuple[Indicator, ...]:
-        """What is matched with."""
-        return tuple(self._index.indicators)
 
     def match_name(self, name: str, ts_us: int) -> Match | None:
         """The best match of a normalised name at packet time `ts_us`, or None."""
@@ -83,7 +76,7 @@ class Correlator:
             now_s = ts_us // MICROSECONDS
             verdict = self._index.match_name(name, now_s)
             if verdict is not None and self._is_ignored(verdict, now_s):
-                verdict = self._without_ignored(verdict, now_s).match_name(name, now_s)
+                verdict = self._index.match_name(name, now_s, self._ignored(now_s))
             if len(self._verdicts) >= CACHED_VERDICTS:
                 self._verdicts.clear()
             self._verdicts[name] = verdict
@@ -100,7 +93,7 @@ class Correlator:
             now_s = ts_us // MICROSECONDS
             verdict = self._index.match_address(address, now_s)
             if verdict is not None and self._is_ignored(verdict, now_s):
-                verdict = self._without_ignored(verdict, now_s).match_address(address, now_s)
+                verdict = self._index.match_address(address, now_s, self._ignored(now_s))
             if len(self._of_addresses) >= CACHED_ADDRESSES:
                 self._of_addresses.clear()
             self._of_addresses[address] = verdict
@@ -111,8 +104,7 @@ class Correlator:
         now_s = ts_us // MICROSECONDS
         match = self._index.match_url(host, path, now_s)
         if match is not None and self._is_ignored(match, now_s):
-            self._keep_verdicts(now_s)
-            return self._without_ignored(match, now_s).match_url(host, path, now_s)
+            return self._index.match_url(host, path, now_s, self._ignored(now_s))
         return match
 
     def match(self, seen: Observation, direct: bool = True, attributed: str = "") -> list[Hit]:
@@ -240,34 +232,26 @@ class Correlator:
     def _is_ignored(self, match: Match, now_s: int) -> bool:
         return self._allowances.ignores_indicator(match.indicator, now_s) is not None
 
-    def _without_ignored(self, match: Match, now_s: int) -> Index:
-        """The indicators that may stand behind an ignored one: of its registered domain, or of its kind."""
-        kinds = ("address", "network") if match.level == "address" else (match.indicator.kind,)
-        domain = match.registered_domain if match.level != "address" else ""
-        group = f"{kinds[0]} {domain}"
-        reduced = self._reduced.get(group)
-        if reduced is None:
-            reduced = self._reduced[group] = Index.build(
-                (
-                    one
-                    for one in self._index.indicators
-                    if one.kind in kinds
-                    and one.registered_domain == domain
-                    and self._allowances.ignores_indicator(one, now_s) is None
-                ),
-                self._suffixes,
-            )
-        return reduced
+    def _ignored(self, now_s: int) -> Skip:
+        """What an allowance takes out of the lists now."""
+
+        def is_ignored(one: Indicator) -> bool:
+            return self._allowances.ignores_indicator(one, now_s) is not None
+
+        return is_ignored
 
     def _keep_verdicts(self, now_s: int) -> None:
         """Forget what was remembered when it may not hold any more at `now_s`."""
         if self._verdicts_begin_us <= now_s * MICROSECONDS < self._verdicts_end_us:
             return
-        changes_s = self._changes_s
-        following = bisect_right(changes_s, now_s)
-        self._verdicts_begin_us = changes_s[following - 1] * MICROSECONDS if following else 0
-        self._verdicts_end_us = changes_s[following] * MICROSECONDS if following < len(changes_s) else _NEVER_US
-        self._reduced.clear()
+        begin_s, end_s = self._index.changes_around(now_s)
+        following = bisect_right(self._lapses_s, now_s)
+        if following:
+            begin_s = max(begin_s, self._lapses_s[following - 1])
+        if following < len(self._lapses_s):
+            end_s = min(end_s, self._lapses_s[following])
+        self._verdicts_begin_us = begin_s * MICROSECONDS
+        self._verdicts_end_us = end_s * MICROSECONDS if end_s != NEVER_S else _NEVER_US
         self._last_name = None
         self._verdicts.clear()
         self._of_addresses.clear()

@@ -15,12 +15,13 @@ from egressd.detect.campaigns import Campaigns
 from egressd.detect.contacts import Contacts
 from egressd.detect.correlator import Correlator, Hit
 from egressd.detect.history import DEFAULT_HISTORY, History, PastContact
+from egressd.detect.hunt import hunt
 from egressd.detect.policy import E1, E2, Policy, PolicySettings
 from egressd.detect.proxied import Proxied
 from egressd.detect.resolutions import Resolutions, read_answer
 from egressd.detect.watch import Watch
 from egressd.intel.allowances import Allowances
-from egressd.intel.index import Index
+from egressd.intel.layered import AnyIndex
 from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
 from egressd.intel.resolvers import Resolvers
@@ -48,6 +49,7 @@ from egressd.names import Suffixes
 from egressd.wire.table import RecentTable
 
 UNANSWERED: Final = 65_536  # contacts whose answer is waited for
+MAX_ENDINGS: Final = 32  # of names that every contact is compared with; more, and every contact is looked up
 MAX_CLIENTS: Final = 65_536  # addresses remembered as clients; beyond it they are matched, but not counted
 _NOBODY: Final = FlowKey(TCP, b"", 0, b"", 0)
 
@@ -56,7 +58,7 @@ class Intel:
     """Everything that text files say, loaded: swapped whole when any of them changes."""
 
     def __init__(
-        self, index: Index, suffixes: Suffixes, allowances: Allowances, protected: Protected, resolvers: Resolvers
+        self, index: AnyIndex, suffixes: Suffixes, allowances: Allowances, protected: Protected, resolvers: Resolvers
     ) -> None:
         self.index = index
         self.suffixes = suffixes
@@ -414,31 +416,16 @@ class Engine:
 
     def _arrive(self, arrived: set[Indicator], arrival_us: int) -> None:
         """Retro-hunt (INCIDENT beat a): indicators came into force; who contacted them before?"""
-        endings = {one.registered_domain or one.value for one in arrived if one.kind == "domain"}
-        by_address = any(one.kind in ("address", "network") for one in arrived)
-        for row in self.history.find(tuple(endings), by_address):
-            if self._recall(row, arrival_us, arrived):
-                self.history.forget(row)
+        for _ in hunt(self, self._rows_for(arrived), arrived.__contains__, arrival_us):
+            pass
 
-    def _recall(self, row: PastContact, arrival_us: int, arrived: set[Indicator] | None) -> bool:
-        """Tell of contacts of the past with what is listed by now, by one of `arrived` if these are given."""
-        correlator = self.correlator
-        if row.name:
-            match = correlator.match_name(row.name, arrival_us)
-        else:
-            match = correlator.match_address(row.address, arrival_us)
-        if match is None or (arrived is not None and match.indicator not in arrived):
-            return False
-        if correlator.is_allowed(row.name, row.address, row.flow.client, row.last_us):
-            return False
-        found = Sighting(
-            arrival_us, 0, row.flow, row.name, match, row.via, "", True, max(1, row.contacts), row.first_us,
-            row.last_us, address=b"" if row.name else row.address,
-        )  # fmt: skip
-        self._handle(found, True, None)
-        if row.name and row.address:
-            self._extend(found, row.address, E1)
-        return True
+    def _rows_for(self, arrived: set[Indicator]) -> list[PastContact]:
+        """The contacts among which those with what arrived are."""
+        endings = {one.registered_domain or one.value for one in arrived if one.kind == "domain"}
+        if len(endings) > MAX_ENDINGS:
+            return self.history.rows()
+        by_address = any(one.kind in ("address", "network") for one in arrived)
+        return self.history.find(tuple(endings), by_address)
 
     def _lapse(self, block: Block, expires_us: int) -> None:
         """The indicator of a block has expired: another one takes the block over, or it ends."""

@@ -56,15 +56,18 @@ class GatheringHistory(History):
         row.via = via
         row.count += new
 
-    def find(self, endings: tuple[str, ...], addresses: bool) -> list[PastContact]:
-        """See `History.find`: among what was not handed over yet."""
+    def rows(self) -> list[PastContact]:
+        """See `History.rows`: what was not handed over yet."""
         rows = [
             PastContact(row.flow, name, address, row.via, row.count, row.first_us, row.last_us)
             for (_, name, address), row in self._gathered.items()
-            if (name.endswith(endings) if name else addresses)
         ]
         rows.sort(key=lambda row: (row.first_us, row.flow, row.name, row.address))
         return rows
+
+    def find(self, endings: tuple[str, ...], addresses: bool) -> list[PastContact]:
+        """See `History.find`: among what was not handed over yet."""
+        return [row for row in self.rows() if (row.name.endswith(endings) if row.name else addresses)]
 
     def forget(self, row: PastContact) -> None:
         """See `History.forget`."""

@@ -79,6 +79,10 @@ class History:
         rows.sort(key=_order)
         return rows
 
+    def rows(self) -> list[PastContact]:
+        """Every contact held, in the same order."""
+        return [_past(what, contact) for _, what, contact in self.contacts()]
+
     def find(self, endings: tuple[str, ...], addresses: bool) -> list[PastContact]:
         """The contacts whose name ends in one of `endings`, and those with addresses if wanted; in the same order. Not
         more than a first sieve: `xbad.example` ends in `bad.example` too."""
@@ -88,13 +92,7 @@ class History:
             if (what.endswith(endings) if isinstance(what, str) else addresses)
         ]
         rows.sort(key=_order)
-        return [
-            PastContact(
-                contact.flow, what if isinstance(what, str) else "", contact.server if isinstance(what, str) else what,
-                contact.via, contact.count, contact.first_us, contact.last_us,
-            )
-            for _, what, contact in rows
-        ]  # fmt: skip
+        return [_past(what, contact) for _, what, contact in rows]
 
     def forget(self, row: PastContact) -> None:
         """A contact that `find` found was told: it will not be found again."""
@@ -104,6 +102,14 @@ class History:
     def evicted(self) -> int:
         """Pairs forgotten because the table was full: a retro-hunt cannot find them."""
         return self._table.evicted
+
+
+def _past(what: str | bytes, contact: Contact) -> PastContact:
+    name = what if isinstance(what, str) else ""
+    address = contact.server if isinstance(what, str) else what
+    return PastContact(
+        contact.flow, name, address, contact.via, contact.count, contact.first_us, contact.last_us
+    )  # fmt: skip
 
 
 def _order(row: tuple[bytes, str | bytes, Contact]) -> tuple[int, int, bytes, str]:

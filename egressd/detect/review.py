@@ -9,7 +9,7 @@ from egressd.detect.blocks import main_target
 from egressd.detect.kept import Kept, tell
 from egressd.detect.policy import pair
 from egressd.intel.allowances import Allowances
-from egressd.intel.index import Index
+from egressd.intel.layered import AnyIndex
 from egressd.intel.networks import parse_address, parse_network, render_address
 from egressd.intel.protected import Protected
 from egressd.model import Match, Target
@@ -88,7 +88,7 @@ def kept_reason(client: bytes, address: bytes, allowances: Allowances, protected
     return tell(kept) if kept is not None else ""
 
 
-def match_target(index: Index, target: Target, now_s: int) -> Match | None:
+def match_target(index: AnyIndex, target: Target, now_s: int) -> Match | None:
     """What a decision's target matches in an index."""
     if target.kind == "url":
         host, _, path = target.value.partition("/")

@@ -19,7 +19,7 @@ case.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from egressd.intel.networks import NetworkTable, embedded_ipv4, parse_network
@@ -29,13 +29,19 @@ from egressd.names import Suffixes
 _OPEN_ENDS: Final = frozenset("/?&=")
 _BOUNDARIES: Final = frozenset("/?&;#")
 
+NEVER_S: Final = 1 << 61
+
 Group = tuple[Indicator, ...]  # of one value, the preferred one first
+Skip = Callable[[Indicator], bool]  # whether an indicator is to be left out of an answer
 
 
 class Index:
     """Every indicator of every list. A miss costs one suffix split and one look-up."""
 
-    __slots__ = ("_addresses", "_by_added", "_hosts", "_networks", "_registered", "_suffixes", "_urls", "indicators")
+    __slots__ = (
+        *("_addresses", "_by_added", "_changes_s", "_hosts", "_networks", "_registered", "_suffixes", "_urls"),
+        "indicators",
+    )
 
     def __init__(
         self,
@@ -46,6 +52,8 @@ class Index:
         addresses: dict[bytes, Group],
         networks: NetworkTable[Group],
         urls: dict[str, tuple[tuple[int, ...], dict[str, Group]]],
+        by_added: list[Indicator],
+        changes_s: list[int],
     ) -> None:
         self.indicators = indicators
         self._suffixes = suffixes
@@ -56,7 +64,8 @@ class Index:
         self._addresses = addresses
         self._networks = networks
         self._urls = urls  # by host: lengths of its paths, longest first, and the paths
-        self._by_added = sorted((one for one in indicators if one.added_s), key=_added)
+        self._by_added = by_added
+        self._changes_s = changes_s  # when one comes into force or lapses
 
     def __reduce__(self) -> tuple[object, ...]:
         """For other processes; compiled classes are not pickled by themselves."""
@@ -68,6 +77,8 @@ class Index:
             self._addresses,
             self._networks,
             self._urls,
+            self._by_added,
+            self._changes_s,
         )
 
     @classmethod
@@ -114,54 +125,65 @@ class Index:
                 )
                 for host, paths in urls.items()
             },
+            sorted((one for one in ordered if one.added_s), key=added_at),
+            sorted({time for one in ordered for time in (one.added_s, one.expires_s) if time}),
         )
+
+    def plus(self, more: list[Indicator]) -> Index:
+        """An index of these and more indicators."""
+        return Index.build((*self.indicators, *more), self._suffixes)
 
     @property
     def size(self) -> int:
         """How many indicators there are, in force or not."""
         return len(self.indicators)
 
-    def match_name(self, name: str, now_s: int) -> Match | None:
-        """What covers a normal name at a time (epoch seconds)."""
+    def match_name(self, name: str, now_s: int, skip: Skip | None = None) -> Match | None:
+        """What covers a normal name at a time (epoch seconds), those left out that `skip` is true of."""
         registered, _, rule = self._suffixes.split(name)
+        return self.match_split(name, registered, rule, now_s, skip)
+
+    def match_split(self, name: str, registered: str, rule: str, now_s: int, skip: Skip | None = None) -> Match | None:
+        """As `match_name`, of a name that is split already."""
         siblings = self._registered.get(registered or name)
         if siblings is None:
             return None
         listed = name
         while True:
             for one in self._hosts.get(listed, ()):
-                if (one.scope != "exact" or listed == name) and _in_force(one, now_s):
+                if (one.scope != "exact" or listed == name) and _tells(one, now_s, skip):
                     return Match("host", one, registered, rule)
             if not registered or listed == registered:
                 break
             listed = listed[listed.find(".") + 1 :]
         for one in siblings:
-            if _in_force(one, now_s):
+            if _tells(one, now_s, skip):
                 return Match("sibling", one, registered, rule)
         return None
 
-    def match_address(self, addr: bytes, now_s: int) -> Match | None:
+    def match_address(self, addr: bytes, now_s: int, skip: Skip | None = None) -> Match | None:
         """What covers a packed address at a time; the most specific network first.
 
         An IPv6 address that carries an IPv4 address (NAT64, mapped, 6to4, Teredo) is matched as that too.
         """
-        found = self._match_packed(addr, now_s)
+        found = self.match_packed(addr, now_s, skip)
         if found is None and len(addr) == 16:
             for inner in embedded_ipv4(addr):
-                found = found or self._match_packed(inner, now_s)
+                found = found or self.match_packed(inner, now_s, skip)
         return found
 
-    def _match_packed(self, addr: bytes, now_s: int) -> Match | None:
+    def match_packed(self, addr: bytes, now_s: int, skip: Skip | None = None) -> Match | None:
+        """As `match_address`, of that address alone."""
         for one in self._addresses.get(addr, ()):
-            if _in_force(one, now_s):
+            if _tells(one, now_s, skip):
                 return Match("address", one, "", "")
         for group in self._networks.covering(addr):
             for one in group:
-                if _in_force(one, now_s):
+                if _tells(one, now_s, skip):
                     return Match("address", one, "", "")
         return None
 
-    def match_url(self, host: str, path: str, now_s: int) -> Match | None:
+    def match_url(self, host: str, path: str, now_s: int, skip: Skip | None = None) -> Match | None:
         """What covers a request at a time; the longest listed path wins. `host` is a normal name or an address as text,
         `path` in origin form with its query."""
         listed = self._urls.get(host)
@@ -170,34 +192,74 @@ class Index:
         lengths, paths = listed
         path = path if path.startswith("/") else "/" + path
         for length in lengths:
-            if length > len(path):
-                continue
-            if length < len(path) and path[length] not in _BOUNDARIES and path[length - 1] not in _OPEN_ENDS:
-                continue
-            for one in paths.get(path[:length], ()):
-                if _in_force(one, now_s):
-                    return Match("url", one, one.registered_domain, one.suffix_rule)
+            if covers_path(length, path):
+                for one in paths.get(path[:length], ()):
+                    if _tells(one, now_s, skip):
+                        return Match("url", one, one.registered_domain, one.suffix_rule)
         return None
+
+    def holds(self, one: Indicator) -> bool:
+        """Whether this very indicator is listed, on whatever line."""
+        wanted = one._replace(line=0)
+        return any(other._replace(line=0) == wanted for other in self._alike(one))
+
+    def _alike(self, one: Indicator) -> Iterable[Indicator]:
+        """The indicators of the same value."""
+        if one.kind == "domain":
+            return self._hosts.get(one.value, ())
+        if one.kind == "url":
+            host, slash, path = one.value.partition("/")
+            listed = self._urls.get(host.strip("[]"))
+            return listed[1].get(slash + path, ()) if listed is not None else ()
+        network = parse_network(one.value)
+        if network is None:
+            return ()
+        if network[1] == 8 * len(network[0]):
+            return self._addresses.get(network[0], ())
+        return [other for group in self._networks.covering(network[0]) for other in group]
+
+    def listed(self) -> Iterator[Indicator]:
+        """Every indicator."""
+        return iter(self.indicators)
 
     def pending_after(self, now_s: int) -> list[Indicator]:
         """Indicators that come into force after a time, in order of `added_s`: for searching history then."""
-        return self._by_added[bisect_right(self._by_added, now_s, key=_added) :]
+        return self._by_added[bisect_right(self._by_added, now_s, key=added_at) :]
+
+    def changes_around(self, now_s: int) -> tuple[int, int]:
+        """The time since when, and the one until before which, the same indicators are in force; 0 and NEVER_S for
+        always."""
+        changes_s = self._changes_s
+        following = bisect_right(changes_s, now_s)
+        begin_s = changes_s[following - 1] if following else 0
+        return begin_s, changes_s[following] if following < len(changes_s) else NEVER_S
 
 
-def _added(indicator: Indicator) -> int:
+def covers_path(length: int, path: str) -> bool:
+    """Whether a listed path of so many characters, if `path` begins with it, covers `path`."""
+    if length >= len(path):
+        return length == len(path)
+    return path[length] in _BOUNDARIES or path[length - 1] in _OPEN_ENDS
+
+
+def added_at(indicator: Indicator) -> int:
+    """When it comes into force."""
     return indicator.added_s
 
 
-def _in_force(indicator: Indicator, now_s: int) -> bool:
-    """From `added_s` on, until before `expires_s`."""
-    return indicator.added_s <= now_s and (indicator.expires_s == 0 or now_s < indicator.expires_s)
+def _tells(indicator: Indicator, now_s: int, skip: Skip | None) -> bool:
+    """In force from `added_s` on, until before `expires_s`; and not left out."""
+    if indicator.added_s > now_s or (indicator.expires_s != 0 and now_s >= indicator.expires_s):
+        return False
+    return skip is None or not skip(indicator)
 
 
-def _preference(indicator: Indicator) -> tuple[int, int, str, int]:
+def preference(indicator: Indicator) -> tuple[int, int, str, int]:
+    """Of several that cover the same, the least of this is told."""
     return -len(indicator.value), -indicator.confidence, indicator.source, indicator.line
 
 
 def _group(indicators: list[Indicator]) -> Group:
     if len(indicators) > 1:
-        indicators.sort(key=_preference)
+        indicators.sort(key=preference)
     return tuple(indicators)

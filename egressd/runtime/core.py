@@ -228,7 +228,7 @@ class Core:
         else:
             changed_mode = []
         now = self.knowledge
-        count, earlier = len(now.intel.index.indicators), len(before.intel.index.indicators)
+        count, earlier = now.intel.index.size, before.intel.index.size
         lines = [f"{count:,} indicators ({earlier:,} before)", *changed_mode]
         if changed:
             lines.append(f"in force only after a restart: {', '.join(changed)}")

@@ -98,7 +98,7 @@ async def _ledger(core: Core, found: Findings) -> None:
 
 def _lists(core: Core, found: Findings) -> None:
     texts = core.loaded.texts
-    count = len(core.knowledge.intel.index.indicators)
+    count = core.knowledge.intel.index.size
     if texts.demo:
         found.add("lists", False, "only the demonstration list is loaded: name your lists under lists:")
     else:

@@ -17,13 +17,16 @@ from egressd.detect.policy import PolicySettings
 from egressd.errors import ConfigError, Problem
 from egressd.intel.allowances import Allowance, Allowances, parse_allowances
 from egressd.intel.formats import parse_list
-from egressd.intel.index import Index
+from egressd.intel.layered import added_between
 from egressd.intel.networks import NetworkTable, parse_address
 from egressd.intel.protected import Protected
 from egressd.model import Indicator
+from egressd.runtime.hunting import MANY
+from egressd.runtime.index_build import builder_in
 from egressd.store.entries import ALLOWANCE, INDICATOR, Entry
 
 SECOND_US: Final = 1_000_000
+INDEXES: Final = "indexes"  # where built indexes lie, in the directory of the state
 OPERATOR: Final = "operator"  # the source of what people add by commands; the line is the entry's number
 
 
@@ -57,7 +60,7 @@ class Knowledge(NamedTuple):
 def load_texts(path: Path) -> Loaded:
     """Read everything. Raises ConfigError with every problem; nothing is taken then."""
     config = load_config(path)
-    texts = load_intel(config, base_dir=path.parent)
+    texts = load_intel(config, base_dir=path.parent, build=builder_in(path.parent / config.state.directory / INDEXES))
     texts.check()
     if texts.demo and config.mode != "monitor":
         line, column = config.places.get("mode", (0, 0))
@@ -74,7 +77,7 @@ def combine(loaded: Loaded, entries: Sequence[Entry], around: Surroundings, mode
     indicators, allowances, problems = parse_entries(entries, texts, protected)
     index = intel.index
     if indicators:
-        index = Index.build((*intel.index.indicators, *indicators), intel.suffixes)
+        index = intel.index.plus(indicators)
     allowed = intel.allowances
     if allowances:
         allowed = Allowances([*intel.allowances.allowances, *allowances])
@@ -116,14 +119,14 @@ def parse_entries(
 
 
 def arrived(before: Intel, after: Intel, now_s: int) -> tuple[Indicator, ...] | None:
-    """The indicators in force that were not before; None when what stood in their way may be gone: then everything may
-    be new. A line that only moved is not new."""
+    """The indicators in force that were not before; None when they are very many, or an allowance that stood in the way
+    of others may be gone: then everything may be new. A line that only moved is not new."""
     if after.allowances.allowances != before.allowances.allowances and any(
         one not in after.allowances.allowances for one in before.allowances.allowances
     ):
         return None
-    known = {one._replace(line=0) for one in before.index.indicators if one.added_s <= now_s}
-    return tuple(one for one in after.index.indicators if one.added_s <= now_s and one._replace(line=0) not in known)
+    found = tuple(added_between(before.index, after.index, MANY + 1))
+    return None if len(found) > MANY else tuple(one for one in found if one.added_s <= now_s)
 
 
 def client_problem(text: str) -> str:

@@ -94,6 +94,8 @@ class PacketProcess:
         """Until told to stop, or the core is gone."""
         while self.running:
             timeout_ms = min(MAX_WAIT_MS, self._report.wait_ms(self._clock.now_us()))
+            if self._engine.is_busy:
+                timeout_ms = 0
             ready = wait(self._sources, (self.control.fileno(),), timeout_ms)
             for source in self._sources:
                 self._read(source)
@@ -102,6 +104,7 @@ class PacketProcess:
                 gc.freeze()
             if ready:
                 self._take_orders()
+            self._engine.carry_on(1)
             now_us = self._clock.now_us()
             if self._report.due(now_us) or now_us >= self._bulk_due_us:
                 self._tell(now_us)

@@ -215,7 +215,3 @@ def test_innocent_is_who_is_not_listed_or_exempt() -> None:
     for name in ("c2.bad.example", "worse.example", "www.good.example"):
         resolutions.lives_at(name, packed(X), at(0))
     assert correlator.co_tenants(packed(X), "bad.example", at(1)) == ["good.example"]
-
-
-def test_what_is_matched_with() -> None:
-    assert [one.value for one in make("bad.example\nworse.example")[0].indicators] == ["bad.example", "worse.example"]

@@ -1,0 +1,149 @@
+"""The index of long lists: found on disk when nothing has changed, else built by a child process.
+
+The child parses, sorts and writes, on another processor if there is one; the core and the packet processes go on with
+the index they have until the new one is whole and on disk. `python -m egressd.runtime.index_build` is the child: it
+takes an order as the core pickled it, in that direction alone.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import pickle
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from hashlib import blake2b, file_digest
+from pathlib import Path
+from typing import IO, Any, Final, NamedTuple
+
+from egressd import __version__
+from egressd.config.large_lists import Build, Built, ListFile, Order
+from egressd.config.load import MAX_LIST_BYTES, read_text
+from egressd.errors import ConfigError, IndexDamaged, Problem
+from egressd.intel.formats import parse_list
+from egressd.intel.index_format import SALT_BYTES, VERSION, suffix_digest
+from egressd.intel.mapped_build import IndexBuilder
+from egressd.store.index_files import IndexFolder, load_story, open_index
+
+MAX_BUILD_S: Final = 900.0
+MAX_PROBLEMS_TOLD: Final = 100  # of each list
+NICER: Final = 5  # than packet processes: nobody waits for an index as a packet does
+
+
+class Job(NamedTuple):
+    """What the child is told."""
+
+    folder: str
+    order: Order
+
+
+def builder_in(folder: Path) -> Build:
+    """What builds indexes in a folder, which is swept of old ones. It raises ConfigError when one cannot be built."""
+
+    def build(order: Order) -> Built:
+        return build_index(IndexFolder(folder), order)
+
+    return build
+
+
+def build_index(folder: IndexFolder, order: Order) -> Built:
+    """The index of these lists, built in a child process where there is none yet. Raises ConfigError."""
+    folder.sweep()
+    found = folder.find(built_from(order), order.suffixes)
+    if found is not None:
+        return _told(*found)
+    job = pickle.dumps(Job(str(folder.folder), order), pickle.HIGHEST_PROTOCOL)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "egressd.runtime.index_build"],
+            input=job, stdout=subprocess.PIPE, timeout=MAX_BUILD_S, check=False,
+        )  # fmt: skip
+        answer = json.loads(done.stdout or b"{}")
+        path = Path(str(answer["path"]))
+        index = open_index(str(path), bytes.fromhex(str(answer["digest"])), order.suffixes)
+    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError, IndexDamaged) as error:
+        what = "the long lists could not be made an index"
+        raise ConfigError([Problem(str(folder.folder), 0, 0, what, _advice(error))]) from error
+    return _told(index, load_story(path.with_suffix(".json")))
+
+
+def _advice(error: Exception) -> str:
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"it took longer than {MAX_BUILD_S:.0f} s"
+    return "see what was logged above; is there room on the disk and in memory?"
+
+
+def _told(index: Any, story: dict[str, Any]) -> Built:
+    lists = {str(name): (int(found), int(problems)) for name, found, problems in story.get("lists", [])}
+    unread = {str(name): Problem(*problem) for name, problem in story.get("unread", [])}
+    return Built(index, lists, [Problem(*one) for one in story.get("problems", [])], unread)
+
+
+def built_from(order: Order) -> str:
+    """A digest of all that the built index depends on: the lists' bytes and names, the context, this program."""
+    digest = blake2b(f"{__version__} {VERSION} {order.context}".encode(), digest_size=32)
+    for one in order.files:
+        digest.update(json.dumps(one.name).encode() + _digest(one.path))
+    return digest.hexdigest()
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file_digest(file, "blake2b").digest()
+    except OSError as error:
+        return str(error.errno).encode()
+
+
+def run_job(job: Job) -> dict[str, str]:
+    """Build and write; where the file is and the digest of its head. Raises OSError."""
+    order = job.order
+    story: dict[str, Any] = {"built_from": built_from(order), "lists": [], "problems": [], "unread": []}
+    suffixes = suffix_digest(order.context)
+    builder = IndexBuilder(secrets.token_bytes(SALT_BYTES), suffixes, int(time.time()), _scratch_in(job.folder))
+    for one in order.files:
+        _read_list(one, order, builder, story)
+    path = IndexFolder(Path(job.folder)).write(builder.write, story)
+    return {"path": str(path), "digest": str(load_story(path.with_suffix(".json"))["digest"])}
+
+
+def _read_list(one: ListFile, order: Order, builder: IndexBuilder, story: dict[str, Any]) -> None:
+    text = read_text(one.path, one.name, MAX_LIST_BYTES)
+    if isinstance(text, Problem):
+        story["unread"].append([one.name, text])
+        return
+    found, problems = parse_list(text, one.name, order.suffixes, order.guard, protected=order.protected)
+    builder.extend(found)
+    story["lists"].append([one.name, len(found), len(problems)])
+    story["problems"] += problems[:MAX_PROBLEMS_TOLD]
+
+
+def _scratch_in(folder: str) -> Any:
+    Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def scratch() -> IO[bytes]:
+        return tempfile.TemporaryFile(dir=folder)  # not where /tmp is memory
+
+    return scratch
+
+
+def main() -> int:
+    """The child."""
+    os.nice(NICER)
+    gc.disable()  # what it makes is freed by counting, and it ends soon
+    job = pickle.load(sys.stdin.buffer)
+    try:
+        answer = run_job(job)
+    except OSError as error:
+        sys.stderr.write(f"<3>egressd: {job.folder}: no index could be written: {error.strerror}\n")
+        return 1
+    sys.stdout.write(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
