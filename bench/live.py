@@ -278,7 +278,7 @@ def protect(options: Options) -> list[Row]:
 def outage(options: Options) -> list[Row]:
     """Promise 17: somebody else owns our table for ten minutes."""
     seconds = max(12.0, 600 * options.scale)
-    addresses = [f"203.0.113.{number}" for number in range(100, 200)]
+    addresses = [f"203.0.113.{number}" for number in range(100, 150)]
     with Ground(("april", "may"), EVIL) as ground, ground.daemon(LISTED, WIDE) as daemon:
         found = changes.outage(ground, daemon, seconds, addresses, "during.evil.example")
     return [

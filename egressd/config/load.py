@@ -7,10 +7,11 @@ it goes on. What the shipped files say stands in for a suffix list or a guard th
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from glob import glob
 from hashlib import blake2b
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
 from egressd.config.large_lists import Build, ListFile, Order, choose_large
@@ -64,6 +65,8 @@ class LoadedIntel(NamedTuple):
     allowances: int
     problems: list[Problem]
     demo: bool
+    files: tuple[ListFile, ...] = ()  # block lists, then allowances
+    broken: frozenset[str] = frozenset()  # names of those in which something is wrong
 
     def check(self) -> None:
         """Raises ConfigError with every problem when there is one."""
@@ -91,14 +94,27 @@ def load_config(path: Path) -> Config:
 
 
 def load_intel(
-    config: Config, extra_lists: Sequence[Path] = (), *, base_dir: Path, build: Build | None = None
+    config: Config,
+    extra_lists: Sequence[Path] = (),
+    *,
+    base_dir: Path,
+    build: Build | None = None,
+    instead: Mapping[str, Path] = MappingProxyType({}),
 ) -> LoadedIntel:
     """Read the shipped files and all that a configuration and the command line name. Never raises: see `problems`.
     `build` makes an index of the lists that are too long for memory; without it all are held there. It may raise.
+    `instead` names other files to read for some lists and allowances, by name.
 
     Relative paths of the configuration start at `base_dir`, those of `extra_lists` at the current folder.
     """
-    return _Loading(config, base_dir).load(extra_lists, build)
+    return _Loading(config, base_dir, instead).load(extra_lists, build)
+
+
+def list_paths(config: Config, base_dir: Path) -> list[Path]:
+    """The files that the block lists and allowances of a configuration are in now."""
+    loading = _Loading(config, base_dir)
+    named = [*loading.named("lists", config.lists), *loading.named("allow", config.allow)]
+    return [one.path for one in named]
 
 
 def policy_settings(config: Config) -> PolicySettings:
@@ -128,9 +144,11 @@ def escape_path(path: Path | str) -> str:
 class _Loading:
     """One load: collects problems while files are read in the order in which they depend on one another."""
 
-    def __init__(self, config: Config, base_dir: Path) -> None:
+    def __init__(self, config: Config, base_dir: Path, instead: Mapping[str, Path] = MappingProxyType({})) -> None:
         self.config = config
         self.base_dir = base_dir
+        self.instead = instead
+        self.broken: set[str] = set()
         self.problems: list[Problem] = []
         self.suffix_list = SHIPPED / "public_suffix_list.dat"
         self.context = blake2b(digest_size=16)  # of the texts that decide how a list's lines are read
@@ -151,6 +169,7 @@ class _Loading:
         if build is not None and large:
             built = build(Order(tuple(large), suffixes, guard, protected, self.context.hexdigest()))
             self.problems += built.problems
+            self.broken.update(name for name, (_, problems) in built.lists.items() if problems)
         for one in files:
             if built is not None and one in large:
                 if one.name in built.unread:
@@ -158,7 +177,7 @@ class _Loading:
                 else:
                     lists.append(LoadedList(one.name, *built.lists.get(one.name, (0, 0))))
                 continue
-            text = self._content(*one)
+            text = self._content(one)
             if text is not None:
                 self._read_list(text, one.name, indicators, lists, suffixes, guard, protected)
         if demo:
@@ -166,12 +185,18 @@ class _Loading:
         upper = Index.build(indicators, suffixes)
         index: AnyIndex = upper if built is None else LayeredIndex(upper, built.lower, suffixes)
         allowed: list[Allowance] = []
-        for key, name, path in self._named("allow", config.allow):
-            content = self._content(key, name, path)
-            if content is not None:
-                allowed += self._keep(parse_allowances(content, name, suffixes))
+        allow = self.named("allow", config.allow)
+        for one in allow:
+            text = self._content(one)
+            if text is not None:
+                found, problems = parse_allowances(text, one.name, suffixes)
+                allowed += found
+                self._wrong_lines(one.name, problems)
         intel = Intel(index, suffixes, Allowances(allowed), protected, resolvers)
-        return LoadedIntel(intel, guard, self.suffix_list, tuple(lists), len(allowed), self.problems, demo)
+        return LoadedIntel(
+            intel, guard, self.suffix_list, tuple(lists), len(allowed), self.problems, demo, (*files, *allow),
+            frozenset(self.broken),
+        )  # fmt: skip
 
     def _read_list(
         self, text: str, name: str, indicators: list[Indicator], lists: list[LoadedList], suffixes: Suffixes,
@@ -180,7 +205,12 @@ class _Loading:
         found, problems = parse_list(text, name, suffixes, guard, protected=protected)
         indicators += found
         lists.append(LoadedList(name, len(found), len(problems)))
+        self._wrong_lines(name, problems)
+
+    def _wrong_lines(self, name: str, problems: list[Problem]) -> None:
         self.problems += problems
+        if problems:
+            self.broken.add(name)
 
     def _suffixes(self) -> Suffixes:
         given = self._given("suffix_list", self.config.suffix_list)
@@ -247,47 +277,52 @@ class _Loading:
         """Each list once, in the order given."""
         files: list[ListFile] = []
         seen: set[str] = set()
-        named = self._named("lists", self.config.lists)
-        named += [("", escape_path(path), path) for path in extra_lists]
-        for key, name, path in named:
-            real = os.path.realpath(path)
+        named = self.named("lists", self.config.lists)
+        named += [ListFile("", escape_path(path), path) for path in extra_lists]
+        for one in named:
+            real = os.path.realpath(one.path)
             if real in seen:
                 continue
             seen.add(real)
-            files.append(ListFile(key, name, path))
+            files.append(one)
         return files
 
-    def _named(self, option: str, entries: tuple[str, ...]) -> list[tuple[str, str, Path]]:
-        """(key, name, path) of the files that a list of paths and patterns names."""
-        files: list[tuple[str, str, Path]] = []
+    def named(self, option: str, entries: tuple[str, ...]) -> list[ListFile]:
+        """The files that a list of paths and patterns names. A folder may be empty."""
+        files: list[ListFile] = []
         for number, entry in enumerate(entries):
             key = f"{option}[{number}]"
             if not _MAGIC.intersection(entry) or (self.base_dir / entry).exists():
-                files.append((key, entry, self.base_dir / entry))
+                files.append(self._file(key, entry))
                 continue
             names = sorted(glob(entry, root_dir=self.base_dir))  # noqa: PTH207  Path.glob takes no absolute pattern
             names = [name for name in names if (self.base_dir / name).is_file()]
-            if not names:
+            if not names and not (self.base_dir / entry).parent.is_dir():
                 self._wrong(key, f'no file matches "{entry}"', "put one there, or take the pattern out")
             elif len(names) > MAX_FILES:
                 self._wrong(key, f'"{entry}" matches {len(names)} files', f"{MAX_FILES} are taken: narrow the pattern")
             else:
-                files += [(key, escape_path(name), self.base_dir / name) for name in names]
+                files += [self._file(key, name) for name in names]
         return files
+
+    def _file(self, key: str, name: str) -> ListFile:
+        shown = escape_path(name)
+        return ListFile(key, shown, self.instead.get(shown, self.base_dir / name))
 
     def _given(self, key: str, name: str) -> str | None:
         """The text of a file that an option names; None when it names none, or none that can be read."""
-        return self._content(key, name, self.base_dir / name) if name else None
+        return self._content(ListFile(key, name, self.base_dir / name)) if name else None
 
-    def _content(self, key: str, name: str, path: Path) -> str | None:
-        found = read_text(path, name, MAX_LIST_BYTES)
+    def _content(self, one: ListFile) -> str | None:
+        found = read_text(one.path, one.name, MAX_LIST_BYTES)
         if not isinstance(found, Problem):
             return found
-        self._tell(found, key, name)
+        self._tell(found, one.key, one.name)
         return None
 
     def _tell(self, problem: Problem, key: str, name: str) -> None:
         """A file cannot be used."""
+        self.broken.add(name)
         if problem.line or not key:
             self.problems.append(problem)
         else:  # the whole file is meant: say where it is named

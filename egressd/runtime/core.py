@@ -21,6 +21,7 @@ from egressd.detect.campaigns import Campaigns
 from egressd.detect.kept import Kept
 from egressd.detect.review import match_target, review
 from egressd.enforce.adapter import CLIENT, SEGMENT
+from egressd.errors import ConfigError
 from egressd.intel.networks import first_address, parse_address, parse_network, render_address
 from egressd.model import FlowKey, Indicator
 from egressd.notify.evelog import EveLog
@@ -43,6 +44,7 @@ from egressd.store.entries import Entry
 
 DRIFT_US: Final = 10_000  # the clock was slewed by so much: packet processes are told
 SEEN_US: Final = 10_000_000  # how exactly the ledger knows until when we lived
+MAX_PROBLEMS: Final = 20  # of lists that are told one by one
 HISTORY_WAITING: Final = 100_000  # rows; lossy by contract
 
 log = logging.getLogger("egressd")
@@ -68,7 +70,7 @@ class Core:
         self.interfaces: tuple[str, ...] = ()
         self.judged: list[str] = []
         self.reloads = {"ok": 0, "refused": 0}
-        self.reload_problems: list[str] = []
+        self.reload_problems = [str(one) for one in loaded.kept]
         self.history_waiting: list[HistoryRow] = []
         self.history_lost = 0
         self.tenants_waiting: list[tuple[str, bytes, int]] = []
@@ -213,10 +215,20 @@ class Core:
 
     # -- what people say
 
-    async def reload(self) -> list[str]:
-        """Read configuration and lists anew; returns what changed, in words. Raises ConfigError, and all stays."""
+    async def reload(self, *, only_lists: bool = False) -> list[str]:
+        """Read configuration and lists anew; returns what changed, in words. A list with a mistake in it keeps its last
+        good content (`reload_problems`). Raises ConfigError, and all stays."""
         before = self.knowledge
-        loaded = await asyncio.to_thread(known.load_texts, self.path)
+        try:
+            loaded = await asyncio.to_thread(known.load_texts, self.path, self.config if only_lists else None)
+        except ConfigError as error:
+            self.reloads["refused"] += 1
+            self.reload_problems = [str(one) for one in error.problems[:MAX_PROBLEMS]]
+            raise
+        self.reloads["ok"] += 1
+        self.reload_problems = [str(one) for one in loaded.kept[:MAX_PROBLEMS]]
+        for problem in self.reload_problems:
+            log.error("%s; the last good content stays in force", problem)
         changed = _needs_restart(self.loaded.config, loaded.config)
         mode_before = self.loaded.config.mode
         self.loaded = loaded

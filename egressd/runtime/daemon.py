@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from egressd.capture.links import LinkWatch
 from egressd.clock import SteadyClock
+from egressd.config.load import list_paths
 from egressd.detect.probation import FORGET_US
 from egressd.errors import ConfigError, EgressdError
 from egressd.metrics import LossWindow, health_of, render
@@ -31,6 +32,7 @@ from egressd.runtime.doctor import examine
 from egressd.runtime.health import snapshot_of
 from egressd.runtime.hunting import Hunts
 from egressd.runtime.keeping import Keeping
+from egressd.runtime.list_watch import LOOK_S, ListWatch, read_signs
 from egressd.runtime.processes import PacketProcessHandle
 from egressd.runtime.tellers import Watchers
 from egressd.runtime.verbs import Verbs
@@ -39,7 +41,7 @@ from egressd.store.audit import Act
 from egressd.store.errors import StoreError
 from egressd.web.app import MetricsServer
 from egressd.web.control import ControlServer, Peer, Roles, Standing
-from egressd.web.requests import INVALID
+from egressd.web.requests import INVALID, MAX_TEXT
 
 OK: Final = 0
 RUNTIME: Final = 1
@@ -47,6 +49,7 @@ READY_S: Final = 20.0  # until packet processes capture
 LAG_S: Final = 0.1
 LINKS_S: Final = 2.0  # interfaces, addresses and resolvers are also looked at without being told
 STOP_S: Final = 8.0
+MAX_CHANGES: Final = 20  # that are told one by one
 
 log = logging.getLogger("egressd")
 
@@ -135,6 +138,7 @@ class Daemon:
         elif not await core.sensing.ready(READY_S):
             log.error("no packet process captures after %.0f s; egressd goes on trying", READY_S)
         self._watch(self._prove(core), "canary")
+        self._watch(self._watch_lists(core), "lists")
         if self._hunts is not None:
             self._hunts.hunt(None)  # for what was listed while nothing ran
             self._watch(self._hunts.run(), "retro-hunt")
@@ -269,6 +273,32 @@ class Daemon:
             loop.remove_reader(watch.fileno())
             watch.close()
 
+    async def _watch_lists(self, core: Core) -> None:
+        """Take lists when somebody has saved them."""
+        loop = asyncio.get_running_loop()
+        watch = ListWatch(loop.time)
+        taken = None
+        while True:
+            if core.loaded.signs is not taken:
+                taken = core.loaded.signs
+                watch.took(taken)
+            await asyncio.sleep(LOOK_S)
+            now = await asyncio.to_thread(read_signs, list_paths(core.config, core.path.parent))
+            changes = watch.look(now)
+            if not changes:
+                continue
+            what = "; ".join(changes[:MAX_CHANGES])
+            act = Act("egressd", "files", "lists", what[:MAX_TEXT], "files were saved")
+            core.scribe.put(audit.append, act, self._clock.now_us())
+            try:
+                lines = await core.reload(only_lists=True)
+                log.info("lists: %s; %s", what, "; ".join(lines))
+            except ConfigError as error:
+                for problem in error.problems[:MAX_CHANGES]:
+                    log.error("%s", problem)
+                log.error("lists: %s; %d problem(s): everything stays as it was", what, len(error.problems))
+            watch.took(now)
+
     async def _capture(self, core: Core, process: PacketProcessHandle, capturing: asyncio.Event) -> None:
         await capturing.wait()
         await process.run()
@@ -286,14 +316,10 @@ class Daemon:
             try:
                 lines = await self._core.reload()
             except ConfigError as error:
-                self._core.reloads["refused"] += 1
-                self._core.reload_problems = [str(one) for one in error.problems[:20]]
                 for problem in error.problems[:20]:
                     log.error("%s", problem)
                 log.error("%d problem(s); everything stays as it was", len(error.problems))
             else:
-                self._core.reloads["ok"] += 1
-                self._core.reload_problems = []
                 log.info("reloaded: %s", "; ".join(lines))
             self._service.ready(self._status(self._core))
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from egressd.config.load import LoadedIntel, load_config, load_intel, policy_settings, segment_table
+from egressd.config.large_lists import Build
+from egressd.config.load import LoadedIntel, list_paths, load_config, load_intel, policy_settings, segment_table
 from egressd.config.schema import Config
 from egressd.detect.engine import Intel
 from egressd.detect.policy import PolicySettings
@@ -23,9 +25,12 @@ from egressd.intel.protected import Protected
 from egressd.model import Indicator
 from egressd.runtime.hunting import MANY
 from egressd.runtime.index_build import builder_in
+from egressd.runtime.list_watch import Signs, read_signs
 from egressd.store.entries import ALLOWANCE, INDICATOR, Entry
+from egressd.store.last_good import LastGood
 
 SECOND_US: Final = 1_000_000
+LAST_GOOD: Final = "last-good"  # where the last good content of lists lies, there too
 INDEXES: Final = "indexes"  # where built indexes lie, in the directory of the state
 OPERATOR: Final = "operator"  # the source of what people add by commands; the line is the entry's number
 
@@ -39,11 +44,14 @@ class Surroundings(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """Configuration and text files as they were read."""
+    """Configuration and text files as they were read. `kept` are the problems of files for which their last good
+    content stands in; `signs` are how the files were when they were read."""
 
     config: Config
     texts: LoadedIntel
     base_dir: Path
+    kept: tuple[Problem, ...] = ()
+    signs: Signs = MappingProxyType({})
 
 
 class Knowledge(NamedTuple):
@@ -57,16 +65,42 @@ class Knowledge(NamedTuple):
     problems: tuple[Problem, ...]  # of operators' entries: a list changed under them
 
 
-def load_texts(path: Path) -> Loaded:
-    """Read everything. Raises ConfigError with every problem; nothing is taken then."""
-    config = load_config(path)
-    texts = load_intel(config, base_dir=path.parent, build=builder_in(path.parent / config.state.directory / INDEXES))
-    texts.check()
+def load_texts(path: Path, config: Config | None = None) -> Loaded:
+    """Read everything, with `config` only what it names. A list with a mistake in it is left out whole, and its last
+    good content, if there is one, stands in for it. Raises ConfigError with every problem when there is one that
+    nothing stands in for; nothing is taken then."""
+    config = config or load_config(path)
+    state = path.parent / config.state.directory
+    build = builder_in(state / INDEXES)
+    last_good = LastGood(state / LAST_GOOD)
+    files = list_paths(config, path.parent)
+    before = read_signs(files)
+    texts = load_intel(config, base_dir=path.parent, build=build)
+    kept: tuple[Problem, ...] = ()
+    if texts.problems:
+        texts, kept = _with_last_good(config, path.parent, build, texts, last_good)
     if texts.demo and config.mode != "monitor":
         line, column = config.places.get("mode", (0, 0))
         what = f"mode: {config.mode} needs lists; without any only the built-in demonstration list is there"
         raise ConfigError([Problem(config.origin, line, column, what, "name your lists under lists:")])
-    return Loaded(config, texts, path.parent)
+    if read_signs(files) == before:  # else it is not known what was read; whoever watches reads it again
+        for one in texts.files:
+            if one.path.parent != last_good.folder:
+                last_good.keep(one.name, one.path)
+        last_good.forget_others(one.name for one in texts.files)
+    return Loaded(config, texts, path.parent, kept, before)
+
+
+def _with_last_good(
+    config: Config, base_dir: Path, build: Build, texts: LoadedIntel, last_good: LastGood
+) -> tuple[LoadedIntel, tuple[Problem, ...]]:
+    """Read again, with the last good content of the files in which something is wrong; and what is wrong in them.
+    Raises ConfigError with every problem when that does not help."""
+    instead = {name: found for name in texts.broken if (found := last_good.find(name)) is not None}
+    again = load_intel(config, base_dir=base_dir, build=build, instead=instead) if instead else texts
+    if again.problems:
+        raise ConfigError(texts.problems)
+    return again, tuple(texts.problems)
 
 
 def combine(loaded: Loaded, entries: Sequence[Entry], around: Surroundings, mode: str) -> Knowledge:

@@ -262,12 +262,13 @@ class Verbs:
         try:
             lines = await core.reload()
         except ConfigError as error:
-            core.reloads["refused"] += 1
-            core.reload_problems = [str(one) for one in error.problems[:20]]
             raise Refused(f"nothing was changed: {len(error.problems)} problem(s)\n{error}", INVALID) from None
-        core.reloads["ok"] += 1
-        core.reload_problems = []
         core.enforcement.force()
+        if core.loaded.kept:
+            problems = "\n".join(core.reload_problems)
+            raise Refused(
+                f"everything is read anew, but lists with mistakes keep their last good content:\n{problems}", INVALID
+            )
         return {"text": "configuration and lists are read anew", "lines": lines}
 
     async def mode(self, peer: Peer, args: Record) -> Record:

@@ -108,14 +108,14 @@ def outage(ground: Ground, daemon: Daemon, seconds: float, addresses: list[str],
     decided = [*addresses, *found]
     with foreign_owner(ground.gateway):
         began_s = time.monotonic()
-        for address in addresses:
-            daemon.ask("block", what=address, reason="while the kernel refuses")
         ground.resolve("may", name)
         until(lambda: _state(daemon) == "failing", 60, "no alarm")
         alarm_s = time.monotonic() - began_s
+        for address in addresses:  # each waits for the kernel, and for no more than some seconds
+            daemon.ask("block", what=address, reason="while the kernel refuses")
         assert not kernel.holds(ground.gateway, decided)
-        for _ in range(2):  # somebody tries: an address that was found out is forgotten after ten quiet minutes
-            time.sleep(max(0.0, seconds - alarm_s) / 2)
+        for parts in (2, 1):  # somebody tries: an address that was found out is forgotten after ten quiet minutes
+            time.sleep(max(0.0, began_s + seconds - time.monotonic()) / parts)
             ground.visit("may", name)
     ended_s = time.monotonic()
     until(lambda: kernel.holds(ground.gateway, decided), 120, "what was decided meanwhile is not in the kernel")

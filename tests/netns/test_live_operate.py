@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -106,6 +107,50 @@ def test_a_list_that_changes_is_taken_by_sighup(ground: Ground, daemon: Daemon) 
     assert ground.get("may", "203.0.113.70", "b.worse.example") == (clients.ESTABLISHED, True)
 
 
+def _saves(file: Path, text: str, how: str) -> None:
+    """As editors do."""
+    if how == "a new file over the old one":
+        fresh = file.with_name("4913")
+        fresh.write_text(text)
+        fresh.rename(file)
+    elif how == "the old file put away":
+        file.rename(file.with_name(file.name + "~"))
+        file.write_text(text)
+    elif how == "behind a link":
+        target = file.with_name("target")
+        target.write_text(text)
+        file.unlink(missing_ok=True)
+        file.symlink_to(target.name)
+    else:
+        with file.open("w") as stream:
+            for line in text.splitlines(keepends=True):
+                stream.write(line)
+                stream.flush()
+
+
+@pytest.mark.parametrize("how", ["in parts", "a new file over the old one", "the old file put away", "behind a link"])
+def test_a_list_that_somebody_saves_is_taken_within_two_seconds(ground: Ground, daemon: Daemon, how: str) -> None:
+    _saves(daemon.list_file, LISTED + "# another one\nlisted.renamed.example\n", how)
+    saved_s = time.monotonic()
+    until(lambda: _indicators(daemon) == 2, 10, "the list was not taken")
+    assert time.monotonic() - saved_s <= 2.0
+    assert ground.kept_out("may", "b.renamed.example")
+    _saves(daemon.list_file, LISTED + "listed.renamed.example colour=red\n", how)
+    problem = until(lambda: daemon.ask("status")["list_problems"], 10, "a mistake must be told")
+    assert "block.txt:2:24" in problem[0]
+    assert ground.kept_out("april", "c.renamed.example")  # the last good content
+    daemon.kill()
+    daemon.start()  # also after a restart
+    assert "block.txt:2:24" in daemon.ask("status")["list_problems"][0]
+    assert ground.kept_out("office", "d.renamed.example")
+    _saves(daemon.list_file, LISTED, how)
+    until(lambda: not daemon.ask("status")["list_problems"] and _indicators(daemon) == 1, 10)
+
+
+def _indicators(daemon: Daemon) -> int:
+    return sum(one["indicators"] for one in daemon.ask("status")["lists"])
+
+
 @pytest.mark.parametrize("broken", ["a list", "the configuration"])
 def test_what_is_broken_on_disk_leaves_the_last_good_one(ground: Ground, daemon: Daemon, broken: str) -> None:
     if broken == "a list":
@@ -114,6 +159,7 @@ def test_what_is_broken_on_disk_leaves_the_last_good_one(ground: Ground, daemon:
         daemon.config_file.write_text("mode: [")
     with pytest.raises(Refused) as refused:
         daemon.ask("reload", timeout_s=60.0, reason="a slip")
+    assert refused.value.code == 3
     assert (daemon.list_file.name if broken == "a list" else daemon.config_file.name) in str(refused.value)
     assert ground.kept_out("may", "b.evil.example")
     assert daemon.ask("status")["mode"] == "enforce"

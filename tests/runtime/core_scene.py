@@ -31,6 +31,7 @@ WHY = "ticket 4711"
 CONFIG = """\
 lists: [csirt.txt]
 resolvers: [192.0.2.53]
+state: {directory: state}
 segments: {lab: [10.1.0.0/24], both: [10.2.0.0/24, "2001:db8:2::/64"]}
 """
 

@@ -29,7 +29,7 @@ def site(folder: Path, config: str = "", lists: str = "c2.bad.example threat=cas
     (folder / "csirt.txt").write_text(lists)
     (folder / "allow.txt").write_text(allow)
     path = folder / "egressd.yaml"
-    path.write_text(f"lists: [csirt.txt]\nallow: [allow.txt]\n{config}")
+    path.write_text(f"lists: [csirt.txt]\nallow: [allow.txt]\nstate: {{directory: state}}\n{config}")
     return path
 
 
@@ -70,6 +70,54 @@ def test_a_mistake_anywhere_and_nothing_is_taken(
 ) -> None:
     with pytest.raises(ConfigError, match=problem):
         load_texts(site(tmp_path, config, lists, allow))
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [("csirt.txt", "c2.bad.example\nx colour=red\n"), ("allow.txt", "allow-destination\n"), ("csirt.txt", None)],
+)
+def test_the_last_good_content_stands_in_for_a_file_with_mistakes(
+    tmp_path: Path, name: str, broken: str | None
+) -> None:
+    path = site(tmp_path, allow="allow-destination fine.example owner=a reason=b\n")
+    good = load_texts(path)
+    assert good.kept == ()
+    if broken is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_text(broken)
+    now = load_texts(path)
+    assert len(now.kept) == 1
+    assert name in str(now.kept[0])
+    assert list(now.texts.intel.index.listed()) == list(good.texts.intel.index.listed())
+    assert now.texts.allowances == 1
+    assert load_texts(path).kept == now.kept  # what is broken does not become the last good
+    (tmp_path / name).write_text("" if name == "allow.txt" else "worse.example\n")
+    mended = load_texts(path)
+    assert mended.kept == ()
+    assert mended.signs != now.signs
+
+
+def test_one_file_with_mistakes_holds_up_no_other(tmp_path: Path) -> None:
+    path = site(tmp_path)
+    load_texts(path)
+    (tmp_path / "csirt.txt").write_text("not a name !!\n")
+    (tmp_path / "allow.txt").write_text("ignore-client 192.0.2.1 owner=a reason=b\n")
+    loaded = load_texts(path)
+    assert (len(loaded.kept), loaded.texts.allowances) == (1, 1)
+    with pytest.raises(ConfigError, match="mode"):
+        load_texts(site(tmp_path, "mode: loud\n", "not a name !!\n"))
+
+
+def test_a_folder_of_lists_may_be_empty_and_fill(tmp_path: Path) -> None:
+    (tmp_path / "lists.d").mkdir()
+    path = tmp_path / "egressd.yaml"
+    path.write_text("lists: ['lists.d/*.txt']\nmode: enforce\nstate: {directory: state}\n")
+    assert load_texts(path).texts.intel.index.size == 0
+    (tmp_path / "lists.d" / "one.txt").write_text("bad.example\n")
+    assert load_texts(path).texts.intel.index.size == 1
+    (tmp_path / "lists.d" / "one.txt").unlink()
+    assert load_texts(path).texts.intel.index.size == 0  # taken away is taken away
 
 
 @pytest.mark.parametrize("mode", ["approve", "enforce"])

@@ -292,9 +292,15 @@ async def test_reload(tmp_path: Path) -> None:
         (tmp_path / "csirt.txt").write_text("other.example colour=red\n")
         error = await site.refused("reload")
         assert error.code == INVALID
-        assert "nothing was changed: 1 problem(s)" in error.text and "csirt.txt:1" in error.text
-        assert len(site.core.knowledge.intel.index.indicators) == 2
-        assert site.core.reloads == {"ok": 1, "refused": 1}
+        assert "keep their last good content" in error.text and "csirt.txt:1" in error.text
+        assert [one.value for one in site.core.knowledge.intel.index.listed()] == ["other.example", "third.example"]
+        assert "csirt.txt:1" in site.core.reload_problems[0]
+        (tmp_path / "egressd.yaml").write_text("mode: loud\n")
+        error = await site.refused("reload")
+        assert error.code == INVALID
+        assert "nothing was changed: 1 problem(s)" in error.text and "mode" in error.text
+        assert site.core.knowledge.intel.index.size == 2
+        assert site.core.reloads == {"ok": 2, "refused": 1}
         assert len(site.core.reload_problems) == 1
         (tmp_path / "csirt.txt").write_text("other.example\n")
         (tmp_path / "egressd.yaml").write_text(CONFIG + "capture: {processes: 2}\n")
