@@ -23,6 +23,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--config", metavar="FILE", help="configuration")
     parser.add_argument("--list", metavar="FILE", action="append", default=[], dest="lists", help="a blocklist; repeat")
+    parser.add_argument(
+        "--for-start",
+        action="store_true",
+        help="as the daemon starts: a list with mistakes does no harm while its last good content stands in for it",
+    )
     parser.add_argument("--allow", metavar="FILE", action="append", default=[], help="an allowances file; repeat")
 
 
@@ -38,6 +43,8 @@ def run(args: Namespace) -> int:
             args.lists.append(file)
     if not args.config and not args.lists and not args.allow and Path(SYSTEM_CONFIG).exists():
         args.config = SYSTEM_CONFIG
+    if args.for_start:
+        return _can_start(args)
     try:
         config, loaded = load(args)
         problems = _second_opinion(loaded)
@@ -51,6 +58,21 @@ def run(args: Namespace) -> int:
     for one in loaded.lists:
         print(f"{printable(one.name)}: {count(one.indicators, 'indicator')}")
     print(f"ok: {count(loaded.intel.index.size, 'indicator')} in force, mode {config.mode}")
+    return OK
+
+
+def _can_start(args: Namespace) -> int:
+    """What is wrong, and whether the daemon can start all the same."""
+    if not args.config or args.lists or args.allow:
+        print("egressd: --for-start is about one configuration", file=sys.stderr)
+        return USAGE
+    from egressd.runtime.knowledge import load_texts
+
+    loaded = load_texts(Path(args.config))
+    for problem in loaded.kept:
+        print(printable(str(problem)))
+    if loaded.kept:
+        print(f"egressd: {count(len(loaded.kept), 'problem')}; the last good content stands in", file=sys.stderr)
     return OK
 
 
