@@ -201,9 +201,9 @@ class Index:
     def holds(self, one: Indicator) -> bool:
         """Whether this very indicator is listed, on whatever line."""
         wanted = one._replace(line=0)
-        return any(other._replace(line=0) == wanted for other in self._alike(one))
+        return any(other._replace(line=0) == wanted for other in self.alike(one))
 
-    def _alike(self, one: Indicator) -> Iterable[Indicator]:
+    def alike(self, one: Indicator) -> Iterable[Indicator]:
         """The indicators of the same value."""
         if one.kind == "domain":
             return self._hosts.get(one.value, ())

@@ -75,6 +75,10 @@ class LayeredIndex:
         """Whether this very indicator is listed, on whatever line."""
         return self.upper.holds(one) or self.lower.holds(one)
 
+    def alike(self, one: Indicator) -> Iterator[Indicator]:
+        """The indicators of the same value."""
+        return chain(self.upper.alike(one), self.lower.alike(one))
+
     def listed(self) -> Iterator[Indicator]:
         """Every indicator."""
         return chain(self.upper.listed(), self.lower.listed())

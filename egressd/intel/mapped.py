@@ -199,9 +199,9 @@ class MappedIndex:
     def holds(self, one: Indicator) -> bool:
         """Whether this very indicator is listed, on whatever line."""
         wanted = one._replace(line=0)
-        return any(other._replace(line=0) == wanted for other in self._alike(one))
+        return any(other._replace(line=0) == wanted for other in self.alike(one))
 
-    def _alike(self, one: Indicator) -> Iterator[Indicator]:
+    def alike(self, one: Indicator) -> Iterator[Indicator]:
         """The indicators that lie under the same key."""
         key, text = key_of(one)
         mode, count, body = self._entry(key, False) if self._may_hold(key) else (MODE_RECORDS, 0, b"")

@@ -33,6 +33,7 @@ from egressd.runtime.health import snapshot_of
 from egressd.runtime.hunting import Hunts
 from egressd.runtime.keeping import Keeping
 from egressd.runtime.list_watch import LOOK_S, ListWatch, read_signs
+from egressd.runtime.preview import Preview
 from egressd.runtime.processes import PacketProcessHandle
 from egressd.runtime.tellers import Watchers
 from egressd.runtime.verbs import Verbs
@@ -111,11 +112,12 @@ class Daemon:
         await self._begin(core)
         self._canary = Canary(self._clock, core.enforcement, core.sensing.canaries)
         core.on_canary = self._canary.seen
-        verbs = Verbs(core)
+        preview = Preview(core, self._keeping.history)
+        verbs = Verbs(core, preview)
         self._verbs = verbs
         self._last_doctor: dict[str, Any] = {}
         self._hunts = self._hunter(core)
-        control = self._control(core, verbs)
+        control = self._control(core, verbs, preview)
         await control.open()
         metrics = await self._metrics(core)
         self._watch(core.scribe.run(), "ledger")
@@ -329,7 +331,7 @@ class Daemon:
 
     # -- what is served
 
-    def _control(self, core: Core, verbs: Verbs) -> ControlServer:
+    def _control(self, core: Core, verbs: Verbs, preview: Preview) -> ControlServer:
         table = verbs.table()
         acting = asyncio.Lock()
         readers: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
@@ -339,6 +341,7 @@ class Daemon:
             "watch": lambda args: screens.watch(core, args["id"]),
             "decisions": lambda args: screens.decisions(core, args),
             "audit": lambda args: screens.audit_rows(core, args),
+            "preview": lambda args: screens.preview(preview, args),
         }
 
         async def handle(peer: Peer, verb: str, args: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from egressd.notify.eve import render_time
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
 from egressd.runtime.in_force import ACTIVE
+from egressd.runtime.preview import Preview, told
 from egressd.runtime.sensing import resident_bytes
 from egressd.store import audit, queries
 from egressd.store.heads import Head, load_heads
@@ -190,6 +191,13 @@ async def decisions(core: Core, args: Record) -> Record:
     limit = args["limit"]
     found = await core.ledger.read(queries.decisions_told, args["state"] or "open", limit + 1, args["id"] or "")
     return {"decisions": timed(found[-limit:]), "more": len(found) > limit}
+
+
+async def preview(over: Preview, args: Record) -> Record:
+    """What a change of lists would do."""
+    effect, problems = await over.of_lines(args["lines"])
+    record: Record = timed(told(effect, problems))
+    return record
 
 
 def listed(core: Core) -> Record:

@@ -16,6 +16,7 @@ from egressd.runtime.acts import SECOND_US, Acts, Done, Record, how_long, no_lin
 from egressd.runtime.core import Core
 from egressd.runtime.in_force import ACTIVE, PROPOSED, InForce
 from egressd.runtime.machines import Machines
+from egressd.runtime.preview import Preview
 from egressd.store import audit, incidents
 from egressd.store.audit import Act
 from egressd.store.entries import INDICATOR, Entry
@@ -28,8 +29,10 @@ DAY_S = 86_400
 class Verbs:
     """The verbs that change something. Each method takes (peer, args) and returns the answer's result."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, preview: Preview | None = None) -> None:
+        """`preview` tells what a refused block would have hit."""
         self._core = core
+        self._preview = preview or Preview(core, None)
         self._acts = Acts(core)
         self._machines = Machines(self._acts)
 
@@ -51,7 +54,8 @@ class Verbs:
         protected = core.knowledge.intel.protected
         found, problems = parse_list(args["what"], "operator", texts.intel.suffixes, texts.guard, protected=protected)
         if problems or len(found) != 1:
-            raise Refused(told(problems) or f"{args['what']} is no name, address or network", INVALID)
+            why = told(problems) or f"{args['what']} is no name, address or network"
+            raise Refused(why + await self._would_hit(args["what"]), INVALID)
         indicator = found[0]
         if args["client"] is not None:
             return await self._block_pair(peer, args, indicator)
@@ -72,6 +76,15 @@ class Verbs:
         self._acts.remember(peer, Done((made.id,), (entry.id,)))
         what = f"{target.value} and every name under it" if target.kind == "registered_domain" else target.value
         return {"decision_id": made.id, "text": f"{what} is blocked for everybody{how_long(args)}", "lines": []}
+
+    async def _would_hit(self, what: str) -> str:
+        """In a refusal: what the block would have hit, if it can be blocked at all."""
+        texts = self._core.loaded.texts
+        found, _ = parse_list(what, "operator", texts.intel.suffixes, texts.guard, force=True)
+        if len(found) != 1:
+            return ""
+        effect = await self._preview.of(found)
+        return f" (it would have hit: {effect.sentence()})" if effect.hosts_seen else ""
 
     def _require_blockable(self, target: Target, client: bytes = b"") -> None:
         """Raises Refused when somebody allows what is to be blocked, for everybody or for `client`: an allowance goes

@@ -11,6 +11,7 @@ from sqlite3 import Connection
 from typing import Final, NamedTuple
 
 PAGE_ROWS: Final = 2_000
+HOUR_US: Final = 3_600_000_000
 
 
 class Mark(NamedTuple):
@@ -100,6 +101,50 @@ def hosts_seen(connection: Connection, since_us: int) -> int:
         " SELECT (SELECT min(client) FROM contacts WHERE client > next.client) FROM next WHERE client IS NOT NULL)"
         " SELECT count(*) FROM next WHERE client IS NOT NULL"
         " AND EXISTS(SELECT 1 FROM contacts c WHERE c.client = next.client AND +c.hour >= ? AND c.last_us >= ?)",
-        (since_us // 3_600_000_000, since_us),
+        (since_us // HOUR_US, since_us),
     ).fetchone()
     return int(row[0])
+
+
+class Hit(NamedTuple):
+    """All contacts of a client with a name at an address within a time, told or not."""
+
+    client: bytes
+    name: str
+    address: bytes
+    contacts: int
+    first_us: int
+    last_us: int
+
+
+_HITS: Final = (
+    "SELECT c.client, n.name, c.address, sum(c.count), min(c.first_us), max(c.last_us)"
+    " FROM names n JOIN contacts c ON c.name = n.id WHERE +c.hour >= ? AND c.last_us >= ? AND "
+)
+_BY_WHOM: Final = " GROUP BY n.id, c.client, c.address ORDER BY n.id, c.client, c.address LIMIT ?"
+
+
+def hits_of_domains(connection: Connection, domains: Sequence[str], since_us: int, limit: int) -> list[Hit]:
+    """Who contacted any name of these registered domains since a time; a few hundred domains at a time."""
+    marks = ",".join("?" * len(domains))
+    rows = connection.execute(
+        _HITS + f"n.registered_domain IN ({marks})" + _BY_WHOM, (since_us // HOUR_US, since_us, *domains, limit)
+    )
+    return [Hit(*row) for row in rows]
+
+
+def hits_of_addresses(connection: Connection, low: bytes, high: bytes, since_us: int, limit: int) -> list[Hit]:
+    """Who connected to the addresses from `low` to `high`, of one family."""
+    which = "c.address BETWEEN ? AND ? AND length(c.address) = ? AND n.name = ''"
+    rows = connection.execute(_HITS + which + _BY_WHOM, (since_us // HOUR_US, since_us, low, high, len(low), limit))
+    return [Hit(*row) for row in rows]
+
+
+def tenants_of(connection: Connection, addresses: Sequence[bytes], since_us: int) -> list[str]:
+    """Which registered domains were seen at any of these addresses since a time; a few hundred addresses at a time."""
+    marks = ",".join("?" * len(addresses))
+    rows = connection.execute(
+        f"SELECT DISTINCT registered_domain FROM pdns WHERE address IN ({marks}) AND last_us >= ? ORDER BY 1",
+        (*addresses, since_us),
+    )
+    return [row[0] for row in rows]

@@ -21,7 +21,7 @@ class Bounds(NamedTuple):
     """What peers can hold at most."""
 
     connections: int = 64
-    request_bytes: int = 65_536
+    request_bytes: int = 1 << 18  # some thousand lines of a list
     line_s: float = 5.0
     idle_s: float = 30.0
     send_s: float = 30.0  # for a part of the answer to be taken

@@ -20,6 +20,7 @@ MAX_REASON: Final = 500
 MAX_TEXT: Final = 512  # names have at most 253 characters, addresses 49; a URL's host and path may be longer
 MAX_REMEDIES: Final = 16
 MAX_ROWS: Final = 10_000
+MAX_CHANGES: Final = 5_000  # lines of a change of lists
 MODES: Final = ("monitor", "approve", "enforce")
 
 REFUSED: Final = 1
@@ -53,6 +54,7 @@ VERB_ROLES: Final[Mapping[str, Role]] = {
     "watch": Role.VIEWER,
     "decisions": Role.VIEWER,
     "list": Role.VIEWER,
+    "preview": Role.VIEWER,
     "audit": Role.VIEWER,
     "version": Role.VIEWER,
     "block": Role.OPERATOR,
@@ -131,6 +133,14 @@ def _texts(value: Any) -> list[str]:
     return [_text(one) for one in value]
 
 
+def _changes(value: Any) -> list[str]:
+    if not isinstance(value, list) or not 0 < len(value) <= MAX_CHANGES:
+        raise ValueError(f"a list of 1 to {MAX_CHANGES} lines")
+    if not all(isinstance(one, str) and one[:1] in ("+", "-") and len(one) <= MAX_TEXT + 1 for one in value):
+        raise ValueError(f"lines of at most {MAX_TEXT} characters after + or -")
+    return value
+
+
 def _pattern(pattern: str, wanted: str) -> Callable[[Any], str]:
     compiled = re.compile(pattern)
 
@@ -162,6 +172,7 @@ VERB_ARGS: Final[Mapping[str, Mapping[str, Argument]]] = {
         "limit": Argument(_rows, default=MAX_ROWS),
     },
     "list": {},
+    "preview": {"lines": Argument(_changes, required=True)},
     "audit": {
         "limit": Argument(_rows, default=100),
         "actor": _MAYBE,

@@ -313,7 +313,7 @@ def test_a_request_of_the_size_of_the_bound_is_read(path: Path) -> None:
 
     most, answer, rest = asyncio.run(main())
     assert most["ok"] is True
-    assert answer == {"ok": False, "error": "a request is at most 65536 bytes", "code": 1}
+    assert answer == {"ok": False, "error": "a request is at most 262144 bytes", "code": 1}
     assert rest == b"", "and closed"
 
 
