@@ -82,6 +82,7 @@ def _read_csv(text: str, judge: Judge, needed: frozenset[str], read: ReadRow) ->
 def _read_json(text: str, judge: Judge, read: ReadRow) -> Iterator[Found]:
     """Records in an array, in a member `data`, or in one array for each id."""
     document = JsonText(text)
+    answer = "[" not in text and ":" in text  # an object with words in it only: an error, and no empty list
     try:
         for record in document.records(levels=2):
             try:
@@ -90,6 +91,8 @@ def _read_json(text: str, judge: Judge, read: ReadRow) -> Iterator[Found]:
                 yield read(judge, record.line, record)
             except Wrong as wrong:
                 yield problem_at(judge.source, record.line, record.wrong(wrong))
+        if answer:
+            raise Wrong(document.column, "no list of records in it", "look whether the server tells an error")
     except Wrong as wrong:
         yield problem_at(judge.source, document.line, wrong)
 

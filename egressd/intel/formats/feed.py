@@ -21,6 +21,11 @@ FORMATS: Final = {
     "urlhaus": "abuse.ch URLhaus (CSV)",
     "threatfox": "abuse.ch ThreatFox (CSV, JSON)",
     "feodo": "abuse.ch Feodo Tracker (CSV, JSON)",
+    "misp": "MISP events (JSON)",
+    "stix": "STIX 2.1 bundles and TAXII 2.1 envelopes",
+    "zeek": "Zeek intelligence files",
+    "suricata": "Suricata datasets (base64 lines, JSON, JSON lines)",
+    "crowdsec": "CrowdSec decisions (JSON, CSV)",
 }
 _READERS: Final = {
     "egressd": ("ours", "read_ours"),
@@ -33,6 +38,11 @@ _READERS: Final = {
     "urlhaus": ("abusech", "read_urlhaus"),
     "threatfox": ("abusech", "read_threatfox"),
     "feodo": ("abusech", "read_feodo"),
+    "misp": ("misp", "read_misp"),
+    "stix": ("stix", "read_stix"),
+    "zeek": ("zeek", "read_zeek"),
+    "suricata": ("suricata", "read_suricata"),
+    "crowdsec": ("crowdsec", "read_crowdsec"),
 }
 
 

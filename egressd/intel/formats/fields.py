@@ -14,6 +14,7 @@ from egressd.intel.lines import MAX_LINE, Word, Wrong, show
 _MOMENT: Final = re.compile(
     r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?: ?UTC|Z|[+-]\d\d:?\d\d)?)?", re.ASCII
 )
+_ANY_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:\[:\]|:)//|hxxps?\[://\]|https?\[://\]", re.I | re.ASCII)
 _NO_VALUE: Final = frozenset({"", "-", "none", "null", "n/a"})
 _HOST_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:/\s\[\]]+(?:\[\.\][^:/\s\[\]]+)*):([0-9]{1,5})")
 
@@ -56,6 +57,12 @@ def parse_host_port(word: Word) -> tuple[Entry, str]:
     if not 0 < int(found[2]) < 65536:
         raise Wrong(word.column, f'no such port: "{show(word.text)}"', "ports are 1 to 65535")
     return parse_entry(Word(found[1].strip("[]") if found[1][0] == "[" else found[1], word.column)), f"port {found[2]}"
+
+
+def parse_url(word: Word) -> Entry:
+    """A URL, which may be written without its scheme: what a feed calls a URL never becomes its host. Raises Wrong."""
+    bare = _ANY_SCHEME.match(word.text) is None
+    return parse_entry(Word("http://" + word.text if bare else word.text, word.column))
 
 
 def join_ref(*parts: str) -> str:

@@ -85,6 +85,12 @@ class JsonText:
             raise Wrong(self.column, what, "fetch it again, it may be cut off") from None
         return found
 
+    def fork(self) -> JsonText:
+        """A second reader at the same place, to look ahead with."""
+        other = JsonText(self.text)
+        other.line, other._at, other._counted, other._line_start = self.line, self._at, self._counted, self._line_start
+        return other
+
     def end(self) -> None:
         """Raises Wrong unless the text ends here."""
         if self.peek():
@@ -94,7 +100,7 @@ class JsonText:
         """What stands in arrays that are at most `levels` containers deep, one after the other; members on the way that
         are no containers are left out. Raises Wrong."""
         while self.peek():
-            yield from self._records(levels)
+            yield from self.walk(levels)
 
     def record(self) -> Record:
         """The object that comes next; without members when it is something else. Raises Wrong."""
@@ -103,14 +109,15 @@ class JsonText:
         found = self.value()
         return Record(found if isinstance(found, dict) else {}, line, column)
 
-    def _records(self, levels: int, in_array: bool = False) -> Iterator[Record]:
+    def walk(self, levels: int, in_array: bool = False) -> Iterator[Record]:
+        """`records` of the one value that comes next."""
         first = self.peek()
         if first == "[" and levels:
             for _ in self.elements():
-                yield from self._records(levels - 1, True)
+                yield from self.walk(levels - 1, True)
         elif first == "{" and levels and not in_array:
             for _ in self.members():
-                yield from self._records(levels - 1)
+                yield from self.walk(levels - 1)
         elif in_array:
             yield self.record()
         else:
