@@ -76,8 +76,12 @@ def test_convert_of_what_holds_nothing(capsys: pytest.CaptureFixture[str], tmp_p
 
 
 def test_hostile_texts_and_names_reach_no_terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    text = 'indicator\tindicator_type\tmeta.desc\nbad.example\tIntel::DOMAIN\t\x1b]0;x\x07 "quoted"\n\x1b[2Jx\tIntel::DOMAIN\tx\n'
-    path = write(tmp_path / "a\x1bb.dat", "#fields\t" + text)
+    text = (
+        "#fields\tindicator\tindicator_type\tmeta.desc\n"
+        'bad.example\tIntel::DOMAIN\t\x1b]0;x\x07 "quoted"\n'
+        "\x1b[2Jx\tIntel::DOMAIN\tx\n"
+    )
+    path = write(tmp_path / "a\x1bb.dat", text)
     for words in (("convert",), ("lint",), ("lint", "--json")):
         _, out, err = run(capsys, *words, path)
         assert "\x1b" not in out + err

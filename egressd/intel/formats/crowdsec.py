@@ -71,12 +71,16 @@ def _read_json(document: JsonText, judge: Judge) -> Iterator[Found]:
             else:
                 yield _from_record(document.record(), judge)
     else:
+        known = False
         for key in document.members():
+            known = known or key in ("new", "deleted", "decisions")
             if key == "new" or key == "decisions":
                 yield from _decisions(document, judge)
             elif key == "deleted" and document.peek() == "[":
                 for _ in document.elements():
                     yield Ignored(document.record().line, TAKEN_BACK)
+        if not known:
+            raise Wrong(document.column, "no decisions in it", "look whether the server tells an error")
     document.end()
 
 

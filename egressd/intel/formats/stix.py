@@ -21,6 +21,7 @@ OVER: Final = "its time is over"
 BENIGN: Final = "an indicator of what is benign: feeds cannot allow"
 OTHER_LANGUAGE: Final = "a pattern in another language (Snort, YARA, Sigma ...)"
 
+_OF_ENVELOPES: Final = frozenset({"more", "next", "type", "id", "spec_version"})  # and bundles, which may be empty
 _NAMING: Final = frozenset({"malware", "tool", "threat-actor", "intrusion-set", "campaign"})
 
 
@@ -50,7 +51,9 @@ def read_stix(text: str, source: str, rules: Rules) -> Iterator[Found]:
         if not document.peek():
             return
         context = _parse_context(document.fork())
+        keys = set()
         for key in document.members():
+            keys.add(key)
             if key == "objects":
                 for _ in document.elements():
                     record = document.record()
@@ -59,6 +62,8 @@ def read_stix(text: str, source: str, rules: Rules) -> Iterator[Found]:
                     except Wrong as wrong:
                         yield problem_at(source, record.line, record.wrong(wrong))
         document.end()
+        if not keys <= _OF_ENVELOPES and "objects" not in keys:
+            raise Wrong(document.column, "no objects in it", "look whether the server tells an error")
     except Wrong as wrong:
         yield problem_at(source, document.line, wrong)
 

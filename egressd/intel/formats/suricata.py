@@ -64,7 +64,7 @@ def _read_json(text: str, judge: Judge) -> Iterator[Found]:
                 records: Iterator[Record] = iter((document.record(),))
             else:
                 records = document.walk(_LEVELS)
-            empty = document.peek() == "{"
+            empty = document.peek() != "["
             column = document.column
             line = document.line
             for record in records:

@@ -38,7 +38,15 @@ def test_a_next_that_no_request_could_carry(following: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "nonsense", '{"more": true, "objects": [', '{"objects": 7}', '{"objects": []} x']
+    "text",
+    [
+        "[]",
+        "nonsense",
+        '{"more": true, "objects": [',
+        '{"objects": 7}',
+        '{"objects": []} x',
+        '{"title": "Unauthorized", "http_status": "401"}',
+    ],
 )
 def test_what_is_no_envelope_is_told_and_asks_for_no_more(text: str) -> None:
     found, more, following = parse_envelope(text, "taxii", rules())
