@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from egressd.intel.entries import URL, parse_entry
-from egressd.intel.formats.fields import Columns, join_ref, parse_columns, parse_host_port, parse_moment, parse_percent
+from egressd.intel.formats.fields import Columns, join_ref, parse_header, parse_host_port, parse_moment, parse_percent
 from egressd.intel.formats.jsontext import JsonText, Record
 from egressd.intel.formats.judgement import Found, Ignored, Judge, Rules, tidy
 from egressd.intel.lines import Word, Wrong, problem_at, show, split_lines
@@ -47,13 +47,13 @@ def read_feodo(text: str, source: str, rules: Rules) -> Iterator[Found]:
         yield from _read_csv(text, judge, _FEODO, _feodo_row)
 
 
-def parse_header(line: str, needed: frozenset[str]) -> dict[str, int] | None:
+def _parse_header(line: str, needed: frozenset[str]) -> dict[str, int] | None:
     """Column numbers by name, when a line (or comment) holds the names needed."""
     try:
-        names = [name.lower() for name in parse_columns(line.strip().lstrip("# "))]
+        header = parse_header(line.strip().lstrip("# "))
     except Wrong:
         return None
-    return {name: at for at, name in enumerate(names)} if needed <= set(names) else None
+    return header if needed <= header.keys() else None
 
 
 def _is_json(text: str) -> bool:
@@ -68,7 +68,7 @@ def _read_csv(text: str, judge: Judge, needed: frozenset[str], read: ReadRow) ->
             if not bare:
                 continue
             if header is None:
-                header = parse_header(bare, needed)
+                header = _parse_header(bare, needed)
                 if header is not None or bare[0] == "#":
                     continue
                 advice = "keep the header line, which names " + ", ".join(sorted(needed))

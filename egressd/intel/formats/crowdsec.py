@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from egressd.intel.entries import ADDRESS, NETWORK, parse_entry
-from egressd.intel.formats.fields import Columns, join_ref, parse_columns, parse_moment
+from egressd.intel.formats.fields import Columns, join_ref, parse_header, parse_moment
 from egressd.intel.formats.jsontext import JsonText, Record
 from egressd.intel.formats.judgement import Found, Ignored, Judge, Rules, tidy
 from egressd.intel.lines import Word, Wrong, problem_at, show, split_lines
@@ -52,7 +52,7 @@ def _read_csv(text: str, judge: Judge) -> Iterator[Found]:
             if header:
                 yield _decision(judge, number, Columns(line, header))
                 continue
-            header = {name.lower(): at for at, name in enumerate(parse_columns(line))}
+            header = parse_header(line)
             if not {"value", "ip"} & header.keys():
                 header = {}
                 raise Wrong(1, "no header line with a column value", "begin with a line such as duration,scope,value")

@@ -80,6 +80,15 @@ def parse_columns(line: str) -> list[str]:
         raise Wrong(1, f"not a line of CSV: {error}", "close the quotes; a record ends with its line") from None
 
 
+def parse_header(line: str) -> dict[str, int]:
+    """Column numbers by lower-case name. Raises Wrong when the line is no CSV or gives a name twice."""
+    names = [name.lower() for name in parse_columns(line)]
+    header = {name: at for at, name in enumerate(names)}
+    if len(header) != len(names):
+        raise Wrong(1, "a header with the same name twice", "each column has a name of its own")
+    return header
+
+
 class Columns:
     """A CSV line's values by the names of its header, and the place where each stands."""
 

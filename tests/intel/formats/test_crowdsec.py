@@ -40,6 +40,7 @@ def test_what_is_no_duration(duration: str) -> None:
         ('{"new": null, "deleted": null}', []),
         ("[]", []),
         ('{"message": "access forbidden"}', ["1:31 problem: no decisions in it"]),
+        ("value,scope,value\n", ["1:1 problem: a header with the same name twice"]),
         ("null", ["1:1 problem: no header line with a column value"]),
         ('[{"until": "2020-01-01T00:00:00Z", "value": "198.51.100.1"}]', ["1 ignored: its time is over"]),
         ('[{"until": "2030-01-01T00:00:00Z", "value": "198.51.100.1"}]',
