@@ -22,6 +22,11 @@ SWITCH: Final = "switches another rule off ($badfilter)"
 SWITCHED_OFF: Final = "switched off by a rule with $badfilter"
 
 _RULE: Final = re.compile(r"\|\|(\*\.)?([^\^$|/*\s]+)\^\|?(?:\$(\S+))?")
+_NO_NAME: Final = re.compile(r"[|^*$/\s]")
+# A text alone is a name in filters for DNS and any part of a URL in those for browsers: -300x250.gif is no host.
+_PART: Final = re.compile(
+    r"[-_.&?=].*|.*\.(?:gif|jpe?g|png|webp|svg|swf|flv|mp4|js|css|json|xml|php\d?|html?|aspx?|jsp|cgi)", re.I | re.S
+)
 _COSMETIC: Final = re.compile(r"#@?(?:[?$%]{1,2})?#")
 _TAKEN: Final = frozenset({"important", "all", "document", "doc"})  # whatever is asked of the name is blocked
 _CONDITIONS: Final = frozenset(
@@ -44,7 +49,11 @@ def read_adblock(text: str, source: str, rules: Rules) -> Iterator[Found]:
         if off and rule in off:
             yield Ignored(number, SWITCHED_OFF)
             continue
-        found = plain(rule[2:-1] if rule[-1] == "^" and rule.startswith("||") else rule, number)
+        found = None
+        if rule[-1] == "^" and rule.startswith("||"):
+            found = plain(rule[2:-1], number)
+        elif _PART.fullmatch(rule) is None:
+            found = plain(rule, number)
         if found is not None:
             yield found
         else:
@@ -80,7 +89,7 @@ def _read_rule(judge: Judge, number: int, line: str, rule: str) -> list[Found]:
         return read_hosts_line(judge, number, line)
     found = _RULE.fullmatch(rule)
     if found is None:
-        if "|" in rule or "^" in rule or "*" in rule or "$" in rule or "/" in rule or " " in rule or "." not in rule:
+        if _NO_NAME.search(rule) is not None or "." not in rule or _PART.fullmatch(rule) is not None:
             return [Ignored(number, PATTERN)]
         return _take(judge, number, Word(rule, column))
     subtree, name, modifiers = found.groups(default="")
