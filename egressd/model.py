@@ -258,6 +258,7 @@ class Indicator(NamedTuple):
     expires_s: int
     ref: str
     owner: str
+    first_seen_s: int = 0  # when the source says that it was first seen; takes no part in matching
 
 
 class Match(NamedTuple):

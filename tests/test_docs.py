@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator
 from egressd.cli.main import main
 from egressd.config.load import default_config, load_intel
 from egressd.intel.allowances import KINDS, parse_allowances
-from egressd.intel.formats import OPTIONS, parse_list
+from egressd.intel.formats import FORMATS, OPTIONS, parse_list
 from egressd.intel.index import Index
 from egressd.model import Indicator
 from egressd.names import Suffixes
@@ -262,6 +262,10 @@ def test_every_option_is_explained_and_exists() -> None:
         "expires",
         "client",
     }
+
+
+def test_every_format_is_explained_and_exists() -> None:
+    assert [cells[0] for cells in rows("| format | taken")] == list(FORMATS)
 
 
 def test_what_a_name_covers() -> None:

@@ -1,10 +1,12 @@
-"""`egressd list`: what is listed, from files and by operators, and what is allowed."""
+"""`egressd list`: what is listed, from files and by operators, and what is allowed. `list convert` and `list lint` work
+on files without a daemon."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from typing import Final
 
+from egressd.cli import list_convert, list_lint
 from egressd.cli.client import Answer
 from egressd.cli.main import OK
 from egressd.cli.screen import Column, Row, add_read_arguments, date, first, number, read, rows, table, text, texts
@@ -24,6 +26,11 @@ _ENTRIES: Final = (
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     add_read_arguments(parser, long=True)
+    verbs = parser.add_subparsers(dest="list_verb", metavar="WHAT", help="without it: show what the daemon has")
+    for name, module in (("convert", list_convert), ("lint", list_lint)):
+        sub = verbs.add_parser(name, help=module.WHAT, description=module.WHAT[0].upper() + module.WHAT[1:] + ".")
+        module.add_arguments(sub)
+        sub.set_defaults(run=module.run)
 
 
 def run(args: Namespace) -> int:

@@ -12,12 +12,10 @@ from glob import glob
 from hashlib import blake2b
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from egressd.config.large_lists import Build, ListFile, Order, choose_large
 from egressd.config.schema import Config
-from egressd.detect.engine import Intel
-from egressd.detect.policy import PolicySettings
 from egressd.errors import ConfigError, Problem
 from egressd.intel.allowances import Allowance, Allowances, parse_allowances
 from egressd.intel.formats import parse_list
@@ -29,6 +27,10 @@ from egressd.intel.protected import Protected
 from egressd.intel.resolvers import Resolvers
 from egressd.model import Indicator
 from egressd.names import Suffixes, escape
+
+if TYPE_CHECKING:  # detection takes 40 ms to import, which looking at one list does not need
+    from egressd.detect.engine import Intel
+    from egressd.detect.policy import PolicySettings
 
 MAX_CONFIG_BYTES: Final = 1 << 20  # a person writes it; a large site's has some tens of kilobytes
 MAX_LIST_BYTES: Final = 64 << 20  # two million names with options; more belongs into a feed
@@ -53,6 +55,15 @@ class LoadedList(NamedTuple):
     name: str
     indicators: int
     problems: int
+
+
+class Ground(NamedTuple):
+    """What every list is judged by."""
+
+    suffixes: Suffixes
+    guard: Guard
+    protected: Protected
+    problems: list[Problem]
 
 
 class LoadedIntel(NamedTuple):
@@ -117,8 +128,23 @@ def list_paths(config: Config, base_dir: Path) -> list[Path]:
     return [one.path for one in named]
 
 
+def load_ground(config: Config, *, base_dir: Path) -> Ground:
+    """Read what lists are judged by and none of them. Never raises: see `problems`. Paths as in `load_intel`."""
+    return _Loading(config, base_dir).load_ground()
+
+
+def load_text(path: Path, name: str, limit_bytes: int) -> str:
+    """The text of a file of at most so many bytes, called `name` in problems. Raises ConfigError with one."""
+    found = read_text(path, name, limit_bytes)
+    if isinstance(found, Problem):
+        raise ConfigError([found])
+    return found
+
+
 def policy_settings(config: Config) -> PolicySettings:
     """What the policy needs of the configuration."""
+    from egressd.detect.policy import PolicySettings
+
     policy = config.policy
     return PolicySettings(
         mode=config.mode,
@@ -153,8 +179,17 @@ class _Loading:
         self.suffix_list = SHIPPED / "public_suffix_list.dat"
         self.context = blake2b(digest_size=16)  # of the texts that decide how a list's lines are read
 
+    def load_ground(self) -> Ground:
+        """Suffixes, guard, protected addresses."""
+        suffixes = self._suffixes()
+        guard = self._guard(suffixes)
+        resolvers = self._keep(Resolvers.parse(_shipped("resolvers.txt"), "resolvers.txt"))
+        return Ground(suffixes, guard, self._protected(resolvers), self.problems)
+
     def load(self, extra_lists: Sequence[Path], build: Build | None) -> LoadedIntel:
         """Suffixes, guard, protected addresses, lists, allowances."""
+        from egressd.detect.engine import Intel
+
         config = self.config
         suffixes = self._suffixes()
         guard = self._guard(suffixes)

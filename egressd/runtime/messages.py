@@ -165,6 +165,7 @@ def unpack_match(packed: object) -> Match:
     indicator = Indicator(
         inner.text(), inner.text(), inner.text(), inner.text(), inner.text(), inner.text(), inner.text(),
         inner.number(), inner.text(), inner.number(), inner.number(), inner.number(), inner.text(), inner.text(),
+        inner.number(),
     )  # fmt: skip
     return Match(level, indicator, domain, rule)
 

@@ -69,7 +69,8 @@ def parse_match(text: str) -> Match:
 
 
 _INDICATOR: Final[dict[str, type]] = {
-    name: int if name in ("line", "confidence", "added_s", "expires_s") else str for name in Indicator._fields
+    name: int if name in ("line", "confidence", "added_s", "expires_s", "first_seen_s") else str
+    for name in Indicator._fields
 }
 
 

@@ -23,7 +23,8 @@ FLOWS = st.sampled_from([4, 16]).flatmap(
 )  # fmt: skip
 IDS = st.integers(1, 10**18 - 1).map(lambda number: f"D{number}")
 INDICATORS = st.builds(
-    Indicator, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, NUMBERS, TEXTS, NUMBERS, NUMBERS, NUMBERS, TEXTS, TEXTS
+    Indicator, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, NUMBERS, TEXTS, NUMBERS, NUMBERS, NUMBERS, TEXTS, TEXTS,
+    NUMBERS,
 )  # fmt: skip
 MATCHES = st.builds(Match, TEXTS, INDICATORS, TEXTS, TEXTS)
 TARGETS = st.builds(Target, TEXTS, TEXTS)

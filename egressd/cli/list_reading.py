@@ -1,0 +1,47 @@
+"""What `list convert` and `list lint` share: files of lists in any format, and what they are judged by."""
+
+from __future__ import annotations
+
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from egressd.config.load import default_config, escape_path, load_config, load_ground, load_text
+from egressd.errors import ConfigError
+from egressd.intel.formats.detection import detect_format
+from egressd.intel.formats.feed import FORMATS
+from egressd.intel.formats.judgement import Rules
+
+MAX_FILE_BYTES: Final = 512 << 20  # ten million names; one that is larger is no list
+
+
+class ListText(NamedTuple):
+    """A list that was read from disk. `source` is what its indicators and problems are called by."""
+
+    source: str
+    format: str
+    text: str
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    formats = ", ".join(FORMATS)
+    parser.add_argument("--format", choices=tuple(FORMATS), metavar="F", help=f"{formats} (default: by the content)")
+    parser.add_argument("--config", metavar="FILE", help="configuration: own domains, guard, protected addresses")
+
+
+def load_rules(args: Namespace) -> Rules:
+    """What lists are judged by, with the time now. Raises ConfigError."""
+    config = load_config(Path(args.config)) if args.config else default_config()
+    ground = load_ground(config, base_dir=Path(args.config).parent if args.config else Path())
+    if ground.problems:
+        raise ConfigError(ground.problems)
+    return Rules(ground.suffixes, ground.guard, ground.protected, now_s=int(time.time()))
+
+
+def load_list(file: str, format_: str | None, source: str = "") -> ListText:
+    """The text of a file, or of standard input when it is "-". Raises ConfigError."""
+    name = source or ("standard input" if file == "-" else escape_path(file))
+    text = load_text(Path("/dev/stdin" if file == "-" else file), name, MAX_FILE_BYTES)
+    return ListText(name, format_ or detect_format(text), text)
