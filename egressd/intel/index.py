@@ -121,6 +121,21 @@ class Index:
         """How many indicators there are, in force or not."""
         return len(self.indicators)
 
+    def is_only(self, one: Indicator) -> bool:
+        """Whether no other source has the same value, or covers the same registered domain."""
+        groups: list[Group] = []
+        if one.kind == "domain":
+            groups = [self._hosts.get(one.value, ()), self._registered.get(one.registered_domain or one.value, ())]
+        elif one.kind == "url":
+            host, slash, path = one.value.partition("/")
+            listed = self._urls.get(host.strip("[]"))
+            groups = [listed[1].get(slash + path, ())] if listed is not None else []
+        else:
+            network = parse_network(one.value)
+            if network is not None:
+                groups = [self._addresses.get(network[0], ()), *self._networks.covering(network[0])]
+        return all(other.source == one.source for group in groups for other in group)
+
     def match_name(self, name: str, now_s: int) -> Match | None:
         """What covers a normal name at a time (epoch seconds)."""
         registered, _, rule = self._suffixes.split(name)
