@@ -5,9 +5,11 @@ Loaded whole, or not at all: what cannot be used leaves the last good state in f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from egressd.config.load import LoadedIntel, load_config, load_intel, policy_settings, segment_table
@@ -35,6 +37,14 @@ class Surroundings(NamedTuple):
     resolvers: frozenset[bytes]
 
 
+class Fed(NamedTuple):
+    """What a feed says, how many of its lines could not be used, and when it was fetched or confirmed last."""
+
+    indicators: tuple[Indicator, ...]
+    problems: int
+    confirmed_us: int
+
+
 class Loaded(NamedTuple):
     """Configuration and text files as they were read."""
 
@@ -54,6 +64,9 @@ class Knowledge(NamedTuple):
     problems: tuple[Problem, ...]  # of operators' entries: a list changed under them
 
 
+NOTHING_FED: Final[Mapping[str, Fed]] = MappingProxyType({})
+
+
 def load_texts(path: Path) -> Loaded:
     """Read everything. Raises ConfigError with every problem; nothing is taken then."""
     config = load_config(path)
@@ -66,15 +79,18 @@ def load_texts(path: Path) -> Loaded:
     return Loaded(config, texts, path.parent)
 
 
-def combine(loaded: Loaded, entries: Sequence[Entry], around: Surroundings, mode: str) -> Knowledge:
-    """Text files, operators' entries and surroundings as one."""
+def combine(
+    loaded: Loaded, entries: Sequence[Entry], around: Surroundings, mode: str, fed: Mapping[str, Fed] = NOTHING_FED
+) -> Knowledge:
+    """Text files, operators' entries, surroundings and what feeds say as one."""
     texts = loaded.texts
     intel = texts.intel
     protected = intel.protected.plus(around.networks)
     indicators, allowances, problems = parse_entries(entries, texts, protected)
     index = intel.index
-    if indicators:
-        index = Index.build((*intel.index.indicators, *indicators), intel.suffixes)
+    if indicators or fed:
+        said = chain(intel.index.indicators, *(one.indicators for one in fed.values()), indicators)
+        index = Index.build(said, intel.suffixes)
     allowed = intel.allowances
     if allowances:
         allowed = Allowances([*intel.allowances.allowances, *allowances])

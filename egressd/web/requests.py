@@ -21,6 +21,7 @@ MAX_TEXT: Final = 512  # names have at most 253 characters, addresses 49; a URL'
 MAX_REMEDIES: Final = 16
 MAX_ROWS: Final = 10_000
 MODES: Final = ("monitor", "approve", "enforce")
+VERDICTS: Final = ("false-positive", "confirmed")
 
 REFUSED: Final = 1
 WRONG: Final = 2  # the request itself is wrong
@@ -55,6 +56,7 @@ VERB_ROLES: Final[Mapping[str, Role]] = {
     "list": Role.VIEWER,
     "audit": Role.VIEWER,
     "version": Role.VIEWER,
+    "feeds": Role.VIEWER,
     "block": Role.OPERATOR,
     "allow": Role.OPERATOR,
     "unblock": Role.OPERATOR,
@@ -68,6 +70,8 @@ VERB_ROLES: Final[Mapping[str, Role]] = {
     "ack": Role.OPERATOR,
     "reload": Role.OPERATOR,
     "doctor": Role.OPERATOR,
+    "feeds-update": Role.OPERATOR,
+    "feeds-judge": Role.OPERATOR,
     "mode": Role.ADMIN,
     "panic": Role.ADMIN,
 }
@@ -165,6 +169,7 @@ VERB_ARGS: Final[Mapping[str, Mapping[str, Argument]]] = {
         "head": Argument(_pattern("[0-9]{1,18}:[0-9a-f]{64}", "SEQ:HASH as `egressd audit` shows it")),
     },
     "version": {},
+    "feeds": {"feed": _MAYBE},
     "block": {"what": _WHAT, "client": _MAYBE, "for_s": _FOR, "reason": _REASON},
     "allow": {"what": _WHAT, "client": _MAYBE, "for_s": _FOR, "reason": _REASON},
     "unblock": {"what": _WHAT, "for_s": _FOR, "reason": _REASON},
@@ -179,6 +184,13 @@ VERB_ARGS: Final[Mapping[str, Mapping[str, Argument]]] = {
     "ack": {"incident": _INCIDENT, "reason": _WHY},
     "reload": {"reason": _WHY},
     "doctor": {"reason": _WHY},
+    # `force` takes the next version whatever its size.
+    "feeds-update": {"feed": _MAYBE, "force": Argument(_flag, default=False), "reason": _WHY},
+    "feeds-judge": {
+        "incident": _INCIDENT,
+        "verdict": Argument(_pattern("|".join(VERDICTS), " or ".join(VERDICTS)), required=True),
+        "reason": _REASON,
+    },
     "mode": {"mode": Argument(_pattern("|".join(MODES), " or ".join(MODES)), required=True), "reason": _REASON},
     "panic": {"reason": _REASON},
 }
