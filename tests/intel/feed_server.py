@@ -37,6 +37,7 @@ class Server:
         self.requests: list[Request] = []
         self.answer: Handler = respond(b"")
         self.port = 0
+        self.tasks: set[asyncio.Task[None]] = set()
         self.scheme = scheme
 
     @property
@@ -44,6 +45,9 @@ class Server:
         return f"{self.scheme}://127.0.0.1:{self.port}/feed.txt"
 
     async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
         try:
             request = Request(await reader.readuntil(b"\r\n\r\n"))
             self.requests.append(request)
@@ -51,6 +55,7 @@ class Server:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
+            self.tasks.discard(task)
             writer.close()
             with suppress(ConnectionError, ssl.SSLError):
                 await writer.wait_closed()
@@ -65,6 +70,10 @@ async def serving(tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
         yield server
     finally:
         listening.close()
+        stuck = list(server.tasks)
+        for task in stuck:
+            task.cancel()
+        await asyncio.gather(*stuck, return_exceptions=True)
 
 
 def head(status: int = 200, length: int | None = None, **more: str) -> bytes:

@@ -8,6 +8,7 @@ never taken from the HTTP library or the server: theirs quote addresses, and the
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import ssl
 import zipfile
@@ -36,6 +37,9 @@ CUT_OFF: Final = "cut-off"
 PACKED: Final = "packed"
 NOT_TEXT: Final = "not-text"
 PROTOCOL: Final = "protocol"
+KINDS: Final = (
+    *(CREDENTIAL, UNREACHABLE, TLS, STALLED, STATUS, REDIRECT, TOO_LARGE, BOMB, CUT_OFF, PACKED, NOT_TEXT, PROTOCOL),
+)
 
 MAX_REDIRECTS: Final = 5
 MAX_LAYERS: Final = 2  # a .gz file that the server has packed once more for the way
@@ -199,7 +203,7 @@ async def _ask(
         within = f"no connection within {times.connect_s:g} s, or nothing came for {times.stall_s:g} s"
         raise FeedError(STALLED, within) from None
     except aiohttp.ClientConnectorError as error:
-        raise FeedError(UNREACHABLE, f"no connection: {error.os_error.strerror or 'refused or no such name'}") from None
+        raise FeedError(UNREACHABLE, f"no connection: {_why(error.os_error)}") from None
     except aiohttp.ClientPayloadError:
         raise FeedError(CUT_OFF, "the connection ended before all of it had come") from None
     except aiohttp.ServerDisconnectedError:
@@ -266,6 +270,13 @@ def _verify_message(error: BaseException) -> str:
     if isinstance(inner, ssl.SSLCertVerificationError):
         return inner.verify_message.partition(",")[0] or "verification failed"
     return "the handshake failed"
+
+
+def _why(error: OSError) -> str:
+    """Why there is no connection. The unit that comes with egressd forbids them, until somebody wants feeds."""
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return "the service may not speak to other machines (IPAddressAllow, see docs/feeds.md)"
+    return error.strerror or "refused, or no such name"
 
 
 def _larger(limit: int) -> str:
