@@ -18,7 +18,7 @@ from egressd.intel.feeds.state import FeedState
 from egressd.intel.lines import show
 from egressd.intel.poison import Poison
 from egressd.model import Match
-from egressd.notify.eve import render_time
+from egressd.notify.eve import render_feed, render_time
 from egressd.runtime import knowledge
 from egressd.runtime.core import Core
 from egressd.runtime.knowledge import Fed
@@ -100,13 +100,12 @@ class Feeding:
     def _feed(self) -> None:
         """Give the core what is in force. Another mapping each time: the core tells by that whether there is more."""
         self._core.fed = {
-            one.name: Fed(one.indicators, one.bad_lines + one.poisoned, one.last_ok_us)
-            for one in self.feeds.states.values()
-            if one.changed_us
+            one.name: Fed(one.indicators, one.last_ok_us) for one in self.feeds.states.values() if one.changed_us
         }
 
     async def _version(self, state: FeedState) -> None:
         self._feed()
+        self._core.tellers.event(_event(state, state.told(), self._now_us()))
         log.info(
             "feed %s: %d indicators (%d came, %d went)", state.name, len(state.indicators), state.added, state.removed
         )
@@ -117,6 +116,7 @@ class Feeding:
         self._feed()
         now = state.told()
         if now != before:
+            self._core.tellers.event(_event(state, now, self._now_us()))
             if now:
                 log.error("feed %s: %s", state.name, now)
             else:
@@ -223,6 +223,20 @@ def _own_hosts(config: Config) -> list[Allowance]:
             reason = f"feed {name} comes from there"
             found.append(Allowance(NEVER_BLOCK, feed_host(feed), "", "egressd", reason, 0, config.origin, line))
     return found
+
+
+def _event(state: FeedState, reason: str, now_us: int) -> Record:
+    fields = {
+        "feed": state.name,
+        "state": state.state,
+        "kind": state.kind,
+        "reason": reason,
+        "indicators": len(state.indicators),
+        "added": state.added,
+        "removed": state.removed,
+        "quarantined": state.poisoned,
+    }
+    return render_feed(now_us, fields)
 
 
 def _row(state: FeedState, score: Score, now_us: int) -> Record:

@@ -38,10 +38,9 @@ class Surroundings(NamedTuple):
 
 
 class Fed(NamedTuple):
-    """What a feed says, how many of its lines could not be used, and when it was fetched or confirmed last."""
+    """What a feed says, and when it was fetched or confirmed last."""
 
     indicators: tuple[Indicator, ...]
-    problems: int
     confirmed_us: int
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from egressd.config.load import load_config
 from egressd.intel.feeds.fetch import Times
@@ -28,6 +29,8 @@ from tests.runtime.scene import A, in_loop, match, sighting
 
 QUICK = Times(2.0, 0.2, 2.0)
 GOOD = b"".join(b"c2.fed%d.example\n" % number for number in range(100))
+SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "events.schema.json"
+EVENTS = Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
 SECRET = "cAnArY-0f4e11aa"
 
 
@@ -117,6 +120,11 @@ async def test_an_alarm_is_told_once_and_its_end(tmp_path: Path, caplog: pytest.
             await fed.update()
             assert fed.feeding.warnings() == []
             assert "feed c2 is well again" in caplog.messages
+            told = [one["egressd"] for one in fed.site.ears.records if one["event_type"] == "feed"]
+            assert [(one["state"], one["kind"], bool(one["reason"])) for one in told] == [
+                ("ok", "", False), ("refused", "page", True), ("ok", "", False),
+            ]  # fmt: skip
+            assert all(list(EVENTS.iter_errors(one)) == [] for one in fed.site.ears.records)
             await fed.site.core.scribe.settled()
             (row,) = await fed.site.ledger.read(feeds.rows)
             assert (row["name"], row["error"], row["indicators"]) == ("c2", "", 100)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import os
 import ssl
 import zipfile
 import zlib
@@ -276,6 +277,8 @@ def _why(error: OSError) -> str:
     """Why there is no connection. The unit that comes with egressd forbids them, until somebody wants feeds."""
     if error.errno in (errno.EPERM, errno.EACCES):
         return "the service may not speak to other machines (IPAddressAllow, see docs/feeds.md)"
+    if error.errno and error.errno > 0:  # asyncio puts words of its own into strerror
+        return os.strerror(error.errno)
     return error.strerror or "refused, or no such name"
 
 

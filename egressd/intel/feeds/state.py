@@ -56,7 +56,8 @@ class FeedState:
             held = f"; {len(self.indicators):,} indicators of before stay in force" if self.indicators else ""
             parts.append(f"{self.problem}{held}")
         if self.poisoned:
-            parts.append(f"{self.poisoned} lines are quarantined (egressd feeds quarantine {self.name})")
+            lines = "1 line is" if self.poisoned == 1 else f"{self.poisoned:,} lines are"
+            parts.append(f"{lines} quarantined (egressd feeds quarantine {self.name})")
         if self.trouble:
             parts.append(self.trouble)
         return "; ".join(parts)
