@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from egressd.config.feed_options import FeedOptions
 from egressd.intel.allowances import Allowances, parse_allowances
@@ -299,6 +301,19 @@ def test_what_cannot_be_unpacked(raw: bytes, kind: str) -> None:
     assert error.value.kind == kind
 
 
+STARTS = [b"", b"\x1f\x8b\x08\0\0\0\0\0\0\x03", b"PK\x03\x04"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=300), st.sampled_from(STARTS), st.integers(0, 200))
+def test_whatever_comes_only_the_declared_error_leaves(raw: bytes, start: bytes, cut: int) -> None:
+    for one in (start + raw, gzip.compress(raw)[:cut], zipped(("a.txt", raw))[:cut], zipped(("a", raw)) + raw):
+        try:
+            assert len(unpack(one, 10_000)) <= 10_000
+        except FeedError as error:
+            assert error.kind in fetch.KINDS and error.text.isprintable()
+
+
 @in_loop
 async def test_redirects(tmp_path: Path) -> None:
     async with serving() as server, serving() as other:
@@ -486,6 +501,31 @@ async def test_a_version_that_cannot_be_kept_is_in_force_and_told(tmp_path: Path
             found = await desk.ask()
             assert (found.state, len(found.indicators)) == (OK, 200)
             assert found.is_alarming and "cannot be kept on disk" in found.told()
+            more, _ = parse_allowances("never-block bad7.example owner=o reason=ours", "allow.txt", SUFFIXES)
+            desk.allowances = Allowances(more)
+            await desk.feeds.configure({"c2": options(server)})  # a reload does not take it out of force
+            assert (len(desk.values()), found.poisoned) == (199, 1)
+            (tmp_path / "feeds").unlink()
+            server.answer = respond(GOOD + b"c2.more.example\n")
+            assert (await desk.ask()).trouble == ""
+
+
+@in_loop
+async def test_a_fault_of_ours_stops_one_attempt_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise IndexError(SECRET)
+
+    async with serving() as server:
+        server.answer = respond(GOOD)
+        async with desk_at(tmp_path, c2=options(server)) as desk:
+            with monkeypatch.context() as patch:
+                patch.setattr("egressd.intel.feeds.follow.judge", broken)
+                found = await desk.ask()
+                assert (found.state, found.kind, found.failures) == (FAILING, "fault", 1)
+            assert "IndexError at test_feeds.py" in caplog.text and SECRET not in caplog.text
+            assert (await desk.ask()).state == OK
 
 
 @in_loop

@@ -96,6 +96,10 @@ class Feeds:
 
     async def _load(self, state: FeedState) -> None:
         """The kept version into force, by the rules of now."""
+        if state.trouble and state.indicators:  # what is in force is newer than what is on disk
+            poison = self._rules().poison
+            state.install(await asyncio.to_thread(sift, "", state.indicators, poison))
+            return
         try:
             kept = await asyncio.to_thread(load_kept, self._directory, state.name)
         except KeptError as error:
