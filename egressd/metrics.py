@@ -278,6 +278,31 @@ class Snapshot:
     list_age_s: Mapping[str, float] = _metric(
         GAUGE, "list_age_seconds", "Seconds since the list last changed or was confirmed.", 32, max, source=CONFIGURED
     )
+    feed_last_success_s: Mapping[str, float] = _metric(
+        GAUGE,
+        "feed_last_success_timestamp_seconds",
+        "When the feed was last fetched or confirmed, in seconds of epoch; 0: never; of `other` the earliest.",
+        12,
+        min,
+        feed=CONFIGURED,
+    )
+    feed_indicators: Mapping[str, int] = _metric(
+        GAUGE, "feed_indicators", "Indicators of the feed's version in force.", 12, feed=CONFIGURED
+    )
+    feed_quarantined: Mapping[str, int] = _metric(
+        GAUGE,
+        "feed_quarantined",
+        "Lines of the feed that are kept out because they name what must never be blocked.",
+        12,
+        feed=CONFIGURED,
+    )
+    feed_failures: Mapping[str, int] = _metric(
+        COUNTER,
+        "feed_failures_total",
+        "Versions of the feed that were not had, or were refused.",
+        12,
+        feed=CONFIGURED,
+    )
     list_problems: int = _metric(GAUGE, "list_problems", "Mistakes in lists and configuration on disk.")
     reloads: Mapping[str, int] = _metric(COUNTER, "reloads_total", "Reloads, by result.", result=("ok", "refused"))
     canary_up: int = _metric(GAUGE, "canary_up", "1 while the self-test succeeds; 0: it fails, or is off.")

@@ -229,6 +229,18 @@ class Suffixes:
         """Whether a normal name is a public suffix, by the private section and the rule for unknown TLDs too."""
         return name != "" and not self.split(name)[0]
 
+    def has_suffixes_below(self, name: str) -> bool:
+        """Whether the list has public suffixes below a normal name, as below kawasaki.jp (rule *.kawasaki.jp): who
+        covers such a name with all below it covers other people's registered domains."""
+        nodes: dict[str, _Node] | None = self._top
+        node: _Node | None = None
+        for label in reversed(name.split(".")):
+            node = nodes.get(label) if nodes is not None else None
+            if node is None:
+                return False
+            nodes = node.below
+        return node is not None and (node.wildcard != "" or bool(node.below))
+
 
 def _below(nodes: dict[str, _Node], label: str) -> _Node:
     node = nodes.get(label)

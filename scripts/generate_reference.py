@@ -11,7 +11,20 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from egressd.config.schema import CHOICE, NUMBER, PATH, SECTION, SEGMENTS, Option, every_option
+from egressd.config.kinds import (
+    CHOICE,
+    FLAG,
+    NAMED,
+    NUMBER,
+    PATH,
+    SECTION,
+    SEGMENTS,
+    TEXT,
+    URL,
+    Option,
+    named_options,
+)
+from egressd.config.schema import every_option
 
 TARGET: Final = ROOT / "config" / "egressd.reference.yaml"
 WIDTH: Final = 78
@@ -35,7 +48,15 @@ def _option(option: Option) -> str:
     text = _comment(" ".join(part for part in (option.doc, _bounds(option)) if part), depth)
     if option.example:
         text += f"{indent}# Example: {option.name}: {option.example}\n"
+    if option.kind == NAMED:
+        text += "#   NAME:\n" + "".join(_inside(one) for one in named_options(option))
     return f"{text}{indent}{option.name}:{_default(option)}\n"
+
+
+def _inside(option: Option) -> str:
+    """An option of each section in a mapping: commented out, for there is none until somebody names one."""
+    doc = _wrapped(" ".join(part for part in (option.doc, _bounds(option)) if part), "#     # ")
+    return f"#\n{doc}#     {option.name}:{_default(option)}\n"
 
 
 def _bounds(option: Option) -> str:
@@ -43,7 +64,7 @@ def _bounds(option: Option) -> str:
         return f"A whole number of {option.low} to {option.high}."
     if option.kind == CHOICE:
         return "One of " + ", ".join(option.choices) + "."
-    if option.kind in (SECTION, PATH):
+    if option.kind in (SECTION, PATH, NAMED, FLAG, TEXT, URL):
         return ""
     return f"A {option.kind}."
 
@@ -51,15 +72,20 @@ def _bounds(option: Option) -> str:
 def _default(option: Option) -> str:
     if option.kind == SECTION:
         return ""
-    if option.kind == SEGMENTS:
+    if option.kind in (SEGMENTS, NAMED):
         return " {}"
+    if option.kind == FLAG:
+        return " true" if option.default else " false"
     if option.default == ():
         return " []"
     return f" {option.default}" if option.default != "" else ' ""'
 
 
 def _comment(text: str, depth: int) -> str:
-    mark = "  " * depth + "# "
+    return _wrapped(text, "  " * depth + "# ")
+
+
+def _wrapped(text: str, mark: str) -> str:
     lines = textwrap.wrap(
         text, WIDTH, initial_indent=mark, subsequent_indent=mark, break_long_words=False, break_on_hyphens=False
     )

@@ -16,8 +16,12 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from egressd.cli.main import main
+from egressd.config.document import parse_config
+from egressd.config.feed_options import FeedOptions
 from egressd.config.load import default_config, load_intel
+from egressd.intel import poison
 from egressd.intel.allowances import KINDS, parse_allowances
+from egressd.intel.feeds import fetch, schedule, state
 from egressd.intel.formats import FORMATS, OPTIONS, parse_list
 from egressd.intel.index import Index
 from egressd.model import Indicator
@@ -35,6 +39,7 @@ TYPES: list[str] = SCHEMA["properties"]["event_type"]["enum"]
 VALIDATOR = Draft202012Validator(SCHEMA)
 EVENTS = (DOCS / "events.md").read_text(encoding="utf-8")
 LISTS = (DOCS / "lists.md").read_text(encoding="utf-8")
+FEEDS = (DOCS / "feeds.md").read_text(encoding="utf-8")
 
 parse_suffixes = cache(Suffixes.parse)  # most of a small replay
 
@@ -103,7 +108,10 @@ def test_every_record_of_every_case_is_valid(case: Path) -> None:
 
 
 def test_the_cases_show_every_type_but_leaks() -> None:
-    assert {record["event_type"] for case in CASES for record in replayed(case)} == set(TYPES) - {"leak"}
+    assert {record["event_type"] for case in CASES for record in replayed(case)} == set(TYPES) - {
+        "leak",
+        "feed",
+    }  # no replay has either
 
 
 def test_what_no_case_shows_is_valid_too() -> None:
@@ -171,7 +179,7 @@ def test_reference_and_schema_name_the_same_fields(event_type: str) -> None:
     elif event_type in ("sighting", "attempt", "leak"):
         assert wanted == always | own | {name for name in conversation if "." not in name}
     else:
-        left_out = {"pcap_cnt", "pcap_filename"} if event_type == "summary" else set()
+        left_out = {"pcap_cnt", "pcap_filename"} if event_type in ("feed", "summary") else set()
         assert wanted == (always - left_out) | own
 
 
@@ -299,7 +307,33 @@ def test_every_allowance_said_to_be_refused_is() -> None:
     assert [one.line for one in problems] == list(range(1, len(lines) + 1))
 
 
+# -- feeds
+
+
+def test_every_word_of_feeds_is_explained() -> None:
+    whole = {*fetch.KINDS, *poison.REFUSALS, state.FAULT}
+    lines = {poison.SUFFIX, poison.PROTECTED, poison.ALLOWED, poison.SHARED, poison.BAD_LINE}
+    first, second = FEEDS.split("## Lines that are kept out")
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", first, re.M)) == whole
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", second, re.M)) == lines
+
+
+def test_the_example_of_feeds_is_right() -> None:
+    (text,) = re.findall(r"^```yaml\n(.*?)^```$", FEEDS, re.M | re.S)
+    config, problems = parse_config(text, "feeds.md")
+    assert problems == [] and [one.enabled for one in config.feeds.values()] == [True, True]
+
+
+def test_bounds_in_words_are_those_of_the_code() -> None:
+    bounds, times = poison.Bounds(), fetch.Times()
+    feed = FeedOptions()
+    assert (feed.shrink_percent, feed.grow_times, feed.quarantine_most) == bounds[1:] == (50, 10, 20)
+    assert (poison.BAD_SHARE, poison.POISON_SHARE, poison.POISON_DENSE, poison.SMALL_CHANGE) == (100, 1_000, 10, 20)
+    assert (times.connect_s, times.stall_s, times.total_s) == (10, 30, 120)
+    assert (fetch.MAX_REDIRECTS, fetch.MAX_RATIO, schedule.FIRST_RETRY_S, schedule.SPREAD_S) == (5, 1_000, 60, 30)
+
+
 def test_documents_name_files_that_are_there() -> None:
-    for document in (EVENTS, LISTS):
+    for document in (EVENTS, LISTS, FEEDS):
         for target in re.findall(r"\]\(([^)#]+)\)", document):
             assert (DOCS / target).exists(), target

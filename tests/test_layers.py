@@ -18,6 +18,8 @@ LAYERS = {
     "wire": 1,
     "intel": 1,
     "config.schema": 1,
+    "config.kinds": 1,
+    "config.feed_options": 1,
     "enforce.adapter": 1,
     "enforce.plan": 1,
     "detect": 2,

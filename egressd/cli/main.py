@@ -43,6 +43,7 @@ VERBS: Final = {
     "undo": "take back a decision of a person",
     "ack": "say that you have an incident in hand",
     "list": "show what is listed and allowed",
+    "feeds": "show where feeds stand and what they are worth; update and judge them",
     "reload": "read configuration and lists anew",
     "mode": "choose between monitor, approve and enforce",
     "panic": "lift every block at once",

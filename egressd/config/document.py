@@ -13,26 +13,23 @@ from typing import Any, Final
 
 import yaml
 
-from egressd.config.schema import (
-    ADDRESSES,
+from egressd.config.feed_options import MAX_FEEDS, FeedOptions, wrong_with
+from egressd.config.forms import READERS, read_network
+from egressd.config.kinds import (
     CHOICE,
-    NAMES,
-    NETWORKS,
+    FLAG,
+    NAMED,
     NUMBER,
     PATH,
     PATHS,
-    PREFIXES,
     SEGMENTS,
-    WORDS,
-    Config,
+    TEXT,
+    URL,
     Option,
-    every_option,
-    options,
 )
+from egressd.config.schema import Config, every_option, options
 from egressd.errors import Problem
-from egressd.intel.entries import parse_name
 from egressd.intel.lines import Wrong, show
-from egressd.intel.networks import first_address, parse_address, parse_network, render_address, render_network
 
 MAX_DEPTH: Final = 16  # the schema needs four levels
 MAX_NODES: Final = 50_000  # a hundred times a large site's; a second of reading
@@ -42,8 +39,9 @@ MAX_TEXT: Final = 1_024  # characters of a value: a long path
 MAX_SEGMENT_NAME: Final = 64  # characters; it stands in a column of reports
 
 _TAG: Final = "tag:yaml.org,2002:"
+_FEED_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")  # a label of metrics, a file's name, a source of indicators
+RESERVED: Final = ("operator", "demo", "other")
 _DECIMAL: Final = re.compile(r"[-+]?(?:0|[1-9][0-9_]{0,30})")
-_NAT64_LENGTHS: Final = (32, 40, 48, 56, 64, 96)  # RFC 6052 section 2.2
 
 
 def parse_config(text: str, source: str) -> tuple[Config, list[Problem]]:
@@ -160,6 +158,9 @@ class _Reader:
             if option is None:
                 self._unknown(key_node, name, prefix, list(known))
                 continue
+            if option.kind == NAMED:
+                values[name] = self._named(value_node, option)
+                continue
             if option.section is not None:
                 values[name] = option.section(**self.section(value_node, option.section, option.key + "."))
                 continue
@@ -167,6 +168,31 @@ class _Reader:
             if value is not None:
                 values[name] = value
         return values
+
+    def _named(self, node: yaml.Node, option: Option) -> dict[str, FeedOptions]:
+        """Sections by the names that an operator gave them."""
+        found: dict[str, FeedOptions] = {}
+        for name, key_node, value_node in self._entries(node, option.key):
+            path = f"{option.key}.{show(name)}"
+            if _FEED_NAME.fullmatch(name) is None or name in RESERVED:
+                what, advice = "cannot be a feed's name", "a to z, 0 to 9 and hyphens, at most 40, a letter first"
+                if name in RESERVED:
+                    what, advice = "is a name of egressd's own", "choose another one"
+                self.wrong(key_node, path, what, advice)
+                continue
+            if len(found) >= MAX_FEEDS:
+                self.wrong(key_node, path, f"is one feed too many; there can be {MAX_FEEDS}", "take some out")
+                break
+            mark = key_node.start_mark
+            self.places[path] = (mark.line + 1, mark.column + 1)
+            before = len(self.problems)
+            feed = FeedOptions(**self.section(value_node, FeedOptions, path + "."))
+            if len(self.problems) == before:
+                for key, what, advice in wrong_with(feed):
+                    line, column = self.places.get(f"{path}.{key}", self.places[path])
+                    self.add(line, column, f"{path}.{key}: {what}", advice)
+            found[name] = feed
+        return found
 
     def _entries(self, node: yaml.Node, key: str) -> list[tuple[str, yaml.Node, yaml.Node]]:
         """(key, its node, value's node) of a mapping, each key once. Nothing at all is an empty mapping."""
@@ -209,11 +235,13 @@ class _Reader:
             return self._number(node, option)
         if kind == CHOICE:
             return self._choice(node, option)
-        if kind == PATH:
-            return self._item(node, key, _text_as_it_is)
+        if kind == FLAG:
+            return self._flag(node, key)
+        if kind in (PATH, TEXT, URL):
+            return self._item(node, key, READERS[kind])
         if kind == SEGMENTS:
             return self._segments(node, key)
-        return self._items(node, key, _READERS[kind], empty_is_wrong=kind == PATHS)
+        return self._items(node, key, READERS[kind], empty_is_wrong=kind == PATHS)
 
     def _items(
         self, node: yaml.Node, key: str, read: Callable[[str], str], empty_is_wrong: bool = False
@@ -254,7 +282,7 @@ class _Reader:
                 self.wrong(key_node, f"{key}.{show(name)}", what, "write a short name")
                 continue
             path = f"{key}.{name}"
-            networks = self._items(value_node, path, _network) or ()
+            networks = self._items(value_node, path, read_network) or ()
             for number, network in enumerate(networks):
                 if owner.setdefault(network, name) != name:
                     what = f"{network} is in segment {owner[network]} already"
@@ -271,6 +299,12 @@ class _Reader:
         advice = f'did you mean "{near[0]}"? It is ' if near else "it is "
         self.wrong(node, option.key, f'cannot be "{show(text)}"', advice + "one of " + ", ".join(option.choices))
         return None
+
+    def _flag(self, node: yaml.Node, key: str) -> bool | None:
+        if not isinstance(node, yaml.ScalarNode) or node.tag != _TAG + "bool":
+            self.wrong(node, key, f"needs true or false, not {_called(node)}", "write true or false, without quotes")
+            return None
+        return node.value.lower() in ("yes", "true", "on")
 
     def _number(self, node: yaml.Node, option: Option) -> int | None:
         key = option.key
@@ -353,60 +387,3 @@ def _number_read(node: yaml.ScalarNode) -> str:
     except (ValueError, IndexError):  # "0x_", !!int ""
         return "a number"
     return f"the number {number} ({form})" if form else f"the number {number}"
-
-
-# -- the forms of text; each raises Wrong
-
-
-def _text_as_it_is(text: str) -> str:
-    return text
-
-
-def _word(text: str) -> str:
-    if not text or len(text) > MAX_SEGMENT_NAME or text.split() != [text] or "/" in text:
-        raise Wrong(1, f'not a name: "{show(text)}"', "write it as the system shows it, without spaces")
-    return text
-
-
-def _address(text: str) -> str:
-    addr = parse_address(text)
-    if not addr:
-        raise Wrong(1, f'not an address: "{show(text)}"', "write an IPv4 or IPv6 address")
-    return render_address(addr)
-
-
-def _network(text: str) -> str:
-    network = parse_network(text)
-    if network is None:
-        raise Wrong(1, f'not an address or network: "{show(text)}"', "write address or address/length")
-    addr, length = network
-    first = first_address(addr, length)
-    if first != addr:
-        advice = f"write {render_network(first, length)} or {render_address(addr)}"
-        raise Wrong(1, f'"{show(text)}" has address bits beyond its length', advice)
-    return render_network(addr, length)
-
-
-def _prefix(text: str) -> str:
-    network = parse_network(text)
-    if network is None or len(network[0]) != 16 or network[1] not in _NAT64_LENGTHS:
-        advice = "write an IPv6 network of length 96, 64, 56, 48, 40 or 32"
-        raise Wrong(1, f'not a NAT64 prefix: "{show(text)}"', advice)
-    return _network(text)
-
-
-def _name(text: str) -> str:
-    name = parse_name(text, 1)
-    if "." not in name:
-        raise Wrong(1, f'"{name}" is a single label', "write the name in full, with its domain")
-    return name
-
-
-_READERS: Final[dict[str, Callable[[str], str]]] = {
-    PATHS: _text_as_it_is,
-    WORDS: _word,
-    ADDRESSES: _address,
-    NETWORKS: _network,
-    PREFIXES: _prefix,
-    NAMES: _name,
-}

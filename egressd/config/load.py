@@ -195,7 +195,8 @@ class _Loading:
         guard = self._guard(suffixes)
         resolvers = self._keep(Resolvers.parse(_shipped("resolvers.txt"), "resolvers.txt"))
         protected = self._protected(resolvers)
-        demo = not config.lists and not extra_lists
+        feeds = any(feed.enabled for feed in config.feeds.values())  # the daemon has them, and adds what they say
+        demo = not config.lists and not extra_lists and not feeds
         indicators: list[Indicator] = []
         lists: list[LoadedList] = []
         files = self._list_files(extra_lists)

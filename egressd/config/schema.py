@@ -6,82 +6,51 @@ The validator (document.py), the reference file and the documents are made from 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-SECTION: Final = "section"
-CHOICE: Final = "choice"
-NUMBER: Final = "number"
-PATH: Final = "path"
-PATHS: Final = "list of paths"
-ADDRESSES: Final = "list of addresses"
-NETWORKS: Final = "list of networks"
-PREFIXES: Final = "list of NAT64 prefixes"
-NAMES: Final = "list of names"
-WORDS: Final = "list of words"  # names that the machine gives: of interfaces, of groups
-SEGMENTS: Final = "mapping of name to list of networks"
+from egressd.config.feed_options import FeedOptions
+from egressd.config.kinds import (
+    ADDRESSES,
+    CHOICE,
+    NAMED,
+    NAMES,
+    NETWORKS,
+    NUMBER,
+    PATH,
+    PATHS,
+    PREFIXES,
+    SECTION,
+    SEGMENTS,
+    WORDS,
+    Option,
+    option,
+    options_of,
+    told,
+)
 
 MODES: Final = ("monitor", "approve", "enforce")
-
-
-class Option(NamedTuple):
-    """One option as the schema tells it. `key` is its dotted path; `example` is YAML that stands after the key."""
-
-    key: str
-    kind: str
-    default: Any
-    doc: str
-    low: int
-    high: int
-    choices: tuple[str, ...]
-    example: str
-    section: type[Any] | None
-
-    @property
-    def name(self) -> str:
-        """The last part of the key."""
-        return self.key.rpartition(".")[2]
-
-
-def _option(
-    kind: str,
-    default: Any,
-    doc: str,
-    *,
-    low: int = 0,
-    high: int = 0,
-    choices: tuple[str, ...] = (),
-    example: str = "",
-) -> Any:
-    told = {"kind": kind, "doc": doc, "low": low, "high": high, "choices": choices, "example": example}
-    if kind == SEGMENTS:
-        return field(default_factory=dict, metadata=told)
-    return field(default=default, metadata=told)
-
-
-def _told(cls: type[Any], doc: str) -> dict[str, Any]:
-    return {"kind": SECTION, "doc": doc, "low": 0, "high": 0, "choices": (), "example": "", "section": cls}
 
 
 @dataclass(frozen=True)
 class GuardOptions:
     """Section `guard`."""
 
-    popular_file: str = _option(
+    popular_file: str = option(
         PATH,
         "",
         "A list of popular names in order of rank: Tranco's CSV (rank,name) or one name a line. A listed name under a "
         "popular registered domain covers that name and below, not its siblings. Empty: no such list.",
         example="top-1m.csv",
     )
-    popular_top: int = _option(
+    popular_top: int = option(
         NUMBER,
         10_000,
         "How many ranks of popular_file count. Further down, malware has bought its way into such lists.",
         low=0,
         high=1_000_000,
     )
-    file: str = _option(
+    file: str = option(
         PATH,
         "",
         "A guard file to use instead of the shipped one: lines of `name category=WORD # reason` for hosting, dynamic "
@@ -94,10 +63,10 @@ class GuardOptions:
 class PolicyOptions:
     """Section `policy`."""
 
-    block_confidence: int = _option(
+    block_confidence: int = option(
         NUMBER, 50, "A sighting by an indicator of less confidence than this alerts and does not block.", high=100
     )
-    shared_after: int = _option(
+    shared_after: int = option(
         NUMBER,
         3,
         "An address on which this many other registered domains were seen is shared: it is not blocked, neither for "
@@ -105,14 +74,14 @@ class PolicyOptions:
         low=1,
         high=1_000,
     )
-    addresses_per_indicator_hour: int = _option(
+    addresses_per_indicator_hour: int = option(
         NUMBER,
         16,
         "The most addresses that are added to one block within an hour. Beyond it the name stays blocked and each "
         "further address is refused with that reason.",
         high=4_096,
     )
-    blocks_per_hour: int = _option(
+    blocks_per_hour: int = option(
         NUMBER,
         200,
         "The most automatic blocks within an hour. Beyond it a sighting alerts only, so that a bad list cannot cut "
@@ -125,7 +94,7 @@ class PolicyOptions:
 class Limits:
     """Section `limits`."""
 
-    conversations: int = _option(
+    conversations: int = option(
         NUMBER,
         32_768,
         "The most TCP conversations, and the most UDP ones, that are remembered at once. The longest quiet are "
@@ -133,7 +102,7 @@ class Limits:
         low=1_024,
         high=4_194_304,
     )
-    history: int = _option(
+    history: int = option(
         NUMBER,
         131_072,
         "In a replay, the most pairs of client and contacted name (or address) that are remembered, so that an "
@@ -148,42 +117,42 @@ class Limits:
 class CaptureOptions:
     """Section `capture`."""
 
-    interfaces: tuple[str, ...] = _option(
+    interfaces: tuple[str, ...] = option(
         WORDS,
         (),
         "Interfaces on the side of your hosts, where packets are seen before the firewall drops them and with the "
         "hosts' own addresses. Empty: those that are up, have a private address and hold no default route.",
         example="[eth1, vlan20]",
     )
-    processes: int = _option(
+    processes: int = option(
         NUMBER,
         1,
         "Packet processes. Each takes all packets of its share of the hosts; more than there are cores is of no use.",
         low=1,
         high=64,
     )
-    ring_mib: int = _option(
+    ring_mib: int = option(
         NUMBER,
         32,
         "Memory for packets that wait to be read, for each process and interface, in MiB (1024 * 1024 bytes).",
         low=1,
         high=1_024,
     )
-    scheduling: str = _option(
+    scheduling: str = option(
         CHOICE,
         "realtime",
         "How packet processes run. realtime: before all others (SCHED_FIFO), where the system allows it, so that a "
         "block is in the kernel within half a millisecond also when the machine is busy. normal: as all others.",
         choices=("realtime", "normal"),
     )
-    packets: str = _option(
+    packets: str = option(
         CHOICE,
         "ours",
         "Which packets are taken. ours: those that this machine receives and sends. all: also those for others "
         "(promiscuous mode), on a mirror port.",
         choices=("ours", "all"),
     )
-    tunnels: str = _option(
+    tunnels: str = option(
         CHOICE,
         "read",
         "What is done about GRE, IP-in-IP, 6in4, VXLAN and GENEVE that pass through. read: what is inside is read. "
@@ -196,34 +165,34 @@ class CaptureOptions:
 class EnforceOptions:
     """Section `enforce`."""
 
-    refuse: str = _option(
+    refuse: str = option(
         CHOICE,
         "reset",
         "What a blocked connection gets. reset: a TCP reset or an ICMP error, so that programs give up at once. drop: "
         "nothing.",
         choices=("reset", "drop"),
     )
-    nflog_group: int = _option(
+    nflog_group: int = option(
         NUMBER,
         7,
         "The kernel's log group in which dropped packets are told to egressd; any that nobody else uses.",
         low=1,
         high=65_535,
     )
-    provisional_s: int = _option(
+    provisional_s: int = option(
         NUMBER,
         60,
         "How long a block lives that a packet process put into the kernel by itself, unless the ledger confirms it.",
         low=5,
         high=3_600,
     )
-    remedies: tuple[str, ...] = _option(
+    remedies: tuple[str, ...] = option(
         NETWORKS,
         (),
         "Servers that isolated hosts and cut segments may still reach, such as one for updates and forensics.",
         example="[10.0.0.80]",
     )
-    largest_change: int = _option(
+    largest_change: int = option(
         NUMBER,
         1_000,
         "The most blocks that are added or removed in one step without asking. A larger change stops and waits for "
@@ -237,14 +206,14 @@ class EnforceOptions:
 class ControlOptions:
     """Section `control`."""
 
-    socket: str = _option(PATH, "/run/egressd/control.sock", "The daemon's socket for its commands.")
-    viewers: tuple[str, ...] = _option(
+    socket: str = option(PATH, "/run/egressd/control.sock", "The daemon's socket for its commands.")
+    viewers: tuple[str, ...] = option(
         WORDS, (), "Unix groups that may look at everything and change nothing.", example="[adm]"
     )
-    operators: tuple[str, ...] = _option(
+    operators: tuple[str, ...] = option(
         WORDS, (), "Unix groups that may also block, allow, isolate, cut and undo.", example="[netops]"
     )
-    admins: tuple[str, ...] = _option(
+    admins: tuple[str, ...] = option(
         WORDS, (), "Unix groups that may also change the mode and lift everything. root always may.", example="[wheel]"
     )
 
@@ -253,11 +222,9 @@ class ControlOptions:
 class MetricsOptions:
     """Section `metrics`."""
 
-    address: str = _option(
-        PATH, "127.0.0.1", "Where /metrics and /healthz are served. Empty: nowhere.", example='"::1"'
-    )
-    port: int = _option(NUMBER, 9469, "The TCP port of /metrics and /healthz.", low=0, high=65_535)
-    hosts: tuple[str, ...] = _option(
+    address: str = option(PATH, "127.0.0.1", "Where /metrics and /healthz are served. Empty: nowhere.", example='"::1"')
+    port: int = option(NUMBER, 9469, "The TCP port of /metrics and /healthz.", low=0, high=65_535)
+    hosts: tuple[str, ...] = option(
         WORDS,
         (),
         "Names by which a Prometheus may ask beside localhost; others are refused, against DNS rebinding.",
@@ -269,23 +236,23 @@ class MetricsOptions:
 class StateOptions:
     """Section `state`."""
 
-    directory: str = _option(PATH, "/var/lib/egressd", "Where the ledger and the history lie.")
-    events: str = _option(
+    directory: str = option(PATH, "/var/lib/egressd", "Where the ledger and the history lie.")
+    events: str = option(
         PATH,
         "/var/log/egressd/eve.json",
         "The log of events, one JSON object a line (docs/events.md). Empty: none.",
     )
-    heads: str = _option(
+    heads: str = option(
         PATH,
         "/var/log/egressd/audit-heads",
         "Where the head of the audit chain is written once a minute, apart from the ledger: copy it to another "
         "machine, and no one can rewrite the audit unseen.",
     )
-    history_days: int = _option(NUMBER, 30, "How long it is remembered who contacted what.", low=1, high=3_650)
-    history_rows: int = _option(
+    history_days: int = option(NUMBER, 30, "How long it is remembered who contacted what.", low=1, high=3_650)
+    history_rows: int = option(
         NUMBER, 5_000_000, "The most rows of history that are kept; the oldest go first.", low=1_000, high=100_000_000
     )
-    ledger_days: int = _option(
+    ledger_days: int = option(
         NUMBER, 400, "How long ended decisions, closed incidents and audit rows are kept.", low=1, high=36_500
     )
 
@@ -295,14 +262,14 @@ class Config:
     """Everything that can be set, with working defaults. Paths are as written, relative to the configuration's folder;
     addresses, networks and names are in their normal form."""
 
-    mode: str = _option(
+    mode: str = option(
         CHOICE,
         "monitor",
         "What egressd does about a sighting. monitor: it shows what it would block and blocks nothing. approve: a "
         "person decides on each block. enforce: it blocks. A replay never blocks anything, whatever stands here.",
         choices=MODES,
     )
-    lists: tuple[str, ...] = _option(
+    lists: tuple[str, ...] = option(
         PATHS,
         (),
         "Block lists: text files with one domain, address, network or URL a line. An entry may be a pattern with * or "
@@ -310,35 +277,46 @@ class Config:
         "names is used.",
         example='["lists/*.txt"]',
     )
-    allow: tuple[str, ...] = _option(
+    allow: tuple[str, ...] = option(
         PATHS,
         (),
         "Files of allowances, which take precedence over every list: ignore-indicator, allow-destination, "
         "ignore-client and never-block, one a line, each with owner= and reason=.",
         example="[lists/allow.txt]",
     )
-    segments: Mapping[str, tuple[str, ...]] = _option(
+    feeds: Mapping[str, FeedOptions] = field(
+        default_factory=dict,
+        metadata=told(
+            FeedOptions,
+            "Lists that others publish, by names that you give them: a to z, 0 to 9 and hyphens. The daemon fetches "
+            "them; a version that looks wrong is refused and the last good one stays in force (docs/feeds.md). "
+            "feeds.example.yaml has some to paste here. Each has these options.",
+            NAMED,
+            "{c2: {url: https://feeds.example/c2.txt}}",
+        ),
+    )
+    segments: Mapping[str, tuple[str, ...]] = option(
         SEGMENTS,
         {},
         "Names of your networks (tenants, sites, VLANs), each with its addresses. Reports show a client with the "
         "segment it is in; the most specific network decides.",
         example="{office: [10.1.0.0/16], laboratory: [10.2.0.0/16]}",
     )
-    resolvers: tuple[str, ...] = _option(
+    resolvers: tuple[str, ...] = option(
         ADDRESSES,
         (),
         "Addresses of your own DNS resolvers. They are never blocked. When given, only their answers can tie an "
         "address to a listed name for every client; answers of other servers count for the client that asked.",
         example="[10.0.0.53]",
     )
-    protected: tuple[str, ...] = _option(
+    protected: tuple[str, ...] = option(
         NETWORKS,
         (),
         "Addresses and networks that are never blocked, beside the special-purpose ranges: gateways, servers, "
         "partners, administrators' own machines.",
         example="[192.0.2.1, 198.51.100.0/24]",
     )
-    own_domains: tuple[str, ...] = _option(
+    own_domains: tuple[str, ...] = option(
         NAMES,
         (),
         "Your own registered domains. A listed name under one of them covers that name and below, never the whole "
@@ -347,18 +325,18 @@ class Config:
     )
     guard: GuardOptions = field(
         default_factory=GuardOptions,
-        metadata=_told(
+        metadata=told(
             GuardOptions, "Registered domains that many innocent people share, where a block must stay narrow."
         ),
     )
-    suffix_list: str = _option(
+    suffix_list: str = option(
         PATH,
         "",
         "A Public Suffix List to use instead of the shipped one (publicsuffix.org). It decides where registered "
         "domains end. Empty: the shipped one.",
         example="public_suffix_list.dat",
     )
-    nat64_prefixes: tuple[str, ...] = _option(
+    nat64_prefixes: tuple[str, ...] = option(
         PREFIXES,
         (),
         "Your network's own NAT64 prefixes (RFC 6052), beside the well-known 64:ff9b::/96. An IPv6 address under one "
@@ -367,24 +345,24 @@ class Config:
     )
     policy: PolicyOptions = field(
         default_factory=PolicyOptions,
-        metadata=_told(PolicyOptions, "What justifies a block, and how many there may be."),
+        metadata=told(PolicyOptions, "What justifies a block, and how many there may be."),
     )
     capture: CaptureOptions = field(
-        default_factory=CaptureOptions, metadata=_told(CaptureOptions, "Where the daemon looks at packets, and how.")
+        default_factory=CaptureOptions, metadata=told(CaptureOptions, "Where the daemon looks at packets, and how.")
     )
     enforce: EnforceOptions = field(
-        default_factory=EnforceOptions, metadata=_told(EnforceOptions, "How the daemon blocks, in mode enforce.")
+        default_factory=EnforceOptions, metadata=told(EnforceOptions, "How the daemon blocks, in mode enforce.")
     )
     control: ControlOptions = field(
-        default_factory=ControlOptions, metadata=_told(ControlOptions, "Who may tell the daemon what.")
+        default_factory=ControlOptions, metadata=told(ControlOptions, "Who may tell the daemon what.")
     )
     metrics: MetricsOptions = field(
-        default_factory=MetricsOptions, metadata=_told(MetricsOptions, "What the daemon tells a Prometheus.")
+        default_factory=MetricsOptions, metadata=told(MetricsOptions, "What the daemon tells a Prometheus.")
     )
     state: StateOptions = field(
-        default_factory=StateOptions, metadata=_told(StateOptions, "What the daemon keeps on disk.")
+        default_factory=StateOptions, metadata=told(StateOptions, "What the daemon keeps on disk.")
     )
-    limits: Limits = field(default_factory=Limits, metadata=_told(Limits, "Bounds of the tables that traffic fills."))
+    limits: Limits = field(default_factory=Limits, metadata=told(Limits, "Bounds of the tables that traffic fills."))
 
     # Where it was read from, for problems that show only later. Not options.
     origin: str = field(default="", compare=False, repr=False)
@@ -393,20 +371,13 @@ class Config:
 
 def options(cls: type[Any] = Config, prefix: str = "") -> Iterator[Option]:
     """The options directly in a section, in order; a section is one of kind SECTION."""
-    for one in fields(cls):
-        told = one.metadata
-        if not told:
-            continue
-        default = () if told["kind"] == SECTION else {} if told["kind"] == SEGMENTS else one.default
-        yield Option(
-            prefix + one.name, told["kind"], default, told["doc"], told["low"], told["high"], told["choices"],
-            told["example"], told.get("section"),
-        )  # fmt: skip
+    return options_of(cls, prefix)
 
 
 def every_option(cls: type[Any] = Config, prefix: str = "") -> Iterator[Option]:
-    """All options in order of the schema, each section before what is in it."""
-    for option in options(cls, prefix):
-        yield option
-        if option.section is not None:
-            yield from every_option(option.section, option.key + ".")
+    """All options in order of the schema, each section before what is in it. What is in a mapping of kind NAMED has no
+    key until an operator gives it a name: `named_options` has those."""
+    for one in options(cls, prefix):
+        yield one
+        if one.kind == SECTION and one.section is not None:
+            yield from every_option(one.section, one.key + ".")

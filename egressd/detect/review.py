@@ -9,6 +9,7 @@ from egressd.detect.blocks import main_target
 from egressd.detect.kept import Kept, tell
 from egressd.detect.policy import pair
 from egressd.intel.allowances import Allowances
+from egressd.intel.index import Skip
 from egressd.intel.layered import AnyIndex
 from egressd.intel.networks import parse_address, parse_network, render_address
 from egressd.intel.protected import Protected
@@ -88,14 +89,14 @@ def kept_reason(client: bytes, address: bytes, allowances: Allowances, protected
     return tell(kept) if kept is not None else ""
 
 
-def match_target(index: AnyIndex, target: Target, now_s: int) -> Match | None:
-    """What a decision's target matches in an index."""
+def match_target(index: AnyIndex, target: Target, now_s: int, skip: Skip | None = None) -> Match | None:
+    """What a decision's target matches in an index, those left out that `skip` is true of."""
     if target.kind == "url":
         host, _, path = target.value.partition("/")
-        return index.match_url(host.strip("[]"), "/" + path, now_s)
+        return index.match_url(host.strip("[]"), "/" + path, now_s, skip)
     if target.kind in ("address", "network"):
-        return index.match_address(parse_address(target.value.partition("/")[0]), now_s)
-    return index.match_name(target.value, now_s)
+        return index.match_address(parse_address(target.value.partition("/")[0]), now_s, skip)
+    return index.match_name(target.value, now_s, skip)
 
 
 def parts_of(target: Target) -> tuple[str, bytes]:

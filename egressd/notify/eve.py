@@ -304,6 +304,13 @@ def _render_incident(event: Incident, file: str, state: str) -> Record:
     return record
 
 
+def render_feed(ts_us: int, fields: Mapping[str, Any]) -> Record:
+    """A feed's new version is in force, or something is wrong with it, or no longer."""
+    record = _head("feed", ts_us, 0, "")
+    record["egressd"] = dict(fields)
+    return record
+
+
 def render_summary(ts_us: int, fields: Mapping[str, Any]) -> Record:
     """The last record: what was read, what was left out, what was found."""
     record = _head("summary", ts_us, 0, "")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -29,7 +29,7 @@ from egressd.runtime import knowledge as known
 from egressd.runtime.enforcement import Enforcement, Network
 from egressd.runtime.in_force import ACTIVE, PROPOSED, Held, InForce, Register
 from egressd.runtime.intake import HistoryRow, Intake, WatchSum
-from egressd.runtime.knowledge import Knowledge, Loaded, Surroundings
+from egressd.runtime.knowledge import Fed, Knowledge, Loaded, Surroundings
 from egressd.runtime.messages import Values
 from egressd.runtime.named_hosts import NamedHosts
 from egressd.runtime.orders import Dropped, Learn, Order, Start, Step, Swap
@@ -63,6 +63,8 @@ class Core:
         self.loaded_us = self.started_us
         self.mode = loaded.config.mode
         self.entries: list[Entry] = []
+        self.fed: Mapping[str, Fed] = {}  # by feed
+        self.on_loaded: Callable[[], Awaitable[None]] = _nobody  # configuration and lists were read anew
         self.around = Surroundings((), frozenset())
         self.named = NamedHosts()
         self.own: tuple[Network, ...] = ()
@@ -233,6 +235,7 @@ class Core:
         mode_before = self.loaded.config.mode
         self.loaded = loaded
         self.loaded_us = self.clock.now_us()
+        await self.on_loaded()
         await self.renew()
         if loaded.config.mode not in (mode_before, self.mode):
             await self.set_mode(loaded.config.mode)
@@ -254,9 +257,9 @@ class Core:
     async def _renew(self) -> None:
         before = self.knowledge.intel
         while True:
-            said = (self.loaded, tuple(self.entries), self.around, self.mode)
+            said = (self.loaded, tuple(self.entries), self.around, self.mode, self.fed)
             self.knowledge = await asyncio.to_thread(known.combine, *said)
-            if said == (self.loaded, tuple(self.entries), self.around, self.mode):
+            if said == (self.loaded, tuple(self.entries), self.around, self.mode, self.fed):
                 break  # else somebody said more meanwhile, and what rests on that would be taken for unlisted
         intel = self.knowledge.intel
         new = await asyncio.to_thread(known.arrived, before, intel, self.clock.now_us() // 1_000_000)
@@ -462,6 +465,10 @@ def address_text(packed: bytes) -> str | None:
 
 
 def _nothing(*_: object) -> None:
+    """Nobody waits for that yet."""
+
+
+async def _nobody() -> None:
     """Nobody waits for that yet."""
 
 

@@ -29,6 +29,7 @@ from egressd.runtime import knowledge, screens
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core, open_events
 from egressd.runtime.doctor import examine
+from egressd.runtime.feeding import Feeding
 from egressd.runtime.health import snapshot_of
 from egressd.runtime.hunting import Hunts
 from egressd.runtime.keeping import Keeping
@@ -97,6 +98,7 @@ class Daemon:
             tellers = Watchers(events, self._journal, self._clock)
             self._core = core = Core(self._path, self._loaded, self._clock, database, tellers)
             self._keeping = keeping
+            self._feeding = Feeding(core, directory)
             return await self._live(core)
         finally:
             await asyncio.to_thread(keeping.close)
@@ -134,6 +136,7 @@ class Daemon:
         self._watch(self._follow_links(core), "links")
         self._watch(core.named.run(), "names")
         self._watch(self._keeping.run(core), "keeping")
+        self._watch(self._feeding.run(), "feeds")
         if not core.interfaces:
             # At boot we come before the network, and the network waits for us: what stood before is in force already.
             log.error("no interface faces your hosts yet; waiting for one (or name them: capture: interfaces: [eth1])")
@@ -177,6 +180,7 @@ class Daemon:
         remedies = await core.ledger.read(meta.under, "remedies")
         core.restore(found, {id_: text.split(",") for id_, text in remedies.items()})
         core.tenants = await self._keeping.open(now_us)
+        await self._feeding.open()
         await core.look_around()
         for line in core.judged:
             log.info("interface %s", line)
@@ -220,6 +224,7 @@ class Daemon:
         if metrics is not None:
             await metrics.close()
         await core.enforcement.stop()
+        self._feeding.flush()
         with suppress(StoreError):
             await core.scribe.drain()
             await self._keeping.flush(core)
@@ -332,7 +337,7 @@ class Daemon:
     # -- what is served
 
     def _control(self, core: Core, verbs: Verbs, preview: Preview) -> ControlServer:
-        table = verbs.table()
+        table = {**verbs.table(), **self._feeding.table()}
         acting = asyncio.Lock()
         readers: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
             "status": lambda args: self._screen(core),
@@ -341,7 +346,8 @@ class Daemon:
             "watch": lambda args: screens.watch(core, args["id"]),
             "decisions": lambda args: screens.decisions(core, args),
             "audit": lambda args: screens.audit_rows(core, args),
-            "preview": lambda args: screens.preview(preview, args),
+            "list-preview": lambda args: screens.preview(preview, args),
+            "feeds": self._feeding.screen,
         }
 
         async def handle(peer: Peer, verb: str, args: dict[str, Any]) -> dict[str, Any]:
@@ -371,7 +377,7 @@ class Daemon:
     async def _screen(self, core: Core) -> dict[str, Any]:
         now_us = self._clock.now_us()
         ratio, degraded = self._loss.ratio(now_us), self._loss.degraded(now_us)
-        return await screens.status(core, self._canary, ratio, degraded, self._lag_s)
+        return await screens.status(core, self._canary, ratio, degraded, self._lag_s, self._feeding.warnings())
 
     def _standing(self, core: Core) -> Standing:
         interfaces = core.sensing.interfaces()
@@ -390,7 +396,13 @@ class Daemon:
         def snapshot() -> Any:
             now_us = self._clock.now_us()
             return snapshot_of(
-                core, self._canary, self._keeping, self._loss.ratio(now_us), self._loss.degraded(now_us), self._lag_s
+                core,
+                self._canary,
+                self._keeping,
+                self._feeding.feeds.states,
+                self._loss.ratio(now_us),
+                self._loss.degraded(now_us),
+                self._lag_s,
             )
 
         server = MetricsServer(

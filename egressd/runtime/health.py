@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
 from egressd import __version__
+from egressd.intel.feeds.state import FeedState
 from egressd.metrics import Snapshot
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
@@ -22,7 +24,15 @@ _TABLES = {
 }  # fmt: skip
 
 
-def snapshot_of(core: Core, canary: Canary, keeping: Keeping, loss: float, degraded: bool, lag_s: float) -> Snapshot:
+def snapshot_of(
+    core: Core,
+    canary: Canary,
+    keeping: Keeping,
+    feeds: Mapping[str, FeedState],
+    loss: float,
+    degraded: bool,
+    lag_s: float,
+) -> Snapshot:
     """Every number that there is now. Quick: nothing is asked of disk or kernel."""
     now_us = core.clock.now_us()
     sensing = core.sensing
@@ -74,6 +84,10 @@ def snapshot_of(core: Core, canary: Canary, keeping: Keeping, loss: float, degra
         protected=len(core.knowledge.intel.protected.networks),
         list_indicators={one["source"]: one["indicators"] for one in found},
         list_age_s={one["source"]: float(one["age_s"]) for one in found},
+        feed_last_success_s={one.name: one.last_ok_us / SECOND_US for one in feeds.values()},
+        feed_indicators={one.name: len(one.indicators) for one in feeds.values()},
+        feed_quarantined={one.name: one.poisoned for one in feeds.values()},
+        feed_failures={one.name: one.failures_total for one in feeds.values()},
         list_problems=len(core.knowledge.problems) + len(core.reload_problems),
         reloads=dict(core.reloads),
         canary_up=int(canary.state == "ok"),

@@ -94,6 +94,7 @@ class Intake:
         self._on_pushed = on_pushed
         self._run_id = run_id
         self._batches: dict[int, int] = {}
+        self.on_met: Callable[[Match, int], None] = _nobody  # told of matches with how many contacts they met
         self._opened: list[str] = []
         self._tried_now: dict[tuple[str, bytes], int] = {}  # told in the batch at hand
 
@@ -193,6 +194,7 @@ class Intake:
         level = row.match.level
         self.levels[level] = self.levels.get(level, 0) + sum(row.via.values())
         self.counts["contacts"] += row.contacts
+        self.on_met(row.match, row.contacts)
         self.counts["attempts"] += row.attempts
         self.counts["leaks"] += row.leaks
         self.counts["sightings"] += sum(row.via.values())
@@ -288,6 +290,10 @@ class Intake:
                 (copy_incident(one), self._segment_of(one.client), self._leaks_of(one.id)) for one in changed.values()
             ),
         )
+
+
+def _nobody(match: Match, contacts: int) -> None:
+    """Nobody counts what lines met."""
 
 
 def write_incidents(connection: Any, campaigns: Iterable[Campaign], rows: Iterable[tuple[Incident, str, int]]) -> None:

@@ -5,8 +5,9 @@ Loaded whole, or not at all: what cannot be used leaves the last good state in f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -43,6 +44,13 @@ class Surroundings(NamedTuple):
     resolvers: frozenset[bytes]
 
 
+class Fed(NamedTuple):
+    """What a feed says, and when it was fetched or confirmed last."""
+
+    indicators: tuple[Indicator, ...]
+    confirmed_us: int
+
+
 class Loaded(NamedTuple):
     """Configuration and text files as they were read. `kept` are the problems of files for which their last good
     content stands in; `signs` are how the files were when they were read."""
@@ -63,6 +71,9 @@ class Knowledge(NamedTuple):
     settings: PolicySettings
     segments: NetworkTable[str]
     problems: tuple[Problem, ...]  # of operators' entries: a list changed under them
+
+
+NOTHING_FED: Final[Mapping[str, Fed]] = MappingProxyType({})
 
 
 def load_texts(path: Path, config: Config | None = None) -> Loaded:
@@ -103,15 +114,18 @@ def _with_last_good(
     return again, tuple(texts.problems)
 
 
-def combine(loaded: Loaded, entries: Sequence[Entry], around: Surroundings, mode: str) -> Knowledge:
-    """Text files, operators' entries and surroundings as one."""
+def combine(
+    loaded: Loaded, entries: Sequence[Entry], around: Surroundings, mode: str, fed: Mapping[str, Fed] = NOTHING_FED
+) -> Knowledge:
+    """Text files, operators' entries, surroundings and what feeds say as one."""
     texts = loaded.texts
     intel = texts.intel
     protected = intel.protected.plus(around.networks)
     indicators, allowances, problems = parse_entries(entries, texts, protected)
     index = intel.index
-    if indicators:
-        index = intel.index.plus(indicators)
+    said = [*chain.from_iterable(one.indicators for one in fed.values()), *indicators]
+    if said:
+        index = intel.index.plus(said)
     allowed = intel.allowances
     if allowances:
         allowed = Allowances([*intel.allowances.allowances, *allowances])

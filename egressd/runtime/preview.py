@@ -12,16 +12,15 @@ from itertools import islice
 from typing import Any, Final
 
 from egressd.detect.blocks import main_target
-from egressd.detect.review import parts_of
+from egressd.detect.review import match_target
 from egressd.errors import Problem
 from egressd.intel.formats import parse_list
 from egressd.intel.index import Index
 from egressd.intel.layered import AnyIndex
 from egressd.intel.networks import last_address, parse_network, render_address
-from egressd.model import Indicator, Match
+from egressd.model import Indicator
 from egressd.notify.eve import render_time
 from egressd.runtime.core import Core
-from egressd.runtime.in_force import InForce
 from egressd.store import past
 from egressd.store.history import History
 from egressd.store.past import Hit
@@ -182,7 +181,7 @@ class Preview:
         for decision in core.register.by_id.values():
             if not is_gone(decision.match.indicator):
                 continue
-            left = _match(core.knowledge.intel.index, decision, now_s, is_gone)
+            left = match_target(core.knowledge.intel.index, decision.target, now_s, is_gone)
             if left is not None and main_target(left) == decision.target:
                 continue  # another line covers the same
             watched = core.intake.watches.get(decision.id, {})
@@ -219,14 +218,6 @@ def told(effect: Effect, problems: Sequence[Problem] = ()) -> Record:
 def _listed(index: AnyIndex, one: Indicator) -> Indicator | None:
     """An indicator of the same value that is in force or will be."""
     return next((other for other in index.alike(one) if (other.kind, other.value) == (one.kind, one.value)), None)
-
-
-def _match(index: AnyIndex, decision: InForce, now_s: int, skip: Any) -> Match | None:
-    name, address = parts_of(decision.target)
-    if decision.target.kind == "url":
-        host, _, path = decision.target.value.partition("/")
-        return index.match_url(host.strip("[]"), "/" + path, now_s, skip)
-    return index.match_address(address, now_s, skip) if address else index.match_name(name, now_s, skip)
 
 
 def _domain(core: Core, name: str) -> str:

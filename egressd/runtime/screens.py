@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, Final
 
 from egressd import __version__
@@ -37,8 +38,10 @@ def timed(value: Any) -> Any:
     return value
 
 
-async def status(core: Core, canary: Canary, loss: float, degraded: bool, lag_s: float) -> Record:
-    """One screen's worth of everything."""
+async def status(
+    core: Core, canary: Canary, loss: float, degraded: bool, lag_s: float, more: Sequence[str] = ()
+) -> Record:
+    """One screen's worth of everything. `more` are warnings of parts that the core does not know."""
     now_us = core.clock.now_us()
     told = await core.ledger.read(queries.status, now_us)
     sensing = core.sensing
@@ -93,7 +96,7 @@ async def status(core: Core, canary: Canary, loss: float, degraded: bool, lag_s:
             "packet": sum(one["rss_bytes"] for one in sensing.rows()),
         },
         "loop_lag_s": round(lag_s, 3),
-        "warnings": warnings(core),
+        "warnings": [*warnings(core), *more],
     }
 
 
@@ -126,6 +129,16 @@ def lists(core: Core, now_us: int) -> list[Record]:
             "age_s": age_s,
         }
         for one in core.loaded.texts.lists
+    ]
+    found += [
+        {
+            "source": name,
+            "indicators": len(one.indicators),
+            "problems": 0,  # what is wrong in a feed is its publisher's affair: egressd feeds
+            "loaded": render_time(one.confirmed_us),
+            "age_s": max(0, now_us - one.confirmed_us) // 1_000_000,
+        }
+        for name, one in core.fed.items()
     ]
     mine = sum(one.kind == "indicator" for one in core.entries)
     if mine:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from egressd.detect.blocks import main_target
 from egressd.detect.kept import tell
-from egressd.detect.review import match_target, parts_of
+from egressd.detect.review import parts_of
 from egressd.enforce.adapter import CLIENT, SEGMENT
 from egressd.errors import ConfigError
 from egressd.intel.formats import parse_list
@@ -159,9 +159,7 @@ class Verbs:
         person's own line is all that there is. Raises Refused."""
         if decision.target.kind in (CLIENT, SEGMENT):
             return "", ""
-        listed = match_target(
-            self._core.loaded.texts.intel.index, decision.target, self._core.clock.now_us() // SECOND_US
-        )
+        listed = self._acts.listed_elsewhere(decision.target)
         if self._acts.line_of(decision) is not None and args["for_s"] is None and listed is None:
             return "", ""
         client, _, what = decision.target.value.rpartition(">")

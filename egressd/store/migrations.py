@@ -163,7 +163,32 @@ def operators_entries(connection: Connection) -> None:
     )
 
 
-LEDGER: Final[tuple[Step, ...]] = (decisions_and_audit, watches_and_incidents, operators_entries)
+def feeds_and_verdicts(connection: Connection) -> None:
+    """How each feed stands and what it met; what people say of incidents, by the source that they rest on."""
+    _make(
+        connection,
+        """CREATE TABLE feeds(
+            name TEXT PRIMARY KEY, last_try_us INTEGER NOT NULL DEFAULT 0, last_ok_us INTEGER NOT NULL DEFAULT 0,
+            error TEXT NOT NULL DEFAULT '', indicators INTEGER NOT NULL DEFAULT 0, added INTEGER NOT NULL DEFAULT 0,
+            removed INTEGER NOT NULL DEFAULT 0, quarantined INTEGER NOT NULL DEFAULT 0,
+            hits INTEGER NOT NULL DEFAULT 0, unique_hits INTEGER NOT NULL DEFAULT 0
+        ) STRICT, WITHOUT ROWID""",
+        # No reference to incidents: a verdict outlives the retention of what it is about.
+        """CREATE TABLE verdicts(
+            incident INTEGER PRIMARY KEY, source TEXT NOT NULL, value TEXT NOT NULL, verdict TEXT NOT NULL,
+            by TEXT NOT NULL, reason TEXT NOT NULL, ts_us INTEGER NOT NULL,
+            CHECK(verdict IN ('false-positive', 'confirmed'))
+        ) STRICT""",
+        """CREATE INDEX verdicts_by_source ON verdicts(source)""",
+    )
+
+
+LEDGER: Final[tuple[Step, ...]] = (
+    decisions_and_audit,
+    watches_and_incidents,
+    operators_entries,
+    feeds_and_verdicts,
+)
 
 
 # -- the history

@@ -22,6 +22,7 @@ MAX_REMEDIES: Final = 16
 MAX_ROWS: Final = 10_000
 MAX_CHANGES: Final = 5_000  # lines of a change of lists
 MODES: Final = ("monitor", "approve", "enforce")
+VERDICTS: Final = ("false-positive", "confirmed")
 
 REFUSED: Final = 1
 WRONG: Final = 2  # the request itself is wrong
@@ -54,9 +55,10 @@ VERB_ROLES: Final[Mapping[str, Role]] = {
     "watch": Role.VIEWER,
     "decisions": Role.VIEWER,
     "list": Role.VIEWER,
-    "preview": Role.VIEWER,
+    "list-preview": Role.VIEWER,
     "audit": Role.VIEWER,
     "version": Role.VIEWER,
+    "feeds": Role.VIEWER,
     "block": Role.OPERATOR,
     "allow": Role.OPERATOR,
     "unblock": Role.OPERATOR,
@@ -70,6 +72,8 @@ VERB_ROLES: Final[Mapping[str, Role]] = {
     "ack": Role.OPERATOR,
     "reload": Role.OPERATOR,
     "doctor": Role.OPERATOR,
+    "feeds-update": Role.OPERATOR,
+    "feeds-judge": Role.OPERATOR,
     "mode": Role.ADMIN,
     "panic": Role.ADMIN,
 }
@@ -172,7 +176,7 @@ VERB_ARGS: Final[Mapping[str, Mapping[str, Argument]]] = {
         "limit": Argument(_rows, default=MAX_ROWS),
     },
     "list": {},
-    "preview": {"lines": Argument(_changes, required=True)},
+    "list-preview": {"lines": Argument(_changes, required=True)},
     "audit": {
         "limit": Argument(_rows, default=100),
         "actor": _MAYBE,
@@ -180,6 +184,7 @@ VERB_ARGS: Final[Mapping[str, Mapping[str, Argument]]] = {
         "head": Argument(_pattern("[0-9]{1,18}:[0-9a-f]{64}", "SEQ:HASH as `egressd audit` shows it")),
     },
     "version": {},
+    "feeds": {"feed": _MAYBE},
     "block": {"what": _WHAT, "client": _MAYBE, "for_s": _FOR, "reason": _REASON},
     "allow": {"what": _WHAT, "client": _MAYBE, "for_s": _FOR, "reason": _REASON},
     "unblock": {"what": _WHAT, "for_s": _FOR, "reason": _REASON},
@@ -194,6 +199,13 @@ VERB_ARGS: Final[Mapping[str, Mapping[str, Argument]]] = {
     "ack": {"incident": _INCIDENT, "reason": _WHY},
     "reload": {"reason": _WHY},
     "doctor": {"reason": _WHY},
+    # `force` takes the next version whatever its size.
+    "feeds-update": {"feed": _MAYBE, "force": Argument(_flag, default=False), "reason": _WHY},
+    "feeds-judge": {
+        "incident": _INCIDENT,
+        "verdict": Argument(_pattern("|".join(VERDICTS), " or ".join(VERDICTS)), required=True),
+        "reason": _REASON,
+    },
     "mode": {"mode": Argument(_pattern("|".join(MODES), " or ".join(MODES)), required=True), "reason": _REASON},
     "panic": {"reason": _REASON},
 }

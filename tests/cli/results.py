@@ -228,3 +228,34 @@ PREVIEW: dict[str, Any] = {
     "text": "Would cut segment JPS (10.2.0.0/16, 2001:db8:2::/48) for 4h.",
     "lines": ["212 clients seen today", "established connections are cut, too", HOSTILE],
 }
+
+
+FEEDS: dict[str, Any] = {
+    "feeds": [
+        {"name": "urlhaus", "url": "https://urlhaus.example/hostfile", "format": "hosts", "state": "ok",
+         "problem": None, "kind": None, "failures": 0, "last_try": at("11-25 17:00:00"),
+         "last_ok": at("11-25 17:00:00"), "changed": at("11-25 16:00:00"), "age_s": 884,
+         "indicators": 1_204, "added": 31, "removed": 12,
+         "quarantined": 0, "bad_lines": 0, "ignored": 0, "hits": 41, "unique_hits": 3, "false_positives": 1,
+         "confirmed": 12},
+        {"name": "hagezi-tif", "url": "https://lists.example/tif.txt", "format": "adblock", "state": "refused",
+         "problem": "its new version is refused: it is a web page or XML, no list; 1,269,113 indicators of before stay"
+         " in force", "kind": "page", "failures": 3, "last_try": at("11-25 17:10:00"), "last_ok": at("11-24 03:00:00"),
+         "changed": at("11-24 03:00:00"), "age_s": 137_684, "indicators": 1_269_113, "added": 4_012, "removed": 998,
+         "quarantined": 12, "bad_lines": 7, "ignored": 40, "hits": 123_456, "unique_hits": 0, "false_positives": 0,
+         "confirmed": 0},
+        {"name": "partners", "state": "failing", "problem": "no connection: refused\x1b[2J", "last_ok": None},
+    ],
+    "disabled": ["feodo", "threatfox"],
+    "lists_judged": [{"source": "csirt.txt", "false_positives": 2, "confirmed": 40}],
+}  # fmt: skip
+
+QUARANTINE: dict[str, Any] = {
+    "feeds": [FEEDS["feeds"][1]],
+    "quarantine": [
+        {"line": 17, "value": "google.com", "kind": "shared",
+         "reason": "a shared or popular site listed whole: google.com is a platform (guard.txt:9: all)"},
+        {"line": 90_112, "value": "10.0.0.0/8", "kind": "protected", "reason": "10.0.0.0/8 is protected (private use)"},
+        {"line": 90_113, "value": HOSTILE, "kind": "bad-line", "reason": f"not a legal name: {HOSTILE}"},
+    ],
+}  # fmt: skip

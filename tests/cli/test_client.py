@@ -199,8 +199,43 @@ def test_what_changing_asks(capsys: pytest.CaptureFixture[str], path: Path, line
     assert [(what, got) for _, what, got in asked] == [(verb, args)] * 2
 
 
+@pytest.mark.parametrize(
+    ("line", "verb", "args"),
+    [
+        ("feeds", "feeds", {"feed": None}),
+        ("feeds quarantine c2", "feeds", {"feed": "c2"}),
+        ("feeds update", "feeds-update", {"feed": None, "force": False, "reason": WHY}),
+        ("feeds update c2 --force --reason x", "feeds-update", {"feed": "c2", "force": True, "reason": "x"}),
+        (
+            "feeds judge i3 false-positive --reason x",
+            "feeds-judge",
+            {"incident": "I3", "verdict": "false-positive", "reason": "x"},
+        ),
+    ],
+)
+def test_what_feeds_asks(
+    capsys: pytest.CaptureFixture[str], path: Path, line: str, verb: str, args: dict[str, Any]
+) -> None:
+    with daemon(path, {verb: {"text": "Done so."}}) as asked:
+        assert run(capsys, *line.split())[::2] == (0, "")
+        assert json.loads(run(capsys, *line.split(), "--json")[1]) == {"text": "Done so."}
+    assert [(what, got) for _, what, got in asked] == [(verb, args)] * 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "quarantine", "judge I3 --reason x", "judge I3 confirmed", "judge x confirmed --reason x", "--force",
+        "judge I3 maybe --reason x", "update --force", "update c2 confirmed", "update c2 --reason \x1b",
+    ],
+)  # fmt: skip
+def test_words_of_feeds_that_do_not_go_together(capsys: pytest.CaptureFixture[str], path: Path, line: str) -> None:
+    code, out, err = run(capsys, "feeds", *line.split(" "))
+    assert (code, out) == (2, "") and err.startswith("egressd: ") and err.isascii()
+
+
 def test_every_verb_of_the_protocol_can_be_typed() -> None:
-    assert set(VERB_ROLES) <= set(VERBS)
+    assert {verb.partition("-")[0] for verb in VERB_ROLES} <= set(VERBS)  # feeds-update is `feeds update`
     assert set(TABLE) == set(OPERATIONS) == {verb for verb in VERB_ROLES if FILES.get(verb) == "operate"}
     for verb, operation in TABLE.items():
         assert {option.key for option in operation.options} == set(VERB_ARGS[verb]), verb
@@ -211,6 +246,7 @@ def test_every_verb_of_the_protocol_can_be_typed() -> None:
 @pytest.mark.parametrize(
     "line",
     [
+        "feeds upgrade",
         "block evil.example", "block --reason x", "block evil.example --for 2 --reason x", "cut JPS --reason x",
         "block evil.example --reason", "mode off --reason x", "mode enforce", "panic", "approve x", "undo I3", "ack D3",
         "isolate", "audit nonsense", "audit verify --head 12", "audit --limit 0", "watch I3", "decisions --state x",

@@ -18,6 +18,7 @@ from egressd.cli.audit import render_audit, render_verdict
 from egressd.cli.client import Answer
 from egressd.cli.decisions import render_decisions
 from egressd.cli.doctor import render_doctor
+from egressd.cli.feeds import render_feeds, render_quarantine
 from egressd.cli.hosts import render_hosts
 from egressd.cli.incidents import render_incidents
 from egressd.cli.lists import render_list
@@ -59,6 +60,8 @@ RENDERS: dict[str, Render] = {
     "verdict": lambda got: render_verdict(got, ""),
     "doctor": lambda got: render_doctor(got, NOW_US),
     "outcome": lambda got: outcome(got, undo=True),
+    "feeds": lambda got: render_feeds(got, NOW_US),
+    "quarantine": lambda got: render_quarantine(got, 40),
 }
 SCREENS: dict[str, tuple[Answer, Render]] = {
     "status": (answer(results.STATUS), RENDERS["status"]),
@@ -76,6 +79,10 @@ SCREENS: dict[str, tuple[Answer, Render]] = {
     "watches-none": (answer({"watches": []}), RENDERS["watches"]),
     "watch": (answer(results.WATCHES), RENDERS["watch"]),
     "watch-quiet": (answer(results.WATCH_QUIET), RENDERS["watch"]),
+    "feeds": (answer(results.FEEDS), RENDERS["feeds"]),
+    "feeds-empty": (answer({"feeds": []}), RENDERS["feeds"]),
+    "quarantine": (answer(results.QUARANTINE), RENDERS["quarantine"]),
+    "quarantine-rows": (answer(results.QUARANTINE), lambda got: render_quarantine(got, 1)),
     "decisions": (answer(results.DECISIONS, "approve"), RENDERS["decisions"]),
     "decisions-none": (answer({"decisions": []}), RENDERS["decisions"]),
     "decision": (answer(results.DECISIONS), lambda got: one_decision("D1", got)),

@@ -9,19 +9,12 @@ from types import ModuleType
 import pytest
 import yaml
 
-from egressd.config.document import _READERS, parse_config
+from egressd.config.document import parse_config
+from egressd.config.feed_options import FeedOptions
+from egressd.config.forms import READERS
+from egressd.config.kinds import CHOICE, FLAG, NAMED, NUMBER, SECTION, SEGMENTS, Option, named_options
 from egressd.config.load import default_config, load_config, load_intel, policy_settings
-from egressd.config.schema import (
-    CHOICE,
-    NUMBER,
-    PATH,
-    SECTION,
-    SEGMENTS,
-    Config,
-    Option,
-    every_option,
-    options,
-)
+from egressd.config.schema import Config, every_option, options
 from egressd.detect.history import DEFAULT_HISTORY
 from egressd.detect.policy import PolicySettings
 from egressd.intel.guard import POPULAR_LIMIT
@@ -29,6 +22,7 @@ from egressd.wire.dissector import DEFAULT_CONVERSATIONS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 OPTIONS = list(every_option())
+FEED = list(named_options(next(option for option in OPTIONS if option.key == "feeds")))
 
 
 def _script() -> ModuleType:
@@ -42,10 +36,10 @@ def _script() -> ModuleType:
 def test_keys_are_unique_and_read_by_something() -> None:
     keys = [option.key for option in OPTIONS]
     assert len(keys) == len(set(keys))
-    assert {option.kind for option in OPTIONS} <= {SECTION, CHOICE, NUMBER, PATH, SEGMENTS, *_READERS}
+    assert {option.kind for option in OPTIONS + FEED} <= {SECTION, CHOICE, NUMBER, FLAG, SEGMENTS, NAMED, *READERS}
 
 
-@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.key)
+@pytest.mark.parametrize("option", OPTIONS + FEED, ids=lambda option: option.key)
 def test_every_option_is_documented_and_bounded(option: Option) -> None:
     assert option.doc[0].isupper() and option.doc.endswith(".") and "\n" not in option.doc
     if option.kind == NUMBER:
@@ -54,13 +48,16 @@ def test_every_option_is_documented_and_bounded(option: Option) -> None:
         assert option.default in option.choices
 
 
-@pytest.mark.parametrize("option", [one for one in OPTIONS if one.example], ids=lambda option: option.key)
+@pytest.mark.parametrize("option", [one for one in OPTIONS + FEED if one.example], ids=lambda option: option.key)
 def test_every_example_loads(option: Option) -> None:
     *sections, name = option.key.split(".")
     text = "".join("  " * depth + section + ":\n" for depth, section in enumerate(sections))
-    config, problems = parse_config(f"{text}{'  ' * len(sections)}{name}: {option.example}\n", "example.yaml")
+    text += f"{'  ' * len(sections)}{name}: {option.example}\n"
+    if sections and sections[0] == "feeds" and name != "url":
+        text += "    url: https://feeds.example/c2.txt\n"
+    config, problems = parse_config(text.replace("NAME:", "name:"), "example.yaml")
     assert problems == []
-    assert config != default_config()
+    assert config != default_config() and (not config.feeds or config.feeds != {"name": FeedOptions()})
 
 
 def test_defaults_are_those_of_the_code() -> None:

@@ -96,4 +96,5 @@ def test_names_of_released_steps_do_not_change() -> None:
         "decisions_and_audit",
         "watches_and_incidents",
         "operators_entries",
+        "feeds_and_verdicts",
     ]

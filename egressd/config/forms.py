@@ -1,0 +1,96 @@
+"""The forms of text that options have: what a person wrote to its normal form, or Wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+from egressd.config.kinds import ADDRESSES, NAMES, NETWORKS, PATH, PATHS, PREFIXES, TEXT, URL, WORDS
+from egressd.intel.entries import parse_name
+from egressd.intel.lines import Wrong, show
+from egressd.intel.networks import first_address, parse_address, parse_network, render_address, render_network
+
+MAX_WORD: Final = 64  # characters
+_NAT64_LENGTHS: Final = (32, 40, 48, 56, 64, 96)  # RFC 6052 section 2.2
+
+
+def read_text_as_it_is(text: str) -> str:
+    """Any text."""
+    return text
+
+
+def read_word(text: str) -> str:
+    """A name that the machine gives. Raises Wrong."""
+    if not text or len(text) > MAX_WORD or text.split() != [text] or "/" in text:
+        raise Wrong(1, f'not a name: "{show(text)}"', "write it as the system shows it, without spaces")
+    return text
+
+
+def read_address(text: str) -> str:
+    """An address in its normal form. Raises Wrong."""
+    addr = parse_address(text)
+    if not addr:
+        raise Wrong(1, f'not an address: "{show(text)}"', "write an IPv4 or IPv6 address")
+    return render_address(addr)
+
+
+def read_network(text: str) -> str:
+    """An address or network in its normal form. Raises Wrong."""
+    network = parse_network(text)
+    if network is None:
+        raise Wrong(1, f'not an address or network: "{show(text)}"', "write address or address/length")
+    addr, length = network
+    first = first_address(addr, length)
+    if first != addr:
+        advice = f"write {render_network(first, length)} or {render_address(addr)}"
+        raise Wrong(1, f'"{show(text)}" has address bits beyond its length', advice)
+    return render_network(addr, length)
+
+
+def read_prefix(text: str) -> str:
+    """A NAT64 prefix. Raises Wrong."""
+    network = parse_network(text)
+    if network is None or len(network[0]) != 16 or network[1] not in _NAT64_LENGTHS:
+        advice = "write an IPv6 network of length 96, 64, 56, 48, 40 or 32"
+        raise Wrong(1, f'not a NAT64 prefix: "{show(text)}"', advice)
+    return read_network(text)
+
+
+def read_name(text: str) -> str:
+    """A name of two labels or more in its normal form. Raises Wrong."""
+    name = parse_name(text, 1)
+    if "." not in name:
+        raise Wrong(1, f'"{name}" is a single label', "write the name in full, with its domain")
+    return name
+
+
+def read_url(text: str) -> str:
+    """An address of the web. Raises Wrong, which never quotes it: there may be a key in it."""
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise Wrong(1, "not an address of the web", "write https://host/path") from None
+    if parts.scheme not in ("http", "https") or not host or "{" in parts.netloc:
+        raise Wrong(1, "not an address of the web", "write https://host/path")
+    if not text.isascii() or any(map(str.isspace, text)) or '"' in text or "\\" in text:
+        raise Wrong(1, "holds characters that no such address has", "percent-encode them")
+    if "@" in parts.netloc:
+        raise Wrong(1, "holds a user name", "put it into a file named by credential:, as Basic and the two in base64")
+    if parts.fragment or "#" in text:
+        raise Wrong(1, "goes on after a #, which is not sent", "take that off")
+    return text
+
+
+READERS: Final[dict[str, Callable[[str], str]]] = {
+    PATH: read_text_as_it_is,
+    PATHS: read_text_as_it_is,
+    WORDS: read_word,
+    ADDRESSES: read_address,
+    NETWORKS: read_network,
+    PREFIXES: read_prefix,
+    NAMES: read_name,
+    TEXT: read_text_as_it_is,
+    URL: read_url,
+}

@@ -1,0 +1,1 @@
+"""Feeds: lists that others publish, fetched, judged and kept. What is read stands in force only after intel.poison."""

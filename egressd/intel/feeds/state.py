@@ -1,0 +1,90 @@
+"""What is known of one feed, for screens, metrics and alarms. No field holds a credential or a URL with one."""
+
+from __future__ import annotations
+
+from egressd.config.feed_options import FeedOptions
+from egressd.intel.feeds.fetch import Validators, redact
+from egressd.intel.poison import Counts, Quarantined, Verdict
+from egressd.model import Indicator
+
+WAITING = "waiting"  # nothing was had yet, and nothing was tried
+OK = "ok"
+FAILING = "failing"  # not had: the last good one is in force, if there is one
+REFUSED = "refused"  # had, and not taken
+FAULT = "fault"
+MAX_QUARANTINED = 1_000  # lines that are shown
+
+
+class FeedState:
+    """One feed. Times are epoch microseconds, 0 = never."""
+
+    def __init__(self, name: str, options: FeedOptions) -> None:
+        self.name = name
+        self.options = options
+        self.url = redact(options.url)
+        self.state = WAITING
+        self.kind = ""  # why not, in a word
+        self.problem = ""  # and in full
+        self.trouble = ""  # the version is in force but cannot be kept on disk
+        self.failures = 0  # in a row
+        self.failures_total = 0
+        self.last_try_us = 0
+        self.last_ok_us = 0  # fetched, or confirmed by the server
+        self.changed_us = 0  # when the version in force was fetched
+        self.indicators: tuple[Indicator, ...] = ()
+        self.added = 0  # against the version before
+        self.removed = 0
+        self.poisoned = 0  # of the version in force or, when one was refused, of that
+        self.bad_lines = 0
+        self.ignored = 0
+        self.quarantined: tuple[Quarantined, ...] = ()
+        self._held: tuple[int, int, int, tuple[Quarantined, ...]] = (0, 0, 0, ())  # those four of the one in force
+        self.counts: Counts | None = None
+        self.validators = Validators()
+        self.digest = b""
+        self.retry_after_s = 0
+
+    @property
+    def is_alarming(self) -> bool:
+        """Whether somebody should look: it is not had, not taken, not kept, or has poison in it."""
+        return self.state in (FAILING, REFUSED) or self.poisoned > 0 or bool(self.trouble)
+
+    def told(self) -> str:
+        """What is wrong, in one line; "" when nothing is."""
+        parts = []
+        if self.state in (FAILING, REFUSED):
+            held = f"; {len(self.indicators):,} indicators of before stay in force" if self.indicators else ""
+            parts.append(f"{self.problem}{held}")
+        if self.poisoned:
+            lines = "1 line is" if self.poisoned == 1 else f"{self.poisoned:,} lines are"
+            parts.append(f"{lines} quarantined (egressd feeds quarantine {self.name})")
+        if self.trouble:
+            parts.append(self.trouble)
+        return "; ".join(parts)
+
+    def install(self, verdict: Verdict) -> None:
+        """A version comes into force."""
+        self.indicators = verdict.indicators
+        self.show(verdict)
+        self._held = (self.poisoned, self.bad_lines, self.ignored, self.quarantined)
+
+    def show(self, verdict: Verdict) -> None:
+        """What was kept out of a version, or is why it was refused."""
+        self.poisoned, self.bad_lines, self.ignored = verdict.poisoned, verdict.bad_lines, verdict.ignored
+        self.quarantined = verdict.quarantined[:MAX_QUARANTINED]
+
+    def show_held(self) -> None:
+        """What was kept out of the version in force again: the server has no other any more."""
+        self.poisoned, self.bad_lines, self.ignored, self.quarantined = self._held
+
+    def note_failure(self, state: str, kind: str, problem: str) -> None:
+        """It was not had, or not taken."""
+        self.state, self.kind, self.problem = state, kind, problem
+        self.failures += 1
+        self.failures_total += 1
+
+    def note_success(self, now_us: int) -> None:
+        """It was had and taken, or is still the one."""
+        self.state, self.kind, self.problem = OK, "", ""
+        self.failures = 0
+        self.last_ok_us = now_us
