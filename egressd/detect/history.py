@@ -59,24 +59,17 @@ class History:
             contact.server = server
         contact.count += new
 
-    def rows(self) -> list[tuple[bytes, str | bytes, Contact]]:
-        """Every contact held as (client, name or address, contact), in the order of the table."""
-        return [(client, what, contact) for (client, what), contact in self._table.items()]
+    def keys(self) -> list[tuple[bytes, str | bytes]]:
+        """Every (client, name or address) held, in the order of the table. As quick for many as can be."""
+        return self._table.keys()
+
+    def peek(self, client: bytes, what: str | bytes) -> Contact | None:
+        """That contact; to look keeps nothing."""
+        return self._table.peek((client, what))
 
     def contacts(self) -> list[tuple[bytes, str | bytes, Contact]]:
         """Every contact held as (client, name or address, contact), by first time, then packet number."""
-        rows = self.rows()
-        rows.sort(key=order_of)
-        return rows
-
-    def find(self, endings: tuple[str, ...], addresses: bool) -> list[tuple[bytes, str | bytes, Contact]]:
-        """The contacts whose name ends in one of `endings`, and those with addresses if wanted; in the same order. Not
-        more than a first sieve: `xbad.example` ends in `bad.example` too."""
-        rows = [
-            (client, what, contact)
-            for (client, what), contact in self._table.items()
-            if (what.endswith(endings) if isinstance(what, str) else addresses)
-        ]
+        rows = [(client, what, contact) for (client, what), contact in self._table.items()]
         rows.sort(key=order_of)
         return rows
 

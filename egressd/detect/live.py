@@ -17,10 +17,10 @@ from egressd.detect.contacts import SAME_CONNECTION_US
 from egressd.detect.correlator import Correlator
 from egressd.detect.engine import _NOBODY, Engine, Intel
 from egressd.detect.history import History
-from egressd.detect.hunt import hunt
+from egressd.detect.hunt import LOOKED_UP, hunt, sieve_for
 from egressd.detect.policy import E1, E2, PolicySettings
 from egressd.detect.review import kept_targets, review
-from egressd.intel.layered import AnyIndex
+from egressd.intel.layered import AnyIndex, in_memory
 from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
 from egressd.model import FLOW, Event, FlowKey, Indicator, Match, Observation, Sighting, Target
@@ -34,8 +34,7 @@ CANARY_ZONE: Final = ".canary.egressd.invalid"  # RFC 6761 section 6.4: never a 
 # Rows of history that wait to be told. What comes beyond is counted: a flood of names that were never asked for before
 # must not become a flood of rows.
 MAX_GATHERED: Final = 8_192
-# Of what a change gives to do, so much is done at once: all of it where lists and history are small. A hundred blocks
-# or two thousand contacts take some ten milliseconds.
+# Of what a change gives to do, so much is done at once: all of it where lists and history are small.
 STEPS_AT_ONCE: Final = 16
 LOOKED_AT: Final = 16  # blocks in one step
 _DONE: Final = object()
@@ -242,7 +241,7 @@ class LiveEngine(Engine):
         return self._change is not None or bool(self._hunts)
 
     def carry_on(self, steps: int) -> None:
-        """Do some more of what lists that changed gave to do: a step takes half a millisecond in pure Python."""
+        """Do some more of what changed lists gave to do; a step takes a quarter of a millisecond in pure Python."""
         for _ in range(steps):
             if self._change is not None:
                 if next(self._change, _DONE) is _DONE:
@@ -266,10 +265,21 @@ class LiveEngine(Engine):
         def is_new(one: Indicator) -> bool:
             return not before.holds(one)
 
-        yield from hunt(self, self.history.rows(), is_new, ts_us)
+        index = self.intel.index
+        sieve = None
+        short = in_memory(before, index)
+        if short is not None:  # what is new is among few: often nothing is
+            arrived: list[Indicator] = []
+            for start in range(0, len(short), LOOKED_UP):
+                arrived += [one for one in short[start : start + LOOKED_UP] if is_new(one)]
+                yield
+            if not arrived:
+                return
+            sieve = sieve_for(arrived)
+        yield from hunt(self, is_new, ts_us, sieve)
 
     def _arrive(self, arrived: set[Indicator], arrival_us: int) -> None:
-        self._hunts.append(hunt(self, self._rows_for(arrived), arrived.__contains__, arrival_us))
+        self._hunts.append(hunt(self, arrived.__contains__, arrival_us, sieve_for(arrived)))
         self.carry_on(STEPS_AT_ONCE)
 
     def protect(self, protected: Protected, ts_us: int) -> None:

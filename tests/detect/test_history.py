@@ -38,17 +38,16 @@ def test_times_out_of_order() -> None:
     assert (contact.first_us, contact.last_us) == (at(3), at(9))
 
 
-def test_found_by_ending_in_order_of_first_sight() -> None:
-    history = History(100)
-    history.record(flow(B, X), "b.bad.example", at(2), 3, TLS_SNI)
-    history.record(flow(A, X), "bad.example", at(1), 2, TLS_SNI)
-    history.record(flow(A, X), "notbad.example", at(1), 1, TLS_SNI)
-    history.record(flow(A, X), "www.good.example", at(0), 0, TLS_SNI)
-    history.record(flow(A, X), packed(X), at(0), 0, FLOW)
-    found = [(client, what) for client, what, _ in history.find(("bad.example",), False)]
-    assert found == [(packed(A), "notbad.example"), (packed(A), "bad.example"), (packed(B), "b.bad.example")]
-    assert [what for _, what, _ in history.find((), True)] == [packed(X)]
-    assert history.find((), False) == []
+def test_looked_at_without_being_kept() -> None:
+    history = History(4)
+    for number in range(4):
+        history.record(flow(A, X), f"n{number}.example", at(number), number, TLS_SNI)
+    assert history.keys() == [(packed(A), f"n{number}.example") for number in range(4)]
+    assert history.peek(packed(B), "n0.example") is None
+    oldest = history.peek(packed(A), "n0.example")
+    assert oldest is not None and oldest.number == 0
+    history.record(flow(A, X), "n4.example", at(4), 4, TLS_SNI)
+    assert history.peek(packed(A), "n0.example") is None
 
 
 def test_what_was_told_is_forgotten() -> None:
