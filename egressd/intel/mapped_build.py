@@ -177,23 +177,18 @@ class IndexBuilder:
 
     def _merged(self, pieces: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """(hash, entry) of each key once. Pieces are a hash and the entry of one record, sorted."""
-        before = b""
-        alone = b""
-        group: list[bytes] = []
-        for piece in pieces:
+        at, end = 0, len(pieces)
+        while at < end:
+            piece = pieces[at]
             hashed = piece[:8]
-            if hashed == before:
-                group.append(piece)
-                continue
-            if len(group) > 1:
-                yield from self._together(group)
-            elif alone:
-                yield before, alone[8:]
-            before, alone, group = hashed, piece, [piece]
-        if len(group) > 1:
-            yield from self._together(group)
-        elif alone:
-            yield before, alone[8:]
+            start = at
+            at += 1
+            if at < end and pieces[at].startswith(hashed):
+                while at < end and pieces[at].startswith(hashed):
+                    at += 1
+                yield from self._together(pieces[start:at])
+            else:
+                yield hashed, piece[8:]
 
     def _together(self, group: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """Entries of several records of one key; of two keys that share a hash one after the other."""
