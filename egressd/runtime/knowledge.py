@@ -20,11 +20,10 @@ from egressd.intel.formats import parse_list
 from egressd.intel.networks import NetworkTable, parse_address
 from egressd.intel.protected import Protected
 from egressd.model import Indicator
-from egressd.runtime.index_build import builder_in
+from egressd.runtime.index_build import builder_in, index_folder
 from egressd.store.entries import ALLOWANCE, INDICATOR, Entry
 
 SECOND_US: Final = 1_000_000
-INDEXES: Final = "indexes"  # where built indexes lie, in the directory of the state
 OPERATOR: Final = "operator"  # the source of what people add by commands; the line is the entry's number
 
 
@@ -58,7 +57,9 @@ class Knowledge(NamedTuple):
 def load_texts(path: Path) -> Loaded:
     """Read everything. Raises ConfigError with every problem; nothing is taken then."""
     config = load_config(path)
-    texts = load_intel(config, base_dir=path.parent, build=builder_in(path.parent / config.state.directory / INDEXES))
+    texts = load_intel(
+        config, base_dir=path.parent, build=builder_in(index_folder(path.parent / config.state.directory))
+    )
     texts.check()
     if texts.demo and config.mode != "monitor":
         line, column = config.places.get("mode", (0, 0))
