@@ -72,11 +72,16 @@ def load(folder: Path, lists: list[Path]) -> LoadedIntel:
     return loaded
 
 
-def timed(call: Callable[[], Any]) -> tuple[float, Any]:
-    """Wall seconds, and what came of it."""
-    began_s = time.perf_counter()
+def timed(call: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> tuple[float, Any]:
+    """Seconds, and what came of it."""
+    began_s = clock()
     result = call()
-    return time.perf_counter() - began_s, result
+    return clock() - began_s, result
+
+
+def spent(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Processor seconds, and what came of it."""
+    return timed(call, time.process_time)
 
 
 # -- in a process of its own
@@ -92,20 +97,20 @@ def resident() -> tuple[int, int]:
 
 
 def ask(folder: Path, path: str, names: int, misses: int) -> dict[str, float]:
-    """Look-ups, in nanoseconds each, and memory that comes with them. What they allocate otherwise is there before."""
+    """Look-ups, in processor time each, and memory that comes with them."""
     suffixes = load_intel(default_config(), base_dir=folder).intel.suffixes
     rng = random.Random(1)
     missing = [f"m{number}-{rng.getrandbits(40):x}.example" for number in range(misses)]
     listed = ["www." + name_of(rng.randrange(names)) for _ in range(HITS)]
     count = sum(suffixes.split(name)[0] != "" for name in missing)  # what it remembers is there already
-    split_s, _ = timed(lambda: sum(suffixes.split(name)[0] != "" for name in missing))
+    split_s, _ = spent(lambda: sum(suffixes.split(name)[0] != "" for name in missing))
     gc.collect()
     before = resident()
     open_s, index = timed(lambda: open_index(path, b"", suffixes))
-    miss_s, missed = timed(lambda: sum(index.match_name(name, 0) is None for name in missing))
-    known_s, _ = timed(lambda: sum(index.match_split(name, name, "", 0) is None for name in missing))
-    hit_s, hits = timed(lambda: sum(index.match_name(name, 0) is not None for name in listed))
-    again_s, _ = timed(lambda: sum(index.match_name(name, 0) is not None for name in listed))
+    miss_s, missed = spent(lambda: sum(index.match_name(name, 0) is None for name in missing))
+    known_s, _ = spent(lambda: sum(index.match_split(name, name, "", 0) is None for name in missing))
+    hit_s, hits = spent(lambda: sum(index.match_name(name, 0) is not None for name in listed))
+    again_s, _ = spent(lambda: sum(index.match_name(name, 0) is not None for name in listed))
     after = resident()
     if missed != misses or count != misses or hits != HITS:
         raise SystemExit(f"wrong answers: {misses - missed} found that are not there, {HITS - hits} not found")
@@ -195,10 +200,11 @@ def measure(names: int, misses: int, folder: Path, tree: Path) -> dict[str, floa
     """Everything with the code of one tree. The folder is empty."""
     lists = write_lists(folder, names)
     os.environ["PYTHONPATH"] = str(tree)  # of the child that builds
+    os.chdir(folder)  # where there is no other egressd
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     first_s, loaded = timed(lambda: load(folder, lists))
-    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu_s = spent.ru_utime + spent.ru_stime - used.ru_utime - used.ru_stime
+    total = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = total.ru_utime + total.ru_stime - used.ru_utime - used.ru_stime
     start_s, loaded = timed(lambda: load(folder, lists))
     index = loaded.intel.index
     if not isinstance(index, LayeredIndex) or index.lower.reopen is None:
@@ -217,10 +223,7 @@ def measure(names: int, misses: int, folder: Path, tree: Path) -> dict[str, floa
     result |= child(tree, "build", str(folder), str(names))
     result |= child(tree, "ask", str(folder), index.lower.reopen[1][0], str(names), str(misses))
     result |= child(tree, "stall", str(folder / "old"), str(folder / "new"))
-    # All names anew: another file in the place of the first, every name of it new to the second.
-    lists[0].write_text("first.example\n" + lists[0].read_text(encoding="ascii"), encoding="ascii")
-    other = load(folder, lists)
-    (folder / "new").write_bytes(pickle.dumps(other.intel, pickle.HIGHEST_PROTOCOL))
+    # All of it is new to who had only the short list.
     empty = Intel(changed.intel.index.upper, *intel_rest(changed.intel))  # type: ignore[union-attr]
     (folder / "old").write_bytes(pickle.dumps(empty, pickle.HIGHEST_PROTOCOL))
     anew = child(tree, "stall", str(folder / "old"), str(folder / "new"))
@@ -286,6 +289,7 @@ def main(argv: list[str]) -> int:
     for what, tree in trees.items():
         with tempfile.TemporaryDirectory(dir=WORK) as folder:
             results[what] = measure(args.names, args.misses, Path(folder), tree)
+            os.chdir(ROOT)
     found = machine()
     print(f"{found['processor']}, {found['cores']} cores, {found['system']}, load {found['load'][0]}")
     print(f"{args.names:,} names".ljust(76) + "".join(what.rjust(12) for what in results))
