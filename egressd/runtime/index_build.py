@@ -27,8 +27,9 @@ from egressd.config.load import MAX_LIST_BYTES, read_text
 from egressd.errors import ConfigError, IndexDamaged, Problem
 from egressd.intel.formats import parse_list
 from egressd.intel.index_format import SALT_BYTES, VERSION, suffix_digest
+from egressd.intel.mapped import MappedIndex
 from egressd.intel.mapped_build import IndexBuilder
-from egressd.store.index_files import IndexFolder, load_story, open_index
+from egressd.store.index_files import IndexFolder, load_story, open_index, warm
 
 MAX_BUILD_S: Final = 900.0
 MAX_PROBLEMS_TOLD: Final = 1_000  # of each list
@@ -82,7 +83,9 @@ def _advice(error: Exception) -> str:
     return "see what was logged above; is there room on the disk and in memory?"
 
 
-def _told(index: Any, story: dict[str, Any]) -> Built:
+def _told(index: MappedIndex, story: dict[str, Any]) -> Built:
+    if index.reopen is not None:
+        warm(str(index.reopen[1][0]))
     lists = {str(name): (int(found), int(problems)) for name, found, problems in story.get("lists", [])}
     unread = {str(name): Problem(*problem) for name, problem in story.get("unread", [])}
     return Built(index, lists, [Problem(*one) for one in story.get("problems", [])], unread)
