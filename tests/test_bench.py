@@ -111,3 +111,12 @@ def test_quick_run_writes_a_result(tmp_path: Path) -> None:
 def test_work_is_not_committed() -> None:
     ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
     assert f"{WORK.relative_to(ROOT)}/" in ignored
+
+
+def test_the_index_bench_builds_asks_and_swaps() -> None:
+    command = [sys.executable, str(ROOT / "bench" / "index.py"), "--names", "30000", "--misses", "1000"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    rows = done.stdout.splitlines()
+    assert rows[1].startswith("30,000 names") and rows[1].endswith("pure")
+    assert len(rows) > 20 and all(float(row[-12:].replace(",", "")) > -50 for row in rows[2:])

@@ -46,7 +46,7 @@ def run(args: Namespace) -> int:
     if args.for_start:
         return _can_start(args)
     try:
-        config, loaded = load(args)
+        config, loaded = load(args, long_lists=True)
         problems = _second_opinion(loaded)
     except ConfigError as error:
         problems = error.problems
@@ -80,8 +80,10 @@ def _second_opinion(loaded: LoadedIntel) -> list[Problem]:
     """Our suffix trie decides what a block covers; tldextract reads the same file and must agree on every line."""
     from tldextract import TLDExtract
 
+    if loaded.intel.index.size > ORACLE_LIMIT:
+        return []
     domains = [one for one in loaded.intel.index.listed() if one.kind == "domain" and one.registered_domain]
-    if not domains or len(domains) > ORACLE_LIMIT:
+    if not domains:
         return []
     extract = TLDExtract(
         suffix_list_urls=(loaded.suffix_list.resolve().as_uri(),),

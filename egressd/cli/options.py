@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from egressd.config.load import LoadedIntel, default_config, load_config, load_intel
 from egressd.config.schema import Config
@@ -17,12 +19,24 @@ def add_intel_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--allow", metavar="FILE", action="append", default=[], help="an allowances file; repeat")
 
 
-def load(args: Namespace) -> tuple[Config, LoadedIntel]:
-    """The configuration and everything the text files say. Raises ConfigError with every problem."""
+def load(args: Namespace, *, long_lists: bool = False) -> tuple[Config, LoadedIntel]:
+    """The configuration and everything the text files say. Raises ConfigError with every problem. With `long_lists`
+    the long ones are built into an index as the daemon does, instead of held in memory."""
     base_dir = Path(args.config).parent if args.config else Path()
     config = load_config(Path(args.config)) if args.config else default_config()
     if args.allow:
         config = replace(config, allow=(*config.allow, *(str(Path(one).absolute()) for one in args.allow)))
-    loaded = load_intel(config, [Path(one) for one in args.lists], base_dir=base_dir)
+    lists = [Path(one) for one in args.lists]
+    if not long_lists:
+        loaded = load_intel(config, lists, base_dir=base_dir)
+    else:
+        from egressd.runtime.index_build import builder_in, index_folder
+
+        state = base_dir / config.state.directory
+        with TemporaryDirectory(prefix="egressd-") as scratch:
+            # The daemon's own user leaves there what the daemon will find; nobody else may make files among its own.
+            mine = state.is_dir() and state.stat().st_uid == os.geteuid()
+            folder = index_folder(state) if mine else Path(scratch)
+            loaded = load_intel(config, lists, base_dir=base_dir, build=builder_in(folder))
     loaded.check()
     return config, loaded

@@ -14,8 +14,8 @@ from egressd.detect.calendar import MICROSECONDS, Calendar
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.contacts import Contacts
 from egressd.detect.correlator import Correlator, Hit
-from egressd.detect.history import DEFAULT_HISTORY, History, PastContact
-from egressd.detect.hunt import hunt
+from egressd.detect.history import DEFAULT_HISTORY, History
+from egressd.detect.hunt import hunt, sieve_for
 from egressd.detect.policy import E1, E2, Policy, PolicySettings
 from egressd.detect.proxied import Proxied
 from egressd.detect.resolutions import Resolutions, read_answer
@@ -49,7 +49,6 @@ from egressd.names import Suffixes
 from egressd.wire.table import RecentTable
 
 UNANSWERED: Final = 65_536  # contacts whose answer is waited for
-MAX_ENDINGS: Final = 32  # of names that every contact is compared with; more, and every contact is looked up
 MAX_CLIENTS: Final = 65_536  # addresses remembered as clients; beyond it they are matched, but not counted
 _NOBODY: Final = FlowKey(TCP, b"", 0, b"", 0)
 
@@ -416,16 +415,8 @@ class Engine:
 
     def _arrive(self, arrived: set[Indicator], arrival_us: int) -> None:
         """Retro-hunt (INCIDENT beat a): indicators came into force; who contacted them before?"""
-        for _ in hunt(self, self._rows_for(arrived), arrived.__contains__, arrival_us):
+        for _ in hunt(self, arrived.__contains__, arrival_us, sieve_for(arrived)):
             pass
-
-    def _rows_for(self, arrived: set[Indicator]) -> list[PastContact]:
-        """The contacts among which those with what arrived are."""
-        endings = {one.registered_domain or one.value for one in arrived if one.kind == "domain"}
-        if len(endings) > MAX_ENDINGS:
-            return self.history.rows()
-        by_address = any(one.kind in ("address", "network") for one in arrived)
-        return self.history.find(tuple(endings), by_address)
 
     def _lapse(self, block: Block, expires_us: int) -> None:
         """The indicator of a block has expired: another one takes the block over, or it ends."""

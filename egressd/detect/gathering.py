@@ -65,9 +65,9 @@ class GatheringHistory(History):
         rows.sort(key=lambda row: (row.first_us, row.flow, row.name, row.address))
         return rows
 
-    def find(self, endings: tuple[str, ...], addresses: bool) -> list[PastContact]:
-        """See `History.find`: among what was not handed over yet."""
-        return [row for row in self.rows() if (row.name.endswith(endings) if row.name else addresses)]
+    def holds(self, row: PastContact) -> bool:
+        """See `History.holds`: what was handed over is found on disk."""
+        return (row.flow.client, row.name, row.address) in self._gathered
 
     def forget(self, row: PastContact) -> None:
         """See `History.forget`."""

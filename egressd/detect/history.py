@@ -80,22 +80,15 @@ class History:
         return rows
 
     def rows(self) -> list[PastContact]:
-        """Every contact held, in the same order."""
+        """Every contact held, in the same order: for a retro-hunt."""
         return [_past(what, contact) for _, what, contact in self.contacts()]
 
-    def find(self, endings: tuple[str, ...], addresses: bool) -> list[PastContact]:
-        """The contacts whose name ends in one of `endings`, and those with addresses if wanted; in the same order. Not
-        more than a first sieve: `xbad.example` ends in `bad.example` too."""
-        rows = [
-            (client, what, contact)
-            for (client, what), contact in self._table.items()
-            if (what.endswith(endings) if isinstance(what, str) else addresses)
-        ]
-        rows.sort(key=_order)
-        return [_past(what, contact) for _, what, contact in rows]
+    def holds(self, row: PastContact) -> bool:
+        """Whether that contact was not told yet."""
+        return self._table.peek((row.flow.client, row.name or row.address)) is not None
 
     def forget(self, row: PastContact) -> None:
-        """A contact that `find` found was told: it will not be found again."""
+        """A contact was told: it will not be found again."""
         self._table.pop((row.flow.client, row.name or row.address))
 
     @property

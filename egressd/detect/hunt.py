@@ -1,13 +1,13 @@
 """Retro-hunt: who contacted what is listed only now? In steps, so that packets are read between them.
 
-A step is bounded work (some 0.5 ms in pure Python), however long lists and history are: what a contact matches is
-looked up for each contact in the history, not for each new indicator.
+A step is bounded work (a quarter of a millisecond in pure Python), however long lists and history are: what a contact
+matches is looked up for each contact in the history, not for each new indicator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from egressd.detect.history import PastContact
 from egressd.detect.policy import E1
@@ -16,28 +16,64 @@ from egressd.model import Indicator, Match, Sighting
 if TYPE_CHECKING:
     from egressd.detect.engine import Engine
 
-LOOKED_UP: Final = 128  # contacts in one step
+LOOKED_UP: Final = 64  # contacts in one step
+SIFTED: Final = 1_024  # contacts in one step, where most are none of those that are looked for
 TOLD: Final = 4  # sightings in one step
+MAX_ENDINGS: Final = 32  # that every contact is compared with
+
+
+class Sieve(NamedTuple):
+    """What a contact must end in, or be, to be looked up. No more than a first sieve: `xbad.example` ends in
+    `bad.example` too."""
+
+    endings: tuple[str, ...]
+    addresses: bool
+
+    def keeps(self, row: PastContact) -> bool:
+        """Whether a contact may be one that is looked for."""
+        return row.name.endswith(self.endings) if row.name else self.addresses
+
+
+def sieve_for(arrived: Iterable[Indicator]) -> Sieve | None:
+    """The sieve for these indicators; None when there are too many, and every contact is to be looked up."""
+    endings: set[str] = set()
+    addresses = False
+    for one in arrived:
+        if one.kind == "domain":
+            endings.add(one.registered_domain or one.value)
+            if len(endings) > MAX_ENDINGS:
+                return None
+        addresses = addresses or one.kind in ("address", "network")
+    return Sieve(tuple(sorted(endings)), addresses)
 
 
 def hunt(
-    engine: Engine, rows: list[PastContact], is_new: Callable[[Indicator], bool], arrival_us: int
+    engine: Engine, is_new: Callable[[Indicator], bool], arrival_us: int, sieve: Sieve | None
 ) -> Iterator[None]:  # fmt: skip
-    """Tell of every contact of `rows` that matches an indicator of which `is_new` is true, in order of the rows. Each
-    turn of the iterator is a step."""
+    """Tell of every contact in the history that matches an indicator of which `is_new` is true, in order of first
+    contact. Each turn of the iterator is a step."""
+    rows = engine.history.rows()
     found: list[PastContact] = []
-    for start in range(0, len(rows), LOOKED_UP):
-        for row in rows[start : start + LOOKED_UP]:
+    size = LOOKED_UP if sieve is None else SIFTED
+    looked_up = 0
+    for start in range(0, len(rows), size):
+        for row in rows[start : start + size]:
+            if sieve is not None and not sieve.keeps(row):
+                continue
+            looked_up += 1
+            if looked_up % LOOKED_UP == 0:
+                yield
             match = _match(engine, row, arrival_us)
             if match is not None and is_new(match.indicator):
                 found.append(row)
         yield
-    for number, row in enumerate(found):
-        if number % TOLD == TOLD - 1:
-            yield
+    for number, row in enumerate(found, 1):
         match = _match(engine, row, arrival_us)  # lists may have changed since it was found
-        if match is not None and is_new(match.indicator) and recall(engine, row, arrival_us):
-            engine.history.forget(row)
+        if match is not None and is_new(match.indicator) and engine.history.holds(row):
+            if recall(engine, row, arrival_us):
+                engine.history.forget(row)
+        if number % TOLD == 0:
+            yield
 
 
 def recall(engine: Engine, row: PastContact, arrival_us: int) -> bool:

@@ -32,7 +32,7 @@ from egressd.intel.networks import first_address, parse_network
 from egressd.model import Indicator
 
 MAGIC: Final = b"egr-idx\n"
-VERSION: Final = 1  # another layout, another number: a file of another version is built anew
+VERSION: Final = 2  # another layout, another number: a file of another version is built anew
 ORDER_MARK: Final = 0x01020304
 SALT_BYTES: Final = 16
 DIGEST_BYTES: Final = 16
@@ -189,7 +189,7 @@ ADDED: Final = 4
 EXPIRES: Final = 8
 REF: Final = 16
 REGISTERED: Final = 32  # the registered domain is not the key's text: it follows
-FIRST_SEEN: Final = 64  # kept for a time that indicators do not have yet
+FIRST_SEEN: Final = 64
 
 _SCOPES: Final = ("registered", "host", "exact")
 _KINDS: Final = ("domain", "address", "network", "url")
@@ -264,6 +264,9 @@ def render_record(one: Indicator, text: str, template: int) -> bytes:
     if one.registered_domain != text:
         flags |= REGISTERED
         rest += _render_text(one.registered_domain)
+    if one.first_seen_s:
+        flags |= FIRST_SEEN
+        rest += _TIME.pack(one.first_seen_s)
     return RECORD.pack(flags, max(template, 0), one.line) + rest
 
 
@@ -278,6 +281,7 @@ class Record(NamedTuple):
     expires_s: int
     ref: str
     registered_domain: str
+    first_seen_s: int
 
 
 def parse_record(raw: bytes, at: int, text: str, letter: str) -> tuple[Record, int]:
@@ -288,7 +292,7 @@ def parse_record(raw: bytes, at: int, text: str, letter: str) -> tuple[Record, i
     at += 9
     value = registered = text
     own: Template | None = None
-    added_s = expires_s = 0
+    added_s = expires_s = first_seen_s = 0
     ref = ""
     if not flags & WHOLE:
         value, at = _parse_text(raw, at)
@@ -304,7 +308,9 @@ def parse_record(raw: bytes, at: int, text: str, letter: str) -> tuple[Record, i
         ref, at = _parse_text(raw, at)
     if flags & REGISTERED:
         registered, at = _parse_text(raw, at)
-    return Record(value, template, own, line, added_s, expires_s, ref, registered), at
+    if flags & FIRST_SEEN:
+        first_seen_s, at = _parse_time(raw, at)
+    return Record(value, template, own, line, added_s, expires_s, ref, registered, first_seen_s), at
 
 
 def indicator_of(record: Record, template: Template) -> Indicator:
@@ -312,7 +318,7 @@ def indicator_of(record: Record, template: Template) -> Indicator:
     kind, scope, narrowed, rule, source, threat, confidence, owner = template
     return Indicator(
         kind, record.value, scope, narrowed, record.registered_domain, rule, source, record.line, threat, confidence,
-        record.added_s, record.expires_s, record.ref, owner,
+        record.added_s, record.expires_s, record.ref, owner, record.first_seen_s,
     )  # fmt: skip
 
 

@@ -85,14 +85,14 @@ class IndexBuilder:
         count = 0
         for one in indicators:
             (kind, value, scope, narrowed, registered, rule, source, line, threat, confidence, added_s, expires_s, ref,
-             owner) = one[:14]  # fmt: skip
+             owner, seen_s) = one  # fmt: skip
             count += 1
             template = (kind, scope, narrowed, rule, source, threat, confidence, owner)
             number = templates.get(template, -1)
             if number < 0 and len(templates) < self.max_templates:
                 number = templates[template] = len(templates)
                 self._by_number.append(template)
-            if value == registered and number >= 0 and kind == "domain" and not (added_s or expires_s or ref):
+            if value == registered and number >= 0 and kind == "domain" and not (added_s or expires_s or ref or seen_s):
                 key = b"n" + value.encode()  # the way of nearly every line of a long list
                 put(key, pack_entry(19 + len(key), len(key), 1) + key + pack_record(WHOLE, number, line))
                 continue
@@ -177,23 +177,18 @@ class IndexBuilder:
 
     def _merged(self, pieces: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """(hash, entry) of each key once. Pieces are a hash and the entry of one record, sorted."""
-        before = b""
-        alone = b""
-        group: list[bytes] = []
-        for piece in pieces:
+        at, end = 0, len(pieces)
+        while at < end:
+            piece = pieces[at]
             hashed = piece[:8]
-            if hashed == before:
-                group.append(piece)
-                continue
-            if len(group) > 1:
-                yield from self._together(group)
-            elif alone:
-                yield before, alone[8:]
-            before, alone, group = hashed, piece, [piece]
-        if len(group) > 1:
-            yield from self._together(group)
-        elif alone:
-            yield before, alone[8:]
+            start = at
+            at += 1
+            if at < end and pieces[at].startswith(hashed):
+                while at < end and pieces[at].startswith(hashed):
+                    at += 1
+                yield from self._together(pieces[start:at])
+            else:
+                yield hashed, piece[8:]
 
     def _together(self, group: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """Entries of several records of one key; of two keys that share a hash one after the other."""

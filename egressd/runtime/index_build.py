@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
@@ -26,12 +27,12 @@ from egressd.config.load import MAX_LIST_BYTES, read_text
 from egressd.errors import ConfigError, IndexDamaged, Problem
 from egressd.intel.formats import parse_list
 from egressd.intel.index_format import SALT_BYTES, VERSION, suffix_digest
+from egressd.intel.mapped import MappedIndex
 from egressd.intel.mapped_build import IndexBuilder
-from egressd.store.index_files import IndexFolder, load_story, open_index
+from egressd.store.index_files import IndexFolder, load_story, open_index, warm
 
 MAX_BUILD_S: Final = 900.0
-MAX_PROBLEMS_TOLD: Final = 100  # of each list
-NICER: Final = 5  # than packet processes: nobody waits for an index as a packet does
+MAX_PROBLEMS_TOLD: Final = 1_000  # of each list
 
 
 class Job(NamedTuple):
@@ -39,6 +40,11 @@ class Job(NamedTuple):
 
     folder: str
     order: Order
+
+
+def index_folder(state: Path) -> Path:
+    """Where built indexes lie, in the directory of the state."""
+    return state / "indexes"
 
 
 def builder_in(folder: Path) -> Build:
@@ -77,7 +83,9 @@ def _advice(error: Exception) -> str:
     return "see what was logged above; is there room on the disk and in memory?"
 
 
-def _told(index: Any, story: dict[str, Any]) -> Built:
+def _told(index: MappedIndex, story: dict[str, Any]) -> Built:
+    if index.reopen is not None:
+        warm(str(index.reopen[1][0]))
     lists = {str(name): (int(found), int(problems)) for name, found, problems in story.get("lists", [])}
     unread = {str(name): Problem(*problem) for name, problem in story.get("unread", [])}
     return Built(index, lists, [Problem(*one) for one in story.get("problems", [])], unread)
@@ -120,6 +128,11 @@ def _read_list(one: ListFile, order: Order, builder: IndexBuilder, story: dict[s
     builder.extend(found)
     story["lists"].append([one.name, len(found), len(problems)])
     story["problems"] += problems[:MAX_PROBLEMS_TOLD]
+    if len(problems) > MAX_PROBLEMS_TOLD:
+        more = len(problems) - MAX_PROBLEMS_TOLD
+        story["problems"].append(
+            Problem(one.name, 0, 0, f"and {more} lines more that cannot be used", "mend these first")
+        )
 
 
 def _scratch_in(folder: str) -> Any:
@@ -133,7 +146,8 @@ def _scratch_in(folder: str) -> Any:
 
 def main() -> int:
     """The child."""
-    os.nice(NICER)
+    with suppress(OSError):  # behind everybody else (sched(7)); the unit allows this call, and nice(2) not
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     gc.disable()  # what it makes is freed by counting, and it ends soon
     job = pickle.load(sys.stdin.buffer)
     try:

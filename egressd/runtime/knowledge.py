@@ -25,14 +25,13 @@ from egressd.intel.networks import NetworkTable, parse_address
 from egressd.intel.protected import Protected
 from egressd.model import Indicator
 from egressd.runtime.hunting import MANY
-from egressd.runtime.index_build import builder_in
+from egressd.runtime.index_build import builder_in, index_folder
 from egressd.runtime.list_watch import Signs, read_signs
 from egressd.store.entries import ALLOWANCE, INDICATOR, Entry
 from egressd.store.last_good import LastGood
 
 SECOND_US: Final = 1_000_000
-LAST_GOOD: Final = "last-good"  # where the last good content of lists lies, there too
-INDEXES: Final = "indexes"  # where built indexes lie, in the directory of the state
+LAST_GOOD: Final = "last-good"  # where the last good content of lists lies, in the directory of the state
 OPERATOR: Final = "operator"  # the source of what people add by commands; the line is the entry's number
 
 
@@ -82,7 +81,7 @@ def load_texts(path: Path, config: Config | None = None) -> Loaded:
     nothing stands in for; nothing is taken then."""
     config = config or load_config(path)
     state = path.parent / config.state.directory
-    build = builder_in(state / INDEXES)
+    build = builder_in(index_folder(state))
     last_good = LastGood(state / LAST_GOOD)
     files = list_paths(config, path.parent)
     before = read_signs(files)

@@ -24,6 +24,7 @@ from egressd.clock import SteadyClock
 from egressd.detect.live import LiveEngine
 from egressd.enforce.adapter import AdapterError
 from egressd.enforce.fastlane import FastLane
+from egressd.errors import IndexDamaged
 from egressd.model import Decision, Event, Target
 from egressd.runtime import orders
 from egressd.runtime.canary_names import canary_address
@@ -45,6 +46,7 @@ MAX_DOWN_BYTES: Final = 64 << 20
 # Objects made since the last look for garbage; looking at so many takes 0.1 ms. What is found alive is
 # never looked at again: the tables would take tens of milliseconds, and packets make no cycles that live for long.
 YOUNG: Final = 1_000
+NO_INDEX: Final = 3  # exit code: the built index that an order names is not there
 
 
 class PacketProcess:
@@ -307,10 +309,18 @@ def _become_realtime() -> bool:
 
 def main(argv: list[str]) -> int:
     """`packet_process FD`: the socket to the core, on which the first frame is the Start."""
+    try:
+        return _live(int(argv[0]))
+    except IndexDamaged as error:  # it came with an order; without the lists it would watch and see nothing
+        sys.stderr.write(f"<3>egressd: {error}; reload the lists, which builds the index anew\n")
+        return NO_INDEX
+
+
+def _live(fd: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the core stops us
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    control = socket.socket(fileno=int(argv[0]))
+    control = socket.socket(fileno=fd)
     frames = Frames(MAX_DOWN_BYTES)
     files: list[int] = []
     waiting: list[Any] = []

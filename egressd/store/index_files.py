@@ -73,6 +73,16 @@ def open_index(path: str, digest: bytes, suffixes: Suffixes) -> MappedIndex:
     return index
 
 
+def warm(path: str) -> None:
+    """Ask the kernel to have a file in memory, so that no packet process waits for the disk (posix_fadvise(2))."""
+    with suppress(OSError):
+        number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.posix_fadvise(number, 0, 0, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(number)
+
+
 class IndexFolder:
     """The folder that built indexes lie in."""
 

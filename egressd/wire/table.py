@@ -107,6 +107,15 @@ class RecentTable(Generic[K, V]):
         """Every value held, oldest generation first, in order of insertion."""
         return [*self._old.values(), *self._young.values()]
 
+    def keys(self) -> list[K]:
+        """Every key held, oldest generation first, in order of insertion."""
+        return [*self._old, *self._young]
+
+    def peek(self, key: K) -> V | None:
+        """The value of `key`, or None; looking at it does not keep it."""
+        value = self._young.get(key)
+        return self._old.get(key) if value is None else value
+
     def items(self) -> list[tuple[K, V]]:
         """Every pair held, oldest generation first, in order of insertion."""
         return [*self._old.items(), *self._young.items()]

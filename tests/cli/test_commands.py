@@ -201,6 +201,26 @@ def test_check_config_of_the_shipped_examples(capsys: pytest.CaptureFixture[str]
     assert "ok" in out
 
 
+@pytest.mark.parametrize("mine", [True, False])
+def test_check_config_of_long_lists(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mine: bool
+) -> None:
+    """What the daemon's user checks before a start, the daemon finds; others leave nothing behind."""
+    monkeypatch.setattr("egressd.config.large_lists.SMALL_BYTES", 100)
+    (tmp_path / "state").mkdir()
+    if not mine:
+        monkeypatch.setattr("os.geteuid", lambda: 12_345)
+    write(tmp_path / "feed.txt", "".join(f"n{number}.example\n" for number in range(50)))
+    config = write(tmp_path / "e.yaml", "lists: [feed.txt]\nstate:\n  directory: state\n")
+    code, out, err = run(capsys, "check-config", config)
+    assert (code, err) == (0, "")
+    assert "feed.txt: 50 indicators" in out and "50 indicators in force" in out
+    assert len(list((tmp_path / "state").rglob("*.idx"))) == mine
+    write(tmp_path / "feed.txt", "".join(f"n{number}.example\n" for number in range(50)) + "com\n")
+    code, out, err = run(capsys, "check-config", config)
+    assert code == 3 and out.startswith("feed.txt:51:1: ")
+
+
 def test_invalid_list_stops_replay(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = write(tmp_path / "list.txt", "com\n")
     code, out, err = run(capsys, "replay", "--list", path, *JPS)

@@ -38,23 +38,35 @@ def test_times_out_of_order() -> None:
     assert (contact.first_us, contact.last_us) == (at(3), at(9))
 
 
-def test_found_by_ending_in_order_of_first_sight() -> None:
+def test_rows_in_order_of_first_sight() -> None:
     history = History(100)
     history.record(flow(B, X), "b.bad.example", at(2), 3, TLS_SNI)
     history.record(flow(A, X), "bad.example", at(1), 2, TLS_SNI)
-    history.record(flow(A, X), "notbad.example", at(1), 1, TLS_SNI)
-    history.record(flow(A, X), "www.good.example", at(0), 0, TLS_SNI)
     history.record(flow(A, X), packed(X), at(0), 0, FLOW)
-    found = [(one.flow.client, one.name) for one in history.find(("bad.example",), False)]
-    assert found == [(packed(A), "notbad.example"), (packed(A), "bad.example"), (packed(B), "b.bad.example")]
-    assert [(one.name, one.address) for one in history.find((), True)] == [("", packed(X))]
-    assert history.find((), False) == []
+    rows = history.rows()
+    assert [(one.flow.client, one.name) for one in rows] == [
+        (packed(A), ""),
+        (packed(A), "bad.example"),
+        (packed(B), "b.bad.example"),
+    ]
+    assert rows[0].address == packed(X)
+
+
+def test_looked_at_without_being_kept() -> None:
+    history = History(4)
+    for number in range(4):
+        history.record(flow(A, X), f"n{number}.example", at(number), number, TLS_SNI)
+    oldest = history.rows()[0]
+    assert oldest.name == "n0.example"
+    assert history.holds(oldest)
+    history.record(flow(A, X), "n4.example", at(4), 4, TLS_SNI)
+    assert not history.holds(oldest)  # to look did not make it young
 
 
 def test_what_was_told_is_forgotten() -> None:
     history = History(100)
     history.record(flow(A, X), NAME, at(0), 1, TLS_SNI)
-    (told,) = history.find((NAME,), False)
+    (told,) = history.rows()
     history.forget(told)
     history.forget(told)
     assert history.contacts() == []

@@ -39,6 +39,8 @@ def opened(raw: bytes, suffixes: Suffixes = SUFFIXES) -> MappedIndex:
     return open_mapped(len(raw), read, map_words, suffixes)
 
 
-def mapped(indicators: Iterable[Indicator], built_s: int = 0, **bounds: int) -> MappedIndex:
+def mapped(
+    indicators: Iterable[Indicator], built_s: int = 0, suffixes: Suffixes = SUFFIXES, **bounds: int
+) -> MappedIndex:
     """A mapped index of these."""
-    return opened(built(indicators, built_s, **bounds))
+    return opened(built(indicators, built_s, **bounds), suffixes)

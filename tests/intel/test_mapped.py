@@ -62,6 +62,7 @@ def lists(draw: st.DrawFn) -> list[Indicator]:
                 expires_s=expires_s if expires_s > added_s else 0,
                 ref=draw(st.sampled_from(["", "case 1"])),
                 owner=draw(st.sampled_from(["", "me"])),
+                first_seen_s=draw(st.sampled_from([0, 1_700_000_000])),
             )
         )
     return found

@@ -13,7 +13,7 @@ from egressd.config.large_lists import ListFile, choose_large
 from egressd.errors import ConfigError
 from egressd.intel.layered import LayeredIndex
 from egressd.runtime import index_build
-from egressd.runtime.knowledge import INDEXES, Loaded, Surroundings, combine, load_texts
+from egressd.runtime.knowledge import Loaded, Surroundings, combine, load_texts
 from tests.runtime.test_knowledge import entry
 
 NOTHING = Surroundings((), frozenset())
@@ -62,7 +62,10 @@ def test_long_lists_lie_in_a_file(tmp_path: Path, builds: list[Any]) -> None:
     assert level(loaded, "c2.bad.example") == "host csirt.txt:1"
     assert level(loaded, "n7.fine.example") == ""
     assert len(builds) == 1
-    assert sorted(path.name for path in (tmp_path / "state" / INDEXES).iterdir()) == ["index-1.idx", "index-1.json"]
+    assert sorted(path.name for path in index_build.index_folder(tmp_path / "state").iterdir()) == [
+        "index-1.idx",
+        "index-1.json",
+    ]
 
 
 def test_built_anew_only_when_a_long_list_changes(tmp_path: Path, builds: list[Any]) -> None:
@@ -110,6 +113,14 @@ def test_problems_are_told_as_those_of_short_lists(tmp_path: Path, builds: list[
     (tmp_path / "feed.txt").write_bytes(b"\x1f\x8b" + LONG.encode())
     with pytest.raises(ConfigError, match=r'egressd\.yaml:1:\d+: lists\[0\]: "feed\.txt" is compressed'):
         load_texts(path)
+
+
+def test_of_very_many_problems_the_first_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_texts(site(tmp_path, "com\n" * 3 + "x y\n" * 1_200))
+    told = caught.value.problems
+    assert len(told) == index_build.MAX_PROBLEMS_TOLD + 1
+    assert str(told[-1]) == "feed.txt:0:0: and 203 lines more that cannot be used; mend these first"
 
 
 def test_where_no_index_can_be_built_the_lists_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

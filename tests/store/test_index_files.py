@@ -15,7 +15,7 @@ from egressd.intel.index import Index
 from egressd.intel.index_format import suffix_digest
 from egressd.intel.layered import LayeredIndex
 from egressd.intel.mapped_build import IndexBuilder
-from egressd.store.index_files import KEPT, IndexFolder, load_story, open_index
+from egressd.store.index_files import KEPT, IndexFolder, load_story, open_index, warm
 from tests.intel.index_scene import SALT, SUFFIXES
 from tests.intel.test_mapped import a_domain
 
@@ -34,6 +34,8 @@ def test_written_found_and_opened(tmp_path: Path) -> None:
     assert found is not None and found[0].match_name("www.bad.com", 0) is not None
     assert found[0].match_name("www.fine.com", 0) is None
     assert folder.find("y", SUFFIXES) is None
+    warm(str(path))
+    warm(str(tmp_path / "missing"))
     assert sorted(one.name for one in folder.folder.iterdir()) == ["index-1.idx", "index-1.json"]
 
 
