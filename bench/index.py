@@ -209,7 +209,7 @@ def measure(names: int, misses: int, folder: Path, tree: Path) -> dict[str, floa
     cpu_s = total.ru_utime + total.ru_stime - used.ru_utime - used.ru_stime
     start_s, loaded = timed(lambda: load(folder, lists))
     index = loaded.intel.index
-    if not isinstance(index, LayeredIndex) or index.lower.reopen is None:
+    if not isinstance(index, LayeredIndex) or index.lowers[0].reopen is None:
         raise SystemExit("the lists were not built")
     (folder / "old").write_bytes(pickle.dumps(loaded.intel, pickle.HIGHEST_PROTOCOL))
     lists[-1].write_text("ours-new.example\n", encoding="ascii")
@@ -223,7 +223,7 @@ def measure(names: int, misses: int, folder: Path, tree: Path) -> dict[str, floa
         "parse_us": parse_alone(lists[0], loaded),
     }
     result |= child(tree, "build", str(folder), str(names))
-    result |= child(tree, "ask", str(folder), index.lower.reopen[1][0], str(names), str(misses))
+    result |= child(tree, "ask", str(folder), index.lowers[0].reopen[1][0], str(names), str(misses))
     result |= child(tree, "stall", str(folder / "old"), str(folder / "new"))
     # All of it is new to who had only the short list.
     empty = Intel(changed.intel.index.upper, *intel_rest(changed.intel))  # type: ignore[union-attr]

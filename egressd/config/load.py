@@ -78,6 +78,7 @@ class LoadedIntel(NamedTuple):
     demo: bool
     files: tuple[ListFile, ...] = ()  # block lists, then allowances
     broken: frozenset[str] = frozenset()  # names of those in which something is wrong
+    context: str = ""  # a digest of the texts that decide how lines are read
 
     def check(self) -> None:
         """Raises ConfigError with every problem when there is one."""
@@ -219,7 +220,7 @@ class _Loading:
         if demo:
             self._read_list(_shipped("demo.txt"), "demo.txt", indicators, lists, suffixes, guard, protected)
         upper = Index.build(indicators, suffixes)
-        index: AnyIndex = upper if built is None else LayeredIndex(upper, built.lower, suffixes)
+        index: AnyIndex = upper if built is None else LayeredIndex(upper, (built.lower,), suffixes)
         allowed: list[Allowance] = []
         allow = self.named("allow", config.allow)
         for one in allow:
@@ -231,7 +232,7 @@ class _Loading:
         intel = Intel(index, suffixes, Allowances(allowed), protected, resolvers)
         return LoadedIntel(
             intel, guard, self.suffix_list, tuple(lists), len(allowed), self.problems, demo, (*files, *allow),
-            frozenset(self.broken),
+            frozenset(self.broken), self.context.hexdigest(),
         )  # fmt: skip
 
     def _read_list(

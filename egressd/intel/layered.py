@@ -1,6 +1,6 @@
-"""An index of two layers that answer as one: what people write, in memory, over long lists and feeds, in a file.
+"""An index of layers that answer as one: what people write, in memory, over long lists and feeds, in files.
 
-A change of the upper layer leaves the lower one alone: a line in a list of ten beside a feed of two million costs what
+A change of one layer leaves the others alone: a line in a list of ten beside a feed of two million costs what
 ten lines cost. Which layer an indicator lies in decides nothing: of several that cover, the one is told that an index
 of all of them would tell.
 """
@@ -20,33 +20,32 @@ from egressd.names import Suffixes
 
 
 class LayeredIndex:
-    """`upper` over `lower`; both under the suffix list given."""
+    """`upper` over `lowers`; all under the suffix list given. A name that is in none costs one look at each filter."""
 
-    def __init__(self, upper: Index, lower: MappedIndex, suffixes: Suffixes) -> None:
+    def __init__(self, upper: Index, lowers: tuple[MappedIndex, ...], suffixes: Suffixes) -> None:
         self.upper = upper
-        self.lower = lower
+        self.lowers = lowers
         self._suffixes = suffixes
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For other processes; the file is not sent, but where it lies. Opening it there raises IndexDamaged when it is
+        """For other processes; files are not sent, but where they lie. Opening one there raises IndexDamaged when it is
         gone or another one."""
-        return LayeredIndex, (self.upper, self.lower, self._suffixes)
+        return LayeredIndex, (self.upper, self.lowers, self._suffixes)
 
     @property
     def size(self) -> int:
         """How many indicators there are, in force or not."""
-        return self.upper.size + self.lower.size
+        return self.upper.size + sum(one.size for one in self.lowers)
 
     def match_name(self, name: str, now_s: int, skip: Skip | None = None) -> Match | None:
         """What covers a normal name at a time (epoch seconds), those left out that `skip` is true of."""
         registered, _, rule = self._suffixes.split(name)
-        below = self.lower.match_split(name, registered, rule, now_s, skip)
-        above = self.upper.match_split(name, registered, rule, now_s, skip)
-        if above is None or below is None:
-            return above if below is None else below
-        if above.level != below.level:
-            return above if above.level == "host" else below
-        return above if preference(above.indicator) <= preference(below.indicator) else below
+        best = self.upper.match_split(name, registered, rule, now_s, skip)
+        for lower in self.lowers:
+            found = lower.match_split(name, registered, rule, now_s, skip)
+            if found is not None and (best is None or _is_better(found, best)):
+                best = found
+        return best
 
     def match_address(self, addr: bytes, now_s: int, skip: Skip | None = None) -> Match | None:
         """What covers a packed address at a time; the most specific network first."""
@@ -57,44 +56,63 @@ class LayeredIndex:
         return found
 
     def _match_packed(self, addr: bytes, now_s: int, skip: Skip | None) -> Match | None:
-        below = self.lower.match_packed(addr, now_s, skip)
-        above = self.upper.match_packed(addr, now_s, skip)
-        if above is None or below is None:
-            return above if below is None else below
-        return above if _specific(above.indicator) <= _specific(below.indicator) else below
+        best = self.upper.match_packed(addr, now_s, skip)
+        for lower in self.lowers:
+            found = lower.match_packed(addr, now_s, skip)
+            if found is not None and (best is None or _specific(found.indicator) < _specific(best.indicator)):
+                best = found
+        return best
 
     def match_url(self, host: str, path: str, now_s: int, skip: Skip | None = None) -> Match | None:
         """What covers a request at a time; the longest listed path wins."""
-        below = self.lower.match_url(host, path, now_s, skip)
-        above = self.upper.match_url(host, path, now_s, skip)
-        if above is None or below is None:
-            return above if below is None else below
-        return above if preference(above.indicator) <= preference(below.indicator) else below
+        best = self.upper.match_url(host, path, now_s, skip)
+        for lower in self.lowers:
+            found = lower.match_url(host, path, now_s, skip)
+            if found is not None and (best is None or preference(found.indicator) < preference(best.indicator)):
+                best = found
+        return best
 
     def holds(self, one: Indicator) -> bool:
         """Whether this very indicator is listed, on whatever line."""
-        return self.upper.holds(one) or self.lower.holds(one)
+        return self.upper.holds(one) or any(lower.holds(one) for lower in self.lowers)
 
     def alike(self, one: Indicator) -> Iterator[Indicator]:
         """The indicators of the same value."""
-        return chain(self.upper.alike(one), self.lower.alike(one))
+        return chain(self.upper.alike(one), *(lower.alike(one) for lower in self.lowers))
 
     def listed(self) -> Iterator[Indicator]:
         """Every indicator."""
-        return chain(self.upper.listed(), self.lower.listed())
+        return chain(self.upper.listed(), *(lower.listed() for lower in self.lowers))
 
     def pending_after(self, now_s: int) -> list[Indicator]:
         """Indicators that come into force after a time, in order of `added_s`: for searching history then."""
-        return list(merge(self.upper.pending_after(now_s), self.lower.pending_after(now_s), key=added_at))
+        pending = [self.upper.pending_after(now_s), *(one.pending_after(now_s) for one in self.lowers)]
+        return list(merge(*pending, key=added_at))
 
     def changes_around(self, now_s: int) -> tuple[int, int]:
         """The time since when, and the one until before which, the same indicators are in force."""
-        above, below = self.upper.changes_around(now_s), self.lower.changes_around(now_s)
-        return max(above[0], below[0]), min(above[1], below[1])
+        around = [self.upper.changes_around(now_s), *(one.changes_around(now_s) for one in self.lowers)]
+        return max(begin_s for begin_s, _ in around), min(end_s for _, end_s in around)
 
     def plus(self, more: list[Indicator]) -> LayeredIndex:
         """This index and more indicators, which lie in the upper layer."""
-        return LayeredIndex(self.upper.plus(more), self.lower, self._suffixes)
+        return LayeredIndex(self.upper.plus(more), self.lowers, self._suffixes)
+
+
+def over(index: AnyIndex, lowers: tuple[MappedIndex, ...], suffixes: Suffixes) -> AnyIndex:
+    """An index over more of those in files."""
+    if not lowers:
+        return index
+    if isinstance(index, LayeredIndex):
+        return LayeredIndex(index.upper, (*index.lowers, *lowers), suffixes)
+    return LayeredIndex(index, lowers, suffixes)
+
+
+def _is_better(one: Match, other: Match) -> bool:
+    """Host before sibling, then the preferred indicator."""
+    if one.level != other.level:
+        return one.level == "host"
+    return preference(one.indicator) < preference(other.indicator)
 
 
 AnyIndex = Index | LayeredIndex
@@ -102,10 +120,12 @@ AnyIndex = Index | LayeredIndex
 
 def added_between(old: AnyIndex, new: AnyIndex, limit: int) -> Iterator[Indicator]:
     """The indicators of `new` that `old` has not, at most `limit` of them; one that only moved to another line is none.
-    Takes some microseconds for each indicator of `new` that is not in the layer that both share."""
+    Takes some microseconds for each indicator of `new` that is not in a file that both share."""
     left = limit
-    short = in_memory(old, new)
-    for one in new.listed() if short is None else short:
+    fresh: Iterator[Indicator] = new.listed()
+    if isinstance(new, LayeredIndex):
+        fresh = chain(new.upper.listed(), *(lower.listed() for lower in _not_in(old, new)))
+    for one in fresh:
         if left <= 0:
             return
         if not old.holds(one):
@@ -114,12 +134,17 @@ def added_between(old: AnyIndex, new: AnyIndex, limit: int) -> Iterator[Indicato
 
 
 def in_memory(old: AnyIndex, new: AnyIndex) -> tuple[Indicator, ...] | None:
-    """The indicators among which everything is that `new` has and `old` has not, where those in a file are the same;
-    None where they are not."""
+    """The indicators among which everything is that `new` has and `old` has not, where `new` has no file that `old` has
+    not; None where it has."""
     if not isinstance(new, LayeredIndex):
         return new.indicators
-    same = isinstance(old, LayeredIndex) and old.lower.head.digest == new.lower.head.digest
-    return new.upper.indicators if same else None
+    return None if _not_in(old, new) else new.upper.indicators
+
+
+def _not_in(old: AnyIndex, new: LayeredIndex) -> list[MappedIndex]:
+    """The files of `new` that `old` does not share."""
+    shared = {lower.head.digest for lower in old.lowers} if isinstance(old, LayeredIndex) else set()
+    return [lower for lower in new.lowers if lower.head.digest not in shared]
 
 
 def _specific(one: Indicator) -> tuple[int, tuple[int, int, str, int]]:

@@ -19,7 +19,7 @@ promise 27): as a line always, as a feed from the threshold on.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from egressd.errors import Problem
@@ -214,35 +214,41 @@ def judge(
     bounds: Bounds = Bounds(),  # noqa: B008  (immutable)
     *,
     json_expected: bool = False,
+    keep: Callable[[Indicator], object] | None = None,
 ) -> Verdict:
     """Whether a version may take the place of the one before. `found` is what the reader makes of the text: Indicator
     and Problem; whatever else it yields says nothing and is counted. It is read once, and not to its end when the
-    version is refused for sure before."""
+    version is refused for sure before. With `keep`, what is good is handed to it one by one, of a version that may be
+    refused yet, and not held here."""
     page = sniff(text, json_expected=json_expected)
     is_ended = text.endswith("\n") or not text or json_expected
     if page:
         return Verdict(PAGE, page, (), (), 0, 0, 0, Counts(0, is_ended))
-    reading = _Reading(poison, most_bad=(text.count("\n") + 1) // BAD_SHARE)
+    reading = _Reading(poison, (text.count("\n") + 1) // BAD_SHARE, keep)
     reading.take(found)
-    counts = Counts(len(reading.indicators), is_ended)
+    counts = Counts(reading.good, is_ended)
     refused, reason = _refusal(reading, counts, before, bounds, last_line=text.count("\n") + 1)
     return reading.verdict(refused, reason, counts)
 
 
-def sift(text: str, found: Iterable[object], poison: Poison) -> Verdict:
+def sift(
+    text: str, found: Iterable[object], poison: Poison, keep: Callable[[Indicator], object] | None = None
+) -> Verdict:
     """The last good version under what is allowed and protected now: it was taken before, so it is not refused, but
-    lines that have become poison since are kept out."""
-    reading = _Reading(poison, most_bad=text.count("\n") + 1)
+    lines that have become poison since are kept out. `keep` as in `judge`."""
+    reading = _Reading(poison, text.count("\n") + 1, keep)
     reading.take(found)
-    counts = Counts(len(reading.indicators), text.endswith("\n"))
+    counts = Counts(reading.good, text.endswith("\n"))
     return reading.verdict("", "", counts)
 
 
 class _Reading:
     """Sorts what the reader yields."""
 
-    def __init__(self, poison: Poison, most_bad: int) -> None:
+    def __init__(self, poison: Poison, most_bad: int, keep: Callable[[Indicator], object] | None) -> None:
         self.indicators: list[Indicator] = []
+        self.good = 0
+        self._keep = keep or self.indicators.append
         self.quarantined: list[Quarantined] = []
         self.poisoned = 0
         self.bad = 0
@@ -255,12 +261,13 @@ class _Reading:
     def take(self, found: Iterable[object]) -> None:
         """All of it, or as much as it takes to know that it is refused."""
         why = self._poison.why
-        keep = self.indicators.append
+        keep = self._keep
         for one in found:
             if isinstance(one, Indicator):
                 kind, reason = why(one)
                 if not kind:
                     keep(one)
+                    self.good += 1
                     continue
                 if kind == IGNORED:
                     self.ignored += 1

@@ -9,8 +9,7 @@ from egressd.detect.blocks import main_target
 from egressd.detect.review import match_target
 from egressd.enforce.adapter import CLIENT, SEGMENT
 from egressd.intel.allowances import parse_allowances
-from egressd.intel.entries import NETWORK
-from egressd.intel.index import Index
+from egressd.intel.layered import over
 from egressd.intel.networks import parse_network, render_network
 from egressd.model import Decision, Indicator, Match, Target
 from egressd.notify.eve import render_event
@@ -178,17 +177,8 @@ class Acts:
         core = self.core
         now_s = core.clock.now_us() // SECOND_US
         intel = core.loaded.texts.intel
-        found = match_target(intel.index, target, now_s)
-        if found is not None or not core.fed:
-            return found
-        registered = intel.suffixes.registered_domain(target.value)
-        near = [
-            one
-            for fed in core.fed.values()
-            for one in fed.indicators
-            if one.value == target.value or one.kind == NETWORK or (registered and one.registered_domain == registered)
-        ]
-        return match_target(Index.build(near, intel.suffixes), target, now_s)
+        index = over(intel.index, tuple(one.built for one in core.fed.values()), intel.suffixes)
+        return match_target(index, target, now_s)
 
     def line_of(self, decision: InForce) -> Entry | None:
         """The line that a person added for a decision."""

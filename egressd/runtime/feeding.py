@@ -14,7 +14,8 @@ from egressd.config.schema import Config
 from egressd.detect.review import match_target
 from egressd.intel.allowances import NEVER_BLOCK, Allowance, Allowances
 from egressd.intel.feeds.fetch import Times
-from egressd.intel.feeds.follow import Feeds, Rules
+from egressd.intel.feeds.follow import Feeds
+from egressd.intel.feeds.judging import Rules
 from egressd.intel.feeds.state import FeedState
 from egressd.intel.lines import show
 from egressd.intel.poison import Poison
@@ -22,6 +23,7 @@ from egressd.model import Indicator, Match, Target
 from egressd.notify.eve import render_feed, render_time
 from egressd.runtime import knowledge
 from egressd.runtime.core import Core
+from egressd.runtime.feed_build import judge_in
 from egressd.runtime.knowledge import Fed
 from egressd.store import audit, feeds
 from egressd.store.audit import Act
@@ -48,9 +50,11 @@ class Feeding:
     def __init__(self, core: Core, directory: Path, *, times: Times = Times()) -> None:  # noqa: B008  (immutable)
         """`directory` is the daemon's own; what is kept lies in a folder of it."""
         self._core = core
+        folder = directory / "feeds"
         self.feeds = Feeds(
-            directory / "feeds", core.loaded.base_dir, core.clock, self._rules, self._version, self._told, times=times
-        )
+            folder, core.loaded.base_dir, core.clock, self._rules, judge_in(folder / "indexes"), self._version,
+            self._told, times=times,
+        )  # fmt: skip
         self._hits: dict[str, list[int]] = {}  # by feed: contacts, and those that only it met, not yet written
         core.on_loaded = self.reload
         core.intake.on_met = self.met
@@ -96,20 +100,18 @@ class Feeding:
         allowances = Allowances([*texts.intel.allowances.allowances, *added, *_own_hosts(core.config)])
         now_s = core.clock.now_us() // SECOND_US
         suffixes = texts.intel.suffixes
-        return Rules(suffixes, texts.guard, Poison(suffixes, texts.guard, protected, allowances, now_s))
+        return Rules(suffixes, texts.guard, Poison(suffixes, texts.guard, protected, allowances, now_s), texts.context)
 
     def _feed(self) -> None:
         """Give the core what is in force. Another mapping each time: the core tells by that whether there is more."""
         self._core.fed = {
-            one.name: Fed(one.indicators, one.last_ok_us) for one in self.feeds.states.values() if one.changed_us
+            one.name: Fed(one.index, one.last_ok_us) for one in self.feeds.states.values() if one.index is not None
         }
 
     async def _version(self, state: FeedState) -> None:
         self._feed()
         self._core.tellers.event(_event(state, state.told(), self._now_us()))
-        log.info(
-            "feed %s: %d indicators (%d came, %d went)", state.name, len(state.indicators), state.added, state.removed
-        )
+        log.info("feed %s: %d indicators (%d came, %d went)", state.name, state.size, state.added, state.removed)
         await self._core.renew()
 
     def _told(self, state: FeedState, before: str) -> None:
@@ -123,7 +125,7 @@ class Feeding:
             else:
                 log.info("feed %s is well again", state.name)
         row = FeedRow(
-            state.name, state.last_try_us, state.last_ok_us, now, len(state.indicators), state.added, state.removed,
+            state.name, state.last_try_us, state.last_ok_us, now, state.size, state.added, state.removed,
             state.poisoned,
         )  # fmt: skip
         self._core.scribe.put(feeds.note, row)
@@ -238,7 +240,7 @@ def _event(state: FeedState, reason: str, now_us: int) -> Record:
         "state": state.state,
         "kind": state.kind,
         "reason": reason,
-        "indicators": len(state.indicators),
+        "indicators": state.size,
         "added": state.added,
         "removed": state.removed,
         "quarantined": state.poisoned,
@@ -259,7 +261,7 @@ def _row(state: FeedState, score: Score, now_us: int) -> Record:
         "last_ok": _time(state.last_ok_us),
         "changed": _time(state.changed_us),
         "age_s": max(0, now_us - state.last_ok_us) // SECOND_US if state.last_ok_us else None,
-        "indicators": len(state.indicators),
+        "indicators": state.size,
         "added": state.added,
         "removed": state.removed,
         "quarantined": state.poisoned,

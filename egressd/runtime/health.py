@@ -85,7 +85,7 @@ def snapshot_of(
         list_indicators={one["source"]: one["indicators"] for one in found},
         list_age_s={one["source"]: float(one["age_s"]) for one in found},
         feed_last_success_s={one.name: one.last_ok_us / SECOND_US for one in feeds.values()},
-        feed_indicators={one.name: len(one.indicators) for one in feeds.values()},
+        feed_indicators={one.name: one.size for one in feeds.values()},
         feed_quarantined={one.name: one.poisoned for one in feeds.values()},
         feed_failures={one.name: one.failures_total for one in feeds.values()},
         list_problems=len(core.knowledge.problems) + len(core.reload_problems),

@@ -112,7 +112,7 @@ def run_job(job: Job) -> dict[str, str]:
     order = job.order
     story: dict[str, Any] = {"built_from": built_from(order), "lists": [], "problems": [], "unread": []}
     suffixes = suffix_digest(order.context)
-    builder = IndexBuilder(secrets.token_bytes(SALT_BYTES), suffixes, int(time.time()), _scratch_in(job.folder))
+    builder = IndexBuilder(secrets.token_bytes(SALT_BYTES), suffixes, int(time.time()), scratch_in(job.folder))
     for one in order.files:
         _read_list(one, order, builder, story)
     path = IndexFolder(Path(job.folder)).write(builder.write, story)
@@ -135,7 +135,7 @@ def _read_list(one: ListFile, order: Order, builder: IndexBuilder, story: dict[s
         )
 
 
-def _scratch_in(folder: str) -> Any:
+def scratch_in(folder: str) -> Any:
     Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def scratch() -> IO[bytes]:
@@ -144,11 +144,17 @@ def _scratch_in(folder: str) -> Any:
     return scratch
 
 
+def step_back() -> None:
+    """A child that nobody waits for as for a packet: behind everybody else (sched(7); the unit allows that call, and
+    nice(2) not), and without looking for garbage, for what it makes is freed by counting and it ends soon."""
+    with suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    gc.disable()
+
+
 def main() -> int:
     """The child."""
-    with suppress(OSError):  # behind everybody else (sched(7)); the unit allows this call, and nice(2) not
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    gc.disable()  # what it makes is freed by counting, and it ends soon
+    step_back()
     job = pickle.load(sys.stdin.buffer)
     try:
         answer = run_job(job)

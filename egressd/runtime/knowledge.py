@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -20,7 +19,8 @@ from egressd.detect.policy import PolicySettings
 from egressd.errors import ConfigError, Problem
 from egressd.intel.allowances import Allowance, Allowances, parse_allowances
 from egressd.intel.formats import parse_list
-from egressd.intel.layered import added_between
+from egressd.intel.layered import added_between, over
+from egressd.intel.mapped import MappedIndex
 from egressd.intel.networks import NetworkTable, parse_address
 from egressd.intel.protected import Protected
 from egressd.model import Indicator
@@ -31,6 +31,7 @@ from egressd.store.entries import ALLOWANCE, INDICATOR, Entry
 from egressd.store.last_good import LastGood
 
 SECOND_US: Final = 1_000_000
+SMALL_FEED: Final = 2_000  # indicators; so few lie in memory with the lists, and cost no look at a filter of their own
 LAST_GOOD: Final = "last-good"  # where the last good content of lists lies, in the directory of the state
 OPERATOR: Final = "operator"  # the source of what people add by commands; the line is the entry's number
 
@@ -46,7 +47,7 @@ class Surroundings(NamedTuple):
 class Fed(NamedTuple):
     """What a feed says, and when it was fetched or confirmed last."""
 
-    indicators: tuple[Indicator, ...]
+    built: MappedIndex
     confirmed_us: int
 
 
@@ -122,9 +123,14 @@ def combine(
     protected = intel.protected.plus(around.networks)
     indicators, allowances, problems = parse_entries(entries, texts, protected)
     index = intel.index
-    said = [*chain.from_iterable(one.indicators for one in fed.values()), *indicators]
+    said = list(indicators)
+    for one in fed.values():
+        if one.built.size <= SMALL_FEED:
+            said += one.built.listed()
     if said:
-        index = intel.index.plus(said)
+        index = index.plus(said)
+    large = tuple(one.built for one in fed.values() if one.built.size > SMALL_FEED)
+    index = over(index, large, intel.suffixes)
     allowed = intel.allowances
     if allowances:
         allowed = Allowances([*intel.allowances.allowances, *allowances])

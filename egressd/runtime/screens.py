@@ -133,7 +133,7 @@ def lists(core: Core, now_us: int) -> list[Record]:
     found += [
         {
             "source": name,
-            "indicators": len(one.indicators),
+            "indicators": one.built.size,
             "problems": 0,  # what is wrong in a feed is its publisher's affair: egressd feeds
             "loaded": render_time(one.confirmed_us),
             "age_s": max(0, now_us - one.confirmed_us) // 1_000_000,

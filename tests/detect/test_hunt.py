@@ -31,7 +31,7 @@ def swapped(scene: LiveScene, index: Any, second: float) -> None:
 
 
 def layered(upper: str, lower: str) -> LayeredIndex:
-    return LayeredIndex(Index.build(listed(upper), SUFFIXES), mapped(listed(lower), suffixes=SUFFIXES), SUFFIXES)
+    return LayeredIndex(Index.build(listed(upper), SUFFIXES), (mapped(listed(lower), suffixes=SUFFIXES),), SUFFIXES)
 
 
 def retro(scene: LiveScene) -> list[str]:
@@ -87,9 +87,9 @@ def test_nothing_new_is_no_hunt() -> None:
     swapped(scene, below, 1)
     run(scene)
     past(scene)
-    swapped(scene, LayeredIndex(Index.build(listed("# moved\nc2.bad.example"), SUFFIXES), below.lower, SUFFIXES), 100)
+    swapped(scene, LayeredIndex(Index.build(listed("# moved\nc2.bad.example"), SUFFIXES), below.lowers, SUFFIXES), 100)
     assert not scene.engine.is_busy
-    swapped(scene, LayeredIndex(Index.build(listed(lines(4)), SUFFIXES), below.lower, SUFFIXES), 101)
+    swapped(scene, LayeredIndex(Index.build(listed(lines(4)), SUFFIXES), below.lowers, SUFFIXES), 101)
     assert run(scene) <= MANY // SIFTED + 2
     assert retro(scene) == ["www.n4.example"]
 

@@ -21,7 +21,8 @@ from egressd.config.feed_options import FeedOptions
 from egressd.intel.allowances import Allowances, parse_allowances
 from egressd.intel.feeds import fetch
 from egressd.intel.feeds.fetch import FeedError, Source, Times, Validators, fetch_feed, open_session, redact, unpack
-from egressd.intel.feeds.follow import Feeds, Rules, load_credential
+from egressd.intel.feeds.follow import Feeds, load_credential
+from egressd.intel.feeds.judging import Rules
 from egressd.intel.feeds.kept import KeptError, load_kept
 from egressd.intel.feeds.schedule import SPREAD_S, first_delay_s, next_delay_s, spread
 from egressd.intel.feeds.state import FAILING, OK, REFUSED, FeedState
@@ -29,6 +30,7 @@ from egressd.intel.guard import Guard
 from egressd.intel.poison import Poison
 from egressd.intel.protected import Protected
 from egressd.names import Suffixes
+from egressd.runtime.feed_build import judge_in
 from tests.intel.feed_server import (
     Handler,
     Server,
@@ -79,13 +81,18 @@ class Desk:
         self.folder = folder
         self.clock = Now()
         self.allowances = Allowances(ALLOWED)
+        self.context = "the texts of now"
         self.versions: list[str] = []
         self.told: list[tuple[str, str]] = []
         self.happened = asyncio.Event()
-        self.feeds = Feeds(folder / "feeds", folder, self.clock, self.rules, self.version, self.tell, times=QUICK)
+        judge = judge_in(folder / "feeds" / "indexes")
+        self.feeds = Feeds(
+            folder / "feeds", folder, self.clock, self.rules, judge, self.version, self.tell, times=QUICK
+        )
 
     def rules(self) -> Rules:
-        return Rules(SUFFIXES, GUARD, Poison(SUFFIXES, GUARD, PROTECTED, self.allowances, NOW_US // 1_000_000))
+        poison = Poison(SUFFIXES, GUARD, PROTECTED, self.allowances, NOW_US // 1_000_000)
+        return Rules(SUFFIXES, GUARD, poison, self.context)
 
     async def version(self, state: FeedState) -> None:
         self.versions.append(state.name)
@@ -95,7 +102,8 @@ class Desk:
         self.happened.set()
 
     def values(self, name: str = "c2") -> list[str]:
-        return [one.value for one in self.feeds.states[name].indicators]
+        index = self.feeds.states[name].index
+        return [one.value for one in sorted(index.listed(), key=lambda one: one.line)] if index is not None else []
 
     async def ask(self, name: str = "c2", *, force: bool = False) -> FeedState:
         """Ask as somebody at the command line does, and wait for what comes of it."""
@@ -209,7 +217,7 @@ async def test_one_hit_is_quarantined_told_and_out_of_force(tmp_path: Path) -> N
         server.answer = respond(GOOD + b"\n".join(lines) + b"\n")
         async with desk_at(tmp_path, c2=options(server), strict=options(server, quarantine_most=0)) as desk:
             found = await desk.ask()
-            assert (found.state, found.poisoned, len(found.indicators)) == (OK, 6, 200)
+            assert (found.state, found.poisoned, found.size) == (OK, 6, 200)
             assert [(one.line, one.value, one.kind) for one in found.quarantined] == [
                 (201, "partner.com", "allowed"), (202, "popular.com", "shared"), (203, "10.1.2.3", "protected"),
                 (204, "co.example", "suffix"), (205, "127.0.0.0/8", "protected"), (206, "vpn.partner.com", "allowed"),
@@ -217,7 +225,7 @@ async def test_one_hit_is_quarantined_told_and_out_of_force(tmp_path: Path) -> N
             assert "allow.txt:1" in found.quarantined[0].reason
             assert found.is_alarming and "6 lines are quarantined" in found.told()
             strict = await desk.ask("strict")
-            assert (strict.state, strict.kind, strict.indicators) == (REFUSED, "poisoned", ())
+            assert (strict.state, strict.kind, strict.size) == (REFUSED, "poisoned", 0)
             assert len(strict.quarantined) == 6  # shown, so that somebody can see why
 
 
@@ -420,7 +428,7 @@ async def test_a_credential_is_told_to_the_server_and_nobody_else(
         seen.append((await desk.ask("placed")).told())
     seen += [record.getMessage() + str(record.exc_info) for record in caplog.records]
     seen += [repr(Source(placed.url, "Auth-Key", SECRET, 1)), str(Source(placed.url, "Auth-Key", SECRET, 1))]
-    seen += [path.read_bytes().decode("latin-1") for path in (tmp_path / "feeds").iterdir()]
+    seen += [path.read_bytes().decode("latin-1") for path in (tmp_path / "feeds").rglob("*") if path.is_file()]
     assert len(seen) > 80
     assert [one for one in seen if SECRET in one] == []
 
@@ -479,7 +487,7 @@ async def test_a_damaged_copy_is_told_and_fetched_anew(tmp_path: Path, damage: s
         path.write_bytes(
             {
                 "": b"", "junk": b"\xff\x00", "cut": raw[:-1], "flip": raw[:-2] + b"X\n",
-                "version": raw.replace(b'"version":1', b'"version":9'), "head": raw.replace(b'"bytes":', b'"byte":'),
+                "version": raw.replace(b'"version":2', b'"version":9'), "head": raw.replace(b'"bytes":', b'"byte":'),
             }[damage]
         )  # fmt: skip
         with pytest.raises(KeptError):
@@ -493,21 +501,23 @@ async def test_a_damaged_copy_is_told_and_fetched_anew(tmp_path: Path, damage: s
 
 
 @in_loop
-async def test_a_version_that_cannot_be_kept_is_in_force_and_told(tmp_path: Path) -> None:
-    (tmp_path / "feeds").write_text("no folder")
+async def test_a_version_that_cannot_be_kept_leaves_the_one_before_in_force(tmp_path: Path) -> None:
     async with serving() as server:
         server.answer = respond(GOOD)
         async with desk_at(tmp_path, c2=options(server)) as desk:
-            found = await desk.ask()
-            assert (found.state, len(found.indicators)) == (OK, 200)
-            assert found.is_alarming and "cannot be kept on disk" in found.told()
-            more, _ = parse_allowances("never-block bad7.example owner=o reason=ours", "allow.txt", SUFFIXES)
-            desk.allowances = Allowances(more)
-            await desk.feeds.configure({"c2": options(server)})  # a reload does not take it out of force
-            assert (len(desk.values()), found.poisoned) == (199, 1)
-            (tmp_path / "feeds").unlink()
+            assert (await desk.ask()).size == 200
+            (tmp_path / "feeds").rename(tmp_path / "away")
+            (tmp_path / "feeds").write_text("no folder")
             server.answer = respond(GOOD + b"c2.more.example\n")
-            assert (await desk.ask()).trouble == ""
+            found = await desk.ask()
+            assert (found.state, found.kind, len(desk.values())) == (FAILING, "disk", 200)
+            assert found.is_alarming and "cannot be kept on disk" in found.told()
+            await desk.feeds.configure({"c2": options(server)})  # a reload does not take it out of force
+            assert len(desk.values()) == 200
+            (tmp_path / "feeds").unlink()
+            (tmp_path / "away").rename(tmp_path / "feeds")
+            found = await desk.ask()
+            assert (found.state, found.trouble, found.size) == (OK, "", 201)
 
 
 @in_loop
@@ -521,7 +531,7 @@ async def test_a_fault_of_ours_stops_one_attempt_and_no_more(
         server.answer = respond(GOOD)
         async with desk_at(tmp_path, c2=options(server)) as desk:
             with monkeypatch.context() as patch:
-                patch.setattr("egressd.intel.feeds.follow.judge", broken)
+                patch.setattr(desk.feeds, "_judge", broken)
                 found = await desk.ask()
                 assert (found.state, found.kind, found.failures) == (FAILING, "fault", 1)
             assert "IndexError at test_feeds.py" in caplog.text and SECRET not in caplog.text

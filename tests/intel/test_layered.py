@@ -16,14 +16,17 @@ from tests.intel.index_scene import SUFFIXES, mapped
 from tests.intel.test_mapped import NAMES, PATHS, TIMES, a_domain, a_network, lists, plain_only
 
 
-def layered(upper: list[Indicator], lower: list[Indicator]) -> LayeredIndex:
-    return LayeredIndex(Index.build(upper, SUFFIXES), mapped(lower), SUFFIXES)
+def layered(upper: list[Indicator], *lowers: list[Indicator]) -> LayeredIndex:
+    return LayeredIndex(Index.build(upper, SUFFIXES), tuple(mapped(one) for one in lowers), SUFFIXES)
 
 
-@given(lists(), st.integers(0, 14), st.lists(NAMES, max_size=4), PATHS, TIMES)
-def test_same_as_one_index_of_all(listed: list[Indicator], cut: int, names: list[str], path: str, now_s: int) -> None:
+@given(lists(), st.tuples(st.integers(0, 14), st.integers(0, 14)), st.lists(NAMES, max_size=4), PATHS, TIMES)
+def test_same_as_one_index_of_all(
+    listed: list[Indicator], cuts: tuple[int, int], names: list[str], path: str, now_s: int
+) -> None:
     plain = Index.build(listed, SUFFIXES)
-    two = layered(listed[:cut], listed[cut:])
+    first, second = sorted(cuts)
+    two = layered(listed[:first], listed[first:second], listed[second:])
     left_out = plain_only(listed)
 
     def skip(one: Indicator) -> bool:
@@ -58,7 +61,7 @@ def test_a_single_address_written_as_a_network_is_as_specific() -> None:
 def test_more_lie_above_and_the_file_stays() -> None:
     two = layered([a_domain("a.com", "host")], [a_domain("b.com", "host")])
     more = two.plus([a_domain("c.com", "host")])
-    assert more.lower is two.lower
+    assert more.lowers is two.lowers
     assert [more.match_name(name, 0) is not None for name in ("a.com", "b.com", "c.com", "d.com")] == [True] * 3 + [
         False
     ]
@@ -72,7 +75,7 @@ def test_what_was_added() -> None:
     assert {one.value for one in added_between(old, new, 9)} == {"b.com", "c.com"}
     assert len(list(added_between(old, new, 1))) == 1
     assert list(added_between(new, new, 9)) == []
-    shared = LayeredIndex(Index.build([a_domain("d.com", "host")], SUFFIXES), old.lower, SUFFIXES)
+    shared = LayeredIndex(Index.build([a_domain("d.com", "host")], SUFFIXES), old.lowers, SUFFIXES)
     assert [one.value for one in islice(added_between(old, shared, 9), 9)] == ["d.com"]
     assert {one.value for one in added_between(Index.build(below, SUFFIXES), new, 9)} == {"a.com", "b.com", "c.com"}
 

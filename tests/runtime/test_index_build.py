@@ -56,7 +56,7 @@ def test_long_lists_lie_in_a_file(tmp_path: Path, builds: list[Any]) -> None:
     loaded = load_texts(site(tmp_path))
     index = loaded.texts.intel.index
     assert isinstance(index, LayeredIndex)
-    assert (index.upper.size, index.lower.size, index.size) == (1, 200, 201)
+    assert (index.upper.size, index.lowers[0].size, index.size) == (1, 200, 201)
     assert [(one.name, one.indicators) for one in loaded.texts.lists] == [("feed.txt", 200), ("csirt.txt", 1)]
     assert level(loaded, "mail.n7.example") == "sibling feed.txt:8"
     assert level(loaded, "c2.bad.example") == "host csirt.txt:1"
@@ -95,7 +95,7 @@ def test_what_operators_add_leaves_the_file_alone(tmp_path: Path, builds: list[A
     knowledge = combine(loaded, (entry("worse.example"),), NOTHING, "monitor")
     index = knowledge.intel.index
     assert isinstance(index, LayeredIndex) and isinstance(loaded.texts.intel.index, LayeredIndex)
-    assert index.lower is loaded.texts.intel.index.lower
+    assert index.lowers == loaded.texts.intel.index.lowers
     assert index.match_name("worse.example", 1_800_000_000) is not None
     assert len(builds) == 1
 

@@ -22,7 +22,7 @@ from tests.intel.index_scene import SALT, SUFFIXES
 def test_an_index_that_is_gone(tmp_path: Path) -> None:
     builder = IndexBuilder(SALT, suffix_digest("test"), 0, tempfile.TemporaryFile)
     path = IndexFolder(tmp_path).write(builder.write, {})
-    order = pickle.dumps(LayeredIndex(Index.build([], SUFFIXES), open_index(str(path), b"", SUFFIXES), SUFFIXES))
+    order = pickle.dumps(LayeredIndex(Index.build([], SUFFIXES), (open_index(str(path), b"", SUFFIXES),), SUFFIXES))
     path.unlink()
     ours, theirs = socket.socketpair()
     with ours, theirs:

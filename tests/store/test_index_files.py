@@ -56,7 +56,7 @@ def test_sent_to_another_process_it_is_opened_there(tmp_path: Path) -> None:
     folder = IndexFolder(tmp_path)
     path = write(folder)
     upper = Index.build([a_domain("worse.com", "registered")], SUFFIXES)
-    body = pickle.dumps(LayeredIndex(upper, open_index(str(path), b"", SUFFIXES), SUFFIXES))
+    body = pickle.dumps(LayeredIndex(upper, (open_index(str(path), b"", SUFFIXES),), SUFFIXES))
     arrived = pickle.loads(body)
     assert arrived.match_name("a.bad.com", 0).level == arrived.match_name("a.worse.com", 0).level == "host"
     assert pickle.loads(pickle.dumps(arrived)).size == 2

@@ -14,23 +14,31 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from egressd.clock import Clock
 from egressd.config.feed_options import FeedOptions
 from egressd.intel.feeds.fetch import CREDENTIAL, FeedError, Fetched, Source, Times, fetch_feed, open_session, trust
-from egressd.intel.feeds.kept import Kept, KeptError, confirm_kept, load_kept, save_kept, url_digest
-from egressd.intel.feeds.reading import JSON_FORMATS, decode, read
+from egressd.intel.feeds.judging import Job, Judge, JudgeError, Rules
+from egressd.intel.feeds.kept import (
+    Kept,
+    KeptError,
+    adopt_candidate,
+    confirm_kept,
+    drop_candidate,
+    kept_path,
+    load_kept,
+    save_candidate,
+    url_digest,
+)
 from egressd.intel.feeds.schedule import first_delay_s, next_delay_s
-from egressd.intel.feeds.state import FAILING, FAULT, REFUSED, FeedState
-from egressd.intel.guard import Guard
-from egressd.intel.poison import Bounds, Poison, Verdict, judge, sift
-from egressd.names import Suffixes
+from egressd.intel.feeds.state import DISK, FAILING, FAULT, REFUSED, FeedState
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
 AT_ONCE: Final = 2
+SHORT: Final = 20_000  # indicators; a feed of so many is judged in a second
 MAX_CREDENTIAL_BYTES: Final = 4_096
 log = logging.getLogger("egressd.feeds")
 
@@ -38,17 +46,9 @@ _VARIABLE: Final = "${CREDENTIALS_DIRECTORY}"
 _OTHERS_READ: Final = 0o004
 
 
-class Rules(NamedTuple):
-    """What versions are read and judged by, as of now."""
-
-    suffixes: Suffixes
-    guard: Guard
-    poison: Poison
-
-
 class Feeds:
-    """All feeds of a configuration. `rules` tells what to judge by; `on_version` is awaited when what is in force has
-    changed, `on_told` is called after every attempt, with how the feed stood before: (state, told())."""
+    """All feeds of a configuration. `rules` tells what to judge by, `judge` judges; `on_version` is awaited when what
+    is in force has changed, `on_told` is called after every attempt, with the feed and what `told()` was before."""
 
     def __init__(
         self,
@@ -56,6 +56,7 @@ class Feeds:
         base_dir: Path,
         clock: Clock,
         rules: Callable[[], Rules],
+        judge: Judge,
         on_version: Callable[[FeedState], Awaitable[None]],
         on_told: Callable[[FeedState, str], None],
         *,
@@ -66,6 +67,7 @@ class Feeds:
         self._base_dir = base_dir
         self._clock = clock
         self._rules = rules
+        self._judge = judge
         self._on_version = on_version
         self._on_told = on_told
         self._times = times
@@ -79,8 +81,9 @@ class Feeds:
     # -- which there are
 
     async def configure(self, feeds: Mapping[str, FeedOptions]) -> None:
-        """Follow these from now on. What was kept of a new one is in force when this returns, and what is in force of
-        all is judged anew: what is allowed may have changed."""
+        """Follow these from now on. What was kept of a new one is in force when this returns. A short one is judged
+        anew, for what is allowed may have changed; a long one only by other texts about suffixes, shared sites and
+        protected addresses: what is allowed is looked at again when something matches it."""
         wanted = {name: options for name, options in feeds.items() if options.enabled}
         async with self._judging:
             for name in set(self.states) - set(wanted):
@@ -91,29 +94,30 @@ class Feeds:
                     self.states[name] = state = FeedState(name, options)
                     if standing is not None:
                         state.failures_total = standing.failures_total
-                await self._load(self.states[name])
+                state = self.states[name]
+                if state.index is None:
+                    await self._load(state, anew=False)
+                elif state.size <= SHORT or state.context != self._rules().context:
+                    await self._load(state, anew=True)
         self._changed.set()
 
-    async def _load(self, state: FeedState) -> None:
+    async def _load(self, state: FeedState, *, anew: bool) -> None:
         """The kept version into force, by the rules of now."""
-        if state.trouble and state.indicators:  # what is in force is newer than what is on disk
-            poison = self._rules().poison
-            state.install(await asyncio.to_thread(sift, "", state.indicators, poison))
-            return
+        rules = self._rules()
         try:
             kept = await asyncio.to_thread(load_kept, self._directory, state.name)
-        except KeptError as error:
+            if kept is None or kept.format != state.options.format:
+                return
+            path = kept_path(self._directory, state.name)
+            judged = await self._judge(Job(state.name, state.options, path, None, False, anew, None), rules)
+        except (KeptError, JudgeError) as error:
             state.trouble = str(error)
             return
-        if kept is None or kept.format != state.options.format:
-            return
-        rules = self._rules()
-        verdict = await asyncio.to_thread(_sift, kept.body, state.name, state.options, rules)
-        state.install(verdict)
+        state.install(judged, rules.context)
         state.changed_us = kept.fetched_us
         state.last_ok_us = max(state.last_ok_us, kept.confirmed_us)
         if kept.url_digest == url_digest(state.options.url):  # of another address validators and sizes say nothing
-            state.validators, state.counts = kept.validators, kept.counts
+            state.validators, state.counts = kept.validators, judged.counts
             state.digest = sha256(kept.body).digest()
 
     # -- in time
@@ -221,30 +225,35 @@ class Feeds:
 
     async def _take(self, state: FeedState, fetched: Fetched, *, force: bool) -> bool:
         """Judge a version, and keep it if it is good; whether it is in force now."""
+        now_us = self._clock.now_us()
+        address = url_digest(state.options.url)
+        kept = Kept(fetched.body, fetched.validators, now_us, now_us, address, state.options.format)
         async with self._judging:
-            verdict = await asyncio.to_thread(_judge, fetched.body, state, self._rules(), force)
-            if self.states.get(state.name) is not state:
-                return False
-            if verdict.refused:
-                state.note_failure(REFUSED, verdict.refused, f"its new version is refused: {verdict.reason}")
-                state.show(verdict)
-                return False
-            now_us = self._clock.now_us()
-            state.added, state.removed = await asyncio.to_thread(_delta, state, verdict)
-            state.install(verdict)
-            state.note_success(now_us)
-            state.changed_us = now_us
-            state.counts, state.validators = verdict.counts, fetched.validators
-            state.digest = sha256(fetched.body).digest()
-            kept = Kept(
-                fetched.body, fetched.validators, now_us, now_us, verdict.counts, url_digest(state.options.url),
-                state.options.format,
-            )  # fmt: skip
             try:
-                await asyncio.to_thread(save_kept, self._directory, state.name, kept)
-                state.trouble = ""
-            except KeptError as error:
-                state.trouble = str(error)
+                path = await asyncio.to_thread(save_candidate, self._directory, state.name, kept)
+                rules = self._rules()
+                before = None if force else state.counts
+                job = Job(state.name, state.options, path, before, True, True, state.place)
+                judged = await self._judge(job, rules)
+                if self.states.get(state.name) is not state:
+                    return False
+                if judged.refused:
+                    state.note_failure(REFUSED, judged.refused, f"its new version is refused: {judged.reason}")
+                    state.show(judged)
+                    return False
+                await asyncio.to_thread(adopt_candidate, self._directory, state.name)
+            except (KeptError, JudgeError) as error:
+                state.note_failure(FAILING, DISK, str(error))
+                return False
+            finally:
+                await asyncio.to_thread(drop_candidate, self._directory, state.name)
+            state.added, state.removed = judged.added, judged.removed
+            state.install(judged, rules.context)
+            state.note_success(now_us)
+            state.trouble = ""
+            state.changed_us = now_us
+            state.counts, state.validators = judged.counts, fetched.validators
+            state.digest = sha256(fetched.body).digest()
         return True
 
 
@@ -269,27 +278,3 @@ def load_credential(written: str, base_dir: Path) -> str:
     if not secret or len(raw) > MAX_CREDENTIAL_BYTES or not secret.isascii() or not secret.decode().isprintable():
         raise FeedError(CREDENTIAL, "credential: the file has to hold one line of printable ASCII and nothing else")
     return secret.decode("ascii")
-
-
-def _bounds(options: FeedOptions) -> Bounds:
-    return Bounds(options.allow_empty, options.shrink_percent, options.grow_times, options.quarantine_most)
-
-
-def _judge(body: bytes, state: FeedState, rules: Rules, force: bool) -> Verdict:
-    text = decode(body)
-    options = state.options
-    found = read(text, state.name, options, rules.suffixes, rules.guard)
-    before = None if force else state.counts
-    return judge(text, found, rules.poison, before, _bounds(options), json_expected=options.format in JSON_FORMATS)
-
-
-def _sift(body: bytes, name: str, options: FeedOptions, rules: Rules) -> Verdict:
-    text = decode(body)
-    return sift(text, read(text, name, options, rules.suffixes, rules.guard), rules.poison)
-
-
-def _delta(state: FeedState, verdict: Verdict) -> tuple[int, int]:
-    """How many indicators came, and how many went."""
-    then = {one.value for one in state.indicators}
-    now = {one.value for one in verdict.indicators}
-    return len(now - then), len(then - now)

@@ -15,9 +15,8 @@ from typing import Any, Final, NamedTuple
 
 from egressd.errors import EgressdError
 from egressd.intel.feeds.fetch import Validators
-from egressd.intel.poison import Counts
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_HEAD_BYTES: Final = 4_096
 MAX_KEPT_BYTES: Final = 1 << 30  # the most that max_mib lets in, and more
 ENDING: Final = ".feed"
@@ -35,7 +34,6 @@ class Kept(NamedTuple):
     validators: Validators
     fetched_us: int
     confirmed_us: int
-    counts: Counts
     url_digest: str
     format: str
 
@@ -45,22 +43,19 @@ def url_digest(url: str) -> str:
     return sha256(url.encode()).hexdigest()
 
 
-def save_kept(directory: Path, name: str, kept: Kept) -> None:
-    """Write it so that either it or the one before is there whole, whatever happens. Raises KeptError."""
+def save_candidate(directory: Path, name: str, kept: Kept) -> Path:
+    """Write a version that is still to be judged, beside the one that was; returns where it is. Raises KeptError."""
     head = {
         "version": VERSION,
         "etag": kept.validators.etag,
         "last_modified": kept.validators.last_modified,
         "fetched_us": kept.fetched_us,
-        "indicators": kept.counts.indicators,
-        "is_ended": kept.counts.is_ended,
         "url_digest": kept.url_digest,
         "format": kept.format,
         "bytes": len(kept.body),
         "sha256": sha256(kept.body).hexdigest(),
     }
-    path = directory / f"{name}{ENDING}"
-    new = directory / f".{name}.new"
+    new = _candidate(directory, name)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -70,16 +65,39 @@ def save_kept(directory: Path, name: str, kept: Kept) -> None:
             stream.flush()
             os.utime(stream.fileno(), ns=(kept.confirmed_us * 1_000, kept.confirmed_us * 1_000))
             os.fsync(stream.fileno())
-        new.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)  # what was begun takes room that the disk may be short of
+        raise KeptError(f"it cannot be kept on disk: {error.strerror}") from None
+    return new
+
+
+def drop_candidate(directory: Path, name: str) -> None:
+    """It is not taken, or was left by a run that ended in the midst of it."""
+    with suppress(OSError):
+        _candidate(directory, name).unlink(missing_ok=True)
+
+
+def adopt_candidate(directory: Path, name: str) -> None:
+    """It is taken: either it or the one before is there whole, whatever happens. Raises KeptError."""
+    try:
+        _candidate(directory, name).replace(directory / f"{name}{ENDING}")
         folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
     except OSError as error:
-        with suppress(OSError):
-            new.unlink(missing_ok=True)  # what was begun takes room that the disk may be short of
         raise KeptError(f"it cannot be kept on disk: {error.strerror}; a restart begins with an older one") from None
+
+
+def kept_path(directory: Path, name: str) -> Path:
+    """Where the last good version lies."""
+    return directory / f"{name}{ENDING}"
+
+
+def _candidate(directory: Path, name: str) -> Path:
+    return directory / f".{name}.new"
 
 
 def load_kept(directory: Path, name: str) -> Kept | None:
@@ -103,7 +121,6 @@ def load_kept(directory: Path, name: str) -> Kept | None:
             Validators(_text(head, "etag"), _text(head, "last_modified")),
             _number(head, "fetched_us"),
             max(confirmed_us, _number(head, "fetched_us")),
-            Counts(_number(head, "indicators"), head["is_ended"] is True),
             _text(head, "url_digest"),
             _text(head, "format"),
         )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from egressd.config.feed_options import FeedOptions
 from egressd.intel.feeds.fetch import Validators, redact
-from egressd.intel.poison import Counts, Quarantined, Verdict
-from egressd.model import Indicator
+from egressd.intel.feeds.judging import Judged
+from egressd.intel.mapped import MappedIndex
+from egressd.intel.poison import Counts, Quarantined
 
 WAITING = "waiting"  # nothing was had yet, and nothing was tried
 OK = "ok"
 FAILING = "failing"  # not had: the last good one is in force, if there is one
 REFUSED = "refused"  # had, and not taken
 FAULT = "fault"
+DISK = "disk"
 MAX_QUARANTINED = 1_000  # lines that are shown
 
 
@@ -31,7 +33,8 @@ class FeedState:
         self.last_try_us = 0
         self.last_ok_us = 0  # fetched, or confirmed by the server
         self.changed_us = 0  # when the version in force was fetched
-        self.indicators: tuple[Indicator, ...] = ()
+        self.index: MappedIndex | None = None
+        self.context = ""  # what it was judged by
         self.added = 0  # against the version before
         self.removed = 0
         self.poisoned = 0  # of the version in force or, when one was refused, of that
@@ -53,7 +56,7 @@ class FeedState:
         """What is wrong, in one line; "" when nothing is."""
         parts = []
         if self.state in (FAILING, REFUSED):
-            held = f"; {len(self.indicators):,} indicators of before stay in force" if self.indicators else ""
+            held = f"; {self.size:,} indicators of before stay in force" if self.size else ""
             parts.append(f"{self.problem}{held}")
         if self.poisoned:
             lines = "1 line is" if self.poisoned == 1 else f"{self.poisoned:,} lines are"
@@ -62,13 +65,26 @@ class FeedState:
             parts.append(self.trouble)
         return "; ".join(parts)
 
-    def install(self, verdict: Verdict) -> None:
+    @property
+    def size(self) -> int:
+        """How many indicators are in force."""
+        return self.index.size if self.index is not None else 0
+
+    @property
+    def place(self) -> tuple[str, str] | None:
+        """Where the index in force lies, and its digest."""
+        if self.index is None or self.index.reopen is None:
+            return None
+        return str(self.index.reopen[1][0]), self.index.head.digest.hex()
+
+    def install(self, verdict: Judged, context: str) -> None:
         """A version comes into force."""
-        self.indicators = verdict.indicators
+        self.index = verdict.built
+        self.context = context
         self.show(verdict)
         self._held = (self.poisoned, self.bad_lines, self.ignored, self.quarantined)
 
-    def show(self, verdict: Verdict) -> None:
+    def show(self, verdict: Judged) -> None:
         """What was kept out of a version, or is why it was refused."""
         self.poisoned, self.bad_lines, self.ignored = verdict.poisoned, verdict.bad_lines, verdict.ignored
         self.quarantined = verdict.quarantined[:MAX_QUARANTINED]
