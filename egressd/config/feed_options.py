@@ -10,7 +10,11 @@ from urllib.parse import urlsplit
 
 from egressd.config.kinds import CHOICE, FLAG, NUMBER, PATH, TEXT, URL, option
 
-FEED_FORMATS: Final = ("ours", "hosts", "adblock")
+# intel.formats has the same, and what each is.
+FEED_FORMATS: Final = (
+    *("egressd", "hosts", "adblock", "dnsmasq", "rpz", "maltrail", "maltrail-csv", "urlhaus", "threatfox", "feodo"),
+    *("misp", "stix", "zeek", "suricata", "crowdsec"),
+)
 SCOPES: Final = ("registered", "host", "exact")  # intel.formats has the same
 MAX_FEEDS: Final = 32  # each is a label's value in metrics, and a task
 
@@ -28,9 +32,9 @@ class FeedOptions:
     )
     format: str = option(
         CHOICE,
-        "ours",
-        "How it is written. ours: one domain, address, network or URL a line, with options. hosts: a hosts file. "
-        "adblock: rules such as ||name^.",
+        "egressd",
+        "How it is written. egressd: one domain, address, network or URL a line, with options. The others are in "
+        "docs/lists.md.",
         choices=FEED_FORMATS,
     )
     enabled: bool = option(FLAG, True, "Whether it is fetched and used. false: what was kept of it stays on disk.")

@@ -22,7 +22,7 @@ from egressd import __version__
 from egressd.errors import IndexDamaged
 from egressd.intel.feeds.judging import Job, Judge, Judged, JudgeError, Rules
 from egressd.intel.feeds.kept import MAX_HEAD_BYTES
-from egressd.intel.feeds.reading import JSON_FORMATS, decode, read
+from egressd.intel.feeds.reading import EITHER_FORMATS, JSON_FORMATS, decode, read
 from egressd.intel.index_format import SALT_BYTES, VERSION, suffix_digest
 from egressd.intel.mapped_build import IndexBuilder
 from egressd.intel.poison import Bounds, Counts, Quarantined, judge, sift
@@ -131,12 +131,11 @@ def run_job(folder: IndexFolder, job: Job, rules: Rules) -> dict[str, Any]:
         secrets.token_bytes(SALT_BYTES), suffix_digest(rules.context), int(time.time()), scratch_in(str(folder.folder))
     )
     sink = _Sink(builder)
-    found = read(text, job.name, options, rules.suffixes, rules.guard)
+    found = read(text, job.name, options, rules.suffixes, rules.guard, rules.now_s)
     if job.is_new:
         bounds = Bounds(options.allow_empty, options.shrink_percent, options.grow_times, options.quarantine_most)
-        verdict = judge(
-            text, found, rules.poison, job.before, bounds, json_expected=options.format in JSON_FORMATS, keep=sink.take
-        )
+        is_json = options.format in JSON_FORMATS or (options.format in EITHER_FORMATS and text[:1] in ("{", "["))
+        verdict = judge(text, found, rules.poison, job.before, bounds, json_expected=is_json, keep=sink.take)
     else:
         verdict = sift(text, found, rules.poison, sink.take)
     sink.flush()

@@ -100,7 +100,9 @@ class Feeding:
         allowances = Allowances([*texts.intel.allowances.allowances, *added, *_own_hosts(core.config)])
         now_s = core.clock.now_us() // SECOND_US
         suffixes = texts.intel.suffixes
-        return Rules(suffixes, texts.guard, Poison(suffixes, texts.guard, protected, allowances, now_s), texts.context)
+        return Rules(
+            suffixes, texts.guard, Poison(suffixes, texts.guard, protected, allowances, now_s), texts.context, now_s
+        )
 
     def _feed(self) -> None:
         """Give the core what is in force. Another mapping each time: the core tells by that whether there is more."""

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from egressd.config.document import parse_config
-from egressd.config.feed_options import MAX_FEEDS, SCOPES, FeedOptions, feed_host
+from egressd.config.feed_options import FEED_FORMATS, MAX_FEEDS, SCOPES, FeedOptions, feed_host
 from egressd.config.load import load_config
-from egressd.intel.formats import judgement
+from egressd.intel.formats import FORMATS, judgement
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 URL = "url: https://feeds.example/a.txt"
@@ -94,3 +94,7 @@ def test_presets_are_disabled_and_right(tmp_path: Path) -> None:
 
 def test_scopes_are_those_of_lists() -> None:
     assert SCOPES == judgement.SCOPES
+
+
+def test_formats_are_those_of_lists() -> None:
+    assert tuple(FORMATS) == FEED_FORMATS

@@ -92,7 +92,7 @@ class Desk:
 
     def rules(self) -> Rules:
         poison = Poison(SUFFIXES, GUARD, PROTECTED, self.allowances, NOW_US // 1_000_000)
-        return Rules(SUFFIXES, GUARD, poison, self.context)
+        return Rules(SUFFIXES, GUARD, poison, self.context, NOW_US // 1_000_000)
 
     async def version(self, state: FeedState) -> None:
         self.versions.append(state.name)

@@ -16,12 +16,13 @@ from egressd.names import Suffixes
 
 class Rules(NamedTuple):
     """What versions are read and judged by, as of now. `context` is a digest of the texts that suffixes, guard and
-    protected addresses were made of."""
+    protected addresses were made of; `now_s` is when."""
 
     suffixes: Suffixes
     guard: Guard
     poison: Poison
     context: str
+    now_s: int
 
 
 class Job(NamedTuple):
