@@ -19,7 +19,7 @@ from egressd.detect.gathering import GatheringHistory
 from egressd.detect.history import PastContact
 from egressd.detect.hunt import hunt, recall
 from egressd.detect.policy import E1, E2, PolicySettings
-from egressd.detect.review import kept_targets, review
+from egressd.detect.review import KEPT, Free, kept_targets, review
 from egressd.intel.layered import AnyIndex
 from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
@@ -254,13 +254,14 @@ class LiveEngine(Engine):
         free = kept_targets(
             name, list(block.addresses), list(block.pairs), intel.allowances, intel.protected, now_s, self.policy.kept
         )
-        if any(target == block.target for target, _ in free):
-            self._lift(block, ts_us, free[0][1], "protected")
-            return
+        for target, reason, rule in free:
+            if target == block.target:
+                self._lift(block, ts_us, reason, "protected" if rule == KEPT else rule)
+                return
         self._free(block, free, ts_us)
 
-    def _free(self, block: Block, free: Iterable[tuple[Target, str]], ts_us: int) -> None:
-        for target, reason in free:
+    def _free(self, block: Block, free: Iterable[Free], ts_us: int) -> None:
+        for target, reason, rule in free:
             if target == block.target:
                 continue  # is held by its own list line
             client, _, address = target.value.rpartition(">")
@@ -268,13 +269,10 @@ class LiveEngine(Engine):
                 self.blocks.withdraw_pair(block, parse_address(client), parse_address(address))
             else:
                 self.blocks.withdraw_address(block, parse_address(address))
-            self._tell_withdrawn(block, target, reason, ts_us)
+            self._on_event(self.policy.withdraw(block, _because(block, ts_us), (target,), reason, rule))
 
     def _lift(self, block: Block, ts_us: int, reason: str, rule: str) -> None:
         self._on_event(self.policy.lift(block, _because(block, ts_us), reason, rule))
-
-    def _tell_withdrawn(self, block: Block, target: Target, reason: str, ts_us: int) -> None:
-        self._on_event(self.policy.withdraw(block, _because(block, ts_us), (target,), reason, "kept"))
 
     # -- passive DNS
 

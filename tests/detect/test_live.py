@@ -307,8 +307,8 @@ def test_an_allowed_address_is_given_free_and_the_name_stays_blocked() -> None:
         2, "c2.bad.example", f"allow-destination {X} owner=ops reason=shop\nnever-block {FOREIGN} owner=ops reason=x"
     )
     assert sorted(scene.said()) == [
-        ("withdraw", "kept", f"address {X}"),
-        ("withdraw", "kept", f"pair {B}>{FOREIGN}"),
+        ("withdraw", "allow-destination", f"address {X}"),
+        ("withdraw", "never-block", f"pair {B}>{FOREIGN}"),
     ]
     assert held(scene)[:2] == ({Y}, set())
 
@@ -319,7 +319,7 @@ def test_an_allowance_for_one_client_frees_only_its_pair() -> None:
         scene.tls(0, client, X, C2)
     scene.events.clear()
     scene.swap(1, "c2.bad.example", f"allow-destination {X} client={A} owner=ops reason=lab")
-    assert scene.said() == [("withdraw", "kept", f"pair {A}>{X}")]
+    assert scene.said() == [("withdraw", "allow-destination", f"pair {A}>{X}")]
     assert held(scene)[1] == {(B, X)}
 
 
