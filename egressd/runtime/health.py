@@ -72,6 +72,7 @@ def snapshot_of(core: Core, canary: Canary, keeping: Keeping, loss: float, degra
         enforcement_gap_s={one["name"]: one["gap_s"] for one in adapters},
         time_to_block=sensing.time_to_block(),
         protected=len(core.knowledge.intel.protected.networks),
+        allowances=core.lapsing.counts(now_us),
         list_indicators={one["source"]: one["indicators"] for one in found},
         list_age_s={one["source"]: float(one["age_s"]) for one in found},
         list_problems=len(core.knowledge.problems) + len(core.reload_problems),

@@ -178,7 +178,9 @@ def test_an_allowance_for_one_client_frees_an_address_that_is_held_for_everybody
     """`egressd allow` says that this client may go there; a block for everybody would go on stopping it."""
     verdict = look("c2.bad.example", "c2.bad.example", f"{allow} owner=ops reason=lab", addresses=(X, Y))
     by_name = "bad.example" in allow
-    assert [target for target, _, _ in verdict.free] == [Target("address", one) for one in ((X, Y) if by_name else (X,))]
+    assert [target for target, _, _ in verdict.free] == [
+        Target("address", one) for one in ((X, Y) if by_name else (X,))
+    ]
 
 
 @pytest.mark.parametrize("allow", [f"allow-destination {X} client={A}", f"allow-destination fine.example client={A}"])
