@@ -117,10 +117,13 @@ class LiveEngine(Engine):
 
     # -- what others decided
 
-    def adopt(self, standing: Standing) -> None:
-        """A decision that was made elsewhere. One of our own with the same target becomes that one."""
+    def adopt(self, standing: Standing, ts_us: int = 0) -> None:
+        """A decision that was made elsewhere. One of our own with the same target becomes that one. With `ts_us`, which
+        is now, what is new of one that is known counts as covered from now on only, and an address where an innocent
+        name was seen meanwhile is given free: what stands again may rest on evidence of weeks ago."""
         blocks = self.blocks
         block = blocks.by_target.get(standing.target)
+        since_us = ts_us if block is not None and ts_us else standing.created_us
         if block is None:
             block = blocks.add(standing.target, standing.match, standing.created_us, standing.id)
             self._calendar.watch(block)
@@ -131,11 +134,16 @@ class LiveEngine(Engine):
         block.match = standing.match
         block.campaign = block.campaign or standing.campaign
         block.enforced = standing.enforced
-        for address in standing.addresses:
-            blocks.add_address(block, address, standing.created_us)
-        for client, address in standing.pairs:
-            blocks.add_pair(block, client, address, standing.created_us)
+        addresses = [address for address in standing.addresses if address not in block.addresses]
+        pairs = [one for one in standing.pairs if one not in block.pairs]
+        for address in addresses:
+            blocks.add_address(block, address, since_us)
+        for client, address in pairs:
+            blocks.add_pair(block, client, address, since_us)
         block.resting.update(standing.resting[: max(0, MAX_REFUSED - len(block.resting))])
+        if ts_us:
+            for address in dict.fromkeys((*addresses, *(address for _, address in pairs))):
+                self._give_free(Observation(FLOW, ts_us, 0, _NOBODY, "", "", None, 0, ""), address)
 
     def end(self, block_id: str) -> None:
         """A decision was lifted elsewhere."""

@@ -146,9 +146,11 @@ class Allowing:
     def _stand_again(self, intel: Intel, mode: str, now_us: int) -> None:
         for target, lifted in list(self._lifted.items()):
             ends_us = lifted.decision.held[target].expires_us
-            is_over = now_us - lifted.ended_us > LIFTED_US or 0 < ends_us <= now_us
-            if is_over or target in self._register.by_target:
+            standing = self._register.by_target.get(target)
+            if standing is not None or now_us - lifted.ended_us > LIFTED_US or 0 < ends_us <= now_us:
                 del self._lifted[target]
+                if standing is not None:  # traffic was quicker than the clock; it has not led everywhere yet
+                    self._extend(standing, lifted)
                 continue
             match = _permitted(lifted.decision, intel, now_us // SECOND_US)
             if match is not None:
@@ -158,12 +160,7 @@ class Allowing:
     def _make(self, lifted: Lifted, match: Match, mode: str, now_us: int) -> None:
         """A decision as it was, under a new number. What it may no longer cover is freed by the review that follows."""
         before = lifted.decision
-        covered = [
-            target
-            for target, one in before.held.items()
-            if target != before.target and (one.state == ACTIVE or _is_freed(one.state, one.because))
-        ]
-        decided = [before.target, *(target for target in covered if target.kind not in FOUND_OUT)]
+        decided = [before.target, *(target for target in _covered(before) if target.kind not in FOUND_OUT)]
         reason = f"{lifted.why} has ended; it was {before.id}"
         decision = Decision(
             self._new_id(), now_us, 0, "block", tuple(decided), reason, before.rule, before.evidence, mode, match,
@@ -171,12 +168,18 @@ class Allowing:
         )  # fmt: skip
         state = _state_of(before, mode)
         made = self._rulings.make(decision, state, POLICY, before.held[before.target].expires_us, None)
-        found_out = [target for target in covered if target.kind in FOUND_OUT]
-        if found_out:
-            self._rulings.extend(made, found_out, POLICY, POLICY, reason)
+        self._extend(made, lifted)
         self._on_event(render_event(decision))
         how = "waits for a person again" if state == PROPOSED else f"{_blocks(mode)} again"
         self._effects.append(Effect(before.target, b"", f"{made.id} {how} (it was {before.id})", reason))
+
+    def _extend(self, decision: InForce, lifted: Lifted) -> None:
+        """What one covered that was lifted, another one covers."""
+        found_out = [target for target in _covered(lifted.decision) if target.kind in FOUND_OUT]
+        found_out = [target for target in found_out if target not in decision.held]
+        if found_out:
+            reason = f"{lifted.why} has ended; it was {lifted.decision.id}"
+            self._rulings.extend(decision, found_out, POLICY, POLICY, reason)
 
     def _cover_again(self, decision: InForce, intel: Intel, kept: Kept, now_us: int) -> None:
         """What a decision that stands gave free because of an allowance, it covers again."""
@@ -210,7 +213,9 @@ class Allowing:
         effects, self._effects = self._effects, []
         if not effects and allowances.allowances == self._seen and not self.is_due(now_us):
             return
+        known = {_name(one) for one in self._seen or ()}
         self._seen = allowances.allowances
+        allowed, self._allowed = self._allowed, {}
         about: dict[Target, list[Effect]] = {}
         for effect in effects:
             about.setdefault(effect.target, []).append(effect)
@@ -218,32 +223,29 @@ class Allowing:
         for incident in self._campaigns.incidents.values():
             target = main_target(incident.match)
             mine = [one for one in about.get(target, ()) if one.client in (b"", incident.client)]
-            note = self._note_of(incident, target, mine, allowances, now_us)
-            if note is not None:
-                notes.append(note)
+            found = _covering(allowances, incident, target, now_us // SECOND_US)
+            now = _name(found) if found is not None else ""
+            if now:
+                self._allowed[incident.id] = now
+            text = _noted(allowed.get(incident.id, ""), found, mine, now_us if now not in known else 0)
+            if text:
+                notes.append(Note(incident.id, now_us, text, now))
         if notes:
             self._scribe.put(incidents.add_notes, tuple(notes))
 
-    def _note_of(
-        self, incident: Incident, target: Target, effects: Sequence[Effect], allowances: Allowances, now_us: int
-    ) -> Note | None:
-        before = self._allowed.get(incident.id, "")
-        found = _covering(allowances, incident, target, now_us // SECOND_US)
-        now = _name(found) if found is not None else ""
-        if now:
-            self._allowed[incident.id] = now
-        else:
-            self._allowed.pop(incident.id, None)
-        done = "; ".join(one.text for one in effects)
-        if found is not None and now != before:
-            text = f"allowed since {render_time(now_us)} by {found.owner} ({found.reason}), {found.kind} {found.value}"
-        elif before and not now:
-            text = f"no longer allowed ({before})"
-        elif effects:
-            text, done = f"{done} ({effects[0].why})", ""
-        else:
-            return None
-        return Note(incident.id, now_us, f"{text}: {done}" if done else text, now)
+
+def _noted(before: str, found: Allowance | None, effects: Sequence[Effect], since_us: int) -> str:
+    """What an incident is told that `before` let be and `found` does now, since a time if that is known; "" when there
+    is nothing new."""
+    done = "; ".join(one.text for one in effects)
+    if found is not None and _name(found) != before:
+        since = f" since {render_time(since_us)}" if since_us else ""
+        text = f"allowed{since} by {found.owner} ({found.reason}), {found.kind} {found.value}"
+    elif before and found is None:
+        text = f"no longer allowed ({before})"
+    else:
+        return f"{done} ({effects[0].why})" if effects else ""
+    return f"{text}: {done}" if done else text
 
 
 def _permitted(before: InForce, intel: Intel, now_s: int) -> Match | None:
@@ -273,6 +275,15 @@ def _ends(targets: Iterable[Target]) -> tuple[list[bytes], list[tuple[bytes, byt
             client, _, address = target.value.partition(">")
             pairs.append((parse_address(client), parse_address(address)))
     return addresses, pairs
+
+
+def _covered(decision: InForce) -> list[Target]:
+    """What a decision covered beside its main target, or would have but for an allowance."""
+    return [
+        target
+        for target, one in decision.held.items()
+        if target != decision.target and (one.state == ACTIVE or _is_freed(one.state, one.because))
+    ]
 
 
 def _is_freed(state: str, because: str) -> bool:

@@ -253,6 +253,30 @@ async def test_what_a_person_blocked_and_another_allowed(tmp_path: Path) -> None
         assert listed.held[listed.target].expires_us == T0 + 3_600 * SECOND
 
 
+@in_loop
+async def test_traffic_that_is_quicker_than_the_clock(tmp_path: Path) -> None:
+    """A packet process decides anew in the second in which an allowance ends: what was known of it is not lost."""
+    async with site_at(tmp_path) as site:
+        blocks(site)
+        await site.do("allow", what="listed.example", for_s=60)
+        site.hands.pass_s(60)
+        site.sees(verdict("D3", "block", OURS, found=LISTED, second=60))
+        await site.core.tick()
+        assert list(site.core.register.by_id) == ["D3"]
+        assert sorted(site.rules()) == COVERED
+
+
+@in_loop
+async def test_an_incident_that_opens_under_an_allowance_is_not_told_since_when(tmp_path: Path) -> None:
+    async with allowing(tmp_path, LINES["never-block"]) as site:
+        site.sees(sighting(found=LISTED))
+        await site.core.renew()
+        assert (await notes(site)) == {"10.0.0.5": []}
+        write(tmp_path, LINES["never-block"], "never-block other.example")
+        await site.do("reload")
+        assert (await notes(site)) == {"10.0.0.5": ["allowed by noc (a partner), never-block listed.example"]}
+
+
 # -- what does not come back
 
 
