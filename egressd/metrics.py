@@ -272,6 +272,12 @@ class Snapshot:
     )
     protected: int = _metric(GAUGE, "protected_networks", "Networks that are never blocked.")
     # what it rests on
+    allowances: Mapping[str, int] = _metric(
+        GAUGE,
+        "allowances",
+        "Allowances: in force; ending within a day; ended within the last day.",
+        state=("active", "ending", "ended"),
+    )
     list_indicators: Mapping[str, int] = _metric(
         GAUGE, "list_indicators", "Indicators in force, by list.", 32, source=CONFIGURED
     )

@@ -29,8 +29,12 @@ from egressd.cli.screen import (
     text,
     texts,
     time_us,
+    wrap,
 )
 from egressd.cli.terminal import count, cut, span
+
+NOTES: Final = 10  # on the screen; --json has them all
+NOTE_LINES: Final = 6
 
 _COLUMNS: Final = (
     Column("ID"),
@@ -131,5 +135,9 @@ def _one(wanted: str, found: Sequence[Row], now_us: int) -> list[str]:
         ("seen by", counts(one, "via")),
         ("decisions", ", ".join(texts(one, "decisions")) or "none"),
     )
+    for note in rows(one, "notes")[-NOTES:]:
+        said = text(note, "text")
+        if said:
+            lines += wrap(f"  {'note':<11}", [date(note.get("ts")), *said.split(" ")], " ")[:NOTE_LINES]
     client = text(one, "client", 39)
     return [*lines, cut(f"Next: egressd isolate {client} --reason TEXT"), f"      egressd ack {wanted}"]

@@ -19,7 +19,7 @@ from egressd.detect.gathering import GatheringHistory
 from egressd.detect.history import PastContact
 from egressd.detect.hunt import LOOKED_UP, hunt, recall, sieve_for
 from egressd.detect.policy import E1, E2, PolicySettings
-from egressd.detect.review import kept_targets, review
+from egressd.detect.review import KEPT, Free, kept_targets, review
 from egressd.intel.layered import AnyIndex, in_memory
 from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
@@ -117,10 +117,13 @@ class LiveEngine(Engine):
 
     # -- what others decided
 
-    def adopt(self, standing: Standing) -> None:
-        """A decision that was made elsewhere. One of our own with the same target becomes that one."""
+    def adopt(self, standing: Standing, ts_us: int = 0) -> None:
+        """A decision that was made elsewhere. One of our own with the same target becomes that one. With `ts_us`, which
+        is now, what is new of one that is known counts as covered from now on only, and an address where an innocent
+        name was seen meanwhile is given free: what stands again may rest on evidence of weeks ago."""
         blocks = self.blocks
         block = blocks.by_target.get(standing.target)
+        since_us = ts_us if block is not None and ts_us else standing.created_us
         if block is None:
             block = blocks.add(standing.target, standing.match, standing.created_us, standing.id)
             self._calendar.watch(block)
@@ -131,11 +134,16 @@ class LiveEngine(Engine):
         block.match = standing.match
         block.campaign = block.campaign or standing.campaign
         block.enforced = standing.enforced
-        for address in standing.addresses:
-            blocks.add_address(block, address, standing.created_us)
-        for client, address in standing.pairs:
-            blocks.add_pair(block, client, address, standing.created_us)
+        addresses = [address for address in standing.addresses if address not in block.addresses]
+        pairs = [one for one in standing.pairs if one not in block.pairs]
+        for address in addresses:
+            blocks.add_address(block, address, since_us)
+        for client, address in pairs:
+            blocks.add_pair(block, client, address, since_us)
         block.resting.update(standing.resting[: max(0, MAX_REFUSED - len(block.resting))])
+        if ts_us:
+            for address in dict.fromkeys((*addresses, *(address for _, address in pairs))):
+                self._give_free(Observation(FLOW, ts_us, 0, _NOBODY, "", "", None, 0, ""), address)
 
     def end(self, block_id: str) -> None:
         """A decision was lifted elsewhere."""
@@ -265,13 +273,14 @@ class LiveEngine(Engine):
         free = kept_targets(
             name, list(block.addresses), list(block.pairs), intel.allowances, intel.protected, now_s, self.policy.kept
         )
-        if any(target == block.target for target, _ in free):
-            self._lift(block, ts_us, free[0][1], "protected")
-            return
+        for target, reason, rule in free:
+            if target == block.target:
+                self._lift(block, ts_us, reason, "protected" if rule == KEPT else rule)
+                return
         self._free(block, free, ts_us)
 
-    def _free(self, block: Block, free: Iterable[tuple[Target, str]], ts_us: int) -> None:
-        for target, reason in free:
+    def _free(self, block: Block, free: Iterable[Free], ts_us: int) -> None:
+        for target, reason, rule in free:
             if target == block.target:
                 continue  # is held by its own list line
             client, _, address = target.value.rpartition(">")
@@ -279,13 +288,10 @@ class LiveEngine(Engine):
                 self.blocks.withdraw_pair(block, parse_address(client), parse_address(address))
             else:
                 self.blocks.withdraw_address(block, parse_address(address))
-            self._tell_withdrawn(block, target, reason, ts_us)
+            self._on_event(self.policy.withdraw(block, _because(block, ts_us), (target,), reason, rule))
 
     def _lift(self, block: Block, ts_us: int, reason: str, rule: str) -> None:
         self._on_event(self.policy.lift(block, _because(block, ts_us), reason, rule))
-
-    def _tell_withdrawn(self, block: Block, target: Target, reason: str, ts_us: int) -> None:
-        self._on_event(self.policy.withdraw(block, _because(block, ts_us), (target,), reason, "kept"))
 
     # -- passive DNS
 

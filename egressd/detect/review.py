@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from egressd.detect.blocks import main_target
 from egressd.detect.kept import Kept, tell
@@ -15,15 +15,25 @@ from egressd.intel.networks import parse_address, parse_network, render_address
 from egressd.intel.protected import Protected
 from egressd.model import Match, Target
 
+KEPT: Final = "kept"  # the rule of what is protected now
+
+
+class Free(NamedTuple):
+    """A target that a decision may not cover, and why; `rule` is the kind of the allowance, or KEPT."""
+
+    target: Target
+    reason: str
+    rule: str
+
 
 class Review(NamedTuple):
     """`reason` and `rule` say why the decision is lifted, "" when it stands; then `match` is what it rests on now, and
-    `free` are targets that it may no longer cover, each with the reason."""
+    `free` are targets that it may no longer cover."""
 
     match: Match | None
     reason: str
     rule: str
-    free: tuple[tuple[Target, str], ...]
+    free: tuple[Free, ...]
 
 
 def review(
@@ -40,6 +50,9 @@ def review(
     """Look at a decision about `target` that covers `addresses` and `pairs` (client, address); `match` is what its
     target matches now (`match_target`). `kept` is of the same allowances, made once by who looks at many."""
     if match is None or main_target(match) != target:
+        ignored = allowances.ignores_indicator(before.indicator, now_s)
+        if ignored is not None:
+            return Review(None, tell(ignored), ignored.kind, ())
         return Review(None, f"{before.indicator.value} is no longer listed", "unlisted", ())
     name, address = parts_of(target)
     allowed = allowances.allows(name, address, b"", now_s) or allowances.never_blocks(name, address, now_s)
@@ -61,36 +74,53 @@ def kept_targets(
     protected: Protected,
     now_s: int,
     kept: Kept | None = None,
-) -> list[tuple[Target, str]]:
-    """Which addresses and pairs of a block by `name` may not be blocked any more, each with the reason. An address that
-    one client may reach is not blocked for everybody: others are kept from it one by one, as they ask."""
+) -> list[Free]:
+    """Which addresses and pairs of a block by `name` may not be blocked any more. An address that one client may reach
+    is not blocked for everybody: others are kept from it one by one, as they ask."""
     kept = kept or Kept(allowances)
-    free: list[tuple[Target, str]] = []
+    free: list[Free] = []
     for address in addresses:
-        reason = kept_reason(b"", address, allowances, protected, now_s)
+        reason, rule = kept_reason(b"", address, allowances, protected, now_s, name)
         for_some = kept.for_some(name, address, now_s) if not reason else None
         if for_some is not None:
-            reason = f"{tell(for_some)} is for {for_some.client}"
+            reason, rule = f"{tell(for_some)} is for {for_some.client}", for_some.kind
         if reason:
-            free.append((Target("address", render_address(address)), reason))
+            free.append(Free(Target("address", render_address(address)), reason, rule))
     for client, address in pairs:
-        reason = kept_reason(client, address, allowances, protected, now_s)
+        reason, rule = kept_reason(client, address, allowances, protected, now_s, name)
         if reason:
-            free.append((pair(client, address), reason))
+            free.append(Free(pair(client, address), reason, rule))
     return free
 
 
-def kept_reason(client: bytes, address: bytes, allowances: Allowances, protected: Protected, now_s: int) -> str:
-    """Why `client` (b"": nobody) may not be kept from `address`, "" when it may."""
+def kept_reason(
+    client: bytes, address: bytes, allowances: Allowances, protected: Protected, now_s: int, name: str = ""
+) -> tuple[str, str]:
+    """(reason, rule) why `client` (b"": nobody) may not be kept from `address`, which it reaches by `name` if that is
+    known; ("", "") when it may."""
     why = protected.why(address)
     if why:
-        return why
-    kept = allowances.never_blocks("", address, now_s) or allowances.allows("", address, client, now_s)
-    return tell(kept) if kept is not None else ""
+        return why, KEPT
+    kept = (
+        allowances.never_blocks("", address, now_s)
+        or allowances.ignores_client(client, now_s)
+        or allowances.allows(name, address, client, now_s)
+    )
+    return (tell(kept), kept.kind) if kept is not None else ("", "")
 
 
-def match_target(index: AnyIndex, target: Target, now_s: int, skip: Skip | None = None) -> Match | None:
-    """What a decision's target matches in an index, those left out that `skip` is true of."""
+def match_target(
+    index: AnyIndex, target: Target, now_s: int, allowances: Allowances | None = None, skip: Skip | None = None
+) -> Match | None:
+    """What a decision's target matches in an index, without the lines that `allowances` ignore, or without those that
+    `skip` is true of."""
+    found = _match(index, target, now_s, skip)
+    if found is None or allowances is None or allowances.ignores_indicator(found.indicator, now_s) is None:
+        return found
+    return _match(index, target, now_s, lambda one: allowances.ignores_indicator(one, now_s) is not None)
+
+
+def _match(index: AnyIndex, target: Target, now_s: int, skip: Skip | None) -> Match | None:
     if target.kind == "url":
         host, _, path = target.value.partition("/")
         return index.match_url(host.strip("[]"), "/" + path, now_s, skip)

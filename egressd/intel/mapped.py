@@ -203,7 +203,10 @@ class MappedIndex:
 
     def alike(self, one: Indicator) -> Iterator[Indicator]:
         """The indicators that lie under the same key."""
-        key, text = key_of(one)
+        try:
+            key, text = key_of(one)
+        except ValueError:  # no indicator that anybody listed
+            return iter(())
         mode, count, body = self._entry(key, False) if self._may_hold(key) else (MODE_RECORDS, 0, b"")
         letter = key[:1]
         if mode != MODE_RECORDS:

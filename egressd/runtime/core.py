@@ -18,18 +18,17 @@ from egressd.capture.links import lan_interfaces, read_surroundings
 from egressd.clock import SteadyClock
 from egressd.config.schema import Config
 from egressd.detect.campaigns import Campaigns
-from egressd.detect.kept import Kept
-from egressd.detect.review import match_target, review
-from egressd.enforce.adapter import CLIENT, SEGMENT
 from egressd.errors import ConfigError
-from egressd.intel.networks import first_address, parse_address, parse_network, render_address
+from egressd.intel.networks import first_address, parse_network, render_address
 from egressd.model import FlowKey, Indicator
 from egressd.notify.evelog import EveLog
 from egressd.runtime import knowledge as known
+from egressd.runtime.allowing import Allowing
 from egressd.runtime.enforcement import Enforcement, Network
-from egressd.runtime.in_force import ACTIVE, PROPOSED, Held, InForce, Register
+from egressd.runtime.in_force import ACTIVE, PROPOSED, Register, from_row
 from egressd.runtime.intake import HistoryRow, Intake, WatchSum
 from egressd.runtime.knowledge import Fed, Knowledge, Loaded, Surroundings
+from egressd.runtime.lapsing import Lapsing
 from egressd.runtime.messages import Values
 from egressd.runtime.named_hosts import NamedHosts
 from egressd.runtime.orders import Dropped, Learn, Order, Start, Step, Swap
@@ -39,7 +38,6 @@ from egressd.runtime.sensing import Sensing, reserve_processors, start_order
 from egressd.runtime.tellers import Watchers
 from egressd.store import decisions, entries, incidents, ledger, meta, targets
 from egressd.store.db import Database
-from egressd.store.decisions import DecisionRow
 from egressd.store.entries import Entry
 
 DRIFT_US: Final = 10_000  # the clock was slewed by so much: packet processes are told
@@ -87,6 +85,10 @@ class Core:
         self.register.on_end = self._ended
         self.scribe = Scribe(ledger_db, self._written)
         self.rulings = Rulings(self.register, self.campaigns, self.scribe, clock, self.tell, self.is_enforcing)
+        self.allowing = Allowing(
+            self.register, self.rulings, self.campaigns, self.scribe, clock, tellers.event, self.new_id
+        )
+        self.lapsing = Lapsing()
         self.enforcement = Enforcement(self.register, clock, self.scribe.put, self._dropped)
         self.intake = Intake(
             self.register, self.rulings, self.campaigns, self.scribe, clock, tellers, self.segment_of,
@@ -121,11 +123,14 @@ class Core:
         self.campaigns.number_after(found.last.get("I", 0), found.last.get("C", 0))
         self.intake.leaks = {row.incident.id: row.leaks for row in found.incidents if row.leaks}
         for row in found.decisions:
-            self.register.add(_in_force(row))
+            self.register.add(from_row(row))
         for watch in found.watches:
             watched = WatchSum(watch.first_us, watch.last_us, watch.attempts, watch.leaks)
             self.intake.restore_watch(watch.decision_id, watch.client, watched)
         self.remedies = {id_: _networks(texts) for id_, texts in remedies.items() if id_ in self.register.by_id}
+        self.allowing.restore(found.lifted, found.allowed)
+        _, lapsed, _ = known.parse_entries(found.lapsed, self.loaded.texts, self.knowledge.intel.protected)
+        self.lapsing.restore(lapsed, self.started_us)
         self._stand_in_mode()
 
     async def look_around(self) -> None:
@@ -263,43 +268,17 @@ class Core:
                 break  # else somebody said more meanwhile, and what rests on that would be taken for unlisted
         intel = self.knowledge.intel
         new = await asyncio.to_thread(known.arrived, before, intel, self.clock.now_us() // 1_000_000)
+        if self.allowing.is_due(self.clock.now_us()):
+            new = None  # what it let be until now may be listed
         self.tell(Swap(intel, self.knowledge.settings, self.mode == "enforce", self.mode == "enforce"))
         self.on_arrival(new)
         self._due_s = min(
             (one.added_s for one in intel.index.pending_after(self.clock.now_us() // 1_000_000)), default=0
         )
-        self._review()
+        self.allowing.look(intel, self.mode)
         remedies = tuple(network for networks in self.remedies.values() for network in networks)
         await self.enforcement.protect(intel, self.own, remedies)
         self.enforcement.wake()
-
-    def _review(self) -> None:
-        """Does every decision still stand?"""
-        intel = self.knowledge.intel
-        now_s = self.clock.now_us() // 1_000_000
-        kept = Kept(intel.allowances)
-        for decision in list(self.register.by_id.values()):
-            if decision.target.kind in (CLIENT, SEGMENT, "pair"):
-                continue  # rests on no list line
-            addresses = [
-                parse_address(t.value) for t, h in decision.held.items() if t.kind == "address" and h.state == ACTIVE
-            ]
-            pairs = [
-                (parse_address(t.value.partition(">")[0]), parse_address(t.value.partition(">")[2]))
-                for t, h in decision.held.items()
-                if t.kind == "pair" and h.state == ACTIVE
-            ]
-            match = match_target(intel.index, decision.target, now_s)
-            verdict = review(
-                decision.target, decision.match, addresses, pairs, match, intel.allowances, intel.protected, now_s, kept
-            )
-            if verdict.match is None:
-                self.rulings.end(decision, "withdrawn", f"rule:{verdict.rule}", "policy", verdict.reason)
-                continue
-            decision.match = verdict.match
-            for target, reason in verdict.free:
-                if target != decision.target:
-                    self.rulings.withdraw(decision, (target,), "rule:kept", "policy", reason)
 
     async def set_mode(self, mode: str) -> None:
         """Another mode. Raises AdapterError when the kernel cannot be used; the mode stays then."""
@@ -350,6 +329,7 @@ class Core:
         if delta_us:
             log.warning("the wall clock was set by %.1f s; what was to last an hour lasts an hour", delta_us / 1e6)
             self.register.shift(delta_us)
+            self.allowing.shift(delta_us)
             self.scribe.put(targets.shift_deadlines, delta_us)
             moved = [
                 one._replace(expires_us=one.expires_us + delta_us) if one.expires_us else one for one in self.entries
@@ -360,15 +340,17 @@ class Core:
             self._told_offset_us = self.clock.offset_us
             self.tell(Step(self.clock.offset_us))
         self.rulings.expire()
-        if self.stale:
+        now_us = self.clock.now_us()
+        self.lapsing.follow(self.knowledge.intel.allowances, now_us)
+        in_force = [one for one in self.entries if not 0 < known.ends_s(one) <= now_us // 1_000_000]
+        if len(in_force) < len(self.entries):
+            self.entries = in_force
+            self.stale = True
+        if self.stale or self.allowing.is_due(now_us):
             self.stale = False
             await self.renew()
-        now_us = self.clock.now_us()
         if 0 < self._due_s <= now_us // 1_000_000:
             self._take_effect(now_us // 1_000_000)
-        if any(one.expires_us and one.expires_us <= now_us for one in self.entries):
-            self.entries = [one for one in self.entries if not one.expires_us or one.expires_us > now_us]
-            await self.renew()
         if now_us - self._seen_us >= SEEN_US:
             self._seen_us = now_us
             self.scribe.put(meta.seen, now_us)
@@ -426,21 +408,6 @@ class Core:
         if len(self.sensing.processes) > 1:
             self.tell(Learn(rows), but=number)
         self.tenants_waiting += rows[: max(0, HISTORY_WAITING - len(self.tenants_waiting))]
-
-
-def _in_force(row: DecisionRow) -> InForce:
-    main = row.targets[0].target
-    decision = InForce(
-        row.id, main, row.match, row.state, row.mode, row.author, row.created_us, row.reason, row.rule, row.evidence,
-        row.client, row.name, row.campaign,
-    )  # fmt: skip
-    for one in row.targets:
-        ended_us = one.renewed_us if one.state != ACTIVE else 0
-        decision.held[one.target] = Held(
-            one.target, one.state, one.added_us, one.expires_us, one.level, ended_us,
-            one.last_attempt_us > one.renewed_us, one.attempts, one.last_attempt_us,
-        )  # fmt: skip
-    return decision
 
 
 def _added_before(entry: Entry, now_us: int) -> Entry:

@@ -146,7 +146,8 @@ class Feeding:
         """Whether no other source covers what this line names."""
         now_s = self._now_us() // SECOND_US
         index = self._core.knowledge.intel.index
-        return match_target(index, Target(one.kind, one.value), now_s, lambda other: other.source == one.source) is None
+        target = Target(one.kind, one.value)
+        return match_target(index, target, now_s, skip=lambda other: other.source == one.source) is None
 
     # -- what people see
 

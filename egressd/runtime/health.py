@@ -82,6 +82,7 @@ def snapshot_of(
         enforcement_gap_s={one["name"]: one["gap_s"] for one in adapters},
         time_to_block=sensing.time_to_block(),
         protected=len(core.knowledge.intel.protected.networks),
+        allowances=core.lapsing.counts(now_us),
         list_indicators={one["source"]: one["indicators"] for one in found},
         list_age_s={one["source"]: float(one["age_s"]) for one in found},
         feed_last_success_s={one.name: one.last_ok_us / SECOND_US for one in feeds.values()},

@@ -17,6 +17,7 @@ from egressd.detect.probation import level_on_return, level_when_due, term_us
 from egressd.enforce.adapter import CLIENT, SEGMENT, Rule
 from egressd.intel.networks import parse_address
 from egressd.model import Match, Target
+from egressd.store.decisions import DecisionRow
 
 PROPOSED: Final = "proposed"
 ACTIVE: Final = "active"
@@ -40,6 +41,7 @@ class Held:
     tried: bool = False  # since its term began
     attempts: int = 0
     last_attempt_us: int = 0
+    because: str = ""  # who withdrew it
 
 
 @dataclass(slots=True)
@@ -281,3 +283,19 @@ class Register:
     def _schedule(self, decision: InForce, held: Held) -> None:
         self._order += 1
         heappush(self._due, (held.expires_us, self._order, decision.id, held.target))
+
+
+def from_row(row: DecisionRow) -> InForce:
+    """A decision as the ledger has it."""
+    main = row.targets[0].target
+    decision = InForce(
+        row.id, main, row.match, row.state, row.mode, row.author, row.created_us, row.reason, row.rule, row.evidence,
+        row.client, row.name, row.campaign,
+    )  # fmt: skip
+    for one in row.targets:
+        ended_us = one.renewed_us if one.state != ACTIVE else 0
+        decision.held[one.target] = Held(
+            one.target, one.state, one.added_us, one.expires_us, one.level, ended_us,
+            one.last_attempt_us > one.renewed_us, one.attempts, one.last_attempt_us, one.withdrawn_by,
+        )  # fmt: skip
+    return decision

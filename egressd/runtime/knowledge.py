@@ -157,7 +157,7 @@ def parse_entries(
     suffixes = texts.intel.suffixes
     for entry in entries:
         number = int(entry.id[1:])
-        expires_s = -(-entry.expires_us // SECOND_US)
+        expires_s = ends_s(entry)
         if entry.kind == INDICATOR:
             found, wrong = parse_list(entry.text, OPERATOR, suffixes, texts.guard, protected=protected)
             added_s = entry.created_us // SECOND_US
@@ -169,6 +169,11 @@ def parse_entries(
             wrong = []
         problems += [one._replace(line=number) for one in wrong]
     return indicators, allowances, problems
+
+
+def ends_s(entry: Entry) -> int:
+    """The second in which a line is over, 0: never. A second that has begun is still its own."""
+    return -(-entry.expires_us // SECOND_US)
 
 
 def arrived(before: Intel, after: Intel, now_s: int) -> tuple[Indicator, ...] | None:

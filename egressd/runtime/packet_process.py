@@ -246,7 +246,7 @@ class PacketProcess:
                     self._lane.set_protected(order.protected)
             case orders.Adopt():
                 for standing in order.standing:
-                    engine.adopt(standing)
+                    engine.adopt(standing, now_us)
             case orders.End():
                 for decision_id in order.decision_ids:
                     engine.end(decision_id)

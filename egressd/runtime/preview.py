@@ -181,7 +181,7 @@ class Preview:
         for decision in core.register.by_id.values():
             if not is_gone(decision.match.indicator):
                 continue
-            left = match_target(core.knowledge.intel.index, decision.target, now_s, is_gone)
+            left = match_target(core.knowledge.intel.index, decision.target, now_s, skip=is_gone)
             if left is not None and main_target(left) == decision.target:
                 continue  # another line covers the same
             watched = core.intake.watches.get(decision.id, {})

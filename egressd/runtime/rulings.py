@@ -50,6 +50,7 @@ class Rulings:
         self._clock = clock
         self._tell = tell
         self._is_enforcing = is_enforcing
+        self.on_end: Callable[[InForce, str, str], None] = _nothing  # (decision, actor, reason)
         self._aliases: dict[str, str] = {}  # of decisions that two packet processes made: the younger's id
 
     # -- by policy
@@ -135,7 +136,12 @@ class Rulings:
     ) -> None:
         """Targets that a decision gives free."""
         now_us = self._clock.now_us()
-        gone = [target for target in fewer if self.register.release(decision, target, WITHDRAWN, now_us) is not None]
+        gone: list[Target] = []
+        for target in fewer:
+            held = self.register.release(decision, target, WITHDRAWN, now_us)
+            if held is not None:
+                held.because = actor
+                gone.append(target)
         if gone:
             act = Act(actor, via, "withdraw", decision.id, reason)
             self._scribe.put(decisions.withdraw, decision.id, gone, now_us, act)
@@ -145,6 +151,7 @@ class Rulings:
         """A decision ends, with all its targets."""
         now_us = self._clock.now_us()
         self.register.end(decision)
+        self.on_end(decision, actor, reason)
         act = Act(actor, via, "end", decision.id, reason)
         self._scribe.put(decisions.end, decision.id, state, now_us, actor, reason, act)
         self._tell(End((decision.id,)), but)
@@ -220,3 +227,7 @@ class Rulings:
                 self._tell(End((id_,)), -1)
             elif target.kind in FOUND_OUT:
                 self._tell(Rest(((id_, target),)), -1)
+
+
+def _nothing(*_: object) -> None:
+    """Nobody waits for that."""

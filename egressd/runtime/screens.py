@@ -164,6 +164,7 @@ def warnings(core: Core) -> list[str]:
     if events is not None and events.stats.trouble:
         found.append(f"the event log cannot be written: {events.stats.trouble}")
     found += core.reload_problems[:3]
+    found += core.lapsing.warnings(core.clock.now_us())
     faults = core.sensing.total("faults")
     if faults:
         found.append(f"{faults} packets met a fault of ours (see the log); please report them")

@@ -24,6 +24,7 @@ from egressd.web.peers import Peer
 from egressd.web.requests import INVALID, WRONG, Refused
 
 DAY_S = 86_400
+TOLD = 20  # decisions in an answer; `egressd decisions` has all
 
 
 class Verbs:
@@ -119,10 +120,13 @@ class Verbs:
         """Let a destination be reached, whatever lists say, by everybody or by one client."""
         text = self._acts.allowance_text(peer, args["what"], args["client"], args["reason"])
         entry = await self._acts.add_allowance(peer, text, args["what"], args["for_s"], args["reason"])
+        before = dict(self._core.register.by_id)
         await self._acts.settle(renew=True)
         self._acts.remember(peer, Done(lines=(entry.id,)))
         who = f" by {args['client']}" if args["client"] else ""
         lines = [f"{entry.id}: take it back with: egressd undo"]
+        ended = [one for id_, one in before.items() if id_ not in self._core.register.by_id]
+        lines += [f"{one.id} is lifted: {one.target.kind} {one.target.value}" for one in ended[:TOLD]]
         for one in self._acts.find(args["what"]) if args["client"] else ():
             if one.target.kind in ("address", "network"):  # a block for everybody knows no exceptions in the kernel
                 lines.append(f"{one.id} blocks {one.target.value} itself, for {args['client']} too, until it is lifted")
@@ -207,7 +211,10 @@ class Verbs:
             *await self._swap_lines(peer, last, args["reason"]),
         ]
         lines += self._acts.make_again(peer, last.lifted, args["reason"])
+        before = set(self._core.register.by_id)
         await self._acts.settle(renew=True)  # what was made again rests on its line of now, and covers what it may
+        again = [one for id_, one in self._core.register.by_id.items() if id_ not in before]
+        lines += [f"{one.id} stands again: {one.target.kind} {one.target.value}" for one in again[:TOLD]]
         return {"text": "undone", "lines": lines or ["it had ended already"]}
 
     def _lift_made(self, peer: Peer, last: Done, reason: str) -> list[str]:

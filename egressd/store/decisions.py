@@ -33,6 +33,9 @@ OPEN: Final = (PROPOSED, ACTIVE)
 ENDED: Final = (WITHDRAWN, EXPIRED, UNDONE)
 
 TOLD_TARGETS: Final = 64  # named in an audit row; of more only the number is
+# Who ends a decision, or frees what it covers, because somebody allows it: the kinds of allowances, as rules.
+LIFTING: Final = ("rule:ignore-indicator", "rule:allow-destination", "rule:ignore-client", "rule:never-block")
+_LIFTING: Final = str(LIFTING)  # as SQL has it
 
 _PUT: Final = """
 INSERT INTO targets(decision, kind, value, state, added_us, expires_us, level, renewed_us)
@@ -42,7 +45,7 @@ ON CONFLICT(decision, kind, value) DO UPDATE SET
         WHEN expires_us = 0 OR excluded.expires_us = 0 THEN 0 ELSE max(expires_us, excluded.expires_us) END,
     level = CASE WHEN state = 'active' THEN max(level, excluded.level) ELSE excluded.level END,
     added_us = CASE WHEN state = 'active' THEN added_us ELSE excluded.added_us END,
-    renewed_us = excluded.renewed_us, state = 'active'"""
+    renewed_us = excluded.renewed_us, withdrawn_by = '', state = 'active'"""
 
 
 class NewTarget(NamedTuple):
@@ -71,6 +74,7 @@ class TargetRow(NamedTuple):
     renewed_us: int
     attempts: int
     last_attempt_us: int
+    withdrawn_by: str = ""  # who took it back from its decision
 
 
 class DecisionRow(NamedTuple):
@@ -93,6 +97,7 @@ class DecisionRow(NamedTuple):
     ended_by: str
     ended_reason: str
     targets: tuple[TargetRow, ...]
+    ended_from: str = ""  # the state that it ended in, "" where that was not written down yet
 
 
 def commit(
@@ -161,9 +166,9 @@ def withdraw(connection: Connection, id_: str, targets: Iterable[Target], ts_us:
     wanted = list(targets)
     before = connection.total_changes
     connection.executemany(
-        "UPDATE targets SET state = 'withdrawn', renewed_us = ? WHERE decision = ? AND kind = ? AND value = ?"
-        " AND state = 'active'",
-        [(ts_us, number, target.kind, target.value) for target in wanted],
+        "UPDATE targets SET state = 'withdrawn', renewed_us = ?, withdrawn_by = ? WHERE decision = ? AND kind = ?"
+        " AND value = ? AND state = 'active'",
+        [(ts_us, act.actor, number, target.kind, target.value) for target in wanted],
     )
     gone = connection.total_changes - before
     if gone:
@@ -249,13 +254,40 @@ def newest(connection: Connection, author: str = "") -> str:
     return f"{DECISION}{row[0]}" if row[0] else ""
 
 
-def load_open(connection: Connection, resting_since_us: int = -1) -> list[DecisionRow]:
+def load_open(connection: Connection, resting_since_us: int = -1, lifted_since_us: int = -1) -> list[DecisionRow]:
     """Every open decision with its active targets in order of addition; with those that expired since a time too, if
-    given: somebody who tries them brings them back."""
+    given: somebody who tries them brings them back; and with those that an allowance freed since a time."""
     which = "t.state = 'active'"
     if resting_since_us >= 0:
-        which = f"({which} OR (t.state = 'expired' AND t.renewed_us > {int(resting_since_us)}))"
-    return load_where(connection, "state IN ('proposed', 'active')", (), -1, f"AND {which}")
+        which += f" OR (t.state = 'expired' AND t.renewed_us > {int(resting_since_us)})"
+    if lifted_since_us >= 0:
+        which += f" OR (t.state = 'withdrawn' AND t.withdrawn_by IN {_LIFTING} AND t.renewed_us > {lifted_since_us:d})"
+    return load_where(connection, "state IN ('proposed', 'active')", (), -1, f"AND ({which})")
+
+
+def load_lifted(connection: Connection, since_us: int, limit: int) -> list[DecisionRow]:
+    """Decisions that an allowance ended since a time, if nothing was decided about the same target later: the youngest
+    `limit`, with the targets that they had at their end, and with those that an allowance had freed before."""
+    numbers = [
+        number
+        for (number,) in connection.execute(
+            f"SELECT number FROM decisions d WHERE state = 'withdrawn' AND ended_by IN {_LIFTING} AND ended_us > ?"
+            " AND NOT EXISTS(SELECT 1 FROM decisions o WHERE o.main_kind = d.main_kind AND o.main_value = d.main_value"
+            "  AND (o.ended_us = 0 OR (o.ended_us, o.number) > (d.ended_us, d.number)))"
+            " ORDER BY ended_us DESC, number DESC LIMIT ?",
+            (since_us, limit),
+        )
+    ]
+    covered = (
+        "AND t.state = 'withdrawn' AND ((t.withdrawn_by = '' AND t.renewed_us ="
+        " (SELECT ended_us FROM decisions WHERE number = t.decision))"
+        f" OR (t.withdrawn_by IN {_LIFTING} AND t.renewed_us > {since_us:d}))"
+    )
+    rows: list[DecisionRow] = []
+    for at in range(0, len(numbers), 500):
+        some = numbers[at : at + 500]
+        rows += load_where(connection, f"number IN ({','.join('?' * len(some))})", tuple(some), -1, covered)
+    return [row for row in rows if row.targets]
 
 
 def change_mode(
@@ -291,13 +323,13 @@ def load_where(
     targets: dict[int, list[TargetRow]] = {}
     for number, kind, value, *rest in connection.execute(
         "SELECT t.decision, t.kind, t.value, t.state, t.added_us, t.expires_us, t.level, t.renewed_us, t.attempts,"
-        f" t.last_attempt_us FROM targets t WHERE t.decision IN ({wanted}) {and_targets} ORDER BY t.id",
+        f" t.last_attempt_us, t.withdrawn_by FROM targets t WHERE t.decision IN ({wanted}) {and_targets} ORDER BY t.id",
         values,
     ):
         targets.setdefault(number, []).append(TargetRow(Target(kind, value), *rest))
     rows = connection.execute(
         "SELECT number, created_us, action, state, mode, author, reason, rule, evidence, match, client, name, campaign,"
-        f" ended_us, ended_by, ended_reason FROM decisions WHERE number IN ({wanted}) ORDER BY number",
+        f" ended_us, ended_by, ended_reason, ended_from FROM decisions WHERE number IN ({wanted}) ORDER BY number",
         values,
     )
     return [_row(row, tuple(targets.get(row[0], ()))) for row in rows]
@@ -307,7 +339,7 @@ def _row(row: Sequence[Any], targets: tuple[TargetRow, ...]) -> DecisionRow:
     number, created_us, action, state, mode, author, reason, rule, evidence, match, client, name, campaign, *end = row
     return DecisionRow(
         f"{DECISION}{number}", created_us, action, state, mode, author, reason, rule, evidence, parse_match(match),
-        client, name, campaign_id(campaign), end[0], end[1], end[2], targets,
+        client, name, campaign_id(campaign), end[0], end[1], end[2], targets, end[3],
     )  # fmt: skip
 
 
@@ -329,8 +361,8 @@ def _end_numbers(connection: Connection, numbers: Sequence[int], state: str, ts_
         raise refused(f"a decision does not end as {state!a}; choose one of {', '.join(ENDED)}")
     before = connection.total_changes
     connection.executemany(
-        "UPDATE decisions SET state = ?, ended_us = ?, ended_by = ?, ended_reason = ? WHERE number = ?"
-        " AND state IN ('proposed', 'active')",
+        "UPDATE decisions SET ended_from = state, state = ?, ended_us = ?, ended_by = ?, ended_reason = ?"
+        " WHERE number = ? AND state IN ('proposed', 'active')",
         [(state, ts_us, by, reason, number) for number in numbers],
     )
     ended = connection.total_changes - before

@@ -73,6 +73,18 @@ def in_force(connection: Connection, now_us: int, kind: str = "") -> list[Entry]
     ]
 
 
+def lapsed_since(connection: Connection, since_us: int, now_us: int, kind: str) -> list[Entry]:
+    """Lines of a kind whose time was over between `since_us` and now, and that nobody took back before."""
+    return [
+        Entry(f"{ENTRY}{number}", *rest)
+        for number, *rest in connection.execute(
+            "SELECT number, kind, text, author, reason, created_us, expires_us FROM entries WHERE removed_us = 0"
+            " AND expires_us > ? AND expires_us <= ? AND kind = ? ORDER BY expires_us, number",
+            (since_us, now_us, kind),
+        )
+    ]
+
+
 def next_expiry_us(connection: Connection, now_us: int) -> int:
     """When the next line in force expires; 0 when none does."""
     row = connection.execute(

@@ -183,11 +183,27 @@ def feeds_and_verdicts(connection: Connection) -> None:
     )
 
 
+def allowances_and_notes(connection: Connection) -> None:
+    """What an allowance lifted, so that it can stand again as it was; and what an incident has been told of since."""
+    _make(
+        connection,
+        "ALTER TABLE decisions ADD COLUMN ended_from TEXT NOT NULL DEFAULT ''",  # the state before the end
+        "ALTER TABLE targets ADD COLUMN withdrawn_by TEXT NOT NULL DEFAULT ''",  # by what rule or whom
+        """CREATE INDEX decisions_by_main ON decisions(main_kind, main_value)""",
+        """CREATE TABLE incident_notes(
+            id INTEGER PRIMARY KEY, incident INTEGER NOT NULL REFERENCES incidents(number) ON DELETE CASCADE,
+            ts_us INTEGER NOT NULL, text TEXT NOT NULL, allowance TEXT NOT NULL
+        ) STRICT""",
+        """CREATE INDEX incident_notes_by_incident ON incident_notes(incident)""",
+    )
+
+
 LEDGER: Final[tuple[Step, ...]] = (
     decisions_and_audit,
     watches_and_incidents,
     operators_entries,
     feeds_and_verdicts,
+    allowances_and_notes,
 )
 
 

@@ -15,7 +15,7 @@ from egressd.store import decisions, targets
 from egressd.store.attempts import attempts_since
 from egressd.store.decisions import ENDED, OPEN, DecisionRow
 from egressd.store.errors import refused
-from egressd.store.incidents import ACKNOWLEDGED, CLOSED, IncidentRow, load_where
+from egressd.store.incidents import ACKNOWLEDGED, CLOSED, IncidentRow, Note, load_notes, load_where
 from egressd.store.incidents import OPEN as OPEN_INCIDENT
 from egressd.store.records import CAMPAIGN, DECISION, INCIDENT, indicator_of, number_of
 
@@ -90,7 +90,8 @@ def incidents(
         values.append(client)
     found = load_where(connection, f"WHERE {which} ORDER BY number DESC LIMIT ?", (*values, limit))[::-1]
     by_campaign = _decisions_of(connection, {row.incident.campaign for row in found})
-    return [_incident(row, by_campaign.get(row.incident.campaign, [])) for row in found]
+    notes = load_notes(connection, [row.incident.id for row in found])
+    return [_incident(row, by_campaign.get(row.incident.campaign, []), notes.get(row.incident.id, [])) for row in found]
 
 
 def watches(connection: Connection, now_us: int, id_: str = "", limit: int = DEFAULT_LIMIT) -> list[dict[str, Any]]:
@@ -182,7 +183,7 @@ def _watch_counts(connection: Connection, now_us: int) -> dict[str, Any]:
     }
 
 
-def _incident(row: IncidentRow, ids: list[str]) -> dict[str, Any]:
+def _incident(row: IncidentRow, ids: list[str], notes: list[Note]) -> dict[str, Any]:
     incident = row.incident
     return {
         "id": incident.id,
@@ -206,6 +207,7 @@ def _incident(row: IncidentRow, ids: list[str]) -> dict[str, Any]:
         "acked_by": row.acked_by or None,
         "acked_us": row.acked_us or None,
         "decisions": ids,
+        "notes": [{"ts_us": one.ts_us, "text": one.text} for one in notes],
     }
 
 

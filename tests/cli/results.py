@@ -101,7 +101,11 @@ INCIDENTS: dict[str, Any] = {
          "registered_domain": EVIL, "match_level": "sibling", "indicator": INDICATOR, "opened": at("11-14 01:00:00"),
          "first": at("11-14 01:00:00"), "last": at("11-14 04:55:00"), "contacts": 37, "attempts": 37, "answered": 2,
          "leaks": 2, "names": {HOSTILE: 30, f"b.{EVIL}": 7, **{f"n{n}.{EVIL}": 1 for n in range(20)}},
-         "via": {"http": 34, "dns": 3}, "retro": False, "decisions": ["D1", "D2"]},
+         "via": {"http": 34, "dns": 3}, "retro": False, "decisions": ["D1", "D2"],
+         "notes": [{"ts": at("11-15 09:00:00"), "text": "allowed since 2026-11-15T09:00:00Z by noc (partner, until the"
+                    f" audit), allow-destination {EVIL}: D1 lifted"},
+                   {"ts": at("11-20 09:00:00"), "text": f"no longer allowed (allow-destination {EVIL} of noc: partner,"
+                    " until the audit): D2 blocks again (it was D1)"}]},
         {"id": "I3", "campaign": "C1", "client": "10.2.7.11", "segment": "JPS", "state": "open",
          "registered_domain": EVIL, "match_level": "sibling", "indicator": INDICATOR, "opened": at("11-24 00:40:00"),
          "first": at("11-24 00:40:00"), "last": at("11-25 17:11:24"), "contacts": 48, "attempts": 48, "answered": 0,
@@ -111,7 +115,7 @@ INCIDENTS: dict[str, Any] = {
          "indicator": {"value": "203.0.113.66", "source": f"/x/{HOSTILE}.txt", "line": 1_000_000, "threat": HOSTILE},
          "opened": at("11-25 00:40:00"), "first": at("11-25 00:40:00"), "last": at("11-25 17:14:40"),
          "contacts": 1_234_567, "attempts": 0, "answered": 0, "leaks": 0, "names": {}, "via": {"flow": 1_234_567},
-         "retro": False, "decisions": []},
+         "retro": False, "decisions": [], "notes": [{"ts": "never", "text": HOSTILE}, {}, 7]},
     ]
 }  # fmt: skip
 

@@ -74,6 +74,28 @@ def test_adopted_again_it_learns_more_and_nothing_is_counted_twice() -> None:
     assert blocks.by_id["D9"].enforced
 
 
+def test_what_stands_again_leaves_an_innocent_site_alone_that_came_meanwhile() -> None:
+    """An allowance has ended: the evidence for its addresses is old."""
+    scene = LiveScene()
+    scene.resolve(0, A, "innocent.example", X)
+    scene.engine.adopt(standing(addresses=(X, Y), pairs=((B, X), (B, Y)), second=1), at(1))
+    assert scene.said() == [("withdraw", "shared", f"address {X}")]
+    assert held(scene)[:2] == ({Y}, {(B, X), (B, Y)})  # one client's way goes with many sites only
+    scene.events.clear()
+    scene.engine.adopt(standing(addresses=(Y,), pairs=((B, X), (B, Y)), second=1), at(2))
+    assert scene.events == []  # of what it holds nothing new is said
+
+
+def test_what_a_decision_covers_again_was_not_covered_before() -> None:
+    """A try from before is no leak."""
+    scene = LiveScene()
+    scene.engine.adopt(standing(enforced=True), at(0))
+    scene.engine.adopt(standing(addresses=(X,), pairs=((A, Y),), enforced=True), at(60))
+    blocks = scene.engine.blocks
+    assert not blocks.stops(packed(A), packed(X), at(60)) and blocks.stops(packed(A), packed(X), at(60.01))
+    assert not blocks.stops(packed(A), packed(Y), at(60)) and blocks.stops(packed(A), packed(Y), at(60.01))
+
+
 def test_what_rests_elsewhere_is_bounded() -> None:
     scene = LiveScene()
     many = tuple((f"198.51.{number >> 8}.{number & 255}", E1) for number in range(600))
@@ -307,8 +329,8 @@ def test_an_allowed_address_is_given_free_and_the_name_stays_blocked() -> None:
         2, "c2.bad.example", f"allow-destination {X} owner=ops reason=shop\nnever-block {FOREIGN} owner=ops reason=x"
     )
     assert sorted(scene.said()) == [
-        ("withdraw", "kept", f"address {X}"),
-        ("withdraw", "kept", f"pair {B}>{FOREIGN}"),
+        ("withdraw", "allow-destination", f"address {X}"),
+        ("withdraw", "never-block", f"pair {B}>{FOREIGN}"),
     ]
     assert held(scene)[:2] == ({Y}, set())
 
@@ -319,7 +341,7 @@ def test_an_allowance_for_one_client_frees_only_its_pair() -> None:
         scene.tls(0, client, X, C2)
     scene.events.clear()
     scene.swap(1, "c2.bad.example", f"allow-destination {X} client={A} owner=ops reason=lab")
-    assert scene.said() == [("withdraw", "kept", f"pair {A}>{X}")]
+    assert scene.said() == [("withdraw", "allow-destination", f"pair {A}>{X}")]
     assert held(scene)[1] == {(B, X)}
 
 

@@ -45,7 +45,7 @@ def look(
     target = main_target(before)
     return review(
         target, before, [packed(one) for one in addresses], [(packed(a), packed(b)) for a, b in pairs],
-        match_target(index(lists), target, now_s), allowed(allow), protecting(*protected), now_s,
+        match_target(index(lists), target, now_s, allowed(allow)), allowed(allow), protecting(*protected), now_s,
     )  # fmt: skip
 
 
@@ -132,14 +132,16 @@ def test_what_it_must_give_free() -> None:
         protected=((X, "resolver of this machine"),),
     )  # fmt: skip
     assert verdict.match is not None
-    assert [f"{target.kind} {target.value}" for target, _ in verdict.free] == [
+    assert [f"{target.kind} {target.value}" for target, _, _ in verdict.free] == [
         f"address {X}",
         "address 203.0.113.9",
         "address 203.0.113.80",
         f"pair {A}>203.0.113.80",
         f"pair {A}>{X}",
     ]
-    reasons = dict(verdict.free)
+    reasons = {target: reason for target, reason, _ in verdict.free}
+    rules = ["kept", "never-block", "allow-destination", "allow-destination", "kept"]
+    assert [one.rule for one in verdict.free] == rules
     assert "resolver of this machine" in reasons[Target("address", X)]
     assert "shop" in reasons[Target("address", "203.0.113.9")]
     assert "lab" in reasons[Target("pair", f"{A}>203.0.113.80")]
@@ -149,9 +151,26 @@ def test_what_it_must_give_free() -> None:
 def test_nothing_is_kept_from_nobody() -> None:
     none, protected = allowed(""), protecting((X, "gateway of this machine"))
     assert kept_targets("bad.example", [], [], none, protected, T0) == []
-    assert kept_reason(b"", packed(Y), none, protected, T0) == ""
-    assert "gateway" in kept_reason(packed(A), packed(X), none, protected, T0)
-    assert "gateway" in kept_reason(b"", packed(f"::ffff:{X}"), none, protected, T0)  # whatever form it is written in
+    assert kept_reason(b"", packed(Y), none, protected, T0) == ("", "")
+    assert "gateway" in kept_reason(packed(A), packed(X), none, protected, T0)[0]
+    mapped = packed(f"::ffff:{X}")  # whatever form it is written in
+    assert kept_reason(b"", mapped, none, protected, T0) == (protected.why(mapped), "kept")
+
+
+def test_an_ignored_line_is_as_if_it_were_not_there_and_says_so() -> None:
+    ignored = 'ignore-indicator c2.bad.example owner=ops reason="sinkholed by us"'
+    verdict = look("c2.bad.example", "c2.bad.example", ignored)
+    assert (verdict.match, verdict.rule) == (None, "ignore-indicator")
+    assert "sinkholed by us" in verdict.reason
+    verdict = look("c2.bad.example", "c2.bad.example\nd3.bad.example", ignored)
+    assert verdict.match is not None and verdict.match.indicator.value == "d3.bad.example"
+    assert look("c2.bad.example", "c2.bad.example", ignored.replace("c2", "d3")).rule == ""
+
+
+def test_an_ignored_client_is_kept_from_nothing_that_only_it_is_kept_from() -> None:
+    allow = f'ignore-client {A} owner=ops reason="malware lab"'
+    verdict = look("c2.bad.example", "c2.bad.example", allow, addresses=(X,), pairs=((A, X), (B, X)))
+    assert [(one.target, one.rule) for one in verdict.free] == [(Target("pair", f"{A}>{X}"), "ignore-client")]
 
 
 @pytest.mark.parametrize("allow", [f"allow-destination {X} client={A}", f"allow-destination bad.example client={A}"])
@@ -159,7 +178,9 @@ def test_an_allowance_for_one_client_frees_an_address_that_is_held_for_everybody
     """`egressd allow` says that this client may go there; a block for everybody would go on stopping it."""
     verdict = look("c2.bad.example", "c2.bad.example", f"{allow} owner=ops reason=lab", addresses=(X, Y))
     by_name = "bad.example" in allow
-    assert [target for target, _ in verdict.free] == [Target("address", one) for one in ((X, Y) if by_name else (X,))]
+    assert [target for target, _, _ in verdict.free] == [
+        Target("address", one) for one in ((X, Y) if by_name else (X,))
+    ]
 
 
 @pytest.mark.parametrize("allow", [f"allow-destination {X} client={A}", f"allow-destination fine.example client={A}"])

@@ -74,6 +74,9 @@ class Kernel:
             raise AdapterError(self.blind)
         return self.open
 
+    async def counters(self, targets: list[Any]) -> dict[Any, Any]:
+        return {}
+
     def disregard(self, ports: list[int]) -> None: ...
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from egressd.model import Campaign, Incident
-from egressd.store import attempts, audit, decisions, incidents
+from egressd.store import attempts, audit, decisions, incidents, retention
 from egressd.store.attempts import Batch, ContactCount
 from egressd.store.db import Database
 from egressd.store.decisions import NewTarget
 from egressd.store.errors import REQUEST, StoreError
-from egressd.store.incidents import Joined
+from egressd.store.incidents import MAX_NOTE, MAX_NOTES, Joined, Note
 from tests.store.scene import ANNA, HOUR, T0, A, B, about, match, verdict
 
 X, Y, Z = "registered domain bad.example", "indicator a.bad.example", "indicator 203.0.113.1"
@@ -119,3 +119,38 @@ def test_what_is_not_there(ledger: Database) -> None:
             ledger.call(call, *args)  # type: ignore[arg-type]
     with pytest.raises(StoreError):
         open_(ledger, "C9")  # its campaign is not there
+
+
+def test_notes_are_bounded_and_go_with_their_incident(ledger: Database) -> None:
+    ledger.call(incidents.campaign_for, [X], T0, T0)
+    open_(ledger, "C1", A), open_(ledger, "C1", B)
+    for number in range(MAX_NOTES + 3):
+        text = f"{number} " + "x" * MAX_NOTE
+        ledger.call(incidents.add_notes, [Note("I1", T0 + number, text, ""), Note("I9", T0, "of nobody", "")])
+    ledger.call(incidents.add_notes, [Note("I2", T0, "allowed", "ignore-client")])
+    found = ledger.call(incidents.load_notes, ["I1", "I2", "I3"])
+    assert [one.ts_us - T0 for one in found["I1"]] == list(range(3, MAX_NOTES + 3))
+    assert {len(one.text) for one in found["I1"]} == {MAX_NOTE}
+    assert (found["I2"], len(found)) == ([Note("I2", T0, "allowed", "ignore-client")], 2)
+    assert ledger.call(incidents.load_allowed) == {"I2": "ignore-client"}
+    ledger.call(incidents.close, "I2", T0, ANNA)
+    assert ledger.call(incidents.load_allowed) == {}
+    ledger.call(retention.trim, retention.Bounds(closed_incidents=0), T0, ANNA)
+    assert list(ledger.call(incidents.load_notes, ["I1", "I2"])) == ["I1"]
+
+
+def test_what_lets_an_incident_be_is_what_its_last_note_says(ledger: Database) -> None:
+    ledger.call(incidents.campaign_for, [X], T0, T0)
+    open_(ledger, "C1")
+    for allowance in ("one", "two", ""):
+        ledger.call(incidents.add_notes, [Note("I1", T0, "so it is", allowance)])
+        assert ledger.call(incidents.load_allowed) == ({"I1": allowance} if allowance else {})
+
+
+def test_notes_go_on_with_the_incident_that_took_over(ledger: Database) -> None:
+    for keys in ([X], [Z]):
+        ledger.call(incidents.campaign_for, keys, T0, T0)
+    open_(ledger, "C1"), open_(ledger, "C2")
+    ledger.call(incidents.add_notes, [Note("I2", T0, "allowed", "x")])
+    ledger.call(incidents.merge_campaigns, "C1", "C2")
+    assert ledger.call(incidents.load_notes, ["I1", "I2"]) == {"I1": [Note("I1", T0, "allowed", "x")]}

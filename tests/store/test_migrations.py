@@ -12,6 +12,7 @@ from egressd.store.db import Database
 from egressd.store.errors import SCHEMA, StoreError
 from egressd.store.ledger import load_all, open_ledger
 from egressd.store.migrations import LEDGER, name_of
+from egressd.store.records import render_match
 from tests.store.scene import T0, A, match, put
 
 
@@ -23,17 +24,34 @@ def shape(connection: Connection) -> list[tuple[str, str]]:
     return connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
 
 
+def put_as_it_was(connection: Connection) -> None:
+    """A decision in the columns of the first shape."""
+    connection.execute("UPDATE numbers SET last = 1 WHERE kind = 'D'")
+    connection.execute(
+        "INSERT INTO decisions(number, created_us, action, state, mode, author, reason, rule, evidence, match,"
+        " registered_domain, client, name, campaign, main_kind, main_value) VALUES(1, ?, 'block', 'active', 'enforce',"
+        " 'policy', 'listed', 'level-host', 'E1', ?, 'bad.example', ?, '', 0, 'registered_domain', 'bad.example')",
+        (T0, render_match(match()), A),
+    )
+    connection.execute(
+        "INSERT INTO targets(decision, kind, value, state, added_us, expires_us, level, renewed_us)"
+        " VALUES(1, 'registered_domain', 'bad.example', 'active', ?, 0, 0, ?)",
+        (T0, T0),
+    )
+
+
 @pytest.mark.parametrize("made", range(1, len(LEDGER)))
 def test_a_ledger_of_each_earlier_shape_upgrades_with_what_is_in_it(tmp_path: Path, made: int) -> None:
     path = tmp_path / "ledger.db"
     old = Database(path, steps=LEDGER[:made], ballast_bytes=0)
     assert old.open(T0) == [name_of(step) for step in LEDGER[:made]]
-    assert put(old) == "D1"
+    old.call(put_as_it_was)
     old.close()
     new = Database(path, steps=LEDGER, ballast_bytes=0)
     assert new.open(T0 + 5) == [name_of(step) for step in LEDGER[made:]]
     assert [row[2] for row in new.call(recorded)] == [T0] * made + [T0 + 5] * (len(LEDGER) - made)
-    assert [row.id for row in new.call(load_all, T0).decisions] == ["D1"]
+    (row,) = new.call(load_all, T0).decisions
+    assert (row.id, row.ended_from, [one.withdrawn_by for one in row.targets]) == ("D1", "", [""])
     joined = new.call(incidents.campaign_for, ["indicator bad.example"], T0, T0)
     assert new.call(incidents.open_incident, joined.id, A, match(), "lan", T0, T0, T0) == ("I1", True)
     upgraded = new.call(shape)
@@ -97,4 +115,5 @@ def test_names_of_released_steps_do_not_change() -> None:
         "watches_and_incidents",
         "operators_entries",
         "feeds_and_verdicts",
+        "allowances_and_notes",
     ]

@@ -12,6 +12,7 @@ from egressd.store.attempts import AttemptCount, Batch, ContactCount
 from egressd.store.db import Database
 from egressd.store.decisions import NewTarget
 from egressd.store.errors import StoreError
+from egressd.store.incidents import Note
 from egressd.store.targets import Enforcement
 from tests.store.scene import ANNA, DAY, HOUR, SECOND, T0, V6, A, B, about, address, match, put, verdict
 
@@ -93,8 +94,12 @@ def test_incidents(busy: Database) -> None:
         "registered_domain": "bad.example", "match_level": "sibling", "indicator": INDICATOR, "opened_us": T0,
         "first_us": T0 - 5, "last_us": T0 + 9, "contacts": 5, "attempts": 4, "answered": 1, "leaks": 1,
         "names": {"b.bad.example": 5}, "via": {"tls_sni": 5}, "retro": False, "acked_by": None, "acked_us": None,
-        "decisions": ["D1"],
+        "decisions": ["D1"], "notes": [],
     }  # fmt: skip
+    busy.call(incidents.add_notes, [Note("I2", T0 + 3, "allowed", "x"), Note("I2", T0 + 4, "no longer", "")])
+    assert busy.call(queries.incidents)[0] == one
+    two = busy.call(queries.incidents)[1]
+    assert two["notes"] == [{"ts_us": T0 + 3, "text": "allowed"}, {"ts_us": T0 + 4, "text": "no longer"}]
     assert (two["state"], two["acked_by"], two["acked_us"]) == ("acknowledged", "uid:anna", T0 + 1)
     assert busy.call(queries.incidents, "", V6) == [two]
     assert busy.call(queries.incidents, "acknowledged") == [two]
