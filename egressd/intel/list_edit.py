@@ -47,11 +47,12 @@ class Wanted(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A line that names what is wanted: its number, its text, and the words that name it. `whole` when it names nothing
-    else."""
+    """A line that names what is wanted: its number, its text, what it names as a person would write it, and the words
+    that do. `whole` when it names nothing else."""
 
     number: int
     line: str
+    named: str
     words: tuple[Word, ...]
     whole: bool
 
@@ -130,11 +131,11 @@ def find_lines(text: str, wanted: Wanted) -> list[Found]:
     look = _find_allowed if wanted.allow else _find_listed
     for number, line in enumerate(_LINE.findall(text.removeprefix(_BOM)), 1):
         try:
-            words, whole = look(line, wanted)
+            one = look(number, line.rstrip("\r\n"), wanted)
         except Wrong:
             continue
-        if words:
-            found.append(Found(number, line.rstrip("\r\n"), words, whole))
+        if one is not None:
+            found.append(one)
     return found
 
 
@@ -150,23 +151,22 @@ def wanted_of(line: str, *, allow: bool = False) -> list[Wanted]:
     return [Wanted(parse_entry(words[1]), True, words[0].text, client)]
 
 
-def _find_listed(line: str, wanted: Wanted) -> tuple[tuple[Word, ...], bool]:
+def _find_listed(number: int, line: str, wanted: Wanted) -> Found | None:
     parsed = parse_line(line)
-    if parsed is None:
-        return (), False
-    columns = {column for entry, column in parsed[0] if _covers(wanted.entry, entry)}
-    if not columns:
-        return (), False
-    words = tuple(word for word in _words(line) if word.column in columns)
-    return words, len(words) == len(parsed[0])
+    named = {column: entry for entry, column in parsed[0] if _covers(wanted.entry, entry)} if parsed else {}
+    if not parsed or not named:
+        return None
+    words = tuple(word for word in _words(line) if word.column in named)
+    shown = Wanted(next(iter(named.values()))).shown
+    return Found(number, line, shown, words, len(words) == len(parsed[0]))
 
 
-def _find_allowed(line: str, wanted: Wanted) -> tuple[tuple[Word, ...], bool]:
+def _find_allowed(number: int, line: str, wanted: Wanted) -> Found | None:
     for one in wanted_of(line, allow=True):
         narrowed = wanted.kind in ("", one.kind) and wanted.client in ("", one.client)
         if narrowed and _covers(wanted.entry, one.entry):
-            return (_words(line)[1],), True
-    return (), False
+            return Found(number, line, one.shown, (_words(line)[1],), True)
+    return None
 
 
 def _covers(wanted: Entry, entry: Entry) -> bool:
@@ -214,7 +214,7 @@ def remove_lines(text: str, wanted: Wanted, note: Note | None = None) -> tuple[s
         if note is not None:
             if not one.whole and not end:
                 out.append("\n")
-            out.append(f"# removed {note.day} {note.who}: {wanted.shown}: {note.why}" + end)
+            out.append(f"# removed {note.day} {note.who}: {one.named}: {note.why}" + end)
     return "".join(out), list(found.values())
 
 
