@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from typing import Final
 
 from egressd.cli import list_where
-from egressd.cli.client import ClientError, add_socket_argument, ask
+from egressd.cli.client import UNREACHABLE, ClientError, add_socket_argument, ask
 from egressd.cli.list_where import Place, Site
 from egressd.cli.main import RUNTIME
 from egressd.cli.operate import MAX_REASON, RELOAD_TIMEOUT_S, outcome, reason
 from egressd.cli.screen import show
 from egressd.cli.terminal import count, printable
-from egressd.errors import ConfigError
+from egressd.errors import ConfigError, Problem
 from egressd.intel.list_edit import Note
 from egressd.store.list_files import Edit, FileRefused, edit_list, read_list
 
@@ -62,12 +62,13 @@ def read(place: Place) -> str:
         raise ClientError(str(error), RUNTIME) from None
 
 
-def check(site: Site, place: Place, before: str, after: str, *, mends: bool = False) -> None:
+def check(site: Site, place: Place, before: str, after: str, *, mends: bool = False) -> list[Problem]:
     """Raises ConfigError when the text would have mistakes: then nothing in it would come into force. One that `mends`
-    may leave some, if it leaves less."""
+    may leave some, if it leaves less; they are returned."""
     problems = site.problems(after, place.name)
     if problems and not (mends and len(problems) < len(site.problems(before, place.name))):
         raise ConfigError(problems)
+    return problems
 
 
 def write(place: Place, change: Callable[[str], str]) -> Edit:
@@ -88,7 +89,8 @@ def tell(args: Namespace, site: Site, place: Place, what: str) -> None:
     try:
         answer = ask(args, "reload", {"only": "lists", "reason": why}, RELOAD_TIMEOUT_S)
     except ClientError as error:
-        for line in (*str(error).split("\n")[:8], _SOON):
+        said = str(error).split("\n")[: 1 if error.code == UNREACHABLE else 8]
+        for line in (*said, _SOON):
             print(f"egressd: {printable(line)}", file=sys.stderr)
         return
     show(outcome(answer, undo=False))
@@ -99,9 +101,8 @@ def line_count(text: str) -> int:
     return text.count("\n") + (not text.endswith("\n") and bool(text.removeprefix("\ufeff")))
 
 
-def warn_of_rest(site: Site, place: Place, text: str) -> None:
+def warn_of_rest(place: Place, problems: list[Problem]) -> None:
     """Tell mistakes that were there before and still are."""
-    problems = site.problems(text, place.name)
     for one in problems[:8]:
         print(printable(str(one)), file=sys.stderr)
     if problems:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from typing import Final
+from typing import Final, NamedTuple
 
 from egressd.cli import list_change, list_effect
 from egressd.cli.client import ClientError
@@ -11,13 +11,21 @@ from egressd.cli.list_where import Place, Site, load_site
 from egressd.cli.main import OK, RUNTIME, USAGE
 from egressd.cli.screen import show
 from egressd.cli.terminal import printable
-from egressd.errors import ConfigError
+from egressd.errors import ConfigError, Problem
 from egressd.intel.lines import Wrong, problem_at
-from egressd.intel.list_edit import Wanted, parse_wanted, remove_lines
+from egressd.intel.list_edit import Found, Wanted, parse_wanted, remove_lines
 from egressd.store.list_files import FileRefused
 
 WHAT: Final = "take a value out of a list, and say which blocks that lifts"
 _SHOWN: Final = 20
+
+
+class Removal(NamedTuple):
+    """A text without the value, the lines that went, and what is still wrong in it."""
+
+    after: str
+    found: list[Found]
+    problems: list[Problem]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -44,24 +52,27 @@ def run(args: Namespace) -> int:
     note = None if args.no_trace else list_change.note(args.reason)
     before = list_change.read(place)
 
+    done: dict[str, Removal] = {}  # a long list is read twice only when it changed meanwhile
+
     def change(text: str) -> str:
-        after, found = remove_lines(text, wanted, note)
-        if not found:
-            raise ClientError(f"no line of {place.name} is {wanted.shown}; nothing was changed", RUNTIME)
-        list_change.check(site, place, text, after, mends=True)
-        return after
+        if text not in done:
+            after, found = remove_lines(text, wanted, note)
+            if not found:
+                raise ClientError(f"no line of {place.name} is {wanted.shown}; nothing was changed", RUNTIME)
+            done[text] = Removal(after, found, list_change.check(site, place, text, after, mends=True))
+        return done[text].after
 
     change(before)
     changes = [] if site.allow else [list_effect.change("-", _value(wanted))]
     effect = list_effect.ask_effect(args, changes, ())
     show(list_effect.effect_lines(effect))
     edit = list_change.write(place, change)
-    gone = remove_lines(edit.before, wanted)[1]
+    gone = done[edit.before].found
     for one in gone[:_SHOWN]:
         print(f"{printable(place.name)}:{one.number}: removed: {printable(one.line.strip())}")
     if len(gone) > _SHOWN:
         print(f"... and {len(gone) - _SHOWN:,} more lines")
-    list_change.warn_of_rest(site, place, edit.after)
+    list_change.warn_of_rest(place, done[edit.before].problems)
     list_change.tell(args, site, place, f"rm {place.path.name}: {wanted.shown}")
     return OK
 

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from egressd.intel.allowances import ALLOW_DESTINATION, KINDS
 from egressd.intel.entries import ADDRESS, NETWORK, Entry, parse_entry
+from egressd.intel.formats.judgement import PLAIN
 from egressd.intel.formats.ours import OPTIONS, parse_line
 from egressd.intel.lines import Word, Wrong, find_comment, parse_options, render_option, split_comment
 
@@ -129,7 +130,10 @@ def find_lines(text: str, wanted: Wanted) -> list[Found]:
     """The lines that name what is wanted, a comment never. A line that cannot be read names nothing."""
     found = []
     look = _find_allowed if wanted.allow else _find_listed
+    value = wanted.entry.value
     for number, line in enumerate(_LINE.findall(text.removeprefix(_BOM)), 1):
+        if value not in line and PLAIN.fullmatch(line.strip()):
+            continue  # another name, as nearly every line of a long list is
         try:
             one = look(number, line.rstrip("\r\n"), wanted)
         except Wrong:
