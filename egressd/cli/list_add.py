@@ -65,7 +65,7 @@ def run(args: Namespace) -> int:
     show(list_effect.effect_lines(effect, allow=site.allow))
     if not site.allow:  # that many go there may be why it is allowed
         list_effect.refuse_large(effect, args.force)
-    after = list_change.write(place, change).after
+    after = list_change.write(place, before, change).after
     print(f"{printable(place.name)}:{list_change.line_count(after)}: {printable(line)}")
     what = "; ".join(wanted.shown for wanted in wanted_of(line, allow=site.allow))
     list_change.tell(args, site, place, f"add {place.path.name}: {what}")

@@ -71,10 +71,11 @@ def check(site: Site, place: Place, before: str, after: str, *, mends: bool = Fa
     return problems
 
 
-def write(place: Place, change: Callable[[str], str]) -> Edit:
-    """Change the file under its lock. Raises ClientError."""
+def write(place: Place, before: str, change: Callable[[str], str]) -> Edit:
+    """Change the file under its lock; `before` is what was read of it. Raises ClientError."""
     try:
-        return edit_list(place.path, change, may_be_new=place.may_be_new)
+        # One that has vanished since is on its way out, or an editor is about to write it.
+        return edit_list(place.path, change, may_be_new=place.may_be_new and not before)
     except FileRefused as error:
         raise ClientError(str(error), RUNTIME) from None
 

@@ -81,7 +81,7 @@ def _edit(args: Namespace, site: Site, place: Place, base: str, copy: Path) -> b
             list_change.check(site, place, now, merged)
         return merged
 
-    edit = list_change.write(place, change)
+    edit = list_change.write(place, base, change)
     also = ", with what others changed meanwhile" if edit.before != base else ""
     print(f"{printable(place.name)}: {summary} saved{also}")
     list_change.tell(args, site, place, f"edit {place.path.name}: {summary}")

@@ -10,7 +10,7 @@ from egressd.cli.client import ClientError
 from egressd.cli.list_where import Place, Site, load_site
 from egressd.cli.main import OK, RUNTIME, USAGE
 from egressd.cli.screen import show
-from egressd.cli.terminal import printable
+from egressd.cli.terminal import cut, printable
 from egressd.errors import ConfigError, Problem
 from egressd.intel.lines import Wrong, problem_at
 from egressd.intel.list_edit import Found, Wanted, parse_wanted, remove_lines
@@ -63,10 +63,10 @@ def run(args: Namespace) -> int:
         return done[text].after
 
     change(before)
-    changes = [] if site.allow else [list_effect.change("-", _value(wanted))]
-    effect = list_effect.ask_effect(args, changes, ())
-    show(list_effect.effect_lines(effect))
-    edit = list_change.write(place, change)
+    still = _elsewhere(site, place, wanted) if args.from_ else []
+    changes = [] if site.allow or still else [list_effect.change("-", _value(wanted))]
+    show(list_effect.effect_lines(list_effect.ask_effect(args, changes, ())) + still)
+    edit = list_change.write(place, before, change)
     gone = done[edit.before].found
     for one in gone[:_SHOWN]:
         print(f"{printable(place.name)}:{one.number}: removed: {printable(one.line.strip())}")
@@ -90,6 +90,17 @@ def _only(site: Site, wanted: Wanted) -> Place:
         raise ClientError(f"{files} has a line that is {wanted.shown}; nothing was changed", RUNTIME)
     places = "\n".join(f"  {place.name}:{found[0].number}" for place, found in held)
     raise ClientError(f"several files have it; say --from one of them:\n{places}", USAGE)
+
+
+def _elsewhere(site: Site, place: Place, wanted: Wanted) -> list[str]:
+    """Lines about other files that keep it listed. Raises ClientError."""
+    try:
+        held = site.holding(wanted)
+    except FileRefused as error:
+        raise ClientError(str(error), RUNTIME) from None
+    others = [(other, found) for other, found in held if not other.path.samefile(place.path)]
+    lines = [cut(f"still listed: {printable(other.name)}:{found[0].number}") for other, found in others[:_SHOWN]]
+    return [*lines, *(["No block would be lifted."] if lines and not site.allow else [])]
 
 
 def _value(wanted: Wanted) -> str:

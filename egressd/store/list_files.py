@@ -22,6 +22,7 @@ MAX_BYTES: Final = 64 << 20  # as the daemon reads (config.load.MAX_LIST_BYTES)
 WAIT_S: Final = 30.0
 TRIES: Final = 5
 _LOOK_S: Final = 0.02
+_EMPTY_S: Final = 0.3
 
 Change = Callable[[str], str]
 
@@ -53,7 +54,7 @@ def edit_list(path: Path, change: Change, *, may_be_new: bool = False, wait_s: f
             there = os.path.lexists(real)
             if not there and not may_be_new:
                 raise FileRefused(f"{_shown(path)} is not there; name a file that is, or make an empty one first")
-            before, sign = _read(real) if there else ("", None)
+            before, sign = _read_still(real) if there else ("", None)
             after = change(before)
             if after == before and there:
                 return Edit(real, before, after)
@@ -82,6 +83,16 @@ def _locked(folder: Path, wait_s: float) -> Iterator[None]:
         yield
     finally:
         os.close(number)
+
+
+def _read_still(path: Path) -> tuple[str, os.stat_result]:
+    """As `_read`. An empty file is given a moment: an editor that writes in place empties it first, and what it writes
+    then would go where nobody looks any more."""
+    text, found = _read(path)
+    if not text:
+        time.sleep(_EMPTY_S)
+        text, found = _read(path)
+    return text, found
 
 
 def _read(path: Path) -> tuple[str, os.stat_result]:

@@ -281,7 +281,10 @@ def test_rm_of_what_is_not_there_or_in_several_files(site: Site) -> None:
     second.write_text("listed.example\n")
     code, _, err = site.run("rm", "listed.example")
     assert code == 2 and f"{site.list}:2" in err and f"{second}:1" in err
-    assert site.run("rm", "listed.example", "--from", "second.txt")[0] == 0
+    with daemon(site.socket, results(LIFTS)) as asked:
+        code, out, _ = site.run("rm", "listed.example", "--from", "second.txt")
+    assert code == 0 and "still listed: " in out and "No block would be lifted." in out and "D3" not in out
+    assert [verb for _, verb, _ in asked] == ["reload"]
     assert "\nlisted.example" in site.list.read_text()
     assert site.run("rm", "two words")[0] == 3
 

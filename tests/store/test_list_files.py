@@ -97,6 +97,15 @@ def test_a_file_that_never_rests_is_left(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["list.txt"]
 
 
+def test_an_empty_file_is_given_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An editor that writes in place has emptied it, and writes now."""
+    path = tmp_path / "list.txt"
+    path.write_text("")
+    monkeypatch.setattr("egressd.store.list_files.time.sleep", lambda _: path.write_text("a.example\n"))
+    edit_list(path, lambda text: text + "b.example\n")
+    assert path.read_text() == "a.example\nb.example\n"
+
+
 def test_bytes_and_mode_stay(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_bytes(b"\xef\xbb\xbfa.example\r\n# caf\xc3\xa9")
