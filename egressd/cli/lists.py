@@ -1,12 +1,12 @@
-"""`egressd list`: what is listed, from files and by operators, and what is allowed. `list convert` and `list lint` work
-on files without a daemon."""
+"""`egressd list`: what is listed, from files and by operators, and what is allowed. `convert`, `lint` and `diff` work
+on files without a daemon; `add`, `rm` and `edit` change files, after a `preview` when a daemon answers."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from typing import Final
 
-from egressd.cli import list_convert, list_lint
+from egressd.cli import list_add, list_convert, list_diff, list_edit, list_lint, list_preview, list_rm
 from egressd.cli.client import Answer
 from egressd.cli.main import OK
 from egressd.cli.screen import Column, Row, add_read_arguments, date, first, number, read, rows, table, text, texts
@@ -21,13 +21,27 @@ _ENTRIES: Final = (
     Column("BY", least=12),
     Column("ENTRY", least=20),
 )
+_VERBS: Final = {
+    "add": list_add,
+    "rm": list_rm,
+    "edit": list_edit,
+    "preview": list_preview,
+    "diff": list_diff,
+    "convert": list_convert,
+    "lint": list_lint,
+}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     add_read_arguments(parser, long=True)
-    verbs = parser.add_subparsers(dest="list_verb", metavar="WHAT", help="without it: show what the daemon has")
-    for name, module in (("convert", list_convert), ("lint", list_lint)):
+    verbs = parser.add_subparsers(
+        dest="list_verb",
+        metavar="WHAT",
+        help="without it: show what the daemon has",
+        parser_class=list_preview.ChangeParser,
+    )
+    for name, module in _VERBS.items():
         sub = verbs.add_parser(name, help=module.WHAT, description=module.WHAT[0].upper() + module.WHAT[1:] + ".")
         module.add_arguments(sub)
         sub.set_defaults(run=module.run)

@@ -42,7 +42,7 @@ VERBS: Final = {
     "uncut": "end the cut of a segment",
     "undo": "take back a decision of a person",
     "ack": "say that you have an incident in hand",
-    "list": "show what is listed and allowed",
+    "list": "show what is listed and allowed; change it, and say before what that hits",
     "feeds": "show where feeds stand and what they are worth; update and judge them",
     "reload": "read configuration and lists anew",
     "mode": "choose between monitor, approve and enforce",

@@ -89,11 +89,12 @@ def _filled(said: str, indent: str = "") -> list[str]:
     return wrap(said, 80, initial_indent=indent, subsequent_indent=indent + "  ") or [indent]
 
 
-def _reason(typed: str) -> str:
-    reason = typed.strip()
-    if not 0 < len(reason) <= MAX_REASON or not reason.isprintable():
+def reason(typed: str) -> str:
+    """A reason as the audit log keeps it. Raises ArgumentTypeError."""
+    why = typed.strip()
+    if not 0 < len(why) <= MAX_REASON or not why.isprintable():
         raise ArgumentTypeError(f"a reason is 1 to {MAX_REASON} printable characters; the audit log keeps it")
-    return reason
+    return why
 
 
 def _confirm(args: Namespace, arguments: dict[str, Any]) -> None:
@@ -116,8 +117,8 @@ def _confirm(args: Namespace, arguments: dict[str, Any]) -> None:
 
 
 _WHAT: Final = "WHAT"
-_REASON: Final = Option("reason", "--reason", "TEXT", "why, for the audit log and whoever comes next", _reason, True)
-_WHY: Final = Option("reason", "--reason", "TEXT", "why, for the audit log", _reason)
+_REASON: Final = Option("reason", "--reason", "TEXT", "why, for the audit log and whoever comes next", reason, True)
+_WHY: Final = Option("reason", "--reason", "TEXT", "why, for the audit log", reason)
 _FOR: Final = Option("for_s", "--for", "TIME", "how long: 10m, 2h, 1d (default: until taken back)", duration)
 _CLIENT: Final = Option("client", "--client", "ADDRESS", "for this client only (default: for all)")
 _ID: Final = Option("id", "", "ID", "a decision, such as D12 (egressd decisions)", decision_id, True)
@@ -181,7 +182,11 @@ _TABLE: Final = (
     Operation("uncut", (_SEGMENT, _WHY)),
     Operation("undo", (_ID._replace(what="a decision (default: your last one)", required=False), _WHY)),
     Operation("ack", (Option("incident", "", "ID", "an incident, such as I3", incident_id, True), _WHY)),
-    Operation("reload", (_WHY,), timeout_s=RELOAD_TIMEOUT_S),
+    Operation(
+        "reload",
+        (Option("only", "--only", "WHAT", "lists: leave the configuration as it is", choices=("lists",)), _WHY),
+        timeout_s=RELOAD_TIMEOUT_S,
+    ),
     Operation(
         "mode",
         (

@@ -8,7 +8,7 @@ from typing import Final
 from egressd.cli.client import Answer
 from egressd.cli.main import OK
 from egressd.cli.screen import Row, add_read_arguments, ago, number, part, read, rows, text, texts, wrap
-from egressd.cli.terminal import count, cut, fit, span
+from egressd.cli.terminal import count, cut, fit, printable, span
 
 LINES: Final = 23  # of a terminal of 24: the prompt takes one
 ALARMS: Final = 6
@@ -141,7 +141,7 @@ def _lists(status: Row) -> list[str]:
 
 def _blind(status: Row, limit: int) -> list[str]:
     blind = part(status, "blind")
-    kinds = [f"{sort} {number(blind, sort):,}" for sort in sorted(blind) if number(blind, sort)]
+    kinds = [f"{printable(sort, 40)} {number(blind, sort):,}" for sort in sorted(blind) if number(blind, sort)]
     if not kinds:
         return _under("BLIND", ["no connection with an unreadable name was counted"])
     return wrap(f"{'BLIND':<10}", ["names not readable: " + kinds[0], *kinds[1:]])[:limit]

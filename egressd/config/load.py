@@ -124,9 +124,13 @@ def load_intel(
 
 def list_paths(config: Config, base_dir: Path) -> list[Path]:
     """The files that the block lists and allowances of a configuration are in now."""
+    return [one.path for files in named_files(config, base_dir) for one in files]
+
+
+def named_files(config: Config, base_dir: Path) -> tuple[list[ListFile], list[ListFile]]:
+    """The files that the block lists of a configuration are in now, and those of its allowances."""
     loading = _Loading(config, base_dir)
-    named = [*loading.named("lists", config.lists), *loading.named("allow", config.allow)]
-    return [one.path for one in named]
+    return loading.named("lists", config.lists), loading.named("allow", config.allow)
 
 
 def load_ground(config: Config, *, base_dir: Path) -> Ground:

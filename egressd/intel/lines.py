@@ -73,6 +73,11 @@ def split_comment(line: str) -> tuple[list[Word], str]:
     return words, ""
 
 
+def find_comment(line: str) -> int:
+    """Where the `#` of a line's comment stands, -1 when it has none."""
+    return next((found.start() for found in _WORD.finditer(line) if found.group()[0] == "#"), -1)
+
+
 def parse_options(words: list[Word], known: tuple[str, ...]) -> dict[str, Word]:
     """Values of `key=value` words by key, each with its word's column. Raises Wrong at the first that is not one."""
     options: dict[str, Word] = {}

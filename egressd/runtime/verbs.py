@@ -273,12 +273,12 @@ class Verbs:
         return {"text": f"{args['incident']} is {'yours' if changed else 'acknowledged already'}", "lines": []}
 
     async def reload(self, peer: Peer, args: Record) -> Record:
-        """Read configuration and lists anew; with a mistake in them everything stays as it is."""
+        """Read configuration and lists, or lists only, anew; with a mistake in them everything stays as it is."""
         core = self._core
         act = Act(peer.actor, "socket", "reload", "", args["reason"])
         core.scribe.put(audit.append, act, core.clock.now_us())
         try:
-            lines = await core.reload()
+            lines = await core.reload(only_lists=args["only"] == "lists")
         except ConfigError as error:
             raise Refused(f"nothing was changed: {len(error.problems)} problem(s)\n{error}", INVALID) from None
         core.enforcement.force()
@@ -287,7 +287,7 @@ class Verbs:
             raise Refused(
                 f"everything is read anew, but lists with mistakes keep their last good content:\n{problems}", INVALID
             )
-        return {"text": "configuration and lists are read anew", "lines": lines}
+        return {"text": f"{args['only'] or 'configuration and lists'} are read anew", "lines": lines}
 
     async def mode(self, peer: Peer, args: Record) -> Record:
         """Another mode: arming and disarming."""

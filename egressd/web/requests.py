@@ -197,7 +197,8 @@ VERB_ARGS: Final[Mapping[str, Mapping[str, Argument]]] = {
     "uncut": {"segment": _WHAT, "reason": _WHY},
     "undo": {"id": _DECISION._replace(required=False), "reason": _WHY},
     "ack": {"incident": _INCIDENT, "reason": _WHY},
-    "reload": {"reason": _WHY},
+    # `only` lists: the configuration stays as it was read, whatever somebody is writing into it.
+    "reload": {"only": Argument(_pattern("lists", "lists")), "reason": _WHY},
     "doctor": {"reason": _WHY},
     # `force` takes the next version whatever its size.
     "feeds-update": {"feed": _MAYBE, "force": Argument(_flag, default=False), "reason": _WHY},

@@ -263,3 +263,27 @@ QUARANTINE: dict[str, Any] = {
         {"line": 90_113, "value": HOSTILE, "kind": "bad-line", "reason": f"not a legal name: {HOSTILE}"},
     ],
 }  # fmt: skip
+
+# -- what a change of lists would do
+
+CHANGE: dict[str, Any] = {
+    "text": "2 of 3 hosts, 10 contacts in 30 days, first 2026-10-16; shared with 2 names", "added": 1, "removed": 1,
+    "already": [], "problems": [], "hosts": 2, "hosts_seen": 3, "contacts": 10, "first": at("10-16 08:00:00"),
+    "last": at("11-24 08:00:00"), "days": 30, "more": False, "shared": ["a.example", "b.example"], "guards": [],
+    "large": False,
+    "top": [
+        {"client": "10.0.0.5", "name": "www.bad.example", "contacts": 8},
+        {"client": "10.0.0.6", "name": "bad.example", "contacts": 2},
+    ],
+    "lifted": [{"decision_id": "D3", "target": "listed.example", "tries": 41, "clients": 2}],
+}  # fmt: skip
+CHANGE_LARGE: dict[str, Any] = {
+    **CHANGE, "hosts": 140, "hosts_seen": 212, "large": True, "already": ["x.example (csirt.txt:7)", "y" * 90],
+    "text": "140 of 212 hosts, 3,210 contacts in 30 days, first 2026-10-21; shared with 37 names; popular.example is "
+    "among the 10000 most popular names (top-1m.csv:80: rank 80)",
+    "guards": ["popular.example is among the 10000 most popular names (top-1m.csv:80: rank 80)"],
+    "problems": ["preview:2:1: not a legal name: " + "z" * 100],
+    "shared": [f"n{number}.tenant.example" for number in range(37)],
+    "top": [{"client": "2001:db8::1:2:3:4", "name": "a\x1b[2J" + "b" * 250, "contacts": 3_000}],
+    "lifted": [{"decision_id": f"D{number}", "target": "w" * 200, "tries": 1, "clients": 1} for number in range(12)],
+}  # fmt: skip

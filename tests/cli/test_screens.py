@@ -21,6 +21,7 @@ from egressd.cli.doctor import render_doctor
 from egressd.cli.feeds import render_feeds, render_quarantine
 from egressd.cli.hosts import render_hosts
 from egressd.cli.incidents import render_incidents
+from egressd.cli.list_effect import Effect, effect_lines
 from egressd.cli.lists import render_list
 from egressd.cli.operate import outcome
 from egressd.cli.screen import head_lines, time_us
@@ -62,6 +63,7 @@ RENDERS: dict[str, Render] = {
     "outcome": lambda got: outcome(got, undo=True),
     "feeds": lambda got: render_feeds(got, NOW_US),
     "quarantine": lambda got: render_quarantine(got, 40),
+    "change": lambda got: effect_lines(Effect(got, "", (), 0))[len(head_lines(got)) :],
 }
 SCREENS: dict[str, tuple[Answer, Render]] = {
     "status": (answer(results.STATUS), RENDERS["status"]),
@@ -87,6 +89,8 @@ SCREENS: dict[str, tuple[Answer, Render]] = {
     "decisions-none": (answer({"decisions": []}), RENDERS["decisions"]),
     "decision": (answer(results.DECISIONS), lambda got: one_decision("D1", got)),
     "decision-proposed": (answer(results.DECISIONS), lambda got: one_decision("D24", got)),
+    "change": (answer(results.CHANGE), RENDERS["change"]),
+    "change-large": (answer(results.CHANGE_LARGE), RENDERS["change"]),
     "list": (answer(results.LIST), RENDERS["list"]),
     "list-none": (answer({"lists": [], "operator": [], "allowances": 0}), RENDERS["list"]),
     "audit": (answer(results.AUDIT), RENDERS["audit"]),
@@ -184,7 +188,8 @@ VALUES = st.recursive(
 )
 KNOWN = {"status": results.STATUS_BAD, "hosts": results.HOSTS, "incidents": results.INCIDENTS, "watch": results.WATCHES,
          "watches": results.WATCHES, "decisions": results.DECISIONS, "list": results.LIST, "audit": results.AUDIT,
-         "verdict": results.BROKEN, "doctor": results.SICK, "outcome": results.BLOCKED}  # fmt: skip
+         "verdict": results.BROKEN, "doctor": results.SICK, "outcome": results.BLOCKED,
+         "change": results.CHANGE_LARGE}  # fmt: skip
 
 
 def replaced(value: Any, by: Any, path: tuple[Any, ...]) -> Any:

@@ -304,6 +304,9 @@ async def test_reload(tmp_path: Path) -> None:
         assert len(site.core.reload_problems) == 1
         (tmp_path / "csirt.txt").write_text("other.example\n")
         (tmp_path / "egressd.yaml").write_text(CONFIG + "capture: {processes: 2}\n")
+        (tmp_path / "csirt.txt").write_text("other.example\nthird.example\n")
+        answer = await site.do("reload", only="lists")
+        assert answer == {"text": "lists are read anew", "lines": ["2 indicators (2 before)"]}, "no word of capture"
         assert (await site.do("reload"))["lines"][1:] == ["in force only after a restart: capture"]
 
 

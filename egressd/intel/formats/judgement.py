@@ -30,7 +30,7 @@ WIDEST_IPV6: Final = 19  # the shortest prefix that a registry gives one holder
 REPEATED: Final = "an earlier line says the same"
 ALLOWANCE: Final = "an allowance: feeds cannot allow"
 
-_PLAIN: Final = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.[a-z_-][a-z0-9_-]{0,62}")
+PLAIN: Final = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.[a-z_-][a-z0-9_-]{0,62}")
 
 
 class Rules(NamedTuple):
@@ -105,7 +105,7 @@ class Judge:
         key = name if threat is self.default.threat else f"{name} {threat}"
         if key in self._seen:
             return Ignored(number, REPEATED)
-        if len(name) > 253 or _PLAIN.fullmatch(name) is None:
+        if len(name) > 253 or PLAIN.fullmatch(name) is None:
             return None
         registered, _, rule = self._split(name)
         if not registered:

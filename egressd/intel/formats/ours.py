@@ -118,25 +118,33 @@ def render_indicator(indicator: Indicator) -> str:
     return " ".join(words)
 
 
+def parse_line(line: str) -> tuple[list[tuple[Entry, int]], list[Word]] | None:
+    """What a line names, each with its column, and the words of its options, which are not looked at; None for blank
+    and comment lines. Raises Wrong."""
+    words = split_comment(line)[0]
+    if not words or words[0].text == "!" or words[0].text.startswith("[Adblock"):
+        return None
+    first = words[0]
+    count = 1
+    while count < len(words) and "=" not in words[count].text:
+        count += 1
+    names, rest = words[1:count], words[count:]
+    if not names:
+        return [(_parse_first(first), first.column)], rest
+    hosts = parse_hosts(first, names)
+    if hosts is None:
+        what = f'unexpected word "{show(names[0].text)}"'
+        advice = "put one indicator on a line; options are written key=value, comments after #"
+        raise Wrong(names[0].column, what, advice)
+    return hosts, rest
+
+
 def _read_words(judge: Judge, number: int, line: str) -> list[Found]:
     try:
-        words = split_comment(line)[0]
-        if not words or words[0].text == "!" or words[0].text.startswith("[Adblock"):
+        parsed = parse_line(line)
+        if parsed is None:
             return []
-        first = words[0]
-        count = 1
-        while count < len(words) and "=" not in words[count].text:
-            count += 1
-        names, rest = words[1:count], words[count:]
-        if names:
-            hosts = parse_hosts(first, names)
-            if hosts is None:
-                what = f'unexpected word "{show(names[0].text)}"'
-                advice = "put one indicator on a line; options are written key=value, comments after #"
-                raise Wrong(names[0].column, what, advice)
-            entries = hosts
-        else:
-            entries = [(_parse_first(first), first.column)]
+        entries, rest = parsed
         options = parse_options(rest, OPTIONS)
         found = [judge.judge(entry, column, number, _said(judge, entry, options)) for entry, column in entries]
     except Wrong as wrong:

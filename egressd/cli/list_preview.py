@@ -1,0 +1,111 @@
+"""`egressd list preview`: what a change of lists would hit and lift, from the daemon's history. Nothing is changed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any, Final
+
+from egressd.cli import list_effect, list_where
+from egressd.cli.client import add_socket_argument
+from egressd.cli.list_diff import Difference, difference, namesake, said_in
+from egressd.cli.list_where import Site, load_site
+from egressd.cli.main import OK
+from egressd.cli.screen import show
+from egressd.errors import ConfigError, Problem
+from egressd.intel.lines import Wrong, problem_at
+from egressd.intel.list_edit import parse_wanted
+
+WHAT: Final = "say what a change of lists would hit and lift, before it is made"
+SOURCE: Final = "change"  # what problems call a change that was typed
+
+
+class ChangeParser(ArgumentParser):
+    """One for which `-bad.example` is a change and no option: such words are moved behind `--`."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse has it."""
+        words = list(sys.argv[1:] if args is None else args)
+        if self.get_default("run") is run and "--" not in words:
+            minus = [word for word in words if word[:1] == "-" and word[1:2] not in ("-", "") and word != "-h"]
+            words = [word for word in words if word not in minus]
+            words += ["--", *minus] if minus else []
+        return super().parse_known_args(words, namespace)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "changes",
+        metavar="CHANGE",
+        nargs="+",
+        help="+LINE or LINE: would be added; -VALUE: would be taken out; a FILE: what in it differs from the "
+        "configuration's file of that name, or all of it",
+    )
+    parser.add_argument("--json", action="store_true", help="the daemon's result, one object")
+    list_where.add_arguments(parser, allow="the changes are allowances")
+    add_socket_argument(parser)
+
+
+def run(args: Namespace) -> int:
+    """Ask and show."""
+    site = load_site(args)
+    asked: list[str] = []
+    reasons: list[str] = []
+    for number, word in enumerate(args.changes, 1):
+        changes, why = _of_word(site, word, number)
+        asked += changes
+        reasons += why
+    effect = list_effect.ask_effect(args, asked, list(dict.fromkeys(reasons)))
+    if args.json and effect.answer is not None:
+        more = {"reasons": list(effect.reasons), "uncounted": effect.uncounted}
+        print(json.dumps({**effect.answer.result, **more}, separators=(",", ":")))
+    elif not args.json:
+        show(list_effect.effect_lines(effect, allow=site.allow))
+    list_effect.require_answer(effect)
+    if not args.json:
+        print("Nothing was changed." if asked else "Nothing differs.")
+    return OK
+
+
+def _of_word(site: Site, word: str, number: int) -> tuple[list[str], list[str]]:
+    """What to ask for one change, and our own reasons against it. Raises ConfigError."""
+    sign, rest = (word[0], word[1:].strip()) if word[:1] in ("+", "-") else ("", word)
+    if not sign and Path(word).is_file():
+        return _of_file(site, Path(word))
+    try:
+        if sign == "-":
+            wanted = parse_wanted(rest, allow=site.allow)
+            value = ("http://" if wanted.entry.kind == "url" else "") + wanted.shown
+            return ([] if site.allow else [list_effect.change("-", value)]), []
+    except Wrong as wrong:
+        raise ConfigError([problem_at(SOURCE, number, wrong)]) from None
+    if site.allow:
+        return list_effect.allowance_change(rest), []
+    indicators, problems = site.listed("\n" * (number - 1) + rest, SOURCE)
+    if problems or not indicators:
+        raise ConfigError(problems or [Problem(SOURCE, number, 1, "lists nothing", "name what would be listed")])
+    return [list_effect.change("+", rest)], site.reasons(indicators)
+
+
+def _of_file(site: Site, path: Path) -> tuple[list[str], list[str]]:
+    new, problems = said_in(site, path)
+    if problems:
+        raise ConfigError(problems)
+    other = namesake(site, path)
+    return changes_of(site, difference(said_in(site, other)[0] if other is not None else [], new))
+
+
+def changes_of(site: Site, found: Difference) -> tuple[list[str], list[str]]:
+    """What to ask of a difference, and our own reasons against what it adds. A value that stays listed, with other
+    words, is not taken out."""
+    if site.allow:
+        return [change for one in found.added for change in list_effect.allowance_change(one.text)], []
+    added = [one.indicator for one in found.added if one.indicator is not None]
+    removed = [one.indicator for one in found.removed if one.indicator is not None]
+    stays = {(one.kind, one.value) for one in added}
+    asked = [list_effect.indicator_change("+", one, site) for one in added]
+    asked += [list_effect.indicator_change("-", one, site) for one in removed if (one.kind, one.value) not in stays]
+    return asked, site.reasons(added)
