@@ -2,7 +2,7 @@
 
     python bench/live.py first          # answer to kernel, blocked first connections, against an nft process
     python bench/live.py load           # 20,000 names a second for a minute, and bulk beside it
-    python bench/live.py flows repair restart kill protect outage trying flux forged
+    python bench/live.py flows repair restart kill protect outage reload trying flux forged
     python bench/live.py all --out live.json
     python bench/live.py first --compiled FOLDER    # the compiled copy that scripts/compile.py made
 
@@ -26,7 +26,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench.measure import machine
-from tests.netns import attackers, changes, clients, kernel, ledgers, scenarios, upheaval
+from tests.netns import attackers, changes, clients, kernel, ledgers, reloads, scenarios, upheaval
 from tests.netns.daemon import TREE, until
 from tests.netns.ground import WIDE, Ground
 from tests.netns.scenarios import quantile
@@ -39,6 +39,7 @@ DELAYS_MS: Final = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 MILLISECOND_NS: Final = 1_000_000
 NAMES_RATE: Final = 20_000
 BULK_RATE: Final = 100_000
+RELOAD_RATE: Final = 10_000
 
 
 class Options(NamedTuple):
@@ -292,6 +293,21 @@ def outage(options: Options) -> list[Row]:
     ]
 
 
+def reload(options: Options) -> list[Row]:
+    """A list of a million names is saved while 10,000 names a second pass."""
+    names = max(10_000, int(1_000_000 * options.scale))
+    with Ground(("april", "may")) as ground:
+        found = reloads.reload_long(ground, names, RELOAD_RATE, options.code)
+    what = f"a list of {names:,} names saved beside {RELOAD_RATE:,} names/s"
+    asked = len(found.late_ms)
+    return [
+        Row(f"{what}: in force", "<= 10 s", f"{found.in_force_s:.1f} s after the save", found.in_force_s <= 10),
+        Row("packets lost meanwhile", "0", f"{found.drops:,} of {found.sent:,}", found.drops == 0),
+        Row("siblings asked for meanwhile that were not blocked", "0", f"{found.missed} of {asked}", not found.missed),
+        Row("question to kernel meanwhile (with the starting of a client)", "", times(found.late_ms), None),
+    ]
+
+
 def trying(options: Options) -> list[Row]:
     """An hour of three hosts that try every three seconds, in a minute."""
     count = max(60, int(1200 * options.scale))
@@ -347,7 +363,7 @@ def forged(options: Options) -> list[Row]:
 
 BENCHES: Final[dict[str, Callable[[Options], list[Row]]]] = {
     "first": first, "load": load, "flows": flows, "repair": repair, "restart": restart, "kill": kill,
-    "protect": protect, "outage": outage, "trying": trying, "flux": flux, "forged": forged,
+    "protect": protect, "outage": outage, "reload": reload, "trying": trying, "flux": flux, "forged": forged,
 }  # fmt: skip
 
 

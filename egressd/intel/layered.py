@@ -118,21 +118,6 @@ def _is_better(one: Match, other: Match) -> bool:
 AnyIndex = Index | LayeredIndex
 
 
-def added_between(old: AnyIndex, new: AnyIndex, limit: int) -> Iterator[Indicator]:
-    """The indicators of `new` that `old` has not, at most `limit` of them; one that only moved to another line is none.
-    Takes some microseconds for each indicator of `new` that is not in a file that both share."""
-    left = limit
-    fresh: Iterator[Indicator] = new.listed()
-    if isinstance(new, LayeredIndex):
-        fresh = chain(new.upper.listed(), *(lower.listed() for lower in _not_in(old, new)))
-    for one in fresh:
-        if left <= 0:
-            return
-        if not old.holds(one):
-            left -= 1
-            yield one
-
-
 def in_memory(old: AnyIndex, new: AnyIndex) -> tuple[Indicator, ...] | None:
     """The indicators among which everything is that `new` has and `old` has not, where `new` has no file that `old` has
     not; None where it has."""

@@ -267,10 +267,10 @@ class Core:
             if said == (self.loaded, tuple(self.entries), self.around, self.mode, self.fed):
                 break  # else somebody said more meanwhile, and what rests on that would be taken for unlisted
         intel = self.knowledge.intel
-        new = await asyncio.to_thread(known.arrived, before, intel, self.clock.now_us() // 1_000_000)
+        self.tell(Swap(intel, self.knowledge.settings, self.mode == "enforce", self.mode == "enforce"))
+        new = known.arrived(before, intel, self.clock.now_us() // 1_000_000)
         if self.allowing.is_due(self.clock.now_us()):
             new = None  # what it let be until now may be listed
-        self.tell(Swap(intel, self.knowledge.settings, self.mode == "enforce", self.mode == "enforce"))
         self.on_arrival(new)
         self._due_s = min(
             (one.added_s for one in intel.index.pending_after(self.clock.now_us() // 1_000_000)), default=0

@@ -19,12 +19,11 @@ from egressd.detect.policy import PolicySettings
 from egressd.errors import ConfigError, Problem
 from egressd.intel.allowances import Allowance, Allowances, parse_allowances
 from egressd.intel.formats import parse_list
-from egressd.intel.layered import added_between, over
+from egressd.intel.layered import in_memory, over
 from egressd.intel.mapped import MappedIndex
 from egressd.intel.networks import NetworkTable, parse_address
 from egressd.intel.protected import Protected
 from egressd.model import Indicator
-from egressd.runtime.hunting import MANY
 from egressd.runtime.index_build import builder_in, index_folder
 from egressd.runtime.list_watch import Signs, read_signs
 from egressd.store.entries import ALLOWANCE, INDICATOR, Entry
@@ -177,14 +176,17 @@ def ends_s(entry: Entry) -> int:
 
 
 def arrived(before: Intel, after: Intel, now_s: int) -> tuple[Indicator, ...] | None:
-    """The indicators in force that were not before; None when they are very many, or an allowance that stood in the way
-    of others may be gone: then everything may be new. A line that only moved is not new."""
+    """The indicators in force that were not before; None when a long list or a feed is another one, or an allowance
+    that stood in the way of others may be gone: then everything may be new, and history is asked the other way round.
+    A line that only moved is not new."""
     if after.allowances.allowances != before.allowances.allowances and any(
         one not in after.allowances.allowances for one in before.allowances.allowances
     ):
         return None
-    found = tuple(added_between(before.index, after.index, MANY + 1))
-    return None if len(found) > MANY else tuple(one for one in found if one.added_s <= now_s)
+    short = in_memory(before.index, after.index)
+    if short is None:
+        return None
+    return tuple(one for one in short if one.added_s <= now_s and not before.index.holds(one))
 
 
 def client_problem(text: str) -> str:
