@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from egressd.capture.links import lan_interfaces, read_surroundings
 from egressd.clock import SteadyClock
+from egressd.config.feed_options import feed_host
 from egressd.config.schema import Config
 from egressd.detect.campaigns import Campaigns
 from egressd.errors import ConfigError
@@ -134,10 +135,11 @@ class Core:
         self._stand_in_mode()
 
     async def look_around(self) -> None:
-        """Read interfaces, addresses, gateways, resolvers, time servers and who is logged in. Raises OSError when the
+        """Read interfaces, addresses, gateways, resolvers, time servers, feeds' hosts and who is logged in. Raises OSError when the
         kernel does not tell."""
         found = await asyncio.to_thread(read_surroundings)
-        self.named.want(dict.fromkeys(found.time_servers, "time server"))
+        feeds = {feed_host(one): f"feed {name}" for name, one in self.config.feeds.items() if one.enabled}
+        self.named.want({**feeds, **dict.fromkeys(found.time_servers, "time server")})
         depended_on = [*found.protected(), *self.named.addresses()]
         own = {*found.own_addresses(), *found.gateways(), *found.resolvers}
         resolvers = frozenset((*found.own_addresses(), *found.resolvers))

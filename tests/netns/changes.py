@@ -26,6 +26,9 @@ NEWLY: Final = {
 }
 
 
+FEED: Final = "203.0.113.94"
+
+
 @contextlib.contextmanager
 def own_resolver_file(gateway: Namespace) -> Iterator[Path]:
     """A resolv.conf of its own for whatever is started in a namespace (ip-netns(8)); to be written in place."""
@@ -56,7 +59,19 @@ def newly_protected(ground: Ground, daemon: Daemon, resolver_file: Path) -> dict
                 file.write(f"nameserver {address}\n")
         until(_is_free(ground, address), 20, f"{kind} {address} is not protected")
         took[kind] = time.monotonic() - began_s
+    took["feed"] = _feed_protected(ground, daemon)
     return took
+
+
+def _feed_protected(ground: Ground, daemon: Daemon) -> float:
+    """A feed is configured whose server is blocked; seconds from the reload."""
+    daemon.ask("block", what=FEED, reason="before a feed came from there")
+    until(lambda: kernel.holds(ground.gateway, [FEED]), 5)
+    daemon.configure({"feeds": {"partner": {"url": f"https://{FEED}/c2.txt"}}})
+    began_s = time.monotonic()
+    daemon.ask("reload", timeout_s=60.0, reason="a feed")
+    until(_is_free(ground, FEED), 20, "the feed's server is not protected")
+    return time.monotonic() - began_s
 
 
 def _is_free(ground: Ground, address: str) -> Callable[[], bool]:

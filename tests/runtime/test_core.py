@@ -330,6 +330,23 @@ async def test_watches_are_bounded_after_a_restart_too(tmp_path: Path, monkeypat
 
 
 @in_loop
+async def test_where_feeds_come_from_is_protected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("egressd.runtime.core.read_surroundings", lambda: Surroundings([], [], [], [], [], []))
+    feeds = (
+        "feeds:\n  c2: {url: https://feeds.ours.example/c2.txt}\n  off: {url: https://192.0.2.7/x, enabled: false}\n"
+    )
+    async with site_at(tmp_path, config=CONFIG + feeds) as site:
+        core = site.core
+        core.named = NamedHosts(lambda name: [packed("203.0.113.7")], lambda: 0.0)
+        await core.look_around()
+        await core.named.resolve_due()
+        await core.look_around()
+        protected = core.knowledge.intel.protected
+        assert "feed c2 feeds.ours.example" in protected.why(packed("203.0.113.7"))
+        assert not protected.why(packed("192.0.2.7"))
+
+
+@in_loop
 async def test_time_servers_and_administrators_are_protected_while_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
