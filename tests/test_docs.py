@@ -311,7 +311,7 @@ def test_every_allowance_said_to_be_refused_is() -> None:
 
 
 def test_every_word_of_feeds_is_explained() -> None:
-    whole = {*fetch.KINDS, *poison.REFUSALS, state.FAULT}
+    whole = {*fetch.KINDS, *poison.REFUSALS, state.FAULT, state.DISK}
     lines = {poison.SUFFIX, poison.PROTECTED, poison.ALLOWED, poison.SHARED, poison.BAD_LINE}
     first, second = FEEDS.split("## Lines that are kept out")
     assert set(re.findall(r"^\| `([a-z-]+)` \|", first, re.M)) == whole

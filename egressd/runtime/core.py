@@ -135,8 +135,8 @@ class Core:
         self._stand_in_mode()
 
     async def look_around(self) -> None:
-        """Read interfaces, addresses, gateways, resolvers, time servers, feeds' hosts and who is logged in. Raises OSError when the
-        kernel does not tell."""
+        """Read interfaces, addresses, gateways, resolvers, time servers, feeds' hosts and who is logged in. Raises
+        OSError when the kernel does not tell."""
         found = await asyncio.to_thread(read_surroundings)
         feeds = {feed_host(one): f"feed {name}" for name, one in self.config.feeds.items() if one.enabled}
         self.named.want({**feeds, **dict.fromkeys(found.time_servers, "time server")})
