@@ -333,7 +333,7 @@ async def test_watches_are_bounded_after_a_restart_too(tmp_path: Path, monkeypat
 async def test_where_feeds_come_from_is_protected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("egressd.runtime.core.read_surroundings", lambda: Surroundings([], [], [], [], [], []))
     feeds = (
-        "feeds:\n  c2: {url: https://feeds.ours.example/c2.txt}\n  off: {url: https://192.0.2.7/x, enabled: false}\n"
+        "feeds:\n  c2: {url: https://feeds.ours.example/c2.txt}\n  old: {url: https://192.0.2.7/x, enabled: false}\n"
     )
     async with site_at(tmp_path, config=CONFIG + feeds) as site:
         core = site.core
