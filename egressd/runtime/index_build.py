@@ -32,6 +32,7 @@ from egressd.intel.mapped_build import IndexBuilder
 from egressd.store.index_files import IndexFolder, load_story, open_index, warm
 
 MAX_BUILD_S: Final = 900.0
+FIRST_TO_GO: Final = 800  # of -1000 to 1000; the service has -500
 MAX_PROBLEMS_TOLD: Final = 1_000  # of each list
 
 
@@ -146,9 +147,12 @@ def scratch_in(folder: str) -> Any:
 
 def step_back() -> None:
     """A child that nobody waits for as for a packet: behind everybody else (sched(7); the unit allows that call, and
-    nice(2) not), and without looking for garbage, for what it makes is freed by counting and it ends soon."""
+    nice(2) not), the first to go when memory is short (proc(5)), and without looking for garbage, for what it makes is
+    freed by counting and it ends soon."""
     with suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(FIRST_TO_GO))
     gc.disable()
 
 
