@@ -11,8 +11,12 @@ nobody watched. Names, addresses and times are invented.
 from __future__ import annotations
 
 import base64
+import contextlib
 import random
+import shutil
+import sqlite3
 import sys
+import tempfile
 import textwrap
 import time
 from contextlib import ExitStack
@@ -204,7 +208,31 @@ def unlisted(show: Show, draw: random.Random) -> None:
     )
     sent = sum(visit(ground, "beacon", f"cdn.{UNLISTED}", draw)[1] for _ in range(5))
     show.fact(sent == 5 and BEACON not in kernel.blocked(ground.gateway), f"{sent} GETs pass, and no rule was made")
+    show.say("What would it hit, if somebody listed it? History answers before anything is changed:")
+    until(lambda: show.daemon.ask("list-preview", lines=[f"+{UNLISTED}"])["hosts"] == 1, 30, "history is not written")
+    show.screen("list", "preview", f"+{UNLISTED}")
+    told = show.daemon.ask("list-preview", lines=[f"+{UNLISTED}"])
+    counted = direct_count(show.daemon, UNLISTED)
+    show.fact(
+        (told["hosts"], told["contacts"]) == counted,
+        f"counted in the history by hand: {counted[0]} host, {counted[1]} contacts",
+    )
     show.say("When a list names it tomorrow, history will name host D, as it named host A.")
+
+
+def direct_count(daemon: Daemon, domain: str) -> tuple[int, int]:
+    """(hosts, contacts) of a registered domain, by one question to a copy of the daemon's history."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("history.db", "history.db-wal"):
+            if (daemon.folder / "state" / name).exists():
+                shutil.copy(daemon.folder / "state" / name, folder)
+        with contextlib.closing(sqlite3.connect(f"{folder}/history.db")) as connection:
+            row = connection.execute(
+                "SELECT count(DISTINCT c.client), total(c.count) FROM contacts c JOIN names n ON n.id = c.name"
+                " WHERE n.registered_domain = ?",
+                (domain,),
+            ).fetchone()
+    return int(row[0]), int(row[1])
 
 
 def hurt(show: Show) -> None:
