@@ -33,6 +33,11 @@ _DELETE: Final = CTNETLINK | 2
 _TUPLE_ORIG: Final = 1
 _TUPLE_REPLY: Final = 2
 _STATUS: Final = 3
+_PROTOINFO: Final = 4
+_PROTOINFO_TCP: Final = 1
+_TCP_STATE: Final = 1  # CTA_PROTOINFO_TCP_STATE
+_ESTABLISHED: Final = 3  # TCP_CONNTRACK_ESTABLISHED (linux/netfilter/nf_conntrack_tcp.h)
+_DNS_PORT: Final = 53
 _ID: Final = 12
 _ZONE: Final = 18
 _FILTER: Final = 25
@@ -55,7 +60,9 @@ Matches = Callable[[Ends], bool]
 
 
 class Flow(NamedTuple):
-    """One flow in the kernel's table, as its opener sees it. `answered` when packets went both ways."""
+    """One flow in the kernel's table, as its opener sees it. `answered` when packets went both ways; `is_open` when
+    more may still go: a TCP connection that is neither being opened nor closed, or something else that was answered
+    and is no question to a resolver."""
 
     proto: int
     source: bytes
@@ -63,6 +70,7 @@ class Flow(NamedTuple):
     destination: bytes
     destination_port: int
     answered: bool
+    is_open: bool
 
 
 class Conntrack:
@@ -219,12 +227,19 @@ def _tuple_of(body: bytes) -> tuple[int, bytes]:
 def _flow(body: bytes, ends: Ends) -> Flow:
     fields = parse_attributes(body, 4)
     proto = parse_attributes(parse_attributes(fields.get(_TUPLE_ORIG, b"")).get(_TUPLE_PROTO, b""))
-    status = int.from_bytes(fields.get(_STATUS, b""), "big")
+    answered = bool(int.from_bytes(fields.get(_STATUS, b""), "big") & _SEEN_REPLY)
+    target_port = int.from_bytes(proto.get(_TARGET_PORT, b""), "big")
+    of_tcp = parse_attributes(fields.get(_PROTOINFO, b"")).get(_PROTOINFO_TCP)
+    if of_tcp is not None:
+        is_open = parse_attributes(of_tcp).get(_TCP_STATE) == bytes((_ESTABLISHED,))
+    else:
+        is_open = answered and target_port != _DNS_PORT
     return Flow(
         int.from_bytes(proto.get(_PROTO_NUM, b""), "big"),
         ends[0],
         int.from_bytes(proto.get(_SOURCE_PORT, b""), "big"),
         ends[1],
-        int.from_bytes(proto.get(_TARGET_PORT, b""), "big"),
-        bool(status & _SEEN_REPLY),
+        target_port,
+        answered,
+        is_open,
     )

@@ -107,7 +107,7 @@ class Machines:
         """What still flows, as the kernel's table of connections and the interfaces tell."""
         core = self._core
         try:
-            flows = await core.enforcement.flows(networks)
+            flows = [one for one in await core.enforcement.flows(networks) if one.is_open]
         except AdapterError as error:
             return [f"what still flows cannot be told: {error}"]
         lines = [f"{len(flows)} established flows of it are known to this gateway"]

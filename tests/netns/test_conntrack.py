@@ -135,6 +135,27 @@ def test_flows_are_told(inside: Callable[[Callable[[], Any]], Any]) -> None:
         one = next(flow for flow in found if flow.source_port == 40_001)
         assert (one.proto, one.destination_port) == (UDP, 443)
         assert {flow.proto for flow in found} == {TCP, UDP}
+        assert {flow.is_open for flow in found if flow.proto == TCP} == {True}
+
+    inside(body)
+
+
+@pytest.mark.parametrize(
+    ("proto", "state", "port", "is_open"),
+    [
+        ("tcp", "ESTABLISHED", 443, True), ("tcp", "SYN_SENT", 443, False), ("tcp", "TIME_WAIT", 443, False),
+        ("tcp", "CLOSE", 443, False), ("udp", "", 443, True), ("udp", "", 53, False),
+    ],
+)  # fmt: skip
+def test_what_is_open_is_told_from_what_is_over(
+    inside: Callable[[Callable[[], Any]], Any], proto: str, state: str, port: int, is_open: bool
+) -> None:
+    def body() -> None:
+        command = ["conntrack", "-I", "-p", proto, "-s", "10.0.0.9", "-d", "192.0.2.1", "--sport", "40000"]
+        command += ["--dport", str(port), "-t", "600", *(["--state", state] if state else []), "-u", "SEEN_REPLY"]
+        subprocess.run(command, check=True, capture_output=True)
+        (found,) = Conntrack().count_flows(networks("10.0.0.0/24"))
+        assert found.is_open is is_open
 
     inside(body)
 

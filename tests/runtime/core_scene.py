@@ -80,10 +80,11 @@ class Kernel:
     def disregard(self, ports: list[int]) -> None: ...
 
 
-def flow(source: str, destination: str) -> Any:
+def flow(source: str, destination: str, *, is_open: bool = True) -> Any:
     return SimpleNamespace(
-        source=packed(source), source_port=50_000, destination=packed(destination), destination_port=443
-    )
+        source=packed(source), source_port=50_000, destination=packed(destination), destination_port=443,
+        is_open=is_open,
+    )  # fmt: skip
 
 
 class Site:

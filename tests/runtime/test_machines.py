@@ -61,11 +61,12 @@ async def test_remedies_end_with_the_isolation(tmp_path: Path) -> None:
 @in_loop
 async def test_cut_says_what_it_would_do_and_does_it_when_confirmed(tmp_path: Path) -> None:
     async with site_at(tmp_path) as site:
-        site.kernel.open = [flow("10.2.0.9", X)] * 3
+        site.kernel.open = [flow("10.2.0.9", X)] * 3 + [flow("10.2.0.8", X, is_open=False)]
         shown = await site.do("cut", segment="both", for_s=3_600)
         assert shown["text"] == "this would cut off both for 1h"
         assert shown["lines"][0] == "segment both: 10.2.0.0/24, 2001:db8:2::/64"
         assert f"flow 10.2.0.9:50000 > {X}:443" in shown["lines"]
+        assert shown["lines"][1].startswith("3 established flows")  # what is closing is none
         assert (site.rules(), await site.audit()) == ([], [])
         wrong = await site.refused("cut", segment="both", for_s=3_600, confirm="lab")
         assert (wrong.code, site.rules()) == (WRONG, [])
