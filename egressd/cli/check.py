@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import time
 from argparse import ArgumentParser, Namespace
-from typing import Any
 
 from egressd.cli.main import FINDINGS, OK
 from egressd.cli.options import add_intel_arguments, load
-from egressd.cli.question import Verdict, judge, parse_question
 from egressd.cli.terminal import printable
 from egressd.config.load import policy_settings
+from egressd.runtime.question import Verdict, judge, parse_question, render_verdict
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -70,36 +69,3 @@ def describe(verdict: Verdict, mode: str, demo: bool) -> list[str]:
     lines.append(f"  would              {printable(verdict.would)}")
     lines.append(f"  mode               {mode}")
     return lines
-
-
-def render_verdict(verdict: Verdict, mode: str) -> dict[str, Any]:
-    """The verdict for programs."""
-    match = verdict.match
-    rendered: dict[str, Any] = {
-        "subject": verdict.question.text,
-        "listed": match is not None,
-        "match_level": match.level if match is not None else "",
-        "name": verdict.question.name,
-        "registered_domain": verdict.registered_domain,
-        "suffix_rule": verdict.suffix_rule,
-    }
-    if match is not None:
-        indicator = match.indicator
-        rendered["indicator"] = {
-            "value": indicator.value,
-            "source": indicator.source,
-            "line": indicator.line,
-            "scope": indicator.scope,
-            "narrowed": indicator.narrowed,
-            "threat": indicator.threat,
-            "confidence": indicator.confidence,
-            "ref": indicator.ref,
-        }
-    rendered.update(
-        guard=verdict.guard,
-        protected=verdict.protected,
-        allowance=verdict.allowance,
-        would=verdict.would,
-        mode=mode,
-    )
-    return rendered

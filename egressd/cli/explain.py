@@ -1,12 +1,14 @@
 """`egressd explain NAME|ADDRESS [FILE...]`: the chain from packet to verdict.
 
 Without files: over the lists alone. With captures: they are replayed. With the saved output of `replay --json`: that is
-read instead. The chain is packet, name, registered domain and suffix rule, list line, decision, what came after.
+read instead. With --live: the daemon is asked, which knows its feeds, its operators' lines and what it decided. The
+chain is packet, name, registered domain and suffix rule, list line, decision, what came after.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import time
 from argparse import ArgumentParser, Namespace
 from io import StringIO
@@ -15,13 +17,16 @@ from textwrap import wrap
 from typing import Any, Final
 
 from egressd.cli.check import describe
+from egressd.cli.client import add_socket_argument, ask
+from egressd.cli.explain_live import render_live
+from egressd.cli.main import USAGE
 from egressd.cli.options import add_intel_arguments, load
-from egressd.cli.question import Question, judge, parse_question
 from egressd.cli.replay import JsonWriter, replay_into
 from egressd.cli.terminal import count, fit, printable
 from egressd.config.load import policy_settings
 from egressd.errors import ConfigError, Problem
 from egressd.notify.eve import render_address
+from egressd.runtime.question import Question, judge, parse_question
 
 SHOWN: Final = 6  # lines of a kind before the rest is counted
 MAX_LINE_BYTES: Final = 1 << 20
@@ -35,10 +40,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("files", nargs="*", metavar="FILE", help="captures, or the saved output of replay --json")
     add_intel_arguments(parser)
     parser.add_argument("--json", action="store_true", help="the events concerned, one a line")
+    parser.add_argument("--live", action="store_true", help="ask the daemon: by all its lists, feeds and allowances")
+    add_socket_argument(parser)
 
 
 def run(args: Namespace) -> int:
     """Explain; the exit code is 0 whether or not anything was found."""
+    if args.live:
+        return _live(args)
     question = parse_question(args.subject)
     config, loaded = load(args)
     records = _records(args, config, loaded)
@@ -55,6 +64,19 @@ def run(args: Namespace) -> int:
     print("\n".join(describe(judge(question, loaded, settings, now_s), settings.mode, loaded.demo)))
     if args.files:
         print("\n".join(["", *_story(concerned, len(args.files))]))
+    return 0
+
+
+def _live(args: Namespace) -> int:
+    """What the daemon knows."""
+    if args.files or args.config or args.lists or args.allow:
+        print("egressd: --live asks the daemon, with its own lists", file=sys.stderr)
+        return USAGE
+    answer = ask(args, "explain", {"what": args.subject})
+    if args.json:
+        print(json.dumps(answer.result, separators=(",", ":")))
+    else:
+        print("\n".join(render_live(args.subject, answer)))
     return 0
 
 

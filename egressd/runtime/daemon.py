@@ -29,6 +29,7 @@ from egressd.runtime import knowledge, screens
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core, open_events
 from egressd.runtime.doctor import examine
+from egressd.runtime.explaining import Explaining
 from egressd.runtime.feeding import Feeding
 from egressd.runtime.health import snapshot_of
 from egressd.runtime.hunting import Hunts
@@ -346,6 +347,7 @@ class Daemon:
             "watch": lambda args: screens.watch(core, args["id"]),
             "decisions": lambda args: screens.decisions(core, args),
             "audit": lambda args: screens.audit_rows(core, args),
+            "explain": Explaining(core, preview, self._feeding.score_of).explain,
             "list-preview": lambda args: screens.preview(preview, args),
             "feeds": self._feeding.screen,
         }

@@ -174,6 +174,14 @@ class Feeding:
         ]
         return {"feeds": found, "disabled": off, "lists_judged": judged}
 
+    async def score_of(self, name: str) -> Record | None:
+        """How a feed stands, and what it is worth; None when there is none of that name."""
+        state = self.feeds.states.get(name)
+        if state is None:
+            return None
+        scores = await self._core.ledger.read(feeds.scores)
+        return _row(state, self._score(scores, name), self._now_us())
+
     def _score(self, scores: dict[str, Score], name: str) -> Score:
         """As written, with what waits to be."""
         score = scores.get(name, Score())

@@ -56,6 +56,7 @@ VERB_ROLES: Final[Mapping[str, Role]] = {
     "decisions": Role.VIEWER,
     "list": Role.VIEWER,
     "list-preview": Role.VIEWER,
+    "explain": Role.VIEWER,
     "audit": Role.VIEWER,
     "version": Role.VIEWER,
     "feeds": Role.VIEWER,
@@ -176,6 +177,7 @@ VERB_ARGS: Final[Mapping[str, Mapping[str, Argument]]] = {
         "limit": Argument(_rows, default=MAX_ROWS),
     },
     "list": {},
+    "explain": {"what": _WHAT},
     "list-preview": {"lines": Argument(_changes, required=True)},
     "audit": {
         "limit": Argument(_rows, default=100),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from egressd.config.load import LoadedIntel
 from egressd.detect.blocks import main_target
@@ -98,3 +98,40 @@ def judge(question: Question, loaded: LoadedIntel, settings: PolicySettings, now
             would = f"block {target.kind.replace('_', ' ')} {target.value}"
     guard = loaded.guard.why(domain or question.name) if question.name else ""
     return Verdict(question, domain, rule, match, would, allowance, guard, protected)
+
+
+def render_verdict(verdict: Verdict, mode: str) -> dict[str, Any]:
+    """The verdict for programs."""
+    match = verdict.match
+    rendered: dict[str, Any] = {
+        "subject": verdict.question.text,
+        "listed": match is not None,
+        "match_level": match.level if match is not None else "",
+        "name": verdict.question.name,
+        "registered_domain": verdict.registered_domain,
+        "suffix_rule": verdict.suffix_rule,
+    }
+    if match is not None:
+        indicator = match.indicator
+        rendered["indicator"] = {
+            "value": indicator.value,
+            "source": indicator.source,
+            "line": indicator.line,
+            "scope": indicator.scope,
+            "narrowed": indicator.narrowed,
+            "threat": indicator.threat,
+            "confidence": indicator.confidence,
+            "ref": indicator.ref,
+            "owner": indicator.owner,
+            "added_s": indicator.added_s,
+            "expires_s": indicator.expires_s,
+            "first_seen_s": indicator.first_seen_s,
+        }
+    rendered.update(
+        guard=verdict.guard,
+        protected=verdict.protected,
+        allowance=verdict.allowance,
+        would=verdict.would,
+        mode=mode,
+    )
+    return rendered

@@ -1,0 +1,60 @@
+"""Everything that the daemon knows about a name, in one answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from egressd.runtime.explaining import Explaining
+from egressd.runtime.preview import Preview
+from egressd.web.requests import Refused
+from tests.runtime.core_scene import Site, site_at
+from tests.runtime.scene import A, X, about, address, attempt, in_loop, match, sighting, verdict
+
+LISTED = match("c2.listed.example")
+FEED = {"name": "csirt.txt", "state": "ok", "hits": 7}
+
+
+def explaining(site: Site) -> Explaining:
+    async def score_of(name: str) -> dict[str, Any] | None:
+        return FEED if name == "csirt.txt" else None
+
+    return Explaining(site.core, Preview(site.core, None), score_of)
+
+
+@in_loop
+async def test_a_listed_name_with_all_that_came_of_it(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        told = [
+            sighting(A, "b.listed.example", found=LISTED),
+            verdict("D1", "block", about("listed.example"), found=LISTED),
+        ]
+        site.sees(*told, verdict("D1", "extend", address(X), found=LISTED), attempt(A, 5, first=True, found=LISTED))
+        answer = await explaining(site).explain({"what": "www.listed.example"})
+        assert (answer["listed"], answer["match_level"]) == (True, "sibling")
+        assert (answer["indicator"]["source"], answer["indicator"]["line"]) == ("csirt.txt", 1)
+        assert answer["feed"] == FEED
+        assert answer["decision"]["id"] == "D1"
+        assert answer["decision"]["targets"] == ["registered_domain listed.example", "address 198.51.100.7"]
+        assert [(one["id"], one["client"]) for one in answer["incidents"]] == [("I1", "10.0.0.5")]
+        assert answer["would"] == "block registered domain listed.example"
+
+
+@in_loop
+async def test_other_lines_allowances_and_what_is_not_listed(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        (tmp_path / "csirt.txt").write_text("c2.listed.example\nc2.listed.example confidence=60\n")
+        await site.do("reload")
+        answer = await explaining(site).explain({"what": "c2.listed.example"})
+        assert answer["also"] == ["csirt.txt:2"]
+        assert answer["decision"] is None
+        await site.do("allow", what="c2.listed.example")
+        allowed = await explaining(site).explain({"what": "hxxp://c2[.]listed.example/x"})
+        assert "allow-destination c2.listed.example" in allowed["allowance"]
+        fine = await explaining(site).explain({"what": "fine.example"})
+        assert fine["listed"] is False
+        assert "incidents" not in fine
+        with pytest.raises(Refused, match="is no name"):
+            await explaining(site).explain({"what": "no name!"})
