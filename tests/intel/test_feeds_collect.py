@@ -320,7 +320,7 @@ def indicator(number: int, *, modified: int = 0, **more: Any) -> dict[str, Any]:
 
 
 class Taxii:
-    """A collection on a server, a few objects a page, as TAXII 2.1 section 5.4 says."""
+    """A collection on a server, a few objects a page, as TAXII 2.1 says."""
 
     def __init__(self, server: Server, count: int = 0, *, page: int = 2, by: str = "next", etag: str = "") -> None:
         self.objects = [indicator(number) for number in range(1, count + 1)]

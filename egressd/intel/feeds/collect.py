@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 EVENTS: Final = "events"
 PAGES: Final = "pages"
 
-MAX_EVENTS: Final = 500  # that one update asks for; the CIRCL's feed has some 1,600, a day brings a few
+MAX_EVENTS: Final = 500  # that one update asks for: of a feed of thousands a day brings a few
 MAX_PAGES: Final = 1_000
 LONGER: Final = 5  # times what one request may take, for all of an update
 SHARE: Final = 4  # one event may take a fourth of max_mib: one alone cannot take the place of all others
@@ -295,7 +295,7 @@ class _Pages:
         return True
 
     def _turn(self, following: str) -> None:
-        """To the next page: by the server's word for it or, without one, by time (TAXII 2.1 section 3.4). Raises
+        """To the next page: by the server's word for it or, without one, by time (TAXII 2.1 section 3.5). Raises
         FeedError when that leads nowhere."""
         if following and following not in self._seen:
             self._seen.add(following)

@@ -282,7 +282,7 @@ def _printable(value: str) -> str:
 
 
 def _moment(value: str) -> str:
-    """A time in the one form that TAXII 2.1 has (section 1.6.3: RFC 3339, UTC), "" for anything else."""
+    """A time in the one form that TAXII 2.1 has (its `timestamp`: RFC 3339, UTC), "" for anything else."""
     return value if _MOMENT.fullmatch(value) is not None else ""
 
 
