@@ -137,8 +137,6 @@ async def test_a_misp_feed_and_an_update_of_one_event(tmp_path: Path) -> None:
             misp.put(5, 3_000, event(5))
             await again.ask()
             assert misp.asked() == ["manifest.json", *events_of([5])] and len(again.values()) == 5
-            await again.ask(force=True)
-            assert misp.asked() == ["manifest.json", *events_of([5, 4, 1, 3])]  # whole
 
 
 @in_loop
@@ -176,6 +174,34 @@ async def test_an_update_asks_for_so_many_and_goes_on_the_next_time(
 
 
 @in_loop
+async def test_a_slow_server_gives_what_it_can_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "LONGER", 2)  # no time is left when the manifest is there
+    async with serving() as server:
+        misp = Misp(server, 3)
+        async with desk_at(tmp_path, c2=misp.feed()) as desk:
+            for count in (1, 2, 3):
+                found = await desk.ask()
+                assert (found.state, found.size) == (OK, count)
+            assert found.told() == "" and len(misp.asked()) == 6
+
+
+@in_loop
+async def test_older_events_that_hold_far_more_can_be_forced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "MAX_EVENTS", 3)
+    async with serving() as server:
+        misp = Misp(server, 6)
+        misp.put(2, 2, event(2, *(f"c2.old{number}.example" for number in range(100))))
+        async with desk_at(tmp_path, c2=misp.feed()) as desk:
+            assert (await desk.ask()).size == 3
+            found = await desk.ask()
+            assert (found.state, found.kind, found.size) == (REFUSED, "grown", 3)
+            misp.asked()
+            found = await desk.ask(force=True)
+            assert (found.state, found.told(), found.size) == (OK, "", 105)
+            assert misp.asked() == ["manifest.json", *events_of([3, 1, 2])]  # on top of those in force
+
+
+@in_loop
 async def test_events_that_are_gone_or_too_large_are_left_out_and_told(tmp_path: Path) -> None:
     huge = respond(b"", length=200 << 20)
     async with serving() as server:
@@ -184,23 +210,25 @@ async def test_events_that_are_gone_or_too_large_are_left_out_and_told(tmp_path:
         misp.put(8, 5_001, huge)
         misp.put(9, 5_002, endless)
         misp.put(10, 5_003, respond(b"\0\0"))
+        misp.put(11, 5_004, respond(b"<html>Come back later</html>"))
+        misp.put(12, 5_005, respond(event(12)[:60]))
         async with desk_at(tmp_path, c2=misp.feed(max_mib=8)) as desk:
             found = await desk.ask()
-            assert found.state == OK and len(desk.values()) == 26
+            assert found.state == OK and len(desk.values()) == 24
             assert "1 of its events are not where its manifest says" in found.told()
-            assert "3 of its events are left out: each is larger than a fourth of max_mib" in found.told()
+            assert "5 of its events are left out: each is larger than a fourth of max_mib, or no event" in found.told()
             misp.put(7, 5_000, event(7))
             assert len(misp.asked()) == 31
             await desk.ask()
-            assert misp.asked() == ["manifest.json", *events_of([10, 9, 8, 7])] and len(desk.values()) == 27
+            assert misp.asked() == ["manifest.json", *events_of([12, 11, 10, 9, 8, 7])] and len(desk.values()) == 25
             misp.put(1, 6_000, huge)  # its last good version stays, as that of a feed does
             await desk.ask()
-            assert "c2.bad1.example" in desk.values() and len(desk.values()) == 27
-            for number in range(11, 16):
+            assert "c2.bad1.example" in desk.values() and len(desk.values()) == 25
+            for number in range(13, 18):
                 misp.put(number, 7_000, respond(b"", 410))
             await desk.ask()
             assert (found.state, found.kind) == (FAILING, "status") and "5 of its 30 events" in found.told()
-            assert len(desk.values()) == 27
+            assert len(desk.values()) == 25
 
 
 @in_loop
@@ -247,7 +275,16 @@ async def test_what_fails_in_the_midst_leaves_the_version_before(tmp_path: Path,
 
 @in_loop
 async def test_an_event_that_is_broken_spoils_its_own_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = [b"", b"{", b'{"Event": {"Attribute": [{', b"}}}]\n{", b"<html>\n</html>", b'"', b"7\n", b"[[[[[["]
+    broken = [
+        b"{}",
+        b"{{}",
+        b'{"Event": {"Attribute": [{}',
+        b"{}}}]\n{}",
+        b"{<html>\n</html>}",
+        b'{"}',
+        b"[7\n]",
+        b"[[]",
+    ]
     monkeypatch.setattr(collect, "MAX_EVENTS", 1_000)
     async with serving() as server:
         misp = Misp(server, 400)
@@ -397,6 +434,8 @@ async def test_a_collection_page_by_page_and_what_was_added_since(tmp_path: Path
             again.clock.us += DAY_US
             await again.ask()
             assert taxii.asked()[0] == "" and again.values() == wanted[1:]
+            await again.ask(force=True)
+            assert taxii.asked()[0] == ""
 
 
 @in_loop

@@ -31,6 +31,7 @@ from egressd.intel.feeds.fetch import (
 from egressd.intel.feeds.gathered import (
     BundleHead,
     Event,
+    is_closed,
     merge_objects,
     parse_bundle_head,
     parse_events,
@@ -160,8 +161,8 @@ class _Gathering:
         self._late = 0
         self._unusable = 0
         self._left_out: set[str] = set()
-        # The last request may begin one request's time before the end.
-        self._until = asyncio.get_running_loop().time() + source.times.total_s * (LONGER - 1)
+        # The manifest before it and the last request after it have their time, too.
+        self._until = asyncio.get_running_loop().time() + source.times.total_s * (LONGER - 2)
 
     @property
     def is_worth_asking(self) -> bool:
@@ -188,7 +189,7 @@ class _Gathering:
         if most <= 0:
             self._left_out.add(entry.uuid)
             return b""
-        if self._asked >= MAX_EVENTS or asyncio.get_running_loop().time() > self._until:
+        if self._asked >= MAX_EVENTS or (self._asked and asyncio.get_running_loop().time() > self._until):
             self._late += 1
             return b""
         self._asked += 1
@@ -211,6 +212,9 @@ class _Gathering:
             raise FeedError(ANSWER, "an event that was not asked for before is not modified")
         self._allowance -= got.wire_bytes
         self.wire_bytes += got.wire_bytes
+        if not is_closed(got.body):
+            self._unusable += 1
+            return b""
         return render_event(entry.uuid, entry.timestamp_s, got.body)
 
     def told(self, unread: int) -> str:
@@ -218,7 +222,7 @@ class _Gathering:
         parts = (
             (self._late, "are still to come: so many are asked for at once, the newest first"),
             (len(self._left_out), "are left out, the oldest: with them it is more than max_mib"),
-            (self._unusable, "are left out: each is larger than a fourth of max_mib, or no text"),
+            (self._unusable, "are left out: each is larger than a fourth of max_mib, or no event"),
             (self.gone, "are not where its manifest says"),
             (unread, "have no right uuid or timestamp in its manifest"),
         )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from egressd.clock import Clock
 from egressd.config.feed_options import FeedOptions
-from egressd.intel.feeds.collect import collect, collected_as
+from egressd.intel.feeds.collect import PAGES, collect, collected_as
 from egressd.intel.feeds.fetch import (
     CREDENTIAL,
     FeedError,
@@ -221,7 +221,8 @@ class Feeds:
         kind = collected_as(state.options)
         if not kind:
             return await fetch_feed(session, source, known)
-        before = _nothing if force else partial(self._text_before, state)
+        # What a person wants whatever its size: of a collection all, of events those that are still to come as well.
+        before = _nothing if force and kind == PAGES else partial(self._text_before, state)
         return await collect(session, source, kind, known, before, self._clock.now_us() // 1_000_000)
 
     def _text_before(self, state: FeedState) -> bytes:

@@ -37,6 +37,13 @@ class BundleHead(NamedTuple):
     added_after: str
 
 
+def is_closed(event: bytes) -> bool:
+    """Whether it begins and ends as JSON does: a web page, or what was cut off, is asked for again. Whether it is JSON
+    is not looked at here."""
+    text = event.removeprefix(_BOM).strip()
+    return text[:1] + text[-1:] in (b"{}", b"[]")
+
+
 def render_event(uuid: str, timestamp_s: int, event: bytes) -> bytes:
     """The line of an event that has just come."""
     said = f'{{"uuid":"{uuid}","timestamp":{timestamp_s},"response":'.encode("ascii")

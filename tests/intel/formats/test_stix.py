@@ -62,7 +62,16 @@ def test_a_page_taken_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "7", '{"more": true, "objects": [{}', '{"objects": 7}', '{"objects": []} x', '{"title": "no"}']
+    "text",
+    [
+        '{"objects": [' + "[" * 100_000,
+        "[]",
+        "7",
+        '{"more": true, "objects": [{}',
+        '{"objects": 7}',
+        '{"objects": []} x',
+        '{"title": "no"}',
+    ],
 )
 def test_what_is_no_whole_page(text: str) -> None:
     page = parse_page(text)
