@@ -21,7 +21,7 @@ from egressd.config.feed_options import FeedOptions
 from egressd.config.load import default_config, load_intel
 from egressd.intel import poison
 from egressd.intel.allowances import KINDS, parse_allowances
-from egressd.intel.feeds import fetch, schedule, state
+from egressd.intel.feeds import collect, fetch, schedule, state
 from egressd.intel.formats import FORMATS, OPTIONS, parse_list
 from egressd.intel.index import Index
 from egressd.model import Indicator
@@ -319,9 +319,12 @@ def test_every_word_of_feeds_is_explained() -> None:
 
 
 def test_the_example_of_feeds_is_right() -> None:
-    (text,) = re.findall(r"^```yaml\n(.*?)^```$", FEEDS, re.M | re.S)
-    config, problems = parse_config(text, "feeds.md")
+    first, second = re.findall(r"^```yaml\n(.*?)^```$", FEEDS, re.M | re.S)
+    config, problems = parse_config(first, "feeds.md")
     assert problems == [] and [one.enabled for one in config.feeds.values()] == [True, True]
+    config, problems = parse_config(second, "feeds.md")
+    assert problems == []
+    assert [collect.collected_as(one) for one in config.feeds.values()] == [collect.EVENTS, collect.PAGES]
 
 
 def test_bounds_in_words_are_those_of_the_code() -> None:
@@ -330,6 +333,13 @@ def test_bounds_in_words_are_those_of_the_code() -> None:
     assert (feed.shrink_percent, feed.grow_times, feed.quarantine_most) == bounds[1:] == (50, 10, 20)
     assert (poison.BAD_SHARE, poison.POISON_SHARE, poison.POISON_DENSE, poison.SMALL_CHANGE) == (100, 1_000, 10, 20)
     assert (times.connect_s, times.stall_s, times.total_s) == (10, 30, 120)
+    assert (collect.MAX_EVENTS, collect.LIMIT, collect.MAX_PAGES, collect.MAX_PART_BYTES) == (500, 500, 1_000, 16 << 20)
+    assert (collect.LONGER * times.total_s, collect.SHARE, collect.MISSING_SHARE, collect.WHOLE_S) == (
+        600,
+        4,
+        10,
+        86_400,
+    )
     assert (fetch.MAX_REDIRECTS, fetch.MAX_RATIO, schedule.FIRST_RETRY_S, schedule.SPREAD_S) == (5, 1_000, 60, 30)
 
 

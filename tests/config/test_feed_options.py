@@ -85,7 +85,7 @@ def test_there_are_only_so_many() -> None:
 def test_presets_are_disabled_and_right(tmp_path: Path) -> None:
     text = (ROOT / "config" / "feeds.example.yaml").read_text(encoding="utf-8")
     config = load_config(ROOT / "config" / "feeds.example.yaml")
-    assert len(config.feeds) >= 4
+    assert len(config.feeds) >= 4 and {"misp", "stix"} <= {feed.format for feed in config.feeds.values()}
     assert not any(feed.enabled for feed in config.feeds.values())
     assert all(feed.url.startswith("https://") and not feed.insecure for feed in config.feeds.values())
     (tmp_path / "c.yaml").write_text("mode: monitor\n" + text, encoding="utf-8")  # pasted as it says

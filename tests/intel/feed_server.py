@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
@@ -42,7 +42,11 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"{self.scheme}://127.0.0.1:{self.port}/feed.txt"
+        return self.at("/feed.txt")
+
+    def at(self, path: str) -> str:
+        """The address of a path."""
+        return f"{self.scheme}://127.0.0.1:{self.port}{path}"
 
     async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -103,6 +107,15 @@ def versioned(body: bytes, etag: str) -> Handler:
         else:
             writer.write(head(200, len(body), ETag=etag) + body)
         await writer.drain()
+
+    return answer
+
+
+def site(places: Mapping[str, Handler]) -> Handler:
+    """Answer by path, what follows a ? left out; 404 elsewhere. The mapping may change meanwhile."""
+
+    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
+        await places.get(request.target.partition("?")[0], respond(b"", 404))(request, writer)
 
     return answer
 

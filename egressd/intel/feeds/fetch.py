@@ -11,6 +11,7 @@ import asyncio
 import errno
 import io
 import os
+import re
 import ssl
 import zipfile
 import zlib
@@ -38,8 +39,10 @@ CUT_OFF: Final = "cut-off"
 PACKED: Final = "packed"
 NOT_TEXT: Final = "not-text"
 PROTOCOL: Final = "protocol"
+ANSWER: Final = "answer"
 KINDS: Final = (
     *(CREDENTIAL, UNREACHABLE, TLS, STALLED, STATUS, REDIRECT, TOO_LARGE, BOMB, CUT_OFF, PACKED, NOT_TEXT, PROTOCOL),
+    ANSWER,
 )
 
 MAX_REDIRECTS: Final = 5
@@ -54,18 +57,21 @@ USER_AGENT: Final = f"egressd/{__version__}"
 _GZIP: Final = b"\x1f\x8b"
 _ZIP: Final = b"PK\x03\x04"
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
+_MOMENT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?Z")
 _CHUNK: Final = 1 << 16
 _LIST_ENDINGS: Final = (".txt", ".csv", ".list", ".hosts", ".json", ".intel", ".dat", ".rpz", ".zone", ".conf")
 
 
 class FeedError(EgressdError):
-    """A version that was not had. `kind` is one of the words above; the message is ours, safe in every sink."""
+    """A version that was not had. `kind` is one of the words above; the message is ours, safe in every sink. `status`
+    is the server's, where it is what is wrong."""
 
-    def __init__(self, kind: str, text: str, retry_after_s: int = 0) -> None:
+    def __init__(self, kind: str, text: str, retry_after_s: int = 0, status: int = 0) -> None:
         super().__init__(text)
         self.kind = kind
         self.text = text
         self.retry_after_s = retry_after_s
+        self.status = status
 
 
 class Validators(NamedTuple):
@@ -76,11 +82,23 @@ class Validators(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """A version: its bytes as they are after unpacking, and its validators. `wire_bytes` is what came over the net."""
+    """A version: its bytes as they are after unpacking, and its validators. `wire_bytes` is what came over the net.
+    `added_last` is a TAXII server's word on when the last object of it was added, `short` what is not in it that should
+    be, for people."""
 
     body: bytes
     validators: Validators
     wire_bytes: int
+    added_last: str = ""
+    short: str = ""
+
+
+class _Packed(NamedTuple):
+    """An answer as it came."""
+
+    body: bytes
+    validators: Validators
+    added_last: str
 
 
 class Times(NamedTuple):
@@ -101,6 +119,7 @@ class Source(NamedTuple):
     max_bytes: int
     times: Times = Times()
     tls: ssl.SSLContext | None = None  # where the system's authorities are not the ones to trust
+    accept: str = "*/*"
 
     def __repr__(self) -> str:
         return f"Source({redact(self.url)!r})"
@@ -141,14 +160,13 @@ async def fetch_feed(session: ClientSession, source: Source, known: Validators =
         raise FeedError(STALLED, f"not done within {source.times.total_s:g} s") from None
     if got is None:
         return None
-    packed, validators = got
-    body = await asyncio.to_thread(unpack, packed, source.max_bytes)
+    body = await asyncio.to_thread(unpack, got.body, source.max_bytes)
     if len(source.credential) >= 8 and source.credential.encode() in body:
         raise FeedError(CREDENTIAL, "the answer holds the credential itself; it is not kept")
-    return Fetched(body, validators, len(packed))
+    return Fetched(body, got.validators, len(got.body), got.added_last)
 
 
-async def _follow(session: ClientSession, source: Source, known: Validators) -> tuple[bytes, Validators] | None:
+async def _follow(session: ClientSession, source: Source, known: Validators) -> _Packed | None:
     """Ask, and go where the server points: never from https to http, the credential only to the host it is for."""
     url = source.url.replace(PLACEHOLDER, quote(source.credential, safe=""))
     origin = urlsplit(url)[:2]
@@ -168,7 +186,7 @@ async def _follow(session: ClientSession, source: Source, known: Validators) -> 
 
 
 def _headers(source: Source, known: Validators, *, to_origin: bool) -> dict[str, str]:
-    headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "gzip"}
+    headers = {"User-Agent": USER_AGENT, "Accept": source.accept, "Accept-Encoding": "gzip"}
     if known.etag:
         headers["If-None-Match"] = known.etag
     if known.last_modified:
@@ -178,9 +196,7 @@ def _headers(source: Source, known: Validators, *, to_origin: bool) -> dict[str,
     return headers
 
 
-async def _ask(
-    session: ClientSession, source: Source, url: str, headers: Mapping[str, str]
-) -> tuple[bytes, Validators] | str | None:
+async def _ask(session: ClientSession, source: Source, url: str, headers: Mapping[str, str]) -> _Packed | str | None:
     """One request: the packed body with its validators, where it points to, or None for "not modified"."""
     import aiohttp
     from yarl import URL
@@ -215,7 +231,7 @@ async def _ask(
         raise FeedError(UNREACHABLE, f"the connection failed: {error.strerror or 'no reason given'}") from None
 
 
-async def _take(answer: ClientResponse, source: Source, *, known: bool) -> tuple[bytes, Validators] | str | None:
+async def _take(answer: ClientResponse, source: Source, *, known: bool) -> _Packed | str | None:
     status = answer.status
     if status == 304 and known:
         return None
@@ -225,24 +241,24 @@ async def _take(answer: ClientResponse, source: Source, *, known: bool) -> tuple
             raise FeedError(REDIRECT, f"status {status} without saying where to")
         return location
     if status != 200:
-        raise FeedError(STATUS, _told(status), _retry_after_s(answer.headers.get("Retry-After", "")))
+        raise FeedError(STATUS, _told(status), _retry_after_s(answer.headers.get("Retry-After", "")), status)
     encoding = answer.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip"):
         raise FeedError(PACKED, "it is packed in a way that was not asked for")
     length = answer.headers.get("Content-Length", "")
     if length.isascii() and length.isdigit() and int(length[:19]) > source.max_bytes:
-        raise FeedError(TOO_LARGE, _larger(source.max_bytes))
+        raise FeedError(TOO_LARGE, larger_than(source.max_bytes))
     parts: list[bytes] = []
     size = 0
     async for part in answer.content.iter_chunked(_CHUNK):
         size += len(part)
         if size > source.max_bytes:
-            raise FeedError(TOO_LARGE, _larger(source.max_bytes))
+            raise FeedError(TOO_LARGE, larger_than(source.max_bytes))
         parts.append(part)
     validators = Validators(
         _printable(answer.headers.get("ETag", "")), _printable(answer.headers.get("Last-Modified", ""))
     )
-    return b"".join(parts), validators
+    return _Packed(b"".join(parts), validators, _moment(answer.headers.get("X-TAXII-Date-Added-Last", "")))
 
 
 def _told(status: int) -> str:
@@ -265,6 +281,11 @@ def _printable(value: str) -> str:
     return value if value.isascii() and value.isprintable() and len(value) <= MAX_VALIDATOR else ""
 
 
+def _moment(value: str) -> str:
+    """A time in the one form that TAXII 2.1 has (its `timestamp`: RFC 3339, UTC), "" for anything else."""
+    return value if _MOMENT.fullmatch(value) is not None else ""
+
+
 def _verify_message(error: BaseException) -> str:
     """OpenSSL's own words for what is wrong with a certificate, up to where names come in."""
     inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
@@ -282,7 +303,8 @@ def _why(error: OSError) -> str:
     return error.strerror or "refused, or no such name"
 
 
-def _larger(limit: int) -> str:
+def larger_than(limit: int) -> str:
+    """What is wrong with a version of more bytes than that."""
     return f"it is larger than {limit >> 20} MiB (max_mib)" if limit >= 1 << 20 else f"it is larger than {limit} bytes"
 
 
@@ -360,4 +382,4 @@ def _bound(size: int, max_bytes: int, packed: int) -> None:
     if size > RATIO_FROM_BYTES and size > packed * MAX_RATIO:
         raise FeedError(BOMB, f"it unpacks to over {MAX_RATIO} times its size")
     if size > max_bytes:
-        raise FeedError(BOMB, f"unpacked {_larger(max_bytes)}")
+        raise FeedError(BOMB, f"unpacked {larger_than(max_bytes)}")

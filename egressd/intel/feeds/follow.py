@@ -12,13 +12,25 @@ import os
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from egressd.clock import Clock
 from egressd.config.feed_options import FeedOptions
-from egressd.intel.feeds.fetch import CREDENTIAL, FeedError, Fetched, Source, Times, fetch_feed, open_session, trust
+from egressd.intel.feeds.collect import PAGES, collect, collected_as
+from egressd.intel.feeds.fetch import (
+    CREDENTIAL,
+    FeedError,
+    Fetched,
+    Source,
+    Times,
+    Validators,
+    fetch_feed,
+    open_session,
+    trust,
+)
 from egressd.intel.feeds.judging import Job, Judge, JudgeError, Rules
 from egressd.intel.feeds.kept import (
     Kept,
@@ -188,6 +200,8 @@ class Feeds:
                 if self.states.get(state.name) is not state:
                     return  # was taken out, or set otherwise, meanwhile
                 if fetched is None or sha256(fetched.body).digest() == state.digest:
+                    if fetched is not None:
+                        state.short = fetched.short
                     await self._confirm(state)
                 else:
                     changed = await self._take(state, fetched, force=force)
@@ -203,9 +217,24 @@ class Feeds:
         session = self._session
         if session is None:
             raise RuntimeError("feeds are asked before run()")
-        if force:  # the version that was refused is asked for whole again
-            return await fetch_feed(session, source)
-        return await fetch_feed(session, source, state.validators)
+        known = Validators() if force else state.validators  # one that was refused is asked for whole again
+        kind = collected_as(state.options)
+        if not kind:
+            return await fetch_feed(session, source, known)
+        # What a person wants whatever its size: of a collection all, of events those that are still to come as well.
+        before = _nothing if force and kind == PAGES else partial(self._text_before, state)
+        return await collect(session, source, kind, known, before, self._clock.now_us() // 1_000_000)
+
+    def _text_before(self, state: FeedState) -> bytes:
+        """The text of the version in force, which what is new is added to; nothing when it is not usable for that."""
+        try:
+            kept = load_kept(self._directory, state.name)
+        except KeptError:
+            return b""
+        is_its = kept is not None and (kept.url_digest, kept.format) == (
+            url_digest(state.options.url), state.options.format,
+        )  # fmt: skip
+        return kept.body if kept is not None and is_its else b""
 
     def _source(self, options: FeedOptions) -> Source:
         """Raises FeedError."""
@@ -250,11 +279,15 @@ class Feeds:
             state.added, state.removed = judged.added, judged.removed
             state.install(judged, rules.context)
             state.note_success(now_us)
-            state.trouble = ""
+            state.trouble, state.short = "", fetched.short
             state.changed_us = now_us
             state.counts, state.validators = judged.counts, fetched.validators
             state.digest = sha256(fetched.body).digest()
         return True
+
+
+def _nothing() -> bytes:
+    return b""
 
 
 def load_credential(written: str, base_dir: Path) -> str:

@@ -28,6 +28,7 @@ class FeedState:
         self.kind = ""  # why not, in a word
         self.problem = ""  # and in full
         self.trouble = ""  # the version is in force but cannot be kept on disk
+        self.short = ""  # what the version in force leaves out of what the server has
         self.failures = 0  # in a row
         self.failures_total = 0
         self.last_try_us = 0
@@ -49,8 +50,8 @@ class FeedState:
 
     @property
     def is_alarming(self) -> bool:
-        """Whether somebody should look: it is not had, not taken, not kept, or has poison in it."""
-        return self.state in (FAILING, REFUSED) or self.poisoned > 0 or bool(self.trouble)
+        """Whether somebody should look: it is not had, not taken, not kept, not all of it, or has poison in it."""
+        return self.state in (FAILING, REFUSED) or self.poisoned > 0 or bool(self.trouble or self.short)
 
     def told(self) -> str:
         """What is wrong, in one line; "" when nothing is."""
@@ -61,8 +62,7 @@ class FeedState:
         if self.poisoned:
             lines = "1 line is" if self.poisoned == 1 else f"{self.poisoned:,} lines are"
             parts.append(f"{lines} quarantined (egressd feeds quarantine {self.name})")
-        if self.trouble:
-            parts.append(self.trouble)
+        parts += [one for one in (self.short, self.trouble) if one]
         return "; ".join(parts)
 
     @property

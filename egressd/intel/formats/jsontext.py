@@ -49,6 +49,7 @@ class JsonText:
         self._at = 1 if text.startswith("\ufeff") else 0
         self._counted = 0  # up to here `line` is right
         self._line_start = 0
+        self._resumed = 0
 
     @property
     def column(self) -> int:
@@ -90,6 +91,22 @@ class JsonText:
         other = JsonText(self.text)
         other.line, other._at, other._counted, other._line_start = self.line, self._at, self._counted, self._line_start
         return other
+
+    def written(self) -> tuple[Any, str]:
+        """`value`, and how it is written. Raises Wrong."""
+        self._skip_space()
+        start = self._at
+        found = self.value()
+        return found, self.text[start : self._at]
+
+    def resume(self, opening: str) -> bool:
+        """After a Wrong: go on at the next line that begins with `opening`; False when there is none. What is wrong may
+        be that character itself, which has been reached then: no line is looked at twice."""
+        at = self.text.find("\n" + opening, max(self._at - 2, self._resumed))
+        if at < 0:
+            return False
+        self._at = self._resumed = at + 1
+        return True
 
     def end(self) -> None:
         """Raises Wrong unless the text ends here."""

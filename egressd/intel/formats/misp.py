@@ -28,6 +28,7 @@ _CONFIDENCE: Final = {  # taxonomy "misp", predicate confidence-level, as shares
     'misp:confidence-level="rarely-confident"': 25,
     'misp:confidence-level="unconfident"': 0,
 }
+BAD_ENTRY: Final = ("not a uuid", "not a timestamp")  # what one entry of a manifest may be; else it is broken itself
 _LEVELS: Final = 3  # of containers around an event: an answer, its list, the event's own
 
 
@@ -72,15 +73,21 @@ def parse_manifest(text: str, source: str = "manifest.json") -> tuple[list[Manif
 
 
 def read_misp(text: str, source: str, rules: Rules) -> Iterator[Found]:
-    """Reader of one event, or of an answer that holds some."""
+    """Reader of one event, of an answer that holds some, or of several of either, each from the beginning of a line on:
+    one of them that is broken does not spoil the others."""
     document = JsonText(text)
     judge = Judge(source, rules)
-    try:
-        if document.peek():
-            yield from _events(document, judge, _LEVELS)
-            document.end()
-    except Wrong as wrong:
-        yield problem_at(source, document.line, wrong)
+    while True:
+        try:
+            while document.peek():
+                yield from _events(document, judge, _LEVELS)
+                if document.peek() and document.column > 1:
+                    document.end()
+            return
+        except Wrong as wrong:
+            yield problem_at(source, document.line, wrong)
+        if not document.resume("{"):
+            return
 
 
 def _events(document: JsonText, judge: Judge, levels: int) -> Iterator[Found]:

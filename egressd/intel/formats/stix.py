@@ -34,6 +34,25 @@ class Envelope(NamedTuple):
     next: str
 
 
+class StixObject(NamedTuple):
+    """An object as it is written, on one line. `key` is its id (or all of it, without one): of two with the same the
+    one that was `modified` later is right."""
+
+    key: str
+    modified: str
+    text: str
+
+
+class Page(NamedTuple):
+    """One answer of a TAXII server, its objects unread. `more` and `next` as in an Envelope; `is_whole` is false when
+    it could not be read to its end, or is something else."""
+
+    objects: list[StixObject]
+    more: bool
+    next: str
+    is_whole: bool
+
+
 class _Context(NamedTuple):
     """What objects say of one another, wherever they stand: the names of threats, what indicates which, and the last
     version of each object."""
@@ -72,21 +91,42 @@ def parse_envelope(text: str, source: str, rules: Rules) -> Envelope:
     """Read a TAXII 2.1 answer: everything `read_feed` gives of its objects, and whether and how to ask for more.
 
     A text that is no envelope gives one Problem and asks for no more. `next` is at most 4096 printable characters."""
-    found = list(read_stix(text, source, rules))
+    page = parse_page(text)  # what is wrong with it is told by the reader
+    return Envelope(list(read_stix(text, source, rules)), page.more, page.next)
+
+
+def parse_page(text: str) -> Page:
+    """Take an answer or a bundle apart without reading its objects. What is not whole asks for no more."""
     document = JsonText(text)
+    objects: list[StixObject] = []
     more, following = False, ""
+    keys = set()
     try:
         if document.peek():
             for key in document.members():
-                if key == "more":
+                keys.add(key)
+                if key == "objects":
+                    objects += _take_apart(document)
+                elif key == "more":
                     more = document.value() is True
                 elif key == "next":
                     value = document.value()
                     usable = isinstance(value, str) and value.isprintable() and len(value) <= 4096
                     following = value if usable else ""
-    except Wrong:  # told above, where it was read first
-        more = False
-    return Envelope(found, more, following)
+            document.end()
+    except Wrong:
+        return Page(objects, False, following, False)
+    return Page(objects, more, following, "objects" in keys or keys <= _OF_ENVELOPES)
+
+
+def _take_apart(document: JsonText) -> Iterator[StixObject]:
+    """Raises Wrong."""
+    for _ in document.elements():
+        value, written = document.written()
+        # Between the tokens of JSON a line end is a space; inside of them there is none.
+        line = written.replace("\r", " ").replace("\n", " ")
+        record = Record(value if isinstance(value, dict) else {}, 0, 0)
+        yield StixObject(record.get("id") or line, record.get("modified"), line)
 
 
 def _parse_context(document: JsonText) -> _Context:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from egressd.errors import Problem
+from egressd.intel.formats.judgement import Ignored
 from egressd.intel.formats.misp import ManifestEntry, parse_manifest
 from egressd.model import Indicator
 from tests.intel.formats.scene import found_in
@@ -55,3 +58,30 @@ def test_where_events_stand(wrapped: object) -> None:
 )
 def test_what_is_no_event(text: str) -> None:
     assert [type(one) for one in found_in(text, "misp")] == [Problem]
+
+
+def test_several_documents_of_which_some_are_broken() -> None:
+    good = json.dumps({"uuid": UUID, "timestamp": 1, "response": EVENT})
+    broken = ['{"response":{"Event":{}', '{"response":}', '{"response":{"Event":"}', '{"response":}}}]}', "{"]
+    for one in broken:
+        found = found_in("\n".join([good, one, good, one, good]), "misp")
+        assert [type(each) for each in found] == [Indicator, Problem, Ignored, Problem, Ignored]  # said before
+        assert [each.line for each in found] == [1, each_line(one, 2), 3, each_line(one, 4), 5]
+    found = found_in(f"{good} {good}\n{good}\n", "misp")
+    assert [type(each) for each in found] == [Indicator, Problem, Ignored]
+
+
+def each_line(text: str, line: int) -> int:
+    """Where it is told: what is open at a line's end is missed at the beginning of the next."""
+    return line + (text in ('{"response":{"Event":{}', "{"))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from(['{"Event":', "{", "}", "[", "]", "\n", "\n{", '"', ",", '"a":', " ", "7"]), max_size=40)
+)
+def test_whatever_is_broken_it_comes_to_an_end(parts: list[str]) -> None:
+    text = "".join(parts)
+    found = found_in(text, "misp")
+    assert len(found) <= text.count("\n{") + 2
+    assert all(isinstance(one, Problem) and 1 <= one.line <= text.count("\n") + 1 for one in found)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from egressd.errors import Problem
-from egressd.intel.formats.stix import parse_envelope
+from egressd.intel.formats.stix import parse_envelope, parse_page
 from egressd.model import Indicator
 from tests.intel.formats.scene import rules
 
@@ -52,3 +52,27 @@ def test_what_is_no_envelope_is_told_and_asks_for_no_more(text: str) -> None:
     found, more, following = parse_envelope(text, "taxii", rules())
     assert [type(one) for one in found] == [Problem]
     assert (more, following) == (False, "")
+
+
+def test_a_page_taken_apart() -> None:
+    page = parse_page(envelope(more=True, next="abc", type="bundle"))
+    assert (page.more, page.next, page.is_whole) == (True, "abc", True)
+    assert [one.key for one in page.objects] == ["indicator--1"]
+    assert parse_page("") == parse_page("{}") == ([], False, "", True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"objects": [' + "[" * 100_000,
+        "[]",
+        "7",
+        '{"more": true, "objects": [{}',
+        '{"objects": 7}',
+        '{"objects": []} x',
+        '{"title": "no"}',
+    ],
+)
+def test_what_is_no_whole_page(text: str) -> None:
+    page = parse_page(text)
+    assert (page.is_whole, page.more) == (False, False)
