@@ -14,7 +14,7 @@ from egressd.cli.client import ClientError
 from egressd.cli.list_where import Site, load_site
 from egressd.cli.main import INVALID, OK, USAGE
 from egressd.cli.terminal import count, printable
-from egressd.config.load import escape_path
+from egressd.config.texts import escape_path
 from egressd.errors import Problem
 from egressd.intel.allowances import Allowance, parse_allowances
 from egressd.intel.formats.feed import read_feed

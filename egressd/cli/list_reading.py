@@ -7,7 +7,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from egressd.config.load import default_config, escape_path, load_config, load_ground, load_text
+from egressd.config.load import default_config, load_config, load_ground
+from egressd.config.texts import escape_path, load_text
 from egressd.errors import ConfigError
 from egressd.intel.formats.detection import detect_format
 from egressd.intel.formats.feed import FORMATS

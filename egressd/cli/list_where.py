@@ -12,8 +12,9 @@ from typing import Final, NamedTuple
 from egressd.cli.client import ClientError
 from egressd.cli.main import USAGE
 from egressd.config.large_lists import ListFile
-from egressd.config.load import default_config, escape_path, load_config, load_ground, named_files
+from egressd.config.load import default_config, load_config, load_ground, named_files
 from egressd.config.schema import Config
+from egressd.config.texts import escape_path
 from egressd.errors import ConfigError, Problem
 from egressd.intel.allowances import parse_allowances
 from egressd.intel.formats.judgement import Rules

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from egressd.config.large_lists import Build, ListFile, Order, choose_large
 from egressd.config.schema import Config
+from egressd.config.texts import MAX_LIST_BYTES, escape_path, read_text
 from egressd.errors import ConfigError, Problem
 from egressd.intel.allowances import Allowance, Allowances, parse_allowances
 from egressd.intel.formats import parse_list
@@ -26,24 +27,18 @@ from egressd.intel.networks import NetworkTable, first_address, parse_address, p
 from egressd.intel.protected import Protected
 from egressd.intel.resolvers import Resolvers
 from egressd.model import Indicator
-from egressd.names import Suffixes, escape
+from egressd.names import Suffixes
 
 if TYPE_CHECKING:  # detection takes 40 ms to import, which looking at one list does not need
     from egressd.detect.engine import Intel
     from egressd.detect.policy import PolicySettings
 
 MAX_CONFIG_BYTES: Final = 1 << 20  # a person writes it; a large site's has some tens of kilobytes
-MAX_LIST_BYTES: Final = 64 << 20  # two million names with options; more belongs into a feed
 MAX_FILES: Final = 1_000  # that one pattern may name
 
 SHIPPED: Final = Path(__file__).resolve().parent.parent / "intel" / "data"
-_STREAMS: Final = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")  # a shell's <(command) and pipes
 
 _MAGIC: Final = frozenset("*?[")
-
-_GZIP: Final = b"\x1f\x8b"
-_ZIP: Final = b"PK\x03\x04"
-_UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
 Loaded = TypeVar("Loaded")
@@ -138,14 +133,6 @@ def load_ground(config: Config, *, base_dir: Path) -> Ground:
     return _Loading(config, base_dir).load_ground()
 
 
-def load_text(path: Path, name: str, limit_bytes: int) -> str:
-    """The text of a file of at most so many bytes, called `name` in problems. Raises ConfigError with one."""
-    found = read_text(path, name, limit_bytes)
-    if isinstance(found, Problem):
-        raise ConfigError([found])
-    return found
-
-
 def policy_settings(config: Config) -> PolicySettings:
     """What the policy needs of the configuration."""
     from egressd.detect.policy import PolicySettings
@@ -164,12 +151,6 @@ def policy_settings(config: Config) -> PolicySettings:
 def segment_table(config: Config) -> NetworkTable[str]:
     """Segment names by network: `longest(addr)` is a client's segment."""
     return NetworkTable((*_network(text), name) for name, texts in config.segments.items() for text in texts)
-
-
-def escape_path(path: Path | str) -> str:
-    """A path as it can be shown: file names may hold anything."""
-    text = str(path)
-    return text if text.isprintable() else escape(os.fsencode(text))
 
 
 class _Loading:
@@ -406,37 +387,3 @@ def _network(text: str) -> tuple[bytes, int]:
 
 def _shipped(name: str) -> str:
     return (SHIPPED / name).read_text(encoding="utf-8")
-
-
-def read_text(path: Path, name: str, limit: int) -> str | Problem:
-    """The text of a file, or why it cannot be used. `name` is how the file is called in the problem."""
-    try:
-        if not path.is_file() and path.exists() and not str(path).startswith(_STREAMS):
-            return Problem(name, 0, 0, "is not a file", "name a text file")
-        with path.open("rb") as stream:
-            raw = stream.read(limit + 1)
-    except FileNotFoundError:
-        return Problem(name, 0, 0, "does not exist", f"looked for {escape_path(path.absolute())}")
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        return Problem(name, 0, 0, f"cannot be read: {reason}", "check the path and its permissions")
-    if len(raw) > limit:
-        return Problem(name, 0, 0, f"is larger than {limit >> 20} MB", "split it or take a shorter one")
-    if raw.startswith((_GZIP, _ZIP)):
-        return Problem(name, 0, 0, "is compressed", "unpack it first")
-    if raw.startswith(_UTF16):
-        return Problem(name, 0, 0, "is UTF-16 text", "save it as UTF-8")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        return _not_text(raw, name, error.start, f"the byte 0x{raw[error.start]:02X} is not UTF-8", "save it as UTF-8")
-    zero = raw.find(0)
-    if zero >= 0:
-        return _not_text(raw, name, zero, "a zero byte: this is not a text file", "name a text file")
-    return text
-
-
-def _not_text(raw: bytes, name: str, at: int, what: str, advice: str) -> Problem:
-    start = raw.rfind(b"\n", 0, at) + 1
-    column = len(raw[start:at].decode("utf-8-sig" if start == 0 else "utf-8", "replace")) + 1
-    return Problem(name, raw.count(b"\n", 0, at) + 1, column, what, advice)

@@ -19,7 +19,6 @@ from typing import Any, Final
 
 from egressd.capture.links import LinkWatch
 from egressd.clock import SteadyClock
-from egressd.config.load import list_paths
 from egressd.detect.probation import FORGET_US
 from egressd.errors import ConfigError, EgressdError
 from egressd.metrics import LossWindow, health_of, render
@@ -34,7 +33,7 @@ from egressd.runtime.feeding import Feeding
 from egressd.runtime.health import snapshot_of
 from egressd.runtime.hunting import Hunts
 from egressd.runtime.keeping import Keeping
-from egressd.runtime.list_watch import LOOK_S, ListWatch, read_signs
+from egressd.runtime.list_following import follow_lists
 from egressd.runtime.preview import Preview
 from egressd.runtime.processes import PacketProcessHandle
 from egressd.runtime.tellers import Watchers
@@ -44,7 +43,7 @@ from egressd.store.audit import Act
 from egressd.store.errors import StoreError
 from egressd.web.app import MetricsServer
 from egressd.web.control import ControlServer, Peer, Roles, Standing
-from egressd.web.requests import INVALID, MAX_TEXT
+from egressd.web.requests import INVALID
 
 OK: Final = 0
 RUNTIME: Final = 1
@@ -52,7 +51,6 @@ READY_S: Final = 20.0  # until packet processes capture
 LAG_S: Final = 0.1
 LINKS_S: Final = 2.0  # interfaces, addresses and resolvers are also looked at without being told
 STOP_S: Final = 8.0
-MAX_CHANGES: Final = 20  # that are told one by one
 
 log = logging.getLogger("egressd")
 
@@ -144,7 +142,7 @@ class Daemon:
         elif not await core.sensing.ready(READY_S):
             log.error("no packet process captures after %.0f s; egressd goes on trying", READY_S)
         self._watch(self._prove(core), "canary")
-        self._watch(self._watch_lists(core), "lists")
+        self._watch(follow_lists(core), "lists")
         if self._hunts is not None:
             self._hunts.hunt(None)  # for what was listed while nothing ran
             self._watch(self._hunts.run(), "retro-hunt")
@@ -280,32 +278,6 @@ class Daemon:
         finally:
             loop.remove_reader(watch.fileno())
             watch.close()
-
-    async def _watch_lists(self, core: Core) -> None:
-        """Take lists when somebody has saved them."""
-        loop = asyncio.get_running_loop()
-        watch = ListWatch(loop.time)
-        taken = None
-        while True:
-            if core.loaded.signs is not taken:
-                taken = core.loaded.signs
-                watch.took(taken)
-            await asyncio.sleep(LOOK_S)
-            now = await asyncio.to_thread(read_signs, list_paths(core.config, core.path.parent))
-            changes = watch.look(now)
-            if not changes:
-                continue
-            what = "; ".join(changes[:MAX_CHANGES])
-            act = Act("egressd", "files", "lists", what[:MAX_TEXT], "files were saved")
-            core.scribe.put(audit.append, act, self._clock.now_us())
-            try:
-                lines = await core.reload(only_lists=True)
-                log.info("lists: %s; %s", what, "; ".join(lines))
-            except ConfigError as error:
-                for problem in error.problems[:MAX_CHANGES]:
-                    log.error("%s", problem)
-                log.error("lists: %s; %d problem(s): everything stays as it was", what, len(error.problems))
-            watch.took(now)
 
     async def _capture(self, core: Core, process: PacketProcessHandle, capturing: asyncio.Event) -> None:
         await capturing.wait()

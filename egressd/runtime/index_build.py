@@ -23,7 +23,7 @@ from typing import IO, Any, Final, NamedTuple
 
 from egressd import __version__
 from egressd.config.large_lists import Build, Built, ListFile, Order
-from egressd.config.load import MAX_LIST_BYTES, read_text
+from egressd.config.texts import MAX_LIST_BYTES, read_text
 from egressd.errors import ConfigError, IndexDamaged, Problem
 from egressd.intel.formats import parse_list
 from egressd.intel.index_format import SALT_BYTES, VERSION, suffix_digest

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from egressd import __version__
-from egressd.config.load import escape_path
+from egressd.config.texts import escape_path
 from egressd.intel.networks import parse_address
 from egressd.metrics import Histogram
 from egressd.model import Target

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from egressd.errors import EgressdError
 
-MAX_BYTES: Final = 64 << 20  # as the daemon reads (config.load.MAX_LIST_BYTES)
+MAX_BYTES: Final = 64 << 20  # as the daemon reads (config.texts.MAX_LIST_BYTES)
 WAIT_S: Final = 30.0
 TRIES: Final = 5
 _LOOK_S: Final = 0.02
