@@ -110,10 +110,14 @@ class Preview:
         """What adding and removing indicators would do."""
         effect = Effect(len(added), len(removed))
         index = self._core.knowledge.intel.index
+        now_s = self._core.clock.now_us() // 1_000_000
         for one in added:
             listed = _listed(index, one)
             if listed is not None:
                 effect.already.append(f"{one.value} ({listed.source}:{listed.line})")
+            elif one.kind == "domain" and (match := index.match_name(one.value, now_s)) is not None:
+                by = match.indicator
+                effect.already.append(f"{one.value} by {by.value} ({by.source}:{by.line})")
             why = self._core.loaded.texts.guard.why(one.registered_domain) if one.registered_domain else ""
             if why and why not in effect.guards:
                 effect.guards.append(why)

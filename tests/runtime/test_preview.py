@@ -206,3 +206,11 @@ async def test_without_history_nobody_is_not_the_answer(tmp_path: Path) -> None:
     async with site_at(tmp_path, config=CONFIG) as site:
         effect, _ = await Preview(site.core, None).of_lines(["+bad.example"])
         assert effect.sentence() == "what it would hit is not known: no history is kept"
+
+
+@in_loop
+async def test_what_another_line_covers_is_listed_already(tmp_path: Path) -> None:
+    """Of a list or a feed: this is how to ask the daemon whether a name is known, and from where."""
+    async with previewing(tmp_path) as (_, preview):
+        effect, _ = await preview.of_lines(["+www.listed.example", "+fine.example"])
+        assert effect.already == ["www.listed.example by c2.listed.example (csirt.txt:1)"]
