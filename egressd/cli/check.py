@@ -8,8 +8,9 @@ from argparse import ArgumentParser, Namespace
 
 from egressd.cli.main import FINDINGS, OK
 from egressd.cli.options import add_intel_arguments, load
-from egressd.cli.terminal import printable
+from egressd.cli.terminal import count, printable
 from egressd.config.load import policy_settings
+from egressd.config.schema import Config
 from egressd.runtime.question import Verdict, judge, parse_question, render_verdict
 
 
@@ -34,12 +35,19 @@ def run(args: Namespace) -> int:
         if args.json:
             print(json.dumps(render_verdict(verdict, config.mode), separators=(",", ":")))
         else:
-            print(("\n" if number else "") + "\n".join(describe(verdict, config.mode, loaded.demo)))
+            print(
+                ("\n" if number else "") + "\n".join(describe(verdict, config.mode, loaded.demo, unread_feeds(config)))
+            )
     return FINDINGS if args.exit_code and listed else OK
 
 
-def describe(verdict: Verdict, mode: str, demo: bool) -> list[str]:
-    """The verdict for people."""
+def unread_feeds(config: Config) -> int:
+    """How many feeds the daemon may know more from: only it has them."""
+    return sum(feed.enabled for feed in config.feeds.values())
+
+
+def describe(verdict: Verdict, mode: str, demo: bool, feeds: int = 0) -> list[str]:
+    """The verdict for people. `feeds` is how many were not looked at."""
     match = verdict.match
     subject = printable(verdict.question.text)
     if match is None:
@@ -68,4 +76,6 @@ def describe(verdict: Verdict, mode: str, demo: bool) -> list[str]:
         lines.append(f"  allowance          {printable(verdict.allowance)}")
     lines.append(f"  would              {printable(verdict.would)}")
     lines.append(f"  mode               {mode}")
+    if match is None and feeds:
+        lines.append(f"  not looked at      {count(feeds, 'feed')}, which the daemon has: egressd explain --live")
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -41,7 +42,7 @@ def run(args: Namespace) -> int:
             args.config = file
         else:
             args.lists.append(file)
-    if not args.config and not args.lists and not args.allow and Path(SYSTEM_CONFIG).exists():
+    if not args.config and not args.lists and not args.allow and os.path.exists(SYSTEM_CONFIG):  # noqa: PTH110
         args.config = SYSTEM_CONFIG
     if args.for_start:
         return _can_start(args)

@@ -8,6 +8,7 @@ chain is packet, name, registered domain and suffix rule, list line, decision, w
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -16,7 +17,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any, Final
 
-from egressd.cli.check import describe
+from egressd.cli.check import describe, unread_feeds
 from egressd.cli.client import add_socket_argument, ask
 from egressd.cli.explain_live import render_live
 from egressd.cli.main import USAGE
@@ -61,7 +62,8 @@ def run(args: Namespace) -> int:
     # Whether an indicator is in force is a question of the capture's time, not of ours.
     times = [record["egressd"]["last_seen"] for record in records if record["event_type"] == "incident"]
     now_s = _epoch_s(max(times)) if times else int(time.time())
-    print("\n".join(describe(judge(question, loaded, settings, now_s), settings.mode, loaded.demo)))
+    verdict = judge(question, loaded, settings, now_s)
+    print("\n".join(describe(verdict, settings.mode, loaded.demo, unread_feeds(config))))
     if args.files:
         print("\n".join(["", *_story(concerned, len(args.files))]))
     return 0
@@ -92,7 +94,7 @@ def _records(args: Namespace, config: Any, loaded: Any) -> list[Record]:
 
 
 def _is_events(file: str) -> bool:
-    if file == "-" or not Path(file).is_file():
+    if file == "-" or not os.path.isfile(file):  # noqa: PTH113  False for a name too long for a file
         return False
     with Path(file).open("rb") as opened:
         return opened.read(1) == b"{"

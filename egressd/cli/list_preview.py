@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -20,19 +21,39 @@ from egressd.intel.list_edit import parse_wanted
 
 WHAT: Final = "say what a change of lists would hit and lift, before it is made"
 SOURCE: Final = "change"  # what problems call a change that was typed
+_COVER: Final = "\0"
 
 
 class ChangeParser(ArgumentParser):
-    """One for which `-bad.example` is a change and no option: such words are moved behind `--`."""
+    """One for which `-bad.example` is a change and no option, before options, between and behind them."""
+
+    _reading = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse has it."""
         words = list(sys.argv[1:] if args is None else args)
-        if self.get_default("run") is run and "--" not in words:
-            minus = [word for word in words if word[:1] == "-" and word[1:2] not in ("-", "") and word != "-h"]
-            words = [word for word in words if word not in minus]
-            words += ["--", *minus] if minus else []
-        return super().parse_known_args(words, namespace)
+        if self._reading or self.get_default("run") is not run:
+            return super().parse_known_args(words, namespace)
+        if "--" in words:
+            end = words.index("--")
+            words = [*map(_covered, words[:end]), *(_COVER + word for word in words[end + 1 :])]
+        else:
+            words = [*map(_covered, words)]
+        self._reading = True  # the next line asks this method again
+        try:
+            return self.parse_known_intermixed_args(words, namespace)
+        finally:
+            self._reading = False
+
+
+def _covered(word: str) -> str:
+    """A change that would look like an option gets a first character that no argument can have."""
+    is_change = word[:1] == "-" and word[1:2] not in ("-", "") and word != "-h"
+    return _COVER + word if is_change else word
+
+
+def _uncovered(word: str) -> str:
+    return word.removeprefix(_COVER)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -41,6 +62,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "changes",
         metavar="CHANGE",
         nargs="+",
+        type=_uncovered,
         help="+LINE or LINE: would be added; -VALUE: would be taken out; a FILE: what in it differs from the "
         "configuration's file of that name, or all of it",
     )
@@ -73,7 +95,7 @@ def run(args: Namespace) -> int:
 def _of_word(site: Site, word: str, number: int) -> tuple[list[str], list[str]]:
     """What to ask for one change, and our own reasons against it. Raises ConfigError."""
     sign, rest = (word[0], word[1:].strip()) if word[:1] in ("+", "-") else ("", word)
-    if not sign and Path(word).is_file():
+    if not sign and os.path.isfile(word):  # noqa: PTH113  False for what no file can be called
         return _of_file(site, Path(word))
     try:
         if sign == "-":

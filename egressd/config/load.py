@@ -7,13 +7,14 @@ it goes on. What the shipped files say stands in for a suffix list or a guard th
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from glob import glob
 from hashlib import blake2b
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
+from egressd.config.folders import ABSENT, may_be_file, why_closed
 from egressd.config.large_lists import Build, ListFile, Order, choose_large
 from egressd.config.schema import Config
 from egressd.config.texts import MAX_LIST_BYTES, escape_path, read_text
@@ -107,14 +108,15 @@ def load_intel(
     base_dir: Path,
     build: Build | None = None,
     instead: Mapping[str, Path] = MappingProxyType({}),
+    without: Set[str] = frozenset(),
 ) -> LoadedIntel:
     """Read the shipped files and all that a configuration and the command line name. Never raises: see `problems`.
     `build` makes an index of the lists that are too long for memory; without it all are held there. It may raise.
-    `instead` names other files to read for some lists and allowances, by name.
+    `instead` names other files to read for some lists and allowances, by name; those `without` are not read at all.
 
     Relative paths of the configuration start at `base_dir`, those of `extra_lists` at the current folder.
     """
-    return _Loading(config, base_dir, instead).load(extra_lists, build)
+    return _Loading(config, base_dir, instead, without).load(extra_lists, build)
 
 
 def list_paths(config: Config, base_dir: Path) -> list[Path]:
@@ -156,10 +158,17 @@ def segment_table(config: Config) -> NetworkTable[str]:
 class _Loading:
     """One load: collects problems while files are read in the order in which they depend on one another."""
 
-    def __init__(self, config: Config, base_dir: Path, instead: Mapping[str, Path] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        config: Config,
+        base_dir: Path,
+        instead: Mapping[str, Path] = MappingProxyType({}),
+        without: Set[str] = frozenset(),
+    ) -> None:
         self.config = config
         self.base_dir = base_dir
         self.instead = instead
+        self.without = without
         self.broken: set[str] = set()
         self.problems: list[Problem] = []
         self.suffix_list = SHIPPED / "public_suffix_list.dat"
@@ -314,22 +323,29 @@ class _Loading:
         files: list[ListFile] = []
         for number, entry in enumerate(entries):
             key = f"{option}[{number}]"
-            if not _MAGIC.intersection(entry) or (self.base_dir / entry).exists():
-                files.append(self._file(key, entry))
+            if not _MAGIC.intersection(entry) or os.path.lexists(self.base_dir / entry):
+                files += self._files(key, [entry])
                 continue
             names = sorted(glob(entry, root_dir=self.base_dir))  # noqa: PTH207  Path.glob takes no absolute pattern
-            names = [name for name in names if (self.base_dir / name).is_file()]
-            if not names and not (self.base_dir / entry).parent.is_dir():
+            names = [name for name in names if may_be_file(self.base_dir / name)]
+            closed = "" if names else why_closed((self.base_dir / entry).parent)
+            if closed == ABSENT:
                 self._wrong(key, f'no file matches "{entry}"', "put one there, or take the pattern out")
+            elif closed:  # not the same as an empty folder: what it lists would be given free
+                self._wrong(key, f'the folder of "{entry}" cannot be read: {closed}', "check its permissions")
             elif len(names) > MAX_FILES:
                 self._wrong(key, f'"{entry}" matches {len(names)} files', f"{MAX_FILES} are taken: narrow the pattern")
             else:
-                files += [self._file(key, name) for name in names]
+                files += self._files(key, names)
         return files
 
-    def _file(self, key: str, name: str) -> ListFile:
-        shown = escape_path(name)
-        return ListFile(key, shown, self.instead.get(shown, self.base_dir / name))
+    def _files(self, key: str, names: list[str]) -> list[ListFile]:
+        shown = [(escape_path(name), name) for name in names]
+        return [
+            ListFile(key, safe, self.instead.get(safe, self.base_dir / name))
+            for safe, name in shown
+            if safe not in self.without
+        ]
 
     def _given(self, key: str, name: str) -> str | None:
         """The text of a file that an option names; None when it names none, or none that can be read."""

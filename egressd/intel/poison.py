@@ -133,7 +133,7 @@ class Poison:
 
     def why(self, indicator: Indicator) -> tuple[str, str]:
         """(kind, reason) why a line may not act; ("", "") when it may. IGNORED when a person has decided on it: then it
-        is no sign of poison, and does not come into force either when that allowance ends."""
+        is no sign of poison; feeds are judged anew when that allowance ends."""
         if self._allowances.ignores_indicator(indicator, self._now_s) is not None:
             return IGNORED, "you ignore it"
         if indicator.kind == "domain":

@@ -237,7 +237,7 @@ class Core:
         self.reloads["ok"] += 1
         self.reload_problems = [str(one) for one in loaded.kept[:MAX_PROBLEMS]]
         for problem in self.reload_problems:
-            log.error("%s; the last good content stays in force", problem)
+            log.error("%s; only the last good content, if any, is in force", problem)
         changed = _needs_restart(self.loaded.config, loaded.config)
         mode_before = self.loaded.config.mode
         self.loaded = loaded

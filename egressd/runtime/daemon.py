@@ -113,7 +113,7 @@ class Daemon:
         await self._begin(core)
         self._canary = Canary(self._clock, core.enforcement, core.sensing.canaries)
         core.on_canary = self._canary.seen
-        preview = Preview(core, self._keeping.history)
+        preview = Preview(core, self._keeping.history, lambda: self._keeping.flush(core))
         verbs = Verbs(core, preview)
         self._verbs = verbs
         self._last_doctor: dict[str, Any] = {}
@@ -351,7 +351,8 @@ class Daemon:
     async def _screen(self, core: Core) -> dict[str, Any]:
         now_us = self._clock.now_us()
         ratio, degraded = self._loss.ratio(now_us), self._loss.degraded(now_us)
-        return await screens.status(core, self._canary, ratio, degraded, self._lag_s, self._feeding.warnings())
+        more = [*self._keeping.warnings(), *self._feeding.warnings()]
+        return await screens.status(core, self._canary, ratio, degraded, self._lag_s, more)
 
     def _standing(self, core: Core) -> Standing:
         interfaces = core.sensing.interfaces()

@@ -33,6 +33,7 @@ from egressd.web.requests import REFUSED, Refused
 
 SECOND_US: Final = 1_000_000
 FLUSH_S: Final = 5.0
+LOOK_S: Final = 1.0
 
 log = logging.getLogger("egressd.feeds")
 
@@ -56,6 +57,7 @@ class Feeding:
             self._told, times=times,
         )  # fmt: skip
         self._hits: dict[str, list[int]] = {}  # by feed: contacts, and those that only it met, not yet written
+        self._allowed: frozenset[Allowance] = frozenset()  # what held at the last look
         core.on_loaded = self.reload
         core.intake.on_met = self.met
 
@@ -77,6 +79,23 @@ class Feeding:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.feeds.run(), name="feeds")
             group.create_task(self._flush_hits(), name="feeds' hits")
+            group.create_task(self._follow_allowances(), name="feeds' allowances")
+
+    async def _follow_allowances(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await self.look()
+
+    async def look(self) -> None:
+        """A line that was kept out for an allowance is in force again when that is over: by its time, taken back or
+        deleted. Without this it would wait for the next reload, and its block with it."""
+        now_s = self._now_us() // SECOND_US
+        held = self._core.knowledge.intel.allowances.allowances
+        now = frozenset(one._replace(line=0) for one in held if not 0 < one.expires_s <= now_s)
+        over, self._allowed = self._allowed - now, now
+        if over and await self.feeds.judge_anew():
+            self._feed()
+            await self._core.renew()
 
     async def _flush_hits(self) -> None:
         while True:

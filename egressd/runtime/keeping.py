@@ -44,6 +44,7 @@ class Keeping:
         bounds = Bounds(age_us=config.state.history_days * DAY_US, contacts=config.state.history_rows)
         self._history = History(directory / "history.db", bounds)
         self._opened = False
+        self._trouble = ""
         self._head_seq = 0
 
     async def open(self, now_us: int) -> tuple[tuple[str, bytes, int], ...]:
@@ -55,6 +56,7 @@ class Keeping:
             found = await self._history.tenants_since(now_us - TENANTS_KEPT_US, MAX_TENANTS)
         except StoreError as error:
             log.error("history is not kept: %s", error)
+            self._trouble = str(error)
             return ()
         return tuple((one.registered_domain, one.address, one.last_us) for one in found)
 
@@ -68,6 +70,10 @@ class Keeping:
     def history(self) -> History | None:
         """The history, None when there is none."""
         return self._history if self._opened else None
+
+    def warnings(self) -> list[str]:
+        """What somebody should know: without history nobody is found who was there before."""
+        return [f"HISTORY is not kept: {self._trouble}"] if self._trouble else []
 
     @property
     def dropped(self) -> int:

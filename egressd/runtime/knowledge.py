@@ -5,6 +5,7 @@ Loaded whole, or not at all: what cannot be used leaves the last good state in f
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,16 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from egressd.config.large_lists import Build
-from egressd.config.load import LoadedIntel, list_paths, load_config, load_intel, policy_settings, segment_table
+from egressd.config.load import (
+    LoadedIntel,
+    LoadedList,
+    list_paths,
+    load_config,
+    load_intel,
+    named_files,
+    policy_settings,
+    segment_table,
+)
 from egressd.config.schema import Config
 from egressd.detect.engine import Intel
 from egressd.detect.policy import PolicySettings
@@ -52,7 +62,7 @@ class Fed(NamedTuple):
 
 class Loaded(NamedTuple):
     """Configuration and text files as they were read. `kept` are the problems of files for which their last good
-    content stands in; `signs` are how the files were when they were read."""
+    content stands in, or nothing when they never were good; `signs` are how the files were when they were read."""
 
     config: Config
     texts: LoadedIntel
@@ -77,8 +87,8 @@ NOTHING_FED: Final[Mapping[str, Fed]] = MappingProxyType({})
 
 def load_texts(path: Path, config: Config | None = None) -> Loaded:
     """Read everything, with `config` only what it names. A list with a mistake in it is left out whole, and its last
-    good content, if there is one, stands in for it. Raises ConfigError with every problem when there is one that
-    nothing stands in for; nothing is taken then."""
+    good content, if there is one, stands in for it. Raises ConfigError with every problem when one of the others is
+    wrong, or a list is when nothing was ever good here; nothing is taken then."""
     config = config or load_config(path)
     state = path.parent / config.state.directory
     build = builder_in(index_folder(state))
@@ -105,12 +115,21 @@ def _with_last_good(
     config: Config, base_dir: Path, build: Build, texts: LoadedIntel, last_good: LastGood
 ) -> tuple[LoadedIntel, tuple[Problem, ...]]:
     """Read again, with the last good content of the files in which something is wrong; and what is wrong in them.
-    Raises ConfigError with every problem when that does not help."""
+    Files that never were good are left out, so that they hold up no other and no restart; but the first start is when
+    somebody looks. Raises ConfigError with every problem when that does not help."""
     instead = {name: found for name in texts.broken if (found := last_good.find(name)) is not None}
-    again = load_intel(config, base_dir=base_dir, build=build, instead=instead) if instead else texts
+    there = {one.name for one in texts.files if os.path.lexists(one.path)}
+    without = (texts.broken & there) - instead.keys() if last_good.has_begun() else frozenset()
+    if not instead and not without:
+        raise ConfigError(texts.problems)
+    again = load_intel(config, base_dir=base_dir, build=build, instead=instead, without=without)
     if again.problems:
         raise ConfigError(texts.problems)
-    return again, tuple(texts.problems)
+    wrong = {one.name: one.problems for one in texts.lists}
+    lists = [one._replace(problems=wrong.get(one.name, 1)) if one.name in instead else one for one in again.lists]
+    named = {one.name for one in named_files(config, base_dir)[0]}
+    lists += [LoadedList(name, 0, wrong.get(name, 1)) for name in sorted(without & named)]
+    return again._replace(lists=tuple(lists)), tuple(texts.problems)
 
 
 def combine(

@@ -16,7 +16,7 @@ LOOK_S: Final = 0.5
 STILL_S: Final = 0.5
 GONE_S: Final = 5.0
 
-Sign = tuple[int, int, int, int]  # device, inode, size, time of the last change; of what a link leads to
+Sign = tuple[int, int, int, int]  # device, inode, size, time of the last change (ctime); of what a link leads to
 Signs = Mapping[Path, Sign]
 
 
@@ -58,7 +58,8 @@ class ListWatch:
 
 
 def read_signs(paths: Iterable[Path]) -> Signs:
-    """How files are now; those that are not there are left out."""
+    """How files are now; those that are not there are left out. ctime, for it moves with permissions too, and with
+    files that are copied with their old times; nobody can set it."""
     signs: dict[Path, Sign] = {}
     for path in paths:
         try:
@@ -66,5 +67,5 @@ def read_signs(paths: Iterable[Path]) -> Signs:
         except (OSError, ValueError):
             continue
         if stat.S_ISREG(found.st_mode):
-            signs[path] = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+            signs[path] = (found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)
     return signs

@@ -6,7 +6,7 @@ addresses; whether many people go there. Of one that would go: which blocks woul
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
@@ -52,7 +52,7 @@ class Effect:
     contacts: int = 0
     first_us: int = 0
     last_us: int = 0
-    days: int = DAYS
+    days: int = DAYS  # 0: no history is kept
     more: bool = False
     shared: list[str] = field(default_factory=list)
     guards: list[str] = field(default_factory=list)
@@ -69,6 +69,8 @@ class Effect:
         """The numbers in words, for people."""
         if not self.added:
             return "nothing would be added"
+        if not self.days:
+            return "; ".join(["what it would hit is not known: no history is kept", *self.guards[:SHOWN]])
         least = "at least " if self.more else ""
         if not self.contacts:
             text = f"nobody of {self.hosts_seen:,} hosts contacted it in {self.days} days"
@@ -85,9 +87,11 @@ class Effect:
 class Preview:
     """Over a core; `history` is None when none is kept."""
 
-    def __init__(self, core: Core, history: History | None) -> None:
+    def __init__(self, core: Core, history: History | None, flush: Callable[[], Awaitable[None]] | None = None) -> None:
+        """`flush` writes to disk what history has heard of: what was contacted a moment ago counts too."""
         self._core = core
         self._history = history
+        self._flush = flush
 
     async def of_lines(self, lines: Sequence[str]) -> tuple[Effect, list[Problem]]:
         """`+LINE` and `-LINE`, each a line of a list; what is wrong in them is told with the number of the change."""
@@ -106,10 +110,14 @@ class Preview:
         """What adding and removing indicators would do."""
         effect = Effect(len(added), len(removed))
         index = self._core.knowledge.intel.index
+        now_s = self._core.clock.now_us() // 1_000_000
         for one in added:
             listed = _listed(index, one)
             if listed is not None:
                 effect.already.append(f"{one.value} ({listed.source}:{listed.line})")
+            elif one.kind == "domain" and (match := index.match_name(one.value, now_s)) is not None:
+                by = match.indicator
+                effect.already.append(f"{one.value} by {by.value} ({by.source}:{by.line})")
             why = self._core.loaded.texts.guard.why(one.registered_domain) if one.registered_domain else ""
             if why and why not in effect.guards:
                 effect.guards.append(why)
@@ -121,8 +129,12 @@ class Preview:
 
     async def _look_back(self, effect: Effect, added: Sequence[Indicator]) -> None:
         history = self._history
+        if history is None:
+            effect.days = 0
         if history is None or not added:
             return
+        if self._flush is not None:
+            await self._flush()
         now_us = self._core.clock.now_us()
         effect.days = min(DAYS, self._core.config.state.history_days)
         since_us = max(0, now_us - effect.days * DAY_US)

@@ -285,7 +285,8 @@ class Verbs:
         if core.loaded.kept:
             problems = "\n".join(core.reload_problems)
             raise Refused(
-                f"everything is read anew, but lists with mistakes keep their last good content:\n{problems}", INVALID
+                f"everything is read anew, but lists with mistakes keep their last good content, if any:\n{problems}",
+                INVALID,
             )
         return {"text": f"{args['only'] or 'configuration and lists'} are read anew", "lines": lines}
 

@@ -22,6 +22,10 @@ class LastGood:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def has_begun(self) -> bool:
+        """Whether everything that is named was good once."""
+        return self.folder.is_dir()
+
     def find(self, name: str) -> Path | None:
         """Where the last good content of a list lies; None when there is none."""
         path = self._path(name)
@@ -45,6 +49,7 @@ class LastGood:
         """Only these lists are there any more."""
         wanted = {self._path(name) for name in names}
         with suppress(OSError):
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for path in self.folder.glob(f"*{ENDING}"):
                 if path not in wanted:
                     path.unlink(missing_ok=True)

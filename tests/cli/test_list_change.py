@@ -332,13 +332,35 @@ def test_preview_changes_nothing(site: Site) -> None:
         code, out, _ = site.run("preview", "--json", "-listed.example")
         assert code == 0 and json.loads(out)["lifted"][0]["decision_id"] == "D3"
     assert asked[0][2] == {
-        "lines": ["+bad.example", "+two.example ref=1", "-host.example force=yes", "-listed.example force=yes"]
+        "lines": ["+bad.example", "-host.example force=yes", "+two.example ref=1", "-listed.example force=yes"]
     }
     assert site.list.read_bytes() == before
 
 
 def _fields(effect: Effect) -> dict[str, Any]:
     return {name: getattr(effect, name) for name in effect.__dataclass_fields__}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["+bad.example", "-host.example", "--json"],
+        ["-host.example", "--json", "+bad.example"],
+        ["--json", "-host.example", "+bad.example"],
+        ["--json", "--", "+bad.example", "-host.example"],
+    ],
+)
+def test_preview_takes_changes_before_and_behind_options(site: Site, words: list[str]) -> None:
+    with daemon(site.socket, results(SMALL)) as asked:
+        code, out, err = site.run("preview", *words)
+        assert (code, err, out[:1]) == (0, "", "{")
+    assert sorted(asked[0][2]["lines"]) == ["+bad.example", "-host.example force=yes"]
+
+
+def test_preview_of_what_no_file_can_be_called(site: Site) -> None:
+    code, out, err = site.run("preview", "a" * 300)
+    assert (code, out) == (3, "")
+    assert err.startswith("change:1:1: ")
 
 
 def test_preview_of_a_file(site: Site) -> None:

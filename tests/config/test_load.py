@@ -365,6 +365,25 @@ def test_every_problem_of_every_file(tmp_path: Path) -> None:
     assert loaded.intel.suffixes.is_suffix("co.uk") and loaded.guard.size > 100  # the shipped ones stand in
 
 
+def test_a_folder_that_is_closed_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it lists would be given free; and the daemon, which looks twice a second, must not end of it."""
+    (tmp_path / "d").mkdir()
+    assert _told(_load(tmp_path, 'lists: ["d/*.txt"]\n')) == []
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(os, "stat", refuse)
+    config = Config(lists=("d/*.txt",))
+    assert load.list_paths(config, tmp_path) == []
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "scandir", refuse)
+    told = _told(_load(tmp_path, 'lists: ["d/*.txt"]\n'))
+    what = 'the folder of "d/*.txt" cannot be read: Permission denied; check its permissions'
+    assert told == [f"e.yaml:1:9: lists[0]: {what}"]
+
+
 def test_replaced_suffix_list_and_guard(tmp_path: Path) -> None:
     _write(tmp_path / "psl.dat", "example\ntenants.example\n")
     _write(tmp_path / "guard.txt", "shared.example category=hosting # by test\n")

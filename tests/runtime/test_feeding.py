@@ -25,7 +25,7 @@ from egressd.store.errors import StoreError
 from egressd.web.requests import Refused, Request, check_args
 from tests.intel.feed_server import Server, respond, serving, versioned
 from tests.runtime.core_scene import ANNA, CONFIG, WHY, Site, site_at
-from tests.runtime.scene import A, in_loop, match, sighting
+from tests.runtime.scene import A, Hands, in_loop, match, sighting
 
 QUICK = Times(2.0, 0.2, 2.0)
 GOOD = b"".join(b"c2.fed%d.example\n" % number for number in range(100))
@@ -207,6 +207,30 @@ async def test_a_block_of_a_feeds_name_is_lifted_for_good_by_an_allowance(tmp_pa
             answer = await fed.site.do("unblock", what="fed3.example")
             assert any("may be reached" in line for line in answer["lines"]), answer
             assert fed.site.rules() == []
+
+
+@in_loop
+@pytest.mark.parametrize("how", ["its time is over", "taken back"])
+async def test_what_an_allowance_kept_out_is_in_force_when_that_is_over(tmp_path: Path, how: str) -> None:
+    """A reload or a new version while it held leaves the line out: its block would not come back."""
+    async with serving() as server:
+        server.answer = respond(GOOD)
+        hands = Hands()
+        async with fed_at(tmp_path, server, hands=hands) as fed:
+            await fed.update()
+            await fed.site.do("allow", what="fed3.example", for_s=60)
+            await fed.site.core.reload()
+            await fed.feeding.look()
+            assert not fed.lists("fed3.example") and fed.lists("fed4.example")
+            if how == "taken back":
+                await fed.site.do("undo")
+            else:
+                hands.pass_s(61)
+                await fed.site.core.tick()
+            assert not fed.lists("fed3.example")
+            await fed.feeding.look()
+            assert fed.lists("fed3.example")
+            assert (await fed.do("feeds", feed="c2"))["quarantine"] == []
 
 
 @in_loop

@@ -109,6 +109,40 @@ def test_one_file_with_mistakes_holds_up_no_other(tmp_path: Path) -> None:
         load_texts(site(tmp_path, "mode: loud\n", "not a name !!\n"))
 
 
+@pytest.mark.parametrize("wrong", ["not a name !!\n", "bad..example\nworse.example\n", b"\xff\xfeb\0"])
+def test_a_new_file_with_mistakes_holds_up_no_other_and_no_restart(tmp_path: Path, wrong: str | bytes) -> None:
+    (tmp_path / "lists.d").mkdir()
+    (tmp_path / "lists.d" / "old.txt").write_text("bad.example\n")
+    path = tmp_path / "egressd.yaml"
+    path.write_text("lists: ['lists.d/*.txt']\nallow: ['*.allow']\nmode: enforce\nstate: {directory: state}\n")
+    load_texts(path)
+    (tmp_path / "lists.d" / "new.txt").write_bytes(wrong if isinstance(wrong, bytes) else wrong.encode())
+    (tmp_path / "lists.d" / "other.txt").write_text("other.example\n")
+    (tmp_path / "new.allow").write_text("never-block fine.example owner=me\n")
+    (tmp_path / "old.allow").write_text("never-block fine.example owner=me reason=partner\n")
+    for _ in range(2):  # the second is the restart
+        loaded = load_texts(path)
+        assert sorted(one.value for one in loaded.texts.intel.index.listed()) == ["bad.example", "other.example"]
+        assert loaded.texts.allowances == 1
+        assert len(loaded.kept) == 2
+        assert loaded.texts.lists == (
+            ("lists.d/old.txt", 1, 0), ("lists.d/other.txt", 1, 0), ("lists.d/new.txt", 0, 1),
+        )  # fmt: skip
+    (tmp_path / "lists.d" / "new.txt").write_text("new.example\n")
+    (tmp_path / "lists.d" / "old.txt").write_text("bad..example\nx y\n")
+    mended = load_texts(path)
+    assert mended.texts.intel.index.size == 3
+    assert ("lists.d/old.txt", 1, 2) in mended.texts.lists, "it keeps what it listed, and its mistakes are counted"
+
+
+def test_a_file_that_is_named_and_not_there_is_a_mistake_of_the_configuration(tmp_path: Path) -> None:
+    path = site(tmp_path)
+    load_texts(path)
+    path.write_text(path.read_text().replace("csirt.txt", "none.txt"))
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_texts(path)
+
+
 def test_a_folder_of_lists_may_be_empty_and_fill(tmp_path: Path) -> None:
     (tmp_path / "lists.d").mkdir()
     path = tmp_path / "egressd.yaml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,28 @@ def test_signs_follow_links_and_leave_out_what_is_no_file(tmp_path: Path) -> Non
     (tmp_path / "link.txt").unlink()
     (tmp_path / "link.txt").symlink_to("b.txt")  # as package and configuration tools swap them
     assert read_signs([tmp_path / "link.txt"]) != {tmp_path / "link.txt": signs[tmp_path / "link.txt"]}
+
+
+def test_signs_move_with_permissions_and_with_old_times(tmp_path: Path) -> None:
+    """A file that could not be read, and now can, is read; so is one of the same size that was copied with its time."""
+    path = tmp_path / "a.txt"
+    path.write_text("bad.example\n")
+    first = read_signs([path])
+    until_moved(path, first, lambda: path.chmod(0o600))
+    times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    second = read_signs([path])
+
+    def rewrite() -> None:
+        path.write_text("bax.example\n")
+        os.utime(path, ns=times)
+
+    until_moved(path, second, rewrite)
+
+
+def until_moved(path: Path, before: Signs, change: Callable[[], None]) -> None:
+    """Change it until it shows: file systems keep time by the kernel's tick of some milliseconds."""
+    for _ in range(100_000):
+        change()
+        if read_signs([path]) != before:
+            return
+    raise AssertionError("it never showed")

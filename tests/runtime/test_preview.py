@@ -63,6 +63,24 @@ async def test_the_numbers_of_a_name(tmp_path: Path) -> None:
 
 
 @in_loop
+async def test_what_was_contacted_a_moment_ago_counts(tmp_path: Path) -> None:
+    """History goes to disk every few seconds; a person who looks at a log acts faster."""
+    async with previewing(tmp_path) as (site, _):
+        history = History(tmp_path / "soon.db", reserve_bytes=0)
+        assert history.open(T0) == []
+        waiting = [contact(A, "www.bad.example", count=3)]
+
+        async def flush() -> None:
+            await history.record([waiting.pop() for _ in list(waiting)], ())
+
+        try:
+            effect, _ = await Preview(site.core, history, flush).of_lines(["+bad.example"])
+        finally:
+            history.close()
+        assert (effect.hosts, effect.hosts_seen, effect.contacts) == (1, 1, 3)
+
+
+@in_loop
 async def test_addresses_networks_and_nobody(tmp_path: Path) -> None:
     rows = (contact(A, "", X, 2, 3), contact(B, "", Y), contact(B, "x.example", X))
     async with previewing(tmp_path, *rows) as (_, preview):
@@ -181,3 +199,18 @@ def test_a_direct_count_confirms_it(
         assert direct == (effect.hosts, effect.contacts)
 
     look()
+
+
+@in_loop
+async def test_without_history_nobody_is_not_the_answer(tmp_path: Path) -> None:
+    async with site_at(tmp_path, config=CONFIG) as site:
+        effect, _ = await Preview(site.core, None).of_lines(["+bad.example"])
+        assert effect.sentence() == "what it would hit is not known: no history is kept"
+
+
+@in_loop
+async def test_what_another_line_covers_is_listed_already(tmp_path: Path) -> None:
+    """Of a list or a feed: this is how to ask the daemon whether a name is known, and from where."""
+    async with previewing(tmp_path) as (_, preview):
+        effect, _ = await preview.of_lines(["+www.listed.example", "+fine.example"])
+        assert effect.already == ["www.listed.example by c2.listed.example (csirt.txt:1)"]

@@ -113,6 +113,15 @@ class Feeds:
                     await self._load(state, anew=True)
         self._changed.set()
 
+    async def judge_anew(self) -> bool:
+        """Judge again what keeps lines out, for an allowance is over; whether there was any. Versions stay as they
+        are."""
+        async with self._judging:
+            found = [state for state in self.states.values() if state.index is not None and state.keeps_out]
+            for state in found:
+                await self._load(state, anew=True)
+        return bool(found)
+
     async def _load(self, state: FeedState, *, anew: bool) -> None:
         """The kept version into force, by the rules of now."""
         rules = self._rules()

@@ -53,6 +53,11 @@ class FeedState:
         """Whether somebody should look: it is not had, not taken, not kept, not all of it, or has poison in it."""
         return self.state in (FAILING, REFUSED) or self.poisoned > 0 or bool(self.trouble or self.short)
 
+    @property
+    def keeps_out(self) -> bool:
+        """Whether lines of the version in force are kept out, perhaps for an allowance."""
+        return any(self._held[:3]) or self.poisoned > 0 or self.ignored > 0
+
     def told(self) -> str:
         """What is wrong, in one line; "" when nothing is."""
         parts = []

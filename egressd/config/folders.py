@@ -1,0 +1,32 @@
+"""Folders whose files a pattern names: what is not there, and what we may not look at, which is not the same."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+ABSENT: Final = "absent"
+
+_CLOSED: Final = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+
+
+def may_be_file(path: Path) -> bool:
+    """Whether to read it. What may not be looked at is taken for a file: reading it tells why it cannot be."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        return error.errno in _CLOSED
+
+
+def why_closed(folder: Path) -> str:
+    """Why nobody can say what is in a folder: ABSENT, the system's reason, or "" when one can."""
+    try:
+        with os.scandir(folder):
+            return ""
+    except (FileNotFoundError, NotADirectoryError):
+        return ABSENT
+    except OSError as error:
+        return error.strerror or type(error).__name__

@@ -1,0 +1,34 @@
+"""`egressd check` and `explain` say what they did not look at: feeds, which only the daemon has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from egressd.cli.main import OK, main
+
+CONFIG = """\
+lists: [csirt.txt]
+feeds:
+  c2:
+    url: https://feeds.partner.example/c2.txt
+  partner:
+    url: https://feeds.partner.example/off.txt
+    enabled: false
+"""
+
+
+@pytest.mark.parametrize("verb", ["check", "explain"])
+def test_what_is_not_in_files_may_be_in_a_feed(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "csirt.txt").write_text("bad.example\n")
+    config = tmp_path / "egressd.yaml"
+    config.write_text(CONFIG)
+    said = "  not looked at      1 feed, which the daemon has: egressd explain --live"
+    assert main([verb, "www.fine.example", "--config", str(config)]) == OK
+    assert said in capsys.readouterr().out.splitlines()
+    assert main([verb, "www.bad.example", "--config", str(config)]) == OK
+    assert said not in capsys.readouterr().out.splitlines(), "a file says so already"
+    config.write_text("lists: [csirt.txt]\n")
+    assert main([verb, "www.fine.example", "--config", str(config)]) == OK
+    assert "not looked at" not in capsys.readouterr().out
