@@ -282,7 +282,12 @@ class Snapshot:
         GAUGE, "list_indicators", "Indicators in force, by list.", 32, source=CONFIGURED
     )
     list_age_s: Mapping[str, float] = _metric(
-        GAUGE, "list_age_seconds", "Seconds since the list last changed or was confirmed.", 32, max, source=CONFIGURED
+        GAUGE,
+        "list_age_seconds",
+        "Seconds since the list's file was saved last, or the feed was confirmed last.",
+        32,
+        max,
+        source=CONFIGURED,
     )
     feed_last_success_s: Mapping[str, float] = _metric(
         GAUGE,

@@ -110,7 +110,10 @@ def _edited(site: Site, place: Place, base: str, copy: Path) -> str:
 def _open_editor(copy: Path) -> None:
     from subprocess import run as run_program
 
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
+    if not editor and not sys.stdin.isatty():
+        raise ClientError("list edit opens an editor and needs a terminal; without one: list add, list rm", USAGE)
+    editor = editor or "vi"
     try:
         words = shlex.split(editor)
         code = run_program([*words, str(copy)], check=False).returncode

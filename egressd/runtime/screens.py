@@ -119,17 +119,20 @@ def quantiles(times: Histogram) -> Record:
 
 def lists(core: Core, now_us: int) -> list[Record]:
     """Where indicators come from."""
-    age_s = (now_us - core.loaded_us) // 1_000_000
-    found = [
-        {
-            "source": escape_path(one.name),
-            "indicators": one.indicators,
-            "problems": one.problems,
-            "loaded": render_time(core.loaded_us),
-            "age_s": age_s,
-        }
-        for one in core.loaded.texts.lists
-    ]
+    paths = {one.name: one.path for one in core.loaded.texts.files}
+    found = []
+    for one in core.loaded.texts.lists:
+        sign = core.loaded.signs.get(paths[one.name]) if one.name in paths else None
+        saved_us = sign[3] // 1_000 if sign is not None else core.loaded_us
+        found.append(
+            {
+                "source": escape_path(one.name),
+                "indicators": one.indicators,
+                "problems": one.problems,
+                "loaded": render_time(core.loaded_us),
+                "age_s": max(0, now_us - saved_us) // 1_000_000,
+            }
+        )
     found += [
         {
             "source": name,
@@ -163,7 +166,6 @@ def warnings(core: Core) -> list[str]:
     events = core.tellers.events
     if events is not None and events.stats.trouble:
         found.append(f"the event log cannot be written: {events.stats.trouble}")
-    found += core.reload_problems[:3]
     found += core.lapsing.warnings(core.clock.now_us())
     faults = core.sensing.total("faults")
     if faults:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.runtime.scene import (
     SECOND,
     T0,
     A,
+    Hands,
     X,
     Y,
     about,
@@ -387,3 +389,14 @@ async def test_the_newest_decisions_are_told_and_that_there_are_more(tmp_path: P
         assert [one["targets"][0]["value"] for one in told["decisions"]] == ["192.0.2.3", "192.0.2.4", "192.0.2.5"]
         assert told["more"]
         assert not (await screens.decisions(site.core, {"state": None, "id": None, "limit": 5}))["more"]
+
+
+@in_loop
+async def test_a_list_is_as_old_as_its_file(tmp_path: Path) -> None:
+    async with site_at(tmp_path, hands=Hands(time.time_ns() // 1_000)) as site:
+        site.hands.pass_s(3 * 86_400 + 60)
+        (row,) = screens.lists(site.core, site.core.clock.now_us())
+        assert (row["source"], row["age_s"] // 86_400) == ("csirt.txt", 3)
+        await site.do("reload")  # is no sign that anybody keeps it
+        (row,) = screens.lists(site.core, site.core.clock.now_us())
+        assert row["age_s"] // 86_400 == 3

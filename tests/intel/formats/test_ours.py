@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from egressd.config.load import SHIPPED, default_config, load_ground
 from egressd.errors import Problem
 from egressd.intel.formats import OPTIONS, parse_list, render_indicator
 from egressd.intel.guard import Guard
@@ -376,3 +378,15 @@ def test_render_and_parse_agree(entry: str, options: dict[str, str]) -> None:
         assert problems == []
         assert len(again) == 1
         assert again[0]._replace(narrowed="") == found._replace(narrowed="")
+
+
+def test_every_public_suffix_is_refused_with_its_line() -> None:
+    """THREATS promise 6, of lists: what a rule with * covers is one too; rules with ! are exceptions."""
+    ground = load_ground(default_config(), base_dir=Path())
+    text = (SHIPPED / "public_suffix_list.dat").read_text(encoding="utf-8")
+    rules = [line.split()[0] for line in text.splitlines() if line.strip() and not line.startswith(("//", "!"))]
+    lines = [rule.replace("*.", "any.") for rule in rules]
+    found, problems = parse_list("\n".join(lines), "l.txt", ground.suffixes, ground.guard, protected=ground.protected)
+    assert found == []
+    assert [(one.file, one.line) for one in problems] == [("l.txt", number) for number in range(1, len(rules) + 1)]
+    assert len(rules) > 10_000 and all("public suffix" in one.what or "single label" in one.what for one in problems)
