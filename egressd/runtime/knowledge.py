@@ -29,7 +29,7 @@ from egressd.detect.policy import PolicySettings
 from egressd.errors import ConfigError, Problem
 from egressd.intel.allowances import Allowance, Allowances, parse_allowances
 from egressd.intel.formats import parse_list
-from egressd.intel.layered import in_memory, over
+from egressd.intel.layered import AnyIndex, LayeredIndex, in_memory, over
 from egressd.intel.mapped import MappedIndex
 from egressd.intel.networks import NetworkTable, parse_address
 from egressd.intel.protected import Protected
@@ -206,6 +206,14 @@ def arrived(before: Intel, after: Intel, now_s: int) -> tuple[Indicator, ...] | 
     if short is None:
         return None
     return tuple(one for one in short if one.added_s <= now_s and not before.index.holds(one))
+
+
+def files_lost(index: AnyIndex) -> list[str]:
+    """Names of the files of an index that are not there any more."""
+    if not isinstance(index, LayeredIndex):
+        return []
+    paths = [Path(str(lower.reopen[1][0])) for lower in index.lowers if lower.reopen is not None]
+    return [path.name for path in paths if not path.exists()]
 
 
 def client_problem(text: str) -> str:

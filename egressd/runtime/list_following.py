@@ -1,4 +1,5 @@
-"""Takes lists when somebody has saved them; list_watch.py knows when that is."""
+"""Takes lists when somebody has saved them; list_watch.py knows when that is. Built indexes that somebody has taken
+away are built anew: who has them open goes on with them, but no packet process could be started."""
 
 from __future__ import annotations
 
@@ -9,11 +10,13 @@ from typing import Final
 from egressd.config.load import list_paths
 from egressd.errors import ConfigError
 from egressd.runtime.core import Core
+from egressd.runtime.knowledge import files_lost
 from egressd.runtime.list_watch import LOOK_S, ListWatch, read_signs
 from egressd.store import audit
 from egressd.store.audit import Act
 from egressd.web.requests import MAX_TEXT
 
+AGAIN_S: Final = 30.0
 MAX_CHANGES: Final = 20  # that are told one by one
 
 log = logging.getLogger("egressd")
@@ -21,8 +24,10 @@ log = logging.getLogger("egressd")
 
 async def follow_lists(core: Core) -> None:
     """Until cancelled."""
-    watch = ListWatch(asyncio.get_running_loop().time)
+    now_s = asyncio.get_running_loop().time
+    watch = ListWatch(now_s)
     taken = None
+    build_from_s = 0.0
     while True:
         if core.loaded.signs is not taken:
             taken = core.loaded.signs
@@ -30,8 +35,11 @@ async def follow_lists(core: Core) -> None:
         await asyncio.sleep(LOOK_S)
         now = await asyncio.to_thread(read_signs, list_paths(core.config, core.path.parent))
         changes = watch.look(now)
-        if changes:
-            await _take(core, "; ".join(changes[:MAX_CHANGES]))
+        lost = files_lost(core.knowledge.intel.index) if now_s() >= build_from_s else []
+        if lost:
+            build_from_s = now_s() + AGAIN_S  # it may fail: the disk is full, perhaps
+        if changes or lost:
+            await _take(core, "; ".join([*changes[:MAX_CHANGES], *(f"{name} is gone from the state" for name in lost)]))
             watch.took(now)
 
 

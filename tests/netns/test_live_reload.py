@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
-from tests.netns.daemon import TREE
+from tests.netns.clients import AAAA
+from tests.netns.daemon import TREE, until
 from tests.netns.ground import Ground
-from tests.netns.reloads import reload_long
+from tests.netns.reloads import EVIL, long_list, reload_long, zone
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
+
+
+def test_built_indexes_that_somebody_takes_away_leave_nobody_blind() -> None:
+    with Ground(("may",)) as ground:
+        ground.zone(zone())
+        with ground.daemon(EVIL + long_list(50_000), wait_s=60) as daemon:
+            assert ground.kept_out("may", "s1.evil.example", rrtype=AAAA)
+            for file in (daemon.folder / "state" / "indexes").iterdir():
+                file.unlink()
+            (pid,) = daemon.packet_pids()
+            os.kill(pid, signal.SIGKILL)
+            until(lambda: [one for one in daemon.packet_pids() if one != pid], 20, "no packet process is started")
+            assert ground.kept_out("may", "s2.evil.example", rrtype=AAAA, timeout_s=20)
+            assert "index-1.idx is gone" in daemon.tail(60)
 
 
 def test_a_long_list_is_taken_and_nothing_is_missed_meanwhile() -> None:

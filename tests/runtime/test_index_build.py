@@ -13,7 +13,7 @@ from egressd.config.large_lists import ListFile, choose_large
 from egressd.errors import ConfigError
 from egressd.intel.layered import LayeredIndex
 from egressd.runtime import index_build
-from egressd.runtime.knowledge import Loaded, Surroundings, combine, load_texts
+from egressd.runtime.knowledge import Loaded, Surroundings, combine, files_lost, load_texts
 from tests.runtime.test_knowledge import entry
 
 NOTHING = Surroundings((), frozenset())
@@ -50,6 +50,19 @@ def site(folder: Path, long: str = LONG, short: str = "c2.bad.example threat=cas
 def level(loaded: Loaded, name: str) -> str:
     match = loaded.texts.intel.index.match_name(name, 1_800_000_000)
     return f"{match.level} {match.indicator.source}:{match.indicator.line}" if match is not None else ""
+
+
+def test_a_file_that_somebody_took_away_is_missed_and_built_anew(tmp_path: Path, builds: list[Any]) -> None:
+    loaded = load_texts(site(tmp_path))
+    index = loaded.texts.intel.index
+    assert files_lost(index) == []
+    for path in (tmp_path / "state" / "indexes").iterdir():
+        path.unlink()
+    assert files_lost(index) == ["index-1.idx"]
+    assert level(loaded, "n7.example")  # who has it open goes on
+    again = load_texts(site(tmp_path))
+    assert files_lost(again.texts.intel.index) == []
+    assert len(builds) == 2
 
 
 def test_long_lists_lie_in_a_file(tmp_path: Path, builds: list[Any]) -> None:

@@ -111,6 +111,8 @@ class Feeds:
                     await self._load(state, anew=False)
                 elif state.size <= SHORT or state.context != self._rules().context:
                     await self._load(state, anew=True)
+                elif not state.is_on_disk:
+                    await self._load(state, anew=False)
         self._changed.set()
 
     async def judge_anew(self) -> bool:

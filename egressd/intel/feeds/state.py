@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from egressd.config.feed_options import FeedOptions
 from egressd.intel.feeds.fetch import Validators, redact
 from egressd.intel.feeds.judging import Judged
@@ -81,6 +83,11 @@ class FeedState:
         if self.index is None or self.index.reopen is None:
             return None
         return str(self.index.reopen[1][0]), self.index.head.digest.hex()
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether the file of the index in force is there, for processes that are to be started."""
+        return self.place is None or Path(self.place[0]).exists()
 
     def install(self, verdict: Judged, context: str) -> None:
         """A version comes into force."""
