@@ -8,10 +8,7 @@ answers in JSON. What was built before from the same text under the same rules i
 from __future__ import annotations
 
 import asyncio
-import json
-import pickle
 import secrets
-import subprocess
 import sys
 import time
 from hashlib import blake2b
@@ -27,7 +24,8 @@ from egressd.intel.index_format import SALT_BYTES, VERSION, suffix_digest
 from egressd.intel.mapped_build import IndexBuilder
 from egressd.intel.poison import Bounds, Counts, Quarantined, judge, sift
 from egressd.model import Indicator
-from egressd.runtime.index_build import MAX_BUILD_S, scratch_in, step_back
+from egressd.runtime.child import ChildError, ask_child, serve_as_child
+from egressd.runtime.index_build import scratch_in
 from egressd.store.index_files import IndexFolder, load_story, open_index, warm
 
 TOLD: Final = 1_000  # lines that are kept out that are shown
@@ -58,23 +56,16 @@ def judge_job(folder: IndexFolder, job: Job, rules: Rules) -> Judged:
         found = folder.find(built_from(job, rules), rules.suffixes)
         if found is not None:
             return _judged(found[1], found[0])
-    told = pickle.dumps(ChildJob(str(folder.folder), job, rules), pickle.HIGHEST_PROTOCOL)
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "egressd.runtime.feed_build"],
-            input=told, stdout=subprocess.PIPE, timeout=MAX_BUILD_S, check=False,
-        )  # fmt: skip
-        answer = json.loads(done.stdout or b"{}")
+        answer = ask_child("egressd.runtime.feed_build", ChildJob(str(folder.folder), job, rules))
         if answer["refused"]:
             return _judged(answer, None)
         path = str(answer["path"])
         index = open_index(path, bytes.fromhex(str(answer["digest"])), rules.suffixes)
         warm(path)
         return _judged(load_story(Path(path).with_suffix(".json")), index)
-    except subprocess.TimeoutExpired:
-        raise JudgeError(f"judging it took longer than {MAX_BUILD_S:.0f} s") from None
-    except (OSError, ValueError, KeyError, TypeError, IndexDamaged) as error:
-        raise JudgeError("it could not be judged: is there room on the disk and in memory?") from error
+    except (ChildError, ValueError, KeyError, TypeError, IndexDamaged) as error:
+        raise JudgeError(f"it could not be judged: {error}") from error
 
 
 def _judged(told: dict[str, Any], index: Any) -> Judged:
@@ -163,18 +154,9 @@ def _standing(job: Job, rules: Rules) -> set[int]:
         return set()
 
 
-def main() -> int:
-    """The child."""
-    step_back()
-    told = pickle.load(sys.stdin.buffer)
-    try:
-        answer = run_job(IndexFolder(Path(told.folder)), told.job, told.rules)
-    except OSError as error:
-        sys.stderr.write(f"<3>egressd: feed {told.job.name}: {error.strerror}\n")
-        return 1
-    sys.stdout.write(json.dumps(answer))
-    return 0
+def _run(told: ChildJob) -> dict[str, Any]:
+    return run_job(IndexFolder(Path(told.folder)), told.job, told.rules)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve_as_child(_run))

@@ -7,16 +7,11 @@ takes an order as the core pickled it, in that direction alone.
 
 from __future__ import annotations
 
-import gc
 import json
-import os
-import pickle
 import secrets
-import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
@@ -29,10 +24,9 @@ from egressd.intel.formats import parse_list
 from egressd.intel.index_format import SALT_BYTES, VERSION, suffix_digest
 from egressd.intel.mapped import MappedIndex
 from egressd.intel.mapped_build import IndexBuilder
+from egressd.runtime.child import ChildError, ask_child, serve_as_child
 from egressd.store.index_files import IndexFolder, load_story, open_index, warm
 
-MAX_BUILD_S: Final = 900.0
-FIRST_TO_GO: Final = 800  # of -1000 to 1000; the service has -500
 MAX_PROBLEMS_TOLD: Final = 1_000  # of each list
 
 
@@ -63,25 +57,16 @@ def build_index(folder: IndexFolder, order: Order) -> Built:
     found = folder.find(built_from(order), order.suffixes)
     if found is not None:
         return _told(*found)
-    job = pickle.dumps(Job(str(folder.folder), order), pickle.HIGHEST_PROTOCOL)
+    what = "the long lists could not be made an index"
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "egressd.runtime.index_build"],
-            input=job, stdout=subprocess.PIPE, timeout=MAX_BUILD_S, check=False,
-        )  # fmt: skip
-        answer = json.loads(done.stdout or b"{}")
+        answer = ask_child("egressd.runtime.index_build", Job(str(folder.folder), order))
         path = Path(str(answer["path"]))
         index = open_index(str(path), bytes.fromhex(str(answer["digest"])), order.suffixes)
-    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError, IndexDamaged) as error:
-        what = "the long lists could not be made an index"
-        raise ConfigError([Problem(str(folder.folder), 0, 0, what, _advice(error))]) from error
+    except ChildError as error:
+        raise ConfigError([Problem(str(folder.folder), 0, 0, what, str(error))]) from error
+    except (ValueError, KeyError, IndexDamaged) as error:
+        raise ConfigError([Problem(str(folder.folder), 0, 0, what, "see what was logged above")]) from error
     return _told(index, load_story(path.with_suffix(".json")))
-
-
-def _advice(error: Exception) -> str:
-    if isinstance(error, subprocess.TimeoutExpired):
-        return f"it took longer than {MAX_BUILD_S:.0f} s"
-    return "see what was logged above; is there room on the disk and in memory?"
 
 
 def _told(index: MappedIndex, story: dict[str, Any]) -> Built:
@@ -145,29 +130,5 @@ def scratch_in(folder: str) -> Any:
     return scratch
 
 
-def step_back() -> None:
-    """A child that nobody waits for as for a packet: behind everybody else (sched(7); the unit allows that call, and
-    nice(2) not), the first to go when memory is short (proc(5)), and without looking for garbage, for what it makes is
-    freed by counting and it ends soon."""
-    with suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(str(FIRST_TO_GO))
-    gc.disable()
-
-
-def main() -> int:
-    """The child."""
-    step_back()
-    job = pickle.load(sys.stdin.buffer)
-    try:
-        answer = run_job(job)
-    except OSError as error:
-        sys.stderr.write(f"<3>egressd: {job.folder}: no index could be written: {error.strerror}\n")
-        return 1
-    sys.stdout.write(json.dumps(answer))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve_as_child(run_job))

@@ -205,7 +205,7 @@ async def test_packed_versions_are_unpacked(tmp_path: Path) -> None:
         (gzip.compress(b"\n" * 3_000_000), "bomb"),
         (gzip.compress(gzip.compress(gzip.compress(GOOD))), "packed"),
         (gzip.compress(GOOD) + b"<html>", "packed"),
-        (gzip.compress(GOOD)[:10] + b"\xff" * 50, "packed"),
+        (gzip.compress(GOOD, mtime=0)[:10] + b"\xff" * 50, "packed"),
         (b"\x1f\x8b", "cut-off"),
         (b"\xff\xfea\0", "not-text"),
         (b"a\0b", "not-text"),
@@ -223,7 +223,7 @@ STARTS = [b"", b"\x1f\x8b\x08\0\0\0\0\0\0\x03", b"PK\x03\x04"]
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=300), st.sampled_from(STARTS), st.integers(0, 200))
 def test_whatever_comes_only_the_declared_error_leaves(raw: bytes, start: bytes, cut: int) -> None:
-    for one in (start + raw, gzip.compress(raw)[:cut], zipped(("a.txt", raw))[:cut], zipped(("a", raw)) + raw):
+    for one in (start + raw, gzip.compress(raw, mtime=0)[:cut], zipped(("a.txt", raw))[:cut], zipped(("a", raw)) + raw):
         try:
             assert len(unpack(one, 10_000)) <= 10_000
         except FeedError as error:

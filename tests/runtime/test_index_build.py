@@ -145,7 +145,7 @@ def test_where_no_index_can_be_built_the_lists_are_refused(tmp_path: Path, capfd
 
 
 def test_a_child_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_build, "MAX_BUILD_S", 0.0)
+    monkeypatch.setattr("egressd.runtime.child.MAX_S", 0.0)
     with pytest.raises(ConfigError, match="it took longer than 0 s"):
         load_texts(site(tmp_path))
 
