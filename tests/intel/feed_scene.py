@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 from egressd.config.feed_options import FeedOptions
 from egressd.intel.allowances import Allowances, parse_allowances
@@ -30,16 +29,6 @@ NOW_US = 1_700_000_000_000_000
 GOOD = "".join(f"c2.bad{number}.example\n" for number in range(200)).encode()
 QUICK = Times(connect_s=2.0, stall_s=0.2, total_s=2.0)
 SECRET = "cAnArY-7c1f0e5b9d"
-
-P = ParamSpec("P")
-
-
-def in_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    @wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 30))
-
-    return run
 
 
 class Now:

@@ -23,7 +23,7 @@ from egressd.intel.feeds.follow import load_credential
 from egressd.intel.feeds.kept import KeptError, load_kept
 from egressd.intel.feeds.schedule import SPREAD_S, first_delay_s, next_delay_s, spread
 from egressd.intel.feeds.state import FAILING, OK, REFUSED
-from tests.intel.feed_scene import GOOD, QUICK, SECRET, SUFFIXES, desk_at, in_loop, options
+from tests.intel.feed_scene import GOOD, QUICK, SECRET, SUFFIXES, desk_at, options
 from tests.intel.feed_server import (
     Handler,
     certificate,
@@ -35,6 +35,7 @@ from tests.intel.feed_server import (
     stall,
     versioned,
 )
+from tests.loops import in_loop
 
 
 def bomb() -> bytes:

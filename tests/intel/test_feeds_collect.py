@@ -20,7 +20,7 @@ from egressd.intel.feeds.fetch import FeedError
 from egressd.intel.feeds.gathered import parse_events
 from egressd.intel.feeds.kept import load_kept
 from egressd.intel.feeds.state import FAILING, OK, REFUSED
-from tests.intel.feed_scene import SECRET, desk_at, in_loop
+from tests.intel.feed_scene import SECRET, desk_at
 from tests.intel.feed_server import (
     Handler,
     Request,
@@ -34,6 +34,7 @@ from tests.intel.feed_server import (
     stall,
     versioned,
 )
+from tests.loops import in_loop
 
 FOLDER = "/misp/"
 OBJECTS = "/api1/collections/91a7b528-80eb-42ed-a74d-c6fbd5a26116/objects/"

@@ -4,11 +4,10 @@ kernel and for those who are told."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 from egressd.clock import SteadyClock
 from egressd.detect.campaigns import Campaigns
@@ -41,18 +40,6 @@ SECOND = 1_000_000
 HOUR = 3_600 * SECOND
 A, B, C = packed("10.0.0.5"), packed("10.0.0.6"), packed("10.0.0.7")  # clients
 X, Y = packed("198.51.100.7"), packed("198.51.100.8")  # servers
-
-P = ParamSpec("P")
-
-
-def in_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Runs a test in an event loop of its own, for 30 seconds at most."""
-
-    @wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 30))
-
-    return run
 
 
 class Hands:

@@ -19,8 +19,9 @@ from egressd.runtime.in_force import ACTIVE, PROPOSED
 from egressd.runtime.orders import Adopt, End, Swap
 from egressd.store.ledger import LIFTED_US
 from tests.detect.scene import packed
+from tests.loops import in_loop
 from tests.runtime.core_scene import BERT, CONFIG, WHY, Site, site_at
-from tests.runtime.scene import SECOND, T0, A, B, Hands, X, Y, address, in_loop, pair, sighting, verdict
+from tests.runtime.scene import SECOND, T0, A, B, Hands, X, Y, address, pair, sighting, verdict
 from tests.runtime.test_core import LISTED, OURS
 
 ALLOW = CONFIG + "allow: [allow.txt]\n"

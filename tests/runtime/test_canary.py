@@ -17,7 +17,8 @@ from egressd.runtime.canary import Canary, send_question
 from egressd.runtime.canary_names import CANARY_ZONE, canary_address, canary_name
 from egressd.wire.dissector import Dissector
 from tests.detect.scene import packed
-from tests.runtime.scene import T0, Hands, in_loop
+from tests.loops import in_loop
+from tests.runtime.scene import T0, Hands
 
 ETHERNET = 1
 MAC = bytes.fromhex("020000000099")

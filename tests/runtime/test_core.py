@@ -16,6 +16,7 @@ from egressd.runtime.named_hosts import NamedHosts
 from egressd.runtime.orders import Adopt, Dropped, End, Learn, Swap
 from egressd.store import meta
 from tests.detect.scene import packed
+from tests.loops import in_loop
 from tests.runtime.core_scene import BERT, CONFIG, Site, site_at
 from tests.runtime.process import Process
 from tests.runtime.scene import (
@@ -29,7 +30,6 @@ from tests.runtime.scene import (
     address,
     attempt,
     flow,
-    in_loop,
     match,
     pair,
     sighting,

@@ -9,8 +9,9 @@ import pytest
 from egressd.model import Target
 from egressd.runtime.in_force import ACTIVE
 from egressd.runtime.orders import Step
+from tests.loops import in_loop
 from tests.runtime.core_scene import site_at
-from tests.runtime.scene import SECOND, T0, A, X, address, attempt, in_loop
+from tests.runtime.scene import SECOND, T0, A, X, address, attempt
 from tests.runtime.test_core import LISTED, policy_block
 
 

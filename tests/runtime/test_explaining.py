@@ -10,8 +10,9 @@ import pytest
 from egressd.runtime.explaining import Explaining
 from egressd.runtime.preview import Preview
 from egressd.web.requests import Refused
+from tests.loops import in_loop
 from tests.runtime.core_scene import Site, site_at
-from tests.runtime.scene import A, X, about, address, attempt, in_loop, match, sighting, verdict
+from tests.runtime.scene import A, X, about, address, attempt, match, sighting, verdict
 
 LISTED = match("c2.listed.example")
 FEED = {"name": "csirt.txt", "state": "ok", "hits": 7}

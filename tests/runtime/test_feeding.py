@@ -24,8 +24,9 @@ from egressd.store import audit, feeds
 from egressd.store.errors import StoreError
 from egressd.web.requests import Refused, Request, check_args
 from tests.intel.feed_server import Server, respond, serving, versioned
+from tests.loops import in_loop
 from tests.runtime.core_scene import ANNA, CONFIG, WHY, Site, site_at
-from tests.runtime.scene import A, Hands, in_loop, match, sighting
+from tests.runtime.scene import A, Hands, match, sighting
 
 QUICK = Times(2.0, 0.2, 2.0)
 GOOD = b"".join(b"c2.fed%d.example\n" % number for number in range(100))

@@ -20,7 +20,8 @@ from egressd.store.errors import StoreError
 from egressd.store.history import Contact, History
 from tests.detect.live_scene import LiveScene, intel
 from tests.detect.scene import packed
-from tests.runtime.scene import HOUR, T0, A, B, C, Hands, X, Y, in_loop
+from tests.loops import in_loop
+from tests.runtime.scene import HOUR, T0, A, B, C, Hands, X, Y
 
 NOTHING = "unlisted.example"
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from egressd.config.schema import Config
 from egressd.runtime.keeping import Keeping
-from tests.runtime.scene import T0, Hands, in_loop
+from tests.loops import in_loop
+from tests.runtime.scene import T0, Hands
 
 
 @in_loop

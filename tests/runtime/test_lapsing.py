@@ -10,8 +10,9 @@ import pytest
 from egressd.intel.allowances import Allowance, Allowances
 from egressd.runtime import screens
 from egressd.runtime.lapsing import DAY_S, Lapsing
+from tests.loops import in_loop
 from tests.runtime.core_scene import WHY, site_at
-from tests.runtime.scene import SECOND, T0, Hands, in_loop
+from tests.runtime.scene import SECOND, T0, Hands
 from tests.runtime.test_allowing import ALLOW, write
 
 NOW_S = T0 // SECOND

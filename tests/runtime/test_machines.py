@@ -9,8 +9,8 @@ import pytest
 from egressd.runtime.orders import Adopt
 from egressd.web.requests import REFUSED, WRONG
 from tests.detect.scene import packed
+from tests.loops import in_loop
 from tests.runtime.core_scene import WHY, flow, site_at
-from tests.runtime.scene import in_loop
 
 X = "198.51.100.7"
 

@@ -15,8 +15,9 @@ from egressd.runtime import screens
 from egressd.runtime.preview import DAY_US, Effect, Preview, told
 from egressd.runtime.verbs import Verbs
 from egressd.store.history import Contact, History, Tenant
+from tests.loops import in_loop
 from tests.runtime.core_scene import CONFIG, Site, site_at
-from tests.runtime.scene import HOUR, T0, A, B, C, X, Y, about, attempt, in_loop, match, sighting, verdict
+from tests.runtime.scene import HOUR, T0, A, B, C, X, Y, about, attempt, match, sighting, verdict
 
 LISTED = match("c2.listed.example")
 

@@ -14,7 +14,8 @@ from egressd.runtime import scribe as scribe_module
 from egressd.runtime.scribe import GROUP, Scribe
 from egressd.store import meta
 from egressd.store.errors import FULL, IO, StoreError, refused
-from tests.runtime.scene import T0, in_loop, ledger_at
+from tests.loops import in_loop
+from tests.runtime.scene import T0, ledger_at
 
 SICK = "the disk is full"
 

@@ -11,8 +11,9 @@ from egressd.runtime.in_force import ACTIVE, PROPOSED
 from egressd.runtime.orders import Adopt
 from egressd.store import meta
 from tests.detect.scene import packed
+from tests.loops import in_loop
 from tests.runtime.core_scene import BERT, WHY, site_at
-from tests.runtime.scene import HOUR, A, address, in_loop, pair
+from tests.runtime.scene import HOUR, A, address, pair
 from tests.runtime.test_verbs_back import DAY_S, X, allowed, policy_block
 
 

@@ -11,8 +11,9 @@ from egressd.runtime.in_force import ACTIVE
 from egressd.runtime.orders import Adopt, End, Swap
 from egressd.store.errors import StoreError
 from egressd.web.requests import INVALID, REFUSED, WRONG
+from tests.loops import in_loop
 from tests.runtime.core_scene import BERT, CONFIG, WHY, site_at
-from tests.runtime.scene import HOUR, SECOND, A, about, address, in_loop, match, pair, sighting, verdict
+from tests.runtime.scene import HOUR, SECOND, A, about, address, match, pair, sighting, verdict
 
 LISTED = match("c2.listed.example")
 OURS = about("listed.example")

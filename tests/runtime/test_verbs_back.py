@@ -13,8 +13,9 @@ from egressd.model import Target
 from egressd.store import entries
 from egressd.web.requests import INVALID, REFUSED, WRONG
 from tests.detect.scene import packed
+from tests.loops import in_loop
 from tests.runtime.core_scene import BERT, WHY, site_at
-from tests.runtime.scene import A, about, address, in_loop, match, pair, sighting, verdict
+from tests.runtime.scene import A, about, address, match, pair, sighting, verdict
 
 LISTED = match("c2.listed.example")
 OURS = about("listed.example")

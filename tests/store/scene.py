@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
 
 from egressd.model import Decision, Indicator, Match, Target
 from egressd.store import decisions
@@ -25,18 +22,6 @@ B = bytes([10, 0, 0, 2])
 V6 = bytes.fromhex("20010db8000000000000000000000001")
 ANNA = Act("uid:anna", "socket", "block", "", "seen by the CSIRT")
 TIMER = Act("rule:time", "timer", "expire", "", "its time is over")
-
-P = ParamSpec("P")
-
-
-def in_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Runs a test in an event loop of its own, for 30 seconds at most."""
-
-    @wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 30))
-
-    return run
 
 
 def match(domain: str = "bad.example", source: str = "csirt.txt") -> Match:

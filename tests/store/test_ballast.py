@@ -17,7 +17,8 @@ from egressd.store.decisions import NewTarget
 from egressd.store.errors import FULL, StoreError
 from egressd.store.history import Contact, History
 from egressd.store.ledger import open_ledger
-from tests.store.scene import ANNA, T0, A, about, in_loop, put, verdict
+from tests.loops import in_loop
+from tests.store.scene import ANNA, T0, A, about, put, verdict
 
 BALLAST = 1 << 20
 

@@ -16,7 +16,8 @@ import pytest
 
 from egressd.store.db import Database
 from egressd.store.errors import CLOSED, CORRUPT, IO, LOCKED, REQUEST, StoreError
-from tests.store.scene import T0, in_loop
+from tests.loops import in_loop
+from tests.store.scene import T0
 
 
 def numbers_table(connection: Connection) -> None:

@@ -12,7 +12,8 @@ from egressd.store.db import Database
 from egressd.store.errors import LOCKED, StoreError
 from egressd.store.history import Bounds, Contact, History, Past, Tenant
 from egressd.store.migrations import HISTORY
-from tests.store.scene import DAY, HOUR, T0, V6, A, B, in_loop
+from tests.loops import in_loop
+from tests.store.scene import DAY, HOUR, T0, V6, A, B
 
 X = bytes([203, 0, 113, 1])
 Y = bytes([203, 0, 113, 200])

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from egressd.store import past
 from egressd.store.history import Contact, History
 from egressd.store.past import START, Untold
-from tests.store.scene import HOUR, T0, A, B, in_loop
+from tests.loops import in_loop
+from tests.store.scene import HOUR, T0, A, B
 
 X = bytes([203, 0, 113, 1])
 Y = bytes([203, 0, 113, 200])
