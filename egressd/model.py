@@ -241,10 +241,11 @@ REPLY = "reply"  # first packet back on a conversation
 
 class Indicator(NamedTuple):
     """What intel says is bad, one line of a list. `value` is a normalised name, an address or network as text, or
-    `host/path` for a URL. `scope` is what the line covers after narrowing: `registered`, `host` or `exact`;
+    `host/path` for a URL. Of kind behaviour no list says it: `source` is "behaviour:" and the leading detector, `ref`
+    tells in words what was seen. `scope` is what the line covers after narrowing: `registered`, `host` or `exact`;
     `narrowed` says why it is narrower than the default, or is empty. Times are epoch seconds, 0 = none."""
 
-    kind: str  # domain | address | network | url
+    kind: str  # domain | address | network | url | behaviour
     value: str
     scope: str
     narrowed: str
@@ -262,12 +263,20 @@ class Indicator(NamedTuple):
 
 
 class Match(NamedTuple):
-    """Why something matched. `level` is host, sibling, address or url (DESIGN section 2)."""
+    """Why something matched. `level` is host, sibling, address, url or behaviour (DESIGN section 2)."""
 
     level: str
     indicator: Indicator
     registered_domain: str
     suffix_rule: str
+
+
+class Part(NamedTuple):
+    """One detector's part in a sighting by behaviour: how sure it is (0 to 100), and why, for people."""
+
+    detector: str
+    score: int
+    reason: str
 
 
 class Target(NamedTuple):
@@ -299,12 +308,14 @@ class Sighting:
     incident: str = ""
     campaign: str = ""
     new: bool = False  # the first sign of a contact, not one more of the same (detect/contacts.py)
+    parts: tuple[Part, ...] = ()  # of level behaviour: what it rests on, strongest first
 
 
 @dataclass(slots=True)
 class Decision:
     """Policy's verdict. `action` is block, extend (more targets for an earlier block), withdraw (fewer), refuse (a
-    target that is not blocked, and why) or alert. `id` is that of the block it belongs to."""
+    target that is not blocked, and why), alert, or ask (a person must decide). `id` is that of the block it belongs
+    to."""
 
     id: str
     ts_us: int

@@ -35,6 +35,7 @@ MODULES: Final = (
     "egressd/intel/resolvers.py",
     "egressd/intel/allowances.py",
     "egressd/detect/*.py",
+    "egressd/detect/behaviour/*.py",
 )
 STAMP: Final = "egressd/.compiled-from"
 

@@ -19,6 +19,7 @@ LAYERS = {
     "intel": 1,
     "config.schema": 1,
     "config.kinds": 1,
+    "config.behaviour_options": 1,
     "config.feed_options": 1,
     "enforce.adapter": 1,
     "enforce.plan": 1,

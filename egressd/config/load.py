@@ -31,6 +31,7 @@ from egressd.model import Indicator
 from egressd.names import Suffixes
 
 if TYPE_CHECKING:  # detection takes 40 ms to import, which looking at one list does not need
+    from egressd.detect.behaviour.settings import BehaviourSettings
     from egressd.detect.engine import Intel
     from egressd.detect.policy import PolicySettings
 
@@ -147,7 +148,25 @@ def policy_settings(config: Config) -> PolicySettings:
         addresses_per_indicator_hour=policy.addresses_per_indicator_hour,
         blocks_per_hour=policy.blocks_per_hour,
         resolvers=frozenset(parse_address(one) for one in config.resolvers),
+        ask_score=config.behaviour.ask_score,
+        alert_only=frozenset(
+            f"behaviour:{name}" for name, switch in behaviour_settings(config).switches if switch.outcome == "alert"
+        ),
     )
+
+
+def behaviour_settings(config: Config) -> BehaviourSettings:
+    """What the detectors of behaviour need of the configuration."""
+    from egressd.detect.behaviour.settings import DETECTORS, BehaviourSettings, Switch
+
+    options = config.behaviour
+    switches = []
+    for name in DETECTORS:
+        key = name.replace("-", "_")
+        switch = Switch(getattr(options, key), getattr(options, f"{key}_least"))
+        if switch != Switch():
+            switches.append((name, switch))
+    return BehaviourSettings(options.alert_score, options.ask_score, options.learning_h * 3600, tuple(switches))
 
 
 def segment_table(config: Config) -> NetworkTable[str]:
@@ -223,7 +242,7 @@ class _Loading:
                 found, problems = parse_allowances(text, one.name, suffixes)
                 allowed += found
                 self._wrong_lines(one.name, problems)
-        intel = Intel(index, suffixes, Allowances(allowed), protected, resolvers)
+        intel = Intel(index, suffixes, Allowances(allowed), protected, resolvers, guard, behaviour_settings(config))
         return LoadedIntel(
             intel, guard, self.suffix_list, tuple(lists), len(allowed), self.problems, demo, (*files, *allow),
             frozenset(self.broken), self.context.hexdigest(),

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from egressd.config.behaviour_options import BehaviourOptions
 from egressd.config.feed_options import FeedOptions
 from egressd.config.kinds import (
     ADDRESSES,
@@ -346,6 +347,10 @@ class Config:
     policy: PolicyOptions = field(
         default_factory=PolicyOptions,
         metadata=told(PolicyOptions, "What justifies a block, and how many there may be."),
+    )
+    behaviour: BehaviourOptions = field(
+        default_factory=BehaviourOptions,
+        metadata=told(BehaviourOptions, "What no list names, found by how it behaves (docs/detection.md)."),
     )
     capture: CaptureOptions = field(
         default_factory=CaptureOptions, metadata=told(CaptureOptions, "Where the daemon looks at packets, and how.")

@@ -60,6 +60,8 @@ def main_target(match: Match) -> Target:
         if indicator.scope == "registered":
             return Target("registered_domain", match.registered_domain)
         return Target("host" if indicator.scope == "host" else "exact", indicator.value)
+    if indicator.kind == "behaviour":
+        return Target("registered_domain" if match.registered_domain else "address", indicator.value)
     return Target(indicator.kind, indicator.value)
 
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from egressd.detect.behaviour.settings import DEFAULTS, BehaviourSettings
+from egressd.detect.behaviour.sighting import sighting_of
+from egressd.detect.behaviour.watching import Behaviour
 from egressd.detect.blind import BlindSpots
 from egressd.detect.blocks import Block, Blocks, main_target
 from egressd.detect.calendar import MICROSECONDS, Calendar
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.contacts import Contacts
 from egressd.detect.correlator import Correlator, Hit
+from egressd.detect.evidence import Verdict
 from egressd.detect.history import DEFAULT_HISTORY, History
 from egressd.detect.hunt import hunt, sieve_for
 from egressd.detect.policy import E1, E2, Policy, PolicySettings
@@ -21,6 +25,7 @@ from egressd.detect.proxied import Proxied
 from egressd.detect.resolutions import Resolutions, read_answer
 from egressd.detect.watch import Watch
 from egressd.intel.allowances import Allowances
+from egressd.intel.guard import NO_GUARD, Guard
 from egressd.intel.layered import AnyIndex
 from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
@@ -57,17 +62,28 @@ class Intel:
     """Everything that text files say, loaded: swapped whole when any of them changes."""
 
     def __init__(
-        self, index: AnyIndex, suffixes: Suffixes, allowances: Allowances, protected: Protected, resolvers: Resolvers
+        self,
+        index: AnyIndex,
+        suffixes: Suffixes,
+        allowances: Allowances,
+        protected: Protected,
+        resolvers: Resolvers,
+        guard: Guard = NO_GUARD,
+        behaviour: BehaviourSettings = DEFAULTS,
     ) -> None:
         self.index = index
         self.suffixes = suffixes
         self.allowances = allowances
         self.protected = protected
         self.resolvers = resolvers
+        self.guard = guard
+        self.behaviour = behaviour
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For other processes; compiled classes are not pickled by themselves."""
-        return Intel, (self.index, self.suffixes, self.allowances, self.protected, self.resolvers)
+        return Intel, (
+            self.index, self.suffixes, self.allowances, self.protected, self.resolvers, self.guard, self.behaviour,
+        )  # fmt: skip
 
 
 class Engine:
@@ -84,6 +100,7 @@ class Engine:
     ) -> None:
         """`enforced`: what is decided is in the kernel too, so that answers from blocked targets are leaks.
         `history` bounds the pairs of client and name that a retro-hunt can find."""
+        self._suffixes = intel.suffixes
         self.resolutions = Resolutions(intel.suffixes)
         self.correlator = Correlator(intel.index, intel.allowances, self.resolutions, intel.suffixes)
         self.blocks = Blocks()
@@ -95,6 +112,9 @@ class Engine:
         self.campaigns = Campaigns()
         self.history = History(history)
         self.blind = BlindSpots(intel.resolvers)
+        self.behaviour = Behaviour(
+            intel.behaviour, intel.suffixes, intel.guard, intel.protected, intel.resolvers, self.resolutions
+        )
         self.observations: dict[str, int] = {}
         self.clients: set[bytes] = set()
         self.clients_beyond = 0  # observations of clients that `clients` has no room for
@@ -149,6 +169,7 @@ class Engine:
             "attempts_beyond_bound": self.watch.uncounted,
             "history_evicted": self.history.evicted,
             "resolutions_evicted": self.resolutions.evicted,
+            **self.behaviour.counts(),
         }
         return {name: count for name, count in counts.items() if count}
 
@@ -171,6 +192,8 @@ class Engine:
         for name, new in self._fresh.items():
             if not hits or all(hit.name != name for hit in hits):
                 self.history.record(seen.flow, name, seen.ts_us, seen.number, DNS_QUERY, new)
+        if not hits:
+            self._behave(seen, self.behaviour.question(seen))
 
     def _answer(self, seen: Observation) -> None:
         """Learn who is where; a listed name's addresses are added to its block."""
@@ -178,6 +201,7 @@ class Engine:
         if not isinstance(message, DnsMessage) or not self.resolutions.was_asked(seen, message.txid):
             self.unasked_answers += 1
             return
+        self._behave(seen, self.behaviour.answer(seen, message))
         client = seen.flow.client
         ts_us = seen.ts_us
         for hit in self.correlator.match(seen):
@@ -221,13 +245,17 @@ class Engine:
 
     def _contact(self, seen: Observation) -> None:
         """A connection, or a name in one."""
-        self.blind.observe(seen)
+        sort = self.blind.observe(seen)
         if seen.kind == FLOW:
             self._begins(seen)
         direct = self._proxied.is_direct(seen)
+        name = self.correlator.attributed(seen) if seen.kind == FLOW else seen.name
+        resolved = name
+        if seen.kind != FLOW and direct:
+            resolved = self.resolutions.name_for(seen.flow.client, seen.flow.server, seen.ts_us)
+        verdict = self.behaviour.contact(seen, name, resolved, sort)
         if direct and seen.name:
             self._tenant(seen)
-        name = self.correlator.attributed(seen) if seen.kind == FLOW else seen.name
         hits = self.correlator.match(seen, direct, name)
         for hit in hits:
             domain = hit.match.registered_domain or hit.name
@@ -235,6 +263,8 @@ class Engine:
         if seen.kind == FLOW and not hits:
             self._blocked_flow(seen)
         self._remember(seen, name, hits, direct)
+        if not hits:
+            self._behave(seen, verdict)
 
     def _begins(self, seen: Observation) -> None:
         """The first packet of a conversation."""
@@ -270,6 +300,14 @@ class Engine:
         self._handle(sighting, new, seen)
         if direct and hit.name and not hit.url:
             self._extend(sighting, seen.flow.server, E1)
+
+    def _behave(self, seen: Observation, verdict: Verdict | None) -> None:
+        """What no list names behaves like C&C traffic."""
+        if verdict is None:
+            return
+        sighting = sighting_of(verdict, seen, self._suffixes)
+        if not self.correlator.is_allowed(verdict.destination, sighting.address, verdict.client, seen.ts_us):
+            self._handle(sighting, True, seen)
 
     def _handle(self, sighting: Sighting, new: bool, seen: Observation | None) -> None:
         """Open or update the incident, decide where nothing was decided yet, count an attempt where it was. `seen` is

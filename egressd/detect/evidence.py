@@ -18,7 +18,8 @@ HIGHEST: Final = 99  # nothing that was only inferred is certain
 class Evidence(NamedTuple):
     """One detector's word on one client and one destination. `destination` is a registered domain, or an address as
     text where there is no name. `score` is 0 to 100: how sure the detector is by itself. `reason` is for people: one
-    clause with the figures that it rests on, no full stop. `first_us` and `last_us` are the times of what it rests on."""
+    clause with the figures that it rests on, no full stop. `first_us` and `last_us` are the times of what it rests
+    on."""
 
     detector: str
     client: bytes
@@ -62,9 +63,10 @@ def combined(scores: list[int]) -> int:
 class EvidenceBoard:
     """Evidence by client and destination, bounded. The same evidence in the same order gives the same verdicts."""
 
-    def __init__(self, least: int, limit: int = MAX_ENTRIES) -> None:
-        """A verdict is given from a combined score of `least` on."""
+    def __init__(self, least: int, ask: int, limit: int = MAX_ENTRIES) -> None:
+        """A verdict is given from a combined score of `least` on, and again when it reaches `ask`."""
         self.least = least
+        self.ask = ask
         self._table: RecentTable[tuple[bytes, str], _Entry] = RecentTable(limit)
 
     def __len__(self) -> int:
@@ -90,7 +92,9 @@ class EvidenceBoard:
         not been told yet, or has risen by a step since; else None."""
         entry = self.note(evidence)
         score = combined([part.score for part in entry.parts.values()])
-        if score < self.least or (entry.told and score < entry.told + STEP):
+        if score < self.least:
+            return None
+        if entry.told and score < entry.told + STEP and not entry.told < self.ask <= score:
             return None
         entry.told = score
         parts = tuple(sorted(entry.parts.values(), key=_strongest))

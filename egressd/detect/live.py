@@ -178,11 +178,13 @@ class LiveEngine(Engine):
             self._before = self.intel.index
         ignored = self.correlator.clients_ignored
         self.intel = intel
+        self._suffixes = intel.suffixes
         self.enforced = enforced
         self.correlator = Correlator(intel.index, intel.allowances, self.resolutions, intel.suffixes)
         self.correlator.clients_ignored = ignored
         self.policy.replace(settings, intel.protected, intel.allowances)
         self.blind.resolvers = intel.resolvers
+        self.behaviour.replace(intel.behaviour, intel.suffixes, intel.guard, intel.protected, intel.resolvers)
         now_s = ts_us // MICROSECONDS
         self._calendar = Calendar(intel.index.pending_after(now_s))
         self._change = self._follow_up(ts_us)
@@ -243,7 +245,10 @@ class LiveEngine(Engine):
     def protect(self, protected: Protected, ts_us: int) -> None:
         """What may never be blocked has changed: blocked addresses that are protected now are given free."""
         intel = self.intel
-        self.intel = Intel(intel.index, intel.suffixes, intel.allowances, protected, intel.resolvers)
+        self.intel = intel = Intel(
+            intel.index, intel.suffixes, intel.allowances, protected, intel.resolvers, intel.guard, intel.behaviour
+        )
+        self.behaviour.replace(intel.behaviour, intel.suffixes, intel.guard, protected, intel.resolvers)
         self.policy.replace(self.policy.settings, protected, intel.allowances)
         for block in list(self.blocks.by_id.values()):
             self._free_kept(block, ts_us)
@@ -299,6 +304,7 @@ class LiveEngine(Engine):
         """(registered domain, address, when) that other processes saw, or that was seen before a restart."""
         for domain, address, ts_us in tenants:
             self.resolutions.lives_at(domain, address, ts_us, True)
+            self.behaviour.knew(domain, ts_us)
         self.resolutions.learned = []
 
     def take_learned(self) -> list[tuple[str, bytes, int]]:

@@ -37,6 +37,8 @@ class PolicySettings(NamedTuple):
     addresses_per_indicator_hour: int = 16
     blocks_per_hour: int = 200
     resolvers: frozenset[bytes] = frozenset()
+    ask_score: int = 80  # behaviour that is at least so sure is put before a person; less alerts
+    alert_only: frozenset[str] = frozenset()  # sources of behaviour that never ask: "behaviour:" and the detector
 
 
 class Policy:
@@ -65,6 +67,11 @@ class Policy:
         match = sighting.match
         target = main_target(match)
         indicator = match.indicator
+        if match.level == "behaviour":
+            asks = indicator.confidence >= self.settings.ask_score and indicator.source not in self.settings.alert_only
+            action = "ask" if asks else "alert"
+            reason = f"behaviour, score {indicator.confidence}: {indicator.ref}"
+            return self._alert(sighting, target, reason, f"behaviour-{action}", action)
         refusal = self._refusal(sighting, target)
         if refusal is not None:
             reason, rule = refusal
@@ -279,14 +286,16 @@ class Policy:
         target = Target("address", render_address(address))
         return self._verdict(sighting, block.id, "refuse", (target,), reason, rule, evidence)
 
-    def _alert(self, sighting: Sighting, target: Target, reason: str, rule: str) -> Decision | None:
+    def _alert(
+        self, sighting: Sighting, target: Target, reason: str, rule: str, action: str = "alert"
+    ) -> Decision | None:
         if (target, rule) in self._alerted:
             return None
         if len(self._alerted) >= MAX_BLOCKS:
             self.untold += 1
             return None
         self._alerted.add((target, rule))
-        return self._verdict(sighting, "", "alert", (target,), reason, rule, E1)
+        return self._verdict(sighting, "", action, (target,), reason, rule, E1)
 
     def _verdict(
         self,

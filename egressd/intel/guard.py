@@ -102,6 +102,9 @@ class Guard:
         return f"{registered_domain} is among the {self._limit} most popular names ({place})"
 
 
+NO_GUARD: Final = Guard({}, {})
+
+
 def _registered(name: str, suffixes: Suffixes) -> str:
     return suffixes.registered_domain(name) or name
 

@@ -241,6 +241,9 @@ def _render_sighting(event: Sighting, file: str) -> Record:
         ours["address"] = render_address(event.address)  # asked of a proxy, or no more than a client's word
     if event.note:
         ours["note"] = event.note
+    if event.parts:
+        ours["score"] = event.match.indicator.confidence
+        ours["parts"] = [part._asdict() for part in event.parts]
     ours["retro"] = event.retro
     ours["count"] = event.count
     ours["first_seen"] = render_time(event.first_us)

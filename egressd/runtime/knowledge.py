@@ -157,7 +157,7 @@ def combine(
     return Knowledge(
         replace(loaded.config, mode=mode),
         texts,
-        Intel(index, intel.suffixes, allowed, protected, intel.resolvers),
+        Intel(index, intel.suffixes, allowed, protected, intel.resolvers, intel.guard, intel.behaviour),
         settings,
         segment_table(loaded.config),
         tuple(problems),

@@ -28,6 +28,7 @@ from egressd.model import (
     FlowKey,
     Indicator,
     Match,
+    Part,
     Sighting,
     Target,
 )
@@ -40,7 +41,8 @@ VIAS: Final = frozenset((DNS_QUERY, DNS_ANSWER, HTTP_HOST, TLS_SNI, QUIC_SNI, SO
 EVIDENCE: Final = frozenset(("E0", "E1", "E2"))
 MODES: Final = frozenset(("monitor", "approve", "enforce"))
 _ID: Final = re.compile(r"D[1-9][0-9]{0,17}")
-ACTIONS: Final = frozenset(("block", "extend", "withdraw", "refuse", "alert"))
+ACTIONS: Final = frozenset(("block", "extend", "withdraw", "refuse", "alert", "ask"))
+MAX_PARTS: Final = 32
 
 HEAD: Final = Struct("!IB")
 UP_BATCH: Final = 1  # packet process to core: a batch of events and sums, JSON
@@ -103,6 +105,7 @@ def pack_event(event: Event) -> list[Any]:
         return [
             "s", event.ts_us, _pack_flow(event.flow), event.name, pack_match(event.match), event.via, event.note,
             event.retro, event.count, event.first_us, event.last_us, event.url, event.address.hex(), event.new,
+            [list(part) for part in event.parts],
         ]  # fmt: skip
     if isinstance(event, Decision):
         return [
@@ -125,11 +128,11 @@ def unpack_event(packed: object) -> Sighting | Decision | Attempt:
         return Sighting(
             values.number(), 0, values.flow(), values.text(), values.match(), values.one_of(VIAS), values.text(),
             values.flag(), values.count(), values.number(), values.number(), values.text(), values.address(),
-            new=values.flag(),
+            new=values.flag(), parts=values.parts(),
         )  # fmt: skip
     if sort == "d":
         ts_us, id_, action = values.number(), values.text(), values.one_of(ACTIONS)
-        if _ID.fullmatch(id_) is None and (id_ or action != "alert"):
+        if _ID.fullmatch(id_) is None and (id_ or action not in ("alert", "ask")):
             raise Malformed("a decision's id was expected")
         targets = values.targets()
         if not targets:
@@ -270,6 +273,14 @@ class Values:
         """Targets."""
         values = Values(self.next())
         return tuple(values.target() for _ in range(len(values)))
+
+    def parts(self) -> tuple[Part, ...]:
+        """Parts of a sighting by behaviour."""
+        values = Values(self.next())
+        if len(values) > MAX_PARTS:
+            raise Malformed("too many parts")
+        rows = [Values(values.next()) for _ in range(len(values))]
+        return tuple(Part(row.text(), row.count(100), row.text()) for row in rows)
 
     def counts(self) -> dict[str, int]:
         """A few words with a number each."""

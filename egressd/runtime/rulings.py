@@ -63,7 +63,7 @@ class Rulings:
             return
         decision.id = self.known_as(decision.id)
         known = self.register.by_id.get(decision.id)
-        if decision.action in ("refuse", "alert"):
+        if decision.action in ("refuse", "alert", "ask"):
             self.refusals[decision.rule] = self.refusals.get(decision.rule, 0) + 1
             what = f"{decision.targets[0].kind} {decision.targets[0].value}" if decision.targets else ""
             act = Act(

@@ -1,7 +1,8 @@
 """A client that went dark: it showed names before, and shows none now (DoH, ECH, connections without names).
 
-Origin: MITRE ATT&CK T1568/T1573 and the blind spots that egressd counts anyway (egressd/detect/blind.py); a change of one
-client against its own past. A part of a score: a browser's update does that too.
+Origin: MITRE ATT&CK T1573 (encrypted channel) and T1572 (DNS over HTTPS as a tunnel); the blind spots themselves are
+counted anyway (egressd/detect/blind.py). A change of one client against its own past, and a part of a score only: a
+browser's update does that too.
 """
 
 from __future__ import annotations
@@ -59,4 +60,7 @@ class Light:
 
     def reason(self) -> str:
         """In words."""
-        return f"{self.blind} contacts without a readable name within an hour, {self.named} with; {self.hours} hours before it was the other way round"
+        return (
+            f"{self.blind} contacts without a readable name within an hour and {self.named} with one, "
+            f"the other way round in {self.hours} hours before"
+        )

@@ -24,8 +24,11 @@ MAX_DOMAINS: Final = 32_768
 MAX_TRACKS: Final = 100_000  # pairs of client and destination
 SHARE_PER_HOUR: Final = 2_000  # new pairs of one client within an hour; what is more is not followed, and counted
 HOUR_US: Final = 3_600_000_000
-SAME_VISIT_US: Final = 5_000_000  # contacts that follow each other so closely are one visit: a page, a poll with retries
+SAME_VISIT_US: Final = (
+    5_000_000  # contacts that follow each other so closely are one visit: a page, a poll with retries
+)
 COMPANY_US: Final = 3_000_000  # other destinations that a client visits so close by are loaded together with it
+BORN_US: Final = 2_000_000  # what follows the first visit so closely was led to by it: a page that somebody opened
 KEPT_VISITS: Final = 25  # times kept of a pair: 24 intervals
 TICK_US: Final = 100_000  # visits are kept in tenths of a second
 _MAX_TICKS: Final = 0xFFFF_FFFF
@@ -57,11 +60,12 @@ class Domain:
 class Client:
     """A client of the network."""
 
-    __slots__ = ("address", "asked", "failures", "light", "number", "opened", "opened_us", "ring")
+    __slots__ = ("address", "asked", "failures", "first_us", "light", "number", "opened", "opened_us", "ring")
 
     def __init__(self, number: int, address: bytes, ts_us: int) -> None:
         self.number = number
         self.address = address
+        self.first_us = ts_us
         self.opened = 0  # new pairs since `opened_us`
         self.opened_us = ts_us
         self.asked = 0  # DNS questions
@@ -86,7 +90,7 @@ class Track:
         self.visits = 0
         self.company = 0  # other destinations visited together with the visit at hand
         self.accompanied = 0  # visits with two such or more
-        self.born = 0  # the company of the first visit
+        self.born = 0  # other destinations that followed on the first visit at once
         self.named = False  # of an address: a name was seen on it after all
         self.unnamed = 0  # of an address: connections in which no name was seen
         self.times: array[int] | None = None  # of visits, in ticks since `first_us`
@@ -100,8 +104,6 @@ class Track:
             self.last_us = ts_us
         if gap_us <= SAME_VISIT_US and self.visits:
             return False
-        if self.visits == 1:
-            self.born = self.company
         if self.company >= 2:
             self.accompanied += 1
         self.company = 0
@@ -218,6 +220,8 @@ class Ground:
             if other is not track and 0 <= ts_us - other.visit_us <= COMPANY_US:
                 other.company += 1
                 track.company += 1
+                if other.visits == 1 and ts_us - other.visit_us <= BORN_US:
+                    other.born += 1
         if track in ring:
             ring.remove(track)
         elif len(ring) >= _RING:
@@ -243,3 +247,9 @@ class Ground:
     def is_new(self, domain: Domain) -> bool:
         """Whether nobody here had contacted `domain` before the learning time was over."""
         return domain.first_us - self.started_us >= self.learning_us
+
+    def is_strange(self, client: Client, ts_us: int) -> bool:
+        """Whether too little is known of the network or of this client (a guest's telephone) for newness to tell."""
+        return self.is_learning(ts_us) or (
+            client.first_us - self.started_us >= self.learning_us and ts_us - client.first_us < self.learning_us
+        )

@@ -1,7 +1,7 @@
 """Opaque GET tails: requests of one shape with an unknown string appended that is another each time.
 
-Origin: the one trait that the reports on the incident of 2015 give, HTTP GETs with unknown strings appended (Ministry of
-Internal Affairs, 2016). Many backdoors report so: MITRE ATT&CK T1071.001 and T1132.001 (encoded in the URL).
+Origin: the one trait that the public reports on the incident of 2015 give, HTTP GETs with unknown strings appended.
+Many backdoors report so: MITRE ATT&CK T1071.001 (web protocols) and T1132.001 (encoded).
 
 What is alike and innocent: a CDN's hashed assets (many shapes in one page, names that end in a file's type), analytics
 (come with a page, for many clients), a token (the same each time), OCSP over GET (RFC 6960 appendix A.1: the tail is
@@ -116,7 +116,7 @@ class Requests:
         self.shapes: dict[int, int] = {}  # how many of each shape, by its CRC
 
     def take(self, method: str, target: str, visit: int) -> bool:
-        """Take a request of the pair's visit number `visit`; True when it has an opaque tail and is the first such in its visit."""
+        """Take a request of visit number `visit`; True when its tail is the first opaque one of the visit."""
         self.gets += 1
         tail = split_tail(target) if method == "GET" else None
         if tail is None:

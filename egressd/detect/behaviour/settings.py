@@ -47,6 +47,5 @@ class BehaviourSettings(NamedTuple):
         """Whether `detector` works at all."""
         return self.switch(detector).outcome != OFF
 
-    def outcome(self, detector: str, score: int) -> str:
-        """What a verdict of `score` led by `detector` comes to: ALERT or ASK."""
-        return ASK if score >= self.ask_score and self.switch(detector).outcome == ASK else ALERT
+
+DEFAULTS: Final = BehaviourSettings()

@@ -1,8 +1,8 @@
 """DNS tunnels: a domain whose subdomains carry what somebody sends.
 
 Origin: Born and Gustafson, "Detecting DNS tunnels using character frequency analysis" (2010), and Farnham, "Detecting
-DNS tunneling" (SANS, 2013): volume of different names under one registered domain, their length and entropy, record types
-that carry much (TXT, NULL).
+DNS tunneling" (SANS, 2013): volume of different names under one registered domain, their length and entropy, record
+types that carry much (TXT, NULL).
 
 What is alike and innocent: antivirus clouds (one hash a name, of one length, shared by many clients), DNS block lists
 (short), CDNs with random subdomains (short, few). A tunnel slower than some names a minute is not told by this; its
@@ -75,5 +75,7 @@ class Below:
     def reason(self) -> str:
         """In words."""
         length = self.characters // max(1, self.questions)
-        odd = f", {100 * self.carriers // max(1, self.questions)} % of them for TXT, NULL or CNAME" * bool(self.carriers)
+        odd = f", {100 * self.carriers // max(1, self.questions)} % of them for TXT, NULL or CNAME" * bool(
+            self.carriers
+        )
         return f"{marks(self.names, BITS)} different names below it in 10 minutes, {length} characters each{odd}"

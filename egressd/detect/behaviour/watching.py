@@ -62,16 +62,18 @@ EVERY: Final = 5  # visits of a pair that is known well, between two looks at it
 LOCAL: Final = frozenset(
     ("arpa", "local", "localhost", "localdomain", "internal", "intranet", "lan", "home", "corp", "invalid", "test")
 )
-# What a detector's word is worth where the destination is (new, of unknown age while still learning, known before).
+# What a detector's word is worth where the destination is (new; of unknown age: still learning, or a new client; known
+# before).
 AGE_WEIGHTS: Final[dict[str, tuple[float, float, float]]] = {
-    BEACON: (1.0, 0.65, 0.55),
+    BEACON: (1.0, 0.6, 0.5),
     OPAQUE: (1.0, 0.9, 0.8),
     DIRECT: (1.0, 0.6, 0.4),
     TUNNEL: (1.0, 1.0, 0.9),
 }
 ALONG: Final = 0.5  # of visits with company: from here on it is part of a page
 ALONG_WEIGHT: Final = 0.5
-BORN_WEIGHT: Final = 0.9  # the first visit had company: a link was followed
+BORN: Final = 3  # destinations that followed on the first visit at once: somebody opened a page there
+BORN_WEIGHTS: Final[dict[str, float]] = {BEACON: 0.55, OPAQUE: 0.8}
 
 
 class Behaviour:
@@ -89,7 +91,7 @@ class Behaviour:
     ) -> None:
         """`limit` bounds the pairs of client and destination."""
         self.ground = Ground(settings.learning_s * 1_000_000, limit)
-        self.board = EvidenceBoard(settings.alert_score)
+        self.board = EvidenceBoard(settings.alert_score, settings.ask_score)
         self.spoken: dict[str, int] = {}  # how often each detector had something to say
         self._resolutions = resolutions
         self._pending: RecentTable[FlowKey, Track] = RecentTable(PENDING)
@@ -103,6 +105,7 @@ class Behaviour:
         self.settings = settings
         self.ground.learning_us = settings.learning_s * 1_000_000
         self.board.least = settings.alert_score
+        self.board.ask = settings.ask_score
         self._suffixes = suffixes
         self._guard = guard
         self._protected = protected
@@ -329,14 +332,15 @@ class Behaviour:
         if rarity <= 0.0 or self._is_exempt(domain):
             return None
         age_us = last_us - domain.first_us
-        new = ground.is_new(domain) and age_us < NEW_FOR_US
+        strange = ground.is_strange(client, last_us)
+        new = not strange and ground.is_new(domain) and age_us < NEW_FOR_US
         weights = AGE_WEIGHTS.get(detector)
         weight = rarity
         if weights is not None:
-            weight *= weights[0] if new else weights[1] if ground.is_learning(last_us) else weights[2]
+            weight *= weights[0] if new else weights[1] if strange else weights[2]
         if track is not None and detector in (BEACON, OPAQUE):
             weight *= ALONG_WEIGHT if track.loaded_along() >= ALONG else 1.0
-            weight *= BORN_WEIGHT if track.born >= 3 else 1.0
+            weight *= BORN_WEIGHTS[detector] if track.born >= BORN else 1.0
         score = round(score * weight)
         if score < max(1, self.settings.switch(detector).least):
             return None
@@ -360,8 +364,6 @@ class Behaviour:
         """The registered domain of a name, "" when it has none that somebody outside registered."""
         domain = self._suffixes.registered_domain(name) if name else ""
         return "" if domain.rpartition(".")[2] in LOCAL else domain
-
-
 
 
 def _ago(span_us: int) -> str:
