@@ -113,10 +113,11 @@ class Told(NamedTuple):
     parts: tuple[str, ...]
     contacts: int  # of the plant at that time, 0 of innocents
     plant: str
+    judged: bool  # on the second day
 
 
 class Outcome(NamedTuple):
-    """What a run came to. `first` has the first sighting of each client and destination, `contacts` those of each plant."""
+    """What a run came to. `first` has the first sighting of each client and destination, `contacts` is by plant."""
 
     first: list[Told]
     asked: int
@@ -148,12 +149,9 @@ def judge(
     for measured in (False, True) if learned else (True,):
         start_s = START_S + DAY_S * measured
         day = make_day(world, seed, start_s, hours, measured, plants)
-        hosts = {client: name for name, (client, _) in day.planted.items()}
         batch: list[tuple[Observation, Contact]] = []
         for contact in day.contacts():
             batch += [(seen, contact) for seen in wire.observations(contact)]
-            if contact.planted and not contact.planted.startswith("none"):
-                batch[-1][0].number = wire.number
         batch.sort(key=lambda one: one[0].ts_us)
         counted: set[int] = set()
         started_s = time.process_time()
@@ -167,9 +165,11 @@ def judge(
                     if isinstance(event, Sighting) and event.match.level == "behaviour":
                         client = render_address(event.flow.client)
                         key = (client, event.match.indicator.value)
-                        plant = _plant_of(key, day.planted, contact, hosts)
+                        plant = _plant_of(key, day.planted, contact)
                         parts = tuple(f"{part.detector} {part.score}" for part in event.parts)
-                        told = Told(*key, event.match.indicator.confidence, parts, contacts.get(plant, 0), plant)
+                        told = Told(
+                            *key, event.match.indicator.confidence, parts, contacts.get(plant, 0), plant, measured
+                        )
                         first.setdefault(key, told)
                         if told.score >= settings.ask_score:
                             asked.add(key)
@@ -178,9 +178,7 @@ def judge(
     return Outcome(list(first.values()), len(asked), contacts, wire.number, spent_s, len(engine.behaviour.ground))
 
 
-def _plant_of(
-    key: tuple[str, str], planted: dict[str, tuple[str, str]], contact: Contact, hosts: dict[str, str]
-) -> str:
+def _plant_of(key: tuple[str, str], planted: dict[str, tuple[str, str]], contact: Contact) -> str:
     for name, (client, destination) in planted.items():
         if client == key[0] and destination == key[1]:
             return name
@@ -212,15 +210,15 @@ def run(args: argparse.Namespace, seed: int) -> None:
     for detector in DETECTORS if args.alone else ():
         others = tuple((name, Switch(OFF)) for name in DETECTORS if name not in (detector, NEW))
         alone = judge(seed, args.clients, args.hours, 0, BehaviourSettings(switches=others), not args.unlearned)
-        false = [one for one in alone.first if not one.plant]
-        print(
-            f"  {detector} alone: {len(false)} false, {1000 * len(false) / args.clients / args.hours:.2f} per 1,000 client-hours"
-        )
+        false = [one for one in alone.first if not one.plant and one.judged]
+        rate = 1000 * len(false) / args.clients / args.hours
+        print(f"  {detector} alone: {len(false)} false, {rate:.2f} per 1,000 client-hours")
 
 
 def table(outcome: Outcome, clients: int, hours: int) -> list[str]:
     """What came out, in lines."""
-    false = [one for one in outcome.first if not one.plant]
+    false = [one for one in outcome.first if not one.plant and one.judged]
+    before = [one for one in outcome.first if not one.judged]
     hit: dict[str, Told] = {}
     for one in outcome.first:
         if one.plant and (one.plant not in hit or one.contacts < hit[one.plant].contacts):
@@ -231,6 +229,8 @@ def table(outcome: Outcome, clients: int, hours: int) -> list[str]:
         f"false asks and alerts: {len(false)} ({1000 * len(false) / clients / hours:.2f} per 1,000 client-hours)",
     ]
     lines += [f"  {one.client} {one.destination} {one.score}: {', '.join(one.parts)}" for one in false]
+    lines.append(f"on the day before, while learning: {len(before)}")
+    lines += [f"  {one.client} {one.destination} {one.score}: {', '.join(one.parts)}" for one in before]
     sorts: dict[str, list[str]] = {}
     for name in outcome.contacts:
         sorts.setdefault(name.rpartition("-")[0], []).append(name)

@@ -21,16 +21,19 @@ DAY_S: Final = 86_400
 OWN: Final = "bureau.example"
 RESOLVER: Final = "10.0.0.53"
 SYLLABLES: Final = (
-    "ka ri no ta mo sel ber lin dor van mar tis pol gra fen ost wel ham bur ton ley ford net web soft ware data shop "
-    "news port line page time tech lab plan mail file cloud post home land park view side work bank care food book"
-).split()
+    "ka", "ri", "no", "ta", "mo", "sel", "ber", "lin", "dor", "van", "mar", "tis", "pol", "gra", "fen", "ost",
+    "wel", "ham", "bur", "ton", "ley", "ford", "net", "web", "soft", "ware", "data", "shop", "news", "port",
+    "line", "page", "time", "tech", "lab", "plan", "mail", "file", "cloud", "post", "home", "land", "park", "view",
+    "side", "work", "bank", "care", "food", "book"
+)  # fmt: skip
 HEX: Final = "0123456789abcdef"
 B64: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
 class Contact(NamedTuple):
-    """One thing a client does. `kind` is tls, http, quic, flow (nothing but a connection) or dns (only a question);
-    `port` and `target` where they apply; `rcode` of the answer. `planted` names what it belongs to, "" for innocents."""
+    """One thing a client does. `kind` is tls, http, quic, hidden (TLS without a name), flow (nothing but a connection)
+    or dns (only a question); `port` and `target` where they apply; `rcode` of the answer. `planted` names what it
+    belongs to, "" for innocents."""
 
     ts_us: int
     client: str
@@ -168,7 +171,7 @@ class Day:
                 yield from self.page(client, site, third)
 
     def mistype(self, client: str) -> Step:
-        """Typing errors, and the browser's probes with random names at each start and wake (under the search domain)."""
+        """Typing errors, and the browser's probes with random names at each start (under the search domain)."""
         draw = self.random
         while True:
             for _ in range(3):

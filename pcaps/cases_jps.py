@@ -192,7 +192,7 @@ def later() -> bytes:
 
 
 def unlisted() -> bytes:
-    """Beat d: GETs of the same shape to a registered domain that no list knows. Only behaviour could tell."""
+    """Beat d: GETs of the same shape to a registered domain that no list knows. Only behaviour tells."""
     traffic = Traffic(520)
     at(traffic.capture, "2015-05-20T23:00:00")
     port = traffic.port()

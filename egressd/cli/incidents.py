@@ -131,6 +131,7 @@ def _one(wanted: str, found: Sequence[Row], now_us: int) -> list[str]:
         ("opened", f"{date(one.get('opened'))} UTC" + (", from history" if one.get("retro") is True else "")),
         ("last", f"{ago(one.get('last'), now_us)} ago"),
         ("contacts", f"{contacts:,}: {number(one, 'answered'):,} answered, {attempts:,} tried after the block"),
+        *[("because" if at == 0 else "", said) for at, said in enumerate(_said(part(one, "indicator")))],
         ("names", counts(one, "names")),
         ("seen by", counts(one, "via")),
         ("decisions", ", ".join(texts(one, "decisions")) or "none"),
@@ -141,3 +142,9 @@ def _one(wanted: str, found: Sequence[Row], now_us: int) -> list[str]:
             lines += wrap(f"  {'note':<11}", [date(note.get("ts")), *said.split(" ")], " ")[:NOTE_LINES]
     client = text(one, "client", 39)
     return [*lines, cut(f"Next: egressd isolate {client} --reason TEXT"), f"      egressd ack {wanted}"]
+
+
+def _said(indicator: Row) -> list[str]:
+    """What behaviour was seen, a line for each part."""
+    said = text(indicator, "said", 1_024)
+    return said.split("; ") if said else []

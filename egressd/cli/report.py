@@ -14,7 +14,7 @@ from egressd.notify.eve import VIA, render_address
 
 ROWS: Final = 10  # incidents or domains shown; the rest is counted
 HOST_WIDTH: Final = 23  # of IPv6 addresses both ends are shown
-FIXED_WIDTH: Final = 30  # host and domain share what the other columns leave of 80
+FIXED_WIDTH: Final = 28  # host and domain share what the other columns leave of 80
 VIA_WIDTH: Final = 9
 # How surely each shows a contact with the destination itself; the column has room for two.
 _VIA_ORDER: Final = ("http", "tls", "quic", "socks", "flow", "dns", "dns-answer")
@@ -98,13 +98,15 @@ def _findings(engine: Engine, incidents: Sequence[Incident]) -> list[str]:
     attempts = sum(incident.attempts for incident in incidents)
     hosts = len({incident.client for incident in incidents})
     shown = incidents[:ROWS]
+    unlisted = any(incident.match.level == "behaviour" for incident in incidents)
+    what = "what is listed or behaves so" if unlisted else "a listed registered domain"
     host_width = min(HOST_WIDTH, max(len(render_address(incident.client)) for incident in shown))
     domain_width = FIXED_WIDTH - host_width
     lines = [
-        f"{hosts} of {count(len(engine.clients), 'host')} reached a listed registered domain; a block would have",
+        f"{hosts} of {count(len(engine.clients), 'host')} reached {what}; a block would have",
         f"stopped {attempts:,} of {count(contacts, 'contact')}: all that came after the decision.",
         "",
-        f"{'HOST':<{host_width}} {'DOMAIN':<{domain_width}} {'MATCH':<7} {'VIA':<{VIA_WIDTH}}"
+        f"{'HOST':<{host_width}} {'DOMAIN':<{domain_width}} {'MATCH':<9} {'VIA':<{VIA_WIDTH}}"
         f" {'SINCE (UTC)':<11} {'FOR':<5} {'HITS':>5} {'AFTER':>5}",
     ]
     lines += [_row(incident, host_width, domain_width) for incident in shown]
@@ -135,7 +137,7 @@ def _row(incident: Incident, host_width: int, domain_width: int) -> str:
         via = f"{via},{kind}" if via else kind
     return (
         f"{fit(render_address(incident.client), host_width):<{host_width}}"
-        f" {fit(match.registered_domain or match.indicator.value, domain_width):<{domain_width}} {level:<7}"
+        f" {fit(match.registered_domain or match.indicator.value, domain_width):<{domain_width}} {level:<9}"
         f" {via:<{VIA_WIDTH}} {moment(incident.first_us):%m-%d %H:%M}"
         f" {span(incident.last_us - incident.first_us):<5} {incident.contacts:>5} {incident.attempts:>5}"
     )
@@ -147,6 +149,8 @@ def _campaign(campaign: Campaign, engine: Engine) -> list[str]:
     subject = first.match.registered_domain or indicator.value
     where = f"{printable(indicator.source.rsplit('/', 1)[-1])}:{indicator.line}"
     text = f"{campaign.id}: {subject}, {count(len(campaign.incidents), 'host')}, by {indicator.value} ({where})"
+    if first.match.level == "behaviour":
+        text = f"{campaign.id}: {subject}, {count(len(campaign.incidents), 'host')}, by behaviour, on no list"
     names = {name for one in campaign.incidents for name in engine.campaigns.incidents[one].names}
     return [fit(f"Campaign {text}", 80), cut("  names: " + ", ".join(sorted(names)))]
 
@@ -156,6 +160,7 @@ def _blocks(decisions: Sequence[Decision]) -> list[str]:
     added = [d.targets[0] for d in decisions if d.action == "extend"]
     refused = [d for d in decisions if d.action in ("refuse", "withdraw")]
     alerts = [d for d in decisions if d.action == "alert"]
+    asks = [d for d in decisions if d.action == "ask"]
     lines = []
     if blocked:
         shown = ", ".join(blocked[:3]) + (f" and {len(blocked) - 3} more" if len(blocked) > 3 else "")
@@ -169,6 +174,9 @@ def _blocks(decisions: Sequence[Decision]) -> list[str]:
     if refused:
         example = refused[0]
         text = f"Would not block {len(refused)}: {example.targets[0].value}, {example.reason}"
+        lines.append(cut(text))
+    if asks:
+        text = f"Ask a person about {len(asks)}: {asks[0].targets[0].value}, {printable(asks[0].reason)}"
         lines.append(cut(text))
     if alerts:
         text = f"Alert only {len(alerts)}: {alerts[0].targets[0].value}, {printable(alerts[0].reason)}"

@@ -176,6 +176,8 @@ def listed(indicator: Row) -> str:
         return ""
     source = text(indicator, "source").rsplit("/", 1)[-1]
     threat = text(indicator, "threat", 30)
+    if source.startswith("behaviour:"):
+        return f"on no list: behaviour, score {number(indicator, 'confidence')} of 99"
     return f"{value} ({source}:{number(indicator, 'line')})" + (f", {threat}" if threat else "")
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from egressd.model import Campaign, Incident, Sighting
+from egressd.model import Campaign, Incident, Match, Sighting
 
 MAX_INCIDENTS: Final = 65_536
+BEHAVIOUR: Final = "behaviour"
 MAX_NAMES: Final = 64  # names kept per incident; a DGA would fill memory
 
 
@@ -85,6 +86,8 @@ class Campaigns:
                 opened = False
         else:
             incident = self.incidents[known]
+            if incident.match.level == BEHAVIOUR and _says_more(sighting.match, incident.match):
+                incident.match = sighting.match
         incident.first_us = min(incident.first_us, sighting.first_us)
         incident.last_us = max(incident.last_us, sighting.last_us)
         campaign.first_us = min(campaign.first_us, sighting.first_us)
@@ -178,6 +181,11 @@ class Campaigns:
 def _add_name(incident: Incident, name: str, count: int) -> None:
     if name in incident.names or len(incident.names) < MAX_NAMES:
         incident.names[name] = incident.names.get(name, 0) + count
+
+
+def _says_more(match: Match, than: Match) -> bool:
+    """A list's line says more than behaviour, and behaviour with a higher score more than with a lower one."""
+    return match.level != BEHAVIOUR or match.indicator.confidence > than.indicator.confidence
 
 
 def _number(id_: str) -> int:

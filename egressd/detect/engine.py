@@ -193,7 +193,7 @@ class Engine:
             if not hits or all(hit.name != name for hit in hits):
                 self.history.record(seen.flow, name, seen.ts_us, seen.number, DNS_QUERY, new)
         if not hits:
-            self._behave(seen, self.behaviour.question(seen))
+            self._behave(seen, seen.name, self.behaviour.question(seen))
 
     def _answer(self, seen: Observation) -> None:
         """Learn who is where; a listed name's addresses are added to its block."""
@@ -201,7 +201,7 @@ class Engine:
         if not isinstance(message, DnsMessage) or not self.resolutions.was_asked(seen, message.txid):
             self.unasked_answers += 1
             return
-        self._behave(seen, self.behaviour.answer(seen, message))
+        self._behave(seen, seen.name, self.behaviour.answer(seen, message))
         client = seen.flow.client
         ts_us = seen.ts_us
         for hit in self.correlator.match(seen):
@@ -264,7 +264,7 @@ class Engine:
             self._blocked_flow(seen)
         self._remember(seen, name, hits, direct)
         if not hits:
-            self._behave(seen, verdict)
+            self._behave(seen, name, verdict)
 
     def _begins(self, seen: Observation) -> None:
         """The first packet of a conversation."""
@@ -301,11 +301,11 @@ class Engine:
         if direct and hit.name and not hit.url:
             self._extend(sighting, seen.flow.server, E1)
 
-    def _behave(self, seen: Observation, verdict: Verdict | None) -> None:
+    def _behave(self, seen: Observation, name: str, verdict: Verdict | None) -> None:
         """What no list names behaves like C&C traffic."""
         if verdict is None:
             return
-        sighting = sighting_of(verdict, seen, self._suffixes)
+        sighting = sighting_of(verdict, seen, name, self._suffixes)
         if not self.correlator.is_allowed(verdict.destination, sighting.address, verdict.client, seen.ts_us):
             self._handle(sighting, True, seen)
 

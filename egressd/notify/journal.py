@@ -242,11 +242,13 @@ def incident_line(incident: Incident, outcome: str, *, segment: str = "", hosts:
         return Line(WARNING, f"{text} ({incident.id})", fields)
     indicator = match.indicator
     why = f"listed in {indicator.source}:{indicator.line}"
-    if match.level == "sibling":
+    if match.level == "behaviour":
+        why = f"on no list; behaviour, score {indicator.confidence}: {escape(indicator.ref, 400)}"
+    elif match.level == "sibling":
         why = f"same registered domain as {defang(indicator.value)}, {why}"
     elif indicator.value not in (match.registered_domain, ""):
         why = f"{defang(indicator.value)} is {why}"
-    if indicator.threat:
+    if indicator.threat and match.level != "behaviour":
         why += f" as {indicator.threat}"
     when = render_time(incident.first_us)[:16].replace("T", " ")
     past = f", found in history: {incident.contacts} contacts before it was listed" if incident.retro else ""

@@ -137,12 +137,12 @@ def put_incident(connection: Connection, incident: Incident, segment: str = "", 
     number = claim_number(connection, incident.id, INCIDENT)
     updated = connection.execute(
         "UPDATE incidents SET campaign = ?, first_us = ?, last_us = ?, contacts = ?, attempts = ?, answered = ?,"
-        " leaks = max(leaks, ?), retro = ?, names = ?, via = ?, segment = CASE WHEN ? = '' THEN segment ELSE ? END"
-        " WHERE number = ?",
+        " leaks = max(leaks, ?), retro = ?, names = ?, via = ?, match = ?,"
+        " segment = CASE WHEN ? = '' THEN segment ELSE ? END WHERE number = ?",
         (
             number_of(incident.campaign, CAMPAIGN), incident.first_us, incident.last_us, incident.contacts,
             incident.attempts, incident.answered, leaks, incident.retro, render_counts(incident.names),
-            render_counts(incident.via), segment, segment, number,
+            render_counts(incident.via), render_match(incident.match), segment, segment, number,
         ),
     ).rowcount  # fmt: skip
     if not updated:

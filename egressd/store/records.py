@@ -84,13 +84,16 @@ def _field(row: dict[str, Any], name: str, type_: type) -> Any:
 def indicator_of(match: Match) -> dict[str, Any]:
     """What people are shown of an indicator."""
     indicator = match.indicator
-    return {
+    shown = {
         "value": indicator.value,
         "source": indicator.source,
         "line": indicator.line,
         "threat": indicator.threat,
         "confidence": indicator.confidence,
     }
+    if match.level == "behaviour":
+        shown["said"] = indicator.ref  # what was seen, in words
+    return shown
 
 
 def render_counts(counts: dict[str, int]) -> str:

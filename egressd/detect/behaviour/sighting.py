@@ -13,9 +13,9 @@ LEVEL: Final = "behaviour"
 MAX_WORDS: Final = 1_024
 
 
-def sighting_of(verdict: Verdict, seen: Observation, suffixes: Suffixes) -> Sighting:
-    """The sighting that `seen` is the latest part of. It counts as the one contact at hand; its times are those of all
-    that it rests on."""
+def sighting_of(verdict: Verdict, seen: Observation, name: str, suffixes: Suffixes) -> Sighting:
+    """The sighting that `seen`, which is for `name` as far as is known, is the latest part of. It counts as the one
+    contact at hand; its times are those of all that it rests on."""
     address = parse_address(verdict.destination)
     domain = "" if address else verdict.destination
     rule = suffixes.split(domain)[2] if domain else ""
@@ -23,7 +23,8 @@ def sighting_of(verdict: Verdict, seen: Observation, suffixes: Suffixes) -> Sigh
         LEVEL, verdict.destination, "registered", "", domain, rule, f"{LEVEL}:{verdict.parts[0].detector}", 0, LEVEL,
         verdict.score, 0, 0, in_words(verdict.parts)[:MAX_WORDS], "",
     )  # fmt: skip
-    name = seen.name if domain and (seen.name == domain or seen.name.endswith("." + domain)) else domain
+    if not domain or not (name == domain or name.endswith("." + domain)):
+        name = domain
     return Sighting(
         seen.ts_us, seen.number, seen.flow, name, Match(LEVEL, indicator, domain, rule), seen.kind, seen.note, False, 1,
         verdict.first_us, verdict.last_us, "", address,
