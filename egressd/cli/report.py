@@ -14,7 +14,8 @@ from egressd.notify.eve import VIA, render_address
 
 ROWS: Final = 10  # incidents or domains shown; the rest is counted
 HOST_WIDTH: Final = 23  # of IPv6 addresses both ends are shown
-FIXED_WIDTH: Final = 28  # host and domain share what the other columns leave of 80
+FIXED_WIDTH: Final = 30  # host and domain share what the other columns leave of 80
+LEVEL_WIDTH: Final = 7  # "sibling"; "behaviour" takes two more from the domain
 VIA_WIDTH: Final = 9
 # How surely each shows a contact with the destination itself; the column has room for two.
 _VIA_ORDER: Final = ("http", "tls", "quic", "socks", "flow", "dns", "dns-answer")
@@ -101,15 +102,16 @@ def _findings(engine: Engine, incidents: Sequence[Incident]) -> list[str]:
     unlisted = any(incident.match.level == "behaviour" for incident in incidents)
     what = "what is listed or behaves so" if unlisted else "a listed registered domain"
     host_width = min(HOST_WIDTH, max(len(render_address(incident.client)) for incident in shown))
-    domain_width = FIXED_WIDTH - host_width
+    level_width = max(LEVEL_WIDTH, *(len(incident.match.level) for incident in shown))
+    domain_width = FIXED_WIDTH + LEVEL_WIDTH - level_width - host_width
     lines = [
         f"{hosts} of {count(len(engine.clients), 'host')} reached {what}; a block would have",
         f"stopped {attempts:,} of {count(contacts, 'contact')}: all that came after the decision.",
         "",
-        f"{'HOST':<{host_width}} {'DOMAIN':<{domain_width}} {'MATCH':<9} {'VIA':<{VIA_WIDTH}}"
+        f"{'HOST':<{host_width}} {'DOMAIN':<{domain_width}} {'MATCH':<{level_width}} {'VIA':<{VIA_WIDTH}}"
         f" {'SINCE (UTC)':<11} {'FOR':<5} {'HITS':>5} {'AFTER':>5}",
     ]
-    lines += [_row(incident, host_width, domain_width) for incident in shown]
+    lines += [_row(incident, host_width, domain_width, level_width) for incident in shown]
     if len(incidents) > ROWS:
         lines.append(f"... and {len(incidents) - ROWS} more; --json shows all")
     if any(incident.retro for incident in shown):
@@ -123,7 +125,7 @@ def _findings(engine: Engine, incidents: Sequence[Incident]) -> list[str]:
     return lines
 
 
-def _row(incident: Incident, host_width: int, domain_width: int) -> str:
+def _row(incident: Incident, host_width: int, domain_width: int, level_width: int) -> str:
     match = incident.match
     level = match.level + ("*" if incident.retro else "")
     kinds = sorted({VIA.get(via, via) for via in incident.via}, key=_VIA_ORDER.index)
@@ -137,7 +139,7 @@ def _row(incident: Incident, host_width: int, domain_width: int) -> str:
         via = f"{via},{kind}" if via else kind
     return (
         f"{fit(render_address(incident.client), host_width):<{host_width}}"
-        f" {fit(match.registered_domain or match.indicator.value, domain_width):<{domain_width}} {level:<9}"
+        f" {fit(match.registered_domain or match.indicator.value, domain_width):<{domain_width}} {level:<{level_width}}"
         f" {via:<{VIA_WIDTH}} {moment(incident.first_us):%m-%d %H:%M}"
         f" {span(incident.last_us - incident.first_us):<5} {incident.contacts:>5} {incident.attempts:>5}"
     )

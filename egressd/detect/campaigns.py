@@ -88,6 +88,7 @@ class Campaigns:
             incident = self.incidents[known]
             if incident.match.level == BEHAVIOUR and _says_more(sighting.match, incident.match):
                 incident.match = sighting.match
+                incident.retro = incident.retro or sighting.retro
         incident.first_us = min(incident.first_us, sighting.first_us)
         incident.last_us = max(incident.last_us, sighting.last_us)
         campaign.first_us = min(campaign.first_us, sighting.first_us)

@@ -47,7 +47,8 @@ def test_replay_report_fits_and_tells_the_incident(capsys: pytest.CaptureFixture
         "10.2.7.52": ["48", "48"],
         "10.2.9.30": ["52", "52"],
     }, "each of 24 tries is a question and a connection, and the last host asked four more names"
-    assert len(rows) == 5, "no innocent host, and not the beacon to an unlisted domain"
+    assert rows["10.2.9.77"][2] == "behaviour", "no list knows where it reports to"
+    assert len(rows) == 6, "no innocent host"
     assert "monitor" in out
     assert "nothing was changed" in out
 
@@ -77,9 +78,10 @@ def test_replay_blocks_nothing_innocent(capsys: pytest.CaptureFixture[str]) -> N
         "8.8.8.8": "protected",
         "192.0.2.80": "shared",
     }
-    assert "weather-sync" not in out, "behaviour alone is not judged here"
+    unlisted = [decision for decision in decisions if decision["registered_domain"] == "weather-sync.example"]
+    assert {decision["action"] for decision in unlisted} == {"alert", "ask"}, "behaviour alone blocks nothing"
     campaigns = records[-1]["egressd"]["campaigns"]
-    assert [campaign["incidents"] for campaign in campaigns] == [["I1", "I2", "I3", "I4", "I5"]], "one campaign"
+    assert [campaign["incidents"] for campaign in campaigns] == [["I1", "I2", "I3", "I4", "I5"], ["I6"]]
 
 
 def test_replay_is_the_same_twice_and_without_prefilter(capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,10 +91,10 @@ def test_replay_is_the_same_twice_and_without_prefilter(capsys: pytest.CaptureFi
 
 
 def test_replay_without_findings_says_what_was_read(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "replay", "--exit-code", JPS[3])
+    code, out, _ = run(capsys, "replay", "--exit-code", "pcaps/name-forms/input.pcap")
     assert code == 0
     assert "No listed domain observed in" in out
-    assert "weather-sync.example" in out, "what was reached instead"
+    assert "bad.example" in out, "what was reached instead"
 
 
 def test_exit_code_only_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,7 +126,7 @@ def test_replay_with_segments_and_allowances(capsys: pytest.CaptureFixture[str],
     _, out, _ = run(capsys, "replay", "--json", "--config", config, "--allow", allow, *JPS)
     incidents = [json.loads(line)["egressd"] for line in out.splitlines() if '"incident","' in line]
     seen = {incident["client"]: incident.get("segment", "") for incident in incidents}
-    assert seen == {"10.1.3.23": "", "10.2.5.41": "JPS", "10.2.7.11": "JPS", "10.2.7.52": "JPS"}
+    assert seen == {"10.1.3.23": "", "10.2.5.41": "JPS", "10.2.7.11": "JPS", "10.2.7.52": "JPS", "10.2.9.77": "JPS"}
 
 
 def test_standard_input(tmp_path: Path) -> None:
@@ -237,7 +239,7 @@ def test_explain_over_captures_and_over_saved_events(capsys: pytest.CaptureFixtu
     _, over_events, _ = run(capsys, "explain", EVIL, saved)
     assert over_events == over_captures.replace("in 4 files", "in 1 file")
     assert "demo.txt:6" in over_captures
-    assert "refuse address 8.8.8.8" in over_captures
+    assert "refuse address 10.2.0.53" in over_captures
     assert "I5 10.2.9.30 sibling: 52 contacts, 52 after the block" in over_captures
     assert max(map(len, over_captures.splitlines())) <= 80
 

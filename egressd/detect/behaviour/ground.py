@@ -248,8 +248,6 @@ class Ground:
         """Whether nobody here had contacted `domain` before the learning time was over."""
         return domain.first_us - self.started_us >= self.learning_us
 
-    def is_strange(self, client: Client, ts_us: int) -> bool:
-        """Whether too little is known of the network or of this client (a guest's telephone) for newness to tell."""
-        return self.is_learning(ts_us) or (
-            client.first_us - self.started_us >= self.learning_us and ts_us - client.first_us < self.learning_us
-        )
+    def is_guest(self, client: Client, ts_us: int) -> bool:
+        """Whether a client came after the learning time and is not known for that long yet: all of it is new."""
+        return client.first_us - self.started_us >= self.learning_us and ts_us - client.first_us < self.learning_us

@@ -70,6 +70,7 @@ AGE_WEIGHTS: Final[dict[str, tuple[float, float, float]]] = {
     DIRECT: (1.0, 0.6, 0.4),
     TUNNEL: (1.0, 1.0, 0.9),
 }
+REGULAR: Final = frozenset((BEACON, DIRECT))  # what a guest's telephone does too, to servers nobody else here has
 ALONG: Final = 0.5  # of visits with company: from here on it is part of a page
 ALONG_WEIGHT: Final = 0.5
 BORN: Final = 3  # destinations that followed on the first visit at once: somebody opened a page there
@@ -332,7 +333,7 @@ class Behaviour:
         if rarity <= 0.0 or self._is_exempt(domain):
             return None
         age_us = last_us - domain.first_us
-        strange = ground.is_strange(client, last_us)
+        strange = ground.is_learning(last_us) or (detector in REGULAR and ground.is_guest(client, last_us))
         new = not strange and ground.is_new(domain) and age_us < NEW_FOR_US
         weights = AGE_WEIGHTS.get(detector)
         weight = rarity
