@@ -248,6 +248,7 @@ class Ground:
         """Whether nobody here had contacted `domain` before the learning time was over."""
         return domain.first_us - self.started_us >= self.learning_us
 
-    def is_guest(self, client: Client, ts_us: int) -> bool:
-        """Whether a client came after the learning time and is not known for that long yet: all of it is new."""
-        return client.first_us - self.started_us >= self.learning_us and ts_us - client.first_us < self.learning_us
+    def is_guests(self, client: Client, domain: Domain) -> bool:
+        """Whether a client came after the learning time, and `domain` with it: all that it does is new here."""
+        came_us = client.first_us
+        return came_us - self.started_us >= self.learning_us and domain.first_us - came_us < self.learning_us

@@ -333,7 +333,7 @@ class Behaviour:
         if rarity <= 0.0 or self._is_exempt(domain):
             return None
         age_us = last_us - domain.first_us
-        strange = ground.is_learning(last_us) or (detector in REGULAR and ground.is_guest(client, last_us))
+        strange = ground.is_learning(last_us) or (detector in REGULAR and ground.is_guests(client, domain))
         new = not strange and ground.is_new(domain) and age_us < NEW_FOR_US
         weights = AGE_WEIGHTS.get(detector)
         weight = rarity

@@ -1,0 +1,298 @@
+"""All detectors over the engine: what is told, what is not, and that no table grows beyond its bound."""
+
+from __future__ import annotations
+
+import base64
+import random
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from egressd.detect.behaviour import ground as ground_module
+from egressd.detect.behaviour.ground import Ground
+from egressd.detect.behaviour.settings import ALERT, DETECTORS, OFF, BehaviourSettings, Switch
+from egressd.detect.engine import Engine, Intel
+from egressd.detect.policy import PolicySettings
+from egressd.intel.index import Index
+from egressd.model import DNS_ANSWER, DNS_QUERY, TLS_SNI, UDP, ClientHello, DnsMessage, DnsQuestion
+from tests.detect.scene import GUARD, PROTECTED, RESOLVERS, SUFFIXES, A, B, Scene, X, Y, allowed, flow, listed
+
+HOUR = 3_600.0
+OFFICE = [f"10.0.1.{number}" for number in range(1, 60)]
+
+
+class Office(Scene):
+    """A scene whose learning time, of an hour, is over; everybody has visited the portal in it."""
+
+    def __init__(self, behaviour: BehaviourSettings | None = None, allow: str = "", learned: bool = True) -> None:
+        super().__init__(allow=allow)
+        intel = Intel(
+            Index.build(listed("c2.bad.example"), SUFFIXES), SUFFIXES, allowed(allow), PROTECTED, RESOLVERS, GUARD,
+            behaviour or BehaviourSettings(learning_s=3_600),
+        )  # fmt: skip
+        self.engine = Engine(intel, PolicySettings(), self.events.append)
+        self.now = 0.0
+        if learned:
+            for number, client in enumerate([*OFFICE, A, B]):
+                self.tls(number * 1.0, client, Y, "www.portal.example")
+            self.now = HOUR + 10
+
+    def every(self, gap: float, count: int, jitter: float = 0.0) -> Iterator[float]:
+        """Times of so many contacts from now on."""
+        draw = random.Random(7)
+        for _ in range(count):
+            yield self.now
+            self.now += gap * draw.uniform(1 - jitter, 1 + jitter)
+
+    def failing(self, second: float, client: str, name: str, rcode: int = 3, rrtype: int = 1) -> None:
+        self.txid += 1
+        key = flow(client, "192.0.2.53", 50_000, 53, UDP)
+        questions = (DnsQuestion(name, name, rrtype),)
+        self.see(DNS_QUERY, second, key, name, DnsMessage(self.txid, False, 0, 0, False, questions, (), 0, False, ""))
+        self.see(
+            DNS_ANSWER, second, key, name, DnsMessage(self.txid, True, 0, rcode, False, questions, (), 0, False, "")
+        )
+
+    @property
+    def told(self) -> dict[str, list[str]]:
+        """Destinations with the detectors of the last sighting, strongest first."""
+        return {one.match.indicator.value: [part.detector for part in one.parts] for one in self.sightings}
+
+    @property
+    def actions(self) -> list[str]:
+        return [decision.action for decision in self.decisions]
+
+
+def opaque(number: int) -> str:
+    return "/i.php?id=" + base64.urlsafe_b64encode(random.Random(number).randbytes(30)).decode()
+
+
+def test_opaque_gets_are_put_before_a_person_and_block_nothing() -> None:
+    office = Office()
+    for number, second in enumerate(office.every(300, 6, 0.3)):
+        office.http(second, A, X, "cdn.odd.example", opaque(number), sport=40_000 + number)
+    assert office.told == {"odd.example": ["opaque-gets", "new-domain"]}
+    assert office.actions == ["alert", "ask"]
+    assert office.targets("ask") == ["registered_domain odd.example"]
+    assert [(one.client, one.match.level) for one in office.incidents] == [(flow(A, X).client, "behaviour")]
+    assert not office.engine.blocks.by_id
+
+
+@pytest.mark.parametrize("kind", ["tls", "http", "dns"])
+@pytest.mark.parametrize("jitter", [0.0, 0.15, 0.3])
+def test_beacons_are_told(kind: str, jitter: float) -> None:
+    office = Office()
+    for number, second in enumerate(office.every(600, 24, jitter)):
+        if kind == "tls":
+            office.tls(second, A, X, "www.odd.example", sport=40_000 + number)
+        elif kind == "http":
+            office.http(second, A, X, "www.odd.example", "/status", sport=40_000 + number)
+        else:
+            office.question(second, A, f"r{number}.odd.example", txid=number + 1)
+    assert list(office.told) == ["odd.example"]
+    assert office.told["odd.example"][0] == "beacon"
+
+
+def test_a_beacon_straight_to_an_address_is_told() -> None:
+    office = Office()
+    for number, second in enumerate(office.every(600, 12, 0.1)):
+        office.flow(second, A, X, 40_000 + number, 4_443)
+    assert set(office.told[X]) == {"beacon", "direct-address", "new-domain"}
+    assert office.targets("ask") == [f"address {X}"]
+
+
+@pytest.mark.parametrize(
+    "why", ["many", "guarded", "allowed", "ignored", "listed", "time", "known", "resolver", "local"]
+)
+def test_regular_contacts_that_are_innocent(why: str) -> None:
+    allow = {
+        "allowed": 'allow-destination odd.example owner=o reason="r"\n',
+        "ignored": f'ignore-client {A} owner=o reason="r"\n',
+    }.get(why, "")
+    office = Office(allow=allow)
+    name = {"guarded": "t.platform.example", "listed": "c2.bad.example", "local": "nas.local"}.get(why, "odd.example")
+    port = 123 if why == "time" else 443
+    if why == "resolver":  # asks for everybody
+        office.resolve(1.0, B, "www.portal.example", Y, server=A)
+    if why == "known":
+        office.engine.behaviour.knew("odd.example", 1_700_000_000_000_000)
+    for number, second in enumerate(office.every(600, 24, 0.05)):
+        if why == "time":
+            office.flow(second, A, X, 40_000 + number, port)
+            continue
+        office.tls(second, A, X, name, sport=40_000 + number)
+        if why == "many":
+            for at, client in enumerate(OFFICE[:12]):
+                office.tls(second + at, client, X, name, sport=40_000 + number)
+    assert not [one for one in office.sightings if one.match.level == "behaviour"]
+
+
+def test_a_tab_that_loads_itself_again_with_its_page_is_innocent() -> None:
+    office = Office()
+    for number, second in enumerate(office.every(300, 24)):
+        for at, site in enumerate(("odd", "third", "fourth", "fifth")):
+            office.tls(second + at * 0.3, A, X, f"www.{site}.example", sport=41_000 + 4 * number + at)
+    assert not office.told
+
+
+def test_a_guest_is_new_and_so_is_all_it_does() -> None:
+    office = Office()
+    for number, second in enumerate(office.every(600, 24)):
+        office.tls(second, "10.0.9.9", X, "push.maker.example", sport=40_000 + number)
+    assert not office.told
+
+
+def test_a_tunnel_is_told_and_antivirus_look_ups_are_not() -> None:
+    office = Office()
+    draw = random.Random(3)
+    for number in range(120):
+        label = "".join(draw.choice("0123456789abcdef") for _ in range(60 + number % 3))
+        office.question(office.now + number, A, f"{label}.{label[:40]}.odd.example", txid=number + 1)
+        hashed = "".join(draw.choice("0123456789abcdef") for _ in range(32))
+        office.question(office.now + number + 0.5, B, f"{hashed}.av.example", txid=number + 1, sport=50_001)
+    assert list(office.told) == ["odd.example"]
+    assert office.told["odd.example"][0] == "dns-tunnel"
+
+
+def test_a_generator_of_names_is_told_and_typing_errors_are_not() -> None:
+    office = Office()
+    draw = random.Random(4)
+    for number in range(20):
+        drawn = "".join(draw.choice("bcdfghjklmnpqrstvwxz") for _ in range(12))
+        office.failing(office.now + number, A, f"{drawn}.example")
+        office.failing(office.now + number + 0.5, B, f"{drawn}.corp.example")
+    for number, word in enumerate(("wetherforecast", "timetabel", "librari", "photograps", "newsportel") * 4):
+        office.failing(office.now + 40 + number, OFFICE[0], f"{word}{'s' * (number % 3)}.example")
+    assert [one.flow.client for one in office.sightings] == [flow(A, X).client] * len(office.sightings)
+    assert next(iter(office.told.values()))[0] == "dga"
+
+
+def test_two_hosts_in_one_request_are_a_part() -> None:
+    office = Office()
+    for number, second in enumerate(office.every(300, 5, 0.3)):
+        office.http(second, A, X, "odd.example", opaque(number), sport=40_000 + number, header_host="good.example")
+    assert "disagreement" in office.told["odd.example"]
+
+
+def test_going_dark_is_a_part_of_the_score() -> None:
+    office = Office()
+    for number in range(100):
+        office.tls(office.now + number * 150, A, Y, "www.portal.example", sport=42_000 + number)
+    office.now += 100 * 150 + HOUR
+    for number, second in enumerate(office.every(60, 40)):
+        office.see(TLS_SNI, second, flow(A, X, 45_000 + number), "", ClientHello("", "", 0x0304, (), "", ""))
+    assert office.engine.behaviour.spoken["went-dark"] == 1
+
+
+def test_the_learning_time_says_nothing_of_regular_contacts() -> None:
+    office = Office(BehaviourSettings(), learned=False)
+    for number, second in enumerate(office.every(300, 24)):
+        office.tls(second, A, X, "www.odd.example", sport=40_000 + number)
+    assert not office.told
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_each_detector_can_be_switched_off(detector: str) -> None:
+    off = BehaviourSettings(learning_s=3_600, switches=((detector, Switch(OFF)),))
+    office = Office(off)
+    for number, second in enumerate(office.every(300, 24, 0.1)):
+        office.http(second, A, X, "odd.example", opaque(number), sport=40_000 + number)
+    assert detector not in office.told.get("odd.example", [])
+    assert detector not in office.engine.behaviour.spoken
+
+
+def test_all_switched_off_keeps_no_state() -> None:
+    office = Office(BehaviourSettings(switches=tuple((name, Switch(OFF)) for name in DETECTORS)))
+    assert len(office.engine.behaviour.ground) == 0
+
+
+def test_a_switch_at_alert_never_asks() -> None:
+    settings_ = PolicySettings(alert_only=frozenset(("behaviour:opaque-gets",)))
+    office = Office(BehaviourSettings(learning_s=3_600, switches=(("opaque-gets", Switch(ALERT)),)))
+    office.engine.policy.settings = settings_
+    for number, second in enumerate(office.every(300, 6, 0.3)):
+        office.http(second, A, X, "odd.example", opaque(number), sport=40_000 + number)
+    assert set(office.actions) == {"alert"}
+
+
+def test_a_list_that_comes_later_says_more_than_behaviour() -> None:
+    office = Office()
+    for number, second in enumerate(office.every(300, 6, 0.3)):
+        office.http(second, A, X, "c3.bad2.example", opaque(number), sport=40_000 + number)
+    assert [one.match.level for one in office.incidents] == ["behaviour"]
+    office.engine.correlator._index = Index.build(listed("bad2.example"), SUFFIXES)
+    office.engine.correlator._verdicts.clear()
+    office.http(office.now, A, X, "c3.bad2.example", opaque(99), sport=41_000)
+    assert [one.match.level for one in office.incidents] == ["host"]
+
+
+# -- bounds, totality, determinism
+
+
+def test_a_flood_of_names_and_clients_stays_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ground_module, "SHARE_PER_HOUR", 50)
+    ground = Ground(0, limit=200)
+    for number in range(3_000):
+        client = ground.client(bytes((10, 0, number % 7, number % 251)), number)
+        domain = ground.domain(f"d{number}.example", number)
+        ground.track(client, domain, number)
+        assert len(ground) <= 200
+    one = ground.client(b"\n\1\1\1", 5_000)
+    made = [ground.track(one, ground.domain(f"e{number}.example", 5_000), 5_000) for number in range(80)]
+    assert sum(track is not None for track in made) == 50, "its share"
+    assert ground.over_share >= 30
+
+
+def test_times_kept_are_bounded_and_late_packets_change_nothing() -> None:
+    ground = Ground(0)
+    client = ground.client(b"\n\0\0\1", 0)
+    track = ground.track(client, ground.domain("d.example", 0), 0)
+    assert track is not None
+    for number in range(500):
+        ground.visit(client, track, number * 60_000_000)
+        ground.visit(client, track, 0)
+    assert track.times is not None
+    assert len(track.times) == ground_module.KEPT_VISITS
+    assert list(track.times) == sorted(track.times)
+    ground.visit(client, track, 1 << 60)
+    assert track.times is None or len(track.times) <= ground_module.KEPT_VISITS
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(("http", "tls", "quic", "flow", "dns", "nx", "socks")),
+            st.integers(-10_000, 100_000),
+            st.sampled_from((A, B, OFFICE[0])),
+            st.text("abz019-._", min_size=1, max_size=40),
+        ),
+        max_size=60,
+    )
+)
+def test_any_order_of_anything_is_taken_and_the_same_twice(
+    steps: list[tuple[str, int, str, str]],
+) -> None:
+    def run() -> list[object]:
+        office = Office(BehaviourSettings(alert_score=1, ask_score=2, learning_s=0), learned=False)
+        for kind, second, client, text in steps:
+            name = f"{text.strip('.-') or 'x'}.example"
+            if kind == "http":
+                office.http(second, client, X, name, "/" + text)
+            elif kind == "tls":
+                office.tls(second, client, X, name)
+            elif kind == "quic":
+                office.quic(second, client, X, name)
+            elif kind == "flow":
+                office.flow(second, client, X, 40_001, 8_443)
+            elif kind == "dns":
+                office.question(second, client, name)
+            elif kind == "socks":
+                office.socks(second, client, Y, name)
+            else:
+                office.failing(second, client, name)
+        return [repr(event) for event in office.events]
+
+    assert run() == run()
