@@ -17,7 +17,7 @@ from egressd.detect.engine import Engine, Intel
 from egressd.detect.policy import PolicySettings
 from egressd.intel.index import Index
 from egressd.model import DNS_ANSWER, DNS_QUERY, TLS_SNI, UDP, ClientHello, DnsMessage, DnsQuestion
-from tests.detect.scene import GUARD, PROTECTED, RESOLVERS, SUFFIXES, A, B, Scene, X, Y, allowed, flow, listed
+from tests.detect.scene import GUARD, PROTECTED, RESOLVERS, SUFFIXES, A, B, Scene, X, Y, allowed, flow, listed, when
 
 HOUR = 3_600.0
 OFFICE = [f"10.0.1.{number}" for number in range(1, 60)]
@@ -26,10 +26,16 @@ OFFICE = [f"10.0.1.{number}" for number in range(1, 60)]
 class Office(Scene):
     """A scene whose learning time, of an hour, is over; everybody has visited the portal in it."""
 
-    def __init__(self, behaviour: BehaviourSettings | None = None, allow: str = "", learned: bool = True) -> None:
+    def __init__(
+        self,
+        behaviour: BehaviourSettings | None = None,
+        allow: str = "",
+        learned: bool = True,
+        lists: str = "c2.bad.example",
+    ) -> None:
         super().__init__(allow=allow)
         intel = Intel(
-            Index.build(listed("c2.bad.example"), SUFFIXES), SUFFIXES, allowed(allow), PROTECTED, RESOLVERS, GUARD,
+            Index.build(listed(lists), SUFFIXES), SUFFIXES, allowed(allow), PROTECTED, RESOLVERS, GUARD,
             behaviour or BehaviourSettings(learning_s=3_600),
         )  # fmt: skip
         self.engine = Engine(intel, PolicySettings(), self.events.append)
@@ -218,14 +224,12 @@ def test_a_switch_at_alert_never_asks() -> None:
 
 
 def test_a_list_that_comes_later_says_more_than_behaviour() -> None:
-    office = Office()
+    office = Office(lists=f"c3.odd.example added={when(12_000)}\n")
     for number, second in enumerate(office.every(300, 6, 0.3)):
-        office.http(second, A, X, "c3.bad2.example", opaque(number), sport=40_000 + number)
-    assert [one.match.level for one in office.incidents] == ["behaviour"]
-    office.engine.correlator._index = Index.build(listed("bad2.example"), SUFFIXES)
-    office.engine.correlator._verdicts.clear()
-    office.http(office.now, A, X, "c3.bad2.example", opaque(99), sport=41_000)
-    assert [one.match.level for one in office.incidents] == ["host"]
+        office.http(second, A, X, "c3.odd.example", opaque(number), sport=40_000 + number)
+    assert [(one.match.level, one.retro) for one in office.incidents] == [("behaviour", False)]
+    office.tls(12_001, B, Y, "www.portal.example")
+    assert [(one.match.level, one.retro) for one in office.incidents] == [("host", True)]
 
 
 # -- bounds, totality, determinism
