@@ -12,7 +12,8 @@ from typing import NamedTuple
 class Evidence(NamedTuple):
     """One detector's word on one client and one destination. `destination` is a registered domain, or an address as
     text where there is no name. `score` is 0 to 100: how sure the detector is by itself. `reason` is for people: one
-    clause with the figures that it rests on, no full stop. `first_us` and `last_us` are the times of what it rests on."""
+    clause with the figures that it rests on, no full stop. `first_us` and `last_us` are the times of what it rests
+    on."""
 
     detector: str
     client: bytes
