@@ -36,6 +36,7 @@ MODULES: Final = (
     "egressd/intel/resolvers.py",
     "egressd/intel/allowances.py",
     "egressd/detect/*.py",
+    "egressd/detect/behaviour/*.py",
 )
 STAMP: Final = "egressd/.compiled-from"
 

@@ -20,6 +20,7 @@ LAYERS = {
     "config.schema": 1,
     "config.kinds": 1,
     "config.feed_options": 1,
+    "config.volume_options": 1,
     "enforce.adapter": 1,
     "enforce.plan": 1,
     "detect": 2,

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from egressd.capture.merge import FileResult
 from egressd.cli.terminal import count, cut, fit, moment, printable, span
 from egressd.detect.engine import Engine
-from egressd.model import Campaign, Decision, Incident
+from egressd.model import BEHAVIOUR, Campaign, Decision, Incident
 from egressd.names import Suffixes
 from egressd.notify.eve import VIA, render_address
 
@@ -17,7 +17,7 @@ HOST_WIDTH: Final = 23  # of IPv6 addresses both ends are shown
 FIXED_WIDTH: Final = 30  # host and domain share what the other columns leave of 80
 VIA_WIDTH: Final = 9
 # How surely each shows a contact with the destination itself; the column has room for two.
-_VIA_ORDER: Final = ("http", "tls", "quic", "socks", "flow", "dns", "dns-answer")
+_VIA_ORDER: Final = ("http", "tls", "quic", "socks", "flow", "dns", "dns-answer", "behaviour")
 
 
 class ListSummary(NamedTuple):
@@ -96,7 +96,7 @@ def _head(read: Read, lists: Sequence[ListSummary], demo: bool, seconds: float) 
 def _findings(engine: Engine, incidents: Sequence[Incident]) -> list[str]:
     contacts = sum(incident.contacts for incident in incidents)
     attempts = sum(incident.attempts for incident in incidents)
-    hosts = len({incident.client for incident in incidents})
+    hosts = len({incident.client for incident in incidents if incident.match.level != BEHAVIOUR})
     shown = incidents[:ROWS]
     host_width = min(HOST_WIDTH, max(len(render_address(incident.client)) for incident in shown))
     domain_width = FIXED_WIDTH - host_width
@@ -145,7 +145,7 @@ def _campaign(campaign: Campaign, engine: Engine) -> list[str]:
     first = engine.campaigns.incidents[campaign.incidents[0]]
     indicator = first.match.indicator
     subject = first.match.registered_domain or indicator.value
-    where = f"{printable(indicator.source.rsplit('/', 1)[-1])}:{indicator.line}"
+    where = printable(indicator.source.rsplit("/", 1)[-1]) + (f":{indicator.line}" if indicator.line else "")
     text = f"{campaign.id}: {subject}, {count(len(campaign.incidents), 'host')}, by {indicator.value} ({where})"
     names = {name for one in campaign.incidents for name in engine.campaigns.incidents[one].names}
     return [fit(f"Campaign {text}", 80), cut("  names: " + ", ".join(sorted(names)))]

@@ -28,6 +28,7 @@ from egressd.config.kinds import (
     options_of,
     told,
 )
+from egressd.config.volume_options import VolumeOptions
 
 MODES: Final = ("monitor", "approve", "enforce")
 
@@ -346,6 +347,10 @@ class Config:
     policy: PolicyOptions = field(
         default_factory=PolicyOptions,
         metadata=told(PolicyOptions, "What justifies a block, and how many there may be."),
+    )
+    volume: VolumeOptions = field(
+        default_factory=VolumeOptions,
+        metadata=told(VolumeOptions, "How much hosts may send where, and what is unusual (docs/detection-volume.md)."),
     )
     capture: CaptureOptions = field(
         default_factory=CaptureOptions, metadata=told(CaptureOptions, "Where the daemon looks at packets, and how.")

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from egressd.detect.behaviour.suspicion import sighting_of
 from egressd.detect.blind import BlindSpots
 from egressd.detect.blocks import Block, Blocks, main_target
 from egressd.detect.calendar import MICROSECONDS, Calendar
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.contacts import Contacts
 from egressd.detect.correlator import Correlator, Hit
+from egressd.detect.evidence import Evidence
 from egressd.detect.history import DEFAULT_HISTORY, History
 from egressd.detect.hunt import hunt, sieve_for
 from egressd.detect.policy import E1, E2, Policy, PolicySettings
@@ -132,6 +134,15 @@ class Engine:
             self._answer(seen)
         else:
             self._contact(seen)
+
+    def suspect(self, evidence: Evidence) -> None:
+        """What a client does speaks for harm though no list names the destination: an incident, and no block."""
+        sighting = sighting_of(evidence)
+        incident, opened = self.campaigns.assign(sighting)
+        self.campaigns.see(incident, sighting)
+        self._on_event(sighting)
+        if opened:
+            self._on_event(incident)
 
     def finish(self) -> None:
         """The source has ended: report each incident's totals."""

@@ -20,7 +20,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from egressd.model import Attempt, Incident
+from egressd.model import BEHAVIOUR, Attempt, Incident
 from egressd.notify.eve import render_address, render_time
 
 ERROR: Final = 3
@@ -241,6 +241,13 @@ def incident_line(incident: Incident, outcome: str, *, segment: str = "", hosts:
         text = f"ONE MORE HOST: {who} contacted {what} too; {hosts} hosts in campaign {incident.campaign}. {outcome}."
         return Line(WARNING, f"{text} ({incident.id})", fields)
     indicator = match.indicator
+    if match.level == BEHAVIOUR:
+        reason = escape(indicator.ref.replace(indicator.value, what), 300)
+        text = (
+            f"HOST {who} BEHAVES UNUSUALLY: {reason} (score {indicator.confidence}). "
+            f"{outcome}. See: egressd incidents ({incident.id})"
+        )
+        return Line(WARNING, text, fields)
     why = f"listed in {indicator.source}:{indicator.line}"
     if match.level == "sibling":
         why = f"same registered domain as {defang(indicator.value)}, {why}"

@@ -1,1 +1,1 @@
-"""Traits that make a destination suspect though no list names it: a detector a file. Plain functions over values."""
+"""Detectors of what no list knows: each watches one trait and says so in an `Evidence` (egressd/detect/evidence.py)."""

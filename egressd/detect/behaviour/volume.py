@@ -24,7 +24,7 @@ MAX_PAIRS: Final = 32_768
 SHARE: Final = 8
 ASYMMETRY: Final = 4  # times as much out as in: a video call is 1 to 2, a download below 0.1, an upload over 20
 SET_SCORE: Final = 100  # over a set quantity is over it
-ALERT_SCORE: Final = 50  # evidence of less alerts nobody by itself
+ALERT_SCORE: Final = 70  # evidence of less alerts nobody by itself
 _USUAL_SCORE: Final = 50
 _MORE_SCORE: Final = 10  # of one more circumstance that speaks for harm
 _HABIT_SCORE: Final = 20  # the client sends as much elsewhere
@@ -263,10 +263,9 @@ class Volume:
     def _set(
         self, client: bytes, destination: str, sent: int, period: str, limit: int, to_all: bool, pair: _Pair, ts_us: int
     ) -> Evidence:
+        each = "an hour" if period == "hour" else "a day"
         whom = f"to all destinations together, last to {destination}" if to_all else f"to {destination}"
-        reason = (
-            f"sent {size_text(sent)} {whom} in this {period} (UTC); the set quantity is {size_text(limit)} a {period}"
-        )
+        reason = f"sent {size_text(sent)} {whom} in this {period} (UTC); the set quantity is {size_text(limit)} {each}"
         return Evidence(DETECTOR, client, destination, SET_SCORE, reason, min(pair.begun_us, ts_us), ts_us)
 
     def _unusual(
