@@ -115,6 +115,10 @@ def _system(core: Core, found: Findings) -> None:
         elif max(values) == 1:  # the larger of both holds (Linux, ip-sysctl.rst)
             said = "strict"
         found.add(f"rp_filter {interface}", True, said)
+    if core.volume is not None:
+        seen = core.volume.screen()
+        said = f"{seen['flows']:,} flows counted, {seen['flows_uncounted']:,} that began before the kernel counted"
+        found.add("volume", True, said if seen["observed"] else f"not observed: {seen['problem']}")
     user = "root: run it as its own user (systemd unit)" if os.geteuid() == 0 else f"user {os.geteuid()}"
     found.add("privileges", True, user)
 
