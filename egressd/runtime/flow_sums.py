@@ -33,6 +33,7 @@ class FlowSums:
 
     def begin(self) -> None:
         """A look at all flows begins."""
+        self._known.update(self._met)  # of a look that was given up: it has been counted
         self._met = {}
         self._flows_now = self._uncounted_now = 0
         self._beyond = False
