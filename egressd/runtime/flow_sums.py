@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from egressd.enforce.accounting import Counted
 
 MAX_FLOWS: Final = 262_144  # followed at once: the kernel's own bound on most machines (nf_conntrack_max)
+
+# Counters are kept in so many tables: one of a hundred thousand takes ten milliseconds to grow, and as long to free,
+# during which no other thread gets the interpreter.
+SHARDS: Final = 64
 
 Sums = dict[tuple[bytes, bytes], list[int]]
 
@@ -23,8 +27,9 @@ class FlowSums:
         self.uncounted = 0
         self._is_client = is_client
         self._limit = limit
-        self._known: dict[int, int] = {}
-        self._met: dict[int, int] = {}
+        self._known: list[dict[int, int]] = [{} for _ in range(SHARDS)]
+        self._met: list[dict[int, int]] = [{} for _ in range(SHARDS)]
+        self._followed = 0
         self._sums: Sums = {}
         self._first = True
         self._flows_now = 0
@@ -33,8 +38,10 @@ class FlowSums:
 
     def begin(self) -> None:
         """A look at all flows begins."""
-        self._known.update(self._met)  # of a look that was given up: it has been counted
-        self._met = {}
+        for known, met in zip(self._known, self._met, strict=True):
+            known.update(met)  # of a look that was given up: it has been counted
+            met.clear()
+        self._followed = 0
         self._flows_now = self._uncounted_now = 0
         self._beyond = False
 
@@ -47,26 +54,28 @@ class FlowSums:
                 continue
             if not self._is_client(one.source, one.destination):
                 continue
-            if len(self._met) >= self._limit:
+            if self._followed >= self._limit:
                 self._uncounted_now += 1
                 self._beyond = True
                 continue
-            before = self._known.get(one.key)
+            shard = one.key % SHARDS
+            before = self._known[shard].get(one.key)
             now = one.out_bytes << 64 | one.in_bytes
-            self._met[one.key] = now
+            self._met[shard][one.key] = now
+            self._followed += 1
             if now != before and (before is not None or not self._first):
                 self._grew(one, before)
 
     def end(self) -> None:
-        """The look is over: what was not met has ended. `ended` may still tell its last counters until `take`."""
+        """The look is over. `ended` may still tell the last counters of what was not met, until `forget`."""
         self.flows, self.uncounted = self._flows_now, self._uncounted_now
         self._first = self._beyond  # what is followed from the next look on may be old
 
     def ended(self, piece: Iterable[Counted]) -> None:
         """Flows that are gone, with their last counters."""
         for one in piece:
-            before = self._met.pop(one.key, None)
-            earlier = self._known.pop(one.key, None)
+            before = self._met[one.key % SHARDS].pop(one.key, None)
+            earlier = self._known[one.key % SHARDS].pop(one.key, None)
             if one.out_bytes < 0 or one.in_bytes < 0 or not self._is_client(one.source, one.destination):
                 continue
             if before is None:
@@ -74,9 +83,15 @@ class FlowSums:
             if before is not None or not self._first:
                 self._grew(one, before)
 
+    def forget(self) -> Iterator[None]:
+        """Let go of what was not met at the last look, in small steps."""
+        for shard in range(SHARDS):
+            self._known[shard] = self._met[shard]
+            self._met[shard] = {}
+            yield
+
     def take(self) -> Sums:
         """Bytes out and in by (client, server) since this was taken last."""
-        self._known, self._met = self._met, {}
         sums, self._sums = self._sums, {}
         return sums
 

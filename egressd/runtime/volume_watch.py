@@ -226,6 +226,8 @@ class VolumeWatch:
         until_s = time.monotonic() + HEAR_S
         while self._hear(counting) and time.monotonic() < until_s and not self._stop.is_set():
             pass
+        for _ in self._sums.forget():
+            time.sleep(PAUSE_S)
         self._take_names()
         ts_us = self._clock.now_us()
         rows = iter(self._sums.take().items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -25,6 +26,7 @@ from tests.netns.spaces import Channel, Running, set_sysctls
 
 pytestmark = pytest.mark.root
 
+DEFAULT = VolumeSettings()
 SWITCH = "net/netfilter/nf_conntrack_acct"
 
 
@@ -62,6 +64,12 @@ def datagrams(address: str, count: int, size: int) -> int:
         return int(one.getsockname()[1])
 
 
+def after(one: VolumeWatch, looks: int) -> None:
+    """Waits until it has looked so often."""
+    while one.looks < looks:
+        threading.Event().wait(0.01)
+
+
 def watch(channel: Channel, settings: VolumeSettings) -> None:
     """Counts in the gateway until told to stop; answers ("of", client, destination) and ("screen",)."""
     told: list[Evidence] = []
@@ -72,15 +80,12 @@ def watch(channel: Channel, settings: VolumeSettings) -> None:
             settings, Suffixes.parse("example\n"), SteadyClock(), whose.leads_out, told.append, look_s=0.2
         )
         task = asyncio.get_running_loop().create_task(one.run())
-        while not one.looks:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(after, one, 1)
         channel.send("ready")
         try:
             while True:
                 message = await asyncio.to_thread(channel.recv)
-                looks = one.looks
-                while one.looks < looks + 2:
-                    await asyncio.sleep(0.01)
+                await asyncio.to_thread(after, one, one.looks + 2)
                 if message[0] == "stop":
                     return
                 channel.send(one.of(*message[1:]) if message[0] == "of" else (one.screen(), one.warnings(), told))
@@ -92,7 +97,7 @@ def watch(channel: Channel, settings: VolumeSettings) -> None:
     asyncio.run(run())
 
 
-def started(made: Lab, settings: VolumeSettings = VolumeSettings()) -> Running:
+def started(made: Lab, settings: VolumeSettings = DEFAULT) -> Running:
     running = made.gateway.start(watch, settings)
     assert running.receive() == "ready"
     return running

@@ -26,6 +26,8 @@ def look(one: FlowSums, *flows: Counted, ended: tuple[Counted, ...] = ()) -> dic
         one.look([counted])
     one.end()
     one.ended(ended)
+    for _ in one.forget():
+        pass
     return {server: row for (_, server), row in one.take().items()}
 
 

@@ -1,13 +1,12 @@
-"""The thread that counts volume: what it tells, what it says when nothing can be seen, and that the loop never waits."""
+"""The thread that counts volume: what it tells, what it says when nothing can be seen, and how the loop stays free."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
 import pytest
 
@@ -17,6 +16,7 @@ from egressd.detect.evidence import Evidence
 from egressd.enforce.accounting import Counted, parse_counted
 from egressd.enforce.adapter import AdapterError
 from egressd.enforce.netlink import Overrun
+from egressd.intel.networks import NetworkTable
 from egressd.runtime.volume_watch import MAX_TOLD, VolumeWatch
 from egressd.runtime.whose import Whose
 from tests.detect.scene import SUFFIXES, packed
@@ -25,6 +25,7 @@ from tests.loops import in_loop
 
 A, X, Y = "10.0.0.5", "203.0.113.9", "198.51.100.7"
 MIB = 1 << 20
+DEFAULT = VolumeSettings()
 
 
 class Table:
@@ -39,6 +40,7 @@ class Table:
         self.overruns = 0
         self.refuses = ""
         self.breaks = ""
+        self.turns = threading.Event()
 
     def open(self) -> Table:
         if self.refuses:
@@ -58,6 +60,7 @@ class Table:
             self.overruns -= 1
             raise Overrun("lost")
         gone, self.gone = self.gone, []
+        self.turns.set()
         if not gone:
             time.sleep(0.001)  # as long as a socket would wait
         return gone
@@ -74,6 +77,7 @@ class Scene:
     def __init__(self, table: Table, settings: VolumeSettings) -> None:
         self.told: list[Evidence] = []
         self.threads: set[int] = set()
+        self.turns = table.turns
         self.watch = VolumeWatch(
             settings, SUFFIXES, SteadyClock(), Whose(frozenset((packed("10.0.0.1"),))).leads_out, self._hear,
             counting=table.open, is_on=lambda: table.on, look_s=0.02,
@@ -83,14 +87,16 @@ class Scene:
         self.told.append(evidence)
         self.threads.add(threading.get_ident())
 
-    async def until(self, condition: Any) -> None:
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait for what the thread does."""
         async with asyncio.timeout(20):
             while not condition():
-                await asyncio.sleep(0.005)
+                await asyncio.to_thread(self.turns.wait, 0.02)
+                self.turns.clear()
 
 
 @asynccontextmanager
-async def watching(table: Table, settings: VolumeSettings = VolumeSettings()) -> Any:
+async def watching(table: Table, settings: VolumeSettings = DEFAULT) -> AsyncIterator[Scene]:
     scene = Scene(table, settings)
     task = asyncio.get_running_loop().create_task(scene.watch.run())
     try:
@@ -107,7 +113,7 @@ async def test_sums_come_from_the_kernels_counters() -> None:
     async with watching(table) as scene:
         await scene.until(lambda: scene.watch.looks >= 3)
         carried = scene.watch.of(packed(A), X)
-        assert (carried.out_bytes, carried.in_bytes) == (80, 8)
+        assert carried is not None and (carried.out_bytes, carried.in_bytes) == (80, 8)
         assert scene.watch.screen() == {
             "observed": True, "problem": "", "flows": 2, "flows_uncounted": 0, "bytes_out": 80, "bytes_in": 8,
             "alerts": 0, "alerts_untold": 0,
@@ -124,7 +130,7 @@ async def test_a_flow_that_ends_between_two_looks_counts() -> None:
         table.overruns = 1
         table.gone = [counted(3, 500, 20)]
         await scene.until(lambda: scene.watch.of(packed(A), X) is not None)
-        assert scene.watch.of(packed(A), X).out_bytes == 500
+        assert [row.out_bytes for _, _, row in scene.watch.volume.rows()] == [500]
         assert scene.watch.lost == 1
 
 
@@ -209,7 +215,7 @@ async def test_trouble_with_the_kernel_is_told_and_tried_again() -> None:
         before = scene.watch.unobserved
         await scene.until(lambda: scene.watch.unobserved > before)
         await scene.until(lambda: not scene.watch.problem)
-        assert scene.watch.of(packed(A), X).out_bytes == 4
+        assert [row.out_bytes for _, _, row in scene.watch.volume.rows()] == [4]
 
 
 @in_loop
@@ -231,31 +237,37 @@ async def test_names_that_wait_are_bounded() -> None:
 
 
 @in_loop
-async def test_a_table_of_100_000_flows_does_not_hold_the_loop() -> None:
+async def test_a_table_of_100_000_flows_holds_the_interpreter_for_moments_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured in the thread's own processor time between two pauses: the machine may be busy with anything else."""
     bodies = [
-        flow(
-            f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", f"203.0.113.{number & 127}", number, 9, id_=number
-        )
+        flow(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", f"203.0.113.{number & 127}", number, id_=number)
         for number in range(20_000)
     ]
 
     class Large(Table):
         def flows(self) -> Iterator[list[Counted]]:
-            for _ in range(5):
+            for turn in range(5):
                 for at in range(0, len(bodies), 100):
-                    yield [parse_counted(body) for body in bodies[at : at + 100]]
+                    piece = [parse_counted(body) for body in bodies[at : at + 100]]
+                    yield [one._replace(key=turn << 32 | at + number) for number, one in enumerate(piece)]
 
-    late: list[float] = []
-    async with watching(Large([]), VolumeSettings(pairs=1_024)) as scene:
-        await scene.until(lambda: scene.watch._sums._flows_now > 0)
-        while scene.watch.looks < 2:
-            began_s = time.monotonic()
-            await asyncio.sleep(0.001)
-            late.append(time.monotonic() - began_s - 0.001)
-        late.sort()
+    held_s: list[float] = []
+    before_s: dict[int, float] = {}
+    honest = time.sleep
+
+    def pause(seconds: float) -> None:
+        thread, now_s = threading.get_ident(), time.thread_time()
+        held_s.append(now_s - before_s.get(thread, now_s))
+        honest(seconds)
+        before_s[thread] = time.thread_time()
+
+    monkeypatch.setattr(time, "sleep", pause)
+    async with watching(Large([])) as scene:
+        await scene.until(lambda: scene.watch.looks >= 2)
         assert scene.watch.screen()["flows"] == 100_000
-        # The machine may be busy with something else at any moment, so the very latest prove nothing.
-        assert late[len(late) * 95 // 100] < 0.005, late[-20:]
+    held_s.sort()
+    assert len(held_s) > 2_000
+    assert held_s[-len(held_s) // 1_000 - 1] < 0.005, held_s[-20:]
 
 
 @pytest.mark.parametrize(
@@ -268,8 +280,6 @@ async def test_a_table_of_100_000_flows_does_not_hold_the_loop() -> None:
     ],
 )  # fmt: skip
 def test_which_flows_are_hosts_of_ours_to_the_outside(source: str, destination: str, out: bool) -> None:
-    from egressd.intel.networks import NetworkTable
-
     lan = NetworkTable([(packed("2001:db8:1::"), 64, "")])
     segments = NetworkTable([(packed("198.51.100.0"), 24, "lab")])
     whose = Whose(frozenset((packed("10.0.0.1"), packed("203.0.113.1"))), lan, segments)
