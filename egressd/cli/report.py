@@ -123,13 +123,13 @@ def _findings(engine: Engine, incidents: Sequence[Incident]) -> list[str]:
 
 def _row(incident: Incident, host_width: int, domain_width: int) -> str:
     match = incident.match
-    level = match.level + ("*" if incident.retro else "")
+    level = "behaves" if match.level == BEHAVIOUR else match.level + ("*" if incident.retro else "")
     kinds = sorted({VIA.get(via, via) for via in incident.via}, key=_VIA_ORDER.index)
     if len(kinds) > 1 and kinds[0] in ("http", "tls", "quic"):
         kinds = [kind for kind in kinds if kind != "flow"]  # the connection that carried the name
     via = ""
     for kind in kinds:
-        if len(via) + 1 + len(kind) > VIA_WIDTH:
+        if len(via) + bool(via) + len(kind) > VIA_WIDTH:
             via += "+"
             break
         via = f"{via},{kind}" if via else kind
@@ -148,6 +148,8 @@ def _campaign(campaign: Campaign, engine: Engine) -> list[str]:
     where = printable(indicator.source.rsplit("/", 1)[-1]) + (f":{indicator.line}" if indicator.line else "")
     text = f"{campaign.id}: {subject}, {count(len(campaign.incidents), 'host')}, by {indicator.value} ({where})"
     names = {name for one in campaign.incidents for name in engine.campaigns.incidents[one].names}
+    if first.match.level == BEHAVIOUR:
+        return [fit(f"Campaign {text}", 80), cut(f"  {printable(indicator.ref)}")]
     return [fit(f"Campaign {text}", 80), cut("  names: " + ", ".join(sorted(names)))]
 
 
