@@ -77,7 +77,8 @@ def test_replay_blocks_nothing_innocent(capsys: pytest.CaptureFixture[str]) -> N
         "8.8.8.8": "protected",
         "192.0.2.80": "shared",
     }
-    assert "weather-sync" not in out, "behaviour alone is not judged here"
+    found = [line for line in out.splitlines() if '"event_type":"summary"' not in line]  # which has all volumes
+    assert not any("weather-sync" in line for line in found), "a beacon alone is not judged here"
     campaigns = records[-1]["egressd"]["campaigns"]
     assert [campaign["incidents"] for campaign in campaigns] == [["I1", "I2", "I3", "I4", "I5"]], "one campaign"
 
