@@ -60,8 +60,8 @@ class VolumeOptions:
     pairs: int = option(
         NUMBER,
         32_768,
-        "The most pairs of client and destination whose volume is remembered, 0.4 KiB each (1 KiB in pure Python). The "
-        "longest unused are forgotten first, and counted.",
+        "The most pairs of client and destination whose volume is remembered, up to 1 KiB each. The longest unused are "
+        "forgotten first, and counted.",
         low=1_024,
         high=1_048_576,
     )

@@ -321,7 +321,8 @@ def test_an_office_works_for_three_weeks_and_one_machine_sends_its_files_away() 
     found = work(volume, 21, more)
     assert {(one.client, one.destination) for one in found} == {(thief, "203.0.113.9")}
     assert max(one.score for one in found) >= ALERT_SCORE
-    assert found[0].last_us - found[0].first_us <= 10 * MINUTE_US
+    alerts = [one for one in found if one.score >= ALERT_SCORE]
+    assert alerts[0].last_us - alerts[0].first_us <= 10 * MINUTE_US
     assert volume.of(thief, "203.0.113.9") == Carried(
         40 * 30_000_000, 40 * 700_000, T0 + at * MINUTE_US, T0 + (at + 39) * MINUTE_US
     )
