@@ -1,8 +1,8 @@
 """How many bytes each direction of a TCP connection carried, by its sequence numbers (RFC 9293 section 3.4).
 
 The bulk of a long connection is thrown away unread, so nothing can be added up packet by packet. A sequence number
-says how much was sent before it, and three sorts of packets are always read: SYN, FIN and RST, what comes before a
-direction is quiet, and one packet of each further QUIET_US. Each is a sample. Between two the number may have wrapped
+says how much was sent before it, and some packets are always read: SYN, FIN and RST, the first with payload, and one
+packet in each further QUIET_US of a direction that is quiet. Each is a sample. Between two the number may have wrapped
 once at most: of a direction faster than 4 GiB in QUIET_US (570 Mbit/s) whole multiples of 4 GiB are missing.
 """
 

@@ -88,10 +88,12 @@ class TcpTracker:
         key = frame.key
         flags = frame.flags
         size = frame.payload_end - frame.payload_start
+        quiet_us = 0
         if not flags & (FIN | SYN | RST):
             if size <= 0:
                 return
-            if self.quiet.until.get(key, 0) > ts_us:
+            quiet_us = self.quiet.until.get(key, 0)
+            if quiet_us > ts_us:
                 self.skipped_quiet += 1
                 return
         teller = self._teller
@@ -112,7 +114,7 @@ class TcpTracker:
             conversation = self._midway(key)
         from_client = key == conversation.forward
         side = conversation.client if from_client else conversation.server
-        if self.on_volume is not None:
+        if self.on_volume is not None and (quiet_us or flags & (FIN | SYN | RST) or not side.sent_bytes):
             self._meter(self.on_volume, conversation, side, seq, 0 if flags & RST else size, flags)
         if size > 0 and not flags & RST:
             self._payload(conversation, side, seq, frame.buf[frame.payload_start : frame.payload_end])
