@@ -141,7 +141,9 @@ class VolumeWatch:
         }
 
     def warnings(self) -> list[str]:
-        """What somebody should know."""
+        """What somebody should know; the command that mends it fits a line of 80."""
+        if TURN_ON in self.problem:
+            return [f"VOLUME is not counted: {TURN_ON}"]
         if self.problem and self.looks:
             return [f"VOLUME is not observed: {self.problem}"]
         return []

@@ -13,10 +13,11 @@ import pytest
 from egressd.clock import SteadyClock
 from egressd.detect.behaviour.volume import VolumeSettings
 from egressd.detect.evidence import Evidence
-from egressd.enforce.accounting import Counted, parse_counted
+from egressd.enforce.accounting import TURN_ON, Counted, parse_counted
 from egressd.enforce.adapter import AdapterError
 from egressd.enforce.netlink import Overrun
 from egressd.intel.networks import NetworkTable
+from egressd.runtime import doctor
 from egressd.runtime.volume_watch import MAX_TOLD, VolumeWatch
 from egressd.runtime.whose import Whose
 from tests.detect.scene import SUFFIXES, packed
@@ -194,7 +195,7 @@ async def test_it_says_so_when_the_kernel_does_not_count_and_turns_nothing_on(on
     async with watching(table) as scene:
         await scene.until(lambda: scene.watch.unobserved >= 2)
         (warning,) = scene.watch.warnings()
-        assert "VOLUME is not observed" in warning and "sysctl -w net.netfilter.nf_conntrack_acct=1" in warning
+        assert warning == "VOLUME is not counted: sysctl -w net.netfilter.nf_conntrack_acct=1"
         assert scene.watch.of(packed(A), X) is None
         table.on = True  # somebody did
         await scene.until(lambda: not scene.watch.problem)
@@ -284,3 +285,15 @@ def test_which_flows_are_hosts_of_ours_to_the_outside(source: str, destination: 
     segments = NetworkTable([(packed("198.51.100.0"), 24, "lab")])
     whose = Whose(frozenset((packed("10.0.0.1"), packed("203.0.113.1"))), lan, segments)
     assert whose.leads_out(packed(source), packed(destination)) is out
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        ({"observed": True, "flows": 1_200, "flows_uncounted": 3}, "1,200 flows, 3 of them from before"),
+        ({"observed": False, "problem": f"why; to turn it on: {TURN_ON}"}, f"off: {TURN_ON}"),
+        ({"observed": False, "problem": "no netlink"}, "not observed: no netlink"),
+    ],
+)
+def test_what_doctor_says(seen: dict[str, object], said: str) -> None:
+    assert doctor._volume(seen).startswith(said)
