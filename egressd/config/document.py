@@ -150,11 +150,11 @@ class _Reader:
 
     def check_segments(self, config: Config) -> None:
         """Segments that are named elsewhere must be there."""
-        for name in config.volume.except_segments:
+        for number, name in enumerate(config.volume.except_segments):
             if name not in config.segments:
-                line, column = self.places.get("volume.except_segments", (0, 0))
-                what = f"volume.except_segments: there is no segment {show(name)}"
-                self.add(line, column, what, "name it under segments:")
+                key = f"volume.except_segments[{number}]"
+                line, column = self.places.get(key, (0, 0))
+                self.add(line, column, f"{key}: there is no segment {show(name)}", "name it under segments:")
 
     # -- mappings
 
