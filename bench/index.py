@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,7 +38,7 @@ from egressd.intel.layered import LayeredIndex
 from egressd.intel.mapped_build import IndexBuilder
 from egressd.model import DNS_QUERY, Event, FlowKey, Indicator
 from egressd.runtime.index_build import builder_in
-from egressd.store.index_files import open_index
+from egressd.store.index_files import ScratchFile, open_index
 
 MISSES: Final = 1_000_000
 HITS: Final = 10_000
@@ -167,7 +168,7 @@ def build_alone(names: int, folder: Path) -> dict[str, float]:
     """The builder without reading: with making the indicators, and how long making them takes by itself."""
     gc.disable()
     make_s, _ = timed(lambda: sum(1 for _ in made(names)))
-    builder = IndexBuilder(os.urandom(SALT_BYTES), bytes(16), 0, lambda: tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
+    builder = IndexBuilder(os.urandom(SALT_BYTES), bytes(16), 0, partial(ScratchFile, folder))
     take_s, _ = timed(lambda: builder.extend(made(names)))
     with (folder / "alone.idx").open("w+b") as file:
         write_s, head = timed(lambda: builder.write(file))

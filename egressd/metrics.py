@@ -247,6 +247,22 @@ class Snapshot:
     incidents: Mapping[str, int] = _metric(GAUGE, "incidents", "Incidents, by state.", 8, state=WORDS)
     watches: int = _metric(GAUGE, "watches", "Blocks that are watched.")
     watched_clients: int = _metric(GAUGE, "watched_clients", "Clients that tried to reach a target that is watched.")
+    volume_observed: int = _metric(
+        GAUGE, "volume_observed", "1 while the kernel counts bytes and they are read, else 0."
+    )
+    volume_not_observed: int = _metric(
+        COUNTER, "volume_not_observed_total", "Looks, one a minute, at which volume could not be observed."
+    )
+    volume_out_bytes: int = _metric(
+        COUNTER, "volume_out_bytes_total", "Bytes that hosts sent out (IP packets, as the kernel counted them)."
+    )
+    volume_in_bytes: int = _metric(COUNTER, "volume_in_bytes_total", "Bytes that came back to them.")
+    volume_alerts: int = _metric(COUNTER, "volume_alerts_total", "Volumes that were told to be too much.")
+    volume_lost: int = _metric(
+        COUNTER,
+        "volume_lost_total",
+        "Times that ends of flows, amounts or alerts came faster than they could be taken.",
+    )
     # what was done
     blocks: Mapping[tuple[str, str], int] = _metric(
         GAUGE, "blocks", "Targets, by adapter and state.", 8, adapter=CONFIGURED, state=_BLOCK_STATES

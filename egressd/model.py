@@ -237,6 +237,7 @@ QUIC_SNI = "quic_sni"
 SOCKS_HOST = "socks_host"
 FLOW = "flow"  # first packet of a conversation
 REPLY = "reply"  # first packet back on a conversation
+BEHAVIOUR = "behaviour"  # no observation: what several of them add up to (detect/behaviour/)
 
 
 class Indicator(NamedTuple):

@@ -30,6 +30,7 @@ MODULES: Final = (
     "egressd/intel/layered.py",
     "egressd/intel/mapped.py",
     "egressd/intel/mapped_build.py",
+    "egressd/intel/mapped_parts.py",
     "egressd/intel/networks.py",
     "egressd/intel/protected.py",
     "egressd/intel/resolvers.py",

@@ -7,7 +7,7 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from egressd.cli.main import FINDINGS, OK
 from egressd.cli.options import add_intel_arguments, load
@@ -15,9 +15,19 @@ from egressd.cli.report import ListSummary, Read, render_report
 from egressd.cli.terminal import Progress
 from egressd.config.load import LoadedIntel, policy_settings, segment_table
 from egressd.config.schema import Config
+from egressd.config.volume import volume_settings
 from egressd.model import Decision, Event, Incident, Observation
-from egressd.notify.eve import render_address, render_event, render_line, render_observation, render_summary
+from egressd.notify.eve import (
+    render_address,
+    render_event,
+    render_line,
+    render_observation,
+    render_summary,
+    render_time,
+)
 from egressd.runtime.replay import ReplayRun
+
+MOST_VOLUME: Final = 10  # pairs of client and destination in a summary
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -131,7 +141,8 @@ def summary_fields(replay: ReplayRun, loaded: LoadedIntel) -> dict[str, Any]:
             "totals": blind.totals(),
             "clients": {render_address(c): dict(sorted(blind.by_client[c].items())) for c in sorted(blind.by_client)},
         },
-        "left_out": {**replay.dissector.counts(), **engine.counts()},
+        "left_out": {**replay.dissector.counts(), **engine.counts(), **_volume_left_out(replay)},
+        "volume": _volume(replay),
         "incidents": len(engine.campaigns.incidents),
         "contacts": sum(incident.contacts for incident in incidents),
         "attempts": sum(incident.attempts for incident in incidents),
@@ -141,6 +152,31 @@ def summary_fields(replay: ReplayRun, loaded: LoadedIntel) -> dict[str, Any]:
             for campaign in engine.campaigns.campaigns.values()
         ],
     }
+
+
+def _volume(replay: ReplayRun) -> dict[str, Any]:
+    """How much TCP connections carried, and who sent most where."""
+    volume = replay.volume
+    return {
+        "bytes_out": volume.out_bytes,
+        "bytes_in": volume.in_bytes,
+        "most": [
+            {
+                "client": render_address(client),
+                "destination": destination,
+                "bytes_out": row.out_bytes,
+                "bytes_in": row.in_bytes,
+                "first_seen": render_time(row.first_us),
+                "last_seen": render_time(row.last_us),
+            }
+            for client, destination, row in volume.rows()[:MOST_VOLUME]
+        ],
+    }
+
+
+def _volume_left_out(replay: ReplayRun) -> dict[str, int]:
+    counts = {"volume_evicted": replay.volume.evicted, "volume_over_share": replay.volume.uncounted}
+    return {name: count for name, count in counts.items() if count}
 
 
 def replay_into(taker: Collector | JsonWriter, config: Config, loaded: LoadedIntel, args: Namespace) -> ReplayRun:
@@ -154,6 +190,7 @@ def replay_into(taker: Collector | JsonWriter, config: Config, loaded: LoadedInt
         on_observation=taker.observation if taker.observations else None,
         conversations=config.limits.conversations,
         history=config.limits.history,
+        volume=volume_settings(config),
         prefilter=not getattr(args, "no_prefilter", False),
         progress=progress,
     )

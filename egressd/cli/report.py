@@ -8,17 +8,16 @@ from typing import Final, NamedTuple
 from egressd.capture.merge import FileResult
 from egressd.cli.terminal import count, cut, fit, moment, printable, span
 from egressd.detect.engine import Engine
-from egressd.model import Campaign, Decision, Incident
+from egressd.model import BEHAVIOUR, Campaign, Decision, Incident
 from egressd.names import Suffixes
 from egressd.notify.eve import VIA, render_address
 
 ROWS: Final = 10  # incidents or domains shown; the rest is counted
 HOST_WIDTH: Final = 23  # of IPv6 addresses both ends are shown
 FIXED_WIDTH: Final = 30  # host and domain share what the other columns leave of 80
-LEVEL_WIDTH: Final = 7  # "sibling"; "behaviour" takes two more from the domain
 VIA_WIDTH: Final = 9
 # How surely each shows a contact with the destination itself; the column has room for two.
-_VIA_ORDER: Final = ("http", "tls", "quic", "socks", "flow", "dns", "dns-answer")
+_VIA_ORDER: Final = ("http", "tls", "quic", "socks", "flow", "dns", "dns-answer", "behaviour")
 
 
 class ListSummary(NamedTuple):
@@ -97,21 +96,18 @@ def _head(read: Read, lists: Sequence[ListSummary], demo: bool, seconds: float) 
 def _findings(engine: Engine, incidents: Sequence[Incident]) -> list[str]:
     contacts = sum(incident.contacts for incident in incidents)
     attempts = sum(incident.attempts for incident in incidents)
-    hosts = len({incident.client for incident in incidents})
+    hosts = len({incident.client for incident in incidents if incident.match.level != BEHAVIOUR})
     shown = incidents[:ROWS]
-    unlisted = any(incident.match.level == "behaviour" for incident in incidents)
-    what = "what is listed or behaves so" if unlisted else "a listed registered domain"
     host_width = min(HOST_WIDTH, max(len(render_address(incident.client)) for incident in shown))
-    level_width = max(LEVEL_WIDTH, *(len(incident.match.level) for incident in shown))
-    domain_width = FIXED_WIDTH + LEVEL_WIDTH - level_width - host_width
+    domain_width = FIXED_WIDTH - host_width
     lines = [
-        f"{hosts} of {count(len(engine.clients), 'host')} reached {what}; a block would have",
+        f"{hosts} of {count(len(engine.clients), 'host')} reached a listed registered domain; a block would have",
         f"stopped {attempts:,} of {count(contacts, 'contact')}: all that came after the decision.",
         "",
-        f"{'HOST':<{host_width}} {'DOMAIN':<{domain_width}} {'MATCH':<{level_width}} {'VIA':<{VIA_WIDTH}}"
+        f"{'HOST':<{host_width}} {'DOMAIN':<{domain_width}} {'MATCH':<7} {'VIA':<{VIA_WIDTH}}"
         f" {'SINCE (UTC)':<11} {'FOR':<5} {'HITS':>5} {'AFTER':>5}",
     ]
-    lines += [_row(incident, host_width, domain_width, level_width) for incident in shown]
+    lines += [_row(incident, host_width, domain_width) for incident in shown]
     if len(incidents) > ROWS:
         lines.append(f"... and {len(incidents) - ROWS} more; --json shows all")
     if any(incident.retro for incident in shown):
@@ -125,21 +121,21 @@ def _findings(engine: Engine, incidents: Sequence[Incident]) -> list[str]:
     return lines
 
 
-def _row(incident: Incident, host_width: int, domain_width: int, level_width: int) -> str:
+def _row(incident: Incident, host_width: int, domain_width: int) -> str:
     match = incident.match
-    level = match.level + ("*" if incident.retro else "")
+    level = "behaves" if match.level == BEHAVIOUR else match.level + ("*" if incident.retro else "")
     kinds = sorted({VIA.get(via, via) for via in incident.via}, key=_VIA_ORDER.index)
     if len(kinds) > 1 and kinds[0] in ("http", "tls", "quic"):
         kinds = [kind for kind in kinds if kind != "flow"]  # the connection that carried the name
     via = ""
     for kind in kinds:
-        if len(via) + 1 + len(kind) > VIA_WIDTH:
+        if len(via) + bool(via) + len(kind) > VIA_WIDTH:
             via += "+"
             break
         via = f"{via},{kind}" if via else kind
     return (
         f"{fit(render_address(incident.client), host_width):<{host_width}}"
-        f" {fit(match.registered_domain or match.indicator.value, domain_width):<{domain_width}} {level:<{level_width}}"
+        f" {fit(match.registered_domain or match.indicator.value, domain_width):<{domain_width}} {level:<7}"
         f" {via:<{VIA_WIDTH}} {moment(incident.first_us):%m-%d %H:%M}"
         f" {span(incident.last_us - incident.first_us):<5} {incident.contacts:>5} {incident.attempts:>5}"
     )
@@ -149,11 +145,11 @@ def _campaign(campaign: Campaign, engine: Engine) -> list[str]:
     first = engine.campaigns.incidents[campaign.incidents[0]]
     indicator = first.match.indicator
     subject = first.match.registered_domain or indicator.value
-    where = f"{printable(indicator.source.rsplit('/', 1)[-1])}:{indicator.line}"
+    where = printable(indicator.source.rsplit("/", 1)[-1]) + (f":{indicator.line}" if indicator.line else "")
     text = f"{campaign.id}: {subject}, {count(len(campaign.incidents), 'host')}, by {indicator.value} ({where})"
-    if first.match.level == "behaviour":
-        text = f"{campaign.id}: {subject}, {count(len(campaign.incidents), 'host')}, by behaviour, on no list"
     names = {name for one in campaign.incidents for name in engine.campaigns.incidents[one].names}
+    if first.match.level == BEHAVIOUR:
+        return [fit(f"Campaign {text}", 80), cut(f"  {printable(indicator.ref)}")]
     return [fit(f"Campaign {text}", 80), cut("  names: " + ", ".join(sorted(names)))]
 
 

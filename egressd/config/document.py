@@ -53,6 +53,7 @@ def parse_config(text: str, source: str) -> tuple[Config, list[Problem]]:
     if root is not None:
         values = reader.section(root, Config, "")
         config = Config(**values, origin=source, places=reader.places)
+        reader.check_segments(config)
     return config, sorted(reader.problems, key=lambda problem: (problem.line, problem.column)) + reader.more
 
 
@@ -146,6 +147,14 @@ class _Reader:
         """Note a problem with the value of `key`."""
         mark = node.start_mark
         self.add(mark.line + 1, mark.column + 1, f"{key}: {what}" if key else what, advice)
+
+    def check_segments(self, config: Config) -> None:
+        """Segments that are named elsewhere must be there."""
+        for number, name in enumerate(config.volume.except_segments):
+            if name not in config.segments:
+                key = f"volume.except_segments[{number}]"
+                line, column = self.places.get(key, (0, 0))
+                self.add(line, column, f"{key}: there is no segment {show(name)}", "name it under segments:")
 
     # -- mappings
 

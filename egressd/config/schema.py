@@ -29,6 +29,7 @@ from egressd.config.kinds import (
     options_of,
     told,
 )
+from egressd.config.volume_options import VolumeOptions
 
 MODES: Final = ("monitor", "approve", "enforce")
 
@@ -351,6 +352,10 @@ class Config:
     behaviour: BehaviourOptions = field(
         default_factory=BehaviourOptions,
         metadata=told(BehaviourOptions, "What no list names, found by how it behaves (docs/detection.md)."),
+    )
+    volume: VolumeOptions = field(
+        default_factory=VolumeOptions,
+        metadata=told(VolumeOptions, "How much hosts may send where, and what is unusual (docs/detection-volume.md)."),
     )
     capture: CaptureOptions = field(
         default_factory=CaptureOptions, metadata=told(CaptureOptions, "Where the daemon looks at packets, and how.")

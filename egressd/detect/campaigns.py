@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from egressd.model import Campaign, Incident, Match, Sighting
+from egressd.model import BEHAVIOUR, Campaign, Incident, Match, Sighting
 
 MAX_INCIDENTS: Final = 65_536
-BEHAVIOUR: Final = "behaviour"
 MAX_NAMES: Final = 64  # names kept per incident; a DGA would fill memory
 
 

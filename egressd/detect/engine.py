@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from egressd.detect.behaviour.settings import DEFAULTS, BehaviourSettings
 from egressd.detect.behaviour.sighting import sighting_of
+from egressd.detect.behaviour.suspicion import sighting_of as volume_sighting_of
 from egressd.detect.behaviour.watching import Behaviour
 from egressd.detect.blind import BlindSpots
 from egressd.detect.blocks import Block, Blocks, main_target
@@ -17,7 +18,7 @@ from egressd.detect.calendar import MICROSECONDS, Calendar
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.contacts import Contacts
 from egressd.detect.correlator import Correlator, Hit
-from egressd.detect.evidence import Verdict
+from egressd.detect.evidence import Evidence, Verdict
 from egressd.detect.history import DEFAULT_HISTORY, History
 from egressd.detect.hunt import hunt, sieve_for
 from egressd.detect.policy import E1, E2, Policy, PolicySettings
@@ -152,6 +153,16 @@ class Engine:
             self._answer(seen)
         else:
             self._contact(seen)
+
+    def suspect(self, evidence: Evidence) -> None:
+        """What a client does speaks for harm though no list names the destination: an incident, and no block."""
+        self.behaviour.board.note(evidence)  # counts with what the detectors see
+        sighting = volume_sighting_of(evidence)
+        incident, opened = self.campaigns.assign(sighting)
+        self.campaigns.see(incident, sighting)
+        self._on_event(sighting)
+        if opened:
+            self._on_event(incident)
 
     def finish(self) -> None:
         """The source has ended: report each incident's totals."""

@@ -1,19 +1,20 @@
 """Builds the file of a mapped index from a stream of indicators, in memory that does not grow with their number.
 
-Every indicator becomes the bytes of an entry, sorted by a hash of its key: into 256 parts as they come, which wait in a
-scratch file, and within a part when its turn comes. Entries of one key are put together then. What is held is one
-part, the filter (two bytes a name), the directory (one) and the templates (bounded); a list that has all its names
-under one registered domain makes one part as large as itself.
+Every indicator becomes the bytes of an entry, sorted by a hash of its key (mapped_parts.py). Entries of one key are put
+together when their turn comes. What is held is one part of 256, the filter (two bytes a name), the directory (one) and
+the templates (bounded); a list that has all its names under one registered domain makes one part as large as itself.
+
+Reading and writing can be shared by processes: each of several builders takes its lists, `told` and `join` bring them
+together, and `write` hands out stretches of the table to whoever runs them.
 """
 
 from __future__ import annotations
 
-import marshal
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from hashlib import blake2b
+from functools import partial
 from itertools import groupby
-from typing import IO, Final
+from typing import IO, Final, NamedTuple
 from zlib import crc32
 
 from egressd.intel.index import preference
@@ -44,32 +45,66 @@ from egressd.intel.index_format import (
     text_of,
     url_text,
 )
+from egressd.intel.mapped_parts import PARTS, MakeScratch, Table, Told
 from egressd.model import Indicator
 
-PARTS: Final = 256
-MAX_WAITING: Final = 400_000  # entries held before they go to the scratch file: 40 MB
 MAX_PENDING: Final = 65_536  # indicators that come into force later; the soonest are kept
 MAX_CHANGES: Final = 1 << 20  # times that are kept apart; when there are more, every second is one
+COPIED_BYTES: Final = 1 << 20  # at a time
 
-Scratch = Callable[[], IO[bytes]]
+
+class Gathered(NamedTuple):
+    """What a builder in another process has taken in, beside what is in its scratch file."""
+
+    taken: int
+    entries: Told
+    templates: list[Template]
+    pending: list[Indicator]
+    changes: set[int] | None
+    lengths: list[int]
+
+
+class Stretch(NamedTuple):
+    """Some parts of a table, written: where each bucket that they fill begins, counted from the first of their bytes;
+    and how many bytes that is."""
+
+    starts: array[int]
+    size_bytes: int
+    words: bytes  # of the filter
+    second: Told  # what they put into the other table
+
+
+Work = Callable[[], Stretch]
+
+
+def in_turn(work: list[Work]) -> list[Stretch]:
+    """One process does it all."""
+    return [one() for one in work]
 
 
 class IndexBuilder:
     """Takes indicators one by one and writes the file."""
 
-    def __init__(self, salt: bytes, suffixes: bytes, built_s: int, scratch: Scratch) -> None:
+    def __init__(
+        self, salt: bytes, suffixes: bytes, built_s: int, scratch: MakeScratch, lane: int = 0, lanes: int = 1
+    ) -> None:
         """`salt` is 16 bytes that no list's author knows. `suffixes` is the digest of the suffix list under which
         indicators were read. Of those that come into force by `built_s` (epoch seconds; 0 for none of them) it is not
-        noted when. `scratch` makes a temporary file, open for reading and writing."""
+        noted when. `scratch` makes a temporary file (mapped_parts.Table). Of several builders for one file each is one
+        of the `lanes`, numbered from 0."""
         self.count = 0
+        self._lane = lane
+        self._lanes = lanes
+        self._scratch = scratch
         self._salt = salt
         self._suffixes = suffixes
         self._built_s = built_s
         self.max_inline = MAX_INLINE
-        self.max_templates = MAX_TEMPLATES
+        self.max_templates = MAX_TEMPLATES // lanes
         self.max_changes = MAX_CHANGES
         self.first = Table(salt, scratch)
         self.second = Table(salt, scratch)
+        self._into = self.second  # what is written just now puts there what belongs into the second table
         self._templates: dict[Template, int] = {}
         self._by_number: list[Template] = []
         self._pending: list[Indicator] = []
@@ -90,7 +125,7 @@ class IndexBuilder:
             template = (kind, scope, narrowed, rule, source, threat, confidence, owner)
             number = templates.get(template, -1)
             if number < 0 and len(templates) < self.max_templates:
-                number = templates[template] = len(templates)
+                number = templates[template] = len(templates) * self._lanes + self._lane
                 self._by_number.append(template)
             if value == registered and number >= 0 and kind == "domain" and not (added_s or expires_s or ref or seen_s):
                 key = b"n" + value.encode()  # the way of nearly every line of a long list
@@ -104,15 +139,40 @@ class IndexBuilder:
                 self._note_times(one)
         self.count += count
 
-    def write(self, file: IO[bytes]) -> Head:
-        """Write everything; the file is empty and open for writing and seeking."""
+    def part(self) -> None:
+        """Make what another process, which is about to take this builder over, shares with this one."""
+        self.first.open()
+
+    def told(self) -> Gathered:
+        """Everything that was taken in, for `join` in the process that this one parted from."""
+        return Gathered(
+            self.count, self.first.told(), self._by_number, self._pending, self._changes, self._lengths
+        )  # fmt: skip
+
+    def join(self, other: IndexBuilder, told: Gathered) -> None:
+        """Take over what `other`, one of several lanes, took in in its own process. This one takes in nothing else."""
+        self.count += told.taken
+        self.first.join(other.first, told.entries)
+        for at, template in enumerate(told.templates):
+            number = at * other._lanes + other._lane
+            while len(self._by_number) <= number:
+                self._by_number.append(template)
+            self._by_number[number] = template
+            self._templates[template] = number
+        for one in told.pending:
+            self._note_pending(one)
+        self._note_changes(told.changes)
+        self._lengths = [mine | others for mine, others in zip(self._lengths, told.lengths, strict=True)]
+
+    def write(self, file: IO[bytes], run: Callable[[list[Work]], list[Stretch]] = in_turn, stretches: int = 1) -> Head:
+        """Write everything; the file is empty and open for writing and seeking. The table is written in so many
+        stretches, which `run` may let other processes do, all but the first."""
         file.write(bytes(HEAD_BYTES))
         filter_words = max(64, -(-self.first.count * BITS_PER_KEY // 64))
-        words = array("Q", bytes(8 * filter_words))
         filter_at = _pad(file)
         file.seek(8 * filter_words, 1)
-        first = self._write_table(file, self.first, words)
-        second = self._write_table(file, self.second, None)
+        words, first = self._write_table(file, self.first, filter_words, run, stretches)
+        _, second = self._write_table(file, self.second, 0, in_turn, 1)
         templates_at, templates = _write_blobs(file, [render_template(one) for one in self._by_number])
         self._pending.sort(key=lambda one: one.added_s)
         blobs = [render_record(one, "", -1) for one in self._pending[:MAX_PENDING]]
@@ -122,7 +182,7 @@ class IndexBuilder:
         file.write(changes.tobytes())
         file_bytes = file.tell()
         file.seek(filter_at)
-        file.write(words.tobytes())
+        file.write(words)
         many = self._changes is None
         head = Head._make(
             (
@@ -138,42 +198,84 @@ class IndexBuilder:
 
     def _note_times(self, one: Indicator) -> None:
         if one.added_s > self._built_s:
-            self._pending.append(one)
-            if len(self._pending) > 2 * MAX_PENDING:
-                self._pending.sort(key=lambda one: one.added_s)
-                del self._pending[MAX_PENDING:]
-        if self._changes is not None:
-            self._changes.update(time for time in (one.added_s, one.expires_s) if time)
+            self._note_pending(one)
+        self._note_changes({time for time in (one.added_s, one.expires_s) if time})
+
+    def _note_pending(self, one: Indicator) -> None:
+        self._pending.append(one)
+        if len(self._pending) > 2 * MAX_PENDING:
+            self._pending.sort(key=lambda one: one.added_s)
+            del self._pending[MAX_PENDING:]
+
+    def _note_changes(self, times_s: set[int] | None) -> None:
+        if times_s is None:
+            self._changes = None
+        elif self._changes is not None:
+            self._changes.update(times_s)
             if len(self._changes) > self.max_changes:
                 self._changes = None
 
-    def _write_table(self, file: IO[bytes], table: Table, words: array[int] | None) -> tuple[int, int, int, int]:
-        """(place of the directory, buckets, place of the entries, their bytes)."""
+    def _write_table(
+        self, file: IO[bytes], table: Table, filter_words: int, run: Callable[[list[Work]], list[Stretch]], count: int
+    ) -> tuple[bytes, tuple[int, int, int, int]]:
+        """(the filter, (place of the directory, buckets, place of the entries, their bytes))."""
         buckets = max(1, table.count // KEYS_PER_BUCKET)
-        directory = array("Q", bytes(8 * (buckets + 1)))
         entries_at = file.tell()
-        place = filled = 0  # `filled` buckets have their beginning noted
-        word_count = len(words) if words is not None else 0
+        files = [self._scratch() for _ in range(1, count)]
+        sinks: list[Callable[[bytes], object]] = [file.write, *(one.append for one in files)]
+        seconds = [Table(self._salt, self._scratch) for _ in sinks]
+        bounds = [number * PARTS // count for number in range(count + 1)]
+        work: list[Work] = []
+        for number, second in enumerate(seconds):
+            second.open()
+            parts = (bounds[number], bounds[number + 1])
+            work.append(partial(self._write_stretch, table, parts, sinks[number], second, buckets, filter_words))
+        directory = array("Q")
+        place = words = 0
+        for number, stretch in enumerate(run(work)):
+            # A bucket on the border began in the stretch before; those between have nothing in them.
+            begins = (bounds[number] << 56) * buckets >> 64
+            starts = stretch.starts[1:] if len(directory) > begins else stretch.starts
+            directory.extend([place] * (begins - len(directory)))
+            directory.extend([place + start for start in starts])
+            place += stretch.size_bytes
+            words |= int.from_bytes(stretch.words, "little")
+            if number:
+                for at in range(0, stretch.size_bytes, COPIED_BYTES):
+                    file.write(files[number - 1].read(at, min(COPIED_BYTES, stretch.size_bytes - at)))
+                files[number - 1].close()
+            self.second.join(seconds[number], stretch.second)
+        directory.extend([place] * (buckets + 1 - len(directory)))
+        directory_at = _pad(file)
+        file.write(directory.tobytes())
+        return words.to_bytes(8 * filter_words, "little"), (directory_at, buckets, entries_at, place)
+
+    def _write_stretch(
+        self, table: Table, parts: tuple[int, int], sink: Callable[[bytes], object], second: Table, buckets: int,
+        filter_words: int,
+    ) -> Stretch:  # fmt: skip
+        """Write the entries of some parts (the first, and the one after the last) into `sink`, which may be done in
+        another process."""
+        self._into = second
+        starts = array("Q")
+        words = array("Q", bytes(8 * filter_words))
+        place = 0
+        filled = (parts[0] << 56) * buckets >> 64  # buckets up to here have their beginning noted
         unpack_entry = ENTRY.unpack_from
-        for pieces in table.sorted_parts():
+        for pieces in table.sorted_parts(parts[0], parts[1]):
             out: list[bytes] = []
             for hashed, entry in self._merged(pieces):
                 bucket = int.from_bytes(hashed, "big") * buckets >> 64
                 while filled <= bucket:
-                    directory[filled] = place
+                    starts.append(place)
                     filled += 1
                 place += len(entry)
                 out.append(entry)
-                if words is not None:
+                if filter_words:
                     crc = crc32(entry[10 : 10 + unpack_entry(entry)[1]])
-                    words[(crc * word_count) >> 32] |= MASKS[crc & 4095]
-            file.write(b"".join(out))
-        while filled <= buckets:
-            directory[filled] = place
-            filled += 1
-        directory_at = _pad(file)
-        file.write(directory.tobytes())
-        return directory_at, buckets, entries_at, place
+                    words[(crc * filter_words) >> 32] |= MASKS[crc & 4095]
+            sink(b"".join(out))
+        return Stretch(starts, place, words.tobytes(), second.told())
 
     def _merged(self, pieces: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """(hash, entry) of each key once. Pieces are a hash and the entry of one record, sorted."""
@@ -231,7 +333,7 @@ class IndexBuilder:
             one.owner,
         )
         record = render_record(one, text, self._templates.get(template, -1))
-        self.second.put(key, render_entry(key, MODE_RECORDS, 1, record))
+        self._into.put(key, render_entry(key, MODE_RECORDS, 1, record))
 
     def _kept(self, found: list[Row]) -> list[Row]:
         """Not more of each source than one question may read: those that are in force longest, then the preferred."""
@@ -252,52 +354,6 @@ class IndexBuilder:
 
 
 Row = tuple[Indicator, bytes]  # an indicator and its record
-
-
-class Table:
-    """Entries on their way into a table: a part for each first byte of their hash."""
-
-    def __init__(self, salt: bytes, scratch: Scratch) -> None:
-        self.count = 0
-        self._salt = salt
-        self._scratch = scratch
-        self._file: IO[bytes] | None = None
-        self._parts: list[list[bytes]] = [[] for _ in range(PARTS)]
-        self._written: list[list[int]] = [[] for _ in range(PARTS)]  # where parts begin in the scratch file
-        self._waiting = 0
-        self.max_waiting = MAX_WAITING
-
-    def put(self, key: bytes, entry: bytes) -> None:
-        """An entry of one record; those of the same key are put together later."""
-        hashed = blake2b(key, digest_size=8, key=self._salt).digest()
-        self._parts[hashed[0]].append(hashed + entry)
-        self.count += 1
-        self._waiting += 1
-        if self._waiting >= self.max_waiting:
-            self._flush()
-
-    def _flush(self) -> None:
-        file = self._file = self._file or self._scratch()
-        for number, pieces in enumerate(self._parts):
-            if pieces:
-                self._written[number].append(file.tell())
-                marshal.dump(pieces, file)  # our own bytes, in a file that nobody else can open
-                self._parts[number] = []
-        self._waiting = 0
-
-    def sorted_parts(self) -> Iterator[list[bytes]]:
-        """The pieces (hash and entry) in order of hash, part by part; each is let go when the next is asked for."""
-        for number in range(PARTS):
-            pieces = self._parts[number]
-            self._parts[number] = []
-            for place in self._written[number]:
-                if self._file is not None:
-                    self._file.seek(place)
-                    pieces += marshal.load(self._file)
-            pieces.sort()
-            yield pieces
-        if self._file is not None:
-            self._file.close()
 
 
 def _key(piece: bytes) -> bytes:

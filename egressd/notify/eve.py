@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from egressd.intel import networks
 from egressd.model import (
+    BEHAVIOUR,
     DNS_ANSWER,
     DNS_QUERY,
     FLOW,
@@ -62,6 +63,7 @@ VIA: Final = {
     SOCKS_HOST: "socks",
     FLOW: "flow",
     REPLY: "reply",
+    BEHAVIOUR: "behaviour",
 }
 
 Record = dict[str, Any]

@@ -20,7 +20,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from egressd.model import Attempt, Incident
+from egressd.model import BEHAVIOUR, Attempt, Incident
 from egressd.notify.eve import render_address, render_time
 
 ERROR: Final = 3
@@ -241,14 +241,19 @@ def incident_line(incident: Incident, outcome: str, *, segment: str = "", hosts:
         text = f"ONE MORE HOST: {who} contacted {what} too; {hosts} hosts in campaign {incident.campaign}. {outcome}."
         return Line(WARNING, f"{text} ({incident.id})", fields)
     indicator = match.indicator
+    if match.level == BEHAVIOUR:
+        reason = escape(indicator.ref.replace(indicator.value, what), 300)
+        text = (
+            f"HOST {who} BEHAVES UNUSUALLY: {reason} (score {indicator.confidence}). "
+            f"{outcome}. See: egressd incidents ({incident.id})"
+        )
+        return Line(WARNING, text, fields)
     why = f"listed in {indicator.source}:{indicator.line}"
-    if match.level == "behaviour":
-        why = f"on no list; behaviour, score {indicator.confidence}: {escape(indicator.ref, 400)}"
-    elif match.level == "sibling":
+    if match.level == "sibling":
         why = f"same registered domain as {defang(indicator.value)}, {why}"
     elif indicator.value not in (match.registered_domain, ""):
         why = f"{defang(indicator.value)} is {why}"
-    if indicator.threat and match.level != "behaviour":
+    if indicator.threat:
         why += f" as {indicator.threat}"
     when = render_time(incident.first_us)[:16].replace("T", " ")
     past = f", found in history: {incident.contacts} contacts before it was listed" if incident.retro else ""

@@ -18,9 +18,10 @@ from egressd.capture.links import lan_interfaces, read_surroundings
 from egressd.clock import SteadyClock
 from egressd.config.feed_options import feed_host
 from egressd.config.schema import Config
+from egressd.config.volume import volume_settings
 from egressd.detect.campaigns import Campaigns
 from egressd.errors import ConfigError
-from egressd.intel.networks import first_address, parse_network, render_address
+from egressd.intel.networks import NetworkTable, first_address, parse_network, render_address
 from egressd.model import FlowKey, Indicator
 from egressd.notify.evelog import EveLog
 from egressd.runtime import knowledge as known
@@ -37,6 +38,8 @@ from egressd.runtime.rulings import POLICY, Rulings
 from egressd.runtime.scribe import Scribe
 from egressd.runtime.sensing import Sensing, reserve_processors, start_order
 from egressd.runtime.tellers import Watchers
+from egressd.runtime.volume_watch import VolumeWatch
+from egressd.runtime.whose import Whose
 from egressd.store import decisions, entries, incidents, ledger, meta, targets
 from egressd.store.db import Database
 from egressd.store.entries import Entry
@@ -96,6 +99,9 @@ class Core:
             self._take_history, self._take_tenants, self.enforcement.pushed, f"{self.started_us}-{os.getpid()}",
         )  # fmt: skip
         self.sensing = Sensing(loaded.config.capture.processes, self.start_of, self.take)
+        self.whose = Whose()
+        self.volume: VolumeWatch | None = None  # who counts bytes, in the daemon
+        self.intake.on_reached = self._reached
         self._seen_us = 0
         self._told_offset_us = clock.offset_us
         self.stale = False  # what rests on entries and remedies is to be made anew with the next tick
@@ -149,6 +155,9 @@ class Core:
         interfaces = self.config.capture.interfaces or choice.names
         if interfaces != self.interfaces:
             self._capture_on(interfaces)
+        faces = {link.ifindex for link in found.links if link.name in self.interfaces}
+        lan = NetworkTable((one.network, one.length, "") for one in found.addresses if one.ifindex in faces)
+        self.whose = Whose(frozenset(found.own_addresses()), lan, self.knowledge.segments)
         if around == self.around:
             return
         self.around = around
@@ -278,6 +287,9 @@ class Core:
             (one.added_s for one in intel.index.pending_after(self.clock.now_us() // 1_000_000)), default=0
         )
         self.allowing.look(intel, self.mode)
+        self.whose = Whose(self.whose.own, self.whose.lan, self.knowledge.segments)
+        if self.volume is not None:
+            self.volume.swap(volume_settings(self.config))
         remedies = tuple(network for networks in self.remedies.values() for network in networks)
         await self.enforcement.protect(intel, self.own, remedies)
         self.enforcement.wake()
@@ -401,7 +413,14 @@ class Core:
         """What the kernel stopped goes to the packet processes: they know which of it the tap has seen."""
         self.tell(Dropped(tuple(flows)))
 
+    def _reached(self, client: bytes, domain: str, address: bytes, ts_us: int) -> None:
+        """A listed domain was reached there: history tells only of others."""
+        if self.volume is not None:
+            self.volume.learn([(client, domain, address, ts_us)])
+
     def _take_history(self, rows: list[HistoryRow]) -> None:
+        if self.volume is not None:
+            self.volume.learn((row[0], row[1], row[3], row[5]) for row in rows if row[1] and row[3])
         room = HISTORY_WAITING - len(self.history_waiting)
         self.history_waiting += rows[:room]
         self.history_lost += max(0, len(rows) - room)
@@ -409,6 +428,8 @@ class Core:
     def _take_tenants(self, number: int, rows: tuple[tuple[str, bytes, int], ...]) -> None:
         if len(self.sensing.processes) > 1:
             self.tell(Learn(rows), but=number)
+        if self.volume is not None:
+            self.volume.learn((b"", *row) for row in rows)
         self.tenants_waiting += rows[: max(0, HISTORY_WAITING - len(self.tenants_waiting))]
 
 

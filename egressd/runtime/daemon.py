@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from egressd.capture.links import LinkWatch
 from egressd.clock import SteadyClock
+from egressd.config.volume import volume_settings
 from egressd.detect.probation import FORGET_US
 from egressd.errors import ConfigError, EgressdError
 from egressd.metrics import LossWindow, health_of, render
@@ -38,6 +39,7 @@ from egressd.runtime.preview import Preview
 from egressd.runtime.processes import PacketProcessHandle
 from egressd.runtime.tellers import Watchers
 from egressd.runtime.verbs import Verbs
+from egressd.runtime.volume_watch import VolumeWatch
 from egressd.store import audit, ledger, meta
 from egressd.store.audit import Act
 from egressd.store.errors import StoreError
@@ -136,6 +138,7 @@ class Daemon:
         self._watch(core.named.run(), "names")
         self._watch(self._keeping.run(core), "keeping")
         self._watch(self._feeding.run(), "feeds")
+        self._watch(self._count_volume(core), "volume")
         if not core.interfaces:
             # At boot we come before the network, and the network waits for us: what stood before is in force already.
             log.error("no interface faces your hosts yet; waiting for one (or name them: capture: interfaces: [eth1])")
@@ -282,6 +285,15 @@ class Daemon:
     async def _capture(self, core: Core, process: PacketProcessHandle, capturing: asyncio.Event) -> None:
         await capturing.wait()
         await process.run()
+
+    async def _count_volume(self, core: Core) -> None:
+        suffixes = core.knowledge.intel.suffixes
+        core.volume = VolumeWatch(
+            volume_settings(core.config), suffixes, self._clock, lambda *ends: core.whose.leads_out(*ends),
+            core.intake.suspect,
+        )  # fmt: skip
+        core.volume.learn((b"", *row) for row in core.tenants)
+        await core.volume.run()
 
     async def _prove(self, core: Core) -> None:
         await self._canary.run(core.canary_interfaces)

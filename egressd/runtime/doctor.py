@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from egressd.enforce.accounting import TURN_ON
 from egressd.enforce.adapter import AdapterError
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
@@ -115,8 +116,17 @@ def _system(core: Core, found: Findings) -> None:
         elif max(values) == 1:  # the larger of both holds (Linux, ip-sysctl.rst)
             said = "strict"
         found.add(f"rp_filter {interface}", True, said)
+    if core.volume is not None:
+        found.add("volume", True, _volume(core.volume.screen()))
     user = "root: run it as its own user (systemd unit)" if os.geteuid() == 0 else f"user {os.geteuid()}"
     found.add("privileges", True, user)
+
+
+def _volume(seen: dict[str, Any]) -> str:
+    """Whether bytes are counted; the command that turns it on fits a line."""
+    if seen["observed"]:
+        return f"{seen['flows']:,} flows, {seen['flows_uncounted']:,} of them from before the kernel counted"
+    return f"off: {TURN_ON}" if TURN_ON in seen["problem"] else f"not observed: {seen['problem']}"
 
 
 def _setting(name: str) -> int:

@@ -11,6 +11,7 @@ import asyncio
 import secrets
 import sys
 import time
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -25,8 +26,7 @@ from egressd.intel.mapped_build import IndexBuilder
 from egressd.intel.poison import Bounds, Counts, Quarantined, judge, sift
 from egressd.model import Indicator
 from egressd.runtime.child import ChildError, ask_child, serve_as_child
-from egressd.runtime.index_build import scratch_in
-from egressd.store.index_files import IndexFolder, load_story, open_index, warm
+from egressd.store.index_files import IndexFolder, ScratchFile, load_story, open_index, warm
 
 TOLD: Final = 1_000  # lines that are kept out that are shown
 BATCH: Final = 5_000  # indicators that go to the builder at once
@@ -119,7 +119,10 @@ def run_job(folder: IndexFolder, job: Job, rules: Rules) -> dict[str, Any]:
         text = decode(file.read())
     options = job.options
     builder = IndexBuilder(
-        secrets.token_bytes(SALT_BYTES), suffix_digest(rules.context), int(time.time()), scratch_in(str(folder.folder))
+        secrets.token_bytes(SALT_BYTES),
+        suffix_digest(rules.context),
+        int(time.time()),
+        partial(ScratchFile, folder.folder),
     )
     sink = _Sink(builder)
     found = read(text, job.name, options, rules.suffixes, rules.guard, rules.now_s)

@@ -44,6 +44,7 @@ def snapshot_of(
     rows = list(sensing.rows())
     found = lists(core, now_us)
     canary_told = canary.told()
+    volume = core.volume
     return Snapshot(
         packets=sum(one["packets"] for one in interfaces),
         packets_dropped={
@@ -63,7 +64,10 @@ def snapshot_of(
         packet_processes=sensing.alive(),
         packet_process_restarts=sum(one["restarts"] for one in rows),
         memory_bytes={"core": resident_bytes(os.getpid()), "packet": sum(one["rss_bytes"] for one in rows)},
-        table_evictions={table: left_out.get(word, 0) for word, table in _TABLES.items()},
+        table_evictions={
+            **{table: left_out.get(word, 0) for word, table in _TABLES.items()},
+            "volume": volume.volume.evicted if volume is not None else 0,
+        },
         sightings=dict(core.intake.levels),
         attempts=core.intake.counts["attempts"],
         leaks=core.intake.counts["leaks"],
@@ -78,6 +82,12 @@ def snapshot_of(
             for state in ("active", "pending", "failed", "unsupported")
         },
         block_push_failures={one["name"]: one["push_failures"] for one in adapters},
+        volume_observed=int(volume is not None and not volume.problem),
+        volume_not_observed=volume.unobserved if volume is not None else 0,
+        volume_out_bytes=volume.volume.out_bytes if volume is not None else 0,
+        volume_in_bytes=volume.volume.in_bytes if volume is not None else 0,
+        volume_alerts=volume.told if volume is not None else 0,
+        volume_lost=volume.lost + volume.untold + volume.volume.uncounted if volume is not None else 0,
         drift_repaired={one["name"]: one["drift_repaired"] for one in adapters},
         enforcement_gap_s={one["name"]: one["gap_s"] for one in adapters},
         time_to_block=sensing.time_to_block(),

@@ -10,24 +10,29 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-import tempfile
 import time
+from collections.abc import Iterable, Iterator
+from functools import partial
 from hashlib import blake2b, file_digest
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from egressd import __version__
 from egressd.config.large_lists import Build, Built, ListFile, Order
 from egressd.config.texts import MAX_LIST_BYTES, read_text
 from egressd.errors import ConfigError, IndexDamaged, Problem
-from egressd.intel.formats import parse_list
+from egressd.intel.formats.judgement import Found, Rules
+from egressd.intel.formats.ours import read_ours
 from egressd.intel.index_format import SALT_BYTES, VERSION, suffix_digest
 from egressd.intel.mapped import MappedIndex
-from egressd.intel.mapped_build import IndexBuilder
+from egressd.intel.mapped_build import Gathered, IndexBuilder
+from egressd.model import Indicator
 from egressd.runtime.child import ChildError, ask_child, serve_as_child
-from egressd.store.index_files import IndexFolder, load_story, open_index, warm
+from egressd.runtime.side_by_side import processors, side_by_side
+from egressd.store.index_files import IndexFolder, ScratchFile, load_story, open_index, warm
 
 MAX_PROBLEMS_TOLD: Final = 1_000  # of each list
+WORTH_SHARING_BYTES: Final = 8 << 20  # text of lists; half a second of work
 
 
 class Job(NamedTuple):
@@ -93,41 +98,96 @@ def _digest(path: Path) -> bytes:
         return str(error.errno).encode()
 
 
+class _Read(NamedTuple):
+    """What a process read: what its builder took in, and of each list the name, how many indicators and problems,
+    the first of those, and why it could not be read at all."""
+
+    gathered: Gathered
+    lists: list[tuple[str, int, int, list[Problem], Problem | None]]
+
+
 def run_job(job: Job) -> dict[str, str]:
     """Build and write; where the file is and the digest of its head. Raises OSError."""
     order = job.order
+    shares = share_out(order.files, processors())
+    now_s, salt = int(time.time()), secrets.token_bytes(SALT_BYTES)
+    suffixes, scratch = suffix_digest(order.context), partial(ScratchFile, Path(job.folder))
+    builder = IndexBuilder(salt, suffixes, now_s, scratch)
+    readers = [IndexBuilder(salt, suffixes, now_s, scratch, lane, len(shares)) for lane in range(len(shares))]
+    for reader in readers:
+        reader.part()
+    work = [partial(_read_lists, share, order, reader) for share, reader in zip(shares, readers, strict=True)]
+    of_list: dict[str, tuple[str, int, int, list[Problem], Problem | None]] = {}
+    for reader, read in zip(readers, side_by_side(work), strict=True):
+        builder.join(reader, read.gathered)
+        of_list.update((one[0], one) for one in read.lists)
     story: dict[str, Any] = {"built_from": built_from(order), "lists": [], "problems": [], "unread": []}
-    suffixes = suffix_digest(order.context)
-    builder = IndexBuilder(secrets.token_bytes(SALT_BYTES), suffixes, int(time.time()), scratch_in(job.folder))
-    for one in order.files:
-        _read_list(one, order, builder, story)
-    path = IndexFolder(Path(job.folder)).write(builder.write, story)
+    for file in order.files:
+        _tell(story, *of_list[file.name])
+    write = partial(builder.write, run=side_by_side, stretches=len(shares))
+    path = IndexFolder(Path(job.folder)).write(write, story)
     return {"path": str(path), "digest": str(load_story(path.with_suffix(".json"))["digest"])}
 
 
-def _read_list(one: ListFile, order: Order, builder: IndexBuilder, story: dict[str, Any]) -> None:
+def share_out(files: tuple[ListFile, ...], most: int) -> list[list[ListFile]]:
+    """The lists, in up to so many shares of about the same length; one where parting is not worth it."""
+    sized = sorted(((_length(one.path), number, one) for number, one in enumerate(files)), reverse=True)
+    if sum(row[0] for row in sized) < WORTH_SHARING_BYTES:
+        return [list(files)]
+    shares: list[list[ListFile]] = [[] for _ in range(min(most, len(files)))]
+    lengths = [0] * len(shares)
+    for length, _, one in sized:
+        least = lengths.index(min(lengths))
+        shares[least].append(one)
+        lengths[least] += length
+    return shares
+
+
+def _length(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0  # why, the reading tells
+
+
+def _read_lists(share: list[ListFile], order: Order, builder: IndexBuilder) -> _Read:
+    lists = [_read_list(one, order, builder) for one in share]
+    return _Read(builder.told(), lists)
+
+
+def _read_list(
+    one: ListFile, order: Order, builder: IndexBuilder
+) -> tuple[str, int, int, list[Problem], Problem | None]:
     text = read_text(one.path, one.name, MAX_LIST_BYTES)
     if isinstance(text, Problem):
-        story["unread"].append([one.name, text])
+        return one.name, 0, 0, [], text
+    problems: list[Problem] = []
+    before = builder.count
+    rules = Rules(order.suffixes, order.guard, order.protected)
+    builder.extend(_indicators(read_ours(text, one.name, rules), problems))
+    return one.name, builder.count - before, len(problems), problems[:MAX_PROBLEMS_TOLD], None
+
+
+def _indicators(found: Iterable[Found], problems: list[Problem]) -> Iterator[Indicator]:
+    """One at a time: a million at once are 300 MB."""
+    for one in found:
+        if type(one) is Indicator:
+            yield one
+        elif type(one) is Problem:
+            problems.append(one)
+
+
+def _tell(
+    story: dict[str, Any], name: str, found: int, count: int, problems: list[Problem], unread: Problem | None
+) -> None:
+    if unread is not None:
+        story["unread"].append([name, unread])
         return
-    found, problems = parse_list(text, one.name, order.suffixes, order.guard, protected=order.protected)
-    builder.extend(found)
-    story["lists"].append([one.name, len(found), len(problems)])
-    story["problems"] += problems[:MAX_PROBLEMS_TOLD]
-    if len(problems) > MAX_PROBLEMS_TOLD:
-        more = len(problems) - MAX_PROBLEMS_TOLD
-        story["problems"].append(
-            Problem(one.name, 0, 0, f"and {more} lines more that cannot be used", "mend these first")
-        )
-
-
-def scratch_in(folder: str) -> Any:
-    Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
-
-    def scratch() -> IO[bytes]:
-        return tempfile.TemporaryFile(dir=folder)  # not where /tmp is memory
-
-    return scratch
+    story["lists"].append([name, found, count])
+    story["problems"] += problems
+    if count > len(problems):
+        more = count - len(problems)
+        story["problems"].append(Problem(name, 0, 0, f"and {more} lines more that cannot be used", "mend these first"))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,24 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 from egressd.clock import Clock
+from egressd.detect.behaviour.suspicion import sighting_of
 from egressd.detect.campaigns import MAX_NAMES, Campaigns
+from egressd.detect.evidence import Evidence
 from egressd.errors import Malformed
 from egressd.intel.networks import render_address
-from egressd.model import Attempt, Campaign, Decision, FlowKey, Incident, Match, Sighting, Target
+from egressd.model import (
+    BEHAVIOUR,
+    DNS_ANSWER,
+    DNS_QUERY,
+    Attempt,
+    Campaign,
+    Decision,
+    FlowKey,
+    Incident,
+    Match,
+    Sighting,
+    Target,
+)
 from egressd.notify.eve import render_event
 from egressd.runtime.in_force import FOUND_OUT, Register
 from egressd.runtime.messages import Values, unpack_event
@@ -95,6 +109,7 @@ class Intake:
         self._run_id = run_id
         self._batches: dict[int, int] = {}
         self.on_met: Callable[[Match, int], None] = _nobody  # told of matches with how many contacts they met
+        self.on_reached: Callable[[bytes, str, bytes, int], None] = _nowhere  # a listed domain, by whom and where
         self._opened: list[str] = []
         self._tried_now: dict[tuple[str, bytes], int] = {}  # told in the batch at hand
 
@@ -151,7 +166,22 @@ class Intake:
         flow = FlowKey(0, decision.client, 0, b"", 0)
         return _sighting(decision.ts_us, flow, decision.name, decision.match)
 
+    def suspect(self, evidence: Evidence) -> None:
+        """What a client does speaks for harm though no list names the destination: an incident, and no block."""
+        sighting = sighting_of(evidence)
+        incident, _ = self._assign(sighting)
+        self._campaigns.see(incident, sighting)
+        self.levels[BEHAVIOUR] = self.levels.get(BEHAVIOUR, 0) + 1
+        self.counts["sightings"] += 1
+        self._tellers.event(render_event(sighting, segment=self._segment_of(evidence.client)))
+        if incident.id:
+            self._write_incidents({incident.id: incident})
+        self._tell_opened()
+
     def _sighting(self, sighting: Sighting) -> None:
+        domain = sighting.match.registered_domain
+        if domain and sighting.via not in (DNS_QUERY, DNS_ANSWER):
+            self.on_reached(sighting.flow.client, domain, sighting.flow.server, sighting.ts_us)
         self._assign(sighting)
         self._tellers.event(render_event(sighting, segment=self._segment_of(sighting.flow.client)))
 
@@ -294,6 +324,10 @@ class Intake:
 
 def _nobody(match: Match, contacts: int) -> None:
     """Nobody counts what lines met."""
+
+
+def _nowhere(client: bytes, domain: str, address: bytes, ts_us: int) -> None:
+    """Nobody wants to know where."""
 
 
 def write_incidents(connection: Any, campaigns: Iterable[Campaign], rows: Iterable[tuple[Incident, str, int]]) -> None:

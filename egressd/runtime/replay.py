@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from egressd.capture.merge import FileResult, Replay
+from egressd.detect.behaviour.carrying import Carrying
+from egressd.detect.behaviour.volume import ALERT_SCORE, Volume, VolumeSettings
 from egressd.detect.engine import Engine, Intel
+from egressd.detect.evidence import Evidence
 from egressd.detect.policy import PolicySettings
 from egressd.model import Event, Observation
 from egressd.wire.dissector import Dissector
@@ -39,7 +42,7 @@ def _rare_collections() -> Iterator[None]:
 class ReplayRun:
     """One replay. `on_event` and `on_observation` are called in packet order, with the index of the file concerned.
 
-    After `run`: `files` has a result for each path; `engine` and `dissector` hold the counts.
+    After `run`: `files` has a result for each path; `engine`, `dissector` and `volume` hold the counts.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class ReplayRun:
         on_observation: Callable[[Observation, int], None] | None = None,
         conversations: int,
         history: int,
+        volume: VolumeSettings,
         prefilter: bool = True,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
@@ -60,6 +64,8 @@ class ReplayRun:
         self.engine = Engine(intel, settings, self._event, history=history)
         observe = self._observe if on_observation is not None else self.engine.observe
         self.dissector = Dissector(observe, conversations)
+        self.volume = Volume(volume)
+        self.dissector.tcp.on_volume = Carrying(self.engine.resolutions, self.volume, self._evidence).carried
         self._replay = Replay(paths, self.dissector, prefilter=prefilter, progress=progress)
 
     @property
@@ -73,6 +79,10 @@ class ReplayRun:
             self._replay.run()
             self.dissector.flush()
             self.engine.finish()
+
+    def _evidence(self, evidence: Evidence) -> None:
+        if evidence.score >= ALERT_SCORE:
+            self.engine.suspect(evidence)
 
     def _event(self, event: Event) -> None:
         self._on_event(event, self._replay.current_file)

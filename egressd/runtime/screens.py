@@ -90,6 +90,7 @@ async def status(
         "incidents": told["incidents"],
         "protected": len(core.knowledge.intel.protected.networks),
         "canary": canary.told(),
+        "volume": core.volume.screen() if core.volume is not None else None,
         "time_to_block_ms": quantiles(sensing.time_to_block()),
         "memory_bytes": {
             "core": resident_bytes(os.getpid()),
@@ -166,6 +167,8 @@ def warnings(core: Core) -> list[str]:
     events = core.tellers.events
     if events is not None and events.stats.trouble:
         found.append(f"the event log cannot be written: {events.stats.trouble}")
+    if core.volume is not None:
+        found += core.volume.warnings()
     found += core.lapsing.warnings(core.clock.now_us())
     faults = core.sensing.total("faults")
     if faults:

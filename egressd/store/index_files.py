@@ -6,9 +6,11 @@ process that is about to open the one before the newest must find it. Who has on
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -81,6 +83,42 @@ def warm(path: str) -> None:
             os.posix_fadvise(number, 0, 0, os.POSIX_FADV_WILLNEED)
         finally:
             os.close(number)
+
+
+class ScratchFile:
+    """See intel.mapped_parts.Scratch: a file without a name in a folder. What several processes share of it is read by
+    place, not by position."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises OSError."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Not in /tmp, which may be memory.
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._end = 0
+
+    def append(self, packed: bytes) -> int:
+        """See Scratch."""
+        place = self._end
+        view = memoryview(packed)
+        while view:
+            written = os.pwrite(self._file.fileno(), view, self._end)
+            self._end += written
+            view = view[written:]
+        return place
+
+    def read(self, place: int, size: int) -> bytes:
+        """See Scratch."""
+        packed = b""
+        while len(packed) < size:
+            more = os.pread(self._file.fileno(), size - len(packed), place + len(packed))
+            if not more:
+                raise OSError(errno.EIO, "a scratch file is cut off")
+            packed += more
+        return packed
+
+    def close(self) -> None:
+        """See Scratch."""
+        self._file.close()
 
 
 class IndexFolder:

@@ -49,14 +49,18 @@ class Side:
         "ends",
         "head",
         "kind",
+        "last_seq",
         "parser",
         "proxied",
         "put_off",
         "resumes",
+        "sampled_us",
+        "sent_bytes",
         "since_over",
         "stalled_us",
         "strays",
         "stream",
+        "told_bytes",
         "tries",
         "waiting",
     )
@@ -77,6 +81,10 @@ class Side:
         self.compared = 0  # and to compare with
         self.put_off: list[bytes] = _NOTHING_PUT_OFF  # bytes to be read later, b"" where some are missing
         self.ends = False  # no more will come behind `put_off`
+        self.last_seq = -1  # of wire/meter.py: the sequence number after what was sampled last, and when that was
+        self.sampled_us = 0
+        self.sent_bytes = 0
+        self.told_bytes = 0
 
     def is_half_way(self) -> bool:
         """Whether bytes are kept that wait for more."""

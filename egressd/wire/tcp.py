@@ -16,6 +16,7 @@ from egressd.wire.conversation import DNS, OVER, UNKNOWN, Conversation, Side
 from egressd.wire.direction import flow_of, reverse_key, sender_is_client
 from egressd.wire.frame import Frames
 from egressd.wire.memory import Memory
+from egressd.wire.meter import TELL_BYTES, OnVolume, begin, sample, tell
 from egressd.wire.quiet import Quiet
 from egressd.wire.stream import Rival
 from egressd.wire.table import PairTable
@@ -29,7 +30,9 @@ ACK: Final = 16
 # After the name was found, this many more client segments are compared with what was sent before (an attacker may send
 # a harmless copy first), unless the server's answer shows earlier which copy it took.
 SEGMENTS_AFTER: Final = 3
-QUIET_US: Final = 300_000_000  # then a conversation is looked at anew; a SYN ends quiet at once
+# Then a conversation is looked at anew, a packet of each direction; a SYN ends quiet at once. Sequence numbers must not
+# wrap twice meanwhile (wire/meter.py).
+QUIET_US: Final = 60_000_000
 HOLE_US: Final = 3_000_000  # a missing segment that has not come by then was not captured
 OVERTAKEN_US: Final = 500_000  # the same once a FIN came: little is so much out of order, and nothing may follow
 # Conversations idle for one to two of these are forgotten: longer than quiet, or a busy one would be met as new.
@@ -49,6 +52,7 @@ class TcpTracker:
         self._content = ContentReader(self._teller)
         self.memory = Memory()
         self._table: PairTable[Conversation] = PairTable(limit, IDLE_ROTATE_US, self._leave)
+        self.on_volume: OnVolume | None = None  # where bytes are of interest: told of what connections carried
         self.skipped_quiet = 0
         self.strays = 0
         self.holes = 0
@@ -84,10 +88,12 @@ class TcpTracker:
         key = frame.key
         flags = frame.flags
         size = frame.payload_end - frame.payload_start
+        quiet_us = 0
         if not flags & (FIN | SYN | RST):
             if size <= 0:
                 return
-            if self.quiet.until.get(key, 0) > ts_us:
+            quiet_us = self.quiet.until.get(key, 0)
+            if quiet_us > ts_us:
                 self.skipped_quiet += 1
                 return
         teller = self._teller
@@ -108,6 +114,8 @@ class TcpTracker:
             conversation = self._midway(key)
         from_client = key == conversation.forward
         side = conversation.client if from_client else conversation.server
+        if self.on_volume is not None and (quiet_us or flags & (FIN | SYN | RST) or not side.sent_bytes):
+            self._meter(self.on_volume, conversation, side, seq, 0 if flags & RST else size, flags)
         if size > 0 and not flags & RST:
             self._payload(conversation, side, seq, frame.buf[frame.payload_start : frame.payload_end])
             if key == conversation.backward:  # content may just have told who is who
@@ -133,6 +141,21 @@ class TcpTracker:
         for conversation in self._table.all():
             self._finish(conversation)
             self._content.finish_all()
+
+    def _meter(
+        self, on_volume: OnVolume, conversation: Conversation, side: Side, seq: int, size: int, flags: int
+    ) -> None:
+        """A segment of `side` is a sample of how much it has sent. A FIN takes a number and is no byte; a RST may bear
+        the number 0 when its sender does not know better (RFC 9293 section 3.10.7.1)."""
+        if flags & SYN and not flags & RST:
+            begin(side, seq, self._teller.ts_us)
+        if size > 0 or (
+            flags & (FIN | RST) and side.last_seq >= 0 and side.end_seq < 0 and not (flags & RST and not seq)
+        ):
+            sample(side, seq, size, self._teller.ts_us)
+        least = 1 if flags & (FIN | RST) else TELL_BYTES
+        if side.sent_bytes - side.told_bytes >= least:
+            tell(conversation, on_volume, least)
 
     # -- opening and closing
 
@@ -200,6 +223,8 @@ class TcpTracker:
         self.memory.release(conversation)
 
     def _finish(self, conversation: Conversation) -> None:
+        if self.on_volume is not None:
+            tell(conversation, self.on_volume, 1)
         for side in conversation.sides():
             if side.stream.held:
                 self._give_up_holes(conversation, side)

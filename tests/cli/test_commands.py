@@ -47,7 +47,7 @@ def test_replay_report_fits_and_tells_the_incident(capsys: pytest.CaptureFixture
         "10.2.7.52": ["48", "48"],
         "10.2.9.30": ["52", "52"],
     }, "each of 24 tries is a question and a connection, and the last host asked four more names"
-    assert rows["10.2.9.77"][2] == "behaviour", "no list knows where it reports to"
+    assert rows["10.2.9.77"][2] == "behaves", "no list knows where it reports to"
     assert len(rows) == 6, "no innocent host"
     assert "monitor" in out
     assert "nothing was changed" in out

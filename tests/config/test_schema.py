@@ -55,6 +55,8 @@ def test_every_example_loads(option: Option) -> None:
     text += f"{'  ' * len(sections)}{name}: {option.example}\n"
     if sections and sections[0] == "feeds" and name != "url":
         text += "    url: https://feeds.example/c2.txt\n"
+    if name == "except_segments":
+        text += "segments: {laboratory: [10.2.0.0/16]}\n"
     config, problems = parse_config(text.replace("NAME:", "name:"), "example.yaml")
     assert problems == []
     assert config != default_config() and (not config.feeds or config.feeds != {"name": FeedOptions()})

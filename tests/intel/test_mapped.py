@@ -13,7 +13,7 @@ from egressd.intel.index import Index
 from egressd.intel.index_format import HEAD_BYTES, MAX_GROUP
 from egressd.intel.networks import first_address, parse_address, render_network
 from egressd.model import Indicator, Match
-from tests.intel.index_scene import SUFFIXES, built, mapped, opened
+from tests.intel.index_scene import SUFFIXES, built, built_in_lanes, mapped, opened
 
 LABELS = st.sampled_from(["a", "b", "bad", "example", "github", "io", "com", "co", "jp", "ck", "www"])
 NAMES = st.lists(LABELS, min_size=1, max_size=5).map(".".join)
@@ -116,6 +116,38 @@ def test_a_scratch_file_is_used_and_nothing_changes() -> None:
     for one in listed:
         assert index.match_name("www." + one.value, 0) == Match("host", one, one.value, "* (unlisted)")
     assert sum(index.match_name(f"m{number}.example", 0) is not None for number in range(2_000)) == 0
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 300, 2_000])
+def test_written_in_stretches_it_is_the_same_file(count: int) -> None:
+    listed = [a_domain(f"n{number}.example", "registered")._replace(line=number) for number in range(count)]
+    whole = built_in_lanes(listed, 1, 1)
+    assert whole == built(listed)
+    for stretches in (2, 3, 4):
+        assert built_in_lanes(listed, 1, stretches) == whole
+
+
+@pytest.mark.parametrize("lanes", [2, 3])
+def test_builders_side_by_side_make_an_index_of_everything(lanes: int) -> None:
+    listed = [
+        a_domain(f"h{number}.d{number % 150}.example", "registered" if number % 3 else "host")._replace(
+            line=number,
+            threat=f"t{number % 5}",
+            added_s=number % 7,
+            expires_s=50 + number % 11 if number % 2 else 0,
+            ref=f"r{number % 13}" if number % 13 < 3 else "",
+        )
+        for number in range(1_000)
+    ]
+    one = opened(built(listed))
+    several = opened(built_in_lanes(listed, lanes, lanes))
+    assert sorted(several.listed()) == sorted(one.listed()) == sorted(listed)
+    assert several.changes_around(30) == one.changes_around(30)
+    assert sorted(several.pending_after(3)) == sorted(one.pending_after(3))
+    for number in range(0, 1_000, 17):
+        for name in (f"h{number}.d{number % 150}.example", f"x.d{number % 150}.example", f"h{number}.none.example"):
+            for now_s in (0, 5, 55):
+                assert several.match_name(name, now_s) == one.match_name(name, now_s)
 
 
 def test_templates_beyond_the_bound_are_told_in_full() -> None:

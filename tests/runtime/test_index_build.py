@@ -169,3 +169,42 @@ def test_the_longest_go_until_the_rest_is_short(tmp_path: Path, sizes: list[int]
         files.append(ListFile("", str(number), path))
     files += [ListFile("", "missing", tmp_path / "missing"), ListFile("", "folder", tmp_path)]
     assert [int(one.name) for one in choose_large(files)] == large
+
+
+def test_long_lists_are_shared_out_by_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = []
+    for number, lines in enumerate((10, 400, 30, 390)):
+        path = tmp_path / f"l{number}.txt"
+        path.write_text("".join(f"n{number}-{line}.example\n" for line in range(lines)))
+        files.append(ListFile("lists", path.name, path))
+    assert index_build.share_out(tuple(files), 2) == [files]  # not worth it
+    monkeypatch.setattr(index_build, "WORTH_SHARING_BYTES", 1_000)
+    shares = index_build.share_out(tuple(files), 2)
+    assert [[one.name for one in share] for share in shares] == [["l1.txt", "l0.txt"], ["l3.txt", "l2.txt"]]
+    assert [len(share) for share in index_build.share_out(tuple(files[:1]), 4)] == [1]
+
+
+def test_several_processes_build_the_same_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        (tmp_path / f"l{number}.txt").write_text(
+            "".join(f"www.n{number}-{line}.example threat=t{line % 3}\n" for line in range(300))
+        )
+    path = tmp_path / "egressd.yaml"
+    path.write_text("lists: [l0.txt, l1.txt, l2.txt, gone.txt]\nstate:\n  directory: state\n")
+    monkeypatch.setattr(index_build, "ask_child", lambda module, job: index_build.run_job(job))
+    monkeypatch.setattr(index_build, "WORTH_SHARING_BYTES", 1)
+    monkeypatch.setattr(index_build, "processors", lambda: 2)
+    (tmp_path / "gone.txt").write_text("".join(f"g{line}.example\n" for line in range(300)))
+    several = load_texts(path)
+    for file in (tmp_path / "state" / "indexes").iterdir():
+        file.unlink()
+    monkeypatch.setattr(index_build, "processors", lambda: 1)
+    alone = load_texts(path)
+    assert several.texts.lists == alone.texts.lists
+    assert [str(one) for one in several.kept] == [str(one) for one in alone.kept]
+    found = several.texts.intel.index
+    assert found.size == alone.texts.intel.index.size == 1_200
+    for number in range(3):
+        for line in range(0, 300, 7):
+            name = f"x.n{number}-{line}.example"
+            assert level(several, name) == level(alone, name) == f"sibling l{number}.txt:{line + 1}"

@@ -6,7 +6,7 @@ import pickle
 import socket
 import subprocess
 import sys
-import tempfile
+from functools import partial
 from pathlib import Path
 
 from egressd.intel.index import Index
@@ -15,12 +15,12 @@ from egressd.intel.layered import LayeredIndex
 from egressd.intel.mapped_build import IndexBuilder
 from egressd.runtime.messages import DOWN_OBJECT, render_frame
 from egressd.runtime.packet_process import NO_INDEX
-from egressd.store.index_files import IndexFolder, open_index
+from egressd.store.index_files import IndexFolder, ScratchFile, open_index
 from tests.intel.index_scene import SALT, SUFFIXES
 
 
 def test_an_index_that_is_gone(tmp_path: Path) -> None:
-    builder = IndexBuilder(SALT, suffix_digest("test"), 0, tempfile.TemporaryFile)
+    builder = IndexBuilder(SALT, suffix_digest("test"), 0, partial(ScratchFile, tmp_path))
     path = IndexFolder(tmp_path).write(builder.write, {})
     order = pickle.dumps(LayeredIndex(Index.build([], SUFFIXES), (open_index(str(path), b"", SUFFIXES),), SUFFIXES))
     path.unlink()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,13 +15,13 @@ from egressd.intel.index import Index
 from egressd.intel.index_format import suffix_digest
 from egressd.intel.layered import LayeredIndex
 from egressd.intel.mapped_build import IndexBuilder
-from egressd.store.index_files import KEPT, IndexFolder, load_story, open_index, warm
+from egressd.store.index_files import KEPT, IndexFolder, ScratchFile, load_story, open_index, warm
 from tests.intel.index_scene import SALT, SUFFIXES
 from tests.intel.test_mapped import a_domain
 
 
 def write(folder: IndexFolder, name: str = "bad.com", built_from: str = "x") -> Path:
-    builder = IndexBuilder(SALT, suffix_digest("test"), 0, tempfile.TemporaryFile)
+    builder = IndexBuilder(SALT, suffix_digest("test"), 0, partial(ScratchFile, folder.folder))
     builder.extend([a_domain(name, "registered")])
     return folder.write(builder.write, {"built_from": built_from})
 
@@ -91,3 +91,14 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         IndexFolder(tmp_path).write(fails, {})  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scratch_file_is_read_by_place_and_has_no_name(tmp_path: Path) -> None:
+    scratch = ScratchFile(tmp_path / "new")
+    places = [scratch.append(packed) for packed in (b"one", b"", b"two" * 100_000)]
+    assert places == [0, 3, 3]
+    assert (scratch.read(3, 3), scratch.read(0, 3), len(scratch.read(3, 300_000))) == (b"two", b"one", 300_000)
+    assert list((tmp_path / "new").iterdir()) == []
+    with pytest.raises(OSError, match="cut off"):
+        scratch.read(300_000, 10)
+    scratch.close()

@@ -1,0 +1,48 @@
+"""From the bytes of connections in a capture to the volume between clients and destinations by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from egressd.detect.behaviour.volume import Volume
+from egressd.detect.evidence import Evidence
+from egressd.detect.resolutions import Resolutions
+from egressd.intel.networks import render_address
+from egressd.model import FlowKey
+from egressd.wire.table import RecentTable
+
+MAX_NAMED: Final = 32_768
+_NOBODY: Final = frozenset[str]()
+
+
+class Carrying:
+    """Names the server of each amount and counts it. What is too much goes to `on_evidence`."""
+
+    def __init__(self, resolutions: Resolutions, volume: Volume, on_evidence: Callable[[Evidence], None]) -> None:
+        self._resolutions = resolutions
+        self._volume = volume
+        self._on_evidence = on_evidence
+        # A name that was known when a connection began is its name for as long as it lasts.
+        self._named: RecentTable[tuple[bytes, bytes], str] = RecentTable(MAX_NAMED)
+
+    def carried(self, flow: FlowKey, ts_us: int, out_bytes: int, in_bytes: int) -> None:
+        """A connection carried so much more (wire/meter.py)."""
+        destination = self._destination(flow.client, flow.server, ts_us)
+        for evidence in self._volume.add(flow.client, flow.server, destination, ts_us, out_bytes, in_bytes):
+            self._on_evidence(evidence)
+
+    def _destination(self, client: bytes, server: bytes, ts_us: int) -> str:
+        """The registered domain that the client said or asked for to get there; else the one that lives there, if it
+        is only one; else the address."""
+        key = (client, server)
+        name = self._resolutions.name_for(client, server, ts_us)
+        if name:
+            domain = self._resolutions.domain_of(name)
+            self._named.put(key, domain)
+            return domain
+        known = self._named.get(key)
+        if known is not None:
+            return known
+        tenants = self._resolutions.co_tenants(server, _NOBODY, ts_us)
+        return tenants[0] if len(tenants) == 1 else render_address(server)
