@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from egressd.model import Attempt, Decision, FlowKey, Indicator, Match, Sighting, Target
+from egressd.model import Attempt, Decision, FlowKey, Indicator, Match, Part, Sighting, Target
 from egressd.runtime.messages import ACTIONS, EVIDENCE, MAX_NUMBER, MODES, VIAS
 
 TEXTS = st.text(alphabet=st.characters(blacklist_categories=("Cs",)), max_size=12)
@@ -28,12 +28,13 @@ INDICATORS = st.builds(
 )  # fmt: skip
 MATCHES = st.builds(Match, TEXTS, INDICATORS, TEXTS, TEXTS)
 TARGETS = st.builds(Target, TEXTS, TEXTS)
+PARTS = st.builds(Part, TEXTS, st.integers(0, 100), TEXTS)
 VIA = st.sampled_from(sorted(VIAS))
 
 # The packet number, incident and campaign do not travel: live there is none, and the core gives out the ids.
 SIGHTINGS = st.builds(
     Sighting, NUMBERS, st.just(0), FLOWS, TEXTS, MATCHES, VIA, TEXTS, st.booleans(), COUNTS, NUMBERS, NUMBERS, TEXTS,
-    ADDRESSES, new=st.booleans(),
+    ADDRESSES, new=st.booleans(), parts=st.lists(PARTS, max_size=3).map(tuple),
 )  # fmt: skip
 DECISIONS = st.builds(
     Decision, IDS, NUMBERS, st.just(0), st.sampled_from(sorted(ACTIONS)),

@@ -33,7 +33,7 @@ from tests.runtime.scene import attempt, sighting, verdict
 
 UNPACK = [
     "next", "text", "number", "count", "flag", "address", "host", "decision_id", "flow", "match", "target", "targets",
-    "counts",
+    "counts", "parts",
 ]  # fmt: skip
 
 
