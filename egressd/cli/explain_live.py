@@ -27,6 +27,7 @@ def render_live(subject: str, answer: Answer) -> list[str]:
     if isinstance(feed, dict):
         said.append(("feed", _feed(feed)))
     said += [("guarded", _of(one, "guard")), ("protected", _of(one, "protected"))]
+    said.append(("shared", _of(one, "shared")))
     said += [("allowance", _of(one, "allowance")), ("would", _of(one, "would"))]
     decision = one.get("decision")
     if isinstance(decision, dict):

@@ -30,6 +30,7 @@ from egressd.config.kinds import (
 )
 from egressd.config.volume_options import VolumeOptions
 
+SHIPPED_RANGES: Final = "shipped"  # in guard.shared_ranges: the list that comes with egressd
 MODES: Final = ("monitor", "approve", "enforce")
 
 
@@ -57,6 +58,14 @@ class GuardOptions:
         "A guard file to use instead of the shipped one: lines of `name category=WORD # reason` for hosting, dynamic "
         "DNS and other registered domains that many innocent people share. Empty: the shipped one.",
         example="guard.txt",
+    )
+    shared_ranges: tuple[str, ...] = option(
+        PATHS,
+        (SHIPPED_RANGES,),
+        "Files of address ranges of content delivery networks and clouds, where many sites live on each address: lines "
+        "of `network operator=NAME # comment`, or a network alone. No address there is blocked because of a name. "
+        "`shipped` stands for the list that comes with egressd; patterns as in lists; [] for none.",
+        example="[shipped, ranges/*.txt]",
     )
 
 

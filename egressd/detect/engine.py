@@ -27,6 +27,7 @@ from egressd.intel.layered import AnyIndex
 from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
 from egressd.intel.resolvers import Resolvers
+from egressd.intel.shared_ranges import NO_SHARED_RANGES, SharedRanges
 from egressd.model import (
     DNS_ANSWER,
     DNS_QUERY,
@@ -59,17 +60,24 @@ class Intel:
     """Everything that text files say, loaded: swapped whole when any of them changes."""
 
     def __init__(
-        self, index: AnyIndex, suffixes: Suffixes, allowances: Allowances, protected: Protected, resolvers: Resolvers
+        self,
+        index: AnyIndex,
+        suffixes: Suffixes,
+        allowances: Allowances,
+        protected: Protected,
+        resolvers: Resolvers,
+        shared: SharedRanges = NO_SHARED_RANGES,
     ) -> None:
         self.index = index
         self.suffixes = suffixes
         self.allowances = allowances
         self.protected = protected
         self.resolvers = resolvers
+        self.shared = shared
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For other processes; compiled classes are not pickled by themselves."""
-        return Intel, (self.index, self.suffixes, self.allowances, self.protected, self.resolvers)
+        return Intel, (self.index, self.suffixes, self.allowances, self.protected, self.resolvers, self.shared)
 
 
 class Engine:
@@ -89,7 +97,7 @@ class Engine:
         self.resolutions = Resolutions(intel.suffixes)
         self.correlator = Correlator(intel.index, intel.allowances, self.resolutions, intel.suffixes)
         self.blocks = Blocks()
-        self.policy = Policy(settings, self.blocks, intel.protected, intel.allowances)
+        self.policy = Policy(settings, self.blocks, intel.protected, intel.allowances, intel.shared)
         self.contacts = Contacts()
         self.watch = Watch()
         self.enforced = enforced  # of the blocks that are decided from now on
@@ -305,7 +313,7 @@ class Engine:
             self._on_event(incident)
         block = self.blocks.by_target.get(main_target(sighting.match))
         if block is None:
-            decision = self.policy.decide(sighting)
+            decision = self.policy.decide(sighting, self._others_at(sighting))
             if decision is not None:
                 if decision.action == "block":
                     block = self.blocks.by_id[decision.id]
@@ -320,6 +328,12 @@ class Engine:
                 rested = block.resting.get(sighting.flow.server)
                 if rested is not None:
                     self._extend(sighting, sighting.flow.server, rested)
+
+    def _others_at(self, sighting: Sighting) -> list[str]:
+        """Innocent sites on the address that matched: a block of a listed address would cut them off too."""
+        if sighting.match.level != "address":
+            return []
+        return self.correlator.co_tenants(sighting.address, "", sighting.ts_us)
 
     def _blocked_flow(self, seen: Observation) -> None:
         """A connection without a name to an address that a block covers."""

@@ -2,19 +2,33 @@
 
 Names that a client sends are accusations: they justify a block by name, and of that client's way to that address. An
 address is blocked for everybody only when an answer to an outstanding question ties it to a listed name, it is not
-protected and no other registered domain was seen on it. Every refusal is a decision too, with its reason.
+protected and not shared (egressd.detect.sharing). Every refusal is a decision too, with its reason.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from egressd.detect.blocks import MAX_ADDRESSES, MAX_BLOCKS, MAX_PAIRS, MAX_REFUSED, Block, Blocks, main_target
 from egressd.detect.kept import Kept, tell
 from egressd.detect.resolutions import on_the_wire, place_of
+from egressd.detect.sharing import (
+    BY_LINE,
+    BY_NAME_AND_HOST,
+    BY_NAME_ONLY,
+    chose_address,
+    held_in_ranges,
+    leave_to_person,
+    listed_in_range,
+    shared_with,
+    target_of,
+    why_shared,
+)
 from egressd.intel.allowances import Allowances
 from egressd.intel.networks import parse_network, render_address
 from egressd.intel.protected import Protected
+from egressd.intel.shared_ranges import NO_SHARED_RANGES, SharedRanges
 from egressd.model import Decision, Match, Sighting, Target
 
 HOUR_US: Final = 3_600_000_000
@@ -24,7 +38,6 @@ E1: Final = "E1"
 E2: Final = "E2"
 _ALL_ADDRESSES: Final = b""  # keys of a block's budget beside the clients, which are 4 or 16 bytes
 _ALL_PAIRS: Final = b"*"
-_CHOSEN: Final = "the line "  # how intel says that a person narrowed this very line
 
 
 class PolicySettings(NamedTuple):
@@ -42,12 +55,20 @@ class PolicySettings(NamedTuple):
 class Policy:
     """The default policy over the blocks in force."""
 
-    def __init__(self, settings: PolicySettings, blocks: Blocks, protected: Protected, allowances: Allowances) -> None:
+    def __init__(
+        self,
+        settings: PolicySettings,
+        blocks: Blocks,
+        protected: Protected,
+        allowances: Allowances,
+        shared: SharedRanges = NO_SHARED_RANGES,
+    ) -> None:
         self.settings = settings
         self.untold = 0  # alerts beyond the bound of what is remembered as told
         self._blocks = blocks
         self._protected = protected
         self._allowances = allowances
+        self._shared = shared
         self.kept = Kept(allowances)
         self._recent_us: list[int] = []
         self._budget_told_us = -HOUR_US
@@ -60,12 +81,13 @@ class Policy:
             return server in self.settings.resolvers
         return self.settings.mode != "enforce"
 
-    def decide(self, sighting: Sighting) -> Decision | None:
-        """The verdict on a sighting whose target is not blocked yet; None when it was given before."""
+    def decide(self, sighting: Sighting, others: Sequence[str] = ()) -> Decision | None:
+        """The verdict on a sighting whose target is not blocked yet; None when it was given before. `others` are the
+        co-tenants of the address that matched, if one did."""
         match = sighting.match
         target = main_target(match)
         indicator = match.indicator
-        refusal = self._refusal(sighting, target)
+        refusal = self._refusal(sighting, target, others)
         if refusal is not None:
             reason, rule = refusal
             return self._alert(sighting, target, reason, rule)
@@ -82,12 +104,12 @@ class Policy:
         if target.kind == "address":
             self._blocks.add_address(block, sighting.address, sighting.ts_us)
         reason = f"{_how(match)} {indicator.value} ({indicator.source}:{indicator.line})"
-        if indicator.narrowed:
+        if indicator.narrowed and indicator.kind == "domain":
             reason += f"; narrowed: {indicator.narrowed}"
         evidence = E0 if match.level == "address" else E1
         return self._verdict(sighting, block.id, "block", (target,), reason, f"level-{match.level}", evidence)
 
-    def _refusal(self, sighting: Sighting, target: Target) -> tuple[str, str] | None:
+    def _refusal(self, sighting: Sighting, target: Target, others: Sequence[str]) -> tuple[str, str] | None:
         """(reason, rule) when a sighting only alerts."""
         indicator = sighting.match.indicator
         where = f"{indicator.source}:{indicator.line}"
@@ -110,14 +132,20 @@ class Policy:
             why = self._protected.why_network(*network) or self._protected.why(sighting.address)
             if why:
                 return f"{target.value} is protected: {why}", "protected"
+            why = self._why_shared(sighting.address, others) or self._shared.why_network(*network)
+            if why and not chose_address(indicator):
+                return leave_to_person(why), "shared"
         return None
+
+    def _why_shared(self, address: bytes, others: Sequence[str]) -> str:
+        return why_shared(self._shared, address, others, self.settings.shared_after)
 
     def is_settled(self, block: Block, address: bytes) -> bool:
         """Whether `extend` has nothing more to say of an address, whoever goes there."""
         return on_the_wire(address) in block.addresses or address in block.refused
 
     def extend(
-        self, block: Block, sighting: Sighting, address: bytes, evidence: str, others: list[str]
+        self, block: Block, sighting: Sighting, address: bytes, evidence: str, others: Sequence[str]
     ) -> Decision | None:
         """Whether `block` may also cover `address`, which `evidence` ties to it; `others` are the co-tenants. None when
         that was settled before."""
@@ -152,14 +180,14 @@ class Policy:
         self._blocks.add_pair(block, client, goes_to, sighting.ts_us)
         reason = f"{sighting.name or render_address(address)} named by this client only"
         if others:
-            reason = f"also seen on it: {', '.join(others)}; so this client only"
+            reason = f"{BY_NAME_AND_HOST}: {shared_with(others)}"
         elif for_some is not None:
             reason = f"{tell(for_some)} is for {for_some.client}; so this client only"
         elif evidence == E2:
             reason = "given back before; so this client only"
         return self._verdict(sighting, block.id, "extend", (pair(client, goes_to),), reason, "pair", evidence)
 
-    def _address_refusal(self, sighting: Sighting, address: bytes, others: list[str]) -> tuple[str, str] | None:
+    def _address_refusal(self, sighting: Sighting, address: bytes, others: Sequence[str]) -> tuple[str, str] | None:
         """(reason, rule) when nobody may be kept from an address."""
         why = self._protected.why(address)
         if why:
@@ -167,9 +195,8 @@ class Policy:
         kept = self._allowances.never_blocks(sighting.name, address, sighting.ts_us // 1_000_000)
         if kept is not None:
             return tell(kept), "never-block"
-        if len(others) >= self.settings.shared_after:
-            return f"shared: {len(others)} other registered domains seen on it, among them {others[0]}", "shared"
-        return None
+        why = self._why_shared(address, others)
+        return (f"{BY_NAME_ONLY}: {why}", "shared") if why else None
 
     def reconsider(self, sighting: Sighting, address: bytes, others: dict[str, list[str]]) -> list[Decision]:
         """An innocent name appeared on a blocked address: give the address free, the names stay blocked; from
@@ -178,7 +205,11 @@ class Policy:
         place = place_of(address)
         for block in self._blocks.holders(address):
             names = others.get(block.id)
-            if not names or block.target.kind == "address":
+            if not names:
+                continue
+            if block.target.kind == "address":
+                if len(names) >= self.settings.shared_after and not chose_address(block.match.indicator):
+                    decisions.append(self.lift(block, sighting, leave_to_person(shared_with(names)), "shared"))
                 continue
             addresses = [held for held in block.addresses if place_of(held) == place]
             for held in addresses:
@@ -194,19 +225,50 @@ class Policy:
             pairs = [(client, held) for client, held in block.pairs if place_of(held) == place]
             for client, held in pairs:
                 self._blocks.withdraw_pair(block, client, held)
-            reason = f"shared: {len(names)} other registered domains seen on it, among them {names[0]}"
+            reason = f"{BY_NAME_ONLY}: {shared_with(names)}"
             if len(block.refused) < MAX_REFUSED:
                 block.refused[address] = reason
             decisions.append(self.withdraw(block, sighting, tuple(pair(*one) for one in pairs), reason))
         return decisions
 
-    def replace(self, settings: PolicySettings, protected: Protected, allowances: Allowances) -> None:
+    def replace(
+        self,
+        settings: PolicySettings,
+        protected: Protected,
+        allowances: Allowances,
+        shared: SharedRanges = NO_SHARED_RANGES,
+    ) -> None:
         """What people say has changed. What was told of it before is told again where it still holds."""
         self.settings = settings
         self._protected = protected
         self._allowances = allowances
+        self._shared = shared
         self.kept = Kept(allowances)
         self._alerted.clear()
+
+    def forget_refusals(self, block: Block, now_s: int) -> None:
+        """What people say has changed: addresses that `block` was refused for what holds no more may be asked about
+        again. Whether other sites still live there is told by who asks."""
+        for address in list(block.refused):
+            kept = self._allowances.never_blocks("", address, now_s) or self._allowances.allows("", address, b"", now_s)
+            if kept is None and not self._protected.why(address) and not self._shared.why(address):
+                del block.refused[address]
+
+    def free_shared(self, block: Block, sighting: Sighting) -> list[Decision]:
+        """Shared ranges have changed, or `block` came from elsewhere: give free what it covers there."""
+        why = listed_in_range(self._shared, block)
+        if why:
+            return [self.lift(block, sighting, leave_to_person(why), "shared")]
+        freed: list[Decision] = []
+        for why, held in held_in_ranges(self._shared, block).items():
+            for client, address in held:
+                if client:
+                    self._blocks.withdraw_pair(block, client, address)
+                else:
+                    self._blocks.withdraw_address(block, address)
+            targets = tuple(target_of(client, address) for client, address in held)
+            freed.append(self.withdraw(block, sighting, targets, f"{BY_NAME_ONLY}: {why}"))
+        return freed
 
     def lapse(self, block: Block, sighting: Sighting) -> Decision:
         """The indicator of `block` is no longer in force: so is the block, with all that was added to it."""
@@ -317,7 +379,7 @@ class Policy:
 
 def pair(client: bytes, address: bytes) -> Target:
     """One client's way to one address."""
-    return Target("pair", f"{render_address(client)}>{render_address(address)}")
+    return target_of(client, address)
 
 
 def lists_guarded_site(match: Match) -> bool:
@@ -325,7 +387,7 @@ def lists_guarded_site(match: Match) -> bool:
     indicator = match.indicator
     if not indicator.narrowed or indicator.value != match.registered_domain:
         return False
-    return not indicator.narrowed.startswith(_CHOSEN)
+    return not indicator.narrowed.startswith(BY_LINE)
 
 
 def _how(match: Match) -> str:
