@@ -24,6 +24,7 @@ from egressd.detect.sharing import (
     shared_with,
     target_of,
     why_shared,
+    why_too_wide,
 )
 from egressd.intel.allowances import Allowances
 from egressd.intel.networks import parse_network, render_address
@@ -38,6 +39,7 @@ E1: Final = "E1"
 E2: Final = "E2"
 _ALL_ADDRESSES: Final = b""  # keys of a block's budget beside the clients, which are 4 or 16 bytes
 _ALL_PAIRS: Final = b"*"
+_IN_ALL: Final = " in all"  # how the reason of a bound over all blocks ends
 
 
 class PolicySettings(NamedTuple):
@@ -72,6 +74,7 @@ class Policy:
         self.kept = Kept(allowances)
         self._recent_us: list[int] = []
         self._budget_told_us = -HOUR_US
+        self._bound_told_us: dict[bool, int] = {}  # as Block.budget_told_us, of the bounds over all blocks
         self._alerted: set[tuple[Target, str]] = set()
 
     def trusts(self, server: bytes) -> bool:
@@ -96,7 +99,9 @@ class Policy:
             if 0 <= sighting.ts_us - self._budget_told_us < HOUR_US:
                 return None  # one alert: the sightings and incidents tell the rest
             self._budget_told_us = sighting.ts_us
-            reason = f"over {self.settings.blocks_per_hour} blocks in an hour"
+            full = len(self._blocks) >= MAX_BLOCKS
+            reason = f"over {MAX_BLOCKS} blocks{_IN_ALL}" if full else ""
+            reason = reason or f"over {self.settings.blocks_per_hour} blocks in an hour"
             return self._verdict(sighting, "", "alert", (target,), reason, "budget", E1)
         self._recent_us.append(sighting.ts_us)
         block = self._blocks.add(target, match, sighting.ts_us)
@@ -135,6 +140,9 @@ class Policy:
             why = self._why_shared(sighting.address, others) or self._shared.why_network(*network)
             if why and not chose_address(indicator):
                 return leave_to_person(why), "shared"
+            why = why_too_wide(*network)
+            if why and not chose_address(indicator):
+                return why, "too-wide"
         return None
 
     def _why_shared(self, address: bytes, others: Sequence[str]) -> str:
@@ -170,8 +178,9 @@ class Policy:
             refusal = tell(allowed), allowed.kind
         if refusal is not None:
             return self._refuse(block, sighting, address, *refusal, evidence)
-        if not self._within_budget(block, b"" if wide else client, sighting.ts_us):
-            return self._over_budget(block, sighting, address, wide, evidence)
+        over = self._over_budget(block, b"" if wide else client, sighting.ts_us)
+        if over:
+            return self._tell_budget(block, sighting, address, wide, evidence, over)
         if wide:
             self._blocks.add_address(block, goes_to, sighting.ts_us)
             target = Target("address", render_address(goes_to))
@@ -297,37 +306,42 @@ class Policy:
 
     # -- budgets
 
-    def _within_budget(self, block: Block, client: bytes, ts_us: int) -> bool:
-        """Count one more address (`client` empty) or pair of `client`, if that is within the hour's budget."""
+    def _over_budget(self, block: Block, client: bytes, ts_us: int) -> str:
+        """Which budget one more address (`client` empty) or pair of `client` would exceed, in words; "" when it is
+        within all of them, and then it is counted."""
+        hourly = self.settings.addresses_per_indicator_hour
         if client:
-            keys = [(client, self.settings.addresses_per_indicator_hour), (_ALL_PAIRS, PAIRS_PER_HOUR)]
-            full = self._blocks.pairs >= MAX_PAIRS
+            if self._blocks.pairs >= MAX_PAIRS:
+                return f"over {MAX_PAIRS} pairs{_IN_ALL}"
+            keys = [(client, hourly, f"over {hourly} addresses of {render_address(client)} in an hour")]
+            keys.append((_ALL_PAIRS, PAIRS_PER_HOUR, f"over {PAIRS_PER_HOUR} pairs in an hour"))
         else:
-            keys = [(_ALL_ADDRESSES, self.settings.addresses_per_indicator_hour)]
-            full = self._blocks.addresses >= MAX_ADDRESSES
+            if self._blocks.addresses >= MAX_ADDRESSES:
+                return f"over {MAX_ADDRESSES} addresses{_IN_ALL}"
+            keys = [(_ALL_ADDRESSES, hourly, f"over {hourly} addresses in an hour")]
         if len(block.recent_us) > 2 * PAIRS_PER_HOUR:
             block.recent_us = {k: times for k, times in block.recent_us.items() if ts_us - times[-1] < HOUR_US}
-        for key, limit in keys:
+        for key, limit, reason in keys:
             recent = [t for t in block.recent_us.get(key, ()) if ts_us - t < HOUR_US]
             if recent:
                 block.recent_us[key] = recent
             if len(recent) >= limit:
-                full = True
-        if not full:
-            for key, _ in keys:
-                block.recent_us.setdefault(key, []).append(ts_us)
-        return not full
+                return reason
+        for key, _, _ in keys:
+            block.recent_us.setdefault(key, []).append(ts_us)
+        return ""
 
-    def _over_budget(
-        self, block: Block, sighting: Sighting, address: bytes, wide: bool, evidence: str
+    def _tell_budget(
+        self, block: Block, sighting: Sighting, address: bytes, wide: bool, evidence: str, reason: str
     ) -> Decision | None:
-        told_us = block.budget_told_us.get(wide)
+        """Once an hour: a flux of addresses is not to become a flood of events. A bound over all blocks is told once
+        for all of them."""
+        told = self._bound_told_us if reason.endswith(_IN_ALL) else block.budget_told_us
+        told_us = told.get(wide)
         if told_us is not None and 0 <= sighting.ts_us - told_us < HOUR_US:
-            return None  # a flux of addresses is not to become a flood of events
-        block.budget_told_us[wide] = sighting.ts_us
-        limit = self.settings.addresses_per_indicator_hour
+            return None
+        told[wide] = sighting.ts_us
         target = Target("address", render_address(address)) if wide else pair(sighting.flow.client, address)
-        reason = f"over {limit} addresses in an hour"
         return self._verdict(sighting, block.id, "refuse", (target,), reason, "budget", evidence)
 
     # -- verdicts

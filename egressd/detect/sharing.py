@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from egressd.detect.blocks import Block
-from egressd.intel.networks import parse_network, render_address
+from egressd.intel.networks import parse_network, render_address, render_network
 from egressd.intel.shared_ranges import SharedRanges
 from egressd.model import Indicator, Target
 
+WIDEST_IPV4: Final = 16  # prefix lengths of the widest networks that are blocked because a list names them
+WIDEST_IPV6: Final = 32  # what a registry gives to one provider
 BY_COMMAND: Final = "operator"  # the source of lines that people add by commands
 BY_LINE: Final = "the line "  # how intel says that a person decided on this very line
 BY_NAME_ONLY: Final = "blocked by name, not by address"
@@ -37,6 +39,16 @@ def why_shared(ranges: SharedRanges, address: bytes, others: Sequence[str], shar
 def chose_address(indicator: Indicator) -> bool:
     """Whether a person decided on this very address or network."""
     return indicator.source == BY_COMMAND or indicator.narrowed.startswith(BY_LINE)
+
+
+def why_too_wide(addr: bytes, length: int) -> str:
+    """Why a listed network is not blocked without a person, "" when it may be: a slip in its length would cut off whole
+    providers."""
+    if length >= (WIDEST_IPV4 if len(addr) == 4 else WIDEST_IPV6):
+        return ""
+    if len(addr) == 4:
+        return f"{render_network(addr, length)} holds {1 << (32 - length):,} addresses; a person must decide"
+    return f"{render_network(addr, length)} holds a provider's worth of addresses; a person must decide"
 
 
 def leave_to_person(why: str) -> str:
