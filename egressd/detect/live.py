@@ -124,6 +124,7 @@ class LiveEngine(Engine):
         blocks = self.blocks
         block = blocks.by_target.get(standing.target)
         since_us = ts_us if block is not None and ts_us else standing.created_us
+        is_new = block is None
         if block is None:
             block = blocks.add(standing.target, standing.match, standing.created_us, standing.id)
             self._calendar.watch(block)
@@ -140,6 +141,7 @@ class LiveEngine(Engine):
             blocks.add_address(block, address, since_us)
         for client, address in pairs:
             blocks.add_pair(block, client, address, since_us)
+        self.policy.count_elsewhere(block, is_new, len(addresses), since_us)
         block.resting.update(standing.resting[: max(0, MAX_REFUSED - len(block.resting))])
         if ts_us:
             for address in dict.fromkeys((*addresses, *(address for _, address in pairs))):

@@ -14,6 +14,7 @@ from egressd.detect.blocks import MAX_ADDRESSES, MAX_BLOCKS, MAX_PAIRS, MAX_REFU
 from egressd.detect.kept import Kept, tell
 from egressd.detect.resolutions import on_the_wire, place_of
 from egressd.detect.sharing import (
+    BY_COMMAND,
     BY_LINE,
     BY_NAME_AND_HOST,
     BY_NAME_ONLY,
@@ -168,8 +169,8 @@ class Policy:
         if wide:
             for_some = self.kept.for_some(sighting.name, goes_to, now_s)
             wide = for_some is None
-        if (client, goes_to) in block.pairs and not wide:
-            return None
+        if not wide and ((client, goes_to) in block.pairs or client in self.settings.resolvers):
+            return None  # a resolver asks for everybody: kept from a name server, it would answer nobody
         allowed = self._allowances.allows("", goes_to, client, now_s)
         if allowed is not None and allowed.client:
             return None  # this client may go there; of others nothing is said
@@ -305,6 +306,16 @@ class Policy:
         return self._verdict(sighting, block.id, "withdraw", targets, reason, rule, evidence)
 
     # -- budgets
+
+    def count_elsewhere(self, block: Block, is_new: bool, addresses: int, ts_us: int) -> None:
+        """Another packet process made `block` (`is_new`), or added `addresses` to it, at `ts_us`: the budgets are those
+        of all processes together. What people do takes nothing from them."""
+        if block.match.indicator.source == BY_COMMAND:
+            return
+        if is_new:
+            self._recent_us.append(ts_us)
+        if addresses:
+            block.recent_us.setdefault(_ALL_ADDRESSES, []).extend([ts_us] * min(addresses, MAX_ADDRESSES))
 
     def _over_budget(self, block: Block, client: bytes, ts_us: int) -> str:
         """Which budget one more address (`client` empty) or pair of `client` would exceed, in words; "" when it is
