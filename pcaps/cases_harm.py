@@ -41,9 +41,9 @@ def fast_flux() -> Made:
 
 @case(
     "fronting",
-    """A host that resolved a listed name says an innocent one in its handshake (domain fronting), which proves no tenant
-    there: the address stays blocked. Another sends a listed Host to an innocent server: only its own way there may
-    close, and the innocent site's visitors are no attempts.""",
+    """A host that resolved a listed name says an innocent one in its handshake (domain fronting), which proves nothing
+    about who lives there: the address stays blocked. Another sends a listed Host to an innocent server: only its own
+    way there may close, and the innocent site's visitors are no attempts.""",
 )
 def fronting() -> Made:
     capture = Capture()
@@ -145,8 +145,8 @@ def rebinding() -> Made:
 
 @case(
     "listed-address-shared",
-    """A feed lists the address of a web host. Hosts here have looked up three sites on it, so that sightings alert and
-    nothing is blocked. Of another listed address the sites are seen only after its block, which ends with the third.""",
+    """A feed lists the address of a web host. Hosts here have looked up three sites on it: sightings alert and nothing is
+    blocked. Of another listed address the sites are seen only after its block, which ends with the third.""",
 )
 def listed_address_shared() -> Made:
     capture = Capture()

@@ -47,7 +47,7 @@ def refused(line: str, protected: Protected = PROTECTED) -> tuple[list[Indicator
 def test_a_tenant_of_a_shared_suffix() -> None:
     """One listed page of a host of pages (github.io, blogspot.com) would take the pages of everybody else with it.
 
-    Under a suffix of the private section each tenant has a registered domain of its own: only the listed one is blocked."""
+    Under a suffix of the private section each tenant has its own registered domain: only the listed one is blocked."""
     scene = Scene("evil.hosted.example")
     scene.resolve(0, B, "other.hosted.example", X)
     scene.resolve(1, A, "x.evil.hosted.example", X)
