@@ -145,7 +145,7 @@ def rebinding() -> Made:
 
 @case(
     "listed-address-shared",
-    """A feed lists the address of a web host. Hosts here have looked up three sites on it: sightings alert and nothing is
+    """A feed lists the address of a web host. Hosts here have looked up three sites on it: sightings alert, nothing is
     blocked. Of another listed address the sites are seen only after its block, which ends with the third.""",
 )
 def listed_address_shared() -> Made:

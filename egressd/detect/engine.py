@@ -168,6 +168,7 @@ class Engine:
             "attempts_beyond_bound": self.watch.uncounted,
             "history_evicted": self.history.evicted,
             "resolutions_evicted": self.resolutions.evicted,
+            "resolutions_over_share": self.resolutions.over_share,
         }
         return {name: count for name, count in counts.items() if count}
 
@@ -216,7 +217,7 @@ class Engine:
             resolutions.reached(client, answer.names[at], address, ts_us)
             if trusted:
                 for tenant in tenants:
-                    resolutions.settles(tenant, address, ts_us)
+                    resolutions.settles(tenant, address, ts_us, client, listed is not None and tenant is tenants[0])
                 self._give_free(seen, address)
         block = self.blocks.by_target.get(main_target(listed)) if listed is not None else None
         if listed is not None and block is not None:
@@ -385,7 +386,8 @@ class Engine:
             if resolved and resolved != seen.name and not self.correlator.is_innocent(resolved, ts_us):
                 return
         self.resolutions.reached(client, seen.name, server, ts_us)
-        self.resolutions.lives_at(seen.name, server, ts_us, self.correlator.is_exempt(seen.name, ts_us))
+        exempt = self.correlator.is_exempt(seen.name, ts_us)
+        self.resolutions.lives_at(seen.name, server, ts_us, exempt, client, not innocent)
         if innocent:
             self._give_free(seen, server)
 

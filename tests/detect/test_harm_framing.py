@@ -273,3 +273,35 @@ def test_a_proxy_lives_at_a_public_address_where_others_connect() -> None:
         scene.http(1 + number, A, X, site, f"http://{site}/", sport=40_000, dport=3128)
     assert scene.said() == [("block", "level-address", f"address {X}")]
     assert held(scene) == ([X], [])
+
+
+# -- floods that make us forget
+
+
+def test_a_host_makes_us_forget_who_lives_where() -> None:
+    """A host looks up names with thousands of addresses, until nobody knows any more who lives on a shared address, and
+    then the listed name that points there.
+
+    One host fills no more than its share of what is remembered: the innocent sites are still known."""
+    scene = Scene()
+    for number, site in enumerate(("florist", "library", "school")):
+        scene.resolve(number, B, f"www.{site}.example", X)
+    for number in range(700):
+        flood = [f"45.{number >> 8}.{number & 255}.{low}" for low in range(250)]
+        scene.resolve(10 + number / 10, A, f"x{number}.flood{number}.example", *flood)
+    scene.resolve(100, A, C2, X)
+    assert scene.said() == [BLOCK, ("refuse", "shared", f"address {X}")]
+    assert held(scene) == ([], [])
+
+
+def test_a_host_makes_us_forget_what_others_asked() -> None:
+    """A host asks faster than anybody answers, until another host's question is forgotten: the answer to it would prove
+    nothing, and its listed address stay open.
+
+    One host holds no more than its share of the outstanding questions."""
+    scene = Scene()
+    scene.question(0, B, C2, txid=7, sport=51_000)
+    for number in range(60_000):
+        scene.question(0.1 + number / 1e6, A, f"x{number}.flood.example", txid=number & 0xFFFF, sport=number % 50_000)
+    scene.answer(0.9, B, C2, record(C2, X), txid=7, sport=51_000)
+    assert held(scene) == ([X], [])

@@ -94,6 +94,19 @@ def test_a_tenant_is_seen_only_by_its_server_name() -> None:
     assert held(scene) == ([], [])
 
 
+def test_many_listed_names_and_an_innocent_one_on_an_address() -> None:
+    """A web host holds so many listed names that there is no room left to remember the innocent one beside them.
+
+    Listed names take half of what is remembered of an address at most: the innocent one is known, and given free."""
+    names = [f"c2.bad{number}.example" for number in range(40)]
+    scene = Scene("\n".join(names))
+    for number, name in enumerate(names):
+        scene.resolve(number, A, name, X)
+    assert set(held(scene)[0]) == {X}
+    scene.resolve(100, B, SITES[0], X)
+    assert held(scene) == ([], [])
+
+
 def test_a_tenant_is_seen_only_in_an_answer() -> None:
     """A site that a host has only looked up so far would be cut off before its first visit.
 
