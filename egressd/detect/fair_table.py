@@ -9,8 +9,8 @@ from egressd.wire.table import RecentTable
 K = TypeVar("K")
 V = TypeVar("V")
 
-SHARE: Final = 10  # one source adds at most this part of the table in a generation; what is more stands in the crowd,
-CROWD_PART: Final = 4  # a part of the table that all such sources have together
+SHARE: Final = 10  # one source holds at most this part of the table, half of it in a generation; what is more stands in
+CROWD_PART: Final = 4  # the crowd, a part of the table that all such sources have together
 _MIN_SHARE: Final = 16
 
 
@@ -23,7 +23,7 @@ class FairTable(RecentTable[K, V], Generic[K, V]):
         super().__init__(max(2, limit - crowd))
         self.over_share = 0  # keys of sources that had their share already
         self.crowd: RecentTable[K, V] = RecentTable(crowd)
-        self._share = max(_MIN_SHARE, limit // SHARE)
+        self._share = max(_MIN_SHARE, limit // SHARE // 2)
         self._claimed: dict[bytes, int] = {}
         self._claimed_in = 0  # the generation that they are of
 
