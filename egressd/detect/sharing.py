@@ -20,6 +20,7 @@ WIDEST_IPV6: Final = 32  # what a registry gives to one provider
 BY_COMMAND: Final = "operator"  # the source of lines that people add by commands
 BY_LINE: Final = "the line "  # how intel says that a person decided on this very line
 BY_NAME_ONLY: Final = "blocked by name, not by address"
+NOT_BY_ADDRESS: Final = "not blocked by address"
 BY_NAME_AND_HOST: Final = "blocked by name and for the hosts that named it, not by address"
 
 
@@ -53,7 +54,12 @@ def why_too_wide(addr: bytes, length: int) -> str:
 
 def leave_to_person(why: str) -> str:
     """The reason why a listed address that is shared is not blocked."""
-    return f"not blocked by address: {why}; a person must decide"
+    return f"{NOT_BY_ADDRESS}: {why}; a person must decide"
+
+
+def without_lead(reason: str) -> str:
+    """A reason of this module where it is said already that no address is blocked."""
+    return reason.removeprefix(f"{BY_NAME_ONLY}: ").removeprefix(f"{NOT_BY_ADDRESS}: ")
 
 
 def listed_in_range(ranges: SharedRanges, block: Block) -> str:
