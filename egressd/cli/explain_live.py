@@ -33,6 +33,7 @@ def render_live(subject: str, answer: Answer) -> list[str]:
     if isinstance(decision, dict):
         said.append(("decision", f"{text(decision, 'id')} {text(decision, 'state')}, by {text(decision, 'author')}"))
         said += [("because", _of(decision, "reason")), ("covers", ", ".join(texts(decision, "targets")))]
+        said += [("not", one) for one in texts(decision, "spared")]
     said += [("incident", _incident(row)) for row in rows(one, "incidents")]
     said += [("in history", _of(one, "untold")), ("mode", answer.mode)]
     lines = [f"{printable(subject)}: {head}"]
