@@ -131,7 +131,15 @@ def intel_of(settings: BehaviourSettings) -> Intel:
     """The shipped lists, no block list, and the office's own domain."""
     loaded = load_intel(Config(own_domains=(OWN,), resolvers=(RESOLVER,)), base_dir=ROOT)
     intel = loaded.intel
-    return Intel(intel.index, intel.suffixes, intel.allowances, intel.protected, intel.resolvers, intel.guard, settings)
+    return Intel(
+        intel.index,
+        intel.suffixes,
+        intel.allowances,
+        intel.protected,
+        intel.resolvers,
+        guard=intel.guard,
+        behaviour=settings,
+    )
 
 
 def judge(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from io import StringIO
@@ -19,11 +21,14 @@ from egressd.cli.main import main
 from egressd.config.document import parse_config
 from egressd.config.feed_options import FeedOptions
 from egressd.config.load import default_config, load_intel
+from egressd.detect import policy, sharing
+from egressd.detect.blocks import MAX_ADDRESSES, MAX_BLOCKS, MAX_PAIRS
 from egressd.intel import poison
 from egressd.intel.allowances import KINDS, parse_allowances
 from egressd.intel.feeds import collect, fetch, schedule, state
 from egressd.intel.formats import FORMATS, OPTIONS, parse_list
 from egressd.intel.index import Index
+from egressd.intel.shared_ranges import WIDEST_IPV4, WIDEST_IPV6, parse_shared_ranges
 from egressd.model import Indicator
 from egressd.names import Suffixes
 from egressd.notify.eve import render_event
@@ -65,6 +70,26 @@ def replayed(case: Path) -> list[dict[str, Any]]:
     finally:
         os.chdir(before)
     return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+# -- harm
+
+
+def test_the_tables_of_harm_are_those_of_the_tests() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "generate_harm_reference.py"), "--check"]
+    assert subprocess.run(command, check=False).returncode == 0, "run scripts/generate_harm_reference.py"
+
+
+def test_harm_names_at_least_forty_cases_and_an_example_that_reads() -> None:
+    text = (DOCS / "harm.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .* \| `([a-z0-9_]+)` \|$", text, re.MULTILINE)
+    assert len(rows) == len(set(rows)) >= 40
+    ranges, problems = parse_shared_ranges(text.split("```")[1], "harm.md")
+    assert problems == [] and [one.operator for one in ranges] == ["Example CDN", ""]
+    for number in (policy.PAIRS_PER_HOUR, MAX_ADDRESSES, MAX_PAIRS, MAX_BLOCKS):
+        assert f"| {number:,} |" in text
+    for width in (sharing.WIDEST_IPV4, sharing.WIDEST_IPV6, WIDEST_IPV4, WIDEST_IPV6):
+        assert f"/{width}" in text
 
 
 # -- events: schema

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from egressd.capture.merge import FileResult
 from egressd.cli.terminal import count, cut, fit, moment, printable, span
 from egressd.detect.engine import Engine
+from egressd.detect.sharing import without_lead
 from egressd.model import BEHAVIOUR, Campaign, Decision, Incident
 from egressd.names import Suffixes
 from egressd.notify.eve import VIA, render_address
@@ -171,13 +172,14 @@ def _blocks(decisions: Sequence[Decision]) -> list[str]:
         lines.append("Would block: " + " + ".join(parts))
     if refused:
         example = refused[0]
-        text = f"Would not block {len(refused)}: {example.targets[0].value}, {example.reason}"
+        text = f"Would not block {len(refused)}: {example.targets[0].value}, {without_lead(example.reason)}"
         lines.append(cut(text))
     if asks:
         text = f"Ask a person about {len(asks)}: {asks[0].targets[0].value}, {printable(asks[0].reason)}"
         lines.append(cut(text))
     if alerts:
-        text = f"Alert only {len(alerts)}: {alerts[0].targets[0].value}, {printable(alerts[0].reason)}"
+        reason = printable(without_lead(alerts[0].reason))
+        text = f"Alert only {len(alerts)}: {alerts[0].targets[0].value}, {reason}"
         lines.append(cut(text))
     return lines
 

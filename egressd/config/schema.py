@@ -31,6 +31,7 @@ from egressd.config.kinds import (
 )
 from egressd.config.volume_options import VolumeOptions
 
+SHIPPED_RANGES: Final = "shipped"  # in guard.shared_ranges: the list that comes with egressd
 MODES: Final = ("monitor", "approve", "enforce")
 
 
@@ -59,6 +60,14 @@ class GuardOptions:
         "DNS and other registered domains that many innocent people share. Empty: the shipped one.",
         example="guard.txt",
     )
+    shared_ranges: tuple[str, ...] = option(
+        PATHS,
+        (SHIPPED_RANGES,),
+        "Files of address ranges of content delivery networks and clouds, where many sites live on each address: lines "
+        "of `network operator=NAME # comment`, or a network alone. No address there is blocked because of a name. "
+        "`shipped` stands for the list that comes with egressd; patterns as in lists; [] for none.",
+        example="[shipped, ranges/*.txt]",
+    )
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ class PolicyOptions:
         NUMBER,
         3,
         "An address on which this many other registered domains were seen is shared: it is not blocked, neither for "
-        "everybody nor for one client; the name still is.",
+        "everybody nor for one client; the name still is. A listed address alerts and waits for a person.",
         low=1,
         high=1_000,
     )

@@ -31,6 +31,7 @@ from egressd.intel.layered import AnyIndex
 from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
 from egressd.intel.resolvers import Resolvers
+from egressd.intel.shared_ranges import NO_SHARED_RANGES, SharedRanges
 from egressd.model import (
     DNS_ANSWER,
     DNS_QUERY,
@@ -69,6 +70,7 @@ class Intel:
         allowances: Allowances,
         protected: Protected,
         resolvers: Resolvers,
+        shared: SharedRanges = NO_SHARED_RANGES,
         guard: Guard = NO_GUARD,
         behaviour: BehaviourSettings = DEFAULTS,
     ) -> None:
@@ -77,13 +79,15 @@ class Intel:
         self.allowances = allowances
         self.protected = protected
         self.resolvers = resolvers
+        self.shared = shared
         self.guard = guard
         self.behaviour = behaviour
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For other processes; compiled classes are not pickled by themselves."""
         return Intel, (
-            self.index, self.suffixes, self.allowances, self.protected, self.resolvers, self.guard, self.behaviour,
+            self.index, self.suffixes, self.allowances, self.protected, self.resolvers, self.shared,
+            self.guard, self.behaviour,
         )  # fmt: skip
 
 
@@ -105,7 +109,7 @@ class Engine:
         self.resolutions = Resolutions(intel.suffixes)
         self.correlator = Correlator(intel.index, intel.allowances, self.resolutions, intel.suffixes)
         self.blocks = Blocks()
-        self.policy = Policy(settings, self.blocks, intel.protected, intel.allowances)
+        self.policy = Policy(settings, self.blocks, intel.protected, intel.allowances, intel.shared)
         self.contacts = Contacts()
         self.watch = Watch()
         self.enforced = enforced  # of the blocks that are decided from now on
@@ -180,6 +184,7 @@ class Engine:
             "attempts_beyond_bound": self.watch.uncounted,
             "history_evicted": self.history.evicted,
             "resolutions_evicted": self.resolutions.evicted,
+            "resolutions_over_share": self.resolutions.over_share,
             **self.behaviour.counts(),
         }
         return {name: count for name, count in counts.items() if count}
@@ -232,7 +237,7 @@ class Engine:
             resolutions.reached(client, answer.names[at], address, ts_us)
             if trusted:
                 for tenant in tenants:
-                    resolutions.settles(tenant, address, ts_us)
+                    resolutions.settles(tenant, address, ts_us, client, listed is not None and tenant is tenants[0])
                 self._give_free(seen, address)
         block = self.blocks.by_target.get(main_target(listed)) if listed is not None else None
         if listed is not None and block is not None:
@@ -343,7 +348,7 @@ class Engine:
             self._on_event(incident)
         block = self.blocks.by_target.get(main_target(sighting.match))
         if block is None:
-            decision = self.policy.decide(sighting)
+            decision = self.policy.decide(sighting, self._others_at(sighting))
             if decision is not None:
                 if decision.action == "block":
                     block = self.blocks.by_id[decision.id]
@@ -358,6 +363,12 @@ class Engine:
                 rested = block.resting.get(sighting.flow.server)
                 if rested is not None:
                     self._extend(sighting, sighting.flow.server, rested)
+
+    def _others_at(self, sighting: Sighting) -> list[str]:
+        """Innocent sites on the address that matched: a block of a listed address would cut them off too."""
+        if sighting.match.level != "address":
+            return []
+        return self.correlator.co_tenants(sighting.address, "", sighting.ts_us)
 
     def _blocked_flow(self, seen: Observation) -> None:
         """A connection without a name to an address that a block covers."""
@@ -409,7 +420,8 @@ class Engine:
             if resolved and resolved != seen.name and not self.correlator.is_innocent(resolved, ts_us):
                 return
         self.resolutions.reached(client, seen.name, server, ts_us)
-        self.resolutions.lives_at(seen.name, server, ts_us, self.correlator.is_exempt(seen.name, ts_us))
+        exempt = self.correlator.is_exempt(seen.name, ts_us)
+        self.resolutions.lives_at(seen.name, server, ts_us, exempt, client, not innocent)
         if innocent:
             self._give_free(seen, server)
 

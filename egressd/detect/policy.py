@@ -2,19 +2,35 @@
 
 Names that a client sends are accusations: they justify a block by name, and of that client's way to that address. An
 address is blocked for everybody only when an answer to an outstanding question ties it to a listed name, it is not
-protected and no other registered domain was seen on it. Every refusal is a decision too, with its reason.
+protected and not shared (egressd.detect.sharing). Every refusal is a decision too, with its reason.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from egressd.detect.blocks import MAX_ADDRESSES, MAX_BLOCKS, MAX_PAIRS, MAX_REFUSED, Block, Blocks, main_target
 from egressd.detect.kept import Kept, tell
 from egressd.detect.resolutions import on_the_wire, place_of
+from egressd.detect.sharing import (
+    BY_COMMAND,
+    BY_LINE,
+    BY_NAME_AND_HOST,
+    BY_NAME_ONLY,
+    chose_address,
+    held_in_ranges,
+    leave_to_person,
+    listed_in_range,
+    shared_with,
+    target_of,
+    why_shared,
+    why_too_wide,
+)
 from egressd.intel.allowances import Allowances
 from egressd.intel.networks import parse_network, render_address
 from egressd.intel.protected import Protected
+from egressd.intel.shared_ranges import NO_SHARED_RANGES, SharedRanges
 from egressd.model import Decision, Match, Sighting, Target
 
 HOUR_US: Final = 3_600_000_000
@@ -24,7 +40,7 @@ E1: Final = "E1"
 E2: Final = "E2"
 _ALL_ADDRESSES: Final = b""  # keys of a block's budget beside the clients, which are 4 or 16 bytes
 _ALL_PAIRS: Final = b"*"
-_CHOSEN: Final = "the line "  # how intel says that a person narrowed this very line
+_IN_ALL: Final = " in all"  # how the reason of a bound over all blocks ends
 
 
 class PolicySettings(NamedTuple):
@@ -44,15 +60,24 @@ class PolicySettings(NamedTuple):
 class Policy:
     """The default policy over the blocks in force."""
 
-    def __init__(self, settings: PolicySettings, blocks: Blocks, protected: Protected, allowances: Allowances) -> None:
+    def __init__(
+        self,
+        settings: PolicySettings,
+        blocks: Blocks,
+        protected: Protected,
+        allowances: Allowances,
+        shared: SharedRanges = NO_SHARED_RANGES,
+    ) -> None:
         self.settings = settings
         self.untold = 0  # alerts beyond the bound of what is remembered as told
         self._blocks = blocks
         self._protected = protected
         self._allowances = allowances
+        self._shared = shared
         self.kept = Kept(allowances)
         self._recent_us: list[int] = []
         self._budget_told_us = -HOUR_US
+        self._bound_told_us: dict[bool, int] = {}  # as Block.budget_told_us, of the bounds over all blocks
         self._alerted: set[tuple[Target, str]] = set()
 
     def trusts(self, server: bytes) -> bool:
@@ -62,8 +87,9 @@ class Policy:
             return server in self.settings.resolvers
         return self.settings.mode != "enforce"
 
-    def decide(self, sighting: Sighting) -> Decision | None:
-        """The verdict on a sighting whose target is not blocked yet; None when it was given before."""
+    def decide(self, sighting: Sighting, others: Sequence[str] = ()) -> Decision | None:
+        """The verdict on a sighting whose target is not blocked yet; None when it was given before. `others` are the
+        co-tenants of the address that matched, if one did."""
         match = sighting.match
         target = main_target(match)
         indicator = match.indicator
@@ -72,7 +98,7 @@ class Policy:
             action = "ask" if asks else "alert"
             reason = f"behaviour, score {indicator.confidence}: {indicator.ref}"
             return self._alert(sighting, target, reason, f"behaviour-{action}", action)
-        refusal = self._refusal(sighting, target)
+        refusal = self._refusal(sighting, target, others)
         if refusal is not None:
             reason, rule = refusal
             return self._alert(sighting, target, reason, rule)
@@ -81,7 +107,9 @@ class Policy:
             if 0 <= sighting.ts_us - self._budget_told_us < HOUR_US:
                 return None  # one alert: the sightings and incidents tell the rest
             self._budget_told_us = sighting.ts_us
-            reason = f"over {self.settings.blocks_per_hour} blocks in an hour"
+            full = len(self._blocks) >= MAX_BLOCKS
+            reason = f"over {MAX_BLOCKS} blocks{_IN_ALL}" if full else ""
+            reason = reason or f"over {self.settings.blocks_per_hour} blocks in an hour"
             return self._verdict(sighting, "", "alert", (target,), reason, "budget", E1)
         self._recent_us.append(sighting.ts_us)
         block = self._blocks.add(target, match, sighting.ts_us)
@@ -89,12 +117,12 @@ class Policy:
         if target.kind == "address":
             self._blocks.add_address(block, sighting.address, sighting.ts_us)
         reason = f"{_how(match)} {indicator.value} ({indicator.source}:{indicator.line})"
-        if indicator.narrowed:
+        if indicator.narrowed and indicator.kind == "domain":
             reason += f"; narrowed: {indicator.narrowed}"
         evidence = E0 if match.level == "address" else E1
         return self._verdict(sighting, block.id, "block", (target,), reason, f"level-{match.level}", evidence)
 
-    def _refusal(self, sighting: Sighting, target: Target) -> tuple[str, str] | None:
+    def _refusal(self, sighting: Sighting, target: Target, others: Sequence[str]) -> tuple[str, str] | None:
         """(reason, rule) when a sighting only alerts."""
         indicator = sighting.match.indicator
         where = f"{indicator.source}:{indicator.line}"
@@ -117,14 +145,23 @@ class Policy:
             why = self._protected.why_network(*network) or self._protected.why(sighting.address)
             if why:
                 return f"{target.value} is protected: {why}", "protected"
+            why = self._why_shared(sighting.address, others) or self._shared.why_network(*network)
+            if why and not chose_address(indicator):
+                return leave_to_person(why), "shared"
+            why = why_too_wide(*network)
+            if why and not chose_address(indicator):
+                return why, "too-wide"
         return None
+
+    def _why_shared(self, address: bytes, others: Sequence[str]) -> str:
+        return why_shared(self._shared, address, others, self.settings.shared_after)
 
     def is_settled(self, block: Block, address: bytes) -> bool:
         """Whether `extend` has nothing more to say of an address, whoever goes there."""
         return on_the_wire(address) in block.addresses or address in block.refused
 
     def extend(
-        self, block: Block, sighting: Sighting, address: bytes, evidence: str, others: list[str]
+        self, block: Block, sighting: Sighting, address: bytes, evidence: str, others: Sequence[str]
     ) -> Decision | None:
         """Whether `block` may also cover `address`, which `evidence` ties to it; `others` are the co-tenants. None when
         that was settled before."""
@@ -139,8 +176,8 @@ class Policy:
         if wide:
             for_some = self.kept.for_some(sighting.name, goes_to, now_s)
             wide = for_some is None
-        if (client, goes_to) in block.pairs and not wide:
-            return None
+        if not wide and ((client, goes_to) in block.pairs or client in self.settings.resolvers):
+            return None  # a resolver asks for everybody: kept from a name server, it would answer nobody
         allowed = self._allowances.allows("", goes_to, client, now_s)
         if allowed is not None and allowed.client:
             return None  # this client may go there; of others nothing is said
@@ -149,8 +186,9 @@ class Policy:
             refusal = tell(allowed), allowed.kind
         if refusal is not None:
             return self._refuse(block, sighting, address, *refusal, evidence)
-        if not self._within_budget(block, b"" if wide else client, sighting.ts_us):
-            return self._over_budget(block, sighting, address, wide, evidence)
+        over = self._over_budget(block, b"" if wide else client, sighting.ts_us)
+        if over:
+            return self._tell_budget(block, sighting, address, wide, evidence, over)
         if wide:
             self._blocks.add_address(block, goes_to, sighting.ts_us)
             target = Target("address", render_address(goes_to))
@@ -159,14 +197,14 @@ class Policy:
         self._blocks.add_pair(block, client, goes_to, sighting.ts_us)
         reason = f"{sighting.name or render_address(address)} named by this client only"
         if others:
-            reason = f"also seen on it: {', '.join(others)}; so this client only"
+            reason = f"{BY_NAME_AND_HOST}: {shared_with(others)}"
         elif for_some is not None:
             reason = f"{tell(for_some)} is for {for_some.client}; so this client only"
         elif evidence == E2:
             reason = "given back before; so this client only"
         return self._verdict(sighting, block.id, "extend", (pair(client, goes_to),), reason, "pair", evidence)
 
-    def _address_refusal(self, sighting: Sighting, address: bytes, others: list[str]) -> tuple[str, str] | None:
+    def _address_refusal(self, sighting: Sighting, address: bytes, others: Sequence[str]) -> tuple[str, str] | None:
         """(reason, rule) when nobody may be kept from an address."""
         why = self._protected.why(address)
         if why:
@@ -174,9 +212,8 @@ class Policy:
         kept = self._allowances.never_blocks(sighting.name, address, sighting.ts_us // 1_000_000)
         if kept is not None:
             return tell(kept), "never-block"
-        if len(others) >= self.settings.shared_after:
-            return f"shared: {len(others)} other registered domains seen on it, among them {others[0]}", "shared"
-        return None
+        why = self._why_shared(address, others)
+        return (f"{BY_NAME_ONLY}: {why}", "shared") if why else None
 
     def reconsider(self, sighting: Sighting, address: bytes, others: dict[str, list[str]]) -> list[Decision]:
         """An innocent name appeared on a blocked address: give the address free, the names stay blocked; from
@@ -185,7 +222,11 @@ class Policy:
         place = place_of(address)
         for block in self._blocks.holders(address):
             names = others.get(block.id)
-            if not names or block.target.kind == "address":
+            if not names:
+                continue
+            if block.target.kind == "address":
+                if len(names) >= self.settings.shared_after and not chose_address(block.match.indicator):
+                    decisions.append(self.lift(block, sighting, leave_to_person(shared_with(names)), "shared"))
                 continue
             addresses = [held for held in block.addresses if place_of(held) == place]
             for held in addresses:
@@ -201,19 +242,50 @@ class Policy:
             pairs = [(client, held) for client, held in block.pairs if place_of(held) == place]
             for client, held in pairs:
                 self._blocks.withdraw_pair(block, client, held)
-            reason = f"shared: {len(names)} other registered domains seen on it, among them {names[0]}"
+            reason = f"{BY_NAME_ONLY}: {shared_with(names)}"
             if len(block.refused) < MAX_REFUSED:
                 block.refused[address] = reason
             decisions.append(self.withdraw(block, sighting, tuple(pair(*one) for one in pairs), reason))
         return decisions
 
-    def replace(self, settings: PolicySettings, protected: Protected, allowances: Allowances) -> None:
+    def replace(
+        self,
+        settings: PolicySettings,
+        protected: Protected,
+        allowances: Allowances,
+        shared: SharedRanges = NO_SHARED_RANGES,
+    ) -> None:
         """What people say has changed. What was told of it before is told again where it still holds."""
         self.settings = settings
         self._protected = protected
         self._allowances = allowances
+        self._shared = shared
         self.kept = Kept(allowances)
         self._alerted.clear()
+
+    def forget_refusals(self, block: Block, now_s: int) -> None:
+        """What people say has changed: addresses that `block` was refused for what holds no more may be asked about
+        again. Whether other sites still live there is told by who asks."""
+        for address in list(block.refused):
+            kept = self._allowances.never_blocks("", address, now_s) or self._allowances.allows("", address, b"", now_s)
+            if kept is None and not self._protected.why(address) and not self._shared.why(address):
+                del block.refused[address]
+
+    def free_shared(self, block: Block, sighting: Sighting) -> list[Decision]:
+        """Shared ranges have changed, or `block` came from elsewhere: give free what it covers there."""
+        why = listed_in_range(self._shared, block)
+        if why:
+            return [self.lift(block, sighting, leave_to_person(why), "shared")]
+        freed: list[Decision] = []
+        for why, held in held_in_ranges(self._shared, block).items():
+            for client, address in held:
+                if client:
+                    self._blocks.withdraw_pair(block, client, address)
+                else:
+                    self._blocks.withdraw_address(block, address)
+            targets = tuple(target_of(client, address) for client, address in held)
+            freed.append(self.withdraw(block, sighting, targets, f"{BY_NAME_ONLY}: {why}"))
+        return freed
 
     def lapse(self, block: Block, sighting: Sighting) -> Decision:
         """The indicator of `block` is no longer in force: so is the block, with all that was added to it."""
@@ -242,37 +314,52 @@ class Policy:
 
     # -- budgets
 
-    def _within_budget(self, block: Block, client: bytes, ts_us: int) -> bool:
-        """Count one more address (`client` empty) or pair of `client`, if that is within the hour's budget."""
+    def count_elsewhere(self, block: Block, is_new: bool, addresses: int, ts_us: int) -> None:
+        """Another packet process made `block` (`is_new`), or added `addresses` to it, at `ts_us`: the budgets are those
+        of all processes together. What people do takes nothing from them."""
+        if block.match.indicator.source == BY_COMMAND:
+            return
+        if is_new:
+            self._recent_us.append(ts_us)
+        if addresses:
+            block.recent_us.setdefault(_ALL_ADDRESSES, []).extend([ts_us] * min(addresses, MAX_ADDRESSES))
+
+    def _over_budget(self, block: Block, client: bytes, ts_us: int) -> str:
+        """Which budget one more address (`client` empty) or pair of `client` would exceed, in words; "" when it is
+        within all of them, and then it is counted."""
+        hourly = self.settings.addresses_per_indicator_hour
         if client:
-            keys = [(client, self.settings.addresses_per_indicator_hour), (_ALL_PAIRS, PAIRS_PER_HOUR)]
-            full = self._blocks.pairs >= MAX_PAIRS
+            if self._blocks.pairs >= MAX_PAIRS:
+                return f"over {MAX_PAIRS} pairs{_IN_ALL}"
+            keys = [(client, hourly, f"over {hourly} addresses of {render_address(client)} in an hour")]
+            keys.append((_ALL_PAIRS, PAIRS_PER_HOUR, f"over {PAIRS_PER_HOUR} pairs in an hour"))
         else:
-            keys = [(_ALL_ADDRESSES, self.settings.addresses_per_indicator_hour)]
-            full = self._blocks.addresses >= MAX_ADDRESSES
+            if self._blocks.addresses >= MAX_ADDRESSES:
+                return f"over {MAX_ADDRESSES} addresses{_IN_ALL}"
+            keys = [(_ALL_ADDRESSES, hourly, f"over {hourly} addresses in an hour")]
         if len(block.recent_us) > 2 * PAIRS_PER_HOUR:
             block.recent_us = {k: times for k, times in block.recent_us.items() if ts_us - times[-1] < HOUR_US}
-        for key, limit in keys:
+        for key, limit, reason in keys:
             recent = [t for t in block.recent_us.get(key, ()) if ts_us - t < HOUR_US]
             if recent:
                 block.recent_us[key] = recent
             if len(recent) >= limit:
-                full = True
-        if not full:
-            for key, _ in keys:
-                block.recent_us.setdefault(key, []).append(ts_us)
-        return not full
+                return reason
+        for key, _, _ in keys:
+            block.recent_us.setdefault(key, []).append(ts_us)
+        return ""
 
-    def _over_budget(
-        self, block: Block, sighting: Sighting, address: bytes, wide: bool, evidence: str
+    def _tell_budget(
+        self, block: Block, sighting: Sighting, address: bytes, wide: bool, evidence: str, reason: str
     ) -> Decision | None:
-        told_us = block.budget_told_us.get(wide)
+        """Once an hour: a flux of addresses is not to become a flood of events. A bound over all blocks is told once
+        for all of them."""
+        told = self._bound_told_us if reason.endswith(_IN_ALL) else block.budget_told_us
+        told_us = told.get(wide)
         if told_us is not None and 0 <= sighting.ts_us - told_us < HOUR_US:
-            return None  # a flux of addresses is not to become a flood of events
-        block.budget_told_us[wide] = sighting.ts_us
-        limit = self.settings.addresses_per_indicator_hour
+            return None
+        told[wide] = sighting.ts_us
         target = Target("address", render_address(address)) if wide else pair(sighting.flow.client, address)
-        reason = f"over {limit} addresses in an hour"
         return self._verdict(sighting, block.id, "refuse", (target,), reason, "budget", evidence)
 
     # -- verdicts
@@ -326,7 +413,7 @@ class Policy:
 
 def pair(client: bytes, address: bytes) -> Target:
     """One client's way to one address."""
-    return Target("pair", f"{render_address(client)}>{render_address(address)}")
+    return target_of(client, address)
 
 
 def lists_guarded_site(match: Match) -> bool:
@@ -334,7 +421,7 @@ def lists_guarded_site(match: Match) -> bool:
     indicator = match.indicator
     if not indicator.narrowed or indicator.value != match.registered_domain:
         return False
-    return not indicator.narrowed.startswith(_CHOSEN)
+    return not indicator.narrowed.startswith(BY_LINE)
 
 
 def _how(match: Match) -> str:

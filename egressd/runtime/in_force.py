@@ -6,7 +6,7 @@ and pairs that answers and names led to. Each of those has a term (detect/probat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Final
@@ -25,6 +25,7 @@ ENDED: Final = ("withdrawn", "expired", "undone")
 RESTING: Final = "expired"  # of a target: its term is over, a try brings it back
 WITHDRAWN: Final = "withdrawn"
 MAX_ENDED: Final = 100_000
+MAX_SPARED: Final = 16  # targets of one decision that were refused or given free, the last of them
 FOUND_OUT: Final = frozenset(("address", "pair"))  # kinds that have a term when they are not what was decided about
 
 
@@ -62,6 +63,14 @@ class InForce:
     name: str
     campaign: str
     held: dict[Target, Held] = field(default_factory=dict)
+    spared: dict[Target, str] = field(default_factory=dict)  # what it does not cover, and why, as far as is remembered
+
+    def spare(self, targets: Iterable[Target], reason: str) -> None:
+        """Policy refused to cover `targets`, or gave them free."""
+        for target in targets:
+            if len(self.spared) >= MAX_SPARED and target not in self.spared:
+                del self.spared[next(iter(self.spared))]
+            self.spared[target] = reason
 
     def standing(self, enforced: bool) -> Standing:
         """As a packet process is told of it."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from egressd.config.load import LoadedIntel
 from egressd.detect.blocks import main_target
 from egressd.detect.policy import PolicySettings, lists_guarded_site
+from egressd.detect.sharing import chose_address
 from egressd.errors import ConfigError, Problem
 from egressd.intel.entries import refang
 from egressd.intel.networks import parse_address, render_address
@@ -34,6 +35,7 @@ class Verdict(NamedTuple):
     allowance: str
     guard: str
     protected: str
+    shared: str  # the shared range that the address lies in
 
 
 def parse_question(text: str) -> Question:
@@ -77,6 +79,7 @@ def judge(question: Question, loaded: LoadedIntel, settings: PolicySettings, now
     allowance = ""
     would = "nothing: not listed"
     protected = intel.protected.why(question.address) if question.address else ""
+    shared = intel.shared.why(question.address) if question.address else ""
     if match is not None:
         taken = intel.allowances.ignores_indicator(match.indicator, now_s)
         taken = taken or intel.allowances.allows(question.name, question.address, b"", now_s)
@@ -92,12 +95,14 @@ def judge(question: Question, loaded: LoadedIntel, settings: PolicySettings, now
             would = "alert, not block: the list names a guarded site whole, a person must decide"
         elif protected and match.level == "address":
             would = "alert, not block: the address is protected"
+        elif shared and match.level == "address" and not chose_address(match.indicator):
+            would = f"alert, not block: {shared}; a person must decide"
         elif match.indicator.confidence < settings.block_confidence:
             would = f"alert: confidence {match.indicator.confidence} is under {settings.block_confidence}"
         else:
             would = f"block {target.kind.replace('_', ' ')} {target.value}"
     guard = loaded.guard.why(domain or question.name) if question.name else ""
-    return Verdict(question, domain, rule, match, would, allowance, guard, protected)
+    return Verdict(question, domain, rule, match, would, allowance, guard, protected, shared)
 
 
 def render_verdict(verdict: Verdict, mode: str) -> dict[str, Any]:
@@ -130,6 +135,7 @@ def render_verdict(verdict: Verdict, mode: str) -> dict[str, Any]:
     rendered.update(
         guard=verdict.guard,
         protected=verdict.protected,
+        shared=verdict.shared,
         allowance=verdict.allowance,
         would=verdict.would,
         mode=mode,

@@ -35,8 +35,8 @@ class Office(Scene):
     ) -> None:
         super().__init__(allow=allow)
         intel = Intel(
-            Index.build(listed(lists), SUFFIXES), SUFFIXES, allowed(allow), PROTECTED, RESOLVERS, GUARD,
-            behaviour or BehaviourSettings(learning_s=3_600),
+            Index.build(listed(lists), SUFFIXES), SUFFIXES, allowed(allow), PROTECTED, RESOLVERS, guard=GUARD,
+            behaviour=behaviour or BehaviourSettings(learning_s=3_600),
         )  # fmt: skip
         self.engine = Engine(intel, PolicySettings(), self.events.append)
         self.now = 0.0
