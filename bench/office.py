@@ -1,7 +1,7 @@
 """Measures the detectors of behaviour on made-up office days: `python bench/office.py` prints the table.
 
-Day one is learned from, day two is judged. With --pcap FILE the judged day is written as a capture for
-`egressd replay` (which then has learned nothing: see --set behaviour.learning_h in docs/detection.md).
+Day one is learned from, day two is judged (docs/detection.md). Contacts go into the engine as the observations that the
+dissector would make of them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ sys.path.insert(0, str(ROOT))
 from bench.office_day import CLIENTS, DAY_S, HOURS, OWN, RESOLVER, SEED, START_S, Contact, World, make_day
 from egressd.config.load import load_intel
 from egressd.config.schema import Config
-from egressd.detect.behaviour.settings import DETECTORS, NEW, OFF, BehaviourSettings, Switch
+from egressd.detect.behaviour.settings import BehaviourSettings
+from egressd.detect.behaviour.watching import NEW_SCORE
 from egressd.detect.engine import Engine, Intel
+from egressd.detect.evidence import combined
 from egressd.detect.policy import PolicySettings
 from egressd.intel.networks import parse_address, render_address
 from egressd.model import (
@@ -125,6 +127,9 @@ class Outcome(NamedTuple):
     observations: int
     seconds: float
     tracks: int
+    spoke: dict[
+        str, tuple[int, int]
+    ]  # by detector: innocent pairs with a word of it, and with one that tells by itself
 
 
 def intel_of(settings: BehaviourSettings) -> Intel:
@@ -183,7 +188,16 @@ def judge(
                             asked.add(key)
                 events.clear()
         spent_s += time.process_time() - started_s
-    return Outcome(list(first.values()), len(asked), contacts, wire.number, spent_s, len(engine.behaviour.ground))
+    hosts = {client for client, _ in day.planted.values()}
+    spoke: dict[str, tuple[int, int]] = {}
+    for part in engine.behaviour.board.parts():
+        if render_address(part.client) not in hosts:
+            words, alone = spoke.get(part.detector, (0, 0))
+            tells = combined([part.score, NEW_SCORE]) >= settings.alert_score
+            spoke[part.detector] = words + 1, alone + tells
+    return Outcome(
+        list(first.values()), len(asked), contacts, wire.number, spent_s, len(engine.behaviour.ground), spoke
+    )
 
 
 def _plant_of(key: tuple[str, str], planted: dict[str, tuple[str, str]], contact: Contact) -> str:
@@ -202,8 +216,6 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--days", type=int, default=1, help="how many measured days, each of another seed")
     parser.add_argument("--unlearned", action="store_true", help="judge the day without the one before")
-    parser.add_argument("--alone", action="store_true", help="also each detector alone (takes as often as long)")
-    parser.add_argument("--pcap", type=Path, metavar="FILE", help="write the measured day and judge nothing")
     args = parser.parse_args(argv)
     for number in range(args.days):
         run(args, args.seed + number)
@@ -215,12 +227,6 @@ def run(args: argparse.Namespace, seed: int) -> None:
     outcome = judge(seed, args.clients, args.hours, args.plants, BehaviourSettings(), not args.unlearned)
     for line in table(outcome, args.clients, args.hours):
         print(line)
-    for detector in DETECTORS if args.alone else ():
-        others = tuple((name, Switch(OFF)) for name in DETECTORS if name not in (detector, NEW))
-        alone = judge(seed, args.clients, args.hours, 0, BehaviourSettings(switches=others), not args.unlearned)
-        false = [one for one in alone.first if not one.plant and one.judged]
-        rate = 1000 * len(false) / args.clients / args.hours
-        print(f"  {detector} alone: {len(false)} false, {rate:.2f} per 1,000 client-hours")
 
 
 def table(outcome: Outcome, clients: int, hours: int) -> list[str]:
@@ -250,6 +256,9 @@ def table(outcome: Outcome, clients: int, hours: int) -> list[str]:
         lines.append(
             f"  {sort}: {len(names)} planted, {len(found)} found, {len(soon)} within {WITHIN} contacts, median {median}"
         )
+    for detector, (words, alone) in sorted(outcome.spoke.items()):
+        rate = 1000 * alone / clients / hours
+        lines.append(f"  {detector}: a word on {words} innocent pairs, would tell {alone} alone ({rate:.2f} per 1,000)")
     beacons = [name for name in outcome.contacts if name.startswith("beacon")]
     soon = [name for name in beacons if name in hit and hit[name].contacts <= WITHIN]
     if beacons:

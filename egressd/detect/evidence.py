@@ -72,6 +72,10 @@ class EvidenceBoard:
     def __len__(self) -> int:
         return len(self._table)
 
+    def parts(self) -> list[Evidence]:
+        """Every detector's latest word on everybody, the oldest first."""
+        return [part for entry in self._table.values() for part in entry.parts.values()]
+
     @property
     def evicted(self) -> int:
         """Entries forgotten because the table was full."""
