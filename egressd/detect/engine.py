@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from egressd.detect.behaviour.suspicion import sighting_of
+from egressd.detect.agreement import Agreement
 from egressd.detect.blind import BlindSpots
 from egressd.detect.blocks import Block, Blocks, main_target
 from egressd.detect.calendar import MICROSECONDS, Calendar
@@ -17,6 +18,7 @@ from egressd.detect.contacts import Contacts
 from egressd.detect.correlator import Correlator, Hit
 from egressd.detect.evidence import Evidence
 from egressd.detect.history import DEFAULT_HISTORY, History
+from egressd.detect.hearing import Hearing, hear
 from egressd.detect.hunt import hunt, sieve_for
 from egressd.detect.policy import E1, E2, Policy, PolicySettings
 from egressd.detect.proxied import Proxied
@@ -36,6 +38,7 @@ from egressd.model import (
     QUIC_SNI,
     REPLY,
     SOCKS_HOST,
+    TAP,
     TCP,
     TLS_SNI,
     DnsMessage,
@@ -91,14 +94,18 @@ class Engine:
         *,
         enforced: bool = False,
         history: int = DEFAULT_HISTORY,
+        sensors: bool = False,
     ) -> None:
         """`enforced`: what is decided is in the kernel too, so that answers from blocked targets are leaks.
-        `history` bounds the pairs of client and name that a retro-hunt can find."""
+        `history` bounds the pairs of client and name that a retro-hunt can find. `sensors`: others than our own tap
+        tell of contacts too, so that each is remembered until they have told."""
         self.resolutions = Resolutions(intel.suffixes)
         self.correlator = Correlator(intel.index, intel.allowances, self.resolutions, intel.suffixes)
         self.blocks = Blocks()
         self.policy = Policy(settings, self.blocks, intel.protected, intel.allowances, intel.shared)
         self.contacts = Contacts()
+        self.agreement: Agreement | None = Agreement() if sensors else None
+        self.hearing = Hearing()
         self.watch = Watch()
         self.enforced = enforced  # of the blocks that are decided from now on
         self.on_answered: Callable[[Incident], None] | None = None  # told of each answer that an incident counts
@@ -120,6 +127,9 @@ class Engine:
     def observe(self, seen: Observation) -> None:
         """Take one observation; emits whatever follows from it."""
         kind = seen.kind
+        if seen.sensor:
+            self._tell(seen)
+            return
         self.observations[kind] = self.observations.get(kind, 0) + 1
         if seen.ts_us >= self._calendar.next_us:
             self._indicators_change(seen.ts_us)
@@ -152,6 +162,14 @@ class Engine:
         if opened:
             self._on_event(incident)
 
+    def _tell(self, seen: Observation) -> None:
+        """Another sensor tells of something."""
+        if seen.ts_us >= self._calendar.next_us:
+            self._indicators_change(seen.ts_us)
+        self._fresh.clear()
+        self._counted.clear()
+        hear(self, seen)
+
     def finish(self) -> None:
         """The source has ended: report each incident's totals."""
         for incident in self.campaigns.incidents.values():
@@ -166,6 +184,7 @@ class Engine:
             "incidents_beyond_bound": self.campaigns.untold,
             "alerts_beyond_bound": self.policy.untold,
             "attempts_beyond_bound": self.watch.uncounted,
+            "agreement_evicted": self.agreement.evicted if self.agreement is not None else 0,
             "history_evicted": self.history.evicted,
             "resolutions_evicted": self.resolutions.evicted,
             "resolutions_over_share": self.resolutions.over_share,
@@ -187,7 +206,7 @@ class Engine:
             if name and name not in self._fresh:
                 self._fresh[name] = self.contacts.is_new_question(seen.flow.client, name, seen.ts_us, again)
         for hit in hits:
-            self._sight(seen, hit, self._fresh[hit.name])
+            self.sight(seen, hit, self._fresh[hit.name])
         for name, new in self._fresh.items():
             if not hits or all(hit.name != name for hit in hits):
                 self.history.record(seen.flow, name, seen.ts_us, seen.number, DNS_QUERY, new)
@@ -201,7 +220,7 @@ class Engine:
         client = seen.flow.client
         ts_us = seen.ts_us
         for hit in self.correlator.match(seen):
-            self._sight(seen, hit, self.contacts.is_new_question(client, hit.name, ts_us, False))
+            self.sight(seen, hit, self.contacts.is_new_question(client, hit.name, ts_us, False))
         answer = read_answer(seen.name or seen.raw_name.lower(), message)
         if not answer.addresses:
             return
@@ -251,20 +270,21 @@ class Engine:
         hits = self.correlator.match(seen, direct, name)
         for hit in hits:
             domain = hit.match.registered_domain or hit.name
-            self._sight(seen, hit, self._is_new(seen, domain), direct and seen.kind != FLOW)
+            self.sight(seen, hit, self.is_new(seen, domain), direct and seen.kind != FLOW)
         if seen.kind == FLOW and not hits:
-            self._blocked_flow(seen)
+            self.blocked_flow(seen)
         self._remember(seen, name, hits, direct)
 
     def _begins(self, seen: Observation) -> None:
         """The first packet of a conversation."""
         self.contacts.begins(seen.flow, seen.ts_us)
 
-    def _is_new(self, seen: Observation, reached: str) -> bool:
+    def is_new(self, seen: Observation, reached: str) -> bool:
         """Whether this observation is the first sign of a contact; asked twice it answers the same."""
         new = self._fresh.get(reached)
         if new is None:
-            new = self._fresh[reached] = self.contacts.is_new(seen.kind, seen.flow, reached, seen.ts_us)
+            contacts = self.hearing.contacts_of(seen.sensor) if seen.sensor else self.contacts
+            new = self._fresh[reached] = contacts.is_new(seen.kind, seen.flow, reached, seen.ts_us)
         return new
 
     def _remember(self, seen: Observation, name: str, hits: list[Hit], direct: bool) -> None:
@@ -276,13 +296,13 @@ class Engine:
             if name and self.correlator.match_name(name, seen.ts_us) is not None:
                 return  # that is listed, and no contact for later
         if name and (not hits or all(hit.name != name for hit in hits)):
-            new = self._is_new(seen, self.resolutions.domain_of(name))
+            new = self.is_new(seen, self.resolutions.domain_of(name))
             server = flow.server if direct else b""
             self.history.record(flow, name, seen.ts_us, seen.number, seen.kind, new, server)
 
     # -- sightings, decisions, attempts
 
-    def _sight(self, seen: Observation, hit: Hit, new: bool, direct: bool = False) -> None:
+    def sight(self, seen: Observation, hit: Hit, new: bool, direct: bool = False) -> None:
         sighting = Sighting(
             seen.ts_us, seen.number, seen.flow, hit.name, hit.match, seen.kind, seen.note, False, 1,
             seen.ts_us, seen.ts_us, hit.url, hit.address,
@@ -299,11 +319,11 @@ class Engine:
         via = sighting.via
         if seen is not None:
             if via not in (DNS_QUERY, DNS_ANSWER):
-                new = self._is_new(seen, sighting.campaign) and new
+                new = self.is_new(seen, sighting.campaign) and new
             new = new and incident.id not in self._counted
+            new = self._agree(incident, sighting, new, seen)
         sighting.new = new
         if new:
-            self._counted.add(incident.id)
             self.campaigns.count(incident, sighting)
             if via in (TLS_SNI, HTTP_HOST, SOCKS_HOST):
                 self._answered(incident, sighting.count)  # nothing is sent before the handshake is complete
@@ -337,6 +357,27 @@ class Engine:
         return self.correlator.co_tenants(sighting.address, "", sighting.ts_us)
 
     def _blocked_flow(self, seen: Observation) -> None:
+
+    def _agree(self, incident: Incident, sighting: Sighting, own: bool, seen: Observation) -> bool:
+        """Whether a sighting is a new contact, `own` saying whether it is one to the sensor that tells of it: another
+        may have told of it before."""
+        source = seen.sensor or TAP
+        sighting.source = source
+        sighting.own = own
+        if own:
+            self._counted.add(incident.id)
+            self.campaigns.tell(incident, sighting)
+        agreement = self.agreement
+        if agreement is None:
+            return own
+        client = sighting.flow.client
+        reached = sighting.match.registered_domain or sighting.match.indicator.value
+        new = own and not agreement.tell(source, sighting.via, sighting.flow, reached, sighting.ts_us)
+        sighting.told_by = agreement.told_by(client, reached, sighting.ts_us)
+        sighting.sources = max(1, len(sighting.told_by))
+        return new
+
+    def blocked_flow(self, seen: Observation) -> None:
         """A connection without a name to an address that a block covers."""
         flow = seen.flow
         block = self.blocks.covering(flow.client, flow.server)
@@ -354,7 +395,7 @@ class Engine:
             seen.ts_us, seen.number, flow, "", match, FLOW, "blocked address", False, 1, seen.ts_us, seen.ts_us,
             address=flow.server,
         )  # fmt: skip
-        self._handle(sighting, self._is_new(seen, match.registered_domain), seen)
+        self._handle(sighting, self.is_new(seen, match.registered_domain), seen)
 
     def _extend(self, sighting: Sighting, address: bytes, evidence: str) -> None:
         block = self.blocks.by_target.get(main_target(sighting.match))

@@ -65,9 +65,10 @@ class LiveEngine(Engine):
         enforced: bool,
         first_number: int = 1,
         stride: int = 1,
+        sensors: bool = False,
     ) -> None:
         """Decisions are numbered `first_number`, then every `stride`-th; the rest is the engine's."""
-        super().__init__(intel, settings, on_event, enforced=enforced)
+        super().__init__(intel, settings, on_event, enforced=enforced, sensors=sensors)
         self.gathering = GatheringHistory()
         self.history = self.gathering
         self.blocks.number_from(first_number, stride)
