@@ -17,6 +17,7 @@ LAYERS = {
     "clock": 0,
     "wire": 1,
     "intel": 1,
+    "logs": 2,  # reads what wire and intel have parsers for
     "config.schema": 1,
     "config.kinds": 1,
     "config.feed_options": 1,

@@ -2,8 +2,8 @@
 
 Our tap sees a packet; a proxy, a resolver or another sensor writes a line about the same a moment, or half a minute,
 later. Each contact that a sensor tells of is kept for a while with who told of it. Another sensor's word meets the
-nearest in time that this sensor has not told of yet: same client, same registered domain (or listed address), a question
-with a question and a connection with a connection. Where both know the ports of a connection these must be the same;
+nearest in time that this sensor has not told of yet: same client, same registered domain (or listed address), question
+with question and connection with connection. Where both know the ports of a connection these must be the same;
 then it may be longer ago, for some sensors write of a connection when it is over. So two sensors that both tell of ten
 contacts tell of ten together, and not of twenty.
 """

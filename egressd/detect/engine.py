@@ -19,6 +19,7 @@ from egressd.detect.correlator import Correlator, Hit
 from egressd.detect.evidence import Evidence
 from egressd.detect.history import DEFAULT_HISTORY, History
 from egressd.detect.hearing import Hearing, hear
+from egressd.detect.history import DEFAULT_HISTORY, History
 from egressd.detect.hunt import hunt, sieve_for
 from egressd.detect.policy import E1, E2, Policy, PolicySettings
 from egressd.detect.proxied import Proxied

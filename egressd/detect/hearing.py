@@ -1,7 +1,7 @@
 """What other sensors tell of: matched, decided and counted as our own tap's observations are, but learned from less.
 
-A line in a log is somebody's word. It accuses, as a client's own SNI does; it proves neither that an address belongs to a
-name, nor who else lives there. So nothing is learned from it about who is where, and blind spots are the tap's alone.
+A line in a log is somebody's word. It accuses, as a client's own SNI does; it proves neither that an address belongs to
+a name, nor who else lives there. So nothing is learned from it about who is where, and blind spots are the tap's alone.
 """
 
 from __future__ import annotations

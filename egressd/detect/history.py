@@ -32,8 +32,8 @@ class PastContact(NamedTuple):
 
 class Contact:
     """All contacts of one client with one name (or with one address). `server` is where it connected to for that name
-    last, b"" when it only asked, or went by a proxy. `told` has how often each sensor told of it, None while our own tap
-    is the only one: who sees most sees all, as far as that can be told."""
+    last, b"" when it only asked, or went by a proxy. `told` has how often each sensor told of it, None while our own
+    tap is the only one: who sees most sees all, as far as that can be told."""
 
     __slots__ = ("count", "first_us", "flow", "last_us", "number", "server", "told", "via")
 

@@ -1,7 +1,7 @@
-"""What of other sensors' words goes to a packet process, and what to history: beside the logs, in a process of their own.
+"""What of other sensors' words goes to a packet process, and what to history: in the process that reads the logs.
 
-Thousands of lines a second must not keep a packet waiting, so what matches nothing never gets there. What matches is
-judged there again, with all that is known: here only lists and allowances are.
+Thousands of lines a second must not keep a packet waiting, so what matches nothing never gets there. What matches
+is judged there again, with all that is known: here only lists and allowances are.
 """
 
 from __future__ import annotations
