@@ -283,7 +283,8 @@ def test_any_change_of_a_dnstap_message(data: st.DataObject) -> None:
 
 
 ODD = (
-    None, True, -1, 1 << 70, 1e308, float("nan"), "", "-", "x" * 300, "\ud800", "\0", "http://", "[", [], [None], [[1]], {},
+    None, True, -1, 1 << 70, 1e308, float("nan"), "", "-", "x" * 300, "\ud800", "\0", "http://", "[", [], [None], [[1]],
+    {},
     {"rrname": 1}, [{"rrname": "\ud800", "rdata": []}], {"CNAME": ["a", 1]}, {"CNAME": {}}, "query", "answer", "2026",
 )  # fmt: skip
 values = st.sampled_from(ODD)
@@ -304,9 +305,10 @@ def test_any_values_in_json(sort: str, inner: dict[str, object]) -> None:
 @pytest.mark.parametrize("format_", LINES)
 @pytest.mark.parametrize(
     "part",
-    [b"\0" * 9, b"\x1b[31m", b"\xff\xfe", "ä.example".encode(), b"a" * MAX_LINE_BYTES, b" \t" * 30_000, b"{" * 60_000],
+    [b"\0" * 9, b"\x1b[31m", b"\xff\xfe", "ä.example".encode(), b"a" * MAX_LINE_BYTES, b" \t" * 30_000,
+     b"{" * 60_000],
     ids=["nul", "escape", "no-utf8", "u-label", "long", "blanks", "braces"],
-)
+)  # fmt: skip
 def test_hostile_names_are_escaped_or_none_and_cost_little(format_: str, part: bytes) -> None:
     line = LINES[format_].encode().replace(b"c2", part)
     began_s = time.process_time()
