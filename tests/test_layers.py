@@ -22,6 +22,7 @@ LAYERS = {
     "config.kinds": 1,
     "config.feed_options": 1,
     "config.volume_options": 1,
+    "config.sensor_options": 1,
     "enforce.adapter": 1,
     "enforce.plan": 1,
     "detect": 2,

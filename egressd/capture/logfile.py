@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from egressd.errors import CaptureError, Malformed
-from egressd.logs.formats import DNSTAP, MAX_LINE_BYTES, PARSERS, LogParser
+from egressd.logs.formats import FRAMED, MAX_LINE_BYTES, PARSERS, LogParser
 from egressd.logs.framestream import DATA, FrameStream
 from egressd.model import Observation
 
@@ -77,7 +77,7 @@ class LogFile:
     def _read(self) -> Iterator[Observation]:
         try:
             with self._file:
-                if self.result.format == DNSTAP:
+                if self.result.format in FRAMED:
                     yield from self._frames()
                 else:
                     yield from self._lines()

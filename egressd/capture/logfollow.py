@@ -175,6 +175,11 @@ class FollowedLog:
         self._current = None
 
     @property
+    def inode(self) -> int:
+        """Of the file that is read now, 0 when there is none."""
+        return self._current.inode if self._current is not None else 0
+
+    @property
     def is_behind(self) -> bool:
         """Whether there is more to read than one poll took."""
         opened = [*self._moved, *([self._current] if self._current is not None else [])]

@@ -29,6 +29,7 @@ from egressd.config.kinds import (
     told,
 )
 from egressd.config.volume_options import VolumeOptions
+from egressd.config.sensor_options import SensorOptions
 
 SHIPPED_RANGES: Final = "shipped"  # in guard.shared_ranges: the list that comes with egressd
 MODES: Final = ("monitor", "approve", "enforce")
@@ -303,6 +304,17 @@ class Config:
             "feeds.example.yaml has some to paste here. Each has these options.",
             NAMED,
             "{c2: {url: https://feeds.example/c2.txt}}",
+        ),
+    )
+    sensors: Mapping[str, SensorOptions] = field(
+        default_factory=dict,
+        metadata=told(
+            SensorOptions,
+            "Logs of other sensors, by names that you give them: a to z, 0 to 9 and hyphens. What they tell of is "
+            "judged as what is captured; a contact that several tell of counts once, and names its sources "
+            "(docs/sensors.md). Each has these options.",
+            NAMED,
+            "{proxy: {path: /var/log/squid/access.log, format: squid}}",
         ),
     )
     segments: Mapping[str, tuple[str, ...]] = option(

@@ -96,6 +96,23 @@ def hear(engine: Engine, seen: Observation) -> None:
         _contact(engine, seen)
 
 
+def keep_in_mind(engine: Engine, seen: Observation) -> None:
+    """Another engine takes this observation; should this one see the contact itself, it is to know that it is told."""
+    agreement = engine.agreement
+    if agreement is None:
+        return
+    contacts = engine.hearing.contacts_of(seen.sensor)
+    flow = seen.flow
+    for hit in hits_of(engine.correlator, seen):
+        reached = hit.match.registered_domain or hit.match.indicator.value
+        if seen.kind in (DNS_QUERY, DNS_ANSWER):
+            new = contacts.is_new_question(flow.client, hit.name, seen.ts_us, False)
+        else:
+            new = contacts.is_new(seen.kind, flow, reached, seen.ts_us)
+        if new:
+            agreement.tell(seen.sensor, seen.kind, flow, reached, seen.ts_us)
+
+
 def _question(engine: Engine, seen: Observation) -> None:
     contacts = engine.hearing.contacts_of(seen.sensor)
     if not engine.hearing.is_asked(seen):

@@ -13,7 +13,8 @@ from egressd.logs.zeek import ZeekParser
 from egressd.model import Observation
 
 MAX_LINE_BYTES: Final = 65_536  # an event with a long URL has some kilobytes; what is longer is left out and counted
-DNSTAP: Final = "dnstap"  # comes in frames, not in lines
+DNSTAP: Final = "dnstap"
+FRAMED: Final = frozenset((DNSTAP, "dnstap-file"))  # come in frames, not in lines
 
 
 class LogParser(Protocol):
@@ -41,4 +42,5 @@ PARSERS: Final[dict[str, Callable[[str], LogParser]]] = {
     "unbound": UnboundParser,
     "bind": BindParser,
     DNSTAP: DnstapParser,
+    "dnstap-file": DnstapParser,
 }

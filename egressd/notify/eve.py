@@ -320,6 +320,13 @@ def render_feed(ts_us: int, fields: Mapping[str, Any]) -> Record:
     return record
 
 
+def render_sensor(ts_us: int, fields: Mapping[str, Any]) -> Record:
+    """Another sensor's log has gone silent, cannot be read, or lines come again."""
+    record = _head("sensor", ts_us, 0, "")
+    record["egressd"] = dict(fields)
+    return record
+
+
 def render_summary(ts_us: int, fields: Mapping[str, Any]) -> Record:
     """The last record: what was read, what was left out, what was found."""
     record = _head("summary", ts_us, 0, "")

@@ -31,9 +31,10 @@ from egressd.runtime.in_force import ACTIVE, PROPOSED, Register, from_row
 from egressd.runtime.intake import HistoryRow, Intake, WatchSum
 from egressd.runtime.knowledge import Fed, Knowledge, Loaded, Surroundings
 from egressd.runtime.lapsing import Lapsing
+from egressd.runtime.listening import Listening, marks_path
 from egressd.runtime.messages import Values
 from egressd.runtime.named_hosts import NamedHosts
-from egressd.runtime.orders import Dropped, Learn, Order, Start, Step, Swap
+from egressd.runtime.orders import Dropped, Learn, LogSource, LogStart, Order, Start, Step, Swap
 from egressd.runtime.rulings import POLICY, Rulings
 from egressd.runtime.scribe import Scribe
 from egressd.runtime.sensing import Sensing, reserve_processors, start_order
@@ -98,6 +99,11 @@ class Core:
             self.register, self.rulings, self.campaigns, self.scribe, clock, tellers, self.segment_of,
             self._take_history, self._take_tenants, self.enforcement.pushed, f"{self.started_us}-{os.getpid()}",
         )  # fmt: skip
+        self.listening = Listening(
+            dict(loaded.config.sensors), loaded.config.capture.processes, self._log_start, self._tell_one,
+            self._last_packet, tellers.event, clock.now_us,
+        )  # fmt: skip
+        self._taking = 0  # whose batch is at hand
         self.sensing = Sensing(loaded.config.capture.processes, self.start_of, self.take)
         self.whose = Whose()
         self.volume: VolumeWatch | None = None  # who counts bytes, in the daemon
@@ -197,6 +203,7 @@ class Core:
             settings=self.knowledge.settings,
             enforced=self.mode == "enforce",
             fast_lane=self.mode == "enforce",
+            sensors=self.listening.is_wanted,
         )
         following: list[Order] = [self.rulings.standing()]
         if self.tenants:
@@ -216,6 +223,7 @@ class Core:
 
     async def take(self, number: int, batch: dict[str, Any]) -> None:
         """A batch of a packet process."""
+        self._taking = number
         self.intake.take(number, batch)
         canaries = batch.get("canaries")
         if canaries is not None:
@@ -278,7 +286,9 @@ class Core:
             if said == (self.loaded, tuple(self.entries), self.around, self.mode, self.fed):
                 break  # else somebody said more meanwhile, and what rests on that would be taken for unlisted
         intel = self.knowledge.intel
-        self.tell(Swap(intel, self.knowledge.settings, self.mode == "enforce", self.mode == "enforce"))
+        swap = Swap(intel, self.knowledge.settings, self.mode == "enforce", self.mode == "enforce")
+        self.tell(swap)
+        self.listening.tell(swap)
         new = known.arrived(before, intel, self.clock.now_us() // 1_000_000)
         if self.allowing.is_due(self.clock.now_us()):
             new = None  # what it let be until now may be listed
@@ -353,6 +363,8 @@ class Core:
         if abs(self.clock.offset_us - self._told_offset_us) > DRIFT_US:
             self._told_offset_us = self.clock.offset_us
             self.tell(Step(self.clock.offset_us))
+            self.listening.tell(Step(self.clock.offset_us))
+        self._listen()
         self.rulings.expire()
         now_us = self.clock.now_us()
         self.lapsing.follow(self.knowledge.intel.allowances, now_us)
@@ -369,6 +381,12 @@ class Core:
             self._seen_us = now_us
             self.scribe.put(meta.seen, now_us)
         self.tellers.tick()
+
+    def _listen(self) -> None:
+        """How other sensors stand, and what of theirs is history by now."""
+        if self.listening.is_wanted:
+            self.listening.agreed(self.sensing.told("heard"))
+            self._keep_history(self.listening.tick())
 
     def _take_effect(self, now_s: int) -> None:
         """Indicators that said when they come into force have."""
@@ -421,6 +439,21 @@ class Core:
     def _take_history(self, rows: list[HistoryRow]) -> None:
         if self.volume is not None:
             self.volume.learn((row[0], row[1], row[3], row[5]) for row in rows if row[1] and row[3])
+    def _log_start(self, sources: tuple[LogSource, ...]) -> LogStart:
+        directory = self.loaded.base_dir / self.config.state.directory
+        return LogStart(sources, str(marks_path(directory)), self.clock.offset_us, self.knowledge.intel)
+
+    def _tell_one(self, number: int, order: Order) -> None:
+        self.sensing.tell_one(number, order)
+
+    def _last_packet(self) -> int:
+        return max((one["last_us"] for one in self.sensing.interfaces()), default=0)
+
+    def _take_history(self, rows: list[HistoryRow]) -> None:
+        self.listening.seen(self._taking, rows)
+        self._keep_history(rows)
+
+    def _keep_history(self, rows: list[HistoryRow]) -> None:
         room = HISTORY_WAITING - len(self.history_waiting)
         self.history_waiting += rows[:room]
         self.history_lost += max(0, len(rows) - room)
@@ -445,7 +478,7 @@ def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
 
 def _needs_restart(before: Config, after: Config) -> list[str]:
     """Options that a reload does not change."""
-    sections: Sequence[str] = ("capture", "enforce", "control", "metrics", "state", "limits")
+    sections: Sequence[str] = ("capture", "enforce", "control", "metrics", "state", "limits", "sensors")
     return [name for name in sections if getattr(before, name) != getattr(after, name)]
 
 
