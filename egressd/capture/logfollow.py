@@ -155,7 +155,8 @@ class FollowedLog:
         self.problem = ""
         self.gaps = 0
         self.too_long = 0
-        self.caught_up = False  # all that there was had been read before
+        self.caught_up = False  # what the last poll found was written since the one before
+        self._was_at_end = False
         self._frames = frames
         self._from_end = not new
         self._marks = list(marks)
@@ -205,8 +206,9 @@ class FollowedLog:
             for one in list(self._moved):
                 lines += self._drain(one, now_us)
             if self._current is not None:
-                self.caught_up = self._current.at_end
+                self.caught_up = self._was_at_end
                 lines += self._take(self._current)
+                self._was_at_end = self._current.at_end
                 self.problem = self._current.splitter.broken
             return lines
         except OSError as error:

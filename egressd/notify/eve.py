@@ -322,7 +322,7 @@ def render_feed(ts_us: int, fields: Mapping[str, Any]) -> Record:
 
 def render_sensor(ts_us: int, fields: Mapping[str, Any]) -> Record:
     """Another sensor's log has gone silent, cannot be read, or lines come again."""
-    record = _head("sensor", ts_us, 0, "")
+    record = _head("log_state", ts_us, 0, "")
     record["egressd"] = dict(fields)
     return record
 

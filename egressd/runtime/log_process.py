@@ -37,6 +37,7 @@ LOOK_US: Final = 5_000_000  # how often it is looked for new files that fit a pa
 MAX_FILES: Final = 64  # of one sensor
 # What matches is judged in a packet process, at some 50 us each: this many take a twentieth of its time.
 OBSERVED_PER_S: Final = 1_000
+OBSERVED_AT_ONCE: Final = 200  # in one batch; one with a long URL has five kilobytes
 MAX_ROWS: Final = 2_000  # of history in one batch
 GATHER_US: Final = 5_000_000
 _MAGIC: Final = frozenset("*?[")
@@ -208,7 +209,10 @@ class LogProcess:
                     observed += map(pack_observation, self.sieving.sift(seen))
                 behind = behind or source.is_behind
         self._told += len(observed)
-        self._send(now_us, observed)
+        for at in range(0, len(observed) - OBSERVED_AT_ONCE, OBSERVED_AT_ONCE):
+            self._tell(now_us, {"observed": observed[at : at + OBSERVED_AT_ONCE]})
+        last = (len(observed) - 1) // OBSERVED_AT_ONCE * OBSERVED_AT_ONCE
+        self._send(now_us, observed[last:] if observed else [])
         return behind
 
     def finish(self) -> None:
@@ -231,18 +235,20 @@ class LogProcess:
                 "unasked": self.sieving.hearing.unasked_answers,
                 "sensors": {one.told.name: one.stats() for one in self.sources},
             }
-        if not batch:
-            return
+        if batch:
+            self._tell(now_us, batch)
+            self._save()
+
+    def _tell(self, now_us: int, batch: dict[str, Any]) -> None:
+        """Waits for the core to read, which is right: what was not read yet lies in the logs."""
         self._number += 1
         with suppress(OSError):  # the core has gone: then its end of the socket says so too
-            # Waiting is right: what is not read yet lies in the logs.
             self._control.sendall(render_batch({"n": self._number, "t": now_us, **batch}))
-            self._save()
 
     def _history(self, begun_before_us: int) -> list[Any]:
         rows: list[Any] = []
         for sensor, history in self.sieving.history.items():
-            for (client, name, address), row in history.take(MAX_ROWS, begun_before_us):
+            for (client, name, address), row in history.take(MAX_ROWS - len(rows), begun_before_us):
                 domain = self.sieving.resolutions.domain_of(name) if name else ""
                 told = [client.hex(), domain, name, address.hex(), row.first_us, row.last_us, row.count]
                 rows.append([sensor, told])
