@@ -13,7 +13,9 @@ from egressd.logs.framestream import ACCEPT, DATA, DNSTAP, FINISH, READY, STOP, 
 
 MAX_CONNECTIONS: Final = 8  # a resolver has one, or one for each thread
 READ_BYTES: Final = 1 << 18
-WORLD_WRITABLE: Final = 0o666  # who may reach it is decided by its folder: resolvers have users of their own
+# For egressd and a group: that of the folder, where it has the set-group-ID bit (inode(7)). Whoever can write to it can
+# accuse anybody, so it is not for all.
+MODE: Final = 0o660
 
 
 class _Connection:
@@ -78,7 +80,7 @@ class DnstapSocket:
                     raise OSError(0, "something that is no socket lies there")
                 os.unlink(self.path)  # noqa: PTH108
             sock.bind(self.path)
-            os.chmod(self.path, WORLD_WRITABLE)  # noqa: PTH101
+            os.chmod(self.path, MODE)  # noqa: PTH101
             sock.listen(MAX_CONNECTIONS)
         except (OSError, ValueError) as error:  # ValueError: a path with a NUL, or too long
             sock.close()

@@ -101,7 +101,9 @@ def _head(read: Read, lists: Sequence[ListSummary], demo: bool, seconds: float) 
         lines.append(f"! and {len(read.failed) - 2} more files with damage; --json lists them")
     bad = [one for one in read.logs if one.malformed]
     if bad:
-        lost = ", ".join(f"{one.malformed:,} of {one.lines:,} of {printable(one.path)}" for one in bad)
+        lost = ", ".join(
+            f"{one.malformed:,} of {one.lines:,} of {printable(one.path.rpartition('/')[2])}" for one in bad
+        )
         lines.append(fit(f"! lines that are none of their format: {lost}", 80))
     names = ", ".join(f"{printable(one.name)} ({one.indicators:,})" for one in lists[:3])
     more = f" and {len(lists) - 3} more" if len(lists) > 3 else ""
