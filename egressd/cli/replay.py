@@ -9,7 +9,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from egressd.cli.main import FINDINGS, OK, USAGE
+from egressd.cli.main import FINDINGS, OK
 from egressd.cli.options import add_intel_arguments, load
 from egressd.cli.report import ListSummary, Read, render_report
 from egressd.cli.terminal import Progress, printable
@@ -48,6 +48,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_intel_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one event a line instead of the report (docs/events.md)")
     parser.add_argument("--observations", action="store_true", help="with --json: also every destination that was seen")
+    parser.set_defaults(usage=parser.error)
     parser.add_argument("--exit-code", action="store_true", help="exit 10 when a listed destination was reached")
     parser.add_argument("--no-prefilter", action="store_true", help="read every packet in full: slower, same results")
 
@@ -55,8 +56,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Replay; the exit code is 0, or 10 with --exit-code and findings."""
     if not args.files and not args.log:
-        print("egressd replay: name a capture, or a log with --log FORMAT:FILE", file=sys.stderr)
-        return USAGE
+        args.usage("name a capture, or a log with --log FORMAT:FILE")
     config, loaded = load(args)
     if args.json or args.observations:
         writer = JsonWriter(config, args.files, sys.stdout, args.observations)
