@@ -16,6 +16,7 @@ from egressd.cli.terminal import Progress, printable
 from egressd.config.load import LoadedIntel, policy_settings, segment_table
 from egressd.config.schema import Config
 from egressd.config.volume import volume_settings
+from egressd.logs.formats import PARSERS
 from egressd.model import Decision, Event, Incident, Observation
 from egressd.notify.eve import (
     render_address,
@@ -25,10 +26,6 @@ from egressd.notify.eve import (
     render_summary,
     render_time,
 )
-from egressd.runtime.replay import ReplayRun
-from egressd.logs.formats import PARSERS
-from egressd.model import Decision, Event, Incident, Observation
-from egressd.notify.eve import render_address, render_event, render_line, render_observation, render_summary
 from egressd.runtime.replay import LogGiven, ReplayRun
 
 MOST_VOLUME: Final = 10  # pairs of client and destination in a summary
@@ -194,6 +191,10 @@ def _volume(replay: ReplayRun) -> dict[str, Any]:
                 "last_seen": render_time(row.last_us),
             }
             for client, destination, row in volume.rows()[:MOST_VOLUME]
+        ],
+    }
+
+
 def _logs_told(replay: ReplayRun) -> dict[str, Any]:
     """What was read of other sensors' logs, and what each told of."""
     agreement = replay.engine.agreement

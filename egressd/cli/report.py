@@ -12,6 +12,7 @@ from egressd.detect.engine import Engine
 from egressd.detect.sharing import without_lead
 from egressd.model import BEHAVIOUR, Campaign, Decision, Incident
 from egressd.model import TAP, Campaign, Decision, Incident
+from egressd.model import BEHAVIOUR, TAP, Campaign, Decision, Incident
 from egressd.names import Suffixes
 from egressd.notify.eve import VIA, render_address
 

@@ -28,8 +28,8 @@ from egressd.config.kinds import (
     options_of,
     told,
 )
-from egressd.config.volume_options import VolumeOptions
 from egressd.config.sensor_options import SensorOptions
+from egressd.config.volume_options import VolumeOptions
 
 SHIPPED_RANGES: Final = "shipped"  # in guard.shared_ranges: the list that comes with egressd
 MODES: Final = ("monitor", "approve", "enforce")

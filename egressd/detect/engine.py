@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from egressd.detect.behaviour.suspicion import sighting_of
 from egressd.detect.agreement import Agreement
+from egressd.detect.behaviour.suspicion import sighting_of
 from egressd.detect.blind import BlindSpots
 from egressd.detect.blocks import Block, Blocks, main_target
 from egressd.detect.calendar import MICROSECONDS, Calendar
@@ -17,7 +17,6 @@ from egressd.detect.campaigns import Campaigns
 from egressd.detect.contacts import Contacts
 from egressd.detect.correlator import Correlator, Hit
 from egressd.detect.evidence import Evidence
-from egressd.detect.history import DEFAULT_HISTORY, History
 from egressd.detect.hearing import Hearing, hear
 from egressd.detect.history import DEFAULT_HISTORY, History
 from egressd.detect.hunt import hunt, sieve_for

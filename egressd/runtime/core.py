@@ -436,9 +436,6 @@ class Core:
         if self.volume is not None:
             self.volume.learn([(client, domain, address, ts_us)])
 
-    def _take_history(self, rows: list[HistoryRow]) -> None:
-        if self.volume is not None:
-            self.volume.learn((row[0], row[1], row[3], row[5]) for row in rows if row[1] and row[3])
     def _log_start(self, sources: tuple[LogSource, ...]) -> LogStart:
         directory = self.loaded.base_dir / self.config.state.directory
         return LogStart(sources, str(marks_path(directory)), self.clock.offset_us, self.knowledge.intel)
@@ -450,6 +447,8 @@ class Core:
         return max((one["last_us"] for one in self.sensing.interfaces()), default=0)
 
     def _take_history(self, rows: list[HistoryRow]) -> None:
+        if self.volume is not None:
+            self.volume.learn((row[0], row[1], row[3], row[5]) for row in rows if row[1] and row[3])
         self.listening.seen(self._taking, rows)
         self._keep_history(rows)
 

@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from egressd.capture.merge import FileResult, Replay
-from egressd.detect.behaviour.carrying import Carrying
-from egressd.detect.behaviour.volume import ALERT_SCORE, Volume, VolumeSettings
 from egressd.capture.logfile import LogFile, LogResult
 from egressd.capture.merge import FileResult, Replay, iter_packets
+from egressd.detect.behaviour.carrying import Carrying
+from egressd.detect.behaviour.volume import ALERT_SCORE, Volume, VolumeSettings
 from egressd.detect.engine import Engine, Intel
 from egressd.detect.evidence import Evidence
 from egressd.detect.policy import PolicySettings
@@ -54,8 +53,7 @@ class ReplayRun:
     """One replay. `on_event` and `on_observation` are called in packet order, with the index of the file concerned;
     observations are those of captures.
 
-    After `run`: `files` has a result for each path; `engine`, `dissector` and `volume` hold the counts.
-    After `run`: `files` and `logs` have a result for each; `engine` and `dissector` hold the counts.
+    After `run`: `files` and `logs` have a result for each; `engine`, `dissector` and `volume` hold the counts.
     """
 
     def __init__(
@@ -105,6 +103,7 @@ class ReplayRun:
     def _evidence(self, evidence: Evidence) -> None:
         if evidence.score >= ALERT_SCORE:
             self.engine.suspect(evidence)
+
     def _open_logs(self) -> None:
         """Logs as one stream in order of time. What leaves its year out is of about the first capture's time."""
         now_us = _first_time(self._replay.paths[0]) if self._given and self._replay.paths else 0
