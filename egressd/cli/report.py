@@ -10,8 +10,6 @@ from egressd.capture.merge import FileResult
 from egressd.cli.terminal import count, cut, fit, moment, printable, span
 from egressd.detect.engine import Engine
 from egressd.detect.sharing import without_lead
-from egressd.model import BEHAVIOUR, Campaign, Decision, Incident
-from egressd.model import TAP, Campaign, Decision, Incident
 from egressd.model import BEHAVIOUR, TAP, Campaign, Decision, Incident
 from egressd.names import Suffixes
 from egressd.notify.eve import VIA, render_address

@@ -356,8 +356,6 @@ class Engine:
             return []
         return self.correlator.co_tenants(sighting.address, "", sighting.ts_us)
 
-    def _blocked_flow(self, seen: Observation) -> None:
-
     def _agree(self, incident: Incident, sighting: Sighting, own: bool, seen: Observation) -> bool:
         """Whether a sighting is a new contact, `own` saying whether it is one to the sensor that tells of it: another
         may have told of it before."""
