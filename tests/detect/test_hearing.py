@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egressd.model import FLOW, HTTP_HOST, FlowKey, HttpRequest
+from egressd.model import FLOW, HTTP_HOST, Decision, FlowKey, HttpRequest, Sighting
 from tests.detect.scene import A, B, Scene, X, Y, packed, record
 
 C2 = "c2.bad.example"
@@ -147,7 +149,12 @@ def test_policy_is_asked_again_when_a_second_source_tells_of_a_contact() -> None
     scene = Scene("c2.bad.example confidence=10", sensors=True)  # alerts only
     asked: list[int] = []
     decide = scene.engine.policy.decide
-    scene.engine.policy.decide = lambda seen: asked.append(seen.sources) or decide(seen)  # type: ignore[method-assign]
+
+    def counted(seen: Sighting, *more: Any) -> Decision | None:
+        asked.append(seen.sources)
+        return decide(seen, *more)
+
+    scene.engine.policy.decide = counted  # type: ignore[method-assign]
     tap(scene, 0)
     squid(scene, 0.5, A, C2)
     assert asked == [1, 2]

@@ -69,11 +69,11 @@ def test_one_visit_of_three_sources_counts_once_and_outlives_a_restart(ground: G
     }
     with ground.daemon("listed.evil.example\n", {"mode": "monitor", "sensors": sensors}) as daemon:
         until(
-            lambda: [one["state"] for one in daemon.ask("status")["sensors"]] == ["ok", "ok"], why="logs are followed"
+            lambda: [one["state"] for one in daemon.ask("status")["sensors"]] == ["ok", "ok"], 30.0, "logs are followed"
         )
         for number in range(8):  # so that the clock is known
             append(logs["eve.json"], eve_line("10.1.0.99", f"www{number}.good.example"))
-        until(lambda: daemon.ask("status")["sensors"][0]["corrected_by_s"] > 7_000, why="the clock is corrected")
+        until(lambda: daemon.ask("status")["sensors"][0]["corrected_by_s"] > 7_000, 30.0, "the clock is corrected")
         assert ground.visit("april", EVIL)[1]
         until(lambda: one_incident(daemon), why="the tap saw it")
         incident = one_incident(daemon)
