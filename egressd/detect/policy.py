@@ -241,6 +241,10 @@ class Policy:
             decisions.append(self.withdraw(block, sighting, tuple(pair(*one) for one in pairs), reason))
         return decisions
 
+    def is_protected(self, address: bytes) -> bool:
+        """Whether an address may never be blocked, whoever uses it."""
+        return bool(self._protected.why(address))
+
     def replace(
         self,
         settings: PolicySettings,
