@@ -126,9 +126,9 @@ class JsonWriter:
             state = "totals" if event.id in self._opened else "opened"
             self._opened.add(event.id)
         client = event.client if isinstance(event, Decision | Incident) else event.flow.client
-        name, stages = self._more(event) if isinstance(event, Incident) else ("", [])
+        name, stages, may_be = self._more(event) if isinstance(event, Incident) else ("", [], [])
         segment = self._segments.longest(client) or ""
-        self._write(render_event(event, self._names[file], segment, state, name, stages))
+        self._write(render_event(event, self._names[file], segment, state, name, stages, may_be))
 
     def observation(self, seen: Observation, file: int) -> None:
         """Write an observation."""
@@ -139,14 +139,15 @@ class JsonWriter:
         """Write the last record."""
         self._write(render_summary(Read.of(replay.files, replay.logs).last_us, summary_fields(replay, loaded)))
 
-    def _more(self, incident: Incident) -> tuple[str, list[str]]:
-        """The device's name and the campaign's stages."""
+    def _more(self, incident: Incident) -> tuple[str, list[str], list[tuple[str, str]]]:
+        """The device's name, the campaign's stages, and what it may be part of."""
         if self.engine is None:
-            return "", []
+            return "", [], []
         campaigns = self.engine.campaigns
         campaign = campaigns.campaigns[campaigns.current(incident.campaign)]
         incidents = [campaigns.incidents[one] for one in campaign.incidents]
-        return self.engine.devices.name_of(parse_mac(incident.device)), stages_of(incidents)
+        name = self.engine.devices.name_of(parse_mac(incident.device))
+        return name, stages_of(incidents), campaigns.candidate_of(campaign.id)
 
     def _write(self, record: dict[str, Any]) -> None:
         self._out.write(render_line(record))

@@ -33,6 +33,7 @@ class Campaigns:
         self.on_merge: Callable[[str, str], None] | None = None  # told (older, younger) when campaigns become one
         # Told (kept, gone) when one device turns out to be behind two incidents of a campaign.
         self.on_fold: Callable[[Incident, Incident], None] | None = None
+        self.on_candidate: Callable[[Campaign], None] | None = None  # told of a campaign that has one more
         self.pivots = Pivots()
         self._limit = limit
         self._by_key: dict[str, str] = {}
@@ -158,6 +159,10 @@ class Campaigns:
             return False
         self.pivots.reject(campaign.id, self.current(candidate))
         return True
+
+    def candidate_of(self, id_: str) -> list[tuple[str, str]]:
+        """Which campaigns one may be part of, each with the reason."""
+        return [(one.id, one.candidates[id_]) for one in self.campaigns.values() if id_ in one.candidates]
 
     def about(self, domain: str) -> str:
         """The campaign that a registered domain is part of, "" for none."""
@@ -342,8 +347,10 @@ class Campaigns:
         before = self.campaigns.get(self.current(found.campaign))
         if before is None or before is campaign or self.pivots.is_rejected(before.id, campaign.id):
             return
-        if len(before.candidates) < MAX_TIES:
-            before.candidates.setdefault(campaign.id, found.reason)
+        if campaign.id not in before.candidates and len(before.candidates) < MAX_TIES:
+            before.candidates[campaign.id] = found.reason
+            if self.on_candidate is not None:
+                self.on_candidate(before)
 
 
 def _keys_of(sighting: Sighting) -> Iterator[str]:

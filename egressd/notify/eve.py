@@ -206,9 +206,10 @@ def render_event(
     state: str = "opened",
     device_name: str = "",
     stages: Sequence[str] = (),
+    candidate_of: Sequence[tuple[str, str]] = (),
 ) -> Record:
-    """A sighting, decision, attempt, leak or incident. `segment` is the client's; `state`, the device's name and the
-    campaign's `stages` are an incident's."""
+    """A sighting, decision, attempt, leak or incident. `segment` is the client's; `state`, the device's name, the
+    campaign's `stages` and what it may be part of (campaign, reason) are an incident's."""
     if isinstance(event, Sighting):
         record = _render_sighting(event, file)
     elif isinstance(event, Decision):
@@ -221,6 +222,8 @@ def render_event(
             record["egressd"]["device_name"] = device_name
         if stages:
             record["egressd"]["stages"] = list(stages)
+        if candidate_of:
+            record["egressd"]["candidate_of"] = [{"campaign": one, "reason": why} for one, why in candidate_of]
     if segment:
         record["egressd"]["segment"] = segment
     return record

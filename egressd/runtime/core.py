@@ -25,7 +25,7 @@ from egressd.detect.devices import Devices, parse_mac
 from egressd.enforce.adapter import CLIENT
 from egressd.errors import ConfigError
 from egressd.intel.networks import NetworkTable, first_address, parse_address, parse_network, render_address
-from egressd.model import FlowKey, Incident, Indicator, Target
+from egressd.model import Campaign, FlowKey, Incident, Indicator, Target
 from egressd.notify.evelog import EveLog
 from egressd.runtime import knowledge as known
 from egressd.runtime.allowing import Allowing
@@ -93,6 +93,7 @@ class Core:
         self.campaigns = Campaigns(self.devices)
         self.campaigns.on_merge = self._merged
         self.campaigns.on_fold = self._folded
+        self.campaigns.on_candidate = self._proposed
         self.address_history = AddressHistory()
         self.identity = Identity(self.devices, clock, lambda: self.config.devices, loaded.base_dir, self.follow_devices)
         self.identity.wanted = self._nameless
@@ -446,6 +447,10 @@ class Core:
         """One device is behind two incidents: the ledger keeps the older, and the event log is told."""
         self.scribe.put(incidents.fold_incidents, kept.id, gone.id)
         self.tellers.event(self.intake.told(gone, self.segment_of(gone.client)))
+
+    def _proposed(self, campaign: Campaign) -> None:
+        """A campaign has a candidate, which waits for a person."""
+        self.scribe.put(incidents.put_campaign, copy_campaign(campaign))
 
     def follow_devices(self) -> None:
         """Once in a few seconds: incidents whose device is known by now, and new addresses of isolated devices."""

@@ -302,7 +302,8 @@ class Intake:
         campaign = campaigns.campaigns[campaigns.current(incident.campaign)]
         stages = stages_of([campaigns.incidents[one] for one in campaign.incidents])
         name = campaigns.devices.name_of(parse_mac(incident.device))
-        return render_event(incident, segment=segment, device_name=name, stages=stages)
+        may_be = campaigns.candidate_of(campaign.id)
+        return render_event(incident, segment=segment, device_name=name, stages=stages, candidate_of=may_be)
 
     def write(self, changed: Iterable[Incident]) -> None:
         """Keep incidents as they are now."""

@@ -11,6 +11,7 @@ import pytest
 from egressd.capture.rtnetlink import Neighbour
 from egressd.errors import Malformed
 from egressd.runtime import screens
+from egressd.store import incidents
 from tests.detect.scene import packed
 from tests.loops import in_loop
 from tests.runtime.core_scene import CONFIG, WHY, Site, site_at
@@ -227,6 +228,10 @@ async def test_a_candidate_is_shown_kept_and_decided_by_a_person(tmp_path: Path)
         found = await told(site)
         assert [one["campaign"] for one in found[0]["candidates"]] == ["C2", "C3"]
         assert "tried listed.example, blocked" in found[0]["candidates"][0]["reason"]
+        opened = [one["egressd"] for one in site.ears.records if one["egressd"].get("state") == "opened"]
+        assert [one.get("candidate_of", [{}])[0].get("campaign") for one in opened] == [None, "C1", "C1"]
+        kept = await site.ledger.read(incidents.load_campaigns)
+        assert list(kept[0].candidates) == ["C2", "C3"]
         assert (await site.do("untie", campaign="C1", candidate="C2"))["text"] == "C2 is no candidate of C1 any more"
         assert "no candidate" in (await site.refused("untie", campaign="C1", candidate="C2")).text
         assert "there is no campaign C9" in (await site.refused("tie", campaign="C1", candidate="C9")).text
