@@ -431,7 +431,7 @@ class Engine:
 
     def _shared_history(self, sighting: Sighting, address: bytes) -> None:
         """A name of another campaign lived on an address that this one uses."""
-        if self.policy.is_protected(address):
+        if self.policy.is_everybodys(address, sighting.ts_us):
             return
         domain = sighting.match.registered_domain
         others = self.resolutions.co_tenants(address, frozenset((domain,)), sighting.ts_us)

@@ -473,9 +473,15 @@ class Core:
 
     def _tie(self, domain: str) -> None:
         """Campaigns whose names lived on one address are one."""
-        protected = self.knowledge.intel.protected
+        intel = self.knowledge.intel
         now_us = self.clock.now_us()
-        self.address_history.tie(self.campaigns, domain, now_us, lambda address: bool(protected.why(address)))
+
+        def is_everybodys(address: bytes) -> bool:
+            if intel.protected.why(address) or intel.shared.why(address):
+                return True
+            return intel.allowances.never_blocks("", address, now_us // 1_000_000) is not None
+
+        self.address_history.tie(self.campaigns, domain, now_us, is_everybodys)
 
     def remember_tenants(self, tenants: tuple[tuple[str, bytes, int], ...]) -> None:
         """Passive DNS of before the start."""
