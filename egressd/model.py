@@ -359,11 +359,11 @@ class Attempt:
 @dataclass(slots=True)
 class Incident:
     """What a person handles: one device, or client where no device is known, in one campaign. `contacts` counts all,
-    `attempts` those after the block, `answered` the connections that the destination answered. `client` is the address
-    that it was opened for, `device` the MAC as text or "", `addresses` all that it was seen under, the latest last.
-    `sources` has how many of the contacts each sensor told of: one that three
-    told of counts once in `contacts` and for each of the three here. `volume` is what speaks for much data having gone out, "" when nothing does. `folded_into` names the older incident
-    of the same device that took this one over."""
+    `attempts` those after the block, `answered` the connections that the destination answered. `sources` has how many
+    of the contacts each sensor told of: one that three told of counts once in `contacts`, and for each of them here.
+    `client` is the address that it was opened for, `device` the MAC as text or "", `addresses` all that it was seen
+    under, the latest last. `volume` is what speaks for much data having gone out, "" when nothing does. `folded_into`
+    names the older incident of the same device that took this one over."""
 
     id: str
     campaign: str

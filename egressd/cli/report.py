@@ -237,7 +237,7 @@ def _sources(engine: Engine, incidents: Sequence[Incident]) -> list[str]:
 
 def _nothing_found(read: Read, engine: Engine, suffixes: Suffixes) -> list[str]:
     lines = [
-        f"No listed domain observed in {read.amount()} of {count(_hosts(engine), 'host')},",
+        f"No listed domain observed in {read.amount()} of {count(_machines(engine), 'host')},",
         f"from {moment(read.first_us):%Y-%m-%d %H:%M} to {moment(read.last_us):%Y-%m-%d %H:%M} UTC.",
     ]
     hosts: dict[str, set[bytes]] = {}

@@ -376,8 +376,8 @@ def copy_incident(one: Incident) -> Incident:
     """As it is now: the ledger's thread must not see it change."""
     return Incident(
         one.id, one.campaign, one.client, one.match, one.opened_us, one.first_us, one.last_us, one.contacts,
-        one.attempts, one.answered, one.retro, 0, dict(one.names), dict(one.via), dict(one.sources), one.device, list(one.addresses),
-        one.volume,
+        one.attempts, one.answered, one.retro, 0, dict(one.names), dict(one.via), dict(one.sources),
+        one.device, list(one.addresses), one.volume,
     )  # fmt: skip
 
 

@@ -150,8 +150,8 @@ def put_incident(connection: Connection, incident: Incident, segment: str = "", 
         (
             number_of(incident.campaign, CAMPAIGN), incident.first_us, incident.last_us, incident.contacts,
             incident.attempts, incident.answered, leaks, incident.retro, render_counts(incident.names),
-            render_counts(incident.via), render_counts(incident.sources), incident.device, render_addresses(incident.addresses), incident.volume,
-            segment, segment, number,
+            render_counts(incident.via), render_counts(incident.sources), incident.device,
+            render_addresses(incident.addresses), incident.volume, segment, segment, number,
         ),
     ).rowcount  # fmt: skip
     if not updated:
@@ -323,8 +323,8 @@ def _insert(connection: Connection, number: int, incident: Incident, segment: st
             number, number_of(incident.campaign, CAMPAIGN), incident.client, segment, render_match(incident.match),
             incident.match.registered_domain, incident.opened_us, incident.first_us, incident.last_us,
             incident.contacts, incident.attempts, incident.answered, leaks, incident.retro,
-            render_counts(incident.names), render_counts(incident.via), render_counts(incident.sources), incident.device,
-            render_addresses(incident.addresses), incident.volume,
+            render_counts(incident.names), render_counts(incident.via), render_counts(incident.sources),
+            incident.device, render_addresses(incident.addresses), incident.volume,
         ),
     )  # fmt: skip
 
