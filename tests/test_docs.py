@@ -45,6 +45,7 @@ VALIDATOR = Draft202012Validator(SCHEMA)
 EVENTS = (DOCS / "events.md").read_text(encoding="utf-8")
 LISTS = (DOCS / "lists.md").read_text(encoding="utf-8")
 FEEDS = (DOCS / "feeds.md").read_text(encoding="utf-8")
+SENSORS = (DOCS / "sensors.md").read_text(encoding="utf-8")
 
 parse_suffixes = cache(Suffixes.parse)  # most of a small replay
 
@@ -136,6 +137,7 @@ def test_the_cases_show_every_type_but_leaks() -> None:
     assert {record["event_type"] for case in CASES for record in replayed(case)} == set(TYPES) - {
         "leak",
         "feed",
+        "log_state",
     }  # no replay has either
 
 
@@ -204,7 +206,7 @@ def test_reference_and_schema_name_the_same_fields(event_type: str) -> None:
     elif event_type in ("sighting", "attempt", "leak"):
         assert wanted == always | own | {name for name in conversation if "." not in name}
     else:
-        left_out = {"pcap_cnt", "pcap_filename"} if event_type in ("feed", "summary") else set()
+        left_out = {"pcap_cnt", "pcap_filename"} if event_type in ("feed", "log_state", "summary") else set()
         assert wanted == (always - left_out) | own
 
 
@@ -369,6 +371,6 @@ def test_bounds_in_words_are_those_of_the_code() -> None:
 
 
 def test_documents_name_files_that_are_there() -> None:
-    for document in (EVENTS, LISTS, FEEDS):
+    for document in (EVENTS, LISTS, FEEDS, SENSORS):
         for target in re.findall(r"\]\(([^)#]+)\)", document):
             assert (DOCS / target).exists(), target

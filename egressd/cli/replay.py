@@ -1,21 +1,28 @@
-"""`egressd replay`: captures in, a report (or events) out. Needs no root, no configuration, no network."""
+"""`egressd replay`: captures and logs in, a report (or events) out. Needs no root, no configuration, no network."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 from egressd.cli.main import FINDINGS, OK
 from egressd.cli.options import add_intel_arguments, load
-from egressd.cli.report import ListSummary, Read, render_report
-from egressd.cli.terminal import Progress
+from egressd.cli.report import ListSummary, Read, render_report, watched_of
+from egressd.cli.terminal import Progress, printable
 from egressd.config.load import LoadedIntel, policy_settings, segment_table
 from egressd.config.schema import Config
+from egressd.config.texts import escape_path, read_text
 from egressd.config.volume import volume_settings
+from egressd.detect.devices import Lease, parse_mac
+from egressd.detect.engine import Engine
+from egressd.detect.leases import MAX_LEASE_BYTES, parse_leases
+from egressd.detect.stages import stage_text, stages_of
+from egressd.errors import ConfigError, Problem
+from egressd.logs.formats import PARSERS
 from egressd.model import Decision, Event, Incident, Observation
 from egressd.notify.eve import (
     render_address,
@@ -25,23 +32,34 @@ from egressd.notify.eve import (
     render_summary,
     render_time,
 )
-from egressd.runtime.replay import ReplayRun
+from egressd.runtime.replay import LogGiven, ReplayRun
 
 MOST_VOLUME: Final = 10  # pairs of client and destination in a summary
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help="pcap or pcapng, may be gzip'd; - is standard input")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="pcap or pcapng, may be gzip'd; - is standard input")
+    parser.add_argument(
+        "--log",
+        action="append",
+        default=[],
+        type=log_given,
+        metavar="FORMAT:FILE",
+        help=f"the log of another sensor, with the captures or alone; {', '.join(PARSERS)} (docs/sensors.md)",
+    )
     add_intel_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one event a line instead of the report (docs/events.md)")
     parser.add_argument("--observations", action="store_true", help="with --json: also every destination that was seen")
+    parser.set_defaults(usage=parser.error)
     parser.add_argument("--exit-code", action="store_true", help="exit 10 when a listed destination was reached")
     parser.add_argument("--no-prefilter", action="store_true", help="read every packet in full: slower, same results")
 
 
 def run(args: Namespace) -> int:
     """Replay; the exit code is 0, or 10 with --exit-code and findings."""
+    if not args.files and not args.log:
+        args.usage("name a capture, or a log with --log FORMAT:FILE")
     config, loaded = load(args)
     if args.json or args.observations:
         writer = JsonWriter(config, args.files, sys.stdout, args.observations)
@@ -52,17 +70,25 @@ def run(args: Namespace) -> int:
         started_s = time.monotonic()
         replay = replay_into(collector, config, loaded, args)
         lines = render_report(
-            Read.of(replay.files),
+            Read.of(replay.files, replay.logs),
             replay.engine,
             collector.decisions,
             [ListSummary(one.name, one.indicators) for one in loaded.lists],
             loaded.demo,
             loaded.intel.suffixes,
             time.monotonic() - started_s,
-            " ".join(shlex.quote(file) for file in args.files),
+            "EVENTS   (saved output of this with --json)" if args.log else " ".join(map(shlex.quote, args.files)),
         )
         print("\n".join(lines))
     return FINDINGS if args.exit_code and replay.engine.campaigns.incidents else OK
+
+
+def log_given(text: str) -> LogGiven:
+    """FORMAT:FILE of the command line. Raises ArgumentTypeError."""
+    format_, separator, path = text.partition(":")
+    if not separator or format_ not in PARSERS or not path:
+        raise ArgumentTypeError(f'"{printable(text)}" is not FORMAT:FILE; formats are {", ".join(PARSERS)}')
+    return LogGiven(format_, path)
 
 
 class Collector:
@@ -91,6 +117,7 @@ class JsonWriter:
         self._names = paths if len(paths) > 1 else [""]
         self._segments = segment_table(config)
         self._opened: set[str] = set()
+        self.engine: Engine | None = None
 
     def event(self, event: Event, file: int) -> None:
         """Write an event; an incident's second appearance is its totals."""
@@ -99,7 +126,9 @@ class JsonWriter:
             state = "totals" if event.id in self._opened else "opened"
             self._opened.add(event.id)
         client = event.client if isinstance(event, Decision | Incident) else event.flow.client
-        self._write(render_event(event, self._names[file], self._segments.longest(client) or "", state))
+        name, stages, may_be = self._more(event) if isinstance(event, Incident) else ("", [], [])
+        segment = self._segments.longest(client) or ""
+        self._write(render_event(event, self._names[file], segment, state, name, stages, may_be))
 
     def observation(self, seen: Observation, file: int) -> None:
         """Write an observation."""
@@ -108,7 +137,17 @@ class JsonWriter:
 
     def summary(self, replay: ReplayRun, loaded: LoadedIntel) -> None:
         """Write the last record."""
-        self._write(render_summary(Read.of(replay.files).last_us, summary_fields(replay, loaded)))
+        self._write(render_summary(Read.of(replay.files, replay.logs).last_us, summary_fields(replay, loaded)))
+
+    def _more(self, incident: Incident) -> tuple[str, list[str], list[tuple[str, str]]]:
+        """The device's name, the campaign's stages, and what it may be part of."""
+        if self.engine is None:
+            return "", [], []
+        campaigns = self.engine.campaigns
+        campaign = campaigns.campaigns[campaigns.current(incident.campaign)]
+        incidents = [campaigns.incidents[one] for one in campaign.incidents]
+        name = self.engine.devices.name_of(parse_mac(incident.device))
+        return name, stages_of(incidents), campaigns.candidate_of(campaign.id)
 
     def _write(self, record: dict[str, Any]) -> None:
         self._out.write(render_line(record))
@@ -120,6 +159,7 @@ def summary_fields(replay: ReplayRun, loaded: LoadedIntel) -> dict[str, Any]:
     engine = replay.engine
     incidents = engine.campaigns.incidents.values()
     blind = engine.blind
+    watched = watched_of(Read.of(replay.files), engine)
     return {
         "mode": engine.policy.settings.mode,
         "packets": sum(file.packets for file in replay.files),
@@ -133,9 +173,10 @@ def summary_fields(replay: ReplayRun, loaded: LoadedIntel) -> dict[str, Any]:
             }
             for file in replay.files
         ],
+        **_logs_told(replay),
         "lists": [{"source": one.name, "indicators": one.indicators} for one in loaded.lists],
         "demo": loaded.demo,
-        "clients": len(engine.clients),
+        "clients": len(engine.clients.keys() | engine.hearing.clients),
         "observations": dict(sorted(engine.observations.items())),
         "blind": {
             "totals": blind.totals(),
@@ -148,7 +189,16 @@ def summary_fields(replay: ReplayRun, loaded: LoadedIntel) -> dict[str, Any]:
         "attempts": sum(incident.attempts for incident in incidents),
         "blocks": len(engine.blocks),
         "campaigns": [
-            {"campaign": campaign.id, "keys": campaign.keys, "incidents": campaign.incidents}
+            {
+                "campaign": campaign.id,
+                "keys": campaign.keys,
+                "incidents": campaign.incidents,
+                "ties": campaign.ties,
+                "candidates": [
+                    {"campaign": candidate, "reason": reason} for candidate, reason in campaign.candidates.items()
+                ],
+                "stage": stage_text([engine.campaigns.incidents[one] for one in campaign.incidents], watched),
+            }
             for campaign in engine.campaigns.campaigns.values()
         ],
     }
@@ -174,13 +224,54 @@ def _volume(replay: ReplayRun) -> dict[str, Any]:
     }
 
 
+def _logs_told(replay: ReplayRun) -> dict[str, Any]:
+    """What was read of other sensors' logs, and what each told of."""
+    agreement = replay.engine.agreement
+    if agreement is None:
+        return {}
+    sensors = sorted({one.format for one in replay.logs})
+    return {
+        "logs": [
+            {
+                "path": one.path,
+                "format": one.format,
+                "lines": one.lines,
+                "malformed": one.malformed,
+                "observations": one.observations,
+                "error": one.error,
+            }
+            for one in replay.logs
+        ],
+        "sensors": [
+            {
+                "sensor": name,
+                "agreed": agreement.agreed.get(name, 0),
+                "clock_ahead_us": agreement.difference_us(name),
+            }
+            for name in sensors
+        ],
+    }
+
+
 def _volume_left_out(replay: ReplayRun) -> dict[str, int]:
     counts = {"volume_evicted": replay.volume.evicted, "volume_over_share": replay.volume.uncounted}
     return {name: count for name, count in counts.items() if count}
 
 
+def read_leases(config: Config, base_dir: Path) -> list[Lease]:
+    """The leases that the configuration names; a file that does not say since when counts for the whole capture.
+    Raises ConfigError when one cannot be read."""
+    leases: list[Lease] = []
+    for name in config.devices.leases:
+        text = read_text(base_dir / name, escape_path(name), MAX_LEASE_BYTES)
+        if isinstance(text, Problem):
+            raise ConfigError([text])
+        leases += parse_leases(text)
+    return leases if config.devices.names else [one._replace(name="") for one in leases]
+
+
 def replay_into(taker: Collector | JsonWriter, config: Config, loaded: LoadedIntel, args: Namespace) -> ReplayRun:
-    """Run the captures of `args.files` and give `taker` what comes of it. Raises CaptureError."""
+    """Run the captures of `args.files` and give `taker` what comes of it. Raises CaptureError and ConfigError."""
     progress = Progress() if Progress.wanted() and any(Path(f).is_file() for f in args.files) else None
     replay = ReplayRun(
         args.files,
@@ -193,7 +284,12 @@ def replay_into(taker: Collector | JsonWriter, config: Config, loaded: LoadedInt
         volume=volume_settings(config),
         prefilter=not getattr(args, "no_prefilter", False),
         progress=progress,
+        logs=getattr(args, "log", ()),
     )
+    for lease in read_leases(config, Path(args.config).parent if args.config else Path()):
+        replay.engine.devices.leased(lease)
+    if isinstance(taker, JsonWriter):
+        taker.engine = replay.engine
     try:
         replay.run()
     finally:

@@ -14,6 +14,7 @@ from egressd.config.feed_options import FeedOptions
 from egressd.config.kinds import (
     ADDRESSES,
     CHOICE,
+    FLAG,
     NAMED,
     NAMES,
     NETWORKS,
@@ -29,6 +30,7 @@ from egressd.config.kinds import (
     options_of,
     told,
 )
+from egressd.config.sensor_options import SensorOptions
 from egressd.config.volume_options import VolumeOptions
 
 SHIPPED_RANGES: Final = "shipped"  # in guard.shared_ranges: the list that comes with egressd
@@ -214,6 +216,32 @@ class EnforceOptions:
 
 
 @dataclass(frozen=True)
+class DeviceOptions:
+    """Section `devices`."""
+
+    leases: tuple[str, ...] = option(
+        PATHS,
+        (),
+        "Lease files of the DHCP server, where it runs on this machine or its file is brought here: dnsmasq.leases, "
+        "dhcpd.leases of ISC, kea-leases4.csv and kea-leases6.csv of Kea. Which it is shows the content. A host that "
+        "changes its address then stays one incident at once, also behind a relay.",
+        example="[/var/lib/misc/dnsmasq.leases]",
+    )
+    neighbours: bool = option(
+        FLAG, True, "Whether the daemon asks the kernel's neighbour table (ARP, NDP) who has which address."
+    )
+    names: bool = option(
+        FLAG, True, "Whether names of devices are kept and shown. They often are people's names; false leaves them out."
+    )
+    reverse_zone: bool = option(
+        FLAG,
+        False,
+        "Whether the daemon asks this machine's resolver for the name of a host that has an incident and none by a "
+        "lease (PTR): at most one question a second.",
+    )
+
+
+@dataclass(frozen=True)
 class ControlOptions:
     """Section `control`."""
 
@@ -306,12 +334,27 @@ class Config:
             "{c2: {url: https://feeds.example/c2.txt}}",
         ),
     )
+    sensors: Mapping[str, SensorOptions] = field(
+        default_factory=dict,
+        metadata=told(
+            SensorOptions,
+            "Logs of other sensors, by names that you give them: a to z, 0 to 9 and hyphens. What they tell of is "
+            "judged as what is captured; a contact that several tell of counts once, and names its sources "
+            "(docs/sensors.md). Each has these options.",
+            NAMED,
+            "{proxy: {path: /var/log/squid/access.log, format: squid}}",
+        ),
+    )
     segments: Mapping[str, tuple[str, ...]] = option(
         SEGMENTS,
         {},
         "Names of your networks (tenants, sites, VLANs), each with its addresses. Reports show a client with the "
         "segment it is in; the most specific network decides.",
         example="{office: [10.1.0.0/16], laboratory: [10.2.0.0/16]}",
+    )
+    devices: DeviceOptions = field(
+        default_factory=DeviceOptions,
+        metadata=told(DeviceOptions, "Which addresses are one machine's, and what it is called (docs/devices.md)."),
     )
     resolvers: tuple[str, ...] = option(
         ADDRESSES,

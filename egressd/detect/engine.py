@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from egressd.detect.address_history import tie_by_address
+from egressd.detect.agreement import Agreement
 from egressd.detect.behaviour.settings import DEFAULTS, BehaviourSettings
 from egressd.detect.behaviour.sighting import sighting_of
 from egressd.detect.behaviour.suspicion import sighting_of as volume_sighting_of
@@ -18,7 +20,9 @@ from egressd.detect.calendar import MICROSECONDS, Calendar
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.contacts import Contacts
 from egressd.detect.correlator import Correlator, Hit
+from egressd.detect.devices import SAMPLE_US, Devices
 from egressd.detect.evidence import Evidence, Verdict
+from egressd.detect.hearing import Hearing, hear
 from egressd.detect.history import DEFAULT_HISTORY, History
 from egressd.detect.hunt import hunt, sieve_for
 from egressd.detect.policy import E1, E2, Policy, PolicySettings
@@ -28,7 +32,7 @@ from egressd.detect.watch import Watch
 from egressd.intel.allowances import Allowances
 from egressd.intel.guard import NO_GUARD, Guard
 from egressd.intel.layered import AnyIndex
-from egressd.intel.networks import parse_address
+from egressd.intel.networks import parse_address, render_address
 from egressd.intel.protected import Protected
 from egressd.intel.resolvers import Resolvers
 from egressd.intel.shared_ranges import NO_SHARED_RANGES, SharedRanges
@@ -40,6 +44,7 @@ from egressd.model import (
     QUIC_SNI,
     REPLY,
     SOCKS_HOST,
+    TAP,
     TCP,
     TLS_SNI,
     DnsMessage,
@@ -53,6 +58,7 @@ from egressd.model import (
     Target,
 )
 from egressd.names import Suffixes
+from egressd.wire.dissector import Dissector
 from egressd.wire.table import RecentTable
 
 UNANSWERED: Final = 65_536  # contacts whose answer is waited for
@@ -102,26 +108,36 @@ class Engine:
         *,
         enforced: bool = False,
         history: int = DEFAULT_HISTORY,
+        sensors: bool = False,
     ) -> None:
         """`enforced`: what is decided is in the kernel too, so that answers from blocked targets are leaks.
-        `history` bounds the pairs of client and name that a retro-hunt can find."""
+        `history` bounds the pairs of client and name that a retro-hunt can find. `sensors`: others than our own tap
+        tell of contacts too, so that each is remembered until they have told."""
         self._suffixes = intel.suffixes
         self.resolutions = Resolutions(intel.suffixes)
         self.correlator = Correlator(intel.index, intel.allowances, self.resolutions, intel.suffixes)
         self.blocks = Blocks()
         self.policy = Policy(settings, self.blocks, intel.protected, intel.allowances, intel.shared)
         self.contacts = Contacts()
+        self.agreement: Agreement | None = Agreement() if sensors else None
+        self.hearing = Hearing()
         self.watch = Watch()
+        self.measures_volume = (
+            False  # whether how much data goes out is measured, so that "not observed" means something
+        )
         self.enforced = enforced  # of the blocks that are decided from now on
         self.on_answered: Callable[[Incident], None] | None = None  # told of each answer that an incident counts
-        self.campaigns = Campaigns()
+        self.devices = Devices()
+        self.campaigns = Campaigns(self.devices)
+        self.campaigns.on_fold = self._folded
         self.history = History(history)
         self.blind = BlindSpots(intel.resolvers)
         self.behaviour = Behaviour(
             intel.behaviour, intel.suffixes, intel.guard, intel.protected, intel.resolvers, self.resolutions
         )
         self.observations: dict[str, int] = {}
-        self.clients: set[bytes] = set()
+        self.packets: Dissector | None = None  # where observations come from, if they come from packets
+        self.clients: dict[bytes, int] = {}  # when each was last looked at: who sent its frame
         self.clients_beyond = 0  # observations of clients that `clients` has no room for
         self.unasked_answers = 0  # DNS answers that nobody asked for: they prove nothing about anybody
         self._unanswered: RecentTable[FlowKey, str] = RecentTable(UNANSWERED)
@@ -135,6 +151,9 @@ class Engine:
     def observe(self, seen: Observation) -> None:
         """Take one observation; emits whatever follows from it."""
         kind = seen.kind
+        if seen.sensor:
+            self._tell(seen)
+            return
         self.observations[kind] = self.observations.get(kind, 0) + 1
         if seen.ts_us >= self._calendar.next_us:
             self._indicators_change(seen.ts_us)
@@ -142,11 +161,14 @@ class Engine:
             self._reply(seen)
             return
         client = seen.flow.client
-        if client not in self.clients:
+        looked_us = self.clients.get(client)
+        if looked_us is None:
             if len(self.clients) < MAX_CLIENTS:
-                self.clients.add(client)
+                self._look(client, seen.ts_us)
             else:
                 self.clients_beyond += 1
+        elif seen.ts_us - looked_us >= SAMPLE_US:
+            self._look(client, seen.ts_us)
         if self._fresh:
             self._fresh.clear()
         if self._counted:
@@ -168,8 +190,17 @@ class Engine:
         if opened:
             self._on_event(incident)
 
+    def _tell(self, seen: Observation) -> None:
+        """Another sensor tells of something."""
+        if seen.ts_us >= self._calendar.next_us:
+            self._indicators_change(seen.ts_us)
+        self._fresh.clear()
+        self._counted.clear()
+        hear(self, seen)
+
     def finish(self) -> None:
         """The source has ended: report each incident's totals."""
+        self.campaigns.recognise()
         for incident in self.campaigns.incidents.values():
             self._on_event(incident)
 
@@ -180,8 +211,10 @@ class Engine:
             "clients_beyond_bound": self.clients_beyond + self.blind.uncounted,
             "clients_ignored": self.correlator.clients_ignored,
             "incidents_beyond_bound": self.campaigns.untold,
+            "devices_evicted": self.devices.evicted,
             "alerts_beyond_bound": self.policy.untold,
             "attempts_beyond_bound": self.watch.uncounted,
+            "agreement_evicted": self.agreement.evicted if self.agreement is not None else 0,
             "history_evicted": self.history.evicted,
             "resolutions_evicted": self.resolutions.evicted,
             "resolutions_over_share": self.resolutions.over_share,
@@ -190,6 +223,19 @@ class Engine:
         return {name: count for name, count in counts.items() if count}
 
     # -- what was seen
+
+    def _look(self, client: bytes, ts_us: int) -> None:
+        """Who sends a client's frames: asked when it is new and once in SAMPLE_US, not for each observation."""
+        self.clients[client] = ts_us
+        self._sender(client, ts_us)
+
+    def _sender(self, client: bytes, ts_us: int) -> None:
+        sender = self.packets.sender(client) if self.packets is not None else None
+        if sender is not None:
+            self._spoke(sender.mac, client, ts_us, sender.is_attached)
+
+    def _spoke(self, mac: bytes, client: bytes, ts_us: int, is_attached: bool) -> None:
+        self.devices.spoke(mac, client, ts_us, is_attached=is_attached)
 
     def _question(self, seen: Observation) -> None:
         message = seen.detail
@@ -204,7 +250,7 @@ class Engine:
             if name and name not in self._fresh:
                 self._fresh[name] = self.contacts.is_new_question(seen.flow.client, name, seen.ts_us, again)
         for hit in hits:
-            self._sight(seen, hit, self._fresh[hit.name])
+            self.sight(seen, hit, self._fresh[hit.name])
         for name, new in self._fresh.items():
             if not hits or all(hit.name != name for hit in hits):
                 self.history.record(seen.flow, name, seen.ts_us, seen.number, DNS_QUERY, new)
@@ -221,7 +267,7 @@ class Engine:
         client = seen.flow.client
         ts_us = seen.ts_us
         for hit in self.correlator.match(seen):
-            self._sight(seen, hit, self.contacts.is_new_question(client, hit.name, ts_us, False))
+            self.sight(seen, hit, self.contacts.is_new_question(client, hit.name, ts_us, False))
         answer = read_answer(seen.name or seen.raw_name.lower(), message)
         if not answer.addresses:
             return
@@ -275,9 +321,9 @@ class Engine:
         hits = self.correlator.match(seen, direct, name)
         for hit in hits:
             domain = hit.match.registered_domain or hit.name
-            self._sight(seen, hit, self._is_new(seen, domain), direct and seen.kind != FLOW)
+            self.sight(seen, hit, self.is_new(seen, domain), direct and seen.kind != FLOW)
         if seen.kind == FLOW and not hits:
-            self._blocked_flow(seen)
+            self.blocked_flow(seen)
         self._remember(seen, name, hits, direct)
         if not hits:
             self._behave(seen, name, verdict)
@@ -286,11 +332,12 @@ class Engine:
         """The first packet of a conversation."""
         self.contacts.begins(seen.flow, seen.ts_us)
 
-    def _is_new(self, seen: Observation, reached: str) -> bool:
+    def is_new(self, seen: Observation, reached: str) -> bool:
         """Whether this observation is the first sign of a contact; asked twice it answers the same."""
         new = self._fresh.get(reached)
         if new is None:
-            new = self._fresh[reached] = self.contacts.is_new(seen.kind, seen.flow, reached, seen.ts_us)
+            contacts = self.hearing.contacts_of(seen.sensor) if seen.sensor else self.contacts
+            new = self._fresh[reached] = contacts.is_new(seen.kind, seen.flow, reached, seen.ts_us)
         return new
 
     def _remember(self, seen: Observation, name: str, hits: list[Hit], direct: bool) -> None:
@@ -302,13 +349,13 @@ class Engine:
             if name and self.correlator.match_name(name, seen.ts_us) is not None:
                 return  # that is listed, and no contact for later
         if name and (not hits or all(hit.name != name for hit in hits)):
-            new = self._is_new(seen, self.resolutions.domain_of(name))
+            new = self.is_new(seen, self.resolutions.domain_of(name))
             server = flow.server if direct else b""
             self.history.record(flow, name, seen.ts_us, seen.number, seen.kind, new, server)
 
     # -- sightings, decisions, attempts
 
-    def _sight(self, seen: Observation, hit: Hit, new: bool, direct: bool = False) -> None:
+    def sight(self, seen: Observation, hit: Hit, new: bool, direct: bool = False) -> None:
         sighting = Sighting(
             seen.ts_us, seen.number, seen.flow, hit.name, hit.match, seen.kind, seen.note, False, 1,
             seen.ts_us, seen.ts_us, hit.url, hit.address,
@@ -328,16 +375,18 @@ class Engine:
     def _handle(self, sighting: Sighting, new: bool, seen: Observation | None) -> None:
         """Open or update the incident, decide where nothing was decided yet, count an attempt where it was. `seen` is
         None when the sighting comes from history."""
+        if seen is not None:
+            self._sender(sighting.flow.client, sighting.ts_us)  # an address that is another device's now
         incident, opened = self.campaigns.assign(sighting)
         self.campaigns.see(incident, sighting)
         via = sighting.via
         if seen is not None:
             if via not in (DNS_QUERY, DNS_ANSWER):
-                new = self._is_new(seen, sighting.campaign) and new
+                new = self.is_new(seen, sighting.campaign) and new
             new = new and incident.id not in self._counted
+            new = self._agree(incident, sighting, new, seen)
         sighting.new = new
         if new:
-            self._counted.add(incident.id)
             self.campaigns.count(incident, sighting)
             if via in (TLS_SNI, HTTP_HOST, SOCKS_HOST):
                 self._answered(incident, sighting.count)  # nothing is sent before the handshake is complete
@@ -357,6 +406,7 @@ class Engine:
                 self._on_event(decision)
         elif new and seen is not None:
             incident.attempts += 1
+            self.campaigns.tried(sighting)
             stopped = block.enforced and self.blocks.stops(sighting.flow.client, sighting.flow.server, sighting.ts_us)
             self._on_event(self.watch.attempt(block, sighting, stopped))
             if via == FLOW and block.resting:
@@ -370,7 +420,26 @@ class Engine:
             return []
         return self.correlator.co_tenants(sighting.address, "", sighting.ts_us)
 
-    def _blocked_flow(self, seen: Observation) -> None:
+    def _agree(self, incident: Incident, sighting: Sighting, own: bool, seen: Observation) -> bool:
+        """Whether a sighting is a new contact, `own` saying whether it is one to the sensor that tells of it: another
+        may have told of it before."""
+        source = seen.sensor or TAP
+        sighting.source = source
+        sighting.own = own
+        if own:
+            self._counted.add(incident.id)
+            self.campaigns.tell(incident, sighting)
+        agreement = self.agreement
+        if agreement is None:
+            return own
+        client = sighting.flow.client
+        reached = sighting.match.registered_domain or sighting.match.indicator.value
+        new = own and not agreement.tell(source, sighting.via, sighting.flow, reached, sighting.ts_us)
+        sighting.told_by = agreement.told_by(client, reached, sighting.ts_us)
+        sighting.sources = max(1, len(sighting.told_by))
+        return new
+
+    def blocked_flow(self, seen: Observation) -> None:
         """A connection without a name to an address that a block covers."""
         flow = seen.flow
         block = self.blocks.covering(flow.client, flow.server)
@@ -388,9 +457,23 @@ class Engine:
             seen.ts_us, seen.number, flow, "", match, FLOW, "blocked address", False, 1, seen.ts_us, seen.ts_us,
             address=flow.server,
         )  # fmt: skip
-        self._handle(sighting, self._is_new(seen, match.registered_domain), seen)
+        self._handle(sighting, self.is_new(seen, match.registered_domain), seen)
+
+    def _folded(self, kept: Incident, gone: Incident) -> None:
+        """One device is behind two incidents: the younger says where it went."""
+        self._on_event(gone)
+
+    def _shared_history(self, sighting: Sighting, address: bytes) -> None:
+        """A name of another campaign lived on an address that this one uses."""
+        if self.policy.is_everybodys(address, sighting.ts_us):
+            return
+        domain = sighting.match.registered_domain
+        others = self.resolutions.co_tenants(address, frozenset((domain,)), sighting.ts_us)
+        tie_by_address(self.campaigns, sighting.campaign, domain, address, others)
 
     def _extend(self, sighting: Sighting, address: bytes, evidence: str) -> None:
+        if sighting.match.registered_domain:
+            self._shared_history(sighting, address)
         block = self.blocks.by_target.get(main_target(sighting.match))
         if block is None or block.target.kind in ("address", "network", "url"):
             return
@@ -404,7 +487,7 @@ class Engine:
         self._on_event(decision)
         if decision.action == "extend" and decision.rule == "address":
             for holder in self.blocks.holders(address):
-                self.campaigns.tie(block.campaign, holder.campaign)
+                self.campaigns.tie(block.campaign, holder.campaign, f"both used {render_address(address)}")
 
     # -- who lives where
 

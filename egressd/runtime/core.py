@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -19,21 +19,26 @@ from egressd.clock import SteadyClock
 from egressd.config.feed_options import feed_host
 from egressd.config.schema import Config
 from egressd.config.volume import volume_settings
+from egressd.detect.address_history import AddressHistory
 from egressd.detect.campaigns import Campaigns
+from egressd.detect.devices import Devices, parse_mac
+from egressd.enforce.adapter import CLIENT
 from egressd.errors import ConfigError
-from egressd.intel.networks import NetworkTable, first_address, parse_network, render_address
-from egressd.model import FlowKey, Indicator
+from egressd.intel.networks import NetworkTable, first_address, parse_address, parse_network, render_address
+from egressd.model import Campaign, FlowKey, Incident, Indicator, Target
 from egressd.notify.evelog import EveLog
 from egressd.runtime import knowledge as known
 from egressd.runtime.allowing import Allowing
 from egressd.runtime.enforcement import Enforcement, Network
-from egressd.runtime.in_force import ACTIVE, PROPOSED, Register, from_row
-from egressd.runtime.intake import HistoryRow, Intake, WatchSum
+from egressd.runtime.identity import Identity, follow_isolated
+from egressd.runtime.in_force import ACTIVE, PROPOSED, InForce, Register, from_row
+from egressd.runtime.intake import HistoryRow, Intake, WatchSum, copy_campaign
 from egressd.runtime.knowledge import Fed, Knowledge, Loaded, Surroundings
 from egressd.runtime.lapsing import Lapsing
+from egressd.runtime.listening import Listening, marks_path
 from egressd.runtime.messages import Values
 from egressd.runtime.named_hosts import NamedHosts
-from egressd.runtime.orders import Dropped, Learn, Order, Start, Step, Swap
+from egressd.runtime.orders import Dropped, Learn, LogSource, LogStart, Order, Start, Step, Swap
 from egressd.runtime.rulings import POLICY, Rulings
 from egressd.runtime.scribe import Scribe
 from egressd.runtime.sensing import Sensing, reserve_processors, start_order
@@ -47,6 +52,7 @@ from egressd.store.entries import Entry
 DRIFT_US: Final = 10_000  # the clock was slewed by so much: packet processes are told
 SEEN_US: Final = 10_000_000  # how exactly the ledger knows until when we lived
 MAX_PROBLEMS: Final = 20  # of lists that are told one by one
+DEVICE_NOW_US: Final = 600_000_000  # an address that a device used within is still its own
 HISTORY_WAITING: Final = 100_000  # rows; lossy by contract
 
 log = logging.getLogger("egressd")
@@ -83,8 +89,14 @@ class Core:
         self.processors = reserve_processors(loaded.config)
         self.knowledge: Knowledge = known.combine(loaded, (), self.around, self.mode)
         self.register = Register()
-        self.campaigns = Campaigns()
+        self.devices = Devices()
+        self.campaigns = Campaigns(self.devices)
         self.campaigns.on_merge = self._merged
+        self.campaigns.on_fold = self._folded
+        self.campaigns.on_candidate = self._proposed
+        self.address_history = AddressHistory()
+        self.identity = Identity(self.devices, clock, lambda: self.config.devices, loaded.base_dir, self.follow_devices)
+        self.identity.wanted = self._nameless
         tellers.domain_of = self.domain_of
         self.register.on_end = self._ended
         self.scribe = Scribe(ledger_db, self._written)
@@ -98,6 +110,12 @@ class Core:
             self.register, self.rulings, self.campaigns, self.scribe, clock, tellers, self.segment_of,
             self._take_history, self._take_tenants, self.enforcement.pushed, f"{self.started_us}-{os.getpid()}",
         )  # fmt: skip
+        self.listening = Listening(
+            dict(loaded.config.sensors), loaded.config.capture.processes, self._log_start, self._tell_one,
+            self._last_packet, tellers.event, clock.now_us,
+        )  # fmt: skip
+        self._taking = 0  # whose batch is at hand
+        self.intake.on_domain = self._tie
         self.sensing = Sensing(loaded.config.capture.processes, self.start_of, self.take)
         self.whose = Whose()
         self.volume: VolumeWatch | None = None  # who counts bytes, in the daemon
@@ -127,6 +145,8 @@ class Core:
         self.register.earlier = self.register.highest = found.last.get("D", 0)
         self.entries = [_added_before(one, self.started_us) for one in found.entries]
         self.campaigns.restore(found.campaigns, [row.incident for row in found.incidents])
+        for one, other in found.rejected:
+            self.campaigns.pivots.reject(one, other)
         self.campaigns.number_after(found.last.get("I", 0), found.last.get("C", 0))
         self.intake.leaks = {row.incident.id: row.leaks for row in found.incidents if row.leaks}
         for row in found.decisions:
@@ -150,6 +170,7 @@ class Core:
         own = {*found.own_addresses(), *found.gateways(), *found.resolvers}
         resolvers = frozenset((*found.own_addresses(), *found.resolvers))
         around = Surroundings(tuple((address, 8 * len(address), what) for address, what in depended_on), resolvers)
+        self.devices.exclude(frozenset(link.mac for link in found.links))
         choice = lan_interfaces(found.links, found.addresses, found.routes)
         self.judged = choice.explain()
         interfaces = self.config.capture.interfaces or choice.names
@@ -197,6 +218,7 @@ class Core:
             settings=self.knowledge.settings,
             enforced=self.mode == "enforce",
             fast_lane=self.mode == "enforce",
+            sensors=self.listening.is_wanted,
         )
         following: list[Order] = [self.rulings.standing()]
         if self.tenants:
@@ -216,6 +238,7 @@ class Core:
 
     async def take(self, number: int, batch: dict[str, Any]) -> None:
         """A batch of a packet process."""
+        self._taking = number
         self.intake.take(number, batch)
         canaries = batch.get("canaries")
         if canaries is not None:
@@ -278,7 +301,9 @@ class Core:
             if said == (self.loaded, tuple(self.entries), self.around, self.mode, self.fed):
                 break  # else somebody said more meanwhile, and what rests on that would be taken for unlisted
         intel = self.knowledge.intel
-        self.tell(Swap(intel, self.knowledge.settings, self.mode == "enforce", self.mode == "enforce"))
+        swap = Swap(intel, self.knowledge.settings, self.mode == "enforce", self.mode == "enforce")
+        self.tell(swap)
+        self.listening.tell(swap)
         new = known.arrived(before, intel, self.clock.now_us() // 1_000_000)
         if self.allowing.is_due(self.clock.now_us()):
             new = None  # what it let be until now may be listed
@@ -353,6 +378,8 @@ class Core:
         if abs(self.clock.offset_us - self._told_offset_us) > DRIFT_US:
             self._told_offset_us = self.clock.offset_us
             self.tell(Step(self.clock.offset_us))
+            self.listening.tell(Step(self.clock.offset_us))
+        self._listen()
         self.rulings.expire()
         now_us = self.clock.now_us()
         self.lapsing.follow(self.knowledge.intel.allowances, now_us)
@@ -369,6 +396,12 @@ class Core:
             self._seen_us = now_us
             self.scribe.put(meta.seen, now_us)
         self.tellers.tick()
+
+    def _listen(self) -> None:
+        """How other sensors stand, and what of theirs is history by now."""
+        if self.listening.is_wanted:
+            self.listening.agreed(self.sensing.told("heard"))
+            self._keep_history(self.listening.tick())
 
     def _take_effect(self, now_s: int) -> None:
         """Indicators that said when they come into force have."""
@@ -408,6 +441,60 @@ class Core:
 
     def _merged(self, older: str, younger: str) -> None:
         self.scribe.put(incidents.merge_campaigns, older, younger)
+        self.scribe.put(incidents.put_campaign, copy_campaign(self.campaigns.campaigns[older]))
+
+    def _folded(self, kept: Incident, gone: Incident) -> None:
+        """One device is behind two incidents: the ledger keeps the older, and the event log is told."""
+        self.scribe.put(incidents.fold_incidents, kept.id, gone.id)
+        self.tellers.event(self.intake.told(gone, self.segment_of(gone.client)))
+
+    def _proposed(self, campaign: Campaign) -> None:
+        """A campaign has a candidate, which waits for a person."""
+        self.scribe.put(incidents.put_campaign, copy_campaign(campaign))
+
+    def follow_devices(self) -> None:
+        """Once in a few seconds: incidents whose device is known by now, and new addresses of isolated devices."""
+        changed = self.campaigns.recognise()
+        if changed:
+            self.intake.write(one for one in changed if one.id in self.campaigns.incidents)
+        isolated = [(id_, parse_address(text)) for text, id_ in self.register.isolated().items()]
+        found = follow_isolated(self.devices, isolated, self.clock.now_us() - DEVICE_NOW_US) if isolated else {}
+        for id_, addresses in found.items():
+            self.cover(self.register.by_id[id_], addresses)
+
+    def cover(self, decision: InForce, addresses: Sequence[bytes]) -> None:
+        """An isolated device has further addresses."""
+        more = [Target(CLIENT, render_address(one)) for one in addresses if (one, 8 * len(one)) not in self.own]
+        taken = self.register.isolated()
+        more = [target for target in more if target.value not in taken]
+        if more:
+            self.rulings.extend(decision, more, "egressd", "devices", "the isolated device has this address now")
+            self.enforcement.wake()
+
+    def _tie(self, domain: str) -> None:
+        """Campaigns whose names lived on one address are one."""
+        intel = self.knowledge.intel
+        now_us = self.clock.now_us()
+
+        def is_everybodys(address: bytes) -> bool:
+            if intel.protected.why(address) or intel.shared.why(address):
+                return True
+            return intel.allowances.never_blocks("", address, now_us // 1_000_000) is not None
+
+        self.address_history.tie(self.campaigns, domain, now_us, is_everybodys)
+
+    def remember_tenants(self, tenants: tuple[tuple[str, bytes, int], ...]) -> None:
+        """Passive DNS of before the start."""
+        self.tenants = tenants
+        for domain, address, ts_us in tenants:
+            self.address_history.lives_at(domain, address, ts_us)
+
+    def _nameless(self) -> Iterator[tuple[bytes, bytes]]:
+        """Devices with an incident and without a name, each with its address of now."""
+        for incident in self.campaigns.incidents.values():
+            mac = parse_mac(incident.device)
+            if mac and not self.devices.name_of(mac):
+                yield mac, (incident.addresses or [incident.client])[-1]
 
     def _dropped(self, flows: list[tuple[int, FlowKey]]) -> None:
         """What the kernel stopped goes to the packet processes: they know which of it the tap has seen."""
@@ -418,9 +505,23 @@ class Core:
         if self.volume is not None:
             self.volume.learn([(client, domain, address, ts_us)])
 
+    def _log_start(self, sources: tuple[LogSource, ...]) -> LogStart:
+        directory = self.loaded.base_dir / self.config.state.directory
+        return LogStart(sources, str(marks_path(directory)), self.clock.offset_us, self.knowledge.intel)
+
+    def _tell_one(self, number: int, order: Order) -> None:
+        self.sensing.tell_one(number, order)
+
+    def _last_packet(self) -> int:
+        return max((one["last_us"] for one in self.sensing.interfaces()), default=0)
+
     def _take_history(self, rows: list[HistoryRow]) -> None:
         if self.volume is not None:
             self.volume.learn((row[0], row[1], row[3], row[5]) for row in rows if row[1] and row[3])
+        self.listening.seen(self._taking, rows)
+        self._keep_history(rows)
+
+    def _keep_history(self, rows: list[HistoryRow]) -> None:
         room = HISTORY_WAITING - len(self.history_waiting)
         self.history_waiting += rows[:room]
         self.history_lost += max(0, len(rows) - room)
@@ -430,6 +531,10 @@ class Core:
             self.tell(Learn(rows), but=number)
         if self.volume is not None:
             self.volume.learn((b"", *row) for row in rows)
+        for domain, address, ts_us in rows:
+            self.address_history.lives_at(domain, address, ts_us)
+        for domain in dict.fromkeys(domain for domain, _, _ in rows):
+            self._tie(domain)
         self.tenants_waiting += rows[: max(0, HISTORY_WAITING - len(self.tenants_waiting))]
 
 
@@ -445,7 +550,7 @@ def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
 
 def _needs_restart(before: Config, after: Config) -> list[str]:
     """Options that a reload does not change."""
-    sections: Sequence[str] = ("capture", "enforce", "control", "metrics", "state", "limits")
+    sections: Sequence[str] = ("capture", "enforce", "control", "metrics", "state", "limits", "sensors")
     return [name for name in sections if getattr(before, name) != getattr(after, name)]
 
 

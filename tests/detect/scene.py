@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from ipaddress import ip_address
 
 from egressd.detect.engine import Engine, Intel
@@ -123,15 +124,18 @@ class Scene:
         enforced: bool = False,
         history: int = 1000,
         ranges: str = "",
+        sensors: bool = False,
     ) -> None:
         self.events: list[Event] = []
         index = Index.build(listed(lists), SUFFIXES)
         intel = Intel(index, SUFFIXES, allowed(allow), PROTECTED, RESOLVERS, shared(ranges))
         self.engine = Engine(
-            intel, settings or PolicySettings(), self.events.append, enforced=enforced, history=history
-        )
+            intel, settings or PolicySettings(), self.events.append, enforced=enforced, history=history,
+            sensors=sensors,
+        )  # fmt: skip
         self.number = 0
         self.txid = 0
+        self.sensor = ""  # who tells
 
     # -- what can be seen
 
@@ -140,8 +144,28 @@ class Scene:
     ) -> None:
         self.number += 1
         self.engine.observe(
-            Observation(kind, at(second), self.number, key, name, name, detail, 0, note)  # type: ignore[arg-type]
+            Observation(
+                kind,
+                at(second),
+                self.number,
+                key,
+                name,
+                name,
+                detail,
+                0,
+                note,
+                self.sensor,  # type: ignore[arg-type]
+            )
         )
+
+    @contextmanager
+    def told_by(self, sensor: str) -> Iterator[None]:
+        """What is seen within is told by another sensor."""
+        self.sensor = sensor
+        try:
+            yield
+        finally:
+            self.sensor = ""
 
     def question(
         self, second: float, client: str, name: str, *, server: str = RESOLVER, sport: int = 50000, txid: int = 0,
