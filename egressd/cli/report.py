@@ -140,7 +140,7 @@ def _findings(read: Read, engine: Engine, incidents: Sequence[Incident]) -> list
     lines.append("")
     campaigns = list(engine.campaigns.campaigns.values())
     for campaign in campaigns[:2]:
-        lines += _campaign(campaign, engine, read)
+        lines += _campaign(campaign, engine, read, alone=len(campaigns) == 1)
     if len(campaigns) > 2:
         lines.append(f"... and {len(campaigns) - 2} more campaigns")
     return lines
@@ -177,7 +177,7 @@ def _row(incident: Incident, host_width: int, domain_width: int) -> str:
     )
 
 
-def _campaign(campaign: Campaign, engine: Engine, read: Read) -> list[str]:
+def _campaign(campaign: Campaign, engine: Engine, read: Read, *, alone: bool) -> list[str]:
     first = engine.campaigns.incidents[campaign.incidents[0]]
     indicator = first.match.indicator
     subject = first.match.registered_domain or indicator.value
@@ -186,7 +186,7 @@ def _campaign(campaign: Campaign, engine: Engine, read: Read) -> list[str]:
     names = {name for one in campaign.incidents for name in engine.campaigns.incidents[one].names}
     stage = stage_text([engine.campaigns.incidents[one] for one in campaign.incidents], watched_of(read, engine))
     said = printable(indicator.ref) if first.match.level == BEHAVIOUR else "names: " + ", ".join(sorted(names))
-    lines = [fit(f"Campaign {text}", 80), cut(f"  {said}"), *_wrapped(stage)]
+    lines = [fit(f"Campaign {text}", 80), cut(f"  {said}"), *(_wrapped(stage) if alone else [cut(_wrapped(stage)[0])])]
     if campaign.ties:
         lines.append(cut(f"  tied: {'; '.join(campaign.ties)}"))
     for candidate, reason in list(campaign.candidates.items())[:1]:
@@ -198,8 +198,9 @@ def _blocks(decisions: Sequence[Decision]) -> list[str]:
     blocked = [d.targets[0].value for d in decisions if d.action == "block"]
     added = [d.targets[0] for d in decisions if d.action == "extend"]
     refused = [d for d in decisions if d.action in ("refuse", "withdraw")]
-    alerts = [d for d in decisions if d.action == "alert"]
     asks = [d for d in decisions if d.action == "ask"]
+    asked = {d.targets for d in asks}
+    alerts = [d for d in decisions if d.action == "alert" and d.targets not in asked]
     lines = []
     if blocked:
         shown = ", ".join(blocked[:3]) + (f" and {len(blocked) - 3} more" if len(blocked) > 3 else "")
