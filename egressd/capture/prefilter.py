@@ -17,6 +17,7 @@ gives the same results with the gate and without it.
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:  # a machine integer to mypyc, and nothing at run time
@@ -31,6 +32,9 @@ ETHERNET: Final = 1  # LINKTYPE_ETHERNET
 # fragment offset, protocol, the twelve bytes of addresses and ports, TCP data offset, TCP flags (RFC 791, RFC 9293).
 GATE_FIELDS: Final = "12xHBxBB2xHxB2x12s8xBB"
 GATE_SPAN: Final = 48
+# And what IPv6 needs beside EtherType and version: payload length, next header, the 36 bytes of addresses and ports,
+# TCP data offset, TCP flags (RFC 8200 section 3). Reaches to byte 68, which is UDP6_END and half a TCP header.
+UNPACK_IPV6: Final = Struct("!18xHBx36s8xBB").unpack_from
 
 # EtherTypes and the mask of "more fragments" and fragment offset, as the file's byte order makes a number of them.
 IPV4_BIG: Final = 0x0800
