@@ -212,7 +212,7 @@ def test_quiet_is_asked_packet_by_packet(tmp_path):
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_both_loops_give_the_same_for_broken_files(tmp_path_factory, data):
-    """Whatever stands in lengths and times, and wherever the chunks and the file end; alone, and where files overlap."""
+    """Whatever stands in lengths and times, wherever chunks and the file end; alone, and where files overlap."""
     rng = random.Random(data.draw(st.integers(0, 1 << 32)))
     content = bytearray(BUILDERS[data.draw(st.sampled_from([name for name in BUILDERS if name.startswith("pcap")]))](
         [(T0_US + rng.randrange(1_000_000) * rng.randrange(3), random_frame(rng)) for _ in range(40)], 1
