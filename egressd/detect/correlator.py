@@ -30,7 +30,7 @@ CACHED_VERDICTS: Final = 32_768
 CACHED_ADDRESSES: Final = 8_192
 MICROSECONDS: Final = 1_000_000
 _ABSENT: Final = object()
-_NEVER_US: Final = 1 << 62
+_NEVER_US: Final = (1 << 62) - 1  # the largest that compiled code holds without an object
 _ALIASES: Final = (5, 39, 64, 65)  # CNAME, DNAME, SVCB, HTTPS: the target stands for the name asked about
 
 

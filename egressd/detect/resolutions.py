@@ -99,13 +99,35 @@ class _Asked:
 
 class _Tenants:
     """The registered domains on an address, in order of first sight, and when each was seen last. `full_until_us`: none
-    of them can be a day old before then, so that there is no room for another."""
+    of them can be a day old before then, so that there is no room for another. Most addresses have one: `alone`, seen
+    at `alone_us`, which takes no dictionary."""
 
-    __slots__ = ("full_until_us", "seen_us")
+    __slots__ = ("_seen_us", "alone", "alone_us", "full_until_us")
 
     def __init__(self, domain: str, ts_us: int) -> None:
-        self.seen_us = {domain: ts_us}
+        self.alone = domain
+        self.alone_us = ts_us
+        self._seen_us: dict[str, int] | None = None
         self.full_until_us = 0
+
+    def seen_again(self, domain: str, ts_us: int) -> bool:
+        """Note that `domain`, if it is the only one, was seen; else False."""
+        if self._seen_us is None and domain == self.alone:
+            self.alone_us = ts_us
+            return True
+        return False
+
+    def are_others(self, domain: str) -> bool:
+        """Whether any but `domain` was ever noted."""
+        return self._seen_us is not None or self.alone != domain
+
+    @property
+    def seen_us(self) -> dict[str, int]:
+        """When each was seen last; changes to it are kept."""
+        seen_us = self._seen_us
+        if seen_us is None:
+            seen_us = self._seen_us = {self.alone: self.alone_us}
+        return seen_us
 
 
 class Resolutions:
@@ -167,6 +189,8 @@ class Resolutions:
             if self._tenants.claim(place, _Tenants(domain, ts_us), client):
                 self._learn(domain, place, ts_us)  # a flood is not to flood other processes
             return
+        if tenants.seen_again(domain, ts_us):
+            return
         seen_us = tenants.seen_us
         if listed and len(seen_us) >= MAX_LISTED and domain not in seen_us:
             return
@@ -198,7 +222,7 @@ class Resolutions:
     def is_shared(self, address: bytes, domain: str, ts_us: int) -> bool:
         """Whether any other registered domain was seen on `address` within the last day."""
         tenants = self._tenants.get(place_of(address))
-        if tenants is None:
+        if tenants is None or not tenants.are_others(domain):
             return False
         for other, last_us in tenants.seen_us.items():
             if other != domain and ts_us - last_us <= TENANT_WITHIN_US:
