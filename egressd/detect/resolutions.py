@@ -19,6 +19,7 @@ TENANT_WITHIN_US: Final = 86_400_000_000  # "seen on it in the last day", DESIGN
 MAX_TENANTS: Final = 32  # per address; more would not change a verdict
 MAX_LISTED: Final = 16  # of them may be listed: they are not to keep out those whom a block would harm
 MAX_LEARNED: Final = 1_024  # tenants that wait to be told to other processes; more are told when they are met again
+MAX_COMPARED: Final = 16  # addresses of an answer that are compared with each other instead of hashed
 MAX_CHAIN: Final = 16  # names that one answer may lead through; resolvers give up at 8 to 16
 
 _MAPPED: Final = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
@@ -53,12 +54,18 @@ class Answer(NamedTuple):
 
 def read_answer(name: str, message: DnsMessage) -> Answer:
     """Follow CNAMEs and SVCB/HTTPS targets from `name`; servers do not always give them in order."""
-    records = message.answers[: message.answer_count]
+    records = message.answers
+    if message.answer_count != len(records):
+        records = records[: message.answer_count]
+    found: list[bytes] = []
     for record in records:
-        if not record.address or record.name != name or not name:
+        address = record.address
+        if not address or record.name != name or not name:
             break
+        if address not in found or len(found) > MAX_COMPARED:  # it is taken out below
+            found.append(address)
     else:  # nothing but addresses of that name: most answers
-        return _new(Answer, ((name,), tuple({record.address: None for record in records})))
+        return _new(Answer, ((name,), tuple(found if len(found) <= MAX_COMPARED else dict.fromkeys(found))))
     targets: dict[str, list[str]] = {}
     for record in records:
         if record.rrtype == _CNAME or record.rrtype in _WITH_HINTS:
@@ -165,10 +172,12 @@ class Resolutions:
         """Whether `answer` matches an outstanding question: same client and port, server, transaction id and name. The
         question is then answered: a second answer to it is somebody else's."""
         key = (answer.flow, txid)
-        asked = self._asked.get(key)
-        if asked is None or asked.name != answer.name:
+        asked = self._asked.pop(key)
+        if asked is None:
             return False
-        self._asked.drop(key)
+        if asked.name != answer.name:
+            self._asked.add(key, asked)
+            return False
         return 0 <= answer.ts_us - asked.last_us <= ANSWER_WITHIN_US
 
     def reached(self, client: bytes, name: str, address: bytes, ts_us: int) -> None:

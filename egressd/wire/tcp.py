@@ -139,8 +139,9 @@ class TcpTracker:
         """The capture has ended: tell what half-received messages still reveal."""
         self._content.finish_all()
         for conversation in self._table.all():
-            self._finish(conversation)
-            self._content.finish_all()
+            if conversation.has_unfinished():
+                self._finish(conversation)
+                self._content.finish_all()
 
     def _meter(
         self, on_volume: OnVolume, conversation: Conversation, side: Side, seq: int, size: int, flags: int
@@ -219,7 +220,8 @@ class TcpTracker:
 
     def _leave(self, conversation: Conversation) -> None:
         """Nothing more is expected of a conversation."""
-        self._finish(conversation)
+        if conversation.has_unfinished():
+            self._finish(conversation)
         self.memory.release(conversation)
 
     def _finish(self, conversation: Conversation) -> None:
