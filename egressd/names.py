@@ -205,7 +205,9 @@ class Suffixes:
 
     def _split(self, name: str) -> tuple[str, str, str]:
         rest, _, suffix = name.rpartition(".")  # `rest` is what stands before the suffix
-        node = self._top.get(suffix) or self._from_waiting(suffix)
+        node = self._top.get(suffix)
+        if node is None and suffix in self._waiting:
+            node = self._from_waiting(suffix)
         rule = UNLISTED
         if node is not None:
             rule = node.rule or UNLISTED
