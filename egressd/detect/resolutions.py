@@ -172,12 +172,10 @@ class Resolutions:
         """Whether `answer` matches an outstanding question: same client and port, server, transaction id and name. The
         question is then answered: a second answer to it is somebody else's."""
         key = (answer.flow, txid)
-        asked = self._asked.pop(key)
-        if asked is None:
+        asked = self._asked.get(key)
+        if asked is None or asked.name != answer.name:
             return False
-        if asked.name != answer.name:
-            self._asked.add(key, asked)
-            return False
+        self._asked.drop(key)
         return 0 <= answer.ts_us - asked.last_us <= ANSWER_WITHIN_US
 
     def reached(self, client: bytes, name: str, address: bytes, ts_us: int) -> None:

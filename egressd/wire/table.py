@@ -25,10 +25,7 @@ _MIN_SHARE: Final = 16  # conversations: what a browser opens for one page
 
 
 class RecentTable(Generic[K, V]):
-    """Mapping of at most `limit` keys that forgets what was not used recently; `evicted` counts what it forgot.
-
-    `young` and `old` are its two generations, to look into where a call would cost more than the look-up.
-    """
+    """Mapping of at most `limit` keys that forgets what was not used recently; `evicted` counts what it forgot."""
 
     def __init__(self, limit: int, on_leave: Callable[[K, V], None] | None = None) -> None:
         """`on_leave` is given each pair that was forgotten, some time after that, when its memory is freed."""
@@ -36,22 +33,22 @@ class RecentTable(Generic[K, V]):
         self.evicted = 0
         self.generation = 0
         self._half = max(1, limit // 2)
-        self.young: dict[K, V] = {}
-        self.old: dict[K, V] = {}
+        self._young: dict[K, V] = {}
+        self._old: dict[K, V] = {}
         self._leaving: list[dict[K, V]] = []
         self._on_leave = on_leave
 
     def __len__(self) -> int:
-        return len(self.young) + len(self.old)
+        return len(self._young) + len(self._old)
 
     def __contains__(self, key: K) -> bool:
-        return key in self.young or key in self.old
+        return key in self._young or key in self._old
 
     def get(self, key: K) -> V | None:
         """The value of `key`, or None; using it keeps it."""
-        value = self.young.get(key)
+        value = self._young.get(key)
         if value is None:
-            old = self.old
+            old = self._old
             if old and key in old:  # seldom; to ask costs less than to take out what is not there
                 value = old[key]
                 del old[key]
@@ -60,17 +57,17 @@ class RecentTable(Generic[K, V]):
 
     def put(self, key: K, value: V) -> None:
         """Set `key`; may forget others."""
-        old = self.old
+        old = self._old
         if old and key in old:
             del old[key]
         self.add(key, value)
 
     def add(self, key: K, value: V) -> None:
         """`put` for a key that is not held, as `get` has just told, or was used just now: spares a look-up."""
-        young = self.young
+        young = self._young
         if len(young) >= self._half and key not in young:
             self.rotate()
-            young = self.young
+            young = self._young
         young[key] = value
         if self._leaving:
             # Two at a time: a generation of `limit / 2` is freed before the next is full.
@@ -83,36 +80,40 @@ class RecentTable(Generic[K, V]):
 
     def pop(self, key: K) -> V | None:
         """Remove `key` and return its value, or None."""
-        value = self.young.pop(key, None)
-        if value is None and self.old:
-            value = self.old.pop(key, None)
+        value = self._young.pop(key, None)
+        if value is None and self._old:
+            value = self._old.pop(key, None)
         return value
+
+    def drop(self, key: K) -> None:
+        """`pop` for a key that `get` has just found."""
+        del self._young[key]
 
     def rotate(self) -> None:
         """Forget the old generation; the young one becomes old."""
-        if self.old:
-            self.evicted += len(self.old)
-            self._leaving.append(self.old)
-        self.old = self.young
-        self.young = {}
+        if self._old:
+            self.evicted += len(self._old)
+            self._leaving.append(self._old)
+        self._old = self._young
+        self._young = {}
         self.generation += 1
 
     def values(self) -> list[V]:
         """Every value held, oldest generation first, in order of insertion."""
-        return [*self.old.values(), *self.young.values()]
+        return [*self._old.values(), *self._young.values()]
 
     def keys(self) -> list[K]:
         """Every key held, oldest generation first, in order of insertion."""
-        return [*self.old, *self.young]
+        return [*self._old, *self._young]
 
     def peek(self, key: K) -> V | None:
         """The value of `key`, or None; looking at it does not keep it."""
-        value = self.young.get(key)
-        return self.old.get(key) if value is None else value
+        value = self._young.get(key)
+        return self._old.get(key) if value is None else value
 
     def items(self) -> list[tuple[K, V]]:
         """Every pair held, oldest generation first, in order of insertion."""
-        return [*self.old.items(), *self.young.items()]
+        return [*self._old.items(), *self._young.items()]
 
     def free_all(self) -> None:
         """Free all that was forgotten, at once."""
@@ -184,9 +185,9 @@ class PairTable(Generic[P]):
     def get(self, key: bytes) -> P | None:
         """The conversation of a packet with this `key`, or None; using it keeps it."""
         table = self._main
-        pair = table.young.get(key)
+        pair = table._young.get(key)
         if pair is None:
-            pair = table.get(key) if table.old else None
+            pair = table.get(key) if table._old else None
         if pair is None:
             if not self.over_share:
                 return None  # there is no crowd
