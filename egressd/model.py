@@ -233,7 +233,7 @@ class Observation:
         self.sensor = sensor
 
 
-TAP = "tap"  # how our own tap is called among the sources; no other sensor can have that name
+TAP: Final = "tap"  # how our own tap is called among the sources; no other sensor can have that name
 DNS_QUERY: Final = "dns_query"
 DNS_ANSWER: Final = "dns_answer"
 HTTP_HOST: Final = "http_host"
