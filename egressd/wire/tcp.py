@@ -139,9 +139,8 @@ class TcpTracker:
         """The capture has ended: tell what half-received messages still reveal."""
         self._content.finish_all()
         for conversation in self._table.all():
-            if conversation.has_unfinished():
-                self._finish(conversation)
-                self._content.finish_all()
+            self._finish(conversation)
+            self._content.finish_all()
 
     def _meter(
         self, on_volume: OnVolume, conversation: Conversation, side: Side, seq: int, size: int, flags: int
@@ -220,13 +219,14 @@ class TcpTracker:
 
     def _leave(self, conversation: Conversation) -> None:
         """Nothing more is expected of a conversation."""
-        if conversation.has_unfinished():
-            self._finish(conversation)
+        self._finish(conversation)
         self.memory.release(conversation)
 
     def _finish(self, conversation: Conversation) -> None:
         if self.on_volume is not None:
             tell(conversation, self.on_volume, 1)
+        if not conversation.has_unfinished():
+            return
         for side in conversation.sides():
             if side.stream.held:
                 self._give_up_holes(conversation, side)
