@@ -11,10 +11,10 @@ times as much.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-TCP = 6
-UDP = 17
+TCP: Final = 6
+UDP: Final = 17
 
 
 class FlowKey(NamedTuple):
@@ -233,16 +233,16 @@ class Observation:
         self.sensor = sensor
 
 
-TAP = "tap"  # how our own tap is called among the sources; no other sensor can have that name
-DNS_QUERY = "dns_query"
-DNS_ANSWER = "dns_answer"
-HTTP_HOST = "http_host"
-TLS_SNI = "tls_sni"
-QUIC_SNI = "quic_sni"
-SOCKS_HOST = "socks_host"
-FLOW = "flow"  # first packet of a conversation
-REPLY = "reply"  # first packet back on a conversation
-BEHAVIOUR = "behaviour"  # no observation: what several of them add up to (detect/behaviour/)
+TAP: Final = "tap"  # how our own tap is called among the sources; no other sensor can have that name
+DNS_QUERY: Final = "dns_query"
+DNS_ANSWER: Final = "dns_answer"
+HTTP_HOST: Final = "http_host"
+TLS_SNI: Final = "tls_sni"
+QUIC_SNI: Final = "quic_sni"
+SOCKS_HOST: Final = "socks_host"
+FLOW: Final = "flow"  # first packet of a conversation
+REPLY: Final = "reply"  # first packet back on a conversation
+BEHAVIOUR: Final = "behaviour"  # no observation: what several of them add up to (detect/behaviour/)
 
 
 class Indicator(NamedTuple):

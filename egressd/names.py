@@ -20,9 +20,12 @@ MAX_CACHED_NAMES: Final = 16_384  # a busy segment's names of a minute; under 12
 UNLISTED: Final = "* (unlisted)"  # publicsuffix.org, algorithm: "If no rules match, the prevailing rule is '*'."
 
 _LEGAL: Final = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+# Rules of the Public Suffix List that are sure to be some, once their labels are A-labels and no two dots meet:
+# RFC 3492 makes at most six digits of a character, so that nine fit in a label.
+_PLAIN_RULE: Final = re.compile(r"(?:\*\.)?[a-z0-9_-][a-z0-9_.-]{0,60}[a-z0-9_-]")
+_U_RULE: Final = re.compile(r"(?:[a-z0-9_\u00a1-\ud7ff-]{1,9}\.){0,3}[a-z0-9_\u00a1-\ud7ff-]{1,9}")
 _PLAIN: Final = re.compile(rb"[ -\[\]-~]*")
 _PLAIN_BYTES: Final = b"abcdefghijklmnopqrstuvwxyz0123456789-_."
-_NO_START: Final = (b"", b".")
 _NORMALISED: Final[dict[bytes, str]] = {}  # of names asked about lately
 _ESCAPES: Final = {code: f"\\{code:03d}" for code in range(256) if not 0x20 <= code <= 0x7E or code == 0x5C}
 
@@ -43,8 +46,9 @@ def _normalise(raw: bytes) -> str:
     if (
         len(raw) <= MAX_LABEL
         and not raw.translate(None, _PLAIN_BYTES)
-        and b".." not in raw
-        and raw[:1] not in _NO_START
+        and raw.find(b"..") < 0  # `in` first tries whether the bytes are a number, and makes an exception
+        and raw
+        and raw[0] != 0x2E
     ):
         return raw.decode("ascii").removesuffix(".")  # most names are in that form; nothing so short has a long label
     name = raw.decode("latin-1").lower() if raw.isascii() else ""
@@ -127,38 +131,45 @@ class _Node:
         self.wildcard = ""
         self.below: dict[str, _Node] | None = None
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _node, (self.rule, self.wildcard, self.below)
-
-
-def _node(rule: str, wildcard: str, below: dict[str, _Node] | None) -> _Node:
-    node = _Node()
-    node.rule, node.wildcard, node.below = rule, wildcard, below
-    return node
-
 
 class Suffixes:
-    """The Public Suffix List, private section on, as a trie of labels from the right."""
+    """The Public Suffix List, private section on, as a trie of labels from the right.
 
-    __slots__ = ("_known", "_top", "size", "version")
+    Rules wait by their last label until a name under it is asked about: to put ten thousand into the trie was half of
+    what it costs to start a command, and traffic needs a few hundred.
+    """
 
-    def __init__(self, top: dict[str, _Node], size: int, version: str) -> None:
-        self._top = top
+    __slots__ = ("_known", "_top", "_waiting", "size", "version")
+
+    def __init__(self, waiting: dict[str, list[str]], size: int, version: str) -> None:
+        """`waiting`: by last label, rules with the mark of their section behind them."""
+        self._waiting = waiting
+        self._top: dict[str, _Node] = {}
         self._known: dict[str, tuple[str, str, str]] = {}  # names asked about lately: the same ones come all the time
         self.size = size
         self.version = version
 
     def __reduce__(self) -> tuple[object, ...]:
         """For other processes; compiled classes are not pickled by themselves."""
-        return Suffixes, (self._top, self.size, self.version)
+        return Suffixes, (self._waiting, self.size, self.version)
 
     @classmethod
     def parse(cls, text: str, source: str = "public_suffix_list.dat") -> Suffixes:
         """Read the list's own format (publicsuffix.org/list, "Format"). Raises ConfigError when it is not that."""
-        top: dict[str, _Node] = {}
+        waiting: dict[str, list[str]] = {}
         version = mark = ""
         size = 0
         for number, line in enumerate(text.splitlines(), 1):
+            if _is_plain_rule(line):
+                label = line[line.rfind(".") + 1 :]
+                if not label.isascii():
+                    label = _a_label(label).lower()
+                rules = waiting.get(label)
+                if rules is None:
+                    rules = waiting[label] = []
+                rules.append(line + mark)
+                size += 1
+                continue
             if line.startswith("//"):
                 if line.startswith("// VERSION:"):
                     version = line[11:].strip().partition("_")[0]
@@ -168,14 +179,16 @@ class Suffixes:
             words = line.split(None, 1)  # "Each line is only read up to the first whitespace"
             if not words:
                 continue
-            rule = words[0] if words[0].isascii() else ".".join(map(_a_label, words[0].split(".")))
-            if not _add_rule(top, rule.lower(), mark):
+            rule = _a_rule(words[0])
+            if not _is_rule(rule):
                 what = f"not a rule of the Public Suffix List: {escape(rule.encode())}"
                 raise ConfigError([Problem(source, number, 1, what, "fetch the list again from publicsuffix.org")])
             size += 1
+            if rule != "*":  # the default rule, written out
+                waiting.setdefault(rule[rule.rfind(".") + 1 :].lstrip("!"), []).append(rule + mark)
         if not size:
             raise ConfigError([Problem(source, 0, 0, "no rules in it", "fetch the list again from publicsuffix.org")])
-        return cls(top, size, version)
+        return cls(waiting, size, version)
 
     def split(self, name: str) -> tuple[str, str, str]:
         """(registered domain, suffix, rule text) of a normal name; the registered domain of a suffix is "".
@@ -193,6 +206,8 @@ class Suffixes:
     def _split(self, name: str) -> tuple[str, str, str]:
         rest, _, suffix = name.rpartition(".")  # `rest` is what stands before the suffix
         node = self._top.get(suffix)
+        if node is None and suffix in self._waiting:
+            node = self._from_waiting(suffix)
         rule = UNLISTED
         if node is not None:
             rule = node.rule or UNLISTED
@@ -220,6 +235,18 @@ class Suffixes:
             return "", suffix, rule
         return name[rest.rfind(".") + 1 :], suffix, rule
 
+    def _from_waiting(self, label: str) -> _Node | None:
+        """The node of a last label whose rules were not asked for yet; they stay, for other threads may ask too."""
+        rules = self._waiting.get(label)
+        if rules is None:
+            return None
+        top: dict[str, _Node] = {}
+        for text in rules:
+            rule, _, section = text.partition(" ")
+            _add_rule(top, _a_rule(rule), " " + section if section else "")
+        node = self._top[label] = top[label]
+        return node
+
     def registered_domain(self, name: str) -> str:
         """The part of a normal name that someone registered, or "" when the whole name is a suffix."""
         known = self._known.get(name)
@@ -232,13 +259,10 @@ class Suffixes:
     def has_suffixes_below(self, name: str) -> bool:
         """Whether the list has public suffixes below a normal name, as below kawasaki.jp (rule *.kawasaki.jp): who
         covers such a name with all below it covers other people's registered domains."""
-        nodes: dict[str, _Node] | None = self._top
-        node: _Node | None = None
-        for label in reversed(name.split(".")):
-            node = nodes.get(label) if nodes is not None else None
-            if node is None:
-                return False
-            nodes = node.below
+        last, *others = reversed(name.split("."))
+        node = self._top.get(last) or self._from_waiting(last)
+        for label in others:
+            node = node.below.get(label) if node is not None and node.below is not None else None
         return node is not None and (node.wildcard != "" or bool(node.below))
 
 
@@ -249,14 +273,30 @@ def _below(nodes: dict[str, _Node], label: str) -> _Node:
     return node
 
 
-def _add_rule(top: dict[str, _Node], rule: str, mark: str) -> bool:
-    """Put a rule into the trie; False when it is in no form that the list uses (a wildcard only ever comes first)."""
+def _is_plain_rule(line: str) -> bool:
+    """Whether a line of the list is a rule and nothing else, in the form that nearly all have."""
+    if line.isascii():
+        return _PLAIN_RULE.fullmatch(line) is not None and ".." not in line
+    return _U_RULE.fullmatch(line) is not None
+
+
+def _a_rule(rule: str) -> str:
+    """A rule in A-labels, lower case."""
+    return (rule if rule.isascii() else ".".join(map(_a_label, rule.split(".")))).lower()
+
+
+def _is_rule(rule: str) -> bool:
+    """Whether a rule in A-labels is in a form that the list uses (a wildcard only ever comes first)."""
     if rule == "*":
-        return True  # the default rule, written out
+        return True
+    name = rule[1:] if rule[0] == "!" else rule[2:] if rule.startswith("*.") else rule
+    return len(name) <= MAX_NAME and _LEGAL.fullmatch(name) is not None and (rule[0] != "!" or "." in name)
+
+
+def _add_rule(top: dict[str, _Node], rule: str, mark: str) -> None:
+    """Put a rule into the trie."""
     wildcard = rule.startswith("*.")
     name = rule[1:] if rule[0] == "!" else rule[2:] if wildcard else rule
-    if len(name) > MAX_NAME or _LEGAL.fullmatch(name) is None or (rule[0] == "!" and "." not in name):
-        return False
     labels = name.split(".")
     node = _below(top, labels.pop())
     while labels:
@@ -268,4 +308,3 @@ def _add_rule(top: dict[str, _Node], rule: str, mark: str) -> bool:
         node.below = {} if node.below is None else node.below
     else:
         node.rule = node.rule or rule + mark
-    return True

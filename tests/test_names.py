@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 
@@ -332,3 +333,30 @@ def test_split_puts_the_name_back_together(suffixes: Suffixes, labels: list[str]
         assert suffixes.split(registered) == (registered, suffix, rule)
     else:
         assert name == suffix
+
+
+def test_rules_are_put_in_when_a_name_asks() -> None:
+    """Whatever was asked before, and in another process; U-labels of the greatest length not checked at once."""
+    hard = "\ud7ff\u00a1\ud7fe\u00a2\ud7fd\u00a3\ud7fc\u00a4\ud7fb"
+    rules = ["com", "*.ck", "!www.ck", hard, f"{hard}.com", "*.a.com", "// ===BEGIN PRIVATE DOMAINS===", "hosted.com"]
+    text = "\n".join(rules)
+    label = "xn--" + hard.encode("punycode").decode()
+    assert len(label) <= 63
+    names = ["x.y.com", "x.hosted.com", f"x.y.{label}", f"x.y.{label}.com", "b.a.com", "c.b.a.com", "www.ck", "x.y.ck"]
+    want = [
+        ("y.com", "com", "com"),
+        ("x.hosted.com", "hosted.com", "hosted.com (private)"),
+        (f"y.{label}", label, label),
+        (f"y.{label}.com", f"{label}.com", f"{label}.com"),
+        ("", "b.a.com", "*.a.com"),
+        ("c.b.a.com", "b.a.com", "*.a.com"),
+        ("www.ck", "ck", "!www.ck"),
+        ("x.y.ck", "y.ck", "*.ck"),
+    ]
+    for at in range(len(names)):
+        suffixes = Suffixes.parse(text)
+        assert suffixes.split(names[at]) == want[at]
+        again = pickle.loads(pickle.dumps(suffixes))
+        assert [again.split(name) for name in names] == want
+        assert suffixes.has_suffixes_below("a.com") and suffixes.has_suffixes_below("ck")
+        assert not suffixes.has_suffixes_below("y.com") and not suffixes.has_suffixes_below("unlisted")

@@ -18,14 +18,15 @@ from heapq import heappop, heappush
 from pathlib import Path
 from typing import Final
 
-from egressd.capture.pcapfile import CHUNK_BYTES, ByteSource, CaptureReader, GzipSource, PcapReader, RegularSource
+from egressd.capture.bytesource import CHUNK_BYTES, ByteSource, GzipSource, RegularSource
+from egressd.capture.pcapfile import CaptureReader, PcapReader
 from egressd.capture.pcapng import BYTE_ORDER_BIG, BYTE_ORDER_LITTLE, PcapngReader
 from egressd.capture.prefilter import Sink
 from egressd.errors import CaptureError
 
 STANDARD_INPUT: Final = "-"
 SNIFF_BYTES: Final = 12  # up to the byte-order mark of pcapng
-NO_LIMIT_US: Final = 1 << 62  # after every packet's time
+NO_LIMIT_US: Final = (1 << 62) - 1  # after every packet's time
 BEFORE_ALL_US: Final = -1  # before every packet's time
 PROGRESS_BYTES: Final = 1024 * 1024
 

@@ -1,26 +1,24 @@
-"""Capture files: where their bytes come from (a file, a pipe, gzip), and the classic pcap format.
+"""Capture files: what their formats have in common, and the classic pcap format.
 
 Format: draft-ietf-opsawg-pcap: magic a1b2c3d4 (microseconds) or a1b23c4d (nanoseconds) in either byte order; also
 Kuznetzov's a1b2cd34, whose record headers are 8 bytes longer.
 
-Strategy. A reader holds one buffer of some 64 KB (larger ones fall out of the cache and are slower) and judges the
+Strategy. A reader holds one buffer of some 120 KB (larger ones fall out of the cache and are slower) and judges the
 records in it where they lie. Records are not turned into objects: one `unpack_from` covers the record header and as
 much of the packet as the gate needs, so the unpack may run past a short packet into the next record; every use of
 such a field stands behind a test of the length. `step` works through one buffer and comes back, so that the caller
 can stop, count or merge.
 
-Invariants: no input makes a reader raise anything; memory is one buffer of at most `MAX_CHUNK_BYTES`, or one record
-of at most `MAX_PACKET_BYTES` if larger; results do not depend on where the chunks end.
+Invariants: no input makes a reader raise anything; memory is one buffer of at most `bytesource.MAX_CHUNK_BYTES`, or
+one record of at most `MAX_PACKET_BYTES` if larger; results do not depend on where the chunks end.
 """
 
 from __future__ import annotations
 
-import os
-import stat
-import zlib
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
+from egressd.capture.bytesource import ByteSource
 from egressd.capture.prefilter import (
     COMPILED,
     ETHERNET,
@@ -33,8 +31,12 @@ from egressd.capture.prefilter import (
     IPV6_BIG,
     IPV6_LITTLE,
     NEVER,
+    QUICK_FIELDS,
     TCP4_END,
+    TCP6_END,
     UDP4_END,
+    UNPACK_IPV4,
+    UNPACK_IPV6,
     Sink,
     frame_is_quiet,
     ipv6_is_quiet,
@@ -44,9 +46,6 @@ from egressd.capture.prefilter import (
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-CHUNK_BYTES: Final = 64 * 1024
-MAX_CHUNK_BYTES: Final = 256 * 1024
-COMPRESSED_CHUNK_BYTES: Final = 16 * 1024  # zlib copies what it has not used at every call: keep that small
 USUAL_PACKET_BYTES: Final = 262_144  # MAXIMUM_SNAPLEN of tcpdump; files may claim a snaplen that is too small
 MAX_PACKET_BYTES: Final = (
     1024 * 1024
@@ -54,134 +53,7 @@ MAX_PACKET_BYTES: Final = (
 PADDING: Final = bytes(128)  # at the end of a file: lets the last header be unpacked in one go
 FILE_HEADER_BYTES: Final = 24
 FRACTION_MAX_US: Final = 1 << 32  # a broken file may count further than a second
-
-
-class ByteSource:
-    """Bytes of one file in order. `error` says why they ended before their time; `position` is how far the file itself
-    (compressed, if it is) has been read."""
-
-    def __init__(self, fd: int, chunk_bytes: int, owned: bool) -> None:
-        self.fd = fd
-        self.chunk_bytes = max(1, min(chunk_bytes, MAX_CHUNK_BYTES))
-        self.owned = owned  # standard input is not ours to close
-        self.position = 0
-        self.error = ""
-
-    def refill(self, buf: bytes, pos: int, want: int) -> bytes:
-        """`buf[pos:]` and more: at least `want` bytes, fewer only where the file ends."""
-        pieces = [buf[pos:]]
-        have = len(buf) - pos
-        while True:
-            piece = self.read_piece()
-            pieces.append(piece)
-            have += len(piece)
-            if have >= want or not piece:
-                return b"".join(pieces)
-
-    def read_piece(self) -> bytes:
-        """The next bytes, or none at the end."""
-        return self.read_fd(self.chunk_bytes)
-
-    def size(self) -> int:
-        """The file's own size; 0 for a pipe."""
-        status = os.fstat(self.fd)
-        return status.st_size if stat.S_ISREG(status.st_mode) else 0
-
-    def unread_bytes(self) -> int:
-        """How many bytes of content are left when reading ends early; 0 for pipes and gzip, where nobody knows."""
-        return 0
-
-    def read_fd(self, size: int) -> bytes:
-        """Up to `size` bytes as they lie in the file; an error of the system is noted and ends it."""
-        try:
-            piece = os.read(self.fd, size)
-        except OSError as error:
-            self.error = f"cannot be read any further: {error.strerror}"
-            return b""
-        self.position += len(piece)
-        return piece
-
-    def close(self) -> None:
-        """Close the file; harmless when done already."""
-        if self.owned and self.fd >= 0:
-            os.close(self.fd)
-        self.fd = -1
-
-
-class RegularSource(ByteSource):
-    """A file that can be read at any place: instead of joining a tail to the next chunk, both are read together."""
-
-    def refill(self, buf: bytes, pos: int, want: int) -> bytes:
-        """See `ByteSource.refill`."""
-        place = self.position - (len(buf) - pos)
-        have = b""
-        try:
-            while len(have) < want:
-                piece = os.pread(self.fd, max(self.chunk_bytes, want) - len(have), place + len(have))
-                if not piece:
-                    break
-                have = have + piece if have else piece
-        except OSError as error:
-            self.error = f"cannot be read any further: {error.strerror}"
-        self.position = place + len(have)
-        return have
-
-    def unread_bytes(self) -> int:
-        """See `ByteSource.unread_bytes`."""
-        return max(0, os.fstat(self.fd).st_size - self.position)
-
-
-class GzipSource(ByteSource):
-    """The content of a gzip file (RFC 1952), member after member, never more than a chunk of it at a time."""
-
-    def __init__(self, fd: int, chunk_bytes: int, owned: bool, head: bytes) -> None:
-        super().__init__(fd, chunk_bytes, owned)
-        self._raw = head  # compressed bytes not looked at yet
-        self._member = zlib.decompressobj(31)
-        self._started = True  # a member has begun: its end must come
-        self._ended = False
-        self.position = len(head)
-
-    def read_piece(self) -> bytes:
-        """The next bytes of the content."""
-        while not self._ended:
-            if not self._raw:
-                self._raw = self.read_fd(COMPRESSED_CHUNK_BYTES)
-            if not self._started and not self._next_member():
-                break
-            raw = self._raw
-            try:
-                piece = self._member.decompress(raw, self.chunk_bytes)
-            except zlib.error:
-                return self._end("its gzip stream is damaged")
-            self._raw = self._member.unconsumed_tail
-            if self._member.eof:
-                self._raw = self._member.unused_data
-                self._member = zlib.decompressobj(31)
-                self._started = False
-            if piece:
-                return piece
-            if not raw:
-                return self._end("its gzip stream ends early")
-        return b""
-
-    def _next_member(self) -> bool:
-        # Padding of zeros after the last member is common (tapes, block devices); anything else is not gzip.
-        while not self._raw.strip(b"\0"):
-            self._raw = self.read_fd(COMPRESSED_CHUNK_BYTES)
-            if not self._raw:
-                self._end("")
-                return False
-        if self._raw[0] != 0x1F:
-            self._end("something that is not gzip follows its gzip stream")
-            return False
-        self._started = True
-        return True
-
-    def _end(self, error: str) -> bytes:
-        self._ended = True
-        self.error = self.error or error
-        return b""
+QUICK_US: Final = 1 << 24  # more than any fraction whose upper byte is 0, and than any in nanoseconds
 
 
 class CaptureReader:
@@ -271,6 +143,10 @@ class PcapReader(CaptureReader):
         order = "<" if little else ">"
         self._unpack = Struct(f"{order}III4x{self.head - 16}x{GATE_FIELDS}").unpack_from
         self._lengths = Struct(f"{order}8xII").unpack_from
+        self._record = Struct(f"{order}IIII").unpack_from
+        upper = "xxxB" if little else "Bxxx"
+        self._unpack_quick = Struct(f"{order}I{upper}I4x{self.head - 16}x{QUICK_FIELDS}").unpack_from
+        self._as_read = (IPV4_LITTLE, IPV6_LITTLE, FRAGMENT_LITTLE) if little else (IPV4_BIG, IPV6_BIG, FRAGMENT_BIG)
         self._read_file_header(Struct(f"{order}4xHH8xII"))
 
     def _read_file_header(self, layout: Struct) -> None:
@@ -295,6 +171,9 @@ class PcapReader(CaptureReader):
         if COMPILED:
             return self.step_indexed(sink, gate, limit_us)
         judged = gate and self.link == ETHERNET
+        if judged and self._step_quickly(sink, limit_us):
+            self._next_buffer()
+            return False
         ipv4 = (IPV4_LITTLE if self.little else IPV4_BIG) if judged else NEVER
         ipv6 = (IPV6_LITTLE if self.little else IPV6_BIG) if judged else NEVER
         fragment = FRAGMENT_LITTLE if self.little else FRAGMENT_BIG
@@ -343,6 +222,93 @@ class PcapReader(CaptureReader):
         if not waits and not self.done:
             self._next_buffer()
         return waits
+
+    def _step_quickly(self, sink: Sink, limit_us: int) -> bool:
+        """`step` with the gate, as far as no record needs its careful loop; whether that was to the buffer's end. Most
+        packets are of a direction that is quiet for long: then the fraction of the second need not be read."""
+        quiet, quiet_other = sink.quiet, sink.quiet_udp
+        quiet_tcp, quiet_udp = quiet.get, quiet_other.get
+        ipv4, ipv6, fragment = self._as_read
+        highest = 0xFF if self.nano else 0  # of the fraction's upper byte: it stands for less than QUICK_US then
+        head, unpack, unpack4, unpack6 = self.head, self._unpack_quick, UNPACK_IPV4, UNPACK_IPV6
+        buf, pos, end, last = self._buf, self._pos, self._end, self._last
+        number = first = self.packets + 1
+        passed, second, latest_us, before, place = 0, -1, 0, -1, -1
+        for number in range(first, first + len(buf)):  # counts at less cost than an addition
+            if pos > last:
+                break
+            sec, upper, caplen, ethertype, version, frag, proto, key, flags = unpack(buf, pos)
+            if sec != second:
+                second = sec
+                latest_us = sec * 1_000_000 + QUICK_US
+                if latest_us + FRACTION_MAX_US > limit_us:
+                    break
+            if upper > highest:
+                break
+            before = place
+            place = pos
+            pos += head + caplen
+            if ethertype == ipv4:
+                if version == 0x45 and not frag & fragment:
+                    if proto == 6:
+                        if not flags & 7 and caplen >= TCP4_END:
+                            until_us = quiet_tcp(key, 0)
+                            if until_us > latest_us:
+                                continue
+                            size, offset = unpack4(buf, place + head)
+                            if size == 20 + (offset >> 4 << 2) and size >= 40:
+                                continue
+                            if until_us and pos <= end and until_us > self._time_at(buf, place):
+                                continue
+                    elif proto == 17 and caplen >= UDP4_END:
+                        until_us = quiet_udp(key, 0)
+                        if until_us > latest_us or (until_us and pos <= end and until_us > self._time_at(buf, place)):
+                            continue
+            elif ethertype == ipv6 and pos <= end:
+                if caplen < TCP6_END:
+                    if ipv6_is_quiet(buf, place + head, caplen, self._time_at(buf, place), quiet, quiet_other):
+                        continue
+                elif version >> 4 == 6:
+                    size, proto, key, offset, flags = unpack6(buf, place + head)
+                    if proto == 6:
+                        if not flags & 7:
+                            until_us = quiet_tcp(key, 0)
+                            if until_us > latest_us or (size == offset >> 4 << 2 and size >= 20):
+                                continue
+                            if until_us and until_us > self._time_at(buf, place):
+                                continue
+                    elif proto == 17:
+                        until_us = quiet_udp(key, 0)
+                        if until_us > latest_us or (until_us and until_us > self._time_at(buf, place)):
+                            continue
+            if pos > end:
+                number += 1
+                break
+            passed += 1
+            self._hand_on(sink, number, place)
+        cut = pos > end and place >= 0  # the last record is not all there
+        if cut:
+            number -= 1
+            pos, place = place, before
+        if place >= 0:
+            self.last_us = self._time_at(buf, place)
+        self._pos = pos
+        self.gated += number - first - passed
+        self.packets = number - 1
+        return cut or pos > last
+
+    def _time_at(self, buf: bytes, place: int) -> int:
+        """The time of the record at `place`."""
+        sec, frac, _, _ = self._record(buf, place)
+        ts_us: int = sec * 1_000_000 + (frac // 1000 if self.nano else frac)
+        return ts_us
+
+    def _hand_on(self, sink: Sink, number: int, place: int) -> None:
+        """Give the packet of the record at `place` to `sink`."""
+        sec, frac, caplen, orig_len = self._record(self._buf, place)
+        ts_us = sec * 1_000_000 + (frac // 1000 if self.nano else frac)
+        start = place + self.head
+        sink.packet(ts_us, number, self.link, self._buf, start, start + caplen, orig_len)
 
     def step_indexed(self, sink: Sink, gate: bool, limit_us: int) -> bool:
         """`step` as compiled code does it best, with the same results."""

@@ -14,7 +14,8 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from egressd.capture.pcapfile import MAX_PACKET_BYTES, USUAL_PACKET_BYTES, ByteSource, CaptureReader
+from egressd.capture.bytesource import ByteSource
+from egressd.capture.pcapfile import MAX_PACKET_BYTES, USUAL_PACKET_BYTES, CaptureReader
 from egressd.capture.prefilter import (
     COMPILED,
     ETHERNET,

@@ -17,6 +17,7 @@ gives the same results with the gate and without it.
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:  # a machine integer to mypyc, and nothing at run time
@@ -30,7 +31,13 @@ ETHERNET: Final = 1  # LINKTYPE_ETHERNET
 # 48 bytes from the first of an Ethernet frame: EtherType, version and IHL, the two bytes of the total length, flags and
 # fragment offset, protocol, the twelve bytes of addresses and ports, TCP data offset, TCP flags (RFC 791, RFC 9293).
 GATE_FIELDS: Final = "12xHBxBB2xHxB2x12s8xBB"
+QUICK_FIELDS: Final = "12xHB5xHxB2x12s9xB"  # the same without the total length and the TCP data offset
 GATE_SPAN: Final = 48
+# What is needed of few packets beside those. IPv4 with TCP: total length, TCP data offset. IPv6, beside EtherType and
+# version: payload length, next header, the 36 bytes of addresses and ports, TCP data offset, TCP flags (RFC 8200
+# section 3); that reaches to byte 68, beyond UDP6_END.
+UNPACK_IPV4: Final = Struct("!16xH28xB").unpack_from
+UNPACK_IPV6: Final = Struct("!18xHBx36s8xBB").unpack_from
 
 # EtherTypes and the mask of "more fragments" and fragment offset, as the file's byte order makes a number of them.
 IPV4_BIG: Final = 0x0800

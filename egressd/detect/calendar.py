@@ -9,7 +9,7 @@ from egressd.detect.blocks import Block
 from egressd.model import Indicator
 
 MICROSECONDS: Final = 1_000_000
-NEVER_US: Final = 1 << 62
+NEVER_US: Final = (1 << 62) - 1  # the largest that compiled code holds without an object
 
 
 class Calendar:

@@ -38,13 +38,17 @@ class Contacts:
         """`limit` bounds the conversations, and the questions, that are remembered."""
         self._conversations: RecentTable[FlowKey, _Conversation] = RecentTable(limit)
         self._questions: RecentTable[tuple[bytes, str], int] = RecentTable(limit)
+        self._begun: FlowKey | None = None  # the conversation that began last, as long as it was counted for nothing
 
     def begins(self, flow: FlowKey, ts_us: int) -> None:
         """The first packet of a conversation: what was counted for an earlier one on the same ports is over. TCP's
         tracker knows a SYN that is sent again by its number; of UDP only a pause tells."""
         before = self._conversations.get(flow)
-        if before is not None and (flow.proto == TCP or ts_us - before.begun_us > SAME_CONNECTION_US):
+        if before is not None:
+            if flow.proto != TCP and ts_us - before.begun_us <= SAME_CONNECTION_US:
+                return
             self._conversations.pop(flow)
+        self._begun = flow
 
     def knows(self, flow: FlowKey, ts_us: int) -> bool:
         """Whether a packet of `flow` that somebody else tells of belongs to a conversation that was counted: its SYN,
@@ -59,8 +63,9 @@ class Contacts:
         """Whether an observation of `kind` is the first sign of a contact with `reached`; it is remembered. `reached`
         is any name for the destination, such as its registered domain."""
         is_request = kind == HTTP_HOST
-        conversation = self._conversations.get(flow)
+        conversation = None if flow is self._begun else self._conversations.get(flow)
         if conversation is None:
+            self._begun = None
             self._conversations.add(flow, _Conversation(ts_us, reached, int(is_request)))
             return True
         if reached == conversation.reached:

@@ -30,7 +30,7 @@ CACHED_VERDICTS: Final = 32_768
 CACHED_ADDRESSES: Final = 8_192
 MICROSECONDS: Final = 1_000_000
 _ABSENT: Final = object()
-_NEVER_US: Final = 1 << 62
+_NEVER_US: Final = (1 << 62) - 1  # the largest that compiled code holds without an object
 _ALIASES: Final = (5, 39, 64, 65)  # CNAME, DNAME, SVCB, HTTPS: the target stands for the name asked about
 
 
@@ -111,11 +111,18 @@ class Correlator:
         """Everything in `seen` that matches, best first; empty when nothing does or an allowance covers it. `direct`
         is False when the packet went to a proxy: an allowance for the proxy's address allows nothing behind it.
         `attributed` is the name of a connection without one."""
-        hits = self._flow_hits(seen, attributed) if seen.kind == FLOW else self._hits(seen)
+        kind = seen.kind
+        if kind == FLOW:
+            hits = self._flow_hits(seen, attributed)
+        elif kind == TLS_SNI:
+            match = self.match_name(seen.name, seen.ts_us) if seen.name else None
+            hits = [] if match is None else [Hit(seen.name, match)]
+        else:
+            hits = self._hits(seen)
         if not hits:
             return hits
         client = seen.flow.client
-        server = b"" if seen.kind in (DNS_QUERY, DNS_ANSWER) or not direct else seen.flow.server
+        server = b"" if kind in (DNS_QUERY, DNS_ANSWER) or not direct else seen.flow.server
         if self.is_allowed("", server, client, seen.ts_us):
             return []
         now_s = seen.ts_us // MICROSECONDS
@@ -161,7 +168,7 @@ class Correlator:
             match = self.match_name(seen.name, ts_us)
             if match is not None:
                 hits.append(Hit(seen.name, match))
-        if kind in (TLS_SNI, QUIC_SNI):
+        if kind == QUIC_SNI:
             return hits
         detail = seen.detail
         if kind == DNS_QUERY:

@@ -19,6 +19,7 @@ TENANT_WITHIN_US: Final = 86_400_000_000  # "seen on it in the last day", DESIGN
 MAX_TENANTS: Final = 32  # per address; more would not change a verdict
 MAX_LISTED: Final = 16  # of them may be listed: they are not to keep out those whom a block would harm
 MAX_LEARNED: Final = 1_024  # tenants that wait to be told to other processes; more are told when they are met again
+MAX_COMPARED: Final = 16  # addresses of an answer that are compared with each other instead of hashed
 MAX_CHAIN: Final = 16  # names that one answer may lead through; resolvers give up at 8 to 16
 
 _MAPPED: Final = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
@@ -53,12 +54,18 @@ class Answer(NamedTuple):
 
 def read_answer(name: str, message: DnsMessage) -> Answer:
     """Follow CNAMEs and SVCB/HTTPS targets from `name`; servers do not always give them in order."""
-    records = message.answers[: message.answer_count]
+    records = message.answers
+    if message.answer_count != len(records):
+        records = records[: message.answer_count]
+    found: list[bytes] = []
     for record in records:
-        if not record.address or record.name != name or not name:
+        address = record.address
+        if not address or record.name != name or not name:
             break
+        if address not in found or len(found) > MAX_COMPARED:  # it is taken out below
+            found.append(address)
     else:  # nothing but addresses of that name: most answers
-        return _new(Answer, ((name,), tuple({record.address: None for record in records})))
+        return _new(Answer, ((name,), tuple(found if len(found) <= MAX_COMPARED else dict.fromkeys(found))))
     targets: dict[str, list[str]] = {}
     for record in records:
         if record.rrtype == _CNAME or record.rrtype in _WITH_HINTS:
@@ -99,13 +106,35 @@ class _Asked:
 
 class _Tenants:
     """The registered domains on an address, in order of first sight, and when each was seen last. `full_until_us`: none
-    of them can be a day old before then, so that there is no room for another."""
+    of them can be a day old before then, so that there is no room for another. Most addresses have one: `alone`, seen
+    at `alone_us`, which takes no dictionary."""
 
-    __slots__ = ("full_until_us", "seen_us")
+    __slots__ = ("_seen_us", "alone", "alone_us", "full_until_us")
 
     def __init__(self, domain: str, ts_us: int) -> None:
-        self.seen_us = {domain: ts_us}
+        self.alone = domain
+        self.alone_us = ts_us
+        self._seen_us: dict[str, int] | None = None
         self.full_until_us = 0
+
+    def seen_again(self, domain: str, ts_us: int) -> bool:
+        """Note that `domain`, if it is the only one, was seen; else False."""
+        if self._seen_us is None and domain == self.alone:
+            self.alone_us = ts_us
+            return True
+        return False
+
+    def are_others(self, domain: str) -> bool:
+        """Whether any but `domain` was ever noted."""
+        return self._seen_us is not None or self.alone != domain
+
+    @property
+    def seen_us(self) -> dict[str, int]:
+        """When each was seen last; changes to it are kept."""
+        seen_us = self._seen_us
+        if seen_us is None:
+            seen_us = self._seen_us = {self.alone: self.alone_us}
+        return seen_us
 
 
 class Resolutions:
@@ -167,6 +196,8 @@ class Resolutions:
             if self._tenants.claim(place, _Tenants(domain, ts_us), client):
                 self._learn(domain, place, ts_us)  # a flood is not to flood other processes
             return
+        if tenants.seen_again(domain, ts_us):
+            return
         seen_us = tenants.seen_us
         if listed and len(seen_us) >= MAX_LISTED and domain not in seen_us:
             return
@@ -198,7 +229,7 @@ class Resolutions:
     def is_shared(self, address: bytes, domain: str, ts_us: int) -> bool:
         """Whether any other registered domain was seen on `address` within the last day."""
         tenants = self._tenants.get(place_of(address))
-        if tenants is None:
+        if tenants is None or not tenants.are_others(domain):
             return False
         for other, last_us in tenants.seen_us.items():
             if other != domain and ts_us - last_us <= TENANT_WITHIN_US:

@@ -24,6 +24,7 @@ Numbers are in the byte order of the machine that wrote the file, which the head
 from __future__ import annotations
 
 import struct
+from functools import cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -136,8 +137,11 @@ def _mask(number: int) -> int:
     return mask
 
 
-# By the low 12 bits of a key's CRC; its high bits choose the word.
-MASKS: Final = tuple(_mask(number) for number in range(4096))
+@cache  # made when an index is opened or built: most commands do neither
+def masks() -> tuple[int, ...]:
+    """The bits of a key in its word of the filter, by the low 12 bits of its CRC; the high bits choose the word."""
+    return tuple(_mask(number) for number in range(4096))
+
 
 # -- keys
 

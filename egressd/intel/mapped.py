@@ -21,7 +21,6 @@ from egressd.intel.index_format import (
     ENTRY,
     HEAD_BYTES,
     MANY_CHANGES,
-    MASKS,
     MODE_NAMES,
     MODE_PATHS,
     MODE_RECORDS,
@@ -32,6 +31,7 @@ from egressd.intel.index_format import (
     Template,
     indicator_of,
     key_of,
+    masks,
     parse_head,
     parse_record,
     parse_template,
@@ -72,7 +72,7 @@ class MappedIndex:
         self._read = read
         self._words = words
         self._word_count = head.filter_words
-        self._masks = MASKS
+        self._masks = masks()
         self._suffixes = suffixes
         self.reopen = reopen
         self._templates: dict[int, Template] = {}

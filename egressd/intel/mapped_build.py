@@ -24,7 +24,6 @@ from egressd.intel.index_format import (
     HEAD_BYTES,
     KEYS_PER_BUCKET,
     MANY_CHANGES,
-    MASKS,
     MAX_GROUP,
     MAX_INLINE,
     MAX_TEMPLATES,
@@ -37,6 +36,7 @@ from egressd.intel.index_format import (
     Template,
     indicator_of,
     key_of,
+    masks,
     parse_record,
     render_entry,
     render_head,
@@ -261,7 +261,7 @@ class IndexBuilder:
         words = array("Q", bytes(8 * filter_words))
         place = 0
         filled = (parts[0] << 56) * buckets >> 64  # buckets up to here have their beginning noted
-        unpack_entry = ENTRY.unpack_from
+        unpack_entry, bits = ENTRY.unpack_from, masks()
         for pieces in table.sorted_parts(parts[0], parts[1]):
             out: list[bytes] = []
             for hashed, entry in self._merged(pieces):
@@ -273,7 +273,7 @@ class IndexBuilder:
                 out.append(entry)
                 if filter_words:
                     crc = crc32(entry[10 : 10 + unpack_entry(entry)[1]])
-                    words[(crc * filter_words) >> 32] |= MASKS[crc & 4095]
+                    words[(crc * filter_words) >> 32] |= bits[crc & 4095]
             sink(b"".join(out))
         return Stretch(starts, place, words.tobytes(), second.told())
 

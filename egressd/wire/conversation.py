@@ -118,6 +118,16 @@ class Conversation(Pair):
         """The directions in which something was sent, the client's first."""
         return [self.client] if self._server is None else [self.client, self._server]
 
+    def has_unfinished(self) -> bool:
+        """Whether there may be more to tell once it ends: bytes that wait, or a parser that may know a part."""
+        side = self.client
+        if side.parser is not None or side.put_off or side.stream.held or side.stream.rivals:
+            return True
+        other = self._server
+        return other is not None and (
+            other.parser is not None or bool(other.put_off) or bool(other.stream.held) or bool(other.stream.rivals)
+        )
+
     def turn_round(self) -> None:
         """The guess was wrong: the other side is the client."""
         self.swap()

@@ -40,6 +40,7 @@ METHODS: Final = frozenset(
 )
 _PREFIXES: Final = frozenset(method[:length] for method in METHODS for length in range(len(method) + 1))
 _MAX_METHOD: Final = 20
+_LINE_END: Final = b" HTTP/1.1\r\n"  # of a request line, nearly always
 
 # Blanks may follow the version, and what careless devices leave there (a NUL and a digit have been seen): lenient
 # servers answer them.
@@ -81,6 +82,8 @@ def looks_like_http(head: bytes) -> int:
         return 0
     end = head.find(b"\n", space, MAX_LINE + 1)
     if end >= 0:
+        if end - 10 > space and head.startswith(_LINE_END, end - 10):
+            return 1  # nearly always
         # Where _REQUEST_LINE, which would cost twice this, wants the version.
         tail = head[max(space + 1, end - 18) : end]
         version = tail.rfind(b" HTTP/1.")

@@ -80,14 +80,9 @@ class RecentTable(Generic[K, V]):
 
     def pop(self, key: K) -> V | None:
         """Remove `key` and return its value, or None."""
-        table = self._young
-        value = table.get(key) if table else None
-        if value is None:
-            table = self._old
-            value = table.get(key) if table else None
-            if value is None:
-                return None
-        del table[key]
+        value = self._young.pop(key, None)
+        if value is None and self._old:
+            value = self._old.pop(key, None)
         return value
 
     def drop(self, key: K) -> None:
@@ -190,7 +185,9 @@ class PairTable(Generic[P]):
     def get(self, key: bytes) -> P | None:
         """The conversation of a packet with this `key`, or None; using it keeps it."""
         table = self._main
-        pair = table.get(key)
+        pair = table._young.get(key)
+        if pair is None:
+            pair = table.get(key) if table._old else None
         if pair is None:
             if not self.over_share:
                 return None  # there is no crowd

@@ -225,6 +225,8 @@ class TcpTracker:
     def _finish(self, conversation: Conversation) -> None:
         if self.on_volume is not None:
             tell(conversation, self.on_volume, 1)
+        if not conversation.has_unfinished():
+            return
         for side in conversation.sides():
             if side.stream.held:
                 self._give_up_holes(conversation, side)

@@ -207,3 +207,32 @@ def test_quiet_is_asked_packet_by_packet(tmp_path):
         sink = Learning({}, {})
         Replay([path], sink).run()
         assert sink.numbers == [1, 4, 7, 10], name
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_both_loops_give_the_same_for_broken_files(tmp_path_factory, data):
+    """Whatever stands in lengths and times, wherever chunks and the file end; alone, and where files overlap."""
+    rng = random.Random(data.draw(st.integers(0, 1 << 32)))
+    content = bytearray(BUILDERS[data.draw(st.sampled_from([name for name in BUILDERS if name.startswith("pcap")]))](
+        [(T0_US + rng.randrange(1_000_000) * rng.randrange(3), random_frame(rng)) for _ in range(40)], 1
+    ))  # fmt: skip
+    for _ in range(data.draw(st.integers(0, 8))):
+        content[data.draw(st.integers(24, len(content) - 1))] = data.draw(st.integers(0, 255))
+    whole = bytes(content[: data.draw(st.integers(24, len(content)))])
+    path = tmp_path_factory.mktemp("fuzz") / "f"
+    path.write_bytes(whole)
+    quiet, quiet_udp = random_quiet(rng), random_quiet(rng)
+    for table in (quiet, quiet_udp):
+        for key in table:
+            table[key] += rng.choice((0, 1_000_000, 10_000_000, 300_000_000))
+    paths = [path] * data.draw(st.integers(1, 2))
+    results = []
+    for indexed, chunk_bytes in ((True, 65536), (False, 65536), (False, data.draw(st.integers(16, 2000)))):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pcapfile, "COMPILED", indexed)
+            sink = Recorder(quiet, quiet_udp)
+            replay = Replay(paths, sink, chunk_bytes=chunk_bytes)
+            replay.run()
+        results.append((sink.numbers, replay.files))
+    assert results[0] == results[1] == results[2]
