@@ -23,7 +23,7 @@ from egressd.capture.prefilter import Sink
 from egressd.config.load import default_config, load_intel, policy_settings
 from egressd.detect.engine import Engine
 from egressd.model import Event, Observation
-from egressd.wire.dissector import Dissector
+from egressd.wire.shards import Shards
 
 FOR_EVER_US: Final = 1 << 62
 
@@ -55,11 +55,11 @@ def measure(path: Path, blocklist: Path) -> dict[str, float]:
     """Nanoseconds of each stage, and the counts they were divided by."""
     gc.disable()
     read_s, packets, _ = read(path, Nowhere({}, {}), False)
-    dissector = Dissector(ignore)
+    dissector = Shards(ignore)
     dissect_s, _, gated = read(path, dissector, True)
     gate_s, _, _ = read(path, Nowhere(dissector.quiet, dissector.quiet_udp), True)
     observations: list[Observation] = []
-    collecting = Dissector(observations.append)
+    collecting = Shards(observations.append)
     read(path, collecting, True)
     config = default_config()
     loaded = load_intel(config, [blocklist], base_dir=Path())

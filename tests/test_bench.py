@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.run import WORK, compare
-from bench.traffic import PLANTED_DOMAINS, write
+from bench.traffic import KINDS, PLANTED_DOMAINS, write
 from egressd.capture.merge import iter_packets
 from egressd.model import FLOW, REPLY, Observation
 from egressd.wire.dissector import Dissector
@@ -19,18 +19,18 @@ from egressd.wire.dissector import Dissector
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("names_only", [False, True])
-def test_same_seed_same_bytes(tmp_path: Path, names_only: bool) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_seed_same_bytes(tmp_path: Path, kind: str) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        write(tmp_path / name, names_only, 3000, seed)
+        write(tmp_path / name, kind, 3000, seed)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     assert (tmp_path / "a").read_bytes() != (tmp_path / "c").read_bytes()
 
 
 def test_a_longer_capture_begins_like_a_shorter_one(tmp_path: Path) -> None:
-    write(tmp_path / "short", False, 1000)
-    write(tmp_path / "long", False, 2000)
+    write(tmp_path / "short", "bulk", 1000)
+    write(tmp_path / "long", "bulk", 2000)
     short = (tmp_path / "short").read_bytes()
     assert (tmp_path / "long").read_bytes().startswith(short)
 
@@ -45,10 +45,10 @@ def seen_in(path: Path) -> list[Observation]:
     return found
 
 
-@pytest.mark.parametrize("names_only", [False, True])
-def test_planted_names_are_where_the_description_says(tmp_path: Path, names_only: bool) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_planted_names_are_where_the_description_says(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "input.pcap"
-    told = write(file, names_only, 20_000)
+    told = write(file, kind, 20_000)
     planted = json.loads((tmp_path / "input.pcap.json").read_text(encoding="ascii"))["planted"]
     assert len(planted) >= 4
     first: dict[str, int] = {}
@@ -65,7 +65,7 @@ def test_planted_names_are_where_the_description_says(tmp_path: Path, names_only
 
 
 def test_kinds_of_traffic(tmp_path: Path) -> None:
-    write(tmp_path / "bulk", False, 60_000)
+    write(tmp_path / "bulk", "bulk", 60_000)
     found = seen_in(tmp_path / "bulk")
     kinds = {seen.kind for seen in found}
     assert kinds == {"dns_query", "dns_answer", "http_host", "tls_sni", "quic_sni", FLOW, REPLY}
@@ -76,7 +76,7 @@ def test_kinds_of_traffic(tmp_path: Path) -> None:
 
 
 def test_records_fill_the_file(tmp_path: Path) -> None:
-    told = write(tmp_path / "bulk", False, 5000)
+    told = write(tmp_path / "bulk", "bulk", 5000)
     octets = (tmp_path / "bulk").read_bytes()
     assert len(octets) == told["octets"]
     at, last = 24, 0

@@ -11,6 +11,7 @@ import json
 import marshal
 import signal
 import sys
+from dataclasses import asdict
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from egressd.capture.merge import Replay
@@ -51,7 +52,7 @@ class ShardReader:
         """Read everything."""
         self._replay.run()
         self._shards.flush()
-        results = [vars(file) for file in self._replay.files]
+        results = [asdict(file) for file in self._replay.files]  # compiled, it has no __dict__
         self._write(self._items, self._done, results, self._shards.counts())
 
     def _take(self, seen: Observation) -> None:

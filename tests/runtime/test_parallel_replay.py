@@ -75,8 +75,8 @@ def test_files_that_overlap_and_mutated_packets(tmp_path: Path) -> None:
 
 
 def test_processes_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    write(tmp_path / "bulk.pcap", False, 60_000)
-    write(tmp_path / "names.pcap", True, 10_000)
+    write(tmp_path / "bulk.pcap", "bulk", 60_000)
+    write(tmp_path / "names.pcap", "names", 10_000)
     files = [str(tmp_path / "bulk.pcap"), str(tmp_path / "names.pcap")]
     words = ["--list", str(tmp_path / "names.pcap.list")]
     name = next(name for name in EXPECTED if not expectation(name).get("args"))
@@ -96,7 +96,7 @@ def test_processes_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def test_a_process_that_dies_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    write(tmp_path / "names.pcap", True, 20_000)
+    write(tmp_path / "names.pcap", "names", 20_000)
     start = parallel_replay._start
     started: list[subprocess.Popen[bytes]] = []
 
