@@ -1,0 +1,157 @@
+"""The same mutated packets through the pure and the compiled packet path: `python scripts/differ.py --compiled FOLDER`.
+
+Each build reads them in a process of its own, through shards, engine and rendering as a replay does, and tells for each
+thousand packets a digest of all that came of them: every observation in every field, and every event as `replay --json`
+writes it. The first digests that differ end the run, and what differs is shown. FOLDER is what scripts/compile.py made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+if "EGRESSD_TREE" not in os.environ:
+    sys.path.insert(0, str(ROOT))
+
+from egressd.detect.engine import Engine
+from egressd.model import Decision, Event, Incident, Observation
+from egressd.notify.eve import render_event, render_line
+from egressd.wire import dissector
+from egressd.wire.shards import Shards
+from egressd.wire.values import values_of
+from scripts.mutate import CONVERSATIONS, HISTORY, Mutator, load_corpus, load_lists
+
+BLOCK: Final = 1_000  # packets to a digest
+SHOWN: Final = 3  # lines of either side that differ
+
+
+class Teller:
+    """What a replay makes of packets, as lines."""
+
+    def __init__(self) -> None:
+        intel, settings = load_lists()
+        self.lines: list[str] = []
+        self._opened: set[str] = set()
+        self.engine = Engine(intel, settings, self._event, history=HISTORY)
+        self.shards = Shards(self._observation, CONVERSATIONS)
+
+    def _event(self, event: Event) -> None:
+        state = "opened"
+        if isinstance(event, Incident):
+            state = "totals" if event.id in self._opened else "opened"
+            self._opened.add(event.id)
+        client = event.client if isinstance(event, Decision | Incident) else event.flow.client
+        self.lines.append(render_line(render_event(event, "", client.hex(), state)))
+
+    def _observation(self, seen: Observation) -> None:
+        self.lines.append(repr(values_of(seen)))
+        self.engine.observe(seen)
+
+
+def blocks(packets: int, seed: int) -> Iterator[list[str]]:
+    """Everything that comes of so many mutated packets, a block at a time; at last what comes of the end."""
+    teller = Teller()
+    mutator = Mutator(load_corpus([ROOT / "pcaps"]), seed)
+    number = 0
+    while number < packets:
+        for ts_us, link, octets in mutator.run()[: packets - number]:
+            number += 1
+            teller.shards.packet(ts_us, number, link, octets, 0, len(octets), len(octets))
+            if number % BLOCK == 0:
+                yield teller.lines
+                teller.lines.clear()
+    teller.shards.flush()
+    teller.engine.finish()
+    teller.lines.append(repr((teller.shards.counts(), teller.engine.counts())))
+    yield teller.lines
+
+
+def tell(packets: int, seed: int, show: int) -> None:
+    """The process of one build: which it is, a digest a block, or with `show` the lines of that block."""
+    print("pure" if dissector.__file__.endswith(".py") else "compiled")
+    for at, lines in enumerate(blocks(packets, seed)):
+        if show < 0:
+            print(hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest())
+        elif at == show:
+            sys.stdout.buffer.write("\n".join(lines).encode("utf-8", "surrogatepass") + b"\n")
+            return
+
+
+def start(tree: Path, packets: int, seed: int, show: int = -1) -> subprocess.Popen[bytes]:
+    """One build at work."""
+    where = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    where.update(EGRESSD_TREE="1", PYTHONPATH=f"{tree}:{ROOT}", PYTHONHASHSEED="0")
+    words = ["--tell", str(show), "--packets", str(packets), "--seed", str(seed)]
+    return subprocess.Popen([sys.executable, __file__, *words], stdout=subprocess.PIPE, env=where)
+
+
+def differ(trees: dict[str, Path], packets: int, seed: int) -> str:
+    """Read the packets in each build; "" or what differs."""
+    children = {build: start(tree, packets, seed) for build, tree in trees.items()}
+    try:
+        streams = [child.stdout for child in children.values()]
+        assert all(stream is not None for stream in streams)
+        builds = [stream.readline().decode().strip() for stream in streams if stream is not None]
+        if builds != list(trees):
+            return f"wanted {' and '.join(trees)}, found {' and '.join(builds)}"
+        at = 0
+        while True:
+            told = [stream.readline() for stream in streams if stream is not None]
+            if len(set(told)) > 1:
+                return f"packets {at * BLOCK + 1} to {(at + 1) * BLOCK}:\n" + shown(trees, packets, seed, at)
+            if not told[0]:
+                break
+            at += 1
+        if at != packets // BLOCK + 1 or any(child.wait() for child in children.values()):
+            return f"ended after {at} blocks"
+        return ""
+    finally:
+        for child in children.values():
+            child.kill()
+            child.wait()
+            if child.stdout is not None:
+                child.stdout.close()
+
+
+def shown(trees: dict[str, Path], packets: int, seed: int, at: int) -> str:
+    """The first lines of a block that differ."""
+    told = []
+    for tree in trees.values():
+        child = start(tree, packets, seed, at)
+        told.append(child.communicate()[0].decode("utf-8", "backslashreplace").splitlines())
+    places = [place for place in range(max(map(len, told))) if len({tuple(one[place : place + 1]) for one in told}) > 1]
+    rows = []
+    for place in places[:SHOWN]:
+        rows += [f"{build}: {' '.join(one[place : place + 1])}" for build, one in zip(trees, told, strict=True)]
+    return "\n".join(rows)
+
+
+def main(words: list[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description="The same mutated packets through two builds.")
+    parser.add_argument("--compiled", type=Path, default=ROOT / "build" / "compiled", metavar="FOLDER")
+    parser.add_argument("--packets", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tell", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args(words)
+    if options.tell is not None:
+        tell(options.packets, options.seed, options.tell)
+        return 0
+    if not any(options.compiled.rglob("*.so")):
+        print(f"nothing is compiled in {options.compiled}: there is nothing to compare", file=sys.stderr)
+        return 0
+    trees = {"pure": ROOT, "compiled": options.compiled.resolve()}
+    wrong = differ(trees, options.packets, options.seed)
+    print(wrong or f"seed {options.seed}: {options.packets} packets, pure and compiled tell the same to the byte")
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

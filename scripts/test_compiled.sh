@@ -1,0 +1,24 @@
+#!/bin/sh
+# The tests of the packet path against its compiled form, in a copy of the tree: `test_compiled.sh [pytest's arguments]`.
+# What replaces parts of compiled classes cannot run there; such tests are marked `pure` and stay out.
+set -eu
+cd "$(dirname "$0")/.."
+root=$PWD
+tree=$root/build/compiled
+"$root/.venv/bin/python" scripts/compile.py --into "$tree"
+if ! find "$tree" -name '*.so' | grep -q .; then
+    echo "nothing was compiled here: the packet path's tests ran in pure Python alone" >&2
+    exit 0
+fi
+for part in tests pcaps scripts bench config docs Makefile README.md CHANGELOG.md pyproject.toml .gitignore; do
+    rm -rf "${tree:?}/$part"
+    if [ "$part" = bench ]; then
+        mkdir "$tree/bench" && cp bench/*.py bench/README.md "$tree/bench"
+    else
+        cp -R "$part" "$tree/$part"
+    fi
+done
+cd "$tree"
+[ $# -gt 0 ] || set -- tests/wire tests/capture tests/detect tests/intel tests/test_pcaps.py tests/test_names.py \
+    tests/test_mutations.py tests/runtime/test_parallel_replay.py tests/runtime/test_packet_process.py
+PYTHONPATH=$tree "$root/.venv/bin/python" -m pytest -n "${JOBS:-auto}" -m "not slow and not root and not pure" "$@"
