@@ -43,6 +43,7 @@ mutate:        ## a million mutated packets: none may raise or take over 10 ms; 
 	@$(SETUP) lint
 	$(BIN)/python scripts/mutate.py --packets 1000000 --processes 2
 	$(BIN)/python scripts/compile.py --into build/compiled
+	$(BIN)/python scripts/differ.py --captures pcaps
 	$(BIN)/python scripts/differ.py --packets $(DIFFER)
 
 install:       ## as a service: user, units, /opt/egressd, /etc/egressd (root; DESTDIR=, PREFIX= for packages)

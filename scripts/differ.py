@@ -20,7 +20,9 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 if "EGRESSD_TREE" not in os.environ:
     sys.path.insert(0, str(ROOT))
 
+from egressd.capture.merge import Replay
 from egressd.detect.engine import Engine
+from egressd.errors import CaptureError
 from egressd.model import Decision, Event, Incident, Observation
 from egressd.notify.eve import render_event, render_line
 from egressd.wire import dissector
@@ -54,6 +56,31 @@ class Teller:
         self.lines.append(repr(values_of(seen)))
         self.engine.observe(seen)
 
+    def finish(self) -> None:
+        """The end of what there is to read."""
+        self.shards.flush()
+        self.engine.finish()
+        self.lines.append(repr((self.shards.counts(), self.engine.counts())))
+
+
+def captures_in(folders: list[Path]) -> list[Path]:
+    """Every file below the folders that may be a capture, in order of name."""
+    found = sorted(path for folder in folders for path in folder.rglob("*"))
+    return [path for path in found if path.is_file() and ("cap" in path.suffix or path.suffix == ".gz")]
+
+
+def capture_blocks(folders: list[Path]) -> Iterator[list[str]]:
+    """Everything that comes of each capture as it is, one after the other."""
+    for path in captures_in(folders):
+        teller = Teller()
+        teller.lines.append(path.name)
+        try:
+            Replay([path], teller.shards).run()
+        except CaptureError as error:
+            teller.lines.append(str(error))
+        teller.finish()
+        yield teller.lines
+
 
 def blocks(packets: int, seed: int) -> Iterator[list[str]]:
     """Everything that comes of so many mutated packets, a block at a time; at last what comes of the end."""
@@ -67,16 +94,14 @@ def blocks(packets: int, seed: int) -> Iterator[list[str]]:
             if number % BLOCK == 0:
                 yield teller.lines
                 teller.lines.clear()
-    teller.shards.flush()
-    teller.engine.finish()
-    teller.lines.append(repr((teller.shards.counts(), teller.engine.counts())))
+    teller.finish()
     yield teller.lines
 
 
-def tell(packets: int, seed: int, show: int) -> None:
+def tell(packets: int, seed: int, folders: list[Path], show: int) -> None:
     """The process of one build: which it is, a digest a block, or with `show` the lines of that block."""
     print("pure" if dissector.__file__.endswith(".py") else "compiled")
-    for at, lines in enumerate(blocks(packets, seed)):
+    for at, lines in enumerate(capture_blocks(folders) if folders else blocks(packets, seed)):
         if show < 0:
             print(hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest())
         elif at == show:
@@ -84,17 +109,16 @@ def tell(packets: int, seed: int, show: int) -> None:
             return
 
 
-def start(tree: Path, packets: int, seed: int, show: int = -1) -> subprocess.Popen[bytes]:
+def start(tree: Path, what: list[str], show: int = -1) -> subprocess.Popen[bytes]:
     """One build at work."""
     where = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     where.update(EGRESSD_TREE="1", PYTHONPATH=f"{tree}:{ROOT}", PYTHONHASHSEED="0")
-    words = ["--tell", str(show), "--packets", str(packets), "--seed", str(seed)]
-    return subprocess.Popen([sys.executable, __file__, *words], stdout=subprocess.PIPE, env=where)
+    return subprocess.Popen([sys.executable, __file__, "--tell", str(show), *what], stdout=subprocess.PIPE, env=where)
 
 
-def differ(trees: dict[str, Path], packets: int, seed: int) -> str:
-    """Read the packets in each build; "" or what differs."""
-    children = {build: start(tree, packets, seed) for build, tree in trees.items()}
+def differ(trees: dict[str, Path], what: list[str], count: int) -> str:
+    """Read what the words say in each build, which makes `count` blocks; "" or what differs."""
+    children = {build: start(tree, what) for build, tree in trees.items()}
     try:
         streams = [child.stdout for child in children.values()]
         assert all(stream is not None for stream in streams)
@@ -105,11 +129,11 @@ def differ(trees: dict[str, Path], packets: int, seed: int) -> str:
         while True:
             told = [stream.readline() for stream in streams if stream is not None]
             if len(set(told)) > 1:
-                return f"packets {at * BLOCK + 1} to {(at + 1) * BLOCK}:\n" + shown(trees, packets, seed, at)
+                return f"block {at}:\n" + shown(trees, what, at)
             if not told[0]:
                 break
             at += 1
-        if at != packets // BLOCK + 1 or any(child.wait() for child in children.values()):
+        if at != count or any(child.wait() for child in children.values()):
             return f"ended after {at} blocks"
         return ""
     finally:
@@ -120,11 +144,11 @@ def differ(trees: dict[str, Path], packets: int, seed: int) -> str:
                 child.stdout.close()
 
 
-def shown(trees: dict[str, Path], packets: int, seed: int, at: int) -> str:
+def shown(trees: dict[str, Path], what: list[str], at: int) -> str:
     """The first lines of a block that differ."""
     told = []
     for tree in trees.values():
-        child = start(tree, packets, seed, at)
+        child = start(tree, what, at)
         told.append(child.communicate()[0].decode("utf-8", "backslashreplace").splitlines())
     places = [place for place in range(max(map(len, told))) if len({tuple(one[place : place + 1]) for one in told}) > 1]
     rows = []
@@ -139,17 +163,26 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--compiled", type=Path, default=ROOT / "build" / "compiled", metavar="FOLDER")
     parser.add_argument("--packets", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--captures", type=Path, action="append", default=[], help="these as they are, none mutated")
     parser.add_argument("--tell", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(words)
     if options.tell is not None:
-        tell(options.packets, options.seed, options.tell)
+        tell(options.packets, options.seed, options.captures, options.tell)
         return 0
     if not any(options.compiled.rglob("*.so")):
         print(f"nothing is compiled in {options.compiled}: there is nothing to compare", file=sys.stderr)
         return 0
     trees = {"pure": ROOT, "compiled": options.compiled.resolve()}
-    wrong = differ(trees, options.packets, options.seed)
-    print(wrong or f"seed {options.seed}: {options.packets} packets, pure and compiled tell the same to the byte")
+    if options.captures:
+        what = [word for folder in options.captures for word in ("--captures", str(folder.resolve()))]
+        count = len(captures_in(options.captures))
+        told = f"{count} captures"
+    else:
+        what = ["--packets", str(options.packets), "--seed", str(options.seed)]
+        count = options.packets // BLOCK + 1
+        told = f"seed {options.seed}: {options.packets} packets"
+    wrong = differ(trees, what, count)
+    print(wrong or f"{told}: pure and compiled tell the same to the byte")
     return int(bool(wrong))
 
 
