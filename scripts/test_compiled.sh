@@ -10,15 +10,17 @@ if ! find "$tree" -name '*.so' | grep -q .; then
     echo "nothing was compiled here: the packet path's tests ran in pure Python alone" >&2
     exit 0
 fi
+there=$root/build/compiled-tested
+rm -rf "$there"
+cp -R "$tree" "$there"
 for part in tests pcaps scripts bench config docs Makefile README.md CHANGELOG.md pyproject.toml .gitignore; do
-    rm -rf "${tree:?}/$part"
     if [ "$part" = bench ]; then
-        mkdir "$tree/bench" && cp bench/*.py bench/README.md "$tree/bench"
+        mkdir "$there/bench" && cp bench/*.py bench/README.md "$there/bench"
     else
-        cp -R "$part" "$tree/$part"
+        cp -R "$part" "$there/$part"
     fi
 done
-cd "$tree"
+cd "$there"
 [ $# -gt 0 ] || set -- tests/wire tests/capture tests/detect tests/intel tests/test_pcaps.py tests/test_names.py \
     tests/test_mutations.py tests/runtime/test_parallel_replay.py tests/runtime/test_packet_process.py
-PYTHONPATH=$tree "$root/.venv/bin/python" -m pytest -n "${JOBS:-auto}" -m "not slow and not root and not pure" "$@"
+PYTHONPATH=$there "$root/.venv/bin/python" -m pytest -n "${JOBS:-auto}" -m "not slow and not root and not pure" "$@"
