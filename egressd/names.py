@@ -8,7 +8,7 @@ use them.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from egressd.errors import ConfigError, Problem
 
@@ -25,6 +25,13 @@ _PLAIN_BYTES: Final = b"abcdefghijklmnopqrstuvwxyz0123456789-_."
 _NO_START: Final = (b"", b".")
 _NORMALISED: Final[dict[bytes, str]] = {}  # of names asked about lately
 _ESCAPES: Final = {code: f"\\{code:03d}" for code in range(256) if not 0x20 <= code <= 0x7E or code == 0x5C}
+
+
+def forget_two(leaving: dict[Any, Any]) -> None:
+    """Free some of what a full cache held: twice as fast as the next one fills."""
+    leaving.popitem()
+    if leaving:
+        leaving.popitem()
 
 
 def normalise(raw: bytes) -> str:
@@ -140,11 +147,12 @@ def _node(rule: str, wildcard: str, below: dict[str, _Node] | None) -> _Node:
 class Suffixes:
     """The Public Suffix List, private section on, as a trie of labels from the right."""
 
-    __slots__ = ("_known", "_top", "size", "version")
+    __slots__ = ("_known", "_leaving", "_top", "size", "version")
 
     def __init__(self, top: dict[str, _Node], size: int, version: str) -> None:
         self._top = top
         self._known: dict[str, tuple[str, str, str]] = {}  # names asked about lately: the same ones come all the time
+        self._leaving: dict[str, tuple[str, str, str]] = {}
         self.size = size
         self.version = version
 
@@ -186,7 +194,9 @@ class Suffixes:
         known = self._known.get(name)
         if known is None:
             if len(self._known) >= MAX_CACHED_NAMES:
-                self._known.clear()
+                self._leaving, self._known = self._known, {}
+            elif self._leaving:
+                forget_two(self._leaving)  # all at once they would take 4 ms
             known = self._known[name] = self._split(name)
         return known
 

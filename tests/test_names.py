@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egressd.errors import ConfigError
-from egressd.names import MAX_ESCAPED_BYTES, UNLISTED, Suffixes, escape, from_labels, normalise, to_a_label
+from egressd.names import (
+    MAX_CACHED_NAMES,
+    MAX_ESCAPED_BYTES,
+    UNLISTED,
+    Suffixes,
+    escape,
+    from_labels,
+    normalise,
+    to_a_label,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 LIST = ROOT / "egressd" / "intel" / "data" / "public_suffix_list.dat"
@@ -332,3 +341,13 @@ def test_split_puts_the_name_back_together(suffixes: Suffixes, labels: list[str]
         assert suffixes.split(registered) == (registered, suffix, rule)
     else:
         assert name == suffix
+
+
+def test_a_flood_of_names_turns_the_cache_over_within_its_bound() -> None:
+    suffixes = Suffixes.parse("// ===BEGIN ICANN DOMAINS===\nexample\n// ===END ICANN DOMAINS===\n")
+    most = 0
+    for number in range(3 * MAX_CACHED_NAMES):
+        assert suffixes.split(f"www.n{number}.example")[0] == f"n{number}.example"
+        most = max(most, len(suffixes._known) + len(suffixes._leaving))
+    assert most <= MAX_CACHED_NAMES + 1
+    assert not suffixes._leaving or len(suffixes._known) < MAX_CACHED_NAMES
