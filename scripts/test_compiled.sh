@@ -22,5 +22,5 @@ for part in tests pcaps scripts bench config docs Makefile README.md CHANGELOG.m
 done
 cd "$there"
 [ $# -gt 0 ] || set -- tests/wire tests/capture tests/detect tests/intel tests/test_pcaps.py tests/test_names.py \
-    tests/test_mutations.py tests/runtime/test_parallel_replay.py tests/runtime/test_packet_process.py
+    --ignore-glob=tests/intel/test_feed* tests/test_mutations.py tests/runtime/test_parallel_replay.py tests/runtime/test_packet_process.py
 PYTHONPATH=$there "$root/.venv/bin/python" -m pytest -n "${JOBS:-auto}" -m "not slow and not root and not pure" "$@"

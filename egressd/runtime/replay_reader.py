@@ -46,7 +46,9 @@ class ShardReader:
         self._items: list[Item] = []
         self._done = 0
         self._shards = Shards(self._take, job.conversations, job.worker, job.workers)
-        self._replay = Replay(job.paths, self._shards, prefilter=job.prefilter, progress=self._progress)
+        self._replay = Replay(
+            job.paths, self._shards, prefilter=job.prefilter, progress=self._progress, others=self._shards.others
+        )
 
     def run(self) -> None:
         """Read everything."""

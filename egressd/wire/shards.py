@@ -40,7 +40,18 @@ _SYN: Final = 2
 
 def plain_shard(link: int, buf: bytes, start: i64, end: i64) -> i64:
     """The shard of a plain packet, NOT_PLAIN of another; that of both directions of a conversation is the same."""
-    if link != 1 or end - start < _TCP4_END:
+    return ethernet_shard(buf, start, end) if link == 1 else NOT_PLAIN
+
+
+def is_others(buf: bytes, start: i64, end: i64, others: i64) -> bool:
+    """Whether an Ethernet frame is plain and in one of the shards whose bits are set in `others`."""
+    shard: i64 = ethernet_shard(buf, start, end)
+    return shard >= 0 and others >> shard & 1 != 0
+
+
+def ethernet_shard(buf: bytes, start: i64, end: i64) -> i64:
+    """`plain_shard` of an Ethernet frame."""
+    if end - start < _TCP4_END:
         return NOT_PLAIN
     kind: i64 = read_u16(buf, start + 12)
     proto: i64
@@ -100,9 +111,13 @@ class Shards:
         self.quiet_udp: dict[bytes, int] = {}
         self.packets = 0
         self.flushing = -1  # the shard that `flush` is at
+        self.others = 0  # a bit for each shard that other processes read: what readers may leave out
         self._alone = workers == 1
         self._first = worker == 0
         self._own = [shard % workers == worker for shard in range(SHARDS)]
+        for shard in range(SHARDS):
+            if not self._own[shard]:
+                self.others |= 1 << shard
         self._frames = Frames()  # of plain packets
         self._common = self._frames if self._alone else Frames()  # of the others, the same in every process
         part = max(1, conversations // SHARDS)

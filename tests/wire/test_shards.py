@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egressd.capture.merge import iter_packets
+from bench.traffic import write
+from egressd.capture.merge import NO_LIMIT_US, iter_packets, open_capture
+from egressd.capture.pcapfile import PcapReader
 from egressd.model import FLOW, Observation
 from egressd.wire.direction import reverse_key
 from egressd.wire.frame import Frames
@@ -137,3 +139,35 @@ def test_gate_and_shards_agree_on_bounds(tmp_path: Path) -> None:
 def flow_key(seen: Observation) -> bytes:
     flow = seen.flow
     return flow.client + flow.server + flow.client_port.to_bytes(2, "big") + flow.server_port.to_bytes(2, "big")
+
+
+class Kept:
+    """A sink that keeps the numbers of what it is given."""
+
+    def __init__(self) -> None:
+        self.quiet: dict[bytes, int] = {}
+        self.quiet_udp: dict[bytes, int] = {}
+        self.numbers: list[int] = []
+
+    def packet(self, ts_us: int, number: int, link: int, buf: bytes, start: int, end: int, orig_len: int) -> None:
+        self.numbers.append(number)
+
+
+def test_a_reader_leaves_out_what_others_read_and_nothing_else(tmp_path: Path) -> None:
+    """The compiled form of the loop, which is the one that does."""
+    write(tmp_path / "x.pcap", "bulk", 3_000)
+    vlan = ROOT / "pcaps" / "vlan" / "input.pcap"
+    for path, left_out in ((tmp_path / "x.pcap", True), (vlan, False)):
+        given: list[int] = []
+        for worker in range(2):
+            sink = Kept()
+            reader = open_capture(path)
+            assert isinstance(reader, PcapReader)
+            reader.others = Shards(lambda _: None, worker=worker, workers=2).others
+            while not reader.done:
+                reader.step_indexed(sink, False, NO_LIMIT_US)
+            reader.close()
+            given += sink.numbers
+        packets = len(list(iter_packets(path)))
+        assert sorted(set(given)) == list(range(1, packets + 1))
+        assert (len(given) == packets) == left_out
