@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from egressd.config.load import default_config, load_intel, policy_settings
+from egressd.config.volume import volume_settings
 from egressd.model import Event
 from egressd.runtime import parallel_replay
 from egressd.runtime.replay import ReplayRun
@@ -33,7 +34,7 @@ def measure(file: Path, blocklist: Path, jobs: int) -> dict[str, Any]:
 
     run = ReplayRun(
         [file], intel, policy_settings(config), on_event=count, conversations=config.limits.conversations,
-        history=config.limits.history, jobs=jobs,
+        history=config.limits.history, volume=volume_settings(config), jobs=jobs,
     )  # fmt: skip
     children = os.times()
     used_s, began_s = time.process_time(), time.perf_counter()

@@ -23,7 +23,7 @@ if "EGRESSD_TREE" not in os.environ:
 from egressd.capture.merge import Replay
 from egressd.detect.engine import Engine
 from egressd.errors import CaptureError
-from egressd.model import Decision, Event, Incident, Observation
+from egressd.model import Decision, Event, FlowKey, Incident, Observation
 from egressd.notify.eve import render_event, render_line
 from egressd.wire import dissector
 from egressd.wire.shards import Shards
@@ -42,7 +42,7 @@ class Teller:
         self.lines: list[str] = []
         self._opened: set[str] = set()
         self.engine = Engine(intel, settings, self._event, history=HISTORY)
-        self.shards = Shards(self._observation, CONVERSATIONS)
+        self.shards = Shards(self._observation, CONVERSATIONS, on_volume=self._carried)
 
     def _event(self, event: Event) -> None:
         state = "opened"
@@ -55,6 +55,9 @@ class Teller:
     def _observation(self, seen: Observation) -> None:
         self.lines.append(repr(values_of(seen)))
         self.engine.observe(seen)
+
+    def _carried(self, flow: FlowKey, ts_us: int, out_bytes: int, in_bytes: int) -> None:
+        self.lines.append(repr((tuple(flow), ts_us, out_bytes, in_bytes)))
 
     def finish(self) -> None:
         """The end of what there is to read."""

@@ -23,8 +23,9 @@ from typing import IO, Any, Final
 
 from egressd.capture.merge import GZIP_MAGIC, FileResult, open_capture
 from egressd.errors import CaptureError
-from egressd.model import Observation
-from egressd.runtime.replay_reader import LENGTH_BYTES, Item, Job
+from egressd.model import FlowKey, Observation
+from egressd.runtime.replay_reader import CARRIED, LENGTH_BYTES, Item, Job
+from egressd.wire.meter import OnVolume
 from egressd.wire.shards import SHARDS, add_counts
 from egressd.wire.values import observation_of
 
@@ -52,12 +53,14 @@ def processes_for(paths: Sequence[str | Path], jobs: int) -> int:
 
 
 class SeveralProcesses:
-    """A `Reading` (runtime/reading.py) in other processes. `emit` is called in this one, in packet order."""
+    """A `Reading` (runtime/reading.py) in other processes. `emit` and `on_volume` are called in this one, in packet
+    order."""
 
     def __init__(
         self,
         paths: Sequence[str | Path],
         emit: Callable[[Observation], None],
+        on_volume: OnVolume,
         conversations: int,
         prefilter: bool,
         progress: Callable[[int, int], None] | None,
@@ -66,6 +69,7 @@ class SeveralProcesses:
         self.files = [FileResult(str(path)) for path in paths]
         self.current_file = 0
         self._emit = emit
+        self._on_volume = on_volume
         self._progress = progress
         self._counts: dict[str, int] = {}
         self._jobs = [
@@ -124,9 +128,12 @@ class SeveralProcesses:
                     ready += items
                 waiting = [[] for _ in messages]
             ready.sort(key=_PLACE)  # stable: what one packet tells stays in order
-            emit = self._emit
+            emit, on_volume = self._emit, self._on_volume
             for _, self.current_file, values in ready:
-                emit(observation_of(values))
+                if values[0] == CARRIED:
+                    on_volume(FlowKey(*values[1]), *values[2:])
+                else:
+                    emit(observation_of(values))
 
     def _end(self, worker: int, results: list[dict[str, Any]], counts: dict[str, int]) -> None:
         add_counts(self._counts, counts)

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from egressd.capture.merge import FileResult, Replay
 from egressd.model import Observation
+from egressd.wire.meter import OnVolume
 from egressd.wire.shards import Shards
 
 # Packets make objects by the hundred thousand and next to no cycles: at Python's own thresholds the collector takes a
@@ -37,17 +38,18 @@ class Reading(Protocol):
 
 
 class OneProcess:
-    """A `Reading` in this process. `emit` is called in packet order."""
+    """A `Reading` in this process. `emit` and `on_volume` are called in packet order."""
 
     def __init__(
         self,
         paths: Sequence[str | Path],
         emit: Callable[[Observation], None],
+        on_volume: OnVolume,
         conversations: int,
         prefilter: bool,
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        self._shards = Shards(emit, conversations)
+        self._shards = Shards(emit, conversations, on_volume=on_volume)
         self._replay = Replay(paths, self._shards, prefilter=prefilter, progress=progress)
 
     @property

@@ -1,8 +1,9 @@
 """One of several processes that read the same captures: it tells what it sees in its own shards (wire/shards.py).
 
 Job (JSON) on standard input, messages on standard output: four bytes of length, then a value of `marshal`:
-`(items, done)`, where an item is (place, file, values of an observation) and `done` how many bytes of the files were
-read, and at last `(items, done, results, counts)`. Places grow. Both ends are of one version: one starts the other.
+`(items, done)`, where an item is (place, file, values) with the values of an observation or of what a connection
+carried, and `done` how many bytes of the files were read; at last `(items, done, results, counts)`. Places grow. Both
+ends are of one version: one starts the other.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import asdict
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from egressd.capture.merge import Replay
-from egressd.model import Observation
+from egressd.model import FlowKey, Observation
 from egressd.runtime.reading import rare_collections
 from egressd.wire.shards import Shards
 from egressd.wire.values import Values, values_of
@@ -23,6 +24,7 @@ from egressd.wire.values import Values, values_of
 ITEMS: Final = 512  # in a message
 LENGTH_BYTES: Final = 4
 MARSHAL_VERSION: Final = 2  # later ones look for values that occur twice, which takes longer than to write them twice
+CARRIED: Final = "carried"  # first of the values that are no observation's
 FLUSH: Final = 1 << 62  # place of what shard 0 tells at the end; every packet comes before
 
 Item = tuple[int, int, Values]
@@ -45,7 +47,7 @@ class ShardReader:
         self._out = out
         self._items: list[Item] = []
         self._done = 0
-        self._shards = Shards(self._take, job.conversations, job.worker, job.workers)
+        self._shards = Shards(self._take, job.conversations, job.worker, job.workers, self._carried)
         self._replay = Replay(
             job.paths, self._shards, prefilter=job.prefilter, progress=self._progress, others=self._shards.others
         )
@@ -58,10 +60,15 @@ class ShardReader:
         self._write(self._items, self._done, results, self._shards.counts())
 
     def _take(self, seen: Observation) -> None:
-        replay = self._replay
-        flushing = self._shards.flushing
-        place = replay.before + seen.number if flushing < 0 else FLUSH + flushing
-        self._items.append((place, replay.current_file, values_of(seen)))
+        self._add(values_of(seen))
+
+    def _carried(self, flow: FlowKey, ts_us: int, out_bytes: int, in_bytes: int) -> None:
+        self._add((CARRIED, tuple(flow), ts_us, out_bytes, in_bytes))
+
+    def _add(self, values: Values) -> None:
+        shards = self._shards
+        place = self._replay.before + shards.number if shards.flushing < 0 else FLUSH + shards.flushing
+        self._items.append((place, self._replay.current_file, values))
         if len(self._items) >= ITEMS:
             self._write(self._items, self._done)
             self._items = []

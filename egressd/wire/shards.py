@@ -19,6 +19,7 @@ from egressd.model import TCP, UDP, Observation
 from egressd.wire.dissector import DEFAULT_CONVERSATIONS, left_out
 from egressd.wire.frame import Frames
 from egressd.wire.memory import MAX_SENDER_BYTES, MAX_WAITING_BYTES, Memory
+from egressd.wire.meter import OnVolume
 from egressd.wire.octets import read_u16
 from egressd.wire.quic import MAX_CONNECTIONS, QuicConnections
 from egressd.wire.quiet import Quiet
@@ -105,11 +106,14 @@ class Shards:
         conversations: int = DEFAULT_CONVERSATIONS,
         worker: int = 0,
         workers: int = 1,
+        on_volume: OnVolume | None = None,
     ) -> None:
-        """`conversations` bounds the TCP and the UDP conversations remembered at once, in all shards."""
+        """`conversations` bounds the TCP and the UDP conversations remembered at once, in all shards. `on_volume` is
+        told what connections carried, in the order of packets too."""
         self.quiet: dict[bytes, int] = {}
         self.quiet_udp: dict[bytes, int] = {}
         self.packets = 0
+        self.number = 0  # of the packet at hand
         self.flushing = -1  # the shard that `flush` is at
         self.others = 0  # a bit for each shard that other processes read: what readers may leave out
         self._alone = workers == 1
@@ -125,7 +129,9 @@ class Shards:
         self._udp: list[UdpTracker] = []
         for _ in range(SHARDS):
             memory = Memory(MAX_WAITING_BYTES // SHARDS, MAX_SENDER_BYTES // SHARDS)
-            self._tcp.append(TcpTracker(emit, part, Quiet(part, self.quiet), memory))
+            tcp = TcpTracker(emit, part, Quiet(part, self.quiet), memory)
+            tcp.on_volume = on_volume
+            self._tcp.append(tcp)
             connections = QuicConnections(MAX_CONNECTIONS // SHARDS)
             self._udp.append(UdpTracker(emit, part, Quiet(part, self.quiet_udp), connections))
         self._foreign = Quiet(MAX_FOREIGN, self.quiet)
@@ -134,6 +140,7 @@ class Shards:
     def packet(self, ts_us: int, number: int, link: int, buf: bytes, start: int, end: int, orig_len: int) -> None:
         """Read a packet: see `Dissector.packet`."""
         self.packets += 1
+        self.number = number
         frames = self._frames
         if not self._alone:
             plain = plain_shard(link, buf, start, end)

@@ -107,7 +107,7 @@ def test_a_process_that_dies_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         return started[-1]
 
     monkeypatch.setattr(parallel_replay, "_start", shot)
-    reading = SeveralProcesses([tmp_path / "names.pcap"], lambda _: None, 1_000, True, None, 2)
+    reading = SeveralProcesses([tmp_path / "names.pcap"], lambda _: None, lambda *_: None, 1_000, True, None, 2)
     with pytest.raises(CaptureError, match="ended early"):
         reading.run()
     assert len(started) == 2 and all(child.returncode is not None for child in started)
@@ -120,7 +120,7 @@ def test_what_cannot_be_opened_is_told_before_any_process_starts(
     (tmp_path / "x.pcap").write_bytes(b"no capture at all")
     for path in (tmp_path / "x.pcap", tmp_path / "missing"):
         with pytest.raises(CaptureError):
-            SeveralProcesses([path], lambda _: None, 1_000, True, None, 2).run()
+            SeveralProcesses([path], lambda _: None, lambda *_: None, 1_000, True, None, 2).run()
 
 
 def test_when_it_pays(tmp_path: Path) -> None:

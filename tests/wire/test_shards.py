@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from bench.traffic import write
 from egressd.capture.merge import NO_LIMIT_US, iter_packets, open_capture
 from egressd.capture.pcapfile import PcapReader
-from egressd.model import FLOW, Observation
+from egressd.model import FLOW, FlowKey, Observation
 from egressd.wire.direction import reverse_key
 from egressd.wire.frame import Frames
 from egressd.wire.shards import NOT_PLAIN, SHARDS, Shards, add_counts, plain_shard, shard_of
@@ -20,7 +21,8 @@ from scripts.mutate import ROOT, Mutator, load_corpus
 from tests.wire.frames_made import CLIENT, PSH, SERVER, tcp, udp
 
 Packets = list[tuple[int, int, int, bytes]]  # time, number, link type, octets
-Told = list[tuple[int, Observation]]
+Carried = tuple[FlowKey, int, int, int]
+Told = list[tuple[int, Observation | Carried]]
 
 
 def tell(packets: Packets, conversations: int, worker: int, workers: int) -> tuple[Told, dict[str, int]]:
@@ -31,7 +33,10 @@ def tell(packets: Packets, conversations: int, worker: int, workers: int) -> tup
     def emit(seen: Observation) -> None:
         told.append((place if shards.flushing < 0 else len(packets) + shards.flushing, seen))
 
-    shards = Shards(emit, conversations, worker, workers)
+    def carried(*what: Any) -> None:
+        told.append((place if shards.flushing < 0 else len(packets) + shards.flushing, what))
+
+    shards = Shards(emit, conversations, worker, workers, carried)
     for at, (ts_us, number, link, octets) in enumerate(packets):
         place = at
         shards.packet(ts_us, number, link, octets, 0, len(octets), len(octets))
