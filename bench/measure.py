@@ -45,7 +45,9 @@ def run(command: list[str], out: Path, environment: dict[str, str] | None = None
             if ended:
                 break
             with suppress(OSError, IndexError):
-                memory.append(int(pages.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+                resident = int(pages.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+                if resident:  # 0: it has ended, and waits to be waited for
+                    memory.append(resident)
             time.sleep(SAMPLE_S)
         wall_s = time.perf_counter() - started_s
     child.returncode = os.waitstatus_to_exitcode(status)

@@ -61,6 +61,9 @@ def capture_lines(told: dict[str, Any], runs: int) -> list[str]:
         memory = row_of(told["rows"], f"egressd {build}")["memory_by_quarters"]
         lines.append(f"  {build}: memory by quarters of the run " + ", ".join(f"{one / 1e6:.0f}" for one in memory))
     for build, rows in told.get("parallel", {}).items():
+        if not all(rows):
+            lines.append(f"  {build}: bench/parallel.py failed, see bench/work/told.errors")
+            continue
         alone = rows[0]["judging_s"]
         for one in rows[1:]:
             slower = max(one["judging_s"], one["reader_s"])
