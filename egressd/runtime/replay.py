@@ -32,8 +32,8 @@ class ReplayRun:
     """One replay. `on_event` and `on_observation` are called in packet order, with the index of the file concerned;
     observations are those of captures.
 
-    After `run`: `files` and `logs` have a result for each; `engine`, `counts` and `volume` have the counts. `jobs` is how
-    many processes may read captures, 0 for one a processor; what comes of it is the same (see `processes_for`).
+    After `run`: `files` and `logs` have a result for each; `engine`, `counts` and `volume` have the counts. `jobs` is
+    how many processes may read captures, 0 for one a processor; what comes of it is the same (see `processes_for`).
     """
 
     def __init__(

@@ -43,15 +43,31 @@ def values_of(seen: Observation) -> Values:
         seen.raw_name,
         seen.version,
         seen.note,
+        seen.sensor,
         _detail_values(seen.detail),
     )
 
 
 def observation_of(values: Values) -> Observation:
     """The observation that `values_of` took apart."""
-    kind, ts_us, number, proto, client, client_port, server, server_port, name, raw_name, version, note, detail = values
+    (
+        kind,
+        ts_us,
+        number,
+        proto,
+        client,
+        client_port,
+        server,
+        server_port,
+        name,
+        raw_name,
+        version,
+        note,
+        sensor,
+        detail,
+    ) = values
     flow = FlowKey(proto, client, client_port, server, server_port)
-    return Observation(kind, ts_us, number, flow, name, raw_name, _detail_of(detail), version, note)
+    return Observation(kind, ts_us, number, flow, name, raw_name, _detail_of(detail), version, note, sensor)
 
 
 def _detail_values(detail: DnsMessage | HttpRequest | ClientHello | SocksRequest | None) -> Values | None:

@@ -40,7 +40,7 @@ DETAIL = st.one_of(
 )  # fmt: skip
 OBSERVATION = st.builds(
     Observation, TEXT, NUMBER, NUMBER, st.builds(FlowKey, NUMBER, ADDRESS, NUMBER, ADDRESS, NUMBER), TEXT, TEXT, DETAIL,
-    NUMBER, TEXT,
+    NUMBER, TEXT, TEXT,
 )  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def test_there_and_back(seen: Observation) -> None:
 def test_no_field_stays_behind() -> None:
     """Each class has the fields that egressd/wire/values.py carries; another field needs a place there."""
     assert [one.name for one in fields(Observation)] == [
-        "kind", "ts_us", "number", "flow", "name", "raw_name", "detail", "version", "note",
+        "kind", "ts_us", "number", "flow", "name", "raw_name", "detail", "version", "note", "sensor",
     ]  # fmt: skip
     counts = {name: len(fields(getattr(model, name))) for name in (
         "DnsMessage", "DnsQuestion", "DnsRecord", "HttpRequest", "ClientHello", "SocksRequest",
