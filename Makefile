@@ -1,6 +1,6 @@
 # The commands of README.md. Each sets up what it needs in .venv (scripts/setup.sh says how); none needs root, but
 # install and uninstall (scripts/install.sh; docs/install.md).
-.PHONY: demo test lint bench corpus mutate install uninstall format clean
+.PHONY: demo test test-compiled lint bench soak corpus mutate install uninstall format clean
 
 SETUP = scripts/setup.sh
 BIN = .venv/bin
@@ -15,23 +15,36 @@ test:          ## every test that this machine can run; what is skipped says wha
 	@# As root also what the daemon does to real packets, one at a time: fractions of a millisecond need the machine.
 	@[ "$$(id -u)" != 0 ] || $(BIN)/python -m pytest tests/netns -n 0 -k live -m "not slow" -ra
 
+test-compiled: ## the packet path's tests against its compiled form, in a copy under build/
+	@$(SETUP) lint
+	@scripts/test_compiled.sh
+
 lint:          ## ruff (format and lint) and mypy --strict
 	@$(SETUP) lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench:         ## packets a second and CPU a packet, against tcpdump and tshark in the same run
-	@$(SETUP) test
+bench:         ## packets a second, CPU a packet and names found, beside the peers there are; 20 minutes
+	@$(SETUP) lint
 	$(BIN)/python bench/run.py
+
+soak:          ## half an hour of everything: does a table or memory grow, does anything pause?
+	@$(SETUP) lint
+	$(BIN)/python scripts/compile.py --into bench/work/compiled
+	$(BIN)/python bench/soak.py --compiled bench/work/compiled
 
 corpus:        ## recall against tshark: make corpus CORPUS=folder (see scripts/coverage.py)
 	@$(SETUP) run
 	$(BIN)/python scripts/coverage.py $(CORPUS) --misses --extras
 
-mutate:        ## a million mutated packets: none may raise, none may take over 10 ms
-	@$(SETUP) test
+DIFFER = 1000000
+mutate:        ## a million mutated packets: none may raise or take over 10 ms; pure and compiled must tell the same of them
+	@$(SETUP) lint
 	$(BIN)/python scripts/mutate.py --packets 1000000 --processes 2
+	$(BIN)/python scripts/compile.py --into build/compiled
+	$(BIN)/python scripts/differ.py --captures pcaps
+	$(BIN)/python scripts/differ.py --packets $(DIFFER)
 
 install:       ## as a service: user, units, /opt/egressd, /etc/egressd (root; DESTDIR=, PREFIX= for packages)
 	@scripts/install.sh install

@@ -6,20 +6,24 @@ import os
 import platform
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, NamedTuple
 
 CALIBRATION_TURNS: Final = 500_000
+SAMPLE_S: Final = 0.1
 
 
 class Cost(NamedTuple):
-    """One run of a command. `peak_bytes` is the most memory it had at once, `code` its exit code."""
+    """One run of a command. `peak_bytes` is the most memory it had at once, `code` its exit code, `memory` what it had
+    in memory at each tenth of a second."""
 
     cpu_s: float
     wall_s: float
     peak_bytes: int
     code: int
+    memory: tuple[int, ...] = ()
 
 
 def run(command: list[str], out: Path, environment: dict[str, str] | None = None, cwd: Path | None = None) -> Cost:
@@ -34,10 +38,20 @@ def run(command: list[str], out: Path, environment: dict[str, str] | None = None
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=environment, cwd=cwd
         )
-        _, status, usage = os.wait4(child.pid, 0)
+        memory: list[int] = []
+        pages = Path(f"/proc/{child.pid}/statm")
+        while True:
+            ended, status, usage = os.wait4(child.pid, os.WNOHANG)
+            if ended:
+                break
+            with suppress(OSError, IndexError):
+                resident = int(pages.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+                if resident:  # 0: it has ended, and waits to be waited for
+                    memory.append(resident)
+            time.sleep(SAMPLE_S)
         wall_s = time.perf_counter() - started_s
     child.returncode = os.waitstatus_to_exitcode(status)
-    return Cost(usage.ru_utime + usage.ru_stime, wall_s, usage.ru_maxrss * 1024, child.returncode)
+    return Cost(usage.ru_utime + usage.ru_stime, wall_s, usage.ru_maxrss * 1024, child.returncode, tuple(memory))
 
 
 def calibrate() -> float:
@@ -58,6 +72,9 @@ def summed(costs: list[Cost]) -> dict[str, Any]:
         "wall_s": round(median(cost.wall_s for cost in costs), 4),
         "peak_bytes": max(cost.peak_bytes for cost in costs),
         "code": max(cost.code for cost in costs),
+        "memory_by_quarters": [costs[-1].memory[at * (len(costs[-1].memory) - 1) // 4] for at in range(5)]
+        if costs[-1].memory
+        else [],
     }
 
 

@@ -1,6 +1,6 @@
-"""egressd against its aims and against tcpdump and tshark, on this machine: `python bench/run.py`.
+"""egressd against its aims and against what else reads captures, on this machine: `python bench/run.py`.
 
-Two captures are made once (bench/traffic.py) and read by each program in turn, several times over; what is compared is
+Captures are made once (bench/traffic.py) and read by each program in turn, several times over; what is compared is
 processor time, user and system together. The table goes to standard output, the same as JSON to bench/work/result.json;
 `--compare A B` shows what changed between two of those files. bench/README.md says how to read the figures.
 """
@@ -10,44 +10,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from statistics import median
 from typing import Any, Final, NamedTuple
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bench import peers
+from bench.captures import WORK, Capture, prepare
 from bench.measure import Cost, calibrate, machine, run, summed, version_of
+from bench.report import compare, render
+from bench.traffic import KINDS, PACKETS
 
-AIM_BULK_PER_S: Final = 2_000_000
-AIM_NAMES_US: Final = 15.0
-AIM_PEAK_BYTES: Final = 200_000_000
-WORK: Final = ROOT / "bench" / "work"
-SLICE_PACKETS: Final = 100_000  # of the bulk capture that tshark reads: all of it would take a minute and 2 GB
-
-_TCP: Final = "tcp[((tcp[12] & 0xf0) >> 2)"
-_TCP6: Final = "ip6[40 + ((ip6[52] & 0xf0) >> 2)"
-_HEADS: Final = ("2] = 0x1603", "4] = 0x47455420", "4] = 0x504f5354", "4] = 0x48454144", "4] = 0x50555420")
-# What a capture filter can ask for to keep the packets that begin with a name: DNS, QUIC's long header toward 443,
-# TCP's opening and closing, and payload that begins like TLS, GET, POST, HEAD or PUT. It cannot follow a ClientHello
-# into its second segment.
-FILTER: Final = " or ".join(
-    (
-        "port 53",
-        "(udp dst port 443 and udp[8] & 0xc0 = 0xc0)",
-        "(ip6[6] = 17 and ip6[42:2] = 443 and ip6[48] & 0xc0 = 0xc0)",
-        "tcp[tcpflags] & (tcp-syn|tcp-fin|tcp-rst) != 0",
-        "(ip6[6] = 6 and ip6[53] & 7 != 0)",
-        *(f"{_TCP}:{head}" for head in _HEADS),
-        *(f"(ip6[6] = 6 and {_TCP6}:{head})" for head in _HEADS),
-    )
-)
-NAME_FIELDS: Final = ("dns.qry.name", "http.host", "tls.handshake.extensions_server_name")
+FLOODS: Final = ("subdomains", "syn", "hellos", "quic")
+QUICK: Final = {"bulk": 5000, "names": 1000, "subdomains": 1000, "syn": 2000, "hellos": 1000, "quic": 1000}
 
 
 class Case(NamedTuple):
@@ -57,55 +38,7 @@ class Case(NamedTuple):
     command: list[str]
     packets: int
     tree: Path | None
-    capture: Path
-
-
-class Capture(NamedTuple):
-    """A capture of the benchmark. `part` is its beginning, for the slow program."""
-
-    file: Path
-    packets: int
-    octets: int
-    planted: dict[str, tuple[str, int]]
-    part: Path
-    part_packets: int
-
-    @property
-    def blocklist(self) -> Path:
-        """The blocklist that belongs to it."""
-        return self.file.with_name(self.file.name + ".list")
-
-
-def prepare(kind: str, packets: int, python: str) -> Capture:
-    """Make a capture, unless it is there already. In a process of its own, so that this one stays small."""
-    file = WORK / f"{kind}-{packets}.pcap"
-    described = file.with_name(file.name + ".json")
-    maker = ROOT / "bench" / "traffic.py"
-    stamp = file.with_name(file.name + ".made-by")
-    made_by = sha256(maker.read_bytes() + (ROOT / "pcaps" / "hellos.py").read_bytes()).hexdigest()
-    if not (file.exists() and stamp.exists() and stamp.read_text(encoding="ascii") == made_by):
-        say(f"writing {file.name} ...")
-        subprocess.run(
-            [python, str(maker), kind, str(file), "--packets", str(packets)], check=True, stdout=subprocess.DEVNULL
-        )
-        stamp.write_text(made_by, encoding="ascii")
-    told = json.loads(described.read_text(encoding="ascii"))
-    part_packets = min(packets, SLICE_PACKETS)
-    part = file
-    if part_packets < packets:
-        part = file.with_name(f"{kind}-{packets}-first-{part_packets}.pcap")
-        cut(file, part, part_packets)
-    return Capture(file, packets, told["octets"], {k: tuple(v) for k, v in told["planted"].items()}, part, part_packets)
-
-
-def cut(file: Path, part: Path, packets: int) -> None:
-    """The first packets of a capture as a capture."""
-    with file.open("rb") as source, part.open("wb") as out:
-        out.write(source.read(24))
-        for _ in range(packets):
-            head = source.read(16)
-            out.write(head)
-            out.write(source.read(int.from_bytes(head[8:12], "little")))
+    peer: peers.Peer | None = None
 
 
 def environment(tree: Path) -> dict[str, str]:
@@ -119,26 +52,27 @@ def replay(python: str, capture: Path, blocklist: Path, *options: str) -> list[s
     return [python, "-m", "egressd", "replay", "--list", str(blocklist), *options, str(capture)]
 
 
-def cases(capture: Capture, trees: dict[str, Path], python: str, tools: dict[str, str]) -> Iterator[Case]:
-    """Every program on a capture."""
+def cases(capture: Capture, trees: dict[str, Path], python: str, others: list[tuple[peers.Peer, str]]) -> list[Case]:
+    """Every program on a capture; the reader without the gate where the gate has something to say."""
     file, packets = capture.file, capture.packets
-    if "tcpdump" in tools:
-        yield Case("tcpdump, filter", ["tcpdump", "-r", str(file), "-w", "/dev/null", FILTER], packets, None, file)
-    for build, tree in trees.items():
-        yield Case(f"egressd {build}", replay(python, file, capture.blocklist), packets, tree, file)
-    for build, tree in trees.items():
-        command = replay(python, file, capture.blocklist, "--no-prefilter")
-        yield Case(f"egressd {build}, --no-prefilter", command, packets, tree, file)
-    if "tshark" in tools:
-        fields = [word for field in NAME_FIELDS for word in ("-e", field)]
-        command = ["tshark", "-n", "-r", str(capture.part), "-T", "fields", *fields]
-        yield Case("tshark -T fields", command, capture.part_packets, None, capture.part)
+    rows = []
+    for note, options in (("", ()), (", --no-prefilter", ("--no-prefilter",))):
+        if options and capture.kind not in ("bulk", "names"):
+            continue
+        for build, tree in trees.items():
+            command = replay(python, file, capture.blocklist, *options)
+            rows.append(Case(f"egressd {build}{note}", command, packets, tree))
+    for peer, _ in others:
+        part, count, _ = peers.target(peer, capture)
+        rows.append(Case(peer.name, peer.command(part, peers.folder_of(peer)), count, None, peer))
+    return rows
 
 
 def measure(capture: Capture, rows: list[Case], runs: int) -> tuple[list[dict[str, Any]], list[float]]:
     """The costs of each row, and the machine's speed between them. Rows take turns, so that a busy minute of the
     machine meets all of them."""
     costs: list[list[Cost]] = [[] for _ in rows]
+    found: list[set[str]] = [set() for _ in rows]
     steadiness: list[float] = []
     for _ in range(runs):
         for at, row in enumerate(rows):
@@ -146,17 +80,38 @@ def measure(capture: Capture, rows: list[Case], runs: int) -> tuple[list[dict[st
             say(f"{capture.file.name}: {row.name} ...")
             where = environment(row.tree) if row.tree else None
             costs[at].append(run(row.command, WORK / "out", where, row.tree))
+            if row.peer is not None and row.peer.tells:
+                written = peers.folder_of(row.peer) / row.peer.writes if row.peer.writes else WORK / "out"
+                found[at] = peers.names_in(written)
+    turn_ns = median(steadiness)
     results = []
-    for row, spent in zip(rows, costs, strict=True):
-        found = summed(spent)
-        found.update(name=row.name, packets=row.packets, us=round(found["cpu_s"] / row.packets * 1e6, 3))
-        found["best_us"] = round(found["cpu_best_s"] / row.packets * 1e6, 3)
-        found["per_s"] = round(row.packets / found["cpu_s"])
-        results.append(found)
-    floor = next((row for row in results if row["name"].startswith("tcpdump")), None)
-    for found in results:
-        found["times_tcpdump"] = round(found["us"] / floor["us"], 1) if floor else None
+    for at, row in enumerate(rows):
+        told = summed(costs[at])
+        told.update(name=row.name, packets=row.packets, us=round(told["cpu_s"] / row.packets * 1e6, 3))
+        told["best_us"] = round(told["cpu_best_s"] / row.packets * 1e6, 3)
+        told["per_s"] = round(row.packets / told["cpu_s"])
+        told["turns"] = round(told["us"] * 1e3 / turn_ns, 2)
+        planted = peers.target(row.peer, capture)[2] if row.peer is not None else set(capture.planted)
+        tells = row.peer is None or row.peer.tells
+        told["planted"] = len(planted) if tells else -1
+        told["found"] = len(found[at] & planted) if tells else -1
+        results.append(told)
+    for told in results:
+        told["times"] = round(told["us"] / results[0]["us"], 2)
     return results, steadiness
+
+
+def commands(python: str, trees: dict[str, Path], runs: int) -> dict[str, dict[str, float]]:
+    """Processor seconds of the small commands of each build."""
+    spent: dict[str, dict[str, float]] = {}
+    for build, tree in trees.items():
+        spent[build] = {}
+        for word in ("--help", "version"):
+            command = [python, "-m", "egressd", word]
+            run(command, WORK / "out", environment(tree), tree)  # writes the byte code
+            costs = [run(command, WORK / "out", environment(tree), tree) for _ in range(runs)]
+            spent[build][word] = summed(costs)["cpu_s"]
+    return spent
 
 
 def start_up(python: str, capture: Capture, trees: dict[str, Path], runs: int) -> dict[str, float]:
@@ -171,14 +126,17 @@ def start_up(python: str, capture: Capture, trees: dict[str, Path], runs: int) -
     return spent
 
 
-def recall(capture: Capture, trees: dict[str, Path], python: str, tools: dict[str, str]) -> dict[str, Any]:
-    """How many of the planted names each program finds, and whether egressd's builds say the same to the byte."""
-    planted = set(capture.planted)
-    early = {name for name, (_, number) in capture.planted.items() if number <= capture.part_packets}
-    found: dict[str, Any] = {"planted": len(planted), "planted_in_part": len(early), "digests": {}}
+def recall(capture: Capture, trees: dict[str, Path], python: str, rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Note in egressd's rows how many of the planted names each finds; a digest of what each build says in each way,
+    which must all be the same."""
     out = WORK / "found"
+    digests: dict[str, str] = {}
     for build, tree in trees.items():
-        for note, options in (("", ()), (", --no-prefilter", ("--no-prefilter",))):
+        for note, options in (
+            ("", ()),
+            (", --no-prefilter", ("--no-prefilter",)),
+            (", --jobs 2", ("--jobs", "2")),
+        ):
             say(f"{capture.file.name}: names that egressd {build}{note} finds ...")
             run(replay(python, capture.file, capture.blocklist, "--json", *options), out, environment(tree), tree)
             seen = set()
@@ -186,27 +144,19 @@ def recall(capture: Capture, trees: dict[str, Path], python: str, tools: dict[st
                 event = json.loads(line)
                 if event["event_type"] == "sighting":
                     seen.add(event["egressd"]["name"])
-            found[f"egressd {build}{note}"] = len(seen & planted)
-            found["digests"][build + note] = sha256(out.read_bytes()).hexdigest()
-    if "tshark" in tools:
-        say(f"{capture.file.name}: names that tshark finds ...")
-        fields = [word for field in NAME_FIELDS for word in ("-e", field)]
-        run(["tshark", "-n", "-r", str(capture.part), "-T", "fields", *fields], out)
-        text = out.read_text(encoding="utf-8", errors="replace")
-        found["tshark -T fields"] = len({name for name in text.replace(",", "\t").split() if name in early})
+            digests[build + note] = sha256(out.read_bytes()).hexdigest()
+            for row in rows:
+                if row["name"] == f"egressd {build}{note}":
+                    row["found"] = len(seen & set(capture.planted))
+    return digests
+
+
+def told_by(script: str, words: list[str], python: str, tree: Path) -> dict[str, Any]:
+    """What another program of the benchmark says in JSON, with egressd from `tree`; {} when it fails."""
+    out = WORK / "told"
+    cost = run([python, str(ROOT / "bench" / script), *words], out, environment(tree), tree)
+    found: dict[str, Any] = json.loads(out.read_bytes()) if cost.code == 0 else {}
     return found
-
-
-def stages(capture: Capture, trees: dict[str, Path], python: str) -> dict[str, Any]:
-    """bench/stages.py for each build."""
-    results = {}
-    for build, tree in trees.items():
-        say(f"{capture.file.name}: stages of egressd {build} ...")
-        out = WORK / "stages"
-        script = str(ROOT / "bench" / "stages.py")
-        cost = run([python, script, str(capture.file), str(capture.blocklist)], out, environment(tree), tree)
-        results[build] = json.loads(out.read_bytes()) if cost.code == 0 else {}
-    return results
 
 
 def compiled_tree(python: str) -> Path | None:
@@ -221,7 +171,25 @@ def compiled_tree(python: str) -> Path | None:
     return tree
 
 
-# -- telling
+def other_programs(args: argparse.Namespace, trees: dict[str, Path]) -> dict[str, list[str]]:
+    """The tables of bench/index.py and, as root, of bench/live.py and bench/tap.py, as they print them."""
+    tables: dict[str, list[str]] = {"index": [], "live": []}
+    compiled = ["--compiled", str(trees["compiled"])] if "compiled" in trees else []
+    for names in args.names:
+        tables["index"].append(printed("index.py", ["--names", str(names), *compiled], args.python))
+    if os.geteuid() == 0 and args.live:
+        tables["live"].append(printed("tap.py", compiled, args.python))
+        words = ["first", "load", "--scale", str(args.live), *compiled]
+        tables["live"].append(printed("live.py", words, args.python))
+    return tables
+
+
+def printed(script: str, words: list[str], python: str) -> str:
+    """What another program of the benchmark prints."""
+    say(f"bench/{script} {' '.join(words)} ...")
+    command = [python, str(ROOT / "bench" / script), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or f"bench/{script}: {done.stderr.strip()[-200:]}"
 
 
 def say(text: str) -> None:
@@ -229,102 +197,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def render(result: dict[str, Any]) -> str:
-    """The tables."""
-    about = result["machine"]
-    lines = [
-        f"{about['processor']}, {about['cores']} cores, {about['system']}, load {about['load'][0]} to "
-        f"{result['load_after'][0]}",
-        f"{result['python']}; " + "; ".join(result["tools"].values()),
-        f"fixed loop: {result['loop_ns'][0]:.0f} to {result['loop_ns'][1]:.0f} ns a turn "
-        f"({result['loop_ns'][1] / result['loop_ns'][0]:.1f}x): no difference below that means anything",
-        "",
-    ]
-    for kind, told in result["captures"].items():
-        octets = told["octets"]
-        lines.append(
-            f"{kind}: {told['packets']:,} packets, {octets / 1e6:,.0f} MB, {told['name_packets']:,} with a name, "
-            f"median of {result['runs']}"
-        )
-        lines.append(
-            f"{'':34}{'CPU us/packet':>14}{'best':>9}{'packets/CPU s':>15}{'x tcpdump':>11}{'MB':>6}{'found':>13}"
-        )
-        names = told["recall"]
-        for row in told["rows"]:
-            planted = names["planted_in_part"] if row["name"].startswith("tshark") else names["planted"]
-            found = f"{names[row['name']]}/{planted}" if row["name"] in names else ""
-            times = f"{row['times_tcpdump']:.1f}" if row["times_tcpdump"] else ""
-            note = "" if row["packets"] == told["packets"] else f" (first {row['packets']:,})"
-            lines.append(
-                f"{row['name'] + note:34}{row['us']:14.3f}{row['best_us']:9.3f}{row['per_s']:15,}{times:>11}"
-                f"{row['peak_bytes'] / 1e6:6.0f}{found:>13}"
-                + ("" if row["code"] == 0 else f"  exit code {row['code']}")
-            )
-        for build, one in told["stages"].items():
-            spent_us = told["start_up_s"][build] / told["packets"] * 1e6
-            lines.append(
-                f"  {build}: start {told['start_up_s'][build]:.2f} s ({spent_us:.2f} us/packet); "
-                + "; ".join(f"{name} {one[name + '_ns']:,} ns" for name in ("read", "gate", "dissect", "engine") if one)
-            )
-        same = len(set(names["digests"].values())) == 1
-        lines += [f"  builds and gate agree to the byte: {'yes' if same else 'NO'}", ""]
-    return "\n".join(lines + verdicts(result))
-
-
-def verdicts(result: dict[str, Any]) -> list[str]:
-    """The aims, and whether each is met."""
-    lines = []
-    for build in result["builds"]:
-        rows = {kind: row_of(told["rows"], f"egressd {build}") for kind, told in result["captures"].items()}
-        bulk, names = rows["bulk"], rows["names"]
-        peak = max(bulk["peak_bytes"], names["peak_bytes"])
-        lines += [
-            f"{build}: bulk {bulk['per_s'] / 1e6:.2f} M packets/s (aim {AIM_BULK_PER_S / 1e6:g}): "
-            + ("met" if bulk["per_s"] >= AIM_BULK_PER_S else "missed")
-            + f"; names {names['us']:.1f} us/packet (aim {AIM_NAMES_US:g}): "
-            + ("met" if names["us"] <= AIM_NAMES_US else "missed")
-            + f"; memory {peak / 1e6:.0f} MB (aim {AIM_PEAK_BYTES / 1e6:g}): "
-            + ("met" if peak <= AIM_PEAK_BYTES else "missed")
-            + f"; planted names {'all found' if all_found(result, build) else 'NOT all found'}"
-        ]
-    return lines
-
-
-def all_found(result: dict[str, Any], build: str) -> bool:
-    """Whether a build finds every planted name, with the gate and without."""
-    names = [told["recall"] for told in result["captures"].values()]
-    found = (one[f"egressd {build}{note}"] == one["planted"] for one in names for note in ("", ", --no-prefilter"))
-    return all(found)
-
-
-def row_of(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    """The row of that name."""
-    return next(row for row in rows if row["name"] == name)
-
-
-def compare(first: Path, second: Path) -> str:
-    """What changed from one result to the other."""
-    before, after = (json.loads(path.read_text(encoding="utf-8")) for path in (first, second))
-    lines = [f"{'CPU us/packet':46}{'before':>10}{'after':>10}{'change':>9}"]
-    for kind, told in after["captures"].items():
-        old = {row["name"]: row for row in before["captures"].get(kind, {}).get("rows", [])}
-        for row in told["rows"]:
-            if row["name"] in old:
-                was, now = old[row["name"]]["us"], row["us"]
-                lines.append(f"{kind + ': ' + row['name']:46}{was:10.3f}{now:10.3f}{now / was - 1:+9.0%}")
-    slower = after["loop_ns"][0] / before["loop_ns"][0] - 1
-    lines.append(f"The machine itself (fixed loop, best): {slower:+.0%}")
-    return "\n".join(lines)
-
-
 def bench(args: argparse.Namespace) -> dict[str, Any]:
     """Everything."""
     WORK.mkdir(parents=True, exist_ok=True)
     python = args.python
-    candidates = {"tcpdump": ["tcpdump", "--version"], "tshark": ["tshark", "--version"]}
-    tools = {
-        name: version_of(ask) for name, ask in candidates.items() if shutil.which(name) and name not in args.without
-    }
+    others, lacking = peers.installed(args.without, args.nfstream_python)
     trees = {"pure": ROOT}
     compiled = None if "compiled" in args.without else compiled_tree(python)
     if compiled is not None:
@@ -333,50 +210,60 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": machine(),
         "python": f"Python {version_of([python, '--version']).partition(' ')[2]}",
-        "tools": tools,
+        "tools": {peer.name: version for peer, version in others},
+        "lacking": lacking,
         "runs": args.runs,
-        "filter": FILTER,
+        "filter": peers.FILTER,
         "builds": list(trees),
+        "commands": commands(python, trees, args.runs),
         "captures": {},
     }
     steadiness: list[float] = []
-    for kind, packets in (("bulk", args.packets), ("names", args.names_packets)):
+    for kind, packets in args.packets.items():
         capture = prepare(kind, packets, python)
-        described = json.loads(capture.file.with_name(capture.file.name + ".json").read_text(encoding="ascii"))
         spent = start_up(python, capture, trees, args.runs)
-        rows, turns = measure(capture, list(cases(capture, trees, python, tools)), args.runs)
+        rows, turns = measure(capture, cases(capture, trees, python, others), args.runs)
         steadiness += turns
-        result["captures"][kind] = {
-            "packets": packets,
-            "octets": capture.octets,
-            "name_packets": described["name_packets"],
-            "start_up_s": spent,
-            "rows": rows,
-            "recall": recall(capture, trees, python, tools),
-            "stages": stages(capture, trees, python),
-        }
+        where = [str(capture.file), str(capture.blocklist)]
+        told = {"kind": kind, "packets": packets, "octets": capture.octets, "name_packets": capture.name_packets}
+        told.update(start_up_s=spent, rows=rows, digests=recall(capture, trees, python, rows))
+        told["floor"] = told_by("floor.py", [str(capture.file), str(packets)], python, ROOT)
+        told["stages"] = {build: told_by("stages.py", where, python, tree) for build, tree in trees.items()}
+        if kind in ("bulk", "names"):
+            told["parallel"] = {
+                build: [told_by("parallel.py", [*where, jobs], python, tree) for jobs in ("1", "2", "3")]
+                for build, tree in trees.items()
+            }
+        result["captures"][kind] = told
     result["loop_ns"] = [round(min(steadiness), 1), round(max(steadiness), 1)]
+    result.update(other_programs(args, trees))
     result["load_after"] = machine()["load"]
     return result
 
 
 def main(argv: list[str]) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Measure egressd, tcpdump and tshark on generated captures.")
-    parser.add_argument("--packets", type=int, default=2_100_000, help="of the bulk capture (default %(default)s)")
-    parser.add_argument("--names-packets", type=int, default=100_000, help="of the other (default %(default)s)")
+    parser = argparse.ArgumentParser(description="Measure egressd and its peers on generated captures.")
+    parser.add_argument("--kinds", nargs="+", choices=[*KINDS], default=["bulk", "names", *FLOODS])
     parser.add_argument("--runs", type=int, default=3, help="of which the median is taken (default %(default)s)")
     parser.add_argument("--quick", action="store_true", help="small captures, one run, nothing compiled: does it work?")
-    parser.add_argument("--without", action="append", default=[], choices=("tcpdump", "tshark", "compiled"))
+    parser.add_argument("--names", nargs="*", type=int, default=[100_000, 1_000_000], help="lengths of lists to index")
+    parser.add_argument("--live", type=float, default=0.2, help="scale of the live benches, as root; 0: none")
+    parser.add_argument("--without", action="append", default=[], help="a program, or compiled; repeat")
     parser.add_argument("--python", default=sys.executable, help="interpreter that egressd runs with")
+    parser.add_argument("--nfstream-python", default="", help="interpreter that has nfstream, if it is another one")
     parser.add_argument("--out", type=Path, default=WORK / "result.json", help="where the JSON goes")
-    parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="two results; measures nothing")
+    parser.add_argument(
+        "--compare", nargs=2, type=Path, metavar=("A", "B"), help="two results; exit 1 when B is slower"
+    )
     args = parser.parse_args(argv)
     if args.compare:
-        print(compare(*args.compare))
-        return 0
+        text, slower = compare(*args.compare)
+        print(text)
+        return int(slower > 0)
+    args.packets = {kind: QUICK[kind] if args.quick else PACKETS[kind] for kind in args.kinds}
     if args.quick:
-        args.packets, args.names_packets, args.runs = 5000, 1000, 1
+        args.runs, args.names, args.live = 1, [], 0.0
         args.without.append("compiled")
     result = bench(args)
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

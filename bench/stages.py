@@ -22,8 +22,8 @@ from egressd.capture.merge import Replay
 from egressd.capture.prefilter import Sink
 from egressd.config.load import default_config, load_intel, policy_settings
 from egressd.detect.engine import Engine
-from egressd.model import Event, Observation
-from egressd.wire.dissector import Dissector
+from egressd.model import Event, FlowKey, Observation
+from egressd.wire.shards import Shards
 
 FOR_EVER_US: Final = 1 << 62
 
@@ -43,6 +43,10 @@ def ignore(_: Observation | Event) -> None:
     """Nothing."""
 
 
+def carried(flow: FlowKey, ts_us: int, out_bytes: int, in_bytes: int) -> None:
+    """Nothing."""
+
+
 def read(path: Path, sink: Sink, prefilter: bool) -> tuple[float, int, int]:
     """Processor seconds, packets, and packets that the gate threw away."""
     replay = Replay([path], sink, prefilter=prefilter)
@@ -55,11 +59,11 @@ def measure(path: Path, blocklist: Path) -> dict[str, float]:
     """Nanoseconds of each stage, and the counts they were divided by."""
     gc.disable()
     read_s, packets, _ = read(path, Nowhere({}, {}), False)
-    dissector = Dissector(ignore)
+    dissector = Shards(ignore, on_volume=carried)
     dissect_s, _, gated = read(path, dissector, True)
     gate_s, _, _ = read(path, Nowhere(dissector.quiet, dissector.quiet_udp), True)
     observations: list[Observation] = []
-    collecting = Dissector(observations.append)
+    collecting = Shards(observations.append, on_volume=carried)
     read(path, collecting, True)
     config = default_config()
     loaded = load_intel(config, [blocklist], base_dir=Path())

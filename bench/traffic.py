@@ -1,10 +1,11 @@
 """Traffic for the benchmarks: the same options give the same bytes, on any machine.
 
-`python bench/traffic.py bulk FILE --packets N` writes a link full of downloads, uploads, acknowledgements and QUIC, in
-which about 1.3 % of the packets carry a name; `names` writes nothing but DNS, ClientHellos and HTTP requests, each on
-a flow of its own. Beside FILE come FILE.list, a blocklist of the planted domains, and FILE.json, which tells at what
-packet each planted name is complete. No planted name stands in more than one conversation, so that a tool which finds
-it has read that conversation.
+`python bench/traffic.py KIND FILE --packets N`. The kinds: `bulk`, a link full of downloads, uploads, acknowledgements
+and QUIC, in which about 1.3 % of the packets carry a name; `names`, nothing but DNS, ClientHellos and HTTP requests,
+each on a flow of its own; `subdomains`, a flood of names that nobody asked for before; `syn`, openings that nobody
+answers; `hellos`, post-quantum ClientHellos; `quic`, Initials alone; `all`, everything together. Beside FILE come
+FILE.list, a blocklist of the planted domains, and FILE.json, which tells at what packet each planted name is complete.
+No planted name stands in more than one conversation, so that a tool which finds it has read that conversation.
 
 Checksums are zero, as on a host whose network card fills them in.
 """
@@ -15,18 +16,18 @@ import argparse
 import json
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pcaps.hellos import QUIC_V1, SERVER_HELLO, crypto, extension, initial, records, server_name
+from bench.messages import client_hello, dns_messages, http_request, server_address
+from pcaps.hellos import QUIC_V1, SERVER_HELLO, crypto, initial, records
 
-BULK_PACKETS: Final = 2_100_000
-NAMES_PACKETS: Final = 100_000
 SEED: Final = 20261121
 
 PLANTED_DOMAINS: Final = 40
@@ -38,10 +39,6 @@ PACKET_US: Final = 25  # mean time between packets: 40 k a second
 START_S: Final = 1_790_000_000
 WRITE_AT: Final = 4096  # packets held before they are written
 
-# Share of each kind of conversation. A DNS exchange is two packets, the others are some hundreds: together this makes
-# 1.3 % of packets that carry a name.
-BULK_KINDS: Final = {"dns": 50, "tls": 30, "http": 10, "quic": 7, "other": 3}
-NAMES_KINDS: Final = {"dns": 30, "tls": 36, "http": 20}
 IPV6_SHARE: Final = 0.12
 POST_QUANTUM_SHARE: Final = 0.5  # of ClientHellos; these are 1.8 KB in two segments
 FULL_SIZE_SHARE: Final = 0.22  # of bulk conversations; higher is truer and makes the file larger than 1 GB
@@ -59,12 +56,6 @@ _FILE_HEADER: Final = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1)
 _MACS: Final = (bytes.fromhex("020000000001020000000002"), bytes.fromhex("020000000002020000000001"))
 
 FIN, SYN, PSH, ACK = 1, 2, 8, 16
-AGENTS: Final = (
-    b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
-    b"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36",
-    b"curl/8.14.1",
-)
-
 Burst = list[bytes]
 
 
@@ -125,14 +116,6 @@ class Sketch:
         return self.pool[at : at + size]
 
 
-def server_address(draw: Random, wide: bool) -> bytes:
-    """One of the servers there are: 762, each with an IPv4 and an IPv6 address."""
-    host = int(draw.random() * 762)
-    if wide:
-        return b"\x20\x01\x0d\xb8" + struct.pack("!QI", 0xF, host + 1)
-    return (b"\xc0\x00\x02", b"\xc6\x33\x64", b"\xcb\x00\x71")[host // 254] + bytes((host % 254 + 1,))
-
-
 class Ends:
     """The two ends of a conversation: makes its packets. `side` is 0 for what the client sends, 1 for the server."""
 
@@ -176,76 +159,6 @@ class Ends:
         yield [self.tcp(0, flags=FIN | ACK), self.tcp(1, flags=FIN | ACK), self.tcp(0)]
 
 
-# -- messages
-
-
-def client_hello(draw: Random, name: bytes, post_quantum: bool) -> bytes:
-    """A ClientHello as browsers send it: extensions in random order, 512 bytes with a classic key share (517 with the
-    record header), 1.8 KB with a post-quantum one."""
-    share = struct.pack(">HH", 0x001D, 32) + draw.randbytes(32)
-    if post_quantum:
-        share = struct.pack(">HH", 0x11EC, 1216) + draw.randbytes(1216) + share
-    parts = [
-        server_name(name),
-        extension(23, b""),
-        extension(65281, b"\0"),
-        extension(10, bytes.fromhex("000811ec001d00170018")),
-        extension(11, b"\x01\0"),
-        extension(35, b""),
-        extension(16, b"\x00\x0c\x02h2\x08http/1.1"),
-        extension(5, b"\x01\0\0\0\0"),
-        extension(13, bytes.fromhex("001004030804040105030805050108060601")),
-        extension(18, b""),
-        extension(51, struct.pack(">H", len(share)) + share),
-        extension(45, b"\x01\x01"),
-        extension(43, b"\x06\xca\xca\x03\x04\x03\x03"),
-        extension(27, b"\x02\0\x02"),
-        extension(0xCACA, b""),
-    ]
-    if post_quantum:
-        grease = b"\0\0\x01\0\x01\x2a\0\x20" + draw.randbytes(32) + b"\0\xb0" + draw.randbytes(176)
-        parts.append(extension(0xFE0D, grease))
-    draw.shuffle(parts)
-    extensions = b"".join(parts)
-    body = b"\x03\x03" + draw.randbytes(32) + b"\x20" + draw.randbytes(32)
-    body += b"\0\x20" + bytes.fromhex("caca130113021303c02bc02fc02cc030cca9cca8c013c014009c009d002f0035") + b"\x01\0"
-    short = 508 - len(body) - 2 - len(extensions)
-    if short >= 4 and not post_quantum:
-        extensions += extension(21, bytes(short - 4))  # padding to 512 bytes: RFC 7685
-    body += struct.pack(">H", len(extensions)) + extensions
-    return b"\x01" + len(body).to_bytes(3, "big") + body
-
-
-def dns_messages(draw: Random, name: bytes) -> tuple[bytes, bytes]:
-    """A question as stub resolvers send it, and its answer: addresses, in two of five behind a CNAME."""
-    question = b"".join(bytes((len(label),)) + label for label in name.split(b".")) + b"\0"
-    wide = draw.random() < 0.4
-    question += b"\0\x1c\0\1" if wide else b"\0\1\0\1"
-    txid = struct.pack(">H", draw.getrandbits(16))
-    records: list[bytes] = []
-    owner = b"\xc0\x0c"
-    if draw.random() < 0.4:
-        target = b"\x04edge" + bytes((7,)) + b"site%03d" % draw.randrange(999) + b"\x07example\0"
-        records.append(owner + struct.pack(">HHIH", 5, 1, 300, len(target)) + target)
-        owner = struct.pack(">H", 0xC000 | (12 + len(question) + 12))
-    for _ in range(1 + draw.randrange(4)):
-        address = server_address(draw, wide)
-        records.append(owner + struct.pack(">HHIH", 28 if wide else 1, 1, 60, len(address)) + address)
-    opt = b"\0\0\x29\x04\xd0\0\0\0\0\0\0"
-    asked = txid + b"\x01\0\0\1\0\0\0\0\0\1" + question + opt
-    answered = txid + b"\x81\x80\0\1" + struct.pack(">H", len(records)) + b"\0\0\0\1" + question
-    return asked, answered + b"".join(records) + opt
-
-
-def http_request(draw: Random, name: bytes) -> bytes:
-    """A GET with the headers of a browser."""
-    return (
-        b"GET /%08x/index.html?v=%d HTTP/1.1\r\nHost: %s\r\nConnection: keep-alive\r\nUser-Agent: %s\r\n"
-        b"Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8\r\n"
-        b"Accept-Encoding: gzip, deflate\r\nAccept-Language: en-GB,en;q=0.9\r\nCookie: id=%032x\r\n\r\n"
-    ) % (draw.getrandbits(32), draw.randrange(100), name, draw.choice(AGENTS), draw.getrandbits(128))
-
-
 # -- conversations, each a row of bursts
 
 
@@ -272,10 +185,10 @@ def dns(sketch: Sketch, ends: Ends | None = None) -> Iterator[Burst]:
     yield [sketch.carries(ends.udp(1, answered), "dns", planted)]
 
 
-def hello(sketch: Sketch, ends: Ends) -> Burst:
-    """A ClientHello in one or two segments."""
+def hello(sketch: Sketch, ends: Ends, share: float = POST_QUANTUM_SHARE) -> Burst:
+    """A ClientHello, post-quantum and in two segments in `share` of all cases, else in one."""
     name, planted = sketch.name("tls")
-    octets = records(client_hello(sketch.draw, name, sketch.draw.random() < POST_QUANTUM_SHARE))
+    octets = records(client_hello(sketch.draw, name, sketch.draw.random() < share))
     parts = [ends.tcp(0, octets[at : at + 1448], ACK | PSH) for at in range(0, len(octets), 1448)]
     sketch.carries(parts[-1], "tls", planted)
     return parts
@@ -348,47 +261,92 @@ def lone_request(sketch: Sketch) -> Iterator[Burst]:
     yield [sketch.carries(Ends(sketch, 6, 80).tcp(0, http_request(sketch.draw, name), ACK | PSH), "http", planted)]
 
 
-BULK: Final = {"dns": dns, "tls": tls, "http": http, "quic": quic, "other": other}
-NAMES: Final = {"dns": dns, "tls": lone_hello, "http": lone_request}
+def post_quantum(sketch: Sketch) -> Iterator[Burst]:
+    """A handshake and a ClientHello of 1.8 KB, whose name stands in either of its two segments."""
+    ends = Ends(sketch, 6, 443)
+    yield from ends.handshake()
+    yield hello(sketch, ends, 1.0)
 
 
-def bursts(sketch: Sketch, names_only: bool) -> Iterator[Burst]:
+def lone_initials(sketch: Sketch) -> Iterator[Burst]:
+    """The Initials that open a QUIC connection, and nothing else."""
+    yield next(quic(sketch))
+
+
+def random_subdomain(sketch: Sketch) -> Iterator[Burst]:
+    """A name that nobody has asked for before and that does not exist, as in floods against a domain's servers; planted
+    names among them."""
+    name, planted = sketch.name("dns")
+    if not planted:
+        name = b"%016x." % sketch.draw.getrandbits(64) + name.partition(b".")[2]
+    ends = Ends(sketch, 17, 53)
+    asked, _ = dns_messages(sketch.draw, name)
+    yield [sketch.carries(ends.udp(0, asked), "dns", planted)]
+    yield [sketch.carries(ends.udp(1, asked[:2] + b"\x81\x83" + asked[4:]), "dns", planted)]
+
+
+def syn_flood(sketch: Sketch) -> Iterator[Burst]:
+    """Openings that nobody answers, a burst of them from one client to one server."""
+    yield [Ends(sketch, 6, 443).tcp(0, flags=SYN) for _ in range(8)]
+
+
+# What each kind of traffic is made of, by weight.
+Makers = dict[Callable[[Sketch], Iterator[Burst]], int]
+KINDS: Final[dict[str, Makers]] = {
+    "bulk": {dns: 50, tls: 30, http: 10, quic: 7, other: 3},  # of packets 1.3 % carry a name
+    "names": {dns: 30, lone_hello: 36, lone_request: 20},
+    "subdomains": {random_subdomain: 1},
+    "syn": {syn_flood: 8, dns: 1},
+    "hellos": {post_quantum: 1},
+    "quic": {lone_initials: 1},
+    "all": {dns: 60, tls: 10, http: 5, quic: 5, other: 2, lone_hello: 30, lone_request: 20, post_quantum: 20,
+            lone_initials: 20, random_subdomain: 60, syn_flood: 10},
+}  # fmt: skip
+PACKETS: Final = {"bulk": 2_100_000, "names": 100_000, "subdomains": 100_000, "syn": 100_000, "hellos": 100_000,
+                  "quic": 30_000, "all": 100_000}  # fmt: skip
+
+
+def bursts(sketch: Sketch, kind: str) -> Iterator[Burst]:
     """Conversations without end, so many at a time, each with its next burst when chance picks it."""
-    makers = NAMES if names_only else BULK
-    kinds = NAMES_KINDS if names_only else BULK_KINDS
-    row = [kind for kind, weight in kinds.items() for _ in range(weight)]
+    row = [maker for maker, weight in KINDS[kind].items() for _ in range(weight)]
     draw = sketch.draw
-    active = [makers[draw.choice(row)](sketch) for _ in range(ACTIVE_FLOWS)]
+    active = [draw.choice(row)(sketch) for _ in range(ACTIVE_FLOWS)]
     while True:
         at = int(draw.random() * ACTIVE_FLOWS)
         burst = next(active[at], None)
         if burst is None:
-            active[at] = makers[draw.choice(row)](sketch)
+            active[at] = draw.choice(row)(sketch)
         else:
             yield burst
 
 
-def write(path: Path, names_only: bool, packets: int, seed: int = SEED) -> dict[str, object]:
-    """Write the capture, its list and its description; returns the description."""
+def stream(out: BinaryIO, kind: str, packets: int, seed: int = SEED) -> Sketch:
+    """Write a capture; returns what it was made from. Without end when `packets` is 0."""
     sketch = Sketch(seed)
     ts_us, number = START_S * 1_000_000, 0
+    out.write(_FILE_HEADER)
+    held: list[bytes] = []
+    for burst in bursts(sketch, kind):
+        for packet in burst[: packets - number] if packets else burst:
+            number += 1
+            ts_us += 1 + int(sketch.draw.random() * 2 * PACKET_US)
+            size = len(packet)
+            held.append(_RECORD(ts_us // 1_000_000, ts_us % 1_000_000, size, size))
+            held.append(packet)
+            sketch.written(packet, number)
+        if len(held) >= 2 * WRITE_AT or number == packets:
+            out.write(b"".join(held))
+            held.clear()
+        if number == packets:
+            break
+    return sketch
+
+
+def write(path: Path, kind: str, packets: int, seed: int = SEED) -> dict[str, object]:
+    """Write the capture, its list and its description; returns the description."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as out:
-        out.write(_FILE_HEADER)
-        held: list[bytes] = []
-        for burst in bursts(sketch, names_only):
-            for packet in burst[: packets - number]:
-                number += 1
-                ts_us += 1 + int(sketch.draw.random() * 2 * PACKET_US)
-                size = len(packet)
-                held.append(_RECORD(ts_us // 1_000_000, ts_us % 1_000_000, size, size))
-                held.append(packet)
-                sketch.written(packet, number)
-            if len(held) >= 2 * WRITE_AT or number == packets:
-                out.write(b"".join(held))
-                held.clear()
-            if number == packets:
-                break
+        sketch = stream(out, kind, packets, seed)
         octets = out.tell()
     listed = "".join(f"planted{at:02}.example\n" for at in range(PLANTED_DOMAINS))
     path.with_name(path.name + ".list").write_text(listed, encoding="ascii")
@@ -407,13 +365,16 @@ def write(path: Path, names_only: bool, packets: int, seed: int = SEED) -> dict[
 def main(argv: list[str]) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description="Write a capture for the benchmarks.")
-    parser.add_argument("kind", choices=("bulk", "names"))
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--packets", type=int, default=0, help=f"default {BULK_PACKETS} and {NAMES_PACKETS}")
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("file", type=Path, help="- writes to standard output, without end")
+    parser.add_argument("--packets", type=int, default=0, help=f"default {PACKETS}")
     parser.add_argument("--seed", type=int, default=SEED)
     args = parser.parse_args(argv)
-    names_only = args.kind == "names"
-    told = write(args.file, names_only, args.packets or (NAMES_PACKETS if names_only else BULK_PACKETS), args.seed)
+    if str(args.file) == "-":
+        with suppress(BrokenPipeError):  # whoever reads has had enough
+            stream(sys.stdout.buffer, args.kind, args.packets, args.seed)
+        return 0
+    told = write(args.file, args.kind, args.packets or PACKETS[args.kind], args.seed)
     planted = told.pop("planted")
     assert isinstance(planted, dict)
     print(json.dumps({**told, "planted": len(planted)}))

@@ -100,7 +100,7 @@ class Report:
 
 
 class Pipeline:
-    """Dissector and engine as replay puts them together."""
+    """Dissector and engine as a packet process puts them together."""
 
     def __init__(self, intel: Intel, settings: PolicySettings) -> None:
         self.observations = 0

@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from bench.run import WORK, compare
-from bench.traffic import PLANTED_DOMAINS, write
+from bench import floor, peers, soak
+from bench.captures import WORK
+from bench.report import compare
+from bench.traffic import KINDS, PLANTED_DOMAINS, write
 from egressd.capture.merge import iter_packets
 from egressd.model import FLOW, REPLY, Observation
 from egressd.wire.dissector import Dissector
@@ -19,18 +22,18 @@ from egressd.wire.dissector import Dissector
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("names_only", [False, True])
-def test_same_seed_same_bytes(tmp_path: Path, names_only: bool) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_seed_same_bytes(tmp_path: Path, kind: str) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        write(tmp_path / name, names_only, 3000, seed)
+        write(tmp_path / name, kind, 3000, seed)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     assert (tmp_path / "a").read_bytes() != (tmp_path / "c").read_bytes()
 
 
 def test_a_longer_capture_begins_like_a_shorter_one(tmp_path: Path) -> None:
-    write(tmp_path / "short", False, 1000)
-    write(tmp_path / "long", False, 2000)
+    write(tmp_path / "short", "bulk", 1000)
+    write(tmp_path / "long", "bulk", 2000)
     short = (tmp_path / "short").read_bytes()
     assert (tmp_path / "long").read_bytes().startswith(short)
 
@@ -45,10 +48,10 @@ def seen_in(path: Path) -> list[Observation]:
     return found
 
 
-@pytest.mark.parametrize("names_only", [False, True])
-def test_planted_names_are_where_the_description_says(tmp_path: Path, names_only: bool) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_planted_names_are_where_the_description_says(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "input.pcap"
-    told = write(file, names_only, 20_000)
+    told = write(file, kind, 20_000)
     planted = json.loads((tmp_path / "input.pcap.json").read_text(encoding="ascii"))["planted"]
     assert len(planted) >= 4
     first: dict[str, int] = {}
@@ -65,7 +68,7 @@ def test_planted_names_are_where_the_description_says(tmp_path: Path, names_only
 
 
 def test_kinds_of_traffic(tmp_path: Path) -> None:
-    write(tmp_path / "bulk", False, 60_000)
+    write(tmp_path / "bulk", "bulk", 60_000)
     found = seen_in(tmp_path / "bulk")
     kinds = {seen.kind for seen in found}
     assert kinds == {"dns_query", "dns_answer", "http_host", "tls_sni", "quic_sni", FLOW, REPLY}
@@ -76,7 +79,7 @@ def test_kinds_of_traffic(tmp_path: Path) -> None:
 
 
 def test_records_fill_the_file(tmp_path: Path) -> None:
-    told = write(tmp_path / "bulk", False, 5000)
+    told = write(tmp_path / "bulk", "bulk", 5000)
     octets = (tmp_path / "bulk").read_bytes()
     assert len(octets) == told["octets"]
     at, last = 24, 0
@@ -89,23 +92,82 @@ def test_records_fill_the_file(tmp_path: Path) -> None:
     assert at == len(octets)
 
 
+def run_bench(script: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """A program of the benchmark."""
+    command = [sys.executable, str(ROOT / "bench" / script), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+
+
 def test_quick_run_writes_a_result(tmp_path: Path) -> None:
     out = tmp_path / "result.json"
-    command = [sys.executable, str(ROOT / "bench" / "run.py"), "--quick", "--without", "tshark", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    without = [word for peer in ("tshark", "ndpiReader", "nfstream", "suricata") for word in ("--without", peer)]
+    done = run_bench("run.py", "--quick", "--kinds", "bulk", "syn", *without, "--out", str(out))
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text(encoding="utf-8"))
-    assert result["builds"] == ["pure"]
-    for told in result["captures"].values():
+    assert result["builds"] == ["pure"] and set(result["commands"]["pure"]) == {"--help", "version"}
+    for kind, told in result["captures"].items():
         names = {row["name"] for row in told["rows"]} - {"tcpdump, filter"}
-        assert names == {"egressd pure", "egressd pure, --no-prefilter"}
+        assert names == {"egressd pure"} | ({"egressd pure, --no-prefilter"} if kind != "syn" else set())
         assert all(row["code"] == 0 and row["cpu_s"] > 0 and row["peak_bytes"] > 0 for row in told["rows"])
-        assert told["recall"]["egressd pure"] == told["recall"]["planted"] > 0
-        assert len(set(told["recall"]["digests"].values())) == 1
+        own = next(row for row in told["rows"] if row["name"] == "egressd pure")
+        assert own["found"] == own["planted"] and (own["planted"] > 0 or kind == "syn")
+        assert set(told["digests"]) == {"pure", "pure, --no-prefilter", "pure, --jobs 2"}
+        assert len(set(told["digests"].values())) == 1
         assert told["stages"]["pure"]["packets"] == told["packets"]
+        assert all(cost > 0 for cost in told["floor"].values())
+        assert ("parallel" in told) == (kind != "syn")
     assert "planted names all found" in done.stdout
-    assert "egressd pure" in compare(out, out)
-    assert "+0%" in compare(out, out)
+    text, slower = compare(out, out)
+    assert "egressd pure" in text and "+0%" in text and slower == 0
+
+
+def test_compare_judges_by_the_fixed_loop_and_by_recall(tmp_path: Path) -> None:
+    def result(path: Path, turns: float, found: int) -> Path:
+        row = {"name": "egressd pure", "turns": turns, "found": found}
+        path.write_text(json.dumps({"loop_ns": [20.0, 30.0], "captures": {"bulk": {"rows": [row]}}}))
+        return path
+
+    before = result(tmp_path / "a", 100.0, 40)
+    for turns, found, marks, count in ((105, 40, "", 0), (120, 40, "SLOWER", 1), (60, 39, "FINDS LESS", 1)):
+        text, slower = compare(before, result(tmp_path / "b", turns, found))
+        assert slower == count and (not marks or marks in text)
+        assert run_bench("run.py", "--compare", str(before), str(tmp_path / "b")).returncode == count
+
+
+def test_peers_write_names_where_they_are_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "out").write_bytes(b'1,"dns50.planted28.example"\n{"sni":"TLS"}xquic9.planted01.example.org')
+    assert peers.names_in(tmp_path / "out") == {"dns50.planted28.example", "xquic9.planted01.example"}
+    assert peers.names_in(tmp_path / "missing") == set()
+    for peer in peers.PEERS:
+        command = peer.command(tmp_path / "x.pcap", tmp_path)
+        assert command[0] == peer.version[0] and str(tmp_path / "x.pcap") in command
+    config = yaml.safe_load((tmp_path / "suricata.yaml").read_text().partition("---")[2])
+    assert {"tls", "http", "quic"} == {one for one in config["outputs"][0]["eve-log"]["types"] if isinstance(one, str)}
+
+
+def test_floors_are_measured(tmp_path: Path) -> None:
+    write(tmp_path / "x.pcap", "bulk", 2000)
+    assert floor.count_packets(tmp_path / "x.pcap") == 2000
+    told = json.loads(run_bench("floor.py", str(tmp_path / "x.pcap")).stdout)
+    assert set(told) == {"kernel_read", "memory_copy", "touch", "call"} and all(cost > 0 for cost in told.values())
+
+
+def test_a_short_soak_tells_tables_memory_and_pauses(tmp_path: Path) -> None:
+    out = tmp_path / "soak.json"
+    done = run_bench("soak.py", "--minutes", "0.05", "--out", str(out))
+    assert "largest tables" in done.stdout and "memory, MB" in done.stdout, done.stderr
+    result = json.loads(out.read_text(encoding="utf-8"))
+    assert result["packets"] > 10_000 and result["events"] > 10 and len(result["samples"]) > 10
+    last = result["samples"][-1]["tables"]
+    assert any(name.startswith("dissector.tcp._table") and size > 100 for name, size in last.items())
+    assert any(name.startswith("engine.") and size > 100 for name, size in last.items())
+
+
+def test_what_grows_is_told() -> None:
+    flat = [{"bytes": 100 << 20, "tables": {"a": 1000, "b": 10}} for _ in range(20)]
+    assert soak.growing(flat) == []
+    flat[-1] = {"bytes": 110 << 20, "tables": {"a": 2000, "b": 20}}
+    assert [text.partition(":")[0] for text in soak.growing(flat)] == ["memory", "a"]
 
 
 def test_work_is_not_committed() -> None:

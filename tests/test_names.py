@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egressd.errors import ConfigError
-from egressd.names import MAX_ESCAPED_BYTES, UNLISTED, Suffixes, escape, from_labels, normalise, to_a_label
+from egressd.names import (
+    MAX_CACHED_NAMES,
+    MAX_ESCAPED_BYTES,
+    UNLISTED,
+    Suffixes,
+    escape,
+    from_labels,
+    normalise,
+    to_a_label,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 LIST = ROOT / "egressd" / "intel" / "data" / "public_suffix_list.dat"
@@ -360,3 +369,13 @@ def test_rules_are_put_in_when_a_name_asks() -> None:
         assert [again.split(name) for name in names] == want
         assert suffixes.has_suffixes_below("a.com") and suffixes.has_suffixes_below("ck")
         assert not suffixes.has_suffixes_below("y.com") and not suffixes.has_suffixes_below("unlisted")
+
+
+def test_a_flood_of_names_turns_the_cache_over_within_its_bound() -> None:
+    suffixes = Suffixes.parse("// ===BEGIN ICANN DOMAINS===\nexample\n// ===END ICANN DOMAINS===\n")
+    most = 0
+    for number in range(3 * MAX_CACHED_NAMES):
+        assert suffixes.split(f"www.n{number}.example")[0] == f"n{number}.example"
+        most = max(most, len(suffixes._known) + len(suffixes._leaving))
+    assert most <= MAX_CACHED_NAMES + 1
+    assert not suffixes._leaving or len(suffixes._known) < MAX_CACHED_NAMES

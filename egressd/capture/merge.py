@@ -134,9 +134,10 @@ class Replay:
     """Captures in time order into a sink.
 
     `files` holds a result for each path, in the order given, complete after `run`. While `run` lasts, `current_file`
-    is the index of the file whose packet is being given; packets are numbered per file. `progress(done, total)` is
+    is the index of the file whose packet is being given; packets are numbered per file, and `before` plus a packet's
+    number is its place among the packets of all files. `progress(done, total)` is
     called about once a megabyte with bytes of the files as they lie on disk; pipes count nothing in `total`. With
-    `prefilter` off every packet reaches the sink.
+    `prefilter` off every packet reaches the sink. `others` are the shards (wire/shards.py) of which packets need not.
     """
 
     def __init__(
@@ -147,14 +148,18 @@ class Replay:
         prefilter: bool = True,
         progress: Callable[[int, int], None] | None = None,
         chunk_bytes: int = CHUNK_BYTES,
+        others: int = 0,
     ) -> None:
         self.paths = [str(path) for path in paths]
         self.files = [FileResult(path) for path in self.paths]
         self.current_file = 0
+        self.before = 0
+        self._given = 0
         self._sink = sink
         self._prefilter = prefilter
         self._progress = progress
         self._chunk_bytes = chunk_bytes
+        self._others = others
         self._open: dict[int, CaptureReader] = {}
         self._closed_bytes = 0
         self._total_bytes = 0
@@ -203,12 +208,16 @@ class Replay:
         if reader is None:
             reader = open_capture(self.paths[index], self._chunk_bytes)
             self._open[index] = reader
+        reader.others = self._others
         self.current_file = index
+        self.before = self._given - reader.packets
         sink, prefilter = self._sink, self._prefilter
         while not reader.done:
             if reader.step(sink, prefilter, limit_us):
+                self._given = self.before + reader.packets
                 return reader.next_us
             self._tell(PROGRESS_BYTES)
+        self._given = self.before + reader.packets
         self._finish(index)
         return -1
 

@@ -42,6 +42,7 @@ from egressd.capture.prefilter import (
     ipv6_is_quiet,
     read_u32,
 )
+from egressd.wire.shards import is_others
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -76,6 +77,7 @@ class CaptureReader:
         self.next_us = 0  # after `step` returned True: the time of the packet that waits
         self.error = ""
         self.done = False
+        self.others = 0  # shards whose packets the sink does not want: readers may leave them out, where that is cheap
         self.links: list[int] = []  # link types, in order of appearance
         self._buf = buf
         self._pos = 0
@@ -324,6 +326,7 @@ class PcapReader(CaptureReader):
         limit: i64 = limit_us
         ts_us: i64 = self.last_us
         number: i64 = self.packets
+        others: i64 = self.others if link == ETHERNET else 0
         gated: i64 = 0
         waits = False
         while pos <= last:
@@ -340,6 +343,9 @@ class PcapReader(CaptureReader):
             pos = start + caplen
             number += 1
             ts_us = now_us
+            if others and is_others(buf, start, pos, others):
+                gated += 1
+                continue
             if judged and frame_is_quiet(buf, start, caplen, ts_us, quiet, quiet_udp):
                 gated += 1
                 continue

@@ -53,7 +53,19 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--observations", action="store_true", help="with --json: also every destination that was seen")
     parser.set_defaults(usage=parser.error)
     parser.add_argument("--exit-code", action="store_true", help="exit 10 when a listed destination was reached")
+    parser.add_argument(
+        "--jobs", type=jobs, default=1, metavar="N",
+        help="read large files with N processes, 0: one for each processor (default 1); same results",
+    )  # fmt: skip
     parser.add_argument("--no-prefilter", action="store_true", help="read every packet in full: slower, same results")
+
+
+def jobs(text: str) -> int:
+    """The number of --jobs. Raises ValueError."""
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
 
 
 def run(args: Namespace) -> int:
@@ -182,7 +194,7 @@ def summary_fields(replay: ReplayRun, loaded: LoadedIntel) -> dict[str, Any]:
             "totals": blind.totals(),
             "clients": {render_address(c): dict(sorted(blind.by_client[c].items())) for c in sorted(blind.by_client)},
         },
-        "left_out": {**replay.dissector.counts(), **engine.counts(), **_volume_left_out(replay)},
+        "left_out": {**replay.counts(), **engine.counts(), **_volume_left_out(replay)},
         "volume": _volume(replay),
         "incidents": len(engine.campaigns.incidents),
         "contacts": sum(incident.contacts for incident in incidents),
@@ -283,6 +295,7 @@ def replay_into(taker: Collector | JsonWriter, config: Config, loaded: LoadedInt
         history=config.limits.history,
         volume=volume_settings(config),
         prefilter=not getattr(args, "no_prefilter", False),
+        jobs=getattr(args, "jobs", 1),
         progress=progress,
         logs=getattr(args, "log", ()),
     )

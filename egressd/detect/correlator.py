@@ -23,7 +23,7 @@ from egressd.model import (
     Observation,
     SocksRequest,
 )
-from egressd.names import Suffixes
+from egressd.names import Suffixes, forget_two
 
 # Names whose verdict is remembered. A flood of random names only makes the table turn over: 4 MB at most.
 CACHED_VERDICTS: Final = 32_768
@@ -53,6 +53,7 @@ class Correlator:
         self._resolutions = resolutions
         self._suffixes = suffixes
         self._verdicts: dict[str, Match | None] = {}
+        self._leaving: dict[str, Match | None] = {}
         self._last_name: str | None = None  # asked about last, and its verdict
         self._last_verdict: Match | None = None
         self._of_addresses: dict[bytes, Match | None] = {}
@@ -78,7 +79,9 @@ class Correlator:
             if verdict is not None and self._is_ignored(verdict, now_s):
                 verdict = self._index.match_name(name, now_s, self._ignored(now_s))
             if len(self._verdicts) >= CACHED_VERDICTS:
-                self._verdicts.clear()
+                self._leaving, self._verdicts = self._verdicts, {}
+            elif self._leaving:
+                forget_two(self._leaving)
             self._verdicts[name] = verdict
         self._last_name = name
         self._last_verdict = verdict  # type: ignore[assignment]

@@ -58,7 +58,7 @@ from egressd.model import (
     Target,
 )
 from egressd.names import Suffixes
-from egressd.wire.dissector import Dissector
+from egressd.wire.sender import Sender
 from egressd.wire.table import RecentTable
 
 UNANSWERED: Final = 65_536  # contacts whose answer is waited for
@@ -136,7 +136,8 @@ class Engine:
             intel.behaviour, intel.suffixes, intel.guard, intel.protected, intel.resolvers, self.resolutions
         )
         self.observations: dict[str, int] = {}
-        self.packets: Dissector | None = None  # where observations come from, if they come from packets
+        # Who sent the frame at hand, if observations come from packets: see Dissector.sender.
+        self.sender_of: Callable[[bytes], Sender | None] | None = None
         self.clients: dict[bytes, int] = {}  # when each was last looked at: who sent its frame
         self.clients_beyond = 0  # observations of clients that `clients` has no room for
         self.unasked_answers = 0  # DNS answers that nobody asked for: they prove nothing about anybody
@@ -230,7 +231,7 @@ class Engine:
         self._sender(client, ts_us)
 
     def _sender(self, client: bytes, ts_us: int) -> None:
-        sender = self.packets.sender(client) if self.packets is not None else None
+        sender = self.sender_of(client) if self.sender_of is not None else None
         if sender is not None:
             self._spoke(sender.mac, client, ts_us, sender.is_attached)
 

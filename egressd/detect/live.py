@@ -25,6 +25,7 @@ from egressd.intel.layered import AnyIndex, in_memory
 from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
 from egressd.model import FLOW, Event, FlowKey, Indicator, Match, Observation, Sighting, Target
+from egressd.wire.dissector import Dissector
 from egressd.wire.table import RecentTable
 
 MICROSECONDS: Final = 1_000_000
@@ -78,6 +79,7 @@ class LiveEngine(Engine):
         self._before: AnyIndex = intel.index  # what was in force when the change began that is going on
         self._change: Iterator[None] | None = None  # what the last swap has not looked at yet
         self._hunts: list[Iterator[None]] = []  # for indicators that came into force by their date
+        self.packets: Dissector | None = None  # where observations come from, if they come from packets
         self.spoken: dict[
             tuple[bytes, bytes, bool], int
         ] = {}  # (MAC, client, attached) -> when, to be told to the core

@@ -6,7 +6,6 @@ It shares its interpreter with nothing: with other work in it nine of ten blocks
 
 from __future__ import annotations
 
-import gc
 import os
 import pickle
 import signal
@@ -33,6 +32,8 @@ from egressd.runtime.canary_names import canary_address
 from egressd.runtime.messages import DOWN_FILE, DOWN_OBJECT, Frames
 from egressd.runtime.observed import unpack_observation
 from egressd.runtime.reporting import Reporter
+from egressd.runtime.young import YoungObjects
+from egressd.wire import quic
 from egressd.wire.dissector import Dissector
 
 HEARD_PER_TURN: Final = 8  # words of other sensors, then packets: half a millisecond in pure Python
@@ -47,9 +48,6 @@ MAX_FAULTS_TOLD: Final = 10
 REALTIME_PRIORITY: Final = 10
 MAX_FILES: Final = 8  # descriptors that come with one read
 MAX_DOWN_BYTES: Final = 64 << 20
-# Objects made since the last look for garbage; looking at so many takes 0.1 ms. What is found alive is
-# never looked at again: the tables would take tens of milliseconds, and packets make no cycles that live for long.
-YOUNG: Final = 1_000
 NO_INDEX: Final = 3  # exit code: the built index that an order names is not there
 
 
@@ -80,6 +78,7 @@ class PacketProcess:
         self._engine.canary = self._canary
         self._dissector = Dissector(self._engine.observe, start.conversations)
         self._engine.packets = self._dissector
+        self._engine.sender_of = self._dissector.sender
         self._lane: FastLane | None = None
         self._set_lane(start.fast_lane)
         settings = CaptureSettings(
@@ -100,6 +99,8 @@ class PacketProcess:
 
     def run(self) -> None:
         """Until told to stop, or the core is gone."""
+        quic.prepare()
+        young = YoungObjects()
         while self.running:
             timeout_ms = min(MAX_WAIT_MS, self._report.wait_ms(self._clock.now_us()))
             if self._engine.is_busy or self._heard:
@@ -107,11 +108,10 @@ class PacketProcess:
             ready = wait(self._sources, (self.control.fileno(),), timeout_ms)
             for source in self._sources:
                 self._read(source)
-            if gc.get_count()[0] > YOUNG:
-                gc.collect(0)
-                gc.freeze()
+            young.look(self._dissector.packets)
             if ready:
                 self._take_orders()
+                young.keep()
             self._engine.carry_on(1)
             if self._heard:
                 self._hear()
@@ -375,9 +375,6 @@ def _live(fd: int) -> int:
     process._files = files
     for order in waiting[1:]:
         process.obey(order)
-    gc.disable()
-    gc.collect()
-    gc.freeze()
     process.run()
     process.finish()
     return 0

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import gc
 import heapq
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from egressd.capture.logfile import LogFile, LogResult
-from egressd.capture.merge import FileResult, Replay, iter_packets
+from egressd.capture.merge import FileResult, iter_packets
 from egressd.detect.behaviour.carrying import Carrying
 from egressd.detect.behaviour.volume import ALERT_SCORE, Volume, VolumeSettings
 from egressd.detect.engine import Engine, Intel
 from egressd.detect.evidence import Evidence
 from egressd.detect.policy import PolicySettings
 from egressd.model import Event, Observation
-from egressd.wire.dissector import Dissector
+from egressd.runtime.parallel_replay import SeveralProcesses, processes_for
+from egressd.runtime.reading import OneProcess, Reading, rare_collections
 
-# Packets make objects by the hundred thousand and next to no cycles: at Python's own thresholds the collector takes a
-# fifth of the time on a capture full of names (a third when compiled), walking lists and tables that do not change.
-# This many are a tenth of a second's work for it, and seldom come together: what tables forget is freed without it.
-_ALLOCATIONS_PER_COLLECTION: Final = 1_000_000
 _AFTER_ALL_US: Final = 1 << 62
 
 
@@ -33,27 +28,12 @@ class LogGiven(NamedTuple):
     path: str
 
 
-@contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Leave what was loaded out of the garbage collector's rounds, and make these rarer."""
-    before = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(_ALLOCATIONS_PER_COLLECTION, before[1], before[2])
-    try:
-        yield
-    finally:
-        # All that is held joins the oldest generation unsearched: else the first collection would walk all of it, and
-        # a command is over then.
-        gc.freeze()
-        gc.unfreeze()
-        gc.set_threshold(*before)
-
-
 class ReplayRun:
     """One replay. `on_event` and `on_observation` are called in packet order, with the index of the file concerned;
     observations are those of captures.
 
-    After `run`: `files` and `logs` have a result for each; `engine`, `dissector` and `volume` hold the counts.
+    After `run`: `files` and `logs` have a result for each; `engine`, `counts` and `volume` have the counts. `jobs` is
+    how many processes may read captures, 0 for one a processor; what comes of it is the same (see `processes_for`).
     """
 
     def __init__(
@@ -70,9 +50,11 @@ class ReplayRun:
         prefilter: bool = True,
         progress: Callable[[int, int], None] | None = None,
         logs: Sequence[LogGiven] = (),
+        jobs: int = 1,
     ) -> None:
         self._on_event = on_event
         self._on_observation = on_observation
+        self._paths = [str(path) for path in paths]
         self._given = logs
         self.logs: list[LogResult] = []
         self._heard: Iterator[Observation] = iter(())
@@ -81,24 +63,31 @@ class ReplayRun:
         observe = self.engine.observe
         if on_observation is not None or logs:
             observe = self._observe
-        self.dissector = Dissector(observe, conversations)
         self.volume = Volume(volume)
-        self.dissector.tcp.on_volume = Carrying(self.engine.resolutions, self.volume, self._evidence).carried
-        self.engine.packets = self.dissector
+        carried = Carrying(self.engine.resolutions, self.volume, self._evidence).carried
+        processes = processes_for(paths, jobs)
+        self._reading: Reading = (
+            OneProcess(paths, observe, carried, conversations, prefilter, progress)
+            if processes == 1
+            else SeveralProcesses(paths, observe, carried, conversations, prefilter, progress, processes)
+        )
+        self.engine.sender_of = self._reading.sender
         self.engine.measures_volume = True
-        self._replay = Replay(paths, self.dissector, prefilter=prefilter, progress=progress)
 
     @property
     def files(self) -> list[FileResult]:
         """What reading each file came to, in the order given."""
-        return self._replay.files
+        return self._reading.files
+
+    def counts(self) -> dict[str, int]:
+        """What was left out on the way from packets to observations, by reason; zero counts are left out."""
+        return self._reading.counts()
 
     def run(self) -> None:
         """Read everything, then close what is open. Raises CaptureError when a file cannot be opened."""
         self._open_logs()
-        with _rare_collections():
-            self._replay.run()
-            self.dissector.flush()
+        with rare_collections():
+            self._reading.run()
             self._hear(_AFTER_ALL_US)
             self.engine.finish()
 
@@ -108,7 +97,7 @@ class ReplayRun:
 
     def _open_logs(self) -> None:
         """Logs as one stream in order of time. What leaves its year out is of about the first capture's time."""
-        now_us = _first_time(self._replay.paths[0]) if self._given and self._replay.paths else 0
+        now_us = _first_time(self._paths[0]) if self._given and self._paths else 0
         logs = [LogFile(one.path, one.format, one.format, now_us) for one in self._given]
         self.logs = [one.result for one in logs]
         self._heard = heapq.merge(*(one.observations() for one in logs), key=lambda seen: seen.ts_us)
@@ -121,13 +110,13 @@ class ReplayRun:
             self._next = next(self._heard, None)
 
     def _event(self, event: Event) -> None:
-        self._on_event(event, self._replay.current_file)
+        self._on_event(event, self._reading.current_file)
 
     def _observe(self, seen: Observation) -> None:
         if self._next is not None:
             self._hear(seen.ts_us)
         if self._on_observation is not None:
-            self._on_observation(seen, self._replay.current_file)
+            self._on_observation(seen, self._reading.current_file)
         self.engine.observe(seen)
 
 

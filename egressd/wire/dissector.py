@@ -60,23 +60,25 @@ class Dissector:
 
     def counts(self) -> dict[str, int]:
         """What was read and what was left out, by reason; zero counts are left out."""
-        tcp = self.tcp
-        udp = self.udp
-        counts = {
-            **self.frames.counts,
-            "tcp_malformed": tcp.malformed,
-            "tcp_ambiguous": tcp.ambiguous,
-            "tcp_holes": tcp.holes,
-            "tcp_lost_bytes": tcp.lost_bytes,
-            "tcp_flooded_bytes": tcp.flooded_bytes,
-            "tcp_over_memory": tcp.memory.given_up,
-            "tcp_evicted": tcp.evicted,
-            "udp_malformed": udp.malformed,
-            "udp_evicted": udp.evicted,
-            "client_over_share": tcp.over_share + udp.over_share,
-            "mdns": udp.mdns,
-            "llmnr": udp.llmnr,
-            "multicast": udp.group,
-            "quic_undecryptable": udp.quic.undecryptable,
-        }
-        return {name: count for name, count in counts.items() if count}
+        return {**self.frames.counts, **left_out(self.tcp, self.udp)}
+
+
+def left_out(tcp: TcpTracker, udp: UdpTracker) -> dict[str, int]:
+    """What conversations left out, by reason; zero counts are left out."""
+    counts = {
+        "tcp_malformed": tcp.malformed,
+        "tcp_ambiguous": tcp.ambiguous,
+        "tcp_holes": tcp.holes,
+        "tcp_lost_bytes": tcp.lost_bytes,
+        "tcp_flooded_bytes": tcp.flooded_bytes,
+        "tcp_over_memory": tcp.memory.given_up,
+        "tcp_evicted": tcp.evicted,
+        "udp_malformed": udp.malformed,
+        "udp_evicted": udp.evicted,
+        "client_over_share": tcp.over_share + udp.over_share,
+        "mdns": udp.mdns,
+        "llmnr": udp.llmnr,
+        "multicast": udp.group,
+        "quic_undecryptable": udp.quic.undecryptable,
+    }
+    return {name: count for name, count in counts.items() if count}

@@ -14,15 +14,17 @@ from egressd.wire.conversation import Conversation, Side
 
 MAX_WAITING_BYTES: Final = 32 << 20
 MAX_SENDER_BYTES: Final = MAX_WAITING_BYTES // 8
-MAX_COMPARED_BYTES: Final = 16 << 20
+MAX_COMPARED_BYTES: Final = MAX_WAITING_BYTES // 2
 
 
 class Memory:
     """Accounts of bytes kept. `given_up` counts the directions that had to let go of unfinished messages."""
 
     def __init__(self, waiting: int = MAX_WAITING_BYTES, sender: int = MAX_SENDER_BYTES) -> None:
+        """Bounds of unfinished messages; half of the first is what may be kept to compare with."""
         self._limit = waiting
         self._sender_limit = sender
+        self._compared_limit = waiting // 2
         self.waiting = 0
         self.compared = 0
         self.given_up = 0
@@ -36,7 +38,7 @@ class Memory:
         if compared != side.compared:
             self.compared += compared - side.compared
             side.compared = compared
-            if self.compared > MAX_COMPARED_BYTES:
+            if self.compared > self._compared_limit:
                 stream.window = b""
                 self.compared -= compared
                 side.compared = 0

@@ -11,8 +11,9 @@ from __future__ import annotations
 class Quiet:
     """Bounded map of quiet flow-directions; `until` stays the same object for life because the prefilter holds it."""
 
-    def __init__(self, limit: int) -> None:
-        self.until: dict[bytes, int] = {}
+    def __init__(self, limit: int, until: dict[bytes, int] | None = None) -> None:
+        """`until` may be shared with others that hold other keys."""
+        self.until: dict[bytes, int] = {} if until is None else until
         self._limit = limit
         self._ring: list[bytes] = []
         self._next = 0

@@ -45,12 +45,18 @@ MAX_STRAYS: Final = 3
 class TcpTracker:
     """Reads TCP segments and emits FLOW, REPLY, TLS_SNI, HTTP_HOST, SOCKS_HOST and DNS observations."""
 
-    def __init__(self, emit: Callable[[Observation], None], limit: int) -> None:
+    def __init__(
+        self,
+        emit: Callable[[Observation], None],
+        limit: int,
+        quiet: Quiet | None = None,
+        memory: Memory | None = None,
+    ) -> None:
         """`limit` bounds the conversations held at once."""
-        self.quiet = Quiet(limit)
+        self.quiet = Quiet(limit) if quiet is None else quiet
         self._teller = Teller(emit)
         self._content = ContentReader(self._teller)
-        self.memory = Memory()
+        self.memory = Memory() if memory is None else memory
         self._table: PairTable[Conversation] = PairTable(limit, IDLE_ROTATE_US, self._leave)
         self.on_volume: OnVolume | None = None  # where bytes are of interest: told of what connections carried
         self.skipped_quiet = 0

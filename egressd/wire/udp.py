@@ -21,9 +21,11 @@ from egressd.model import (
 from egressd.wire.direction import flow_of, flow_toward, is_group, is_private, reverse_key, sender_is_client
 from egressd.wire.dns import looks_like_dns, parse_message
 from egressd.wire.frame import Frames
+from egressd.wire.octets import read_u16
 from egressd.wire.quic import QuicConnections, is_initial, quic_version
 from egressd.wire.quiet import Quiet
 from egressd.wire.table import Pair, PairTable
+from egressd.wire.tunnels import PORTS
 
 Emit = Callable[[Observation], None]
 
@@ -62,10 +64,10 @@ class UdpTracker:
     A DNS exchange emits no FLOW: its question is the contact with the server.
     """
 
-    def __init__(self, emit: Emit, limit: int) -> None:
+    def __init__(self, emit: Emit, limit: int, quiet: Quiet | None = None, quic: QuicConnections | None = None) -> None:
         """`limit` bounds the conversations held at once."""
-        self.quiet = Quiet(limit)
-        self.quic = QuicConnections()
+        self.quiet = Quiet(limit) if quiet is None else quiet
+        self.quic = QuicConnections() if quic is None else quic
         self._emit = emit
         self._table: PairTable[UdpFlow] = PairTable(limit, IDLE_ROTATE_US, self._finish)
         self._ts_us = 0
@@ -160,7 +162,7 @@ class UdpTracker:
             conversation.turn_round()
         conversation.sure = True
         self._hello(conversation, hello, ts_us, number, "", quic_version(buf, start, end))
-        self.quiet.begin(key, ts_us + QUIET_US)
+        self._quieten(key, ts_us)
 
     def _finish(self, conversation: UdpFlow) -> None:
         """Nothing more will come of a conversation: tell what its half-received ClientHello still reveals."""
@@ -180,7 +182,7 @@ class UdpTracker:
         width = 4 if len(key) == 12 else 16
         if is_group(key[width : 2 * width]):
             self.group += 1
-            self.quiet.begin(key, ts_us + QUIET_US)
+            self._quieten(key, ts_us)
             return
         self._count(self._flow(key, ts_us, number), key, ts_us)
 
@@ -209,4 +211,10 @@ class UdpTracker:
             conversation.backward_seen += 1
             seen = conversation.backward_seen
         if seen >= TRIES or (conversation.sure and key == conversation.backward):
+            self._quieten(key, ts_us)
+
+    def _quieten(self, key: bytes, ts_us: int) -> None:
+        """Nothing more is expected of a direction, unless its ports are a tunnel's: any datagram may carry a packet."""
+        ports = len(key) - 4
+        if read_u16(key, ports) not in PORTS and read_u16(key, ports + 2) not in PORTS:
             self.quiet.begin(key, ts_us + QUIET_US)

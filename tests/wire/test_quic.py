@@ -480,3 +480,12 @@ def test_every_truncation_is_silent() -> None:
 def test_importing_the_module_does_not_load_cryptography() -> None:
     code = "import sys, egressd.wire.quic; sys.exit('cryptography' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_what_was_prepared_is_not_loaded_at_the_first_initial() -> None:
+    """A packet process must not stop for it."""
+    program = (
+        "import sys; from egressd.wire import quic; lib = 'cryptography.hazmat.primitives.ciphers.aead'; "
+        "assert lib not in sys.modules; quic.prepare(); assert lib in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
