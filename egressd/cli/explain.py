@@ -58,7 +58,7 @@ def run(args: Namespace) -> int:
         for record in concerned:
             print(json.dumps(record, separators=(",", ":")))
         return 0
-    settings = policy_settings(config)._replace(mode="monitor" if args.files else config.mode)
+    settings = policy_settings(config, loaded.policy)._replace(mode="monitor" if args.files else config.mode)
     # Whether an indicator is in force is a question of the capture's time, not of ours.
     times = [record["egressd"]["last_seen"] for record in records if record["event_type"] == "incident"]
     now_s = _epoch_s(max(times)) if times else int(time.time())

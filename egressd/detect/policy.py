@@ -9,22 +9,35 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from egressd.detect.blocks import MAX_ADDRESSES, MAX_BLOCKS, MAX_PAIRS, MAX_REFUSED, Block, Blocks, main_target
+from egressd.detect.blocks import MAX_BLOCKS, MAX_REFUSED, Block, Blocks, main_target
+from egressd.detect.budgets import HOUR_US, Hourly, takes_address, why_rolled_back
 from egressd.detect.kept import Kept, tell
+from egressd.detect.reasons import scoped_target, why, why_alert
 from egressd.detect.resolutions import on_the_wire, place_of
+from egressd.detect.rules import (
+    ALERT,
+    ASK,
+    BEHAVIOUR,
+    BLOCK,
+    CLIENT,
+    IGNORE,
+    ISOLATE,
+    PAIR,
+    Facts,
+    Rule,
+    Rules,
+    default_rules,
+)
+from egressd.detect.site import APPROVE, RANKS, Network, Site, lists_guarded_site
 from egressd.intel.allowances import Allowances
 from egressd.intel.networks import parse_network, render_address
 from egressd.intel.protected import Protected
-from egressd.model import Decision, Match, Sighting, Target
+from egressd.model import Decision, Sighting, Target
 
-HOUR_US: Final = 3_600_000_000
-PAIRS_PER_HOUR: Final = 256  # of one block, over all clients: senders' addresses can be forged, so clients can
 E0: Final = "E0"
 E1: Final = "E1"
 E2: Final = "E2"
-_ALL_ADDRESSES: Final = b""  # keys of a block's budget beside the clients, which are 4 or 16 bytes
-_ALL_PAIRS: Final = b"*"
-_CHOSEN: Final = "the line "  # how intel says that a person narrowed this very line
+SECOND_US: Final = 1_000_000
 
 
 class PolicySettings(NamedTuple):
@@ -37,10 +50,25 @@ class PolicySettings(NamedTuple):
     addresses_per_indicator_hour: int = 16
     blocks_per_hour: int = 200
     resolvers: frozenset[bytes] = frozenset()
+    rules: Rules | None = None  # None: the shipped ones
+    segments: tuple[Network, ...] = ()
+    tags: tuple[Network, ...] = ()
+    modes: tuple[tuple[str, str], ...] = ()  # (segment, mode) where it is not `mode`
+    isolations_per_hour: int = 5
+    rollback_clients: int = 50
+    rollback_share: int = 25  # percent
+
+    def site(self) -> Site:
+        """What it says of clients."""
+        return Site(self.mode, self.segments, self.tags, self.modes)
+
+    def rules_in_force(self) -> Rules:
+        """The rules that decide."""
+        return self.rules if self.rules is not None else default_rules(self.block_confidence)
 
 
 class Policy:
-    """The default policy over the blocks in force."""
+    """The rules of a policy over the blocks in force, and the checks that no rule can turn off."""
 
     def __init__(self, settings: PolicySettings, blocks: Blocks, protected: Protected, allowances: Allowances) -> None:
         self.settings = settings
@@ -49,8 +77,12 @@ class Policy:
         self._protected = protected
         self._allowances = allowances
         self.kept = Kept(allowances)
-        self._recent_us: list[int] = []
-        self._budget_told_us = -HOUR_US
+        self.site = settings.site()
+        self.rules = settings.rules_in_force()
+        self.ignored = 0  # sightings that a rule ignores
+        self._hourly = Hourly()
+        self._isolations = Hourly()
+        self._isolated: set[Target] = set()
         self._alerted: set[tuple[Target, str]] = set()
 
     def trusts(self, server: bytes) -> bool:
@@ -58,63 +90,145 @@ class Policy:
         any server, one of its own too, and let it answer with whom it wants to see cut off."""
         if self.settings.resolvers:
             return server in self.settings.resolvers
-        return self.settings.mode != "enforce"
+        return self.site.strongest != "enforce"
 
-    def decide(self, sighting: Sighting) -> Decision | None:
-        """The verdict on a sighting whose target is not blocked yet; None when it was given before."""
-        match = sighting.match
-        target = main_target(match)
-        indicator = match.indicator
-        refusal = self._refusal(sighting, target)
+    def decide(self, sighting: Sighting, clients: int = 1, known: int = 0) -> Decision | None:
+        """The verdict on a sighting whose target is not blocked yet; None when it was given before, or a rule ignores
+        it. `clients` hit the same, of `known`."""
+        target = main_target(sighting.match)
+        refusal = self._kept(sighting, target)
         if refusal is not None:
-            reason, rule = refusal
-            return self._alert(sighting, target, reason, rule)
-        self._recent_us = [t for t in self._recent_us if sighting.ts_us - t < HOUR_US]
-        if len(self._recent_us) >= self.settings.blocks_per_hour or len(self._blocks) >= MAX_BLOCKS:
-            if 0 <= sighting.ts_us - self._budget_told_us < HOUR_US:
+            return self._alert(sighting, target, *refusal)
+        rule, facts = self._choose(sighting, clients, known)
+        if rule.outcome == IGNORE:
+            self.ignored += 1
+            return None
+        if rule.outcome == ALERT:
+            return self._alert(sighting, target, why_alert(rule, facts, sighting.match), rule.name)
+        if rule.outcome == ISOLATE or rule.scope == CLIENT:
+            return self._isolate(sighting, target, rule)
+        target = scoped_target(sighting, rule.scope)
+        waits = rule.outcome == ASK
+        refusal = self._refusal(sighting, target, waits)
+        if refusal is not None:
+            return self._alert(sighting, target, *refusal)
+        limit = self.settings.blocks_per_hour
+        if self._hourly.is_over(limit, sighting.ts_us) or len(self._blocks) >= MAX_BLOCKS:
+            if self._hourly.is_told(sighting.ts_us):
                 return None  # one alert: the sightings and incidents tell the rest
-            self._budget_told_us = sighting.ts_us
-            reason = f"over {self.settings.blocks_per_hour} blocks in an hour"
-            return self._verdict(sighting, "", "alert", (target,), reason, "budget", E1)
-        self._recent_us.append(sighting.ts_us)
-        block = self._blocks.add(target, match, sighting.ts_us)
+            return self._verdict(sighting, "", "alert", (target,), f"over {limit} blocks in an hour", "budget", E1)
+        self._hourly.take(sighting.ts_us)
+        block = self._blocks.add(target, sighting.match, sighting.ts_us)
         block.campaign = sighting.campaign
-        if target.kind == "address":
+        block.mode = self.site.mode_of(sighting.flow.client)
+        block.waits = waits
+        block.narrow = rule.scope == PAIR
+        block.ends_us = sighting.ts_us + rule.ttl_s * SECOND_US if rule.ttl_s else 0
+        if target.kind == "address" and sighting.address:
             self._blocks.add_address(block, sighting.address, sighting.ts_us)
-        reason = f"{_how(match)} {indicator.value} ({indicator.source}:{indicator.line})"
-        if indicator.narrowed:
-            reason += f"; narrowed: {indicator.narrowed}"
-        evidence = E0 if match.level == "address" else E1
-        return self._verdict(sighting, block.id, "block", (target,), reason, f"level-{match.level}", evidence)
+        evidence = E0 if sighting.match.level == "address" else E1
+        action = "ask" if waits else "block"
+        return self._verdict(sighting, block.id, action, (target,), why(rule, sighting.match), rule.name, evidence)
 
-    def _refusal(self, sighting: Sighting, target: Target) -> tuple[str, str] | None:
-        """(reason, rule) when a sighting only alerts."""
-        indicator = sighting.match.indicator
-        where = f"{indicator.source}:{indicator.line}"
-        now_s = sighting.ts_us // 1_000_000
+    def decide_again(self, block: Block, sighting: Sighting, clients: int, known: int) -> Decision | None:
+        """A sighting of what is decided already can call for more: its client's segment is under a stronger mode, or a
+        rule that blocks applies where before one asked. None when it stays as it is, which it does when a person has
+        spoken."""
+        mode = self.site.mode_of(sighting.flow.client)
+        if block.final or (not block.waits and RANKS[mode] <= RANKS[block.mode]):
+            return None
+        if self._kept(sighting, block.target) is not None:
+            return None
+        rule, _ = self._choose(sighting, clients, known)
+        waits = rule.outcome != BLOCK
+        if rule.outcome not in (ASK, BLOCK) or rule.scope == CLIENT or (waits and not block.waits):
+            return None
+        if (waits == block.waits and RANKS[mode] <= RANKS[block.mode]) or self._refusal(sighting, block.target, waits):
+            return None
+        block.waits = waits
+        block.mode = mode if RANKS[mode] > RANKS[block.mode] else block.mode
+        action = "ask" if waits else "block"
+        reason = why(rule, sighting.match)
+        return self._verdict(sighting, block.id, action, (block.target,), reason, rule.name, E1)
+
+    def block_of(self, sighting: Sighting) -> Block | None:
+        """The block that a sighting falls under, whatever scope a rule gave it."""
+        by_target = self._blocks.by_target
+        block = by_target.get(main_target(sighting.match))
+        if block is None and self._blocks.scoped:
+            for scope in ("host", "address"):
+                block = block or by_target.get(scoped_target(sighting, scope))
+        return block
+
+    def roll_back(self, block: Block, sighting: Sighting, clients: int, known: int) -> Decision | None:
+        """An automatic block that too many run into waits for a person; None when it stands."""
+        settings = self.settings
+        age_us = sighting.ts_us - block.created_us
+        reason = why_rolled_back(clients, known, age_us, settings.rollback_clients, settings.rollback_share)
+        if not reason or block.waits or block.final:
+            return None
+        block.waits = block.final = True
+        block.enforced = False
+        return self._verdict(sighting, block.id, "ask", (block.target,), reason, "rollback", E0)
+
+    def _choose(self, sighting: Sighting, clients: int, known: int) -> tuple[Rule, Facts]:
+        facts = self.site.facts(sighting, self.rules, clients, known, self.trusts(sighting.flow.server))
+        rule = self.rules.choose(facts)
+        if facts.match == BEHAVIOUR and rule.outcome == BLOCK:
+            rule = rule._replace(outcome=ASK)  # whatever a file says (config.policy_file refuses it): DESIGN section 6
+        return rule, facts
+
+    def _isolate(self, sighting: Sighting, about: Target, rule: Rule) -> Decision | None:
+        """A rule isolates a client, or asks for it."""
+        client = sighting.flow.client
+        target = Target("client", render_address(client))
+        if target in self._isolated:
+            return None
+        kept = self._allowances.ignores_client(client, sighting.ts_us // SECOND_US)
+        if kept is not None:
+            return self._alert(sighting, about, tell(kept), kept.kind)
+        limit = self.settings.isolations_per_hour
+        if self._isolations.is_over(limit, sighting.ts_us) or len(self._isolated) >= MAX_BLOCKS:
+            if self._isolations.is_told(sighting.ts_us):
+                return None
+            reason = f"over {limit} isolated clients in an hour"
+            return self._verdict(sighting, "", "alert", (about,), reason, "budget", E1)
+        self._isolations.take(sighting.ts_us)
+        self._isolated.add(target)
+        action = "ask" if rule.outcome == ASK else "isolate"
+        reason = why(rule, sighting.match)
+        return self._verdict(sighting, self._blocks.next_id(), action, (target,), reason, rule.name, E1)
+
+    def _kept(self, sighting: Sighting, target: Target) -> tuple[str, str] | None:
+        """(reason, rule) when people said that this is never blocked: it only alerts."""
+        now_s = sighting.ts_us // SECOND_US
         kept = self._allowances.never_blocks(sighting.name, sighting.address, now_s)
         if kept is not None:
             return tell(kept), "never-block"
         kept = self.kept.inside(target, now_s)
         if kept is not None:
             return f"{tell(kept)} lies in {target.value}; a person must decide", kept.kind
-        if indicator.confidence < self.settings.block_confidence:
-            return (
-                f"{where} has confidence {indicator.confidence}, under {self.settings.block_confidence}",
-                "confidence",
-            )
-        if lists_guarded_site(sighting.match):
+        return None
+
+    def _refusal(self, sighting: Sighting, target: Target, waits: bool) -> tuple[str, str] | None:
+        """(reason, rule) when what a rule blocks may not be blocked by itself, or (`waits`) by nobody."""
+        indicator = sighting.match.indicator
+        if not waits and lists_guarded_site(sighting.match):
+            where = f"{indicator.source}:{indicator.line}"
             return f"{where} lists a guarded site whole: {indicator.narrowed}; a person must decide", "guarded"
-        network = parse_network(indicator.value) if target.kind in ("address", "network") else None
+        network = parse_network(target.value) if target.kind in ("address", "network") else None
         if network is not None:
             why = self._protected.why_network(*network) or self._protected.why(sighting.address)
             if why:
                 return f"{target.value} is protected: {why}", "protected"
         return None
 
-    def is_settled(self, block: Block, address: bytes) -> bool:
-        """Whether `extend` has nothing more to say of an address, whoever goes there."""
-        return on_the_wire(address) in block.addresses or address in block.refused
+    def is_settled(self, block: Block, address: bytes, client: bytes) -> bool:
+        """Whether `extend` has nothing more to say of an address that `client` goes to."""
+        if address in block.refused:
+            return True
+        goes_to = on_the_wire(address)
+        return goes_to in block.addresses and (not self.site.is_narrow(client) or (client, goes_to) in block.pairs)
 
     def extend(
         self, block: Block, sighting: Sighting, address: bytes, evidence: str, others: list[str]
@@ -124,10 +238,11 @@ class Policy:
         client = sighting.flow.client
         now_s = sighting.ts_us // 1_000_000
         goes_to = on_the_wire(address)
-        if self.is_settled(block, address):
+        if self.is_settled(block, address, client):
             return None
         for_some = None
-        wide = evidence == E2 and not others and goes_to not in block.given_back
+        narrow = block.narrow or self.site.is_narrow(client)
+        wide = evidence == E2 and not others and not narrow and goes_to not in block.given_back
         wide = wide and len(block.given_back) < MAX_REFUSED  # a name whose addresses were given back so often is shared
         if wide:
             for_some = self.kept.for_some(sighting.name, goes_to, now_s)
@@ -142,7 +257,8 @@ class Policy:
             refusal = tell(allowed), allowed.kind
         if refusal is not None:
             return self._refuse(block, sighting, address, *refusal, evidence)
-        if not self._within_budget(block, b"" if wide else client, sighting.ts_us):
+        limit = self.settings.addresses_per_indicator_hour
+        if not takes_address(block, self._blocks, b"" if wide else client, limit, sighting.ts_us):
             return self._over_budget(block, sighting, address, wide, evidence)
         if wide:
             self._blocks.add_address(block, goes_to, sighting.ts_us)
@@ -155,7 +271,7 @@ class Policy:
             reason = f"also seen on it: {', '.join(others)}; so this client only"
         elif for_some is not None:
             reason = f"{tell(for_some)} is for {for_some.client}; so this client only"
-        elif evidence == E2:
+        elif evidence == E2 and not narrow:
             reason = "given back before; so this client only"
         return self._verdict(sighting, block.id, "extend", (pair(client, goes_to),), reason, "pair", evidence)
 
@@ -203,10 +319,13 @@ class Policy:
     def replace(self, settings: PolicySettings, protected: Protected, allowances: Allowances) -> None:
         """What people say has changed. What was told of it before is told again where it still holds."""
         self.settings = settings
+        self.site = settings.site()
+        self.rules = settings.rules_in_force()
         self._protected = protected
         self._allowances = allowances
         self.kept = Kept(allowances)
         self._alerted.clear()
+        self._isolated.clear()
 
     def lapse(self, block: Block, sighting: Sighting) -> Decision:
         """The indicator of `block` is no longer in force: so is the block, with all that was added to it."""
@@ -234,27 +353,6 @@ class Policy:
         return self._verdict(sighting, block.id, "withdraw", targets, reason, rule, evidence)
 
     # -- budgets
-
-    def _within_budget(self, block: Block, client: bytes, ts_us: int) -> bool:
-        """Count one more address (`client` empty) or pair of `client`, if that is within the hour's budget."""
-        if client:
-            keys = [(client, self.settings.addresses_per_indicator_hour), (_ALL_PAIRS, PAIRS_PER_HOUR)]
-            full = self._blocks.pairs >= MAX_PAIRS
-        else:
-            keys = [(_ALL_ADDRESSES, self.settings.addresses_per_indicator_hour)]
-            full = self._blocks.addresses >= MAX_ADDRESSES
-        if len(block.recent_us) > 2 * PAIRS_PER_HOUR:
-            block.recent_us = {k: times for k, times in block.recent_us.items() if ts_us - times[-1] < HOUR_US}
-        for key, limit in keys:
-            recent = [t for t in block.recent_us.get(key, ()) if ts_us - t < HOUR_US]
-            if recent:
-                block.recent_us[key] = recent
-            if len(recent) >= limit:
-                full = True
-        if not full:
-            for key, _ in keys:
-                block.recent_us.setdefault(key, []).append(ts_us)
-        return not full
 
     def _over_budget(
         self, block: Block, sighting: Sighting, address: bytes, wide: bool, evidence: str
@@ -298,6 +396,10 @@ class Policy:
         rule: str,
         evidence: str,
     ) -> Decision:
+        block = self._blocks.by_id.get(id_) if action == "extend" else None
+        mode = self.site.mode_of(sighting.flow.client)
+        if block is not None and block.waits:
+            mode = APPROVE  # what is added to a proposal waits with it
         return Decision(
             id=id_,
             ts_us=sighting.ts_us,
@@ -307,7 +409,7 @@ class Policy:
             reason=reason,
             rule=rule,
             evidence=evidence,
-            mode=self.settings.mode,
+            mode=mode,
             match=sighting.match,
             client=sighting.flow.client,
             name=sighting.name,
@@ -318,19 +420,3 @@ class Policy:
 def pair(client: bytes, address: bytes) -> Target:
     """One client's way to one address."""
     return Target("pair", f"{render_address(client)}>{render_address(address)}")
-
-
-def lists_guarded_site(match: Match) -> bool:
-    """Whether a list names a whole site that the guard keeps, and no person narrowed that very line."""
-    indicator = match.indicator
-    if not indicator.narrowed or indicator.value != match.registered_domain:
-        return False
-    return not indicator.narrowed.startswith(_CHOSEN)
-
-
-def _how(match: Match) -> str:
-    if match.level == "sibling":
-        return f"a sibling under {match.registered_domain} of"
-    if match.level == "host":
-        return "at or below the listed"
-    return f"matches the listed {match.indicator.kind}"

@@ -152,7 +152,7 @@ def combine(
     allowed = intel.allowances
     if allowances:
         allowed = Allowances([*intel.allowances.allowances, *allowances])
-    settings = policy_settings(loaded.config)
+    settings = policy_settings(loaded.config, texts.policy)
     settings = settings._replace(mode=mode, resolvers=settings.resolvers or around.resolvers)
     return Knowledge(
         replace(loaded.config, mode=mode),

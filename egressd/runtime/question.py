@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from egressd.config.load import LoadedIntel
 from egressd.detect.blocks import main_target
-from egressd.detect.policy import PolicySettings, lists_guarded_site
+from egressd.detect.policy import PolicySettings
+from egressd.detect.site import lists_guarded_site
 from egressd.errors import ConfigError, Problem
 from egressd.intel.entries import refang
 from egressd.intel.networks import parse_address, render_address
