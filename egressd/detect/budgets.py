@@ -68,7 +68,5 @@ def why_rolled_back(clients: int, known: int, age_us: int, most: int, most_share
         return f"{clients} clients ran into it within its first hour, over {most}: so many are hardly infected at once"
     if most_share and clients >= FEW and age_us < DAY_US and 100 * clients > most_share * known:
         of = max(known, clients)
-        return (
-            f"{clients} of {of} clients ({100 * clients // of}%) met it within its first day, over {most_share}%"
-        )
+        return f"{clients} of {of} clients ({100 * clients // of}%) met it within its first day, over {most_share}%"
     return ""

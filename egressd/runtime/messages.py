@@ -40,7 +40,7 @@ VIAS: Final = frozenset((DNS_QUERY, DNS_ANSWER, HTTP_HOST, TLS_SNI, QUIC_SNI, SO
 EVIDENCE: Final = frozenset(("E0", "E1", "E2"))
 MODES: Final = frozenset(("monitor", "approve", "enforce"))
 _ID: Final = re.compile(r"D[1-9][0-9]{0,17}")
-ACTIONS: Final = frozenset(("block", "extend", "withdraw", "refuse", "alert"))
+ACTIONS: Final = frozenset(("block", "extend", "withdraw", "refuse", "alert", "ask", "isolate"))
 
 HEAD: Final = Struct("!IB")
 UP_BATCH: Final = 1  # packet process to core: a batch of events and sums, JSON
