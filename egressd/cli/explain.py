@@ -64,6 +64,8 @@ def run(args: Namespace) -> int:
     now_s = _epoch_s(max(times)) if times else int(time.time())
     verdict = judge(question, loaded, settings, now_s)
     print("\n".join(describe(verdict, settings.mode, loaded.demo, unread_feeds(config))))
+    if verdict.rules:
+        print("\n".join(["  rules, in order", *(fit(printable(f"    {one}"), 100) for one in verdict.rules)]))
     if args.files:
         print("\n".join(["", *_story(concerned, len(args.files))]))
     return 0

@@ -28,6 +28,7 @@ def render_live(subject: str, answer: Answer) -> list[str]:
         said.append(("feed", _feed(feed)))
     said += [("guarded", _of(one, "guard")), ("protected", _of(one, "protected"))]
     said += [("allowance", _of(one, "allowance")), ("would", _of(one, "would"))]
+    said += [("rule", line) for line in texts(one, "rules")]
     decision = one.get("decision")
     if isinstance(decision, dict):
         said.append(("decision", f"{text(decision, 'id')} {text(decision, 'state')}, by {text(decision, 'author')}"))

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from egressd.config.folders import ABSENT, may_be_file, why_closed
+from egressd.config.folders import ABSENT, SHIPPED, may_be_file, why_closed
 from egressd.config.large_lists import Build, ListFile, Order, choose_large
 from egressd.config.schema import Config
 from egressd.config.texts import MAX_LIST_BYTES, escape_path, read_text
@@ -37,8 +37,6 @@ if TYPE_CHECKING:  # detection takes 40 ms to import, which looking at one list 
 
 MAX_CONFIG_BYTES: Final = 1 << 20  # a person writes it; a large site's has some tens of kilobytes
 MAX_FILES: Final = 1_000  # that one pattern may name
-
-SHIPPED: Final = Path(__file__).resolve().parent.parent / "intel" / "data"
 
 _MAGIC: Final = frozenset("*?[")
 
@@ -168,13 +166,12 @@ def _named_networks(named: Mapping[str, tuple[str, ...]]) -> tuple[tuple[bytes, 
     return tuple((*_network(text), name) for name, texts in named.items() for text in texts)
 
 
-def read_policy(config: Config, base_dir: Path) -> PolicyFile | None:
-    """The policy that a configuration names; None when it names none. Raises ConfigError with every problem."""
-    loading = _Loading(config, base_dir)
-    policy = loading.policy()
-    if loading.problems:
-        raise ConfigError(loading.problems)
-    return policy
+def policy_text(path: Path, shown: str) -> tuple[str, str]:
+    """The text of a policy file, and its name as shown. Raises ConfigError."""
+    found = read_text(path, escape_path(shown), MAX_CONFIG_BYTES)
+    if isinstance(found, Problem):
+        raise ConfigError([found])
+    return found, escape_path(shown)
 
 
 class _Loading:
@@ -258,9 +255,9 @@ class _Loading:
         if not name:
             return None
         from egressd.config.policy_conditions import Known
-        from egressd.config.policy_file import MAX_POLICY_BYTES, parse_policy
+        from egressd.config.policy_file import parse_policy
 
-        text = self._content(ListFile("policy.file", name, self.base_dir / name), MAX_POLICY_BYTES)
+        text = self._content(ListFile("policy.file", name, self.base_dir / name), MAX_CONFIG_BYTES)
         if text is None:
             return None
         config = self.config

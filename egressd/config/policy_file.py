@@ -36,7 +36,6 @@ from egressd.detect.rules import (
 from egressd.errors import ConfigError, Problem
 from egressd.intel.lines import show
 
-MAX_POLICY_BYTES: Final = 1 << 20
 MAX_RULES: Final = 500  # each sighting asks them in order: a tenth of a millisecond
 MAX_LADDER: Final = 8
 MAX_TTL_S: Final = 366 * 86_400
