@@ -17,6 +17,7 @@ from egressd.detect.rules import (
     FLAG,
     NUMBER,
     TIME,
+    UNKNOWN,
     UTC_NAME,
     Condition,
     Facts,
@@ -128,6 +129,8 @@ class ConditionReader:
                 last = min(last, number - (name == "below"))
         if wrong:
             return None
+        if first > last and self.known.block_confidence == 0 and _names_option(node):
+            return UNKNOWN, UNKNOWN  # the option is off: the rule rests, and that is no mistake of the file
         if first > last:
             self.reader.wrong(node, path, "no number satisfies it", "write a smaller min or a larger max")
             return None
@@ -220,6 +223,10 @@ class ConditionReader:
                 pass
         self.reader.wrong(node, path, "not a time", "write 2030-01-31T08:30Z")
         return None
+
+
+def _names_option(node: yaml.MappingNode) -> bool:
+    return any(isinstance(one, yaml.ScalarNode) and one.value == BELOW_CONFIDENCE for _, one in node.value)
 
 
 def _is_zone(name: str) -> bool:
