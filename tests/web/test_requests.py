@@ -18,7 +18,7 @@ GOOD: dict[str, Any] = {
     "what": "evil.example", "client": "10.2.7.11", "for_s": 7_200, "reason": REASON, "id": "D12", "incident": "I3",
     "remedy": ["10.0.0.9"], "segment": "JPS", "confirm": "JPS", "mode": "enforce", "state": "open", "limit": 5,
     "feed": "urlhaus", "force": True, "verdict": "confirmed", "actor": "uid:alice", "only": "lists",
-    "verify": True, "head": "12:" + "a" * 64,
+    "verify": True, "head": "12:" + "a" * 64, "days": 7,
 }  # fmt: skip
 MUTATING = {verb for verb, role in VERB_ROLES.items() if role > Role.VIEWER}
 
