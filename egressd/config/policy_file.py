@@ -15,7 +15,6 @@ from egressd.detect.rule_order import dead_rules
 from egressd.detect.rules import (
     ADDRESS,
     ALERT,
-    BEHAVIOUR,
     BLOCK,
     CLIENT,
     HOST,
@@ -35,6 +34,7 @@ from egressd.detect.rules import (
 )
 from egressd.errors import ConfigError, Problem
 from egressd.intel.lines import show
+from egressd.model import BEHAVIOUR
 
 MAX_RULES: Final = 500  # each sighting asks them in order: a tenth of a millisecond
 MAX_LADDER: Final = 8

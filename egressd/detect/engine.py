@@ -29,6 +29,7 @@ from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
 from egressd.intel.resolvers import Resolvers
 from egressd.model import (
+    BEHAVIOUR,
     DNS_ANSWER,
     DNS_QUERY,
     FLOW,
@@ -138,13 +139,16 @@ class Engine:
             self._contact(seen)
 
     def suspect(self, evidence: Evidence) -> None:
-        """What a client does speaks for harm though no list names the destination: an incident, and no block."""
+        """What a client does speaks for harm though no list names the destination: an incident, which is what tells of
+        it, and what a rule asks of a person or does to the client; never a block for everybody."""
         sighting = sighting_of(evidence)
         incident, opened = self.campaigns.assign(sighting)
         self.campaigns.see(incident, sighting)
         self._on_event(sighting)
         if opened:
             self._on_event(incident)
+        if self.policy.block_of(sighting) is None:
+            self._decide(sighting)
 
     def finish(self) -> None:
         """The source has ended: report each incident's totals."""
@@ -329,7 +333,7 @@ class Engine:
     def _decide(self, sighting: Sighting) -> None:
         """Nothing was decided about it yet."""
         decision = self.policy.decide(sighting, *self._hit(sighting))
-        if decision is None:
+        if decision is None or (decision.action == "alert" and sighting.via == BEHAVIOUR):
             return
         block = self.blocks.by_id.get(decision.id)
         if block is None:

@@ -17,7 +17,6 @@ from egressd.detect.resolutions import on_the_wire, place_of
 from egressd.detect.rules import (
     ALERT,
     ASK,
-    BEHAVIOUR,
     BLOCK,
     CLIENT,
     IGNORE,
@@ -32,7 +31,7 @@ from egressd.detect.site import APPROVE, RANKS, Network, Site, lists_guarded_sit
 from egressd.intel.allowances import Allowances
 from egressd.intel.networks import parse_network, render_address
 from egressd.intel.protected import Protected
-from egressd.model import Decision, Sighting, Target
+from egressd.model import BEHAVIOUR, Decision, Sighting, Target
 
 E0: Final = "E0"
 E1: Final = "E1"

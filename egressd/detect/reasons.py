@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from egressd.detect.blocks import main_target
-from egressd.detect.rules import ASK, BEHAVIOUR, Facts, Rule, told
+from egressd.detect.rules import ASK, Facts, Rule, told
 from egressd.detect.site import is_popular
 from egressd.intel.networks import render_address
-from egressd.model import Match, Sighting, Target
+from egressd.model import BEHAVIOUR, Match, Sighting, Target
 
 
 def scoped_target(sighting: Sighting, scope: str) -> Target:
@@ -25,7 +25,8 @@ def why(rule: Rule, match: Match) -> str:
     """Why something is blocked, asked for or isolated."""
     indicator = match.indicator
     if match.level == BEHAVIOUR:
-        reason = f"behaves like command and control ({indicator.source}, score {indicator.confidence})"
+        why_so = f": {indicator.ref}" if indicator.ref else ""
+        reason = f"no list names it, {indicator.source} scores {indicator.confidence}{why_so}"
     else:
         reason = f"{_how(match)} {indicator.value} ({indicator.source}:{indicator.line})"
     if indicator.narrowed:

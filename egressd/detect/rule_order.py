@@ -10,7 +10,6 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from egressd.detect.rules import (
-    BEHAVIOUR,
     FACTS,
     FLAG,
     LISTED,
@@ -21,6 +20,7 @@ from egressd.detect.rules import (
     Rule,
     told,
 )
+from egressd.model import BEHAVIOUR
 
 _MAGIC = frozenset("*?[")
 

@@ -11,6 +11,8 @@ from fnmatch import fnmatchcase
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
+from egressd.model import BEHAVIOUR
+
 # What is done. From `ask` on something waits for a person or is cut off.
 IGNORE: Final = "ignore"
 ALERT: Final = "alert"
@@ -19,9 +21,8 @@ BLOCK: Final = "block"
 ISOLATE: Final = "isolate"
 OUTCOMES: Final = (IGNORE, ALERT, ASK, BLOCK, ISOLATE)
 
-LEVELS: Final = ("host", "sibling", "address", "url", "behaviour")
+LEVELS: Final = ("host", "sibling", "address", "url", BEHAVIOUR)
 LISTED: Final = LEVELS[:4]
-BEHAVIOUR: Final = "behaviour"
 NAMES: Final = ("host", "sibling")  # levels at which a name was met: there a scope can be a host or a pair
 EVIDENCE: Final = ("E0", "E1", "E2")
 
@@ -156,6 +157,8 @@ def default_rules(block_confidence: int) -> Rules:
     rules = [Rule("confidence", (Condition("match", words=LISTED), certain), ALERT)] if block_confidence else []
     rules += [Rule(f"level-{level}", (Condition("match", words=(level,)),), BLOCK) for level in LISTED]
     behaves = Condition("match", words=(BEHAVIOUR,))
+    volume = Condition("source", words=(f"{BEHAVIOUR}:volume",))
+    rules.append(Rule("behaviour-volume", (behaves, volume), ALERT))
     rules.append(Rule("behaviour-strong", (behaves, Condition("score", ((80, 100),))), ASK))
     rules.append(Rule("behaviour", (behaves,), ALERT))
     return Rules(tuple(rules), origin="the shipped policy")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from egressd.detect.rules import BEHAVIOUR, Facts, Rules
+from egressd.detect.rules import Facts, Rules
 from egressd.intel.networks import NetworkTable
-from egressd.model import DNS_ANSWER, Match, Sighting
+from egressd.model import BEHAVIOUR, DNS_ANSWER, Match, Sighting
 
 Network = tuple[bytes, int, str]  # first address, prefix length, name
 

@@ -16,9 +16,8 @@ from egressd.detect.budgets import why_rolled_back
 from egressd.detect.correlator import Correlator
 from egressd.detect.policy import Policy
 from egressd.detect.resolutions import Resolutions
-from egressd.detect.rules import BEHAVIOUR
 from egressd.intel.networks import parse_address, parse_network, render_address
-from egressd.model import FLOW, FlowKey, Incident, Match, Sighting, Target
+from egressd.model import BEHAVIOUR, FLOW, FlowKey, Incident, Match, Sighting, Target
 from egressd.runtime.core import Core
 from egressd.store import past
 from egressd.store.history import History

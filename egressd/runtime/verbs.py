@@ -7,12 +7,11 @@ from collections.abc import Awaitable, Callable
 from egressd.detect.blocks import main_target
 from egressd.detect.kept import tell
 from egressd.detect.review import parts_of
-from egressd.detect.rules import BEHAVIOUR
 from egressd.enforce.adapter import CLIENT, SEGMENT
 from egressd.errors import ConfigError
 from egressd.intel.formats import parse_list
 from egressd.intel.networks import parse_address, render_address
-from egressd.model import Indicator, Target
+from egressd.model import BEHAVIOUR, Indicator, Target
 from egressd.runtime.acts import SECOND_US, Acts, Done, Record, how_long, no_line, told
 from egressd.runtime.core import Core
 from egressd.runtime.in_force import ACTIVE, ASK, PROPOSED, InForce

@@ -30,7 +30,7 @@ def config(tmp_path: Path) -> Path:
 
 def test_the_shipped_policy_is_shown_and_proven(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["policy", "test"]) == OK
-    assert "7 examples ok" in capsys.readouterr().err
+    assert "8 examples ok" in capsys.readouterr().err
     assert main(["policy", "show"]) == OK
     shown = capsys.readouterr().out
     assert shown.startswith("alert   confidence  (line ") and "block   level-sibling" in shown and "no-rule" in shown

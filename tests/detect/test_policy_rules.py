@@ -6,6 +6,7 @@ import pytest
 
 from egressd.config.policy_conditions import Known
 from egressd.config.policy_file import parse_policy
+from egressd.detect.evidence import Evidence
 from egressd.detect.policy import PolicySettings
 from egressd.intel.networks import first_address
 from egressd.model import FLOW, Indicator, Match, Sighting
@@ -149,6 +150,21 @@ def test_a_behaviour_can_isolate_its_client_by_rule() -> None:
     assert decision is not None and (decision.action, decision.targets[0]) == ("isolate", ("client", A))
     other = scene.engine.policy.decide(behaves(90, SERVER))
     assert other is not None and other.action == "alert"
+
+
+def test_evidence_makes_an_incident_and_a_question_and_tells_no_alert_twice() -> None:
+    scene = Scene(settings=settings())
+    volume = Evidence("volume", packed(B), "odd.example", 100, "100 MB out in an hour", at(0), at(5))
+    scene.engine.suspect(volume)
+    assert (len(scene.opened), scene.decisions) == (1, [])
+    weak = Evidence("beacon", packed(A), "odd.example", 60, "24 contacts every 60 s", at(0), at(5))
+    scene.engine.suspect(weak)
+    assert (len(scene.opened), scene.decisions) == (2, [])
+    scene.engine.suspect(weak._replace(score=90, last_us=at(9)))
+    scene.engine.suspect(weak._replace(score=95, last_us=at(12)))
+    (ask,) = scene.decisions
+    assert (ask.action, ask.rule, ask.targets[0].value) == ("ask", "behaviour-strong", "odd.example")
+    assert "beacon scores 90: 24 contacts every 60 s" in ask.reason
 
 
 # -- segments under other modes

@@ -150,7 +150,7 @@ def plainly(rule: Rule, facts: Facts) -> bool:
     """A naive reading of what a rule says."""
     for condition in rule.conditions:
         fact = condition.fact
-        value = {"tag": facts.tags, "detector": facts.detectors, "time": facts.ts_s}.get(fact) or getattr(
+        value = {"tag": facts.tags, "detector": facts.detectors, "threat": facts.threat.lower()}.get(fact) or getattr(
             facts, fact, ()
         )
         if FACTS[fact].kind == TIME:
