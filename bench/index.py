@@ -235,7 +235,7 @@ def measure(names: int, misses: int, folder: Path, tree: Path) -> dict[str, floa
 
 def intel_rest(intel: Intel) -> tuple[Any, ...]:
     """All but the index."""
-    return intel.suffixes, intel.allowances, intel.protected, intel.resolvers
+    return intel.suffixes, intel.allowances, intel.protected, intel.resolvers, intel.shared
 
 
 ROWS: Final = (

@@ -207,18 +207,45 @@ class Snapshot:
     clients: int = _metric(GAUGE, "clients", "Clients that are remembered.")
     loss_ratio: float = _metric(GAUGE, "loss_ratio", "Share of packets lost over the last minute, 0 to 1.")
     sensor_up: Mapping[str, int] = _metric(
-        GAUGE, "sensor_up", "1 while the interface is captured from, else 0.", 16, min, interface=CONFIGURED
+        GAUGE, "sensor_up", "1 while the interface is captured from, else 0.", 12, min, interface=CONFIGURED
     )
     sensor_last_packet_s: Mapping[str, float] = _metric(
         GAUGE,
         "sensor_last_packet_seconds",
         "Seconds since the interface's last packet, or since capture began if there was none.",
-        16,
+        12,
         max,
         interface=CONFIGURED,
     )
     sensor_packets: Mapping[str, int] = _metric(
-        COUNTER, "sensor_packets_total", "Packets read, by interface.", 16, interface=CONFIGURED
+        COUNTER, "sensor_packets_total", "Packets read, by interface.", 12, interface=CONFIGURED
+    )
+    log_up: Mapping[str, int] = _metric(
+        GAUGE,
+        "log_up",
+        "1 while lines of the other sensor's log come as they should, 0 while it is silent or cannot be read.",
+        5,
+        min,
+        sensor=CONFIGURED,
+    )
+    log_lines: Mapping[str, int] = _metric(
+        COUNTER, "log_lines_total", "Lines read of other sensors' logs.", 5, sensor=CONFIGURED
+    )
+    log_last_line_s: Mapping[str, float] = _metric(
+        GAUGE,
+        "log_last_line_seconds",
+        "Seconds since the last line of the other sensor's log, or since the daemon began if there was none.",
+        5,
+        max,
+        sensor=CONFIGURED,
+    )
+    log_clock_ahead_s: Mapping[str, float] = _metric(
+        GAUGE,
+        "log_clock_ahead_seconds",
+        "By how much the other sensor's clock is ahead, after what was corrected, as contacts show that both tell of.",
+        5,
+        max,
+        sensor=CONFIGURED,
     )
     packet_processes: int = _metric(GAUGE, "packet_processes", "Packet processes that run.")
     packet_process_restarts: int = _metric(
@@ -295,13 +322,13 @@ class Snapshot:
         state=("active", "ending", "ended"),
     )
     list_indicators: Mapping[str, int] = _metric(
-        GAUGE, "list_indicators", "Indicators in force, by list.", 32, source=CONFIGURED
+        GAUGE, "list_indicators", "Indicators in force, by list.", 28, source=CONFIGURED
     )
     list_age_s: Mapping[str, float] = _metric(
         GAUGE,
         "list_age_seconds",
         "Seconds since the list's file was saved last, or the feed was confirmed last.",
-        32,
+        28,
         max,
         source=CONFIGURED,
     )

@@ -193,7 +193,8 @@ class Observation:
     """A destination was seen. `kind` is one of the constants below; `detail` is the parsed message where there is one.
 
     `number` is the packet's 1-based number in the capture that completed the observation (0 live). For `DNS_ANSWER`,
-    `flow.client` is who asked and `flow.server` the server that answered.
+    `flow.client` is who asked and `flow.server` the server that answered. `sensor` names the log of another sensor that
+    tells of it, "" is our own tap; what a log leaves out of a conversation is 0 and b"".
     """
 
     kind: str
@@ -205,6 +206,7 @@ class Observation:
     detail: DnsMessage | HttpRequest | ClientHello | SocksRequest | None
     version: int = 0  # QUIC version on the wire for QUIC_SNI
     note: str = ""  # "ambiguous" (overlapping segments disagreed), "partial", "proxied" (the name is not the server's)
+    sensor: str = ""
 
     def __init__(
         self,
@@ -217,6 +219,7 @@ class Observation:
         detail: DnsMessage | HttpRequest | ClientHello | SocksRequest | None,
         version: int = 0,
         note: str = "",
+        sensor: str = "",
     ) -> None:
         self.kind = kind
         self.ts_us = ts_us
@@ -227,8 +230,10 @@ class Observation:
         self.detail = detail
         self.version = version
         self.note = note
+        self.sensor = sensor
 
 
+TAP = "tap"  # how our own tap is called among the sources; no other sensor can have that name
 DNS_QUERY = "dns_query"
 DNS_ANSWER = "dns_answer"
 HTTP_HOST = "http_host"
@@ -282,7 +287,10 @@ class Target(NamedTuple):
 @dataclass(slots=True)
 class Sighting:
     """An observation met an indicator. `via` is the observation's kind; `retro` when it was found from history after
-    the indicator arrived, in which case `count`, `first_us` and `last_us` sum up the contacts."""
+    the indicator arrived, in which case `count`, `first_us` and `last_us` sum up the contacts. `sources` is how many
+    sensors have told of this contact so far, `told_by` names them; where only our own tap is listened to it is empty.
+    `source` is who told of it now, "" when it comes from history, and `own` when that is new to that source, whether
+    others told of it before or not."""
 
     ts_us: int
     number: int
@@ -300,6 +308,10 @@ class Sighting:
     incident: str = ""
     campaign: str = ""
     new: bool = False  # the first sign of a contact, not one more of the same (detect/contacts.py)
+    source: str = ""
+    own: bool = False
+    sources: int = 1
+    told_by: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -347,7 +359,8 @@ class Attempt:
 @dataclass(slots=True)
 class Incident:
     """What a person handles: one client in one campaign. `contacts` counts all, `attempts` those after the block,
-    `answered` the connections that the destination answered."""
+    `answered` the connections that the destination answered. `sources` has how many of the contacts each sensor told
+    of: one that three told of counts once in `contacts` and for each of the three here."""
 
     id: str
     campaign: str
@@ -363,6 +376,7 @@ class Incident:
     number: int = 0
     names: dict[str, int] = field(default_factory=dict)
     via: dict[str, int] = field(default_factory=dict)
+    sources: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -34,6 +34,7 @@ MODULES: Final = (
     "egressd/intel/networks.py",
     "egressd/intel/protected.py",
     "egressd/intel/resolvers.py",
+    "egressd/intel/shared_ranges.py",
     "egressd/intel/allowances.py",
     "egressd/detect/*.py",
     "egressd/detect/behaviour/*.py",

@@ -78,6 +78,8 @@ def _default(option: Option) -> str:
         return " true" if option.default else " false"
     if option.default == ():
         return " []"
+    if isinstance(option.default, tuple):
+        return f" [{', '.join(option.default)}]"
     return f" {option.default}" if option.default != "" else ' ""'
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from io import StringIO
@@ -19,11 +21,14 @@ from egressd.cli.main import main
 from egressd.config.document import parse_config
 from egressd.config.feed_options import FeedOptions
 from egressd.config.load import default_config, load_intel
+from egressd.detect import budgets, sharing
+from egressd.detect.blocks import MAX_ADDRESSES, MAX_BLOCKS, MAX_PAIRS
 from egressd.intel import poison
 from egressd.intel.allowances import KINDS, parse_allowances
 from egressd.intel.feeds import collect, fetch, schedule, state
 from egressd.intel.formats import FORMATS, OPTIONS, parse_list
 from egressd.intel.index import Index
+from egressd.intel.shared_ranges import WIDEST_IPV4, WIDEST_IPV6, parse_shared_ranges
 from egressd.model import Indicator
 from egressd.names import Suffixes
 from egressd.notify.eve import render_event
@@ -40,6 +45,7 @@ VALIDATOR = Draft202012Validator(SCHEMA)
 EVENTS = (DOCS / "events.md").read_text(encoding="utf-8")
 LISTS = (DOCS / "lists.md").read_text(encoding="utf-8")
 FEEDS = (DOCS / "feeds.md").read_text(encoding="utf-8")
+SENSORS = (DOCS / "sensors.md").read_text(encoding="utf-8")
 
 parse_suffixes = cache(Suffixes.parse)  # most of a small replay
 
@@ -65,6 +71,26 @@ def replayed(case: Path) -> list[dict[str, Any]]:
     finally:
         os.chdir(before)
     return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+# -- harm
+
+
+def test_the_tables_of_harm_are_those_of_the_tests() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "generate_harm_reference.py"), "--check"]
+    assert subprocess.run(command, check=False).returncode == 0, "run scripts/generate_harm_reference.py"
+
+
+def test_harm_names_at_least_forty_cases_and_an_example_that_reads() -> None:
+    text = (DOCS / "harm.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .* \| `([a-z0-9_]+)` \|$", text, re.MULTILINE)
+    assert len(rows) == len(set(rows)) >= 40
+    ranges, problems = parse_shared_ranges(text.split("```")[1], "harm.md")
+    assert problems == [] and [one.operator for one in ranges] == ["Example CDN", ""]
+    for number in (budgets.PAIRS_PER_HOUR, MAX_ADDRESSES, MAX_PAIRS, MAX_BLOCKS):
+        assert f"| {number:,} |" in text
+    for width in (sharing.WIDEST_IPV4, sharing.WIDEST_IPV6, WIDEST_IPV4, WIDEST_IPV6):
+        assert f"/{width}" in text
 
 
 # -- events: schema
@@ -111,6 +137,7 @@ def test_the_cases_show_every_type_but_leaks() -> None:
     assert {record["event_type"] for case in CASES for record in replayed(case)} == set(TYPES) - {
         "leak",
         "feed",
+        "log_state",
     }  # no replay has either
 
 
@@ -179,7 +206,7 @@ def test_reference_and_schema_name_the_same_fields(event_type: str) -> None:
     elif event_type in ("sighting", "attempt", "leak"):
         assert wanted == always | own | {name for name in conversation if "." not in name}
     else:
-        left_out = {"pcap_cnt", "pcap_filename"} if event_type in ("feed", "summary") else set()
+        left_out = {"pcap_cnt", "pcap_filename"} if event_type in ("feed", "log_state", "summary") else set()
         assert wanted == (always - left_out) | own
 
 
@@ -344,6 +371,6 @@ def test_bounds_in_words_are_those_of_the_code() -> None:
 
 
 def test_documents_name_files_that_are_there() -> None:
-    for document in (EVENTS, LISTS, FEEDS):
+    for document in (EVENTS, LISTS, FEEDS, SENSORS):
         for target in re.findall(r"\]\(([^)#]+)\)", document):
             assert (DOCS / target).exists(), target

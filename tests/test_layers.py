@@ -17,11 +17,13 @@ LAYERS = {
     "clock": 0,
     "wire": 1,
     "intel": 1,
+    "logs": 2,  # reads what wire and intel have parsers for
     "config.schema": 1,
     "config.kinds": 1,
     "config.feed_options": 1,
     "config.policy_options": 1,
     "config.volume_options": 1,
+    "config.sensor_options": 1,
     "enforce.adapter": 1,
     "enforce.plan": 1,
     "detect": 2,

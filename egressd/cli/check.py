@@ -72,6 +72,8 @@ def describe(verdict: Verdict, mode: str, demo: bool, feeds: int = 0) -> list[st
         lines.append(f"  guarded            {verdict.guard}")
     if verdict.protected:
         lines.append(f"  protected          {verdict.protected}")
+    if verdict.shared:
+        lines.append(f"  shared             {printable(verdict.shared)}")
     if verdict.allowance:
         lines.append(f"  allowance          {printable(verdict.allowance)}")
     lines.append(f"  would              {printable(verdict.would)}")

@@ -27,12 +27,14 @@ def render_live(subject: str, answer: Answer) -> list[str]:
     if isinstance(feed, dict):
         said.append(("feed", _feed(feed)))
     said += [("guarded", _of(one, "guard")), ("protected", _of(one, "protected"))]
+    said.append(("shared", _of(one, "shared")))
     said += [("allowance", _of(one, "allowance")), ("would", _of(one, "would"))]
     said += [("rule", line) for line in texts(one, "rules")]
     decision = one.get("decision")
     if isinstance(decision, dict):
         said.append(("decision", f"{text(decision, 'id')} {text(decision, 'state')}, by {text(decision, 'author')}"))
         said += [("because", _of(decision, "reason")), ("covers", ", ".join(texts(decision, "targets")))]
+        said += [("not", one) for one in texts(decision, "spared")]
     said += [("incident", _incident(row)) for row in rows(one, "incidents")]
     said += [("in history", _of(one, "untold")), ("mode", answer.mode)]
     lines = [f"{printable(subject)}: {head}"]

@@ -32,6 +32,7 @@ from egressd.cli.screen import (
     wrap,
 )
 from egressd.cli.terminal import count, cut, span
+from egressd.model import TAP
 
 NOTES: Final = 10  # on the screen; --json has them all
 NOTE_LINES: Final = 6
@@ -133,6 +134,7 @@ def _one(wanted: str, found: Sequence[Row], now_us: int) -> list[str]:
         ("contacts", f"{contacts:,}: {number(one, 'answered'):,} answered, {attempts:,} tried after the block"),
         ("names", counts(one, "names")),
         ("seen by", counts(one, "via")),
+        *([("told by", counts(one, "sources"))] if part(one, "sources").keys() - {TAP} else []),
         ("decisions", ", ".join(texts(one, "decisions")) or "none"),
     )
     for note in rows(one, "notes")[-NOTES:]:

@@ -1,21 +1,22 @@
-"""`egressd replay`: captures in, a report (or events) out. Needs no root, no configuration, no network."""
+"""`egressd replay`: captures and logs in, a report (or events) out. Needs no root, no configuration, no network."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 from egressd.cli.main import FINDINGS, OK
 from egressd.cli.options import add_intel_arguments, load
 from egressd.cli.report import ListSummary, Read, render_report
-from egressd.cli.terminal import Progress
+from egressd.cli.terminal import Progress, printable
 from egressd.config.load import LoadedIntel, policy_settings, segment_table
 from egressd.config.schema import Config
 from egressd.config.volume import volume_settings
+from egressd.logs.formats import PARSERS
 from egressd.model import Decision, Event, Incident, Observation
 from egressd.notify.eve import (
     render_address,
@@ -25,23 +26,34 @@ from egressd.notify.eve import (
     render_summary,
     render_time,
 )
-from egressd.runtime.replay import ReplayRun
+from egressd.runtime.replay import LogGiven, ReplayRun
 
 MOST_VOLUME: Final = 10  # pairs of client and destination in a summary
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help="pcap or pcapng, may be gzip'd; - is standard input")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="pcap or pcapng, may be gzip'd; - is standard input")
+    parser.add_argument(
+        "--log",
+        action="append",
+        default=[],
+        type=log_given,
+        metavar="FORMAT:FILE",
+        help=f"the log of another sensor, with the captures or alone; {', '.join(PARSERS)} (docs/sensors.md)",
+    )
     add_intel_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one event a line instead of the report (docs/events.md)")
     parser.add_argument("--observations", action="store_true", help="with --json: also every destination that was seen")
+    parser.set_defaults(usage=parser.error)
     parser.add_argument("--exit-code", action="store_true", help="exit 10 when a listed destination was reached")
     parser.add_argument("--no-prefilter", action="store_true", help="read every packet in full: slower, same results")
 
 
 def run(args: Namespace) -> int:
     """Replay; the exit code is 0, or 10 with --exit-code and findings."""
+    if not args.files and not args.log:
+        args.usage("name a capture, or a log with --log FORMAT:FILE")
     config, loaded = load(args)
     if args.json or args.observations:
         writer = JsonWriter(config, args.files, sys.stdout, args.observations)
@@ -52,17 +64,25 @@ def run(args: Namespace) -> int:
         started_s = time.monotonic()
         replay = replay_into(collector, config, loaded, args)
         lines = render_report(
-            Read.of(replay.files),
+            Read.of(replay.files, replay.logs),
             replay.engine,
             collector.decisions,
             [ListSummary(one.name, one.indicators) for one in loaded.lists],
             loaded.demo,
             loaded.intel.suffixes,
             time.monotonic() - started_s,
-            " ".join(shlex.quote(file) for file in args.files),
+            "EVENTS   (saved output of this with --json)" if args.log else " ".join(map(shlex.quote, args.files)),
         )
         print("\n".join(lines))
     return FINDINGS if args.exit_code and replay.engine.campaigns.incidents else OK
+
+
+def log_given(text: str) -> LogGiven:
+    """FORMAT:FILE of the command line. Raises ArgumentTypeError."""
+    format_, separator, path = text.partition(":")
+    if not separator or format_ not in PARSERS or not path:
+        raise ArgumentTypeError(f'"{printable(text)}" is not FORMAT:FILE; formats are {", ".join(PARSERS)}')
+    return LogGiven(format_, path)
 
 
 class Collector:
@@ -108,7 +128,7 @@ class JsonWriter:
 
     def summary(self, replay: ReplayRun, loaded: LoadedIntel) -> None:
         """Write the last record."""
-        self._write(render_summary(Read.of(replay.files).last_us, summary_fields(replay, loaded)))
+        self._write(render_summary(Read.of(replay.files, replay.logs).last_us, summary_fields(replay, loaded)))
 
     def _write(self, record: dict[str, Any]) -> None:
         self._out.write(render_line(record))
@@ -133,9 +153,10 @@ def summary_fields(replay: ReplayRun, loaded: LoadedIntel) -> dict[str, Any]:
             }
             for file in replay.files
         ],
+        **_logs_told(replay),
         "lists": [{"source": one.name, "indicators": one.indicators} for one in loaded.lists],
         "demo": loaded.demo,
-        "clients": len(engine.clients),
+        "clients": len(engine.clients | engine.hearing.clients),
         "observations": dict(sorted(engine.observations.items())),
         "blind": {
             "totals": blind.totals(),
@@ -174,6 +195,35 @@ def _volume(replay: ReplayRun) -> dict[str, Any]:
     }
 
 
+def _logs_told(replay: ReplayRun) -> dict[str, Any]:
+    """What was read of other sensors' logs, and what each told of."""
+    agreement = replay.engine.agreement
+    if agreement is None:
+        return {}
+    sensors = sorted({one.format for one in replay.logs})
+    return {
+        "logs": [
+            {
+                "path": one.path,
+                "format": one.format,
+                "lines": one.lines,
+                "malformed": one.malformed,
+                "observations": one.observations,
+                "error": one.error,
+            }
+            for one in replay.logs
+        ],
+        "sensors": [
+            {
+                "sensor": name,
+                "agreed": agreement.agreed.get(name, 0),
+                "clock_ahead_us": agreement.difference_us(name),
+            }
+            for name in sensors
+        ],
+    }
+
+
 def _volume_left_out(replay: ReplayRun) -> dict[str, int]:
     counts = {"volume_evicted": replay.volume.evicted, "volume_over_share": replay.volume.uncounted}
     return {name: count for name, count in counts.items() if count}
@@ -193,6 +243,7 @@ def replay_into(taker: Collector | JsonWriter, config: Config, loaded: LoadedInt
         volume=volume_settings(config),
         prefilter=not getattr(args, "no_prefilter", False),
         progress=progress,
+        logs=getattr(args, "log", ()),
     )
     try:
         replay.run()

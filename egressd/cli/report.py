@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from egressd.capture.logfile import LogResult
 from egressd.capture.merge import FileResult
 from egressd.cli.terminal import count, cut, fit, moment, printable, span
 from egressd.detect.engine import Engine
-from egressd.model import BEHAVIOUR, Campaign, Decision, Incident
+from egressd.detect.sharing import without_lead
+from egressd.model import BEHAVIOUR, TAP, Campaign, Decision, Incident
 from egressd.names import Suffixes
 from egressd.notify.eve import VIA, render_address
 
@@ -34,19 +36,28 @@ class Read(NamedTuple):
     packets: int
     first_us: int
     last_us: int
-    failed: list[FileResult]
+    failed: list[FileResult | LogResult]
+    logs: Sequence[LogResult] = ()
 
     @classmethod
-    def of(cls, files: Sequence[FileResult]) -> Read:
+    def of(cls, files: Sequence[FileResult], logs: Sequence[LogResult] = ()) -> Read:
         """Sum up."""
-        filled = [f for f in files if f.packets]
+        filled: list[FileResult | LogResult] = [f for f in files if f.packets]
+        filled += [one for one in logs if one.observations]
         return cls(
-            len(files),
+            len(files) + len(logs),
             sum(f.packets for f in files),
             min((f.first_us for f in filled), default=0),
             max((f.last_us for f in filled), default=0),
-            [f for f in files if f.error],
+            [*(f for f in files if f.error), *(one for one in logs if one.error)],
+            logs,
         )
+
+    def amount(self) -> str:
+        """How much was read, in words."""
+        lines = sum(one.lines for one in self.logs)
+        parts = [count(self.packets, "packet")] if self.packets or not self.logs else []
+        return ", ".join([*parts, count(lines, "log line")] if self.logs else parts)
 
 
 def render_report(
@@ -65,6 +76,7 @@ def render_report(
     if incidents:
         lines += _findings(engine, incidents)
         lines += _blocks(decisions)
+        lines += _sources(engine, incidents)
     else:
         lines += _nothing_found(read, engine, suffixes)
     lines += _blind(engine)
@@ -79,13 +91,19 @@ def render_report(
 
 def _head(read: Read, lists: Sequence[ListSummary], demo: bool, seconds: float) -> list[str]:
     lines = [
-        f"{count(read.files, 'file')}, {count(read.packets, 'packet')}, {span(read.last_us - read.first_us)}"
+        f"{count(read.files, 'file')}, {read.amount()}, {span(read.last_us - read.first_us)}"
         f" from {moment(read.first_us):%Y-%m-%d %H:%M} UTC, read in {seconds:.1f} s"
     ]
     for file in read.failed[:2]:
         lines.append(fit(f"! {printable(file.path)}: {file.error}", 80))
     if len(read.failed) > 2:
         lines.append(f"! and {len(read.failed) - 2} more files with damage; --json lists them")
+    bad = [one for one in read.logs if one.malformed]
+    if bad:
+        lost = ", ".join(
+            f"{one.malformed:,} of {one.lines:,} of {printable(one.path.rpartition('/')[2])}" for one in bad
+        )
+        lines.append(fit(f"! lines that are none of their format: {lost}", 80))
     names = ", ".join(f"{printable(one.name)} ({one.indicators:,})" for one in lists[:3])
     more = f" and {len(lists) - 3} more" if len(lists) > 3 else ""
     what = "List: demo, reserved names only" if demo else f"List: {names}{more}"
@@ -101,7 +119,7 @@ def _findings(engine: Engine, incidents: Sequence[Incident]) -> list[str]:
     host_width = min(HOST_WIDTH, max(len(render_address(incident.client)) for incident in shown))
     domain_width = FIXED_WIDTH - host_width
     lines = [
-        f"{hosts} of {count(len(engine.clients), 'host')} reached a listed registered domain; a block would have",
+        f"{hosts} of {count(_hosts(engine), 'host')} reached a listed registered domain; a block would have",
         f"stopped {attempts:,} of {count(contacts, 'contact')}: all that came after the decision.",
         "",
         f"{'HOST':<{host_width}} {'DOMAIN':<{domain_width}} {'MATCH':<7} {'VIA':<{VIA_WIDTH}}"
@@ -170,17 +188,37 @@ def _blocks(decisions: Sequence[Decision]) -> list[str]:
         lines.append("Would block: " + " + ".join(parts))
     if refused:
         example = refused[0]
-        text = f"Would not block {len(refused)}: {example.targets[0].value}, {example.reason}"
+        text = f"Would not block {len(refused)}: {example.targets[0].value}, {without_lead(example.reason)}"
         lines.append(cut(text))
     if alerts:
-        text = f"Alert only {len(alerts)}: {alerts[0].targets[0].value}, {printable(alerts[0].reason)}"
+        reason = printable(without_lead(alerts[0].reason))
+        text = f"Alert only {len(alerts)}: {alerts[0].targets[0].value}, {reason}"
         lines.append(cut(text))
     return lines
 
 
+def _hosts(engine: Engine) -> int:
+    return len(engine.clients | engine.hearing.clients)
+
+
+def _sources(engine: Engine, incidents: Sequence[Incident]) -> list[str]:
+    """Who told of the contacts, where others than our own tap did."""
+    if engine.agreement is None:
+        return []
+    told: dict[str, int] = {}
+    for incident in incidents:
+        for source, contacts in incident.sources.items():
+            told[source] = told.get(source, 0) + contacts
+    parts = []
+    for source in sorted(told, key=lambda source: (source != TAP, source)):
+        ahead_s = engine.agreement.difference_us(source) / 1e6
+        parts.append(f"{source} {told[source]:,}" + (f" (clock {ahead_s:+.1f} s)" if abs(ahead_s) >= 0.05 else ""))
+    return [cut("Told by: " + ", ".join(parts))]
+
+
 def _nothing_found(read: Read, engine: Engine, suffixes: Suffixes) -> list[str]:
     lines = [
-        f"No listed domain observed in {count(read.packets, 'packet')} of {count(len(engine.clients), 'host')},",
+        f"No listed domain observed in {read.amount()} of {count(_hosts(engine), 'host')},",
         f"from {moment(read.first_us):%Y-%m-%d %H:%M} to {moment(read.last_us):%Y-%m-%d %H:%M} UTC.",
     ]
     hosts: dict[str, set[bytes]] = {}

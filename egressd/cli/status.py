@@ -48,6 +48,7 @@ def _body(status: Row, now_us: int, limit: int) -> list[str]:
     """What is calm; `limit` is for the lines of which there may be many."""
     return [
         *_sensors(status, now_us, limit),
+        *_logs(status, now_us, limit),
         *_lists(status),
         *_blind(status, limit),
         *_blocks(status),
@@ -125,6 +126,23 @@ def _sensors(status: Row, now_us: int, limit: int) -> list[str]:
         f"{' (' + ', '.join(kinds) + ')' if kinds else ''}, {count(restarts, 'restart')}, loss {_loss(status)}"
     )
     return _under("SENSORS", lines)
+
+
+def _logs(status: Row, now_us: int, limit: int) -> list[str]:
+    """Other sensors, those that are not as they should be first; nothing where there are none."""
+    found = sorted(rows(status, "sensors"), key=lambda one: text(one, "state") == "ok")
+    lines = []
+    for one in found[:limit]:
+        line = f"{text(one, 'name', 15):<9} {text(one, 'state', 8)}: {count(number(one, 'lines'), 'line')}"
+        line += f", last {_ago(one, 'last_line', now_us)}, {number(one, 'agreed'):,} agreed"
+        for key, what in (("clock_ahead_s", "clock ahead"), ("corrected_by_s", "corrected by")):
+            seconds = one.get(key)
+            if isinstance(seconds, int | float) and abs(seconds) >= 0.1:
+                line += f", {what} {seconds:+.1f} s"
+        lines.append(line)
+    if len(found) > limit:
+        lines[-1] += f"; {len(found) - limit} more"
+    return _under("LOGS", lines)
 
 
 def _lists(status: Row) -> list[str]:

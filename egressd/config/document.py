@@ -6,13 +6,14 @@ What a file can cost is bounded: its size (load.py), depth, nodes and aliases (y
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import yaml
 
-from egressd.config.feed_options import MAX_FEEDS, FeedOptions, wrong_with
+from egressd.config import feed_options, sensor_options
+from egressd.config.feed_options import MAX_FEEDS, FeedOptions
 from egressd.config.forms import READERS, read_network
 from egressd.config.kinds import (
     CHOICE,
@@ -30,16 +31,34 @@ from egressd.config.kinds import (
     Option,
 )
 from egressd.config.schema import Config, every_option, options
+from egressd.config.sensor_options import MAX_SENSORS, SensorOptions
 from egressd.config.yaml_text import DECIMAL, TAG, called, compose, is_null, number_read
 from egressd.errors import Problem
 from egressd.intel.lines import Wrong, show
+from egressd.model import TAP
 
 MAX_PROBLEMS: Final = 1_000  # more than anyone corrects at one go
 MAX_TEXT: Final = 1_024  # characters of a value: a long path
 MAX_SEGMENT_NAME: Final = 64  # characters; it stands in a column of reports
 
-_FEED_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")  # a label of metrics, a file's name, a source of indicators
-RESERVED: Final = ("operator", "demo", "other")
+_GIVEN_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")  # a label of metrics, a file's name, a source
+RESERVED: Final = ("operator", "demo", "other", TAP)
+
+
+class _Named(NamedTuple):
+    """Sections that an operator names: what one is called, its dataclass, the most there can be, and what finds out
+    what is wrong with one as a whole."""
+
+    called: str
+    section: type[Any]
+    most: int
+    wrong_with: Callable[[Any], Iterator[tuple[str, str, str]]]
+
+
+_NAMED: Final = {
+    "feeds": _Named("feed", FeedOptions, MAX_FEEDS, feed_options.wrong_with),
+    "sensors": _Named("sensor", SensorOptions, MAX_SENSORS, sensor_options.wrong_with),
+}
 
 
 def parse_config(text: str, source: str) -> tuple[Config, list[Problem]]:
@@ -109,29 +128,33 @@ class Reader:
                 values[name] = value
         return values
 
-    def _named(self, node: yaml.Node, option: Option) -> dict[str, FeedOptions]:
+    def _named(self, node: yaml.Node, option: Option) -> dict[str, Any]:
         """Sections by the names that an operator gave them."""
-        found: dict[str, FeedOptions] = {}
+        found: dict[str, Any] = {}
+        kind = _NAMED[option.name]
         for name, key_node, value_node in self.entries(node, option.key):
             path = f"{option.key}.{show(name)}"
-            if _FEED_NAME.fullmatch(name) is None or name in RESERVED:
-                what, advice = "cannot be a feed's name", "a to z, 0 to 9 and hyphens, at most 40, a letter first"
+            if _GIVEN_NAME.fullmatch(name) is None or name in RESERVED:
+                what, advice = (
+                    f"cannot be a {kind.called}'s name",
+                    "a to z, 0 to 9 and hyphens, at most 40, a letter first",
+                )
                 if name in RESERVED:
                     what, advice = "is a name of egressd's own", "choose another one"
                 self.wrong(key_node, path, what, advice)
                 continue
-            if len(found) >= MAX_FEEDS:
-                self.wrong(key_node, path, f"is one feed too many; there can be {MAX_FEEDS}", "take some out")
+            if len(found) >= kind.most:
+                self.wrong(key_node, path, f"is one {kind.called} too many; there can be {kind.most}", "take some out")
                 break
             mark = key_node.start_mark
             self.places[path] = (mark.line + 1, mark.column + 1)
             before = len(self.problems)
-            feed = FeedOptions(**self.section(value_node, FeedOptions, path + "."))
+            made = kind.section(**self.section(value_node, kind.section, path + "."))
             if len(self.problems) == before:
-                for key, what, advice in wrong_with(feed):
+                for key, what, advice in kind.wrong_with(made):
                     line, column = self.places.get(f"{path}.{key}", self.places[path])
                     self.add(line, column, f"{path}.{key}: {what}", advice)
-            found[name] = feed
+            found[name] = made
         return found
 
     def entries(self, node: yaml.Node, key: str) -> list[tuple[str, yaml.Node, yaml.Node]]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from egressd.config.folders import ABSENT, SHIPPED, may_be_file, why_closed
 from egressd.config.large_lists import Build, ListFile, Order, choose_large
-from egressd.config.schema import Config
+from egressd.config.schema import SHIPPED_RANGES, Config
 from egressd.config.texts import MAX_LIST_BYTES, escape_path, read_text
 from egressd.errors import ConfigError, Problem
 from egressd.intel.allowances import Allowance, Allowances, parse_allowances
@@ -24,9 +24,10 @@ from egressd.intel.formats import parse_list
 from egressd.intel.guard import Guard
 from egressd.intel.index import Index
 from egressd.intel.layered import AnyIndex, LayeredIndex
-from egressd.intel.networks import NetworkTable, first_address, parse_address, parse_network
+from egressd.intel.networks import NAT64_WELL_KNOWN, NetworkTable, first_address, parse_address, parse_network
 from egressd.intel.protected import Protected
 from egressd.intel.resolvers import Resolvers
+from egressd.intel.shared_ranges import SharedRange, SharedRanges, parse_shared_ranges
 from egressd.model import Indicator
 from egressd.names import Suffixes
 
@@ -71,7 +72,7 @@ class LoadedIntel(NamedTuple):
     allowances: int
     problems: list[Problem]
     demo: bool
-    files: tuple[ListFile, ...] = ()  # block lists, then allowances
+    files: tuple[ListFile, ...] = ()  # block lists, then allowances, then shared ranges
     broken: frozenset[str] = frozenset()  # names of those in which something is wrong
     context: str = ""  # a digest of the texts that decide how lines are read
     policy: PolicyFile | None = None  # None: the shipped one
@@ -120,8 +121,9 @@ def load_intel(
 
 
 def list_paths(config: Config, base_dir: Path) -> list[Path]:
-    """The files that the block lists and allowances of a configuration are in now."""
-    return [one.path for files in named_files(config, base_dir) for one in files]
+    """The files that the block lists, allowances and shared ranges of a configuration are in now."""
+    loading = _Loading(config, base_dir)
+    return [one.path for files in (*named_files(config, base_dir), loading.range_files()) for one in files]
 
 
 def named_files(config: Config, base_dir: Path) -> tuple[list[ListFile], list[ListFile]]:
@@ -242,10 +244,11 @@ class _Loading:
                 found, problems = parse_allowances(text, one.name, suffixes)
                 allowed += found
                 self._wrong_lines(one.name, problems)
-        intel = Intel(index, suffixes, Allowances(allowed), protected, resolvers)
+        ranges = self.range_files()
+        intel = Intel(index, suffixes, Allowances(allowed), protected, resolvers, self._shared_ranges(ranges))
         policy = self.policy()
         return LoadedIntel(
-            intel, guard, self.suffix_list, tuple(lists), len(allowed), self.problems, demo, (*files, *allow),
+            intel, guard, self.suffix_list, tuple(lists), len(allowed), self.problems, demo, (*files, *allow, *ranges),
             frozenset(self.broken), self.context.hexdigest(), policy,
         )  # fmt: skip
 
@@ -339,6 +342,25 @@ class _Loading:
         self._decides(extra, config.nat64_prefixes, _shipped(source))
         return self._keep(Protected.parse(_shipped(source), source, extra=extra, nat64=config.nat64_prefixes))
 
+    def range_files(self) -> list[ListFile]:
+        """The files of shared ranges that the configuration names, the shipped one left out."""
+        return self.named("guard.shared_ranges", self.config.guard.shared_ranges, SHIPPED_RANGES)
+
+    def _shared_ranges(self, files: Sequence[ListFile]) -> SharedRanges:
+        """The operator's own files first: of two lines with one network the first is told."""
+        ranges: list[SharedRange] = []
+        for one in files:
+            text = self._content(one)
+            if text is not None:
+                found, problems = parse_shared_ranges(text, one.name)
+                ranges += found
+                self._wrong_lines(one.name, problems)
+        if SHIPPED_RANGES in self.config.guard.shared_ranges:
+            source = "shared_ranges.txt"
+            ranges += self._keep(parse_shared_ranges(_shipped(source), source))
+        prefixes = tuple(_network(text) for text in self.config.nat64_prefixes)
+        return SharedRanges(ranges, (NAT64_WELL_KNOWN, *prefixes))
+
     def _list_files(self, extra_lists: Sequence[Path]) -> list[ListFile]:
         """Each list once, in the order given."""
         files: list[ListFile] = []
@@ -353,10 +375,12 @@ class _Loading:
             files.append(one)
         return files
 
-    def named(self, option: str, entries: tuple[str, ...]) -> list[ListFile]:
-        """The files that a list of paths and patterns names. A folder may be empty."""
+    def named(self, option: str, entries: tuple[str, ...], but: str = "") -> list[ListFile]:
+        """The files that a list of paths and patterns names. A folder may be empty. The entry `but` is no path."""
         files: list[ListFile] = []
         for number, entry in enumerate(entries):
+            if entry == but:
+                continue
             key = f"{option}[{number}]"
             if not _MAGIC.intersection(entry) or os.path.lexists(self.base_dir / entry):
                 files += self._files(key, [entry])

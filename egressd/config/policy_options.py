@@ -25,7 +25,7 @@ class PolicyOptions:
         NUMBER,
         3,
         "An address on which this many other registered domains were seen is shared: it is not blocked, neither for "
-        "everybody nor for one client; the name still is.",
+        "everybody nor for one client; the name still is. A listed address alerts and waits for a person.",
         low=1,
         high=1_000,
     )

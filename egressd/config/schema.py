@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from egressd.config.feed_options import FeedOptions
 from egressd.config.kinds import (
@@ -32,7 +32,10 @@ from egressd.config.kinds import (
     told,
 )
 from egressd.config.policy_options import PolicyOptions
+from egressd.config.sensor_options import SensorOptions
 from egressd.config.volume_options import VolumeOptions
+
+SHIPPED_RANGES: Final = "shipped"  # in guard.shared_ranges: the list that comes with egressd
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,14 @@ class GuardOptions:
         "A guard file to use instead of the shipped one: lines of `name category=WORD # reason` for hosting, dynamic "
         "DNS and other registered domains that many innocent people share. Empty: the shipped one.",
         example="guard.txt",
+    )
+    shared_ranges: tuple[str, ...] = option(
+        PATHS,
+        (SHIPPED_RANGES,),
+        "Files of address ranges of content delivery networks and clouds, where many sites live on each address: lines "
+        "of `network operator=NAME # comment`, or a network alone. No address there is blocked because of a name. "
+        "`shipped` stands for the list that comes with egressd; patterns as in lists; [] for none.",
+        example="[shipped, ranges/*.txt]",
     )
 
 
@@ -272,6 +283,17 @@ class Config:
             "feeds.example.yaml has some to paste here. Each has these options.",
             NAMED,
             "{c2: {url: https://feeds.example/c2.txt}}",
+        ),
+    )
+    sensors: Mapping[str, SensorOptions] = field(
+        default_factory=dict,
+        metadata=told(
+            SensorOptions,
+            "Logs of other sensors, by names that you give them: a to z, 0 to 9 and hyphens. What they tell of is "
+            "judged as what is captured; a contact that several tell of counts once, and names its sources "
+            "(docs/sensors.md). Each has these options.",
+            NAMED,
+            "{proxy: {path: /var/log/squid/access.log, format: squid}}",
         ),
     )
     segments: Mapping[str, tuple[str, ...]] = option(

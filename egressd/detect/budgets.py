@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from egressd.detect.blocks import MAX_ADDRESSES, MAX_PAIRS, Block, Blocks
+from egressd.intel.networks import render_address
 
 HOUR_US: Final = 3_600_000_000
 DAY_US: Final = 24 * HOUR_US
 PAIRS_PER_HOUR: Final = 256  # of one block, over all clients: senders' addresses can be forged, so clients can
 FEW: Final = 20  # clients: the share of a small network says nothing
-_ALL_ADDRESSES: Final = b""  # keys of a block's budget beside the clients, which are 4 or 16 bytes
-_ALL_PAIRS: Final = b"*"
+ALL_ADDRESSES: Final = b""  # keys of a block's budget beside the clients, which are 4 or 16 bytes
+ALL_PAIRS: Final = b"*"
+IN_ALL: Final = " in all"  # how the reason of a bound over all blocks ends
 
 
 class Hourly:
@@ -38,27 +40,29 @@ class Hourly:
         self._recent_us.append(ts_us)
 
 
-def takes_address(block: Block, blocks: Blocks, client: bytes, limit: int, ts_us: int) -> bool:
-    """Count one more address (`client` empty) or pair of `client` for a block, if that is within the hour's budget of
-    `limit`."""
+def over_budget(block: Block, blocks: Blocks, client: bytes, hourly: int, ts_us: int) -> str:
+    """Which budget one more address (`client` empty) or pair of `client` would exceed for a block, in words; "" when it
+    is within all of them, and then it is counted."""
     if client:
-        keys = [(client, limit), (_ALL_PAIRS, PAIRS_PER_HOUR)]
-        full = blocks.pairs >= MAX_PAIRS
+        if blocks.pairs >= MAX_PAIRS:
+            return f"over {MAX_PAIRS} pairs{IN_ALL}"
+        keys = [(client, hourly, f"over {hourly} addresses of {render_address(client)} in an hour")]
+        keys.append((ALL_PAIRS, PAIRS_PER_HOUR, f"over {PAIRS_PER_HOUR} pairs in an hour"))
     else:
-        keys = [(_ALL_ADDRESSES, limit)]
-        full = blocks.addresses >= MAX_ADDRESSES
+        if blocks.addresses >= MAX_ADDRESSES:
+            return f"over {MAX_ADDRESSES} addresses{IN_ALL}"
+        keys = [(ALL_ADDRESSES, hourly, f"over {hourly} addresses in an hour")]
     if len(block.recent_us) > 2 * PAIRS_PER_HOUR:
         block.recent_us = {k: times for k, times in block.recent_us.items() if ts_us - times[-1] < HOUR_US}
-    for key, most in keys:
+    for key, limit, reason in keys:
         recent = [t for t in block.recent_us.get(key, ()) if ts_us - t < HOUR_US]
         if recent:
             block.recent_us[key] = recent
-        if len(recent) >= most:
-            full = True
-    if not full:
-        for key, _ in keys:
-            block.recent_us.setdefault(key, []).append(ts_us)
-    return not full
+        if len(recent) >= limit:
+            return reason
+    for key, _, _ in keys:
+        block.recent_us.setdefault(key, []).append(ts_us)
+    return ""
 
 
 def why_rolled_back(clients: int, known: int, age_us: int, most: int, most_share: int) -> str:

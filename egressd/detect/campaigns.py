@@ -97,6 +97,11 @@ class Campaigns:
         """How the contact showed itself, new or not."""
         incident.via[sighting.via] = incident.via.get(sighting.via, 0) + sighting.count
 
+    def tell(self, incident: Incident, sighting: Sighting) -> None:
+        """A sensor tells of a contact that is new to it."""
+        source = sighting.source
+        incident.sources[source] = incident.sources.get(source, 0) + sighting.count
+
     def count(self, incident: Incident, sighting: Sighting) -> None:
         """A new contact of this incident."""
         incident.contacts += sighting.count
@@ -173,6 +178,8 @@ class Campaigns:
             _add_name(kept, name, count)
         for via, count in gone.via.items():
             kept.via[via] = kept.via.get(via, 0) + count
+        for source, count in gone.sources.items():
+            kept.sources[source] = kept.sources.get(source, 0) + count
 
 
 def _add_name(incident: Incident, name: str, count: int) -> None:

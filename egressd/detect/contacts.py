@@ -89,3 +89,8 @@ class Contacts:
             return False
         self._questions.add(key, ts_us)
         return True
+
+    def was_asked(self, client: bytes, name: str, ts_us: int, within_us: int) -> bool:
+        """Whether a question for `name` was counted so shortly before that an answer at `ts_us` belongs to it."""
+        before_us = self._questions.peek((client, name))
+        return before_us is not None and abs(ts_us - before_us) <= within_us

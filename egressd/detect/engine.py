@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from egressd.detect.agreement import Agreement
 from egressd.detect.behaviour.suspicion import sighting_of
 from egressd.detect.blind import BlindSpots
 from egressd.detect.blocks import Block, Blocks, main_target
@@ -17,6 +18,7 @@ from egressd.detect.campaigns import Campaigns
 from egressd.detect.contacts import Contacts
 from egressd.detect.correlator import Correlator, Hit
 from egressd.detect.evidence import Evidence
+from egressd.detect.hearing import Hearing, hear
 from egressd.detect.history import DEFAULT_HISTORY, History
 from egressd.detect.hunt import hunt, sieve_for
 from egressd.detect.policy import E1, E2, Policy, PolicySettings
@@ -28,6 +30,7 @@ from egressd.intel.layered import AnyIndex
 from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
 from egressd.intel.resolvers import Resolvers
+from egressd.intel.shared_ranges import NO_SHARED_RANGES, SharedRanges
 from egressd.model import (
     BEHAVIOUR,
     DNS_ANSWER,
@@ -37,6 +40,7 @@ from egressd.model import (
     QUIC_SNI,
     REPLY,
     SOCKS_HOST,
+    TAP,
     TCP,
     TLS_SNI,
     Decision,
@@ -62,17 +66,24 @@ class Intel:
     """Everything that text files say, loaded: swapped whole when any of them changes."""
 
     def __init__(
-        self, index: AnyIndex, suffixes: Suffixes, allowances: Allowances, protected: Protected, resolvers: Resolvers
+        self,
+        index: AnyIndex,
+        suffixes: Suffixes,
+        allowances: Allowances,
+        protected: Protected,
+        resolvers: Resolvers,
+        shared: SharedRanges = NO_SHARED_RANGES,
     ) -> None:
         self.index = index
         self.suffixes = suffixes
         self.allowances = allowances
         self.protected = protected
         self.resolvers = resolvers
+        self.shared = shared
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For other processes; compiled classes are not pickled by themselves."""
-        return Intel, (self.index, self.suffixes, self.allowances, self.protected, self.resolvers)
+        return Intel, (self.index, self.suffixes, self.allowances, self.protected, self.resolvers, self.shared)
 
 
 class Engine:
@@ -86,14 +97,18 @@ class Engine:
         *,
         enforced: bool = False,
         history: int = DEFAULT_HISTORY,
+        sensors: bool = False,
     ) -> None:
         """`enforced`: what is decided is in the kernel too, so that answers from blocked targets are leaks.
-        `history` bounds the pairs of client and name that a retro-hunt can find."""
+        `history` bounds the pairs of client and name that a retro-hunt can find. `sensors`: others than our own tap
+        tell of contacts too, so that each is remembered until they have told."""
         self.resolutions = Resolutions(intel.suffixes)
         self.correlator = Correlator(intel.index, intel.allowances, self.resolutions, intel.suffixes)
         self.blocks = Blocks()
-        self.policy = Policy(settings, self.blocks, intel.protected, intel.allowances)
+        self.policy = Policy(settings, self.blocks, intel.protected, intel.allowances, intel.shared)
         self.contacts = Contacts()
+        self.agreement: Agreement | None = Agreement() if sensors else None
+        self.hearing = Hearing()
         self.watch = Watch()
         self.enforced = enforced  # of the blocks that are decided from now on
         self.on_answered: Callable[[Incident], None] | None = None  # told of each answer that an incident counts
@@ -115,6 +130,9 @@ class Engine:
     def observe(self, seen: Observation) -> None:
         """Take one observation; emits whatever follows from it."""
         kind = seen.kind
+        if seen.sensor:
+            self._tell(seen)
+            return
         self.observations[kind] = self.observations.get(kind, 0) + 1
         if seen.ts_us >= self._calendar.next_us:
             self._indicators_change(seen.ts_us)
@@ -150,6 +168,14 @@ class Engine:
         if self.policy.block_of(sighting) is None:
             self._decide(sighting)
 
+    def _tell(self, seen: Observation) -> None:
+        """Another sensor tells of something."""
+        if seen.ts_us >= self._calendar.next_us:
+            self._indicators_change(seen.ts_us)
+        self._fresh.clear()
+        self._counted.clear()
+        hear(self, seen)
+
     def finish(self) -> None:
         """The source has ended: report each incident's totals."""
         for incident in self.campaigns.incidents.values():
@@ -164,8 +190,10 @@ class Engine:
             "incidents_beyond_bound": self.campaigns.untold,
             "alerts_beyond_bound": self.policy.untold,
             "attempts_beyond_bound": self.watch.uncounted,
+            "agreement_evicted": self.agreement.evicted if self.agreement is not None else 0,
             "history_evicted": self.history.evicted,
             "resolutions_evicted": self.resolutions.evicted,
+            "resolutions_over_share": self.resolutions.over_share,
         }
         return {name: count for name, count in counts.items() if count}
 
@@ -184,7 +212,7 @@ class Engine:
             if name and name not in self._fresh:
                 self._fresh[name] = self.contacts.is_new_question(seen.flow.client, name, seen.ts_us, again)
         for hit in hits:
-            self._sight(seen, hit, self._fresh[hit.name])
+            self.sight(seen, hit, self._fresh[hit.name])
         for name, new in self._fresh.items():
             if not hits or all(hit.name != name for hit in hits):
                 self.history.record(seen.flow, name, seen.ts_us, seen.number, DNS_QUERY, new)
@@ -198,7 +226,7 @@ class Engine:
         client = seen.flow.client
         ts_us = seen.ts_us
         for hit in self.correlator.match(seen):
-            self._sight(seen, hit, self.contacts.is_new_question(client, hit.name, ts_us, False))
+            self.sight(seen, hit, self.contacts.is_new_question(client, hit.name, ts_us, False))
         answer = read_answer(seen.name or seen.raw_name.lower(), message)
         if not answer.addresses:
             return
@@ -214,7 +242,7 @@ class Engine:
             resolutions.reached(client, answer.names[at], address, ts_us)
             if trusted:
                 for tenant in tenants:
-                    resolutions.settles(tenant, address, ts_us)
+                    resolutions.settles(tenant, address, ts_us, client, listed is not None and tenant is tenants[0])
                 self._give_free(seen, address)
         if listed is None:
             return
@@ -250,20 +278,21 @@ class Engine:
         hits = self.correlator.match(seen, direct, name)
         for hit in hits:
             domain = hit.match.registered_domain or hit.name
-            self._sight(seen, hit, self._is_new(seen, domain), direct and seen.kind != FLOW)
+            self.sight(seen, hit, self.is_new(seen, domain), direct and seen.kind != FLOW)
         if seen.kind == FLOW and not hits:
-            self._blocked_flow(seen)
+            self.blocked_flow(seen)
         self._remember(seen, name, hits, direct)
 
     def _begins(self, seen: Observation) -> None:
         """The first packet of a conversation."""
         self.contacts.begins(seen.flow, seen.ts_us)
 
-    def _is_new(self, seen: Observation, reached: str) -> bool:
+    def is_new(self, seen: Observation, reached: str) -> bool:
         """Whether this observation is the first sign of a contact; asked twice it answers the same."""
         new = self._fresh.get(reached)
         if new is None:
-            new = self._fresh[reached] = self.contacts.is_new(seen.kind, seen.flow, reached, seen.ts_us)
+            contacts = self.hearing.contacts_of(seen.sensor) if seen.sensor else self.contacts
+            new = self._fresh[reached] = contacts.is_new(seen.kind, seen.flow, reached, seen.ts_us)
         return new
 
     def _remember(self, seen: Observation, name: str, hits: list[Hit], direct: bool) -> None:
@@ -275,13 +304,13 @@ class Engine:
             if name and self.correlator.match_name(name, seen.ts_us) is not None:
                 return  # that is listed, and no contact for later
         if name and (not hits or all(hit.name != name for hit in hits)):
-            new = self._is_new(seen, self.resolutions.domain_of(name))
+            new = self.is_new(seen, self.resolutions.domain_of(name))
             server = flow.server if direct else b""
             self.history.record(flow, name, seen.ts_us, seen.number, seen.kind, new, server)
 
     # -- sightings, decisions, attempts
 
-    def _sight(self, seen: Observation, hit: Hit, new: bool, direct: bool = False) -> None:
+    def sight(self, seen: Observation, hit: Hit, new: bool, direct: bool = False) -> None:
         sighting = Sighting(
             seen.ts_us, seen.number, seen.flow, hit.name, hit.match, seen.kind, seen.note, False, 1,
             seen.ts_us, seen.ts_us, hit.url, hit.address,
@@ -298,11 +327,11 @@ class Engine:
         via = sighting.via
         if seen is not None:
             if via not in (DNS_QUERY, DNS_ANSWER):
-                new = self._is_new(seen, sighting.campaign) and new
+                new = self.is_new(seen, sighting.campaign) and new
             new = new and incident.id not in self._counted
+            new = self._agree(incident, sighting, new, seen)
         sighting.new = new
         if new:
-            self._counted.add(incident.id)
             self.campaigns.count(incident, sighting)
             if via in (TLS_SNI, HTTP_HOST, SOCKS_HOST):
                 self._answered(incident, sighting.count)  # nothing is sent before the handshake is complete
@@ -316,7 +345,7 @@ class Engine:
             self._decide(sighting)
             return
         if block.waits or block.mode != self.policy.site.strongest:
-            decision = self.policy.decide_again(block, sighting, *self._hit(sighting))
+            decision = self.policy.decide_again(block, sighting, self._others_at(sighting), *self._hit(sighting))
             if decision is not None:
                 self._put_in_force(block, decision)
         self._ran_into(block, sighting)
@@ -332,7 +361,7 @@ class Engine:
 
     def _decide(self, sighting: Sighting) -> None:
         """Nothing was decided about it yet."""
-        decision = self.policy.decide(sighting, *self._hit(sighting))
+        decision = self.policy.decide(sighting, self._others_at(sighting), *self._hit(sighting))
         if decision is None or (decision.action == "alert" and sighting.via == BEHAVIOUR):
             return
         block = self.blocks.by_id.get(decision.id)
@@ -365,7 +394,32 @@ class Engine:
             clients.clear()
             self._on_event(decision)
 
-    def _blocked_flow(self, seen: Observation) -> None:
+    def _others_at(self, sighting: Sighting) -> list[str]:
+        """Innocent sites on the address that matched: a block of a listed address would cut them off too."""
+        if sighting.match.level != "address":
+            return []
+        return self.correlator.co_tenants(sighting.address, "", sighting.ts_us)
+
+    def _agree(self, incident: Incident, sighting: Sighting, own: bool, seen: Observation) -> bool:
+        """Whether a sighting is a new contact, `own` saying whether it is one to the sensor that tells of it: another
+        may have told of it before."""
+        source = seen.sensor or TAP
+        sighting.source = source
+        sighting.own = own
+        if own:
+            self._counted.add(incident.id)
+            self.campaigns.tell(incident, sighting)
+        agreement = self.agreement
+        if agreement is None:
+            return own
+        client = sighting.flow.client
+        reached = sighting.match.registered_domain or sighting.match.indicator.value
+        new = own and not agreement.tell(source, sighting.via, sighting.flow, reached, sighting.ts_us)
+        sighting.told_by = agreement.told_by(client, reached, sighting.ts_us)
+        sighting.sources = max(1, len(sighting.told_by))
+        return new
+
+    def blocked_flow(self, seen: Observation) -> None:
         """A connection without a name to an address that a block covers."""
         flow = seen.flow
         block = self.blocks.covering(flow.client, flow.server)
@@ -383,7 +437,7 @@ class Engine:
             seen.ts_us, seen.number, flow, "", match, FLOW, "blocked address", False, 1, seen.ts_us, seen.ts_us,
             address=flow.server,
         )  # fmt: skip
-        self._handle(sighting, self._is_new(seen, match.registered_domain), seen)
+        self._handle(sighting, self.is_new(seen, match.registered_domain), seen)
 
     def _extend(self, sighting: Sighting, address: bytes, evidence: str) -> None:
         block = self.policy.block_of(sighting)
@@ -415,7 +469,8 @@ class Engine:
             if resolved and resolved != seen.name and not self.correlator.is_innocent(resolved, ts_us):
                 return
         self.resolutions.reached(client, seen.name, server, ts_us)
-        self.resolutions.lives_at(seen.name, server, ts_us, self.correlator.is_exempt(seen.name, ts_us))
+        exempt = self.correlator.is_exempt(seen.name, ts_us)
+        self.resolutions.lives_at(seen.name, server, ts_us, exempt, client, not innocent)
         if innocent:
             self._give_free(seen, server)
 

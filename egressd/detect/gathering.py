@@ -40,8 +40,9 @@ class GatheringHistory(History):
         self._gathered: dict[tuple[bytes, str, bytes], Gathered] = {}
 
     def record(
-        self, flow: FlowKey, what: str | bytes, ts_us: int, number: int, via: str, new: bool = True, server: bytes = b""
-    ) -> None:
+        self, flow: FlowKey, what: str | bytes, ts_us: int, number: int, via: str, new: bool = True,
+        server: bytes = b"", sensor: str = "",
+    ) -> None:  # fmt: skip
         """See `History.record`."""
         key = (flow.client, what, server) if isinstance(what, str) else (flow.client, "", what)
         row = self._gathered.get(key)

@@ -32,9 +32,10 @@ class PastContact(NamedTuple):
 
 class Contact:
     """All contacts of one client with one name (or with one address). `server` is where it connected to for that name
-    last, b"" when it only asked, or went by a proxy."""
+    last, b"" when it only asked, or went by a proxy. `told` has how often each sensor told of it, None while our own
+    tap is the only one: who sees most sees all, as far as that can be told."""
 
-    __slots__ = ("count", "first_us", "flow", "last_us", "number", "server", "via")
+    __slots__ = ("count", "first_us", "flow", "last_us", "number", "server", "told", "via")
 
     def __init__(self, ts_us: int, number: int, flow: FlowKey, via: str) -> None:
         self.first_us = ts_us
@@ -44,6 +45,14 @@ class Contact:
         self.flow = flow
         self.via = via
         self.server = b""
+        self.told: dict[str, int] | None = None
+
+    def tell(self, sensor: str, new: bool) -> None:
+        """A sensor, "" for our own tap, tells of it."""
+        if self.told is None:
+            self.told = {"": self.count}
+        self.told[sensor] = self.told.get(sensor, 0) + new
+        self.count = max(self.told.values())
 
 
 class History:
@@ -54,9 +63,11 @@ class History:
         self._table: RecentTable[tuple[bytes, str | bytes], Contact] = RecentTable(limit)
 
     def record(
-        self, flow: FlowKey, what: str | bytes, ts_us: int, number: int, via: str, new: bool = True, server: bytes = b""
-    ) -> None:
-        """`flow.client` contacted `what`; `new` when this is not one more sign of a contact recorded before."""
+        self, flow: FlowKey, what: str | bytes, ts_us: int, number: int, via: str, new: bool = True,
+        server: bytes = b"", sensor: str = "",
+    ) -> None:  # fmt: skip
+        """`flow.client` contacted `what`; `new` when this is not one more sign of a contact recorded before, as far as
+        that `sensor` knows."""
         key = (flow.client, what)
         contact = self._table.get(key)
         if contact is None:
@@ -71,7 +82,10 @@ class History:
             contact.flow = flow
         if server:
             contact.server = server
-        contact.count += new
+        if sensor or contact.told is not None:
+            contact.tell(sensor, new)
+        else:
+            contact.count += new
 
     def contacts(self) -> list[tuple[bytes, str | bytes, Contact]]:
         """Every contact held as (client, name or address, contact), by first time, then packet number."""

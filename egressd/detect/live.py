@@ -70,9 +70,10 @@ class LiveEngine(Engine):
         enforced: bool,
         first_number: int = 1,
         stride: int = 1,
+        sensors: bool = False,
     ) -> None:
         """Decisions are numbered `first_number`, then every `stride`-th; the rest is the engine's."""
-        super().__init__(intel, settings, on_event, enforced=enforced)
+        super().__init__(intel, settings, on_event, enforced=enforced, sensors=sensors)
         self.gathering = GatheringHistory()
         self.history = self.gathering
         self.blocks.number_from(first_number, stride)
@@ -132,6 +133,7 @@ class LiveEngine(Engine):
         blocks = self.blocks
         block = blocks.by_target.get(standing.target)
         since_us = ts_us if block is not None and ts_us else standing.created_us
+        is_new = block is None
         if block is None:
             block = blocks.add(standing.target, standing.match, standing.created_us, standing.id)
             self._calendar.watch(block)
@@ -151,10 +153,12 @@ class LiveEngine(Engine):
             blocks.add_address(block, address, since_us)
         for client, address in pairs:
             blocks.add_pair(block, client, address, since_us)
+        self.policy.count_elsewhere(block, is_new, len(addresses), since_us)
         block.resting.update(standing.resting[: max(0, MAX_REFUSED - len(block.resting))])
         if ts_us:
             for address in dict.fromkeys((*addresses, *(address for _, address in pairs))):
                 self._give_free(Observation(FLOW, ts_us, 0, _NOBODY, "", "", None, 0, ""), address)
+            self._free_shared(block, ts_us)
 
     def end(self, block_id: str) -> None:
         """A decision was lifted elsewhere."""
@@ -192,7 +196,7 @@ class LiveEngine(Engine):
         self.enforced = enforced
         self.correlator = Correlator(intel.index, intel.allowances, self.resolutions, intel.suffixes)
         self.correlator.clients_ignored = ignored
-        self.policy.replace(settings, intel.protected, intel.allowances)
+        self.policy.replace(settings, intel.protected, intel.allowances, intel.shared)
         self.blind.resolvers = intel.resolvers
         now_s = ts_us // MICROSECONDS
         self._calendar = Calendar(intel.index.pending_after(now_s))
@@ -254,8 +258,8 @@ class LiveEngine(Engine):
     def protect(self, protected: Protected, ts_us: int) -> None:
         """What may never be blocked has changed: blocked addresses that are protected now are given free."""
         intel = self.intel
-        self.intel = Intel(intel.index, intel.suffixes, intel.allowances, protected, intel.resolvers)
-        self.policy.replace(self.policy.settings, protected, intel.allowances)
+        self.intel = Intel(intel.index, intel.suffixes, intel.allowances, protected, intel.resolvers, intel.shared)
+        self.policy.replace(self.policy.settings, protected, intel.allowances, intel.shared)
         for block in list(self.blocks.by_id.values()):
             self._free_kept(block, ts_us)
 
@@ -274,13 +278,21 @@ class LiveEngine(Engine):
             return
         block.match = verdict.match
         self._calendar.watch(block)
+        self.policy.forget_refusals(block, ts_us // MICROSECONDS)
         self._free(block, verdict.free, ts_us)
+        self._free_shared(block, ts_us)
+
+    def _free_shared(self, block: Block, ts_us: int) -> None:
+        """Give free what `block` covers in ranges that many share."""
+        for decision in self.policy.free_shared(block, _because(block, ts_us)):
+            self._on_event(decision)
 
     def _free_kept(self, block: Block, ts_us: int) -> None:
         """Give free what `block` covers and may no longer."""
         intel = self.intel
         now_s = ts_us // MICROSECONDS
         name = block.target.value if block.target.kind in ("registered_domain", "host", "exact") else ""
+        self.policy.forget_refusals(block, now_s)
         free = kept_targets(
             name, list(block.addresses), list(block.pairs), intel.allowances, intel.protected, now_s, self.policy.kept
         )

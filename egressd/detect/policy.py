@@ -2,15 +2,16 @@
 
 Names that a client sends are accusations: they justify a block by name, and of that client's way to that address. An
 address is blocked for everybody only when an answer to an outstanding question ties it to a listed name, it is not
-protected and no other registered domain was seen on it. Every refusal is a decision too, with its reason.
+protected and not shared (egressd.detect.sharing). Every refusal is a decision too, with its reason.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from egressd.detect.blocks import MAX_BLOCKS, MAX_REFUSED, Block, Blocks, main_target
-from egressd.detect.budgets import HOUR_US, Hourly, takes_address, why_rolled_back
+from egressd.detect.blocks import MAX_ADDRESSES, MAX_BLOCKS, MAX_REFUSED, Block, Blocks, main_target
+from egressd.detect.budgets import ALL_ADDRESSES, HOUR_US, IN_ALL, Hourly, over_budget, why_rolled_back
 from egressd.detect.kept import Kept, tell
 from egressd.detect.reasons import scoped_target, why, why_alert
 from egressd.detect.resolutions import on_the_wire, place_of
@@ -27,10 +28,24 @@ from egressd.detect.rules import (
     Rules,
     default_rules,
 )
+from egressd.detect.sharing import (
+    BY_COMMAND,
+    BY_NAME_AND_HOST,
+    BY_NAME_ONLY,
+    chose_address,
+    held_in_ranges,
+    leave_to_person,
+    listed_in_range,
+    shared_with,
+    target_of,
+    why_shared,
+    why_too_wide,
+)
 from egressd.detect.site import APPROVE, RANKS, Network, Site, lists_guarded_site
 from egressd.intel.allowances import Allowances
 from egressd.intel.networks import parse_network, render_address
 from egressd.intel.protected import Protected
+from egressd.intel.shared_ranges import NO_SHARED_RANGES, SharedRanges
 from egressd.model import BEHAVIOUR, Decision, Sighting, Target
 
 E0: Final = "E0"
@@ -69,13 +84,22 @@ class PolicySettings(NamedTuple):
 class Policy:
     """The rules of a policy over the blocks in force, and the checks that no rule can turn off."""
 
-    def __init__(self, settings: PolicySettings, blocks: Blocks, protected: Protected, allowances: Allowances) -> None:
+    def __init__(
+        self,
+        settings: PolicySettings,
+        blocks: Blocks,
+        protected: Protected,
+        allowances: Allowances,
+        shared: SharedRanges = NO_SHARED_RANGES,
+    ) -> None:
         self.settings = settings
         self.untold = 0  # alerts beyond the bound of what is remembered as told
         self._blocks = blocks
         self._protected = protected
         self._allowances = allowances
+        self._shared = shared
         self.kept = Kept(allowances)
+        self._bound_told_us: dict[bool, int] = {}  # as Block.budget_told_us, of the bounds over all blocks
         self.site = settings.site()
         self.rules = settings.rules_in_force()
         self.ignored = 0  # sightings that a rule ignores
@@ -91,9 +115,11 @@ class Policy:
             return server in self.settings.resolvers
         return self.site.strongest != "enforce"
 
-    def decide(self, sighting: Sighting, clients: int = 1, known: int = 0) -> Decision | None:
+    def decide(
+        self, sighting: Sighting, others: Sequence[str] = (), clients: int = 1, known: int = 0
+    ) -> Decision | None:
         """The verdict on a sighting whose target is not blocked yet; None when it was given before, or a rule ignores
-        it. `clients` hit the same, of `known`."""
+        it. `others` are the co-tenants of the address that matched, if one did; `clients` hit the same, of `known`."""
         target = main_target(sighting.match)
         refusal = self._kept(sighting, target)
         if refusal is not None:
@@ -108,14 +134,16 @@ class Policy:
             return self._isolate(sighting, target, rule)
         target = scoped_target(sighting, rule.scope)
         waits = rule.outcome == ASK
-        refusal = self._refusal(sighting, target, waits)
+        refusal = self._refusal(sighting, target, others, waits)
         if refusal is not None:
             return self._alert(sighting, target, *refusal)
         limit = self.settings.blocks_per_hour
         if self._hourly.is_over(limit, sighting.ts_us) or len(self._blocks) >= MAX_BLOCKS:
             if self._hourly.is_told(sighting.ts_us):
                 return None  # one alert: the sightings and incidents tell the rest
-            return self._verdict(sighting, "", "alert", (target,), f"over {limit} blocks in an hour", "budget", E1)
+            full = len(self._blocks) >= MAX_BLOCKS
+            reason = f"over {MAX_BLOCKS} blocks{IN_ALL}" if full else f"over {limit} blocks in an hour"
+            return self._verdict(sighting, "", "alert", (target,), reason, "budget", E1)
         self._hourly.take(sighting.ts_us)
         block = self._blocks.add(target, sighting.match, sighting.ts_us)
         block.campaign = sighting.campaign
@@ -129,7 +157,9 @@ class Policy:
         action = "ask" if waits else "block"
         return self._verdict(sighting, block.id, action, (target,), why(rule, sighting.match), rule.name, evidence)
 
-    def decide_again(self, block: Block, sighting: Sighting, clients: int, known: int) -> Decision | None:
+    def decide_again(
+        self, block: Block, sighting: Sighting, others: Sequence[str], clients: int, known: int
+    ) -> Decision | None:
         """A sighting of what is decided already can call for more: its client's segment is under a stronger mode, or a
         rule that blocks applies where before one asked. None when it stays as it is, which it does when a person has
         spoken."""
@@ -142,7 +172,9 @@ class Policy:
         waits = rule.outcome != BLOCK
         if rule.outcome not in (ASK, BLOCK) or rule.scope == CLIENT or (waits and not block.waits):
             return None
-        if (waits == block.waits and RANKS[mode] <= RANKS[block.mode]) or self._refusal(sighting, block.target, waits):
+        if waits == block.waits and RANKS[mode] <= RANKS[block.mode]:
+            return None
+        if self._refusal(sighting, block.target, others, waits) is not None:
             return None
         block.waits = waits
         block.mode = mode if RANKS[mode] > RANKS[block.mode] else block.mode
@@ -209,7 +241,9 @@ class Policy:
             return f"{tell(kept)} lies in {target.value}; a person must decide", kept.kind
         return None
 
-    def _refusal(self, sighting: Sighting, target: Target, waits: bool) -> tuple[str, str] | None:
+    def _refusal(
+        self, sighting: Sighting, target: Target, others: Sequence[str], waits: bool
+    ) -> tuple[str, str] | None:
         """(reason, rule) when what a rule blocks may not be blocked by itself, or (`waits`) by nobody."""
         indicator = sighting.match.indicator
         if not waits and lists_guarded_site(sighting.match):
@@ -220,7 +254,18 @@ class Policy:
             why = self._protected.why_network(*network) or self._protected.why(sighting.address)
             if why:
                 return f"{target.value} is protected: {why}", "protected"
+            if waits or chose_address(indicator):
+                return None
+            why = self._why_shared(sighting.address, others) or self._shared.why_network(*network)
+            if why:
+                return leave_to_person(why), "shared"
+            why = why_too_wide(*network)
+            if why:
+                return why, "too-wide"
         return None
+
+    def _why_shared(self, address: bytes, others: Sequence[str]) -> str:
+        return why_shared(self._shared, address, others, self.settings.shared_after)
 
     def is_settled(self, block: Block, address: bytes, client: bytes) -> bool:
         """Whether `extend` has nothing more to say of an address that `client` goes to."""
@@ -230,7 +275,7 @@ class Policy:
         return goes_to in block.addresses and (not self.site.is_narrow(client) or (client, goes_to) in block.pairs)
 
     def extend(
-        self, block: Block, sighting: Sighting, address: bytes, evidence: str, others: list[str]
+        self, block: Block, sighting: Sighting, address: bytes, evidence: str, others: Sequence[str]
     ) -> Decision | None:
         """Whether `block` may also cover `address`, which `evidence` ties to it; `others` are the co-tenants. None when
         that was settled before."""
@@ -246,8 +291,8 @@ class Policy:
         if wide:
             for_some = self.kept.for_some(sighting.name, goes_to, now_s)
             wide = for_some is None
-        if (client, goes_to) in block.pairs and not wide:
-            return None
+        if not wide and ((client, goes_to) in block.pairs or client in self.settings.resolvers):
+            return None  # a resolver asks for everybody: kept from a name server, it would answer nobody
         allowed = self._allowances.allows("", goes_to, client, now_s)
         if allowed is not None and allowed.client:
             return None  # this client may go there; of others nothing is said
@@ -256,9 +301,10 @@ class Policy:
             refusal = tell(allowed), allowed.kind
         if refusal is not None:
             return self._refuse(block, sighting, address, *refusal, evidence)
-        limit = self.settings.addresses_per_indicator_hour
-        if not takes_address(block, self._blocks, b"" if wide else client, limit, sighting.ts_us):
-            return self._over_budget(block, sighting, address, wide, evidence)
+        hourly = self.settings.addresses_per_indicator_hour
+        over = over_budget(block, self._blocks, b"" if wide else client, hourly, sighting.ts_us)
+        if over:
+            return self._tell_budget(block, sighting, address, wide, evidence, over)
         if wide:
             self._blocks.add_address(block, goes_to, sighting.ts_us)
             target = Target("address", render_address(goes_to))
@@ -267,14 +313,14 @@ class Policy:
         self._blocks.add_pair(block, client, goes_to, sighting.ts_us)
         reason = f"{sighting.name or render_address(address)} named by this client only"
         if others:
-            reason = f"also seen on it: {', '.join(others)}; so this client only"
+            reason = f"{BY_NAME_AND_HOST}: {shared_with(others)}"
         elif for_some is not None:
             reason = f"{tell(for_some)} is for {for_some.client}; so this client only"
         elif evidence == E2 and not narrow:
             reason = "given back before; so this client only"
         return self._verdict(sighting, block.id, "extend", (pair(client, goes_to),), reason, "pair", evidence)
 
-    def _address_refusal(self, sighting: Sighting, address: bytes, others: list[str]) -> tuple[str, str] | None:
+    def _address_refusal(self, sighting: Sighting, address: bytes, others: Sequence[str]) -> tuple[str, str] | None:
         """(reason, rule) when nobody may be kept from an address."""
         why = self._protected.why(address)
         if why:
@@ -282,9 +328,8 @@ class Policy:
         kept = self._allowances.never_blocks(sighting.name, address, sighting.ts_us // 1_000_000)
         if kept is not None:
             return tell(kept), "never-block"
-        if len(others) >= self.settings.shared_after:
-            return f"shared: {len(others)} other registered domains seen on it, among them {others[0]}", "shared"
-        return None
+        why = self._why_shared(address, others)
+        return (f"{BY_NAME_ONLY}: {why}", "shared") if why else None
 
     def reconsider(self, sighting: Sighting, address: bytes, others: dict[str, list[str]]) -> list[Decision]:
         """An innocent name appeared on a blocked address: give the address free, the names stay blocked; from
@@ -293,7 +338,11 @@ class Policy:
         place = place_of(address)
         for block in self._blocks.holders(address):
             names = others.get(block.id)
-            if not names or block.target.kind == "address":
+            if not names:
+                continue
+            if block.target.kind == "address":
+                if len(names) >= self.settings.shared_after and not chose_address(block.match.indicator):
+                    decisions.append(self.lift(block, sighting, leave_to_person(shared_with(names)), "shared"))
                 continue
             addresses = [held for held in block.addresses if place_of(held) == place]
             for held in addresses:
@@ -309,22 +358,53 @@ class Policy:
             pairs = [(client, held) for client, held in block.pairs if place_of(held) == place]
             for client, held in pairs:
                 self._blocks.withdraw_pair(block, client, held)
-            reason = f"shared: {len(names)} other registered domains seen on it, among them {names[0]}"
+            reason = f"{BY_NAME_ONLY}: {shared_with(names)}"
             if len(block.refused) < MAX_REFUSED:
                 block.refused[address] = reason
             decisions.append(self.withdraw(block, sighting, tuple(pair(*one) for one in pairs), reason))
         return decisions
 
-    def replace(self, settings: PolicySettings, protected: Protected, allowances: Allowances) -> None:
+    def replace(
+        self,
+        settings: PolicySettings,
+        protected: Protected,
+        allowances: Allowances,
+        shared: SharedRanges = NO_SHARED_RANGES,
+    ) -> None:
         """What people say has changed. What was told of it before is told again where it still holds."""
         self.settings = settings
         self.site = settings.site()
         self.rules = settings.rules_in_force()
         self._protected = protected
         self._allowances = allowances
+        self._shared = shared
         self.kept = Kept(allowances)
         self._alerted.clear()
         self._isolated.clear()
+
+    def forget_refusals(self, block: Block, now_s: int) -> None:
+        """What people say has changed: addresses that `block` was refused for what holds no more may be asked about
+        again. Whether other sites still live there is told by who asks."""
+        for address in list(block.refused):
+            kept = self._allowances.never_blocks("", address, now_s) or self._allowances.allows("", address, b"", now_s)
+            if kept is None and not self._protected.why(address) and not self._shared.why(address):
+                del block.refused[address]
+
+    def free_shared(self, block: Block, sighting: Sighting) -> list[Decision]:
+        """Shared ranges have changed, or `block` came from elsewhere: give free what it covers there."""
+        why = listed_in_range(self._shared, block)
+        if why:
+            return [self.lift(block, sighting, leave_to_person(why), "shared")]
+        freed: list[Decision] = []
+        for why, held in held_in_ranges(self._shared, block).items():
+            for client, address in held:
+                if client:
+                    self._blocks.withdraw_pair(block, client, address)
+                else:
+                    self._blocks.withdraw_address(block, address)
+            targets = tuple(target_of(client, address) for client, address in held)
+            freed.append(self.withdraw(block, sighting, targets, f"{BY_NAME_ONLY}: {why}"))
+        return freed
 
     def lapse(self, block: Block, sighting: Sighting) -> Decision:
         """The indicator of `block` is no longer in force: so is the block, with all that was added to it."""
@@ -353,16 +433,27 @@ class Policy:
 
     # -- budgets
 
-    def _over_budget(
-        self, block: Block, sighting: Sighting, address: bytes, wide: bool, evidence: str
+    def count_elsewhere(self, block: Block, is_new: bool, addresses: int, ts_us: int) -> None:
+        """Another packet process made `block` (`is_new`), or added `addresses` to it, at `ts_us`: the budgets are those
+        of all processes together. What people do takes nothing from them."""
+        if block.match.indicator.source == BY_COMMAND:
+            return
+        if is_new:
+            self._hourly.take(ts_us)
+        if addresses:
+            block.recent_us.setdefault(ALL_ADDRESSES, []).extend([ts_us] * min(addresses, MAX_ADDRESSES))
+
+    def _tell_budget(
+        self, block: Block, sighting: Sighting, address: bytes, wide: bool, evidence: str, reason: str
     ) -> Decision | None:
-        told_us = block.budget_told_us.get(wide)
+        """Once an hour: a flux of addresses is not to become a flood of events. A bound over all blocks is told once
+        for all of them."""
+        told = self._bound_told_us if reason.endswith(IN_ALL) else block.budget_told_us
+        told_us = told.get(wide)
         if told_us is not None and 0 <= sighting.ts_us - told_us < HOUR_US:
-            return None  # a flux of addresses is not to become a flood of events
-        block.budget_told_us[wide] = sighting.ts_us
-        limit = self.settings.addresses_per_indicator_hour
+            return None
+        told[wide] = sighting.ts_us
         target = Target("address", render_address(address)) if wide else pair(sighting.flow.client, address)
-        reason = f"over {limit} addresses in an hour"
         return self._verdict(sighting, block.id, "refuse", (target,), reason, "budget", evidence)
 
     # -- verdicts
@@ -418,4 +509,4 @@ class Policy:
 
 def pair(client: bytes, address: bytes) -> Target:
     """One client's way to one address."""
-    return Target("pair", f"{render_address(client)}>{render_address(address)}")
+    return target_of(client, address)

@@ -29,7 +29,7 @@ def why(rule: Rule, match: Match) -> str:
         reason = f"no list names it, {indicator.source} scores {indicator.confidence}{why_so}"
     else:
         reason = f"{_how(match)} {indicator.value} ({indicator.source}:{indicator.line})"
-    if indicator.narrowed:
+    if indicator.narrowed and indicator.kind == "domain":
         reason += f"; narrowed: {indicator.narrowed}"
     if rule.outcome == ASK:
         reason += f"; rule {rule.name} leaves it to a person"

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from egressd.detect.fair_table import FairTable
 from egressd.model import DnsMessage, DnsRecord, FlowKey, Observation
 from egressd.names import Suffixes
-from egressd.wire.table import RecentTable
 
 ANSWER_WITHIN_US: Final = 10_000_000  # stub resolvers give up after 5 s, one retry
 ATTRIBUTE_WITHIN_US: Final = 3_600_000_000  # how long a client is assumed to use an address it resolved
 TENANT_WITHIN_US: Final = 86_400_000_000  # "seen on it in the last day", DESIGN section 6
 MAX_TENANTS: Final = 32  # per address; more would not change a verdict
+MAX_LISTED: Final = 16  # of them may be listed: they are not to keep out those whom a block would harm
 MAX_LEARNED: Final = 1_024  # tenants that wait to be told to other processes; more are told when they are met again
 MAX_CHAIN: Final = 16  # names that one answer may lead through; resolvers give up at 8 to 16
 
@@ -112,11 +113,11 @@ class Resolutions:
 
     def __init__(self, suffixes: Suffixes, limit: int = 65_536) -> None:
         """`limit` bounds the addresses and the (client, address) pairs, each. A quarter of it bounds the outstanding
-        questions, which live for seconds."""
+        questions, which live for seconds. No client fills more than its share of any."""
         self._suffixes = suffixes
-        self._asked: RecentTable[tuple[FlowKey, int], _Asked] = RecentTable(max(2, limit // 4))
-        self._tenants: RecentTable[bytes, _Tenants] = RecentTable(limit)
-        self._reached: RecentTable[tuple[bytes, bytes], tuple[str, int]] = RecentTable(limit)
+        self._asked: FairTable[tuple[FlowKey, int], _Asked] = FairTable(max(2, limit // 4))
+        self._tenants: FairTable[bytes, _Tenants] = FairTable(limit)
+        self._reached: FairTable[tuple[bytes, bytes], tuple[str, int]] = FairTable(limit)
         self.learned: list[tuple[str, bytes, int]] | None = None  # tenants as they are met, where somebody takes them
 
     def domain_of(self, name: str) -> str:
@@ -131,7 +132,11 @@ class Resolutions:
             if 0 <= question.ts_us - before.first_us <= ANSWER_WITHIN_US:
                 before.last_us = question.ts_us
                 return False
-        self._asked.add(key, _Asked(question.name, question.ts_us))  # `get` has made it young, if it was there
+        asked = _Asked(question.name, question.ts_us)
+        if before is None:
+            self._asked.claim(key, asked, question.flow.client)
+        else:
+            self._asked.renew(key, asked)
         return True
 
     def was_asked(self, answer: Observation, txid: int) -> bool:
@@ -146,21 +151,25 @@ class Resolutions:
 
     def reached(self, client: bytes, name: str, address: bytes, ts_us: int) -> None:
         """`client` was told, or showed by SNI or Host, that `name` is at `address`."""
-        self._reached.put((client, address if len(address) == 4 else place_of(address)), (name, ts_us))
+        self._reached.set((client, address if len(address) == 4 else place_of(address)), (name, ts_us), client)
 
-    def lives_at(self, name: str, address: bytes, ts_us: int, whole: bool = False) -> None:
-        """`name` was seen on `address`; kept by registered domain, or as it is when `whole`."""
-        self.settles(name if whole else self.domain_of(name), address, ts_us)
+    def lives_at(
+        self, name: str, address: bytes, ts_us: int, whole: bool = False, client: bytes = b"", listed: bool = False
+    ) -> None:
+        """`name` was seen on `address`; kept by registered domain, or as it is when `whole`; the rest as `settles`."""
+        self.settles(name if whole else self.domain_of(name), address, ts_us, client, listed)
 
-    def settles(self, domain: str, address: bytes, ts_us: int) -> None:
-        """`domain` is a tenant of `address`."""
+    def settles(self, domain: str, address: bytes, ts_us: int, client: bytes = b"", listed: bool = False) -> None:
+        """`domain`, which may be `listed`, is a tenant of `address`, as `client` showed (b"": we knew)."""
         place = address if len(address) == 4 else place_of(address)
         tenants = self._tenants.get(place)
         if tenants is None:
-            self._tenants.add(place, _Tenants(domain, ts_us))
-            self._learn(domain, place, ts_us)
+            if self._tenants.claim(place, _Tenants(domain, ts_us), client):
+                self._learn(domain, place, ts_us)  # a flood is not to flood other processes
             return
         seen_us = tenants.seen_us
+        if listed and len(seen_us) >= MAX_LISTED and domain not in seen_us:
+            return
         if len(seen_us) >= MAX_TENANTS and domain not in seen_us:
             if ts_us <= tenants.full_until_us:
                 return
@@ -206,4 +215,10 @@ class Resolutions:
     @property
     def evicted(self) -> int:
         """Entries forgotten because a table was full."""
-        return self._asked.evicted + self._tenants.evicted + self._reached.evicted
+        crowds = self._asked.crowd.evicted + self._tenants.crowd.evicted + self._reached.crowd.evicted
+        return self._asked.evicted + self._tenants.evicted + self._reached.evicted + crowds
+
+    @property
+    def over_share(self) -> int:
+        """Entries of clients that had their share of a table already, and stand in its crowd."""
+        return self._asked.over_share + self._tenants.over_share + self._reached.over_share

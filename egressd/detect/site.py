@@ -82,7 +82,7 @@ class Site:
             source=indicator.source,
             source_score=rules.score_of(indicator.source),
             evidence=evidence,
-            sources=1,
+            sources=sighting.sources,
             segment=self.segment_of(client),
             tags=self.tags_of(client),
             popular=is_popular(match),

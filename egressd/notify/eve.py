@@ -24,6 +24,7 @@ from egressd.model import (
     QUIC_SNI,
     REPLY,
     SOCKS_HOST,
+    TAP,
     TCP,
     TLS_SNI,
     Attempt,
@@ -249,6 +250,10 @@ def _render_sighting(event: Sighting, file: str) -> Record:
     ours["last_seen"] = render_time(event.last_us)
     ours["incident"] = event.incident
     ours["campaign"] = event.campaign
+    if event.told_by:
+        ours["source"] = event.source
+        ours["new"] = event.new
+        ours["sources"] = list(event.told_by)
     record["egressd"] = ours
     return record
 
@@ -302,6 +307,8 @@ def _render_incident(event: Incident, file: str, state: str) -> Record:
         ours["answered"] = event.answered
         ours["names"] = dict(sorted(event.names.items()))
         ours["via"] = {VIA.get(via, via): count for via, count in sorted(event.via.items())}
+        if event.sources.keys() - {TAP}:
+            ours["sources"] = dict(sorted(event.sources.items()))
     record["egressd"] = ours
     return record
 
@@ -309,6 +316,13 @@ def _render_incident(event: Incident, file: str, state: str) -> Record:
 def render_feed(ts_us: int, fields: Mapping[str, Any]) -> Record:
     """A feed's new version is in force, or something is wrong with it, or no longer."""
     record = _head("feed", ts_us, 0, "")
+    record["egressd"] = dict(fields)
+    return record
+
+
+def render_sensor(ts_us: int, fields: Mapping[str, Any]) -> Record:
+    """Another sensor's log has gone silent, cannot be read, or lines come again."""
+    record = _head("log_state", ts_us, 0, "")
     record["egressd"] = dict(fields)
     return record
 

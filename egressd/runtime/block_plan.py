@@ -108,7 +108,7 @@ class _Judge:
         self._now_us = core.clock.now_us()
         self._allowances = intel.allowances
         self._correlator = Correlator(intel.index, intel.allowances, Resolutions(intel.suffixes), intel.suffixes)
-        self._policy = Policy(settings, Blocks(), intel.protected, intel.allowances)
+        self._policy = Policy(settings, Blocks(), intel.protected, intel.allowances, intel.shared)
 
     def match(self, name: str) -> Match | None:
         """What is listed now."""
@@ -141,7 +141,7 @@ class _Judge:
         planned = self.planned.get(target)
         if block is None:
             hit = len(planned.clients) + 1 if planned is not None else 1
-            decision = self._policy.decide(sighting, hit, known)
+            decision = self._policy.decide(sighting, (), hit, known)
             if decision is not None:
                 target = decision.targets[0]
                 said = decision.action, decision.rule, decision.reason

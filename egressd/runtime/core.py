@@ -34,10 +34,11 @@ from egressd.runtime.in_force import InForce, Register, from_row
 from egressd.runtime.intake import HistoryRow, Intake, WatchSum
 from egressd.runtime.knowledge import Fed, Knowledge, Loaded, Surroundings
 from egressd.runtime.lapsing import Lapsing
+from egressd.runtime.listening import Listening, marks_path
 from egressd.runtime.messages import Values
 from egressd.runtime.modes import is_apart, site_of, stand_in, unarmed
 from egressd.runtime.named_hosts import NamedHosts
-from egressd.runtime.orders import Dropped, Learn, Order, Start, Step, Swap
+from egressd.runtime.orders import Dropped, Learn, LogSource, LogStart, Order, Start, Step, Swap
 from egressd.runtime.rollback import Rollback, tell
 from egressd.runtime.rulings import HOUR_US, Rulings
 from egressd.runtime.scribe import Scribe
@@ -106,6 +107,11 @@ class Core:
             self.register, self.rulings, self.campaigns, self.scribe, clock, tellers, self.segment_of,
             self._take_history, self._take_tenants, self.enforcement.pushed, f"{self.started_us}-{os.getpid()}",
         )  # fmt: skip
+        self.listening = Listening(
+            dict(loaded.config.sensors), loaded.config.capture.processes, self._log_start, self._tell_one,
+            self._last_packet, tellers.event, clock.now_us,
+        )  # fmt: skip
+        self._taking = 0  # whose batch is at hand
         self._lapse_due_us = 0
         self.register.rule_of = self.rule_of
         self.rulings.isolations_per_hour = lambda: self.knowledge.settings.isolations_per_hour
@@ -215,6 +221,7 @@ class Core:
             settings=self.knowledge.settings,
             enforced=self.site.strongest == "enforce",
             fast_lane=self.site.strongest == "enforce",
+            sensors=self.listening.is_wanted,
         )
         following: list[Order] = [self.rulings.standing()]
         if self.tenants:
@@ -234,6 +241,7 @@ class Core:
 
     async def take(self, number: int, batch: dict[str, Any]) -> None:
         """A batch of a packet process."""
+        self._taking = number
         self.intake.take(number, batch)
         canaries = batch.get("canaries")
         if canaries is not None:
@@ -299,7 +307,9 @@ class Core:
                 break  # else somebody said more meanwhile, and what rests on that would be taken for unlisted
         intel = self.knowledge.intel
         armed = self.site.strongest == "enforce"
-        self.tell(Swap(intel, self.knowledge.settings, armed, armed))
+        swap = Swap(intel, self.knowledge.settings, armed, armed)
+        self.tell(swap)
+        self.listening.tell(swap)
         new = known.arrived(before, intel, self.clock.now_us() // 1_000_000)
         if self.allowing.is_due(self.clock.now_us()):
             new = None  # what it let be until now may be listed
@@ -366,6 +376,8 @@ class Core:
         if abs(self.clock.offset_us - self._told_offset_us) > DRIFT_US:
             self._told_offset_us = self.clock.offset_us
             self.tell(Step(self.clock.offset_us))
+            self.listening.tell(Step(self.clock.offset_us))
+        self._listen()
         self.rulings.expire()
         now_us = self.clock.now_us()
         if now_us >= self._lapse_due_us:
@@ -386,6 +398,12 @@ class Core:
             self._seen_us = now_us
             self.scribe.put(meta.seen, now_us)
         self.tellers.tick()
+
+    def _listen(self) -> None:
+        """How other sensors stand, and what of theirs is history by now."""
+        if self.listening.is_wanted:
+            self.listening.agreed(self.sensing.told("heard"))
+            self._keep_history(self.listening.tick())
 
     def _take_effect(self, now_s: int) -> None:
         """Indicators that said when they come into force have."""
@@ -463,9 +481,23 @@ class Core:
         if self.volume is not None:
             self.volume.learn([(client, domain, address, ts_us)])
 
+    def _log_start(self, sources: tuple[LogSource, ...]) -> LogStart:
+        directory = self.loaded.base_dir / self.config.state.directory
+        return LogStart(sources, str(marks_path(directory)), self.clock.offset_us, self.knowledge.intel)
+
+    def _tell_one(self, number: int, order: Order) -> None:
+        self.sensing.tell_one(number, order)
+
+    def _last_packet(self) -> int:
+        return max((one["last_us"] for one in self.sensing.interfaces()), default=0)
+
     def _take_history(self, rows: list[HistoryRow]) -> None:
         if self.volume is not None:
             self.volume.learn((row[0], row[1], row[3], row[5]) for row in rows if row[1] and row[3])
+        self.listening.seen(self._taking, rows)
+        self._keep_history(rows)
+
+    def _keep_history(self, rows: list[HistoryRow]) -> None:
         room = HISTORY_WAITING - len(self.history_waiting)
         self.history_waiting += rows[:room]
         self.history_lost += max(0, len(rows) - room)
@@ -490,7 +522,7 @@ def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
 
 def _needs_restart(before: Config, after: Config) -> list[str]:
     """Options that a reload does not change."""
-    sections: Sequence[str] = ("capture", "enforce", "control", "metrics", "state", "limits")
+    sections: Sequence[str] = ("capture", "enforce", "control", "metrics", "state", "limits", "sensors")
     return [name for name in sections if getattr(before, name) != getattr(after, name)]
 
 

@@ -145,6 +145,8 @@ class Daemon:
             log.error("no interface faces your hosts yet; waiting for one (or name them: capture: interfaces: [eth1])")
         elif not await core.sensing.ready(READY_S):
             log.error("no packet process captures after %.0f s; egressd goes on trying", READY_S)
+        if core.listening.is_wanted:
+            self._watch(core.listening.run(), "log process")
         self._watch(self._prove(core), "canary")
         self._watch(follow_lists(core), "lists")
         if self._hunts is not None:
@@ -217,6 +219,10 @@ class Daemon:
         """From the source to the sink, within a bounded time; what is in the kernel stays."""
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_S):
+                await core.listening.stop()  # before packet processes, which judge what it tells
+                processes = [one for one in self._tasks if one.get_name() == "log process"]
+                if processes:
+                    await asyncio.wait(processes, timeout=STOP_S / 4)
                 await core.sensing.stop()
                 processes = [one for one in self._tasks if one.get_name().startswith("packet process")]
                 if processes:
@@ -366,7 +372,7 @@ class Daemon:
     async def _screen(self, core: Core) -> dict[str, Any]:
         now_us = self._clock.now_us()
         ratio, degraded = self._loss.ratio(now_us), self._loss.degraded(now_us)
-        more = [*self._keeping.warnings(), *self._feeding.warnings()]
+        more = [*core.listening.warnings(), *self._keeping.warnings(), *self._feeding.warnings()]
         return await screens.status(core, self._canary, ratio, degraded, self._lag_s, more)
 
     def _standing(self, core: Core) -> Standing:

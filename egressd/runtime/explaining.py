@@ -12,6 +12,7 @@ from egressd.intel.networks import render_address
 from egressd.model import Match
 from egressd.notify.eve import render_time
 from egressd.runtime.core import Core
+from egressd.runtime.in_force import WITHDRAWN
 from egressd.runtime.preview import Preview
 from egressd.runtime.question import judge, parse_question, render_verdict
 from egressd.web.requests import WRONG, Refused
@@ -63,10 +64,16 @@ class Explaining:
         standing = self._core.register.by_target.get(main_target(match))
         if standing is None:
             return None
-        held = [f"{target.kind} {target.value}" for target in islice(standing.held, SHOWN)]
+        held = [
+            f"{target.kind} {target.value}"
+            for target, one in islice(standing.held.items(), SHOWN)
+            if one.state != WITHDRAWN
+        ]
+        spared = [f"{target.kind} {target.value}: {why}" for target, why in standing.spared.items()]
         return {
             "id": standing.id, "state": standing.state, "author": standing.author, "reason": standing.reason,
             "since": render_time(standing.created_us), "targets": held,
+            "spared": spared,
         }  # fmt: skip
 
     def _incidents(self, match: Match) -> list[Record]:

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from egressd import __version__
 from egressd.intel.feeds.state import FeedState
@@ -13,6 +14,7 @@ from egressd.metrics import Snapshot
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
 from egressd.runtime.keeping import Keeping
+from egressd.runtime.listening import OK, STARTING
 from egressd.runtime.screens import lists
 from egressd.runtime.sensing import resident_bytes
 
@@ -20,7 +22,8 @@ SECOND_US = 1_000_000
 _TABLES = {
     "tcp_evicted": "tcp", "udp_evicted": "udp", "history_evicted": "history", "resolutions_evicted": "resolutions",
     "client_over_share": "client_share", "clients_beyond_bound": "clients", "incidents_beyond_bound": "incidents",
-    "alerts_beyond_bound": "alerts", "attempts_beyond_bound": "attempts",
+    "alerts_beyond_bound": "alerts", "attempts_beyond_bound": "attempts", "resolutions_over_share": "resolutions_share",
+    "agreement_evicted": "agreement",
 }  # fmt: skip
 
 
@@ -61,6 +64,7 @@ def snapshot_of(
             one["name"]: max(0, now_us - (one["last_us"] or core.started_us)) / SECOND_US for one in interfaces
         },
         sensor_packets={one["name"]: one["packets"] for one in interfaces},
+        **_logs(core, now_us),
         packet_processes=sensing.alive(),
         packet_process_restarts=sum(one["restarts"] for one in rows),
         memory_bytes={"core": resident_bytes(os.getpid()), "packet": sum(one["rss_bytes"] for one in rows)},
@@ -125,6 +129,19 @@ def snapshot_of(
             "compiled": "yes" if rows and all(one["compiled"] for one in rows) else "no",
         },
     )
+
+
+def _logs(core: Core, now_us: int) -> dict[str, Any]:
+    """How other sensors stand."""
+    states = core.listening.states
+    return {
+        "log_up": {name: int(one.state in (OK, STARTING)) for name, one in states.items()},
+        "log_lines": {name: one.lines for name, one in states.items()},
+        "log_last_line_s": {
+            name: max(0, now_us - (one.last_line_us or core.started_us)) / SECOND_US for name, one in states.items()
+        },
+        "log_clock_ahead_s": {name: one.clock_ahead_us / SECOND_US for name, one in states.items()},
+    }
 
 
 def _size(core: Core) -> int:

@@ -6,7 +6,7 @@ and pairs that answers and names led to. Each of those has a term (detect/probat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Final
@@ -32,6 +32,7 @@ ASK: Final = "ask"  # a rule leaves it to a person, or too many ran into it
 ISOLATE: Final = "isolate"
 ROLLBACK: Final = "rollback"  # the rule of what was taken back because too many ran into it
 PAIR: Final = "pair"
+MAX_SPARED: Final = 16  # targets of one decision that were refused or given free, the last of them
 FOUND_OUT: Final = frozenset(("address", "pair"))  # kinds that have a term when they are not what was decided about
 
 
@@ -72,6 +73,14 @@ class InForce:
     held: dict[Target, Held] = field(default_factory=dict)
     action: str = BLOCK
     waits_since_us: int = 0
+    spared: dict[Target, str] = field(default_factory=dict)  # what it does not cover, and why, as far as is remembered
+
+    def spare(self, targets: Iterable[Target], reason: str) -> None:
+        """Policy refused to cover `targets`, or gave them free."""
+        for target in targets:
+            if len(self.spared) >= MAX_SPARED and target not in self.spared:
+                del self.spared[next(iter(self.spared))]
+            self.spared[target] = reason
 
     def standing(self, enforced: bool) -> Standing:
         """As a packet process is told of it."""

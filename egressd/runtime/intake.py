@@ -30,7 +30,7 @@ from egressd.model import (
 )
 from egressd.notify.eve import render_event
 from egressd.runtime.in_force import FOUND_OUT, Register
-from egressd.runtime.messages import Values, unpack_event
+from egressd.runtime.messages import MAX_SOURCES, Values, unpack_event
 from egressd.runtime.rulings import Rulings
 from egressd.runtime.scribe import Scribe
 from egressd.runtime.tally import Contacts, Tried, unpack_contacts, unpack_tried
@@ -221,6 +221,9 @@ class Intake:
                 incident.names[name] = incident.names.get(name, 0) + count
         for via, count in row.via.items():
             incident.via[via] = incident.via.get(via, 0) + count
+        for source, count in row.sources.items():
+            if source in incident.sources or len(incident.sources) < MAX_SOURCES:
+                incident.sources[source] = incident.sources.get(source, 0) + count
         if row.leaks and incident.id:
             self.leaks[incident.id] = self.leaks.get(incident.id, 0) + row.leaks
         level = row.match.level
@@ -349,7 +352,7 @@ def copy_incident(one: Incident) -> Incident:
     """As it is now: the ledger's thread must not see it change."""
     return Incident(
         one.id, one.campaign, one.client, one.match, one.opened_us, one.first_us, one.last_us, one.contacts,
-        one.attempts, one.answered, one.retro, 0, dict(one.names), dict(one.via),
+        one.attempts, one.answered, one.retro, 0, dict(one.names), dict(one.via), dict(one.sources),
     )  # fmt: skip
 
 

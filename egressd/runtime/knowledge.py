@@ -26,6 +26,7 @@ from egressd.config.load import (
 from egressd.config.schema import Config
 from egressd.detect.engine import Intel
 from egressd.detect.policy import PolicySettings
+from egressd.detect.sharing import BY_COMMAND
 from egressd.errors import ConfigError, Problem
 from egressd.intel.allowances import Allowance, Allowances, parse_allowances
 from egressd.intel.formats import parse_list
@@ -42,7 +43,7 @@ from egressd.store.last_good import LastGood
 SECOND_US: Final = 1_000_000
 SMALL_FEED: Final = 2_000  # indicators; so few lie in memory with the lists, and cost no look at a filter of their own
 LAST_GOOD: Final = "last-good"  # where the last good content of lists lies, in the directory of the state
-OPERATOR: Final = "operator"  # the source of what people add by commands; the line is the entry's number
+OPERATOR: Final = BY_COMMAND  # the source of what people add by commands; the line is the entry's number
 
 
 class Surroundings(NamedTuple):
@@ -165,7 +166,7 @@ def combine(
     return Knowledge(
         replace(loaded.config, mode=mode),
         texts,
-        Intel(index, intel.suffixes, allowed, protected, intel.resolvers),
+        Intel(index, intel.suffixes, allowed, protected, intel.resolvers, intel.shared),
         settings,
         segment_table(loaded.config),
         tuple(problems),

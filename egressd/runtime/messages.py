@@ -40,6 +40,8 @@ VIAS: Final = frozenset((DNS_QUERY, DNS_ANSWER, HTTP_HOST, TLS_SNI, QUIC_SNI, SO
 EVIDENCE: Final = frozenset(("E0", "E1", "E2"))
 MODES: Final = frozenset(("monitor", "approve", "enforce"))
 _ID: Final = re.compile(r"D[1-9][0-9]{0,17}")
+_SENSOR: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")  # as the configuration names them
+MAX_SOURCES: Final = 33  # the configuration has at most 32, and there is our own tap
 ACTIONS: Final = frozenset(("block", "extend", "withdraw", "refuse", "alert", "ask", "isolate"))
 
 HEAD: Final = Struct("!IB")
@@ -103,6 +105,7 @@ def pack_event(event: Event) -> list[Any]:
         return [
             "s", event.ts_us, _pack_flow(event.flow), event.name, pack_match(event.match), event.via, event.note,
             event.retro, event.count, event.first_us, event.last_us, event.url, event.address.hex(), event.new,
+            event.source, event.own, list(event.told_by),
         ]  # fmt: skip
     if isinstance(event, Decision):
         return [
@@ -122,11 +125,15 @@ def unpack_event(packed: object) -> Sighting | Decision | Attempt:
     values = Values(packed)
     sort = values.text()
     if sort == "s":
-        return Sighting(
+        sighting = Sighting(
             values.number(), 0, values.flow(), values.text(), values.match(), values.one_of(VIAS), values.text(),
             values.flag(), values.count(), values.number(), values.number(), values.text(), values.address(),
             new=values.flag(),
         )  # fmt: skip
+        sighting.source, sighting.own = values.sensor(), values.flag()
+        sighting.told_by = values.sensors()
+        sighting.sources = max(1, len(sighting.told_by))
+        return sighting
     if sort == "d":
         ts_us, id_, action = values.number(), values.text(), values.one_of(ACTIONS)
         if _ID.fullmatch(id_) is None and (id_ or action != "alert"):
@@ -168,6 +175,11 @@ def unpack_match(packed: object) -> Match:
         inner.number(),
     )  # fmt: skip
     return Match(level, indicator, domain, rule)
+
+
+def is_sensor(text: str) -> bool:
+    """Whether a sensor can have that name."""
+    return _SENSOR.fullmatch(text) is not None
 
 
 class Values:
@@ -240,6 +252,20 @@ class Values:
         if not 0 <= number <= most:
             raise Malformed("a number is out of its bounds")
         return number
+
+    def sensor(self) -> str:
+        """The name of a sensor, or "" for nobody."""
+        name = self.text()
+        if name and not is_sensor(name):
+            raise Malformed("a sensor's name was expected")
+        return name
+
+    def sensors(self) -> tuple[str, ...]:
+        """The names of sensors."""
+        values = Values(self.next())
+        if len(values) > MAX_SOURCES:
+            raise Malformed("too many sensors")
+        return tuple(values.sensor() for _ in range(len(values)))
 
     def decision_id(self) -> str:
         """A decision's id."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from egressd.detect.engine import Intel
 from egressd.detect.history import PastContact
@@ -35,6 +35,33 @@ class Start(NamedTuple):
     settings: PolicySettings
     enforced: bool
     fast_lane: bool
+    sensors: bool = False  # others than our own tap tell of contacts too
+
+
+class LogSource(NamedTuple):
+    """A sensor whose log is followed; `estimate` when its clock may be wrong."""
+
+    name: str
+    path: str
+    format: str
+    estimate: bool
+
+
+class LogStart(NamedTuple):
+    """The first order of the process that reads logs; `state` is the file in which it keeps how far it has read."""
+
+    sources: tuple[LogSource, ...]
+    state: str
+    offset_us: int
+    intel: Intel
+
+
+class Observed(NamedTuple):
+    """What other sensors told of, packed (runtime/observed.py). Where it does not count, another packet process has it
+    too: then it is only kept in mind, should this client's packets come here."""
+
+    rows: tuple[list[Any], ...]
+    counts: bool
 
 
 class Swap(NamedTuple):
@@ -99,4 +126,4 @@ class Stop(NamedTuple):
     """Tell what is left to tell, and end."""
 
 
-Order = Start | Swap | Protect | Adopt | End | Rest | Learn | Recall | Dropped | Step | Stop
+Order = Start | LogStart | Observed | Swap | Protect | Adopt | End | Rest | Learn | Recall | Dropped | Step | Stop

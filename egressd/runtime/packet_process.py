@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from contextlib import suppress
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from egressd.capture.livefilter import FilterSettings
 from egressd.capture.ring import CLIENT, CaptureSettings
 from egressd.capture.ring import FLOW as FLOW_SHARE
 from egressd.clock import SteadyClock
+from egressd.detect.hearing import keep_in_mind
 from egressd.detect.live import LiveEngine
 from egressd.enforce.adapter import AdapterError
 from egressd.enforce.fastlane import FastLane
@@ -29,9 +31,11 @@ from egressd.model import Decision, Event, Target
 from egressd.runtime import orders
 from egressd.runtime.canary_names import canary_address
 from egressd.runtime.messages import DOWN_FILE, DOWN_OBJECT, Frames
+from egressd.runtime.observed import unpack_observation
 from egressd.runtime.reporting import Reporter
 from egressd.wire.dissector import Dissector
 
+HEARD_PER_TURN: Final = 8  # words of other sensors, then packets: half a millisecond in pure Python
 PACKETS_PER_TURN: Final = 64  # of one interface, then the others and orders have their turn: 2 ms in pure Python
 # History and passive DNS are told this often and so much at a time: half a millisecond of work, during which no packet
 # is read. That makes 2,000 rows a second; what is more is left out and counted.
@@ -69,7 +73,9 @@ class PacketProcess:
             enforced=start.enforced,
             first_number=start.first_number,
             stride=start.stride,
+            sensors=start.sensors,
         )
+        self._heard: deque[tuple[list[Any], bool]] = deque()  # of other sensors, not judged yet, and whether it counts
         self._engine.on_answered = self._report.answered
         self._engine.canary = self._canary
         self._dissector = Dissector(self._engine.observe, start.conversations)
@@ -96,7 +102,7 @@ class PacketProcess:
         """Until told to stop, or the core is gone."""
         while self.running:
             timeout_ms = min(MAX_WAIT_MS, self._report.wait_ms(self._clock.now_us()))
-            if self._engine.is_busy:
+            if self._engine.is_busy or self._heard:
                 timeout_ms = 0
             ready = wait(self._sources, (self.control.fileno(),), timeout_ms)
             for source in self._sources:
@@ -107,6 +113,8 @@ class PacketProcess:
             if ready:
                 self._take_orders()
             self._engine.carry_on(1)
+            if self._heard:
+                self._hear()
             now_us = self._clock.now_us()
             if self._report.due(now_us) or now_us >= self._bulk_due_us:
                 self._tell(now_us)
@@ -120,8 +128,25 @@ class PacketProcess:
             if self.faults <= MAX_FAULTS_TOLD:
                 sys.stderr.write(f"<3>egressd: a packet met a fault of ours: {error!a:.200}\n")
 
+    def _hear(self) -> None:
+        """Judge some of what other sensors told of, then packets have their turn. Guarded as packets are."""
+        for _ in range(min(HEARD_PER_TURN, len(self._heard))):
+            packed, counts = self._heard.popleft()
+            try:
+                seen = unpack_observation(packed)
+                if counts:
+                    self._engine.observe(seen)
+                else:
+                    keep_in_mind(self._engine, seen)
+            except Exception as error:  # noqa: BLE001
+                self.faults += 1
+                if self.faults <= MAX_FAULTS_TOLD:
+                    sys.stderr.write(f"<3>egressd: another sensor's word met a fault of ours: {error!a:.200}\n")
+
     def finish(self) -> None:
         """Tell what is left."""
+        while self._heard:
+            self._hear()
         self._dissector.flush()
         now_us = self._clock.now_us()
         self._report.send(now_us, self._stats(), {})
@@ -203,8 +228,16 @@ class PacketProcess:
             "faults": self.faults,
             "pushed": self._report.pushed.cells,
             "push_refused": self._refused,
+            "heard": self._agreed(),
             "untold": self._report.untold + self._report.tally.uncounted,
         }
+
+    def _agreed(self) -> dict[str, Any]:
+        """By other sensor: contacts that it and others told of, by how much its clock is ahead."""
+        agreement = self._engine.agreement
+        if agreement is None:
+            return {}
+        return {name: [count, agreement.difference_us(name)] for name, count in agreement.agreed.items()}
 
     def _bulk(self, now_us: int) -> dict[str, Any]:
         bulk: dict[str, Any] = {}
@@ -267,6 +300,8 @@ class PacketProcess:
                     if self._start.processes > 1 and flow.client not in engine.clients:
                         continue
                     engine.dropped(flow, ts_us)
+            case orders.Observed():
+                self._heard.extend((row, order.counts) for row in order.rows)
             case orders.Step():
                 self._clock.offset_us = order.offset_us
             case orders.Stop():

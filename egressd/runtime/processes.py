@@ -28,7 +28,7 @@ from egressd.runtime.messages import (
     parse_batch,
     render_frame,
 )
-from egressd.runtime.orders import Order, Start, Stop
+from egressd.runtime.orders import Order, Stop
 
 LARGE_BYTES: Final = 256 << 10  # from here on an order goes by a memory file
 SILENT_S: Final = 10.0  # a process says something every second; after so long it is killed
@@ -47,11 +47,17 @@ class PacketProcessHandle:
     def __init__(
         self,
         number: int,
-        make_start: Callable[[int], tuple[Start, list[Order]]],
+        make_start: Callable[[int], tuple[Order, list[Order]]],
         on_batch: Callable[[int, dict[str, Any]], Awaitable[None]],
+        *,
+        module: str = "egressd.runtime.packet_process",
+        called: str = "packet process",
     ) -> None:
-        """`make_start` gives the first order and those that follow it; `on_batch` takes (number, batch) in order."""
+        """`make_start` gives the first order and those that follow it; `on_batch` takes (number, batch) in order. The
+        process that reads logs is another `module`, and treated alike."""
         self.number = number
+        self._module = module
+        self._called = f"{called} {number}"
         self.restarts = -1  # the first start is none
         self.pid = 0
         self.malformed = 0
@@ -89,7 +95,7 @@ class PacketProcessHandle:
                 self.restarts -= 1
                 continue
             pause_s = FIRST_PAUSE_S if loop.time() - began_s > CALM_S else min(LAST_PAUSE_S, pause_s * 2)
-            log.error("packet process %d ended (%s); started again in %.1f s", self.number, code, pause_s)
+            log.error("%s ended (%s); started again in %.1f s", self._called, code, pause_s)
             await asyncio.sleep(pause_s)
 
     async def stop(self) -> None:
@@ -112,7 +118,7 @@ class PacketProcessHandle:
         ours.setblocking(False)
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "egressd.runtime.packet_process", str(theirs.fileno()),
+                sys.executable, "-m", self._module, str(theirs.fileno()),
                 stdin=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),),
             )  # fmt: skip
         self.pid = process.pid
@@ -131,7 +137,7 @@ class PacketProcessHandle:
                 watcher.cancel()
         except* (OSError, Malformed) as errors:
             self.malformed += 1
-            log.error("packet process %d: %s", self.number, errors.exceptions[0])
+            log.error("%s: %s", self._called, errors.exceptions[0])
         finally:
             self._socket = None
             self.ready.clear()
@@ -210,7 +216,7 @@ class PacketProcessHandle:
         while True:
             await asyncio.sleep(1.0)
             if loop.time() - self.last_batch_s > SILENT_S:
-                log.error("packet process %d says nothing for %.0f s; it is ended", self.number, SILENT_S)
+                log.error("%s says nothing for %.0f s; it is ended", self._called, SILENT_S)
                 self.kill()
                 return
 

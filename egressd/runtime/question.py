@@ -8,6 +8,7 @@ from egressd.config.load import LoadedIntel
 from egressd.detect.policy import PolicySettings
 from egressd.detect.reasons import scoped_target
 from egressd.detect.rules import ALERT, ASK, BLOCK, CLIENT, IGNORE, ISOLATE, NO_RULE, Rule, failed, failing
+from egressd.detect.sharing import chose_address
 from egressd.detect.site import lists_guarded_site
 from egressd.errors import ConfigError, Problem
 from egressd.intel.entries import refang
@@ -37,6 +38,7 @@ class Verdict(NamedTuple):
     allowance: str
     guard: str
     protected: str
+    shared: str  # the shared range that the address lies in
     rule: str = ""
     rules: tuple[str, ...] = ()
 
@@ -82,6 +84,7 @@ def judge(question: Question, loaded: LoadedIntel, settings: PolicySettings, now
     allowance = ""
     would = "nothing: not listed"
     protected = intel.protected.why(question.address) if question.address else ""
+    shared = intel.shared.why(question.address) if question.address else ""
     name = ""
     tried: tuple[str, ...] = ()
     if match is not None:
@@ -100,10 +103,12 @@ def judge(question: Question, loaded: LoadedIntel, settings: PolicySettings, now
             would = "alert, not block: the list names a guarded site whole, a person must decide"
         elif protected and match.level == "address" and rule.outcome in (BLOCK, ASK):
             would = "alert, not block: the address is protected"
+        elif shared and match.level == "address" and not chose_address(match.indicator) and rule.outcome == BLOCK:
+            would = f"alert, not block: {shared}; a person must decide"
         else:
             would = _outcome(rule, match)
     guard = loaded.guard.why(domain or question.name) if question.name else ""
-    return Verdict(question, domain, suffix_rule, match, would, allowance, guard, protected, name, tried)
+    return Verdict(question, domain, suffix_rule, match, would, allowance, guard, protected, shared, name, tried)
 
 
 def try_rules(match: Match, settings: PolicySettings, now_s: int) -> tuple[Rule, tuple[str, ...]]:
@@ -168,6 +173,7 @@ def render_verdict(verdict: Verdict, mode: str) -> dict[str, Any]:
     rendered.update(
         guard=verdict.guard,
         protected=verdict.protected,
+        shared=verdict.shared,
         allowance=verdict.allowance,
         would=verdict.would,
         rule=verdict.rule,

@@ -1,14 +1,16 @@
-"""Runs captures through the very pipeline that live traffic takes: dissector, then engine, on packet time."""
+"""Runs captures, and logs of other sensors, through the very pipeline that live traffic takes, on packet time."""
 
 from __future__ import annotations
 
 import gc
+import heapq
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from egressd.capture.merge import FileResult, Replay
+from egressd.capture.logfile import LogFile, LogResult
+from egressd.capture.merge import FileResult, Replay, iter_packets
 from egressd.detect.behaviour.carrying import Carrying
 from egressd.detect.behaviour.volume import ALERT_SCORE, Volume, VolumeSettings
 from egressd.detect.engine import Engine, Intel
@@ -21,6 +23,14 @@ from egressd.wire.dissector import Dissector
 # fifth of the time on a capture full of names (a third when compiled), walking lists and tables that do not change.
 # This many are a tenth of a second's work for it, and seldom come together: what tables forget is freed without it.
 _ALLOCATIONS_PER_COLLECTION: Final = 1_000_000
+_AFTER_ALL_US: Final = 1 << 62
+
+
+class LogGiven(NamedTuple):
+    """A log of another sensor: its format, which stands for the sensor too, and where it is."""
+
+    format: str
+    path: str
 
 
 @contextmanager
@@ -40,9 +50,10 @@ def _rare_collections() -> Iterator[None]:
 
 
 class ReplayRun:
-    """One replay. `on_event` and `on_observation` are called in packet order, with the index of the file concerned.
+    """One replay. `on_event` and `on_observation` are called in packet order, with the index of the file concerned;
+    observations are those of captures.
 
-    After `run`: `files` has a result for each path; `engine`, `dissector` and `volume` hold the counts.
+    After `run`: `files` and `logs` have a result for each; `engine`, `dissector` and `volume` hold the counts.
     """
 
     def __init__(
@@ -58,11 +69,18 @@ class ReplayRun:
         volume: VolumeSettings,
         prefilter: bool = True,
         progress: Callable[[int, int], None] | None = None,
+        logs: Sequence[LogGiven] = (),
     ) -> None:
         self._on_event = on_event
         self._on_observation = on_observation
-        self.engine = Engine(intel, settings, self._event, history=history)
-        observe = self._observe if on_observation is not None else self.engine.observe
+        self._given = logs
+        self.logs: list[LogResult] = []
+        self._heard: Iterator[Observation] = iter(())
+        self._next: Observation | None = None  # of the logs, the next one
+        self.engine = Engine(intel, settings, self._event, history=history, sensors=bool(logs))
+        observe = self.engine.observe
+        if on_observation is not None or logs:
+            observe = self._observe
         self.dissector = Dissector(observe, conversations)
         self.volume = Volume(volume)
         self.dissector.tcp.on_volume = Carrying(self.engine.resolutions, self.volume, self._evidence).carried
@@ -75,19 +93,44 @@ class ReplayRun:
 
     def run(self) -> None:
         """Read everything, then close what is open. Raises CaptureError when a file cannot be opened."""
+        self._open_logs()
         with _rare_collections():
             self._replay.run()
             self.dissector.flush()
+            self._hear(_AFTER_ALL_US)
             self.engine.finish()
 
     def _evidence(self, evidence: Evidence) -> None:
         if evidence.score >= ALERT_SCORE:
             self.engine.suspect(evidence)
 
+    def _open_logs(self) -> None:
+        """Logs as one stream in order of time. What leaves its year out is of about the first capture's time."""
+        now_us = _first_time(self._replay.paths[0]) if self._given and self._replay.paths else 0
+        logs = [LogFile(one.path, one.format, one.format, now_us) for one in self._given]
+        self.logs = [one.result for one in logs]
+        self._heard = heapq.merge(*(one.observations() for one in logs), key=lambda seen: seen.ts_us)
+        self._next = next(self._heard, None)
+
+    def _hear(self, until_us: int) -> None:
+        """What logs tell of until a time."""
+        while self._next is not None and self._next.ts_us <= until_us:
+            self.engine.observe(self._next)
+            self._next = next(self._heard, None)
+
     def _event(self, event: Event) -> None:
         self._on_event(event, self._replay.current_file)
 
     def _observe(self, seen: Observation) -> None:
+        if self._next is not None:
+            self._hear(seen.ts_us)
         if self._on_observation is not None:
             self._on_observation(seen, self._replay.current_file)
         self.engine.observe(seen)
+
+
+def _first_time(path: str) -> int:
+    """When the first packet of a capture was seen, 0 when that cannot be told beforehand."""
+    if not Path(path).is_file():
+        return 0  # a pipe can be read only once
+    return next((packet[0] for packet in iter_packets(path)), 0)

@@ -92,6 +92,8 @@ class Rulings:
                 f"rule:{decision.rule}", POLICY, decision.action, decision.id or what, decision.reason, None, what
             )
             self._scribe.put(audit.append, act, decision.ts_us)
+            if known is not None:
+                known.spare(decision.targets, decision.reason)
         elif known is None:
             return  # it ended in between
         elif decision.action == "extend":
@@ -105,6 +107,7 @@ class Rulings:
             self.end(known, state, f"rule:{decision.rule}", POLICY, decision.reason, but=origin)
         else:
             self.withdraw(known, decision.targets, f"rule:{decision.rule}", POLICY, decision.reason, but=origin)
+            known.spare(decision.targets, decision.reason)
 
     def _block(self, origin: int, decision: Decision) -> None:
         main = decision.targets[0]

@@ -75,6 +75,7 @@ async def status(
             for name in core.interfaces
         ],
         "packet_processes": list(sensing.rows()),
+        "sensors": core.listening.screen(),
         "loss_ratio": loss,
         "degraded": degraded,
         "lists": lists(core, now_us),

@@ -24,7 +24,7 @@ class Sensing:
     def __init__(
         self,
         processes: int,
-        start_of: Callable[[int], tuple[Start, list[Order]]],
+        start_of: Callable[[int], tuple[Order, list[Order]]],
         on_batch: Callable[[int, dict[str, Any]], Awaitable[None]],
     ) -> None:
         self.processes = [PacketProcessHandle(number, start_of, self._take) for number in range(processes)]
@@ -138,6 +138,10 @@ class Sensing:
     def netlink_ports(self) -> list[int]:
         """The fast lanes' netlink ports: what comes from them is no foreign change."""
         return [port for one in self._last if (port := _number(one.get("netlink_port")))]
+
+    def told(self, name: str) -> list[dict[str, Any]]:
+        """What each process says of something now, of those that say it."""
+        return [found for one in self._last if isinstance(found := one.get(name), dict)]
 
     def alive(self) -> int:
         """How many run and say so."""

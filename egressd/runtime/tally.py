@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from egressd.errors import Malformed
 from egressd.model import DNS_ANSWER, DNS_QUERY, Attempt, Incident, Match, Sighting
-from egressd.runtime.messages import VIAS, Values, pack_match
+from egressd.runtime.messages import MAX_SOURCES, VIAS, Values, is_sensor, pack_match
 
 MAX_NAMES: Final = 16  # told of one incident at a time
 MAX_PLACES: Final = 64  # addresses told of one client's tries; those at others count without one
@@ -27,7 +27,7 @@ class Contacts:
     """One client's contacts with what one indicator covers."""
 
     __slots__ = (
-        "answered", "attempts", "contacts", "first_us", "last_us", "leaks", "match", "names", "retro", "via",
+        "answered", "attempts", "contacts", "first_us", "last_us", "leaks", "match", "names", "retro", "sources", "via",
     )  # fmt: skip
 
     def __init__(self, match: Match, first_us: int, retro: bool) -> None:
@@ -41,6 +41,7 @@ class Contacts:
         self.retro = retro
         self.names: dict[str, int] = {}
         self.via: dict[str, int] = {}
+        self.sources: dict[str, int] = {}
 
 
 class Tried:
@@ -80,6 +81,8 @@ class Tally:
         row.first_us = min(row.first_us, sighting.first_us)
         row.last_us = max(row.last_us, sighting.last_us)
         row.via[sighting.via] = row.via.get(sighting.via, 0) + sighting.count
+        if sighting.own:
+            row.sources[sighting.source] = row.sources.get(sighting.source, 0) + sighting.count
         if sighting.new:
             row.contacts += sighting.count
             name = sighting.name or sighting.match.indicator.value
@@ -125,7 +128,7 @@ class Tally:
         contacts = [
             [
                 client.hex(), pack_match(row.match), row.contacts, row.attempts, row.leaks, row.answered, row.first_us,
-                row.last_us, row.retro, row.names, row.via,
+                row.last_us, row.retro, row.names, row.via, row.sources,
             ]
             for (client, _, _), row in told.items()
         ]  # fmt: skip
@@ -177,7 +180,8 @@ def unpack_contacts(packed: object) -> list[tuple[bytes, Contacts]]:
         row.last_us = one.number()
         row.retro = one.flag()
         row.names, row.via = one.counts(), one.counts()
-        if not row.via.keys() <= VIAS:
+        row.sources = one.counts()
+        if not row.via.keys() <= VIAS or len(row.sources) > MAX_SOURCES or not all(map(is_sensor, row.sources)):
             raise Malformed("sums of contacts are not right")
         row.contacts, row.attempts, row.leaks, row.answered = contacts, attempts, leaks, answered
         rows.append((client, row))

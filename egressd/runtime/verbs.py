@@ -10,7 +10,7 @@ from egressd.detect.review import parts_of
 from egressd.enforce.adapter import CLIENT, SEGMENT
 from egressd.errors import ConfigError
 from egressd.intel.formats import parse_list
-from egressd.intel.networks import parse_address, render_address
+from egressd.intel.networks import parse_address, parse_network, render_address
 from egressd.model import BEHAVIOUR, Indicator, Target
 from egressd.runtime.acts import SECOND_US, Acts, Done, Record, how_long, no_line, told
 from egressd.runtime.core import Core
@@ -76,7 +76,8 @@ class Verbs:
         await self._acts.settle(renew=True)
         self._acts.remember(peer, Done((made.id,), (entry.id,)))
         what = f"{target.value} and every name under it" if target.kind == "registered_domain" else target.value
-        return {"decision_id": made.id, "text": f"{what} is blocked for everybody{how_long(args)}", "lines": []}
+        text = f"{what} is blocked for everybody{how_long(args)}"
+        return {"decision_id": made.id, "text": text, "lines": self._shared_lines(indicator)}
 
     async def _would_hit(self, what: str) -> str:
         """In a refusal: what the block would have hit, if it can be blocked at all."""
@@ -114,7 +115,13 @@ class Verbs:
         await self._acts.settle()
         self._acts.remember(peer, Done((made.id,)))
         text = f"{indicator.value} is blocked for {render_address(client)}{how_long(args)}"
-        return {"decision_id": made.id, "text": text, "lines": []}
+        return {"decision_id": made.id, "text": text, "lines": self._shared_lines(indicator)}
+
+    def _shared_lines(self, indicator: Indicator) -> list[str]:
+        """What a person who blocks an address is told of others that live there: it is done all the same."""
+        network = parse_network(indicator.value) if indicator.kind in ("address", "network") else None
+        why = self._core.knowledge.intel.shared.why_network(*network) if network is not None else ""
+        return [f"many sites share it: {indicator.value} is {why}; egressd itself would not block it"] if why else []
 
     async def allow(self, peer: Peer, args: Record) -> Record:
         """Let a destination be reached, whatever lists say, by everybody or by one client."""

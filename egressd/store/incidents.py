@@ -137,12 +137,13 @@ def put_incident(connection: Connection, incident: Incident, segment: str = "", 
     number = claim_number(connection, incident.id, INCIDENT)
     updated = connection.execute(
         "UPDATE incidents SET campaign = ?, first_us = ?, last_us = ?, contacts = ?, attempts = ?, answered = ?,"
-        " leaks = max(leaks, ?), retro = ?, names = ?, via = ?, segment = CASE WHEN ? = '' THEN segment ELSE ? END"
+        " leaks = max(leaks, ?), retro = ?, names = ?, via = ?, sources = ?,"
+        " segment = CASE WHEN ? = '' THEN segment ELSE ? END"
         " WHERE number = ?",
         (
             number_of(incident.campaign, CAMPAIGN), incident.first_us, incident.last_us, incident.contacts,
             incident.attempts, incident.answered, leaks, incident.retro, render_counts(incident.names),
-            render_counts(incident.via), segment, segment, number,
+            render_counts(incident.via), render_counts(incident.sources), segment, segment, number,
         ),
     ).rowcount  # fmt: skip
     if not updated:
@@ -257,7 +258,7 @@ def load_where(connection: Connection, where: str, values: tuple[Any, ...]) -> l
     """The incidents that fit. `where` is SQL of this room's own, never of anybody else's making."""
     rows = connection.execute(
         "SELECT number, campaign, client, match, opened_us, first_us, last_us, contacts, attempts, answered, retro,"
-        f" names, via, segment, state, leaks, acked_us, acked_by, closed_us FROM incidents {where}",
+        f" names, via, sources, segment, state, leaks, acked_us, acked_by, closed_us FROM incidents {where}",
         values,
     )
     return [_row(row) for row in rows]
@@ -265,10 +266,10 @@ def load_where(connection: Connection, where: str, values: tuple[Any, ...]) -> l
 
 def _row(row: Sequence[Any]) -> IncidentRow:
     number, campaign, client, match, opened_us, first_us, last_us, contacts, attempts, answered, retro, *rest = row
-    names, via, segment, state, leaks, acked_us, acked_by, closed_us = rest
+    names, via, sources, segment, state, leaks, acked_us, acked_by, closed_us = rest
     incident = Incident(
         f"{INCIDENT}{number}", f"{CAMPAIGN}{campaign}", client, parse_match(match), opened_us, first_us, last_us,
-        contacts, attempts, answered, bool(retro), 0, parse_counts(names), parse_counts(via),
+        contacts, attempts, answered, bool(retro), 0, parse_counts(names), parse_counts(via), parse_counts(sources),
     )  # fmt: skip
     return IncidentRow(incident, segment, state, leaks, acked_us, acked_by, closed_us)
 
@@ -276,13 +277,13 @@ def _row(row: Sequence[Any]) -> IncidentRow:
 def _insert(connection: Connection, number: int, incident: Incident, segment: str, leaks: int) -> None:
     connection.execute(
         "INSERT INTO incidents(number, campaign, client, segment, state, match, registered_domain, opened_us, first_us,"
-        " last_us, contacts, attempts, answered, leaks, retro, names, via)"
-        " VALUES(?, ?, ?, ?, 'open', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " last_us, contacts, attempts, answered, leaks, retro, names, via, sources)"
+        " VALUES(?, ?, ?, ?, 'open', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             number, number_of(incident.campaign, CAMPAIGN), incident.client, segment, render_match(incident.match),
             incident.match.registered_domain, incident.opened_us, incident.first_us, incident.last_us,
             incident.contacts, incident.attempts, incident.answered, leaks, incident.retro,
-            render_counts(incident.names), render_counts(incident.via),
+            render_counts(incident.names), render_counts(incident.via), render_counts(incident.sources),
         ),
     )  # fmt: skip
 
@@ -299,17 +300,19 @@ def _merge(connection: Connection, into: int, gone: int) -> list[tuple[str, str]
         (into, gone),
     ).fetchall()
     for kept, other in twins:
-        names, via = connection.execute("SELECT names, via FROM incidents WHERE number = ?", (other,)).fetchone()
-        own = connection.execute("SELECT names, via FROM incidents WHERE number = ?", (kept,)).fetchone()
+        counted = "SELECT names, via, sources FROM incidents WHERE number = ?"
+        names, via, sources = connection.execute(counted, (other,)).fetchone()
+        own = connection.execute(counted, (kept,)).fetchone()
         connection.execute(
             "UPDATE incidents AS k SET (first_us, last_us, contacts, attempts, answered, leaks) ="
             " (SELECT min(k.first_us, o.first_us), max(k.last_us, o.last_us), k.contacts + o.contacts,"
             "  k.attempts + o.attempts, k.answered + o.answered, k.leaks + o.leaks FROM incidents o WHERE number = ?),"
-            " names = ?, via = ? WHERE number = ?",
+            " names = ?, via = ?, sources = ? WHERE number = ?",
             (
                 other,
                 add_counts(own[0], parse_counts(names).items()),
                 add_counts(own[1], parse_counts(via).items()),
+                add_counts(own[2], parse_counts(sources).items()),
                 kept,
             ),
         )

@@ -198,12 +198,22 @@ def allowances_and_notes(connection: Connection) -> None:
     )
 
 
+def sources_of_incidents(connection: Connection) -> None:
+    """Which sensors told of an incident's contacts, and of how many. What there is was told by our own tap."""
+    _make(
+        connection,
+        "ALTER TABLE incidents ADD COLUMN sources TEXT NOT NULL DEFAULT '{}'",
+        "UPDATE incidents SET sources = json_object('tap', contacts) WHERE contacts > 0 AND retro = 0",
+    )
+
+
 LEDGER: Final[tuple[Step, ...]] = (
     decisions_and_audit,
     watches_and_incidents,
     operators_entries,
     feeds_and_verdicts,
     allowances_and_notes,
+    sources_of_incidents,
 )
 
 

@@ -502,3 +502,44 @@ def _written(folder: Path, text: str) -> Path:
     path = folder / "egressd.yaml"
     path.write_text(text)
     return path
+
+
+# -- shared ranges
+
+CLOUDFLARE = "104.16.1.1"
+
+
+def _shared(loaded: LoadedIntel, address: str) -> str:
+    return loaded.intel.shared.why(parse_address(address))
+
+
+def test_shared_ranges_are_the_shipped_ones_and_those_that_are_named(tmp_path: Path) -> None:
+    _write(tmp_path / "ranges" / "a.txt", "192.0.2.0/25 operator=Ours # hosting\n")
+    _write(tmp_path / "plain.txt", "104.16.0.0/16\n")
+    both = _load(tmp_path, 'guard: {shared_ranges: [shipped, "ranges/*.txt", plain.txt]}\n')
+    assert _told(both) == []
+    assert _shared(both, "192.0.2.7") == "in 192.0.2.0/25, a shared range of Ours (ranges/a.txt:1)"
+    assert _shared(both, CLOUDFLARE) == "in 104.16.0.0/16, a shared range (plain.txt:1)"
+    assert "of Fastly" in _shared(both, "151.101.1.1")
+    assert [one.name for one in both.files] == ["ranges/a.txt", "plain.txt"]
+    assert _shared(_load(tmp_path), CLOUDFLARE).endswith("(shared_ranges.txt:20)")
+    only = _load(tmp_path, "guard: {shared_ranges: [plain.txt]}\n")
+    assert _shared(only, "151.101.1.1") == "" and _shared(only, CLOUDFLARE)
+    assert _shared(_load(tmp_path, "guard: {shared_ranges: []}\n"), CLOUDFLARE) == ""
+
+
+def test_mistakes_in_shared_ranges_and_files_that_are_not_there(tmp_path: Path) -> None:
+    _write(tmp_path / "plain.txt", "104.16.0.0/16\n0.0.0.0/0\ncdn.example\n")
+    loaded = _load(tmp_path, "guard:\n  shared_ranges: [plain.txt, none.txt]\n")
+    assert [line.partition(";")[0] for line in _told(loaded)] == [
+        "plain.txt:2:1: 0.0.0.0/0 is too wide: no address in it would ever be blocked",
+        'plain.txt:3:1: not an address or network: "cdn.example"',
+        'e.yaml:2:30: guard.shared_ranges[1]: "none.txt" does not exist',
+    ]
+    assert loaded.broken == {"plain.txt", "none.txt"}
+
+
+def test_shared_ranges_are_looked_at_for_changes(tmp_path: Path) -> None:
+    _write(tmp_path / "plain.txt", "")
+    config = Config(guard=GuardOptions(shared_ranges=("shipped", "plain.txt")))
+    assert load.list_paths(config, tmp_path) == [tmp_path / "plain.txt"]

@@ -22,7 +22,7 @@ from egressd.wire.dissector import DEFAULT_CONVERSATIONS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 OPTIONS = list(every_option())
-FEED = list(named_options(next(option for option in OPTIONS if option.key == "feeds")))
+FEED = [one for option in OPTIONS if option.kind == NAMED for one in named_options(option)]
 
 
 def _script() -> ModuleType:
@@ -57,6 +57,8 @@ def test_every_example_loads(option: Option) -> None:
         text += "    url: https://feeds.example/c2.txt\n"
     if option.key == "modes" or name == "except_segments":  # of segments that there are
         text += "segments: {laboratory: [10.2.0.0/16]}\n"
+    if sections and sections[0] == "sensors" and name != "path":
+        text += "    path: /var/log/a.log\n"
     config, problems = parse_config(text.replace("NAME:", "name:"), "example.yaml")
     assert problems == []
     assert config != default_config() and (not config.feeds or config.feeds != {"name": FeedOptions()})

@@ -10,14 +10,15 @@ from egressd.intel.index import Index
 from egressd.intel.protected import Protected
 from egressd.model import Match, Target
 from egressd.wire.dissector import Dissector
-from tests.detect.scene import PROTECTED, RESOLVER, RESOLVERS, SUFFIXES, Scene, allowed, at, listed, packed
+from tests.detect.scene import PROTECTED, RESOLVER, RESOLVERS, SUFFIXES, Scene, allowed, at, listed, packed, shared
 
 ENFORCE = PolicySettings(mode="enforce", resolvers=frozenset((packed(RESOLVER),)))
 
 
-def intel(lists: str, allow: str = "", protected: Protected = PROTECTED) -> Intel:
+def intel(lists: str, allow: str = "", protected: Protected = PROTECTED, ranges: str = "") -> Intel:
     """What text files say."""
-    return Intel(Index.build(listed(lists), SUFFIXES), SUFFIXES, allowed(allow), protected, RESOLVERS)
+    index = Index.build(listed(lists), SUFFIXES)
+    return Intel(index, SUFFIXES, allowed(allow), protected, RESOLVERS, shared(ranges))
 
 
 def protecting(*entries: tuple[str, str]) -> Protected:
@@ -43,34 +44,26 @@ class LiveScene(Scene):
         enforced: bool = True,
         first_number: int = 1,
         stride: int = 1,
+        ranges: str = "",
     ) -> None:
         super().__init__()
         self.engine = LiveEngine(
-            intel(lists, allow), settings, self.events.append, enforced=enforced,
+            intel(lists, allow, ranges=ranges), settings, self.events.append, enforced=enforced,
             first_number=first_number, stride=stride,
         )  # fmt: skip
 
     def swap(
         self, second: float, lists: str, allow: str = "", *, protected: Protected = PROTECTED, enforced: bool = True,
-        settings: PolicySettings = ENFORCE,
+        settings: PolicySettings = ENFORCE, ranges: str = "",
     ) -> None:  # fmt: skip
         """New text files."""
-        self.engine.swap(intel(lists, allow, protected), settings, enforced, at(second))
+        self.engine.swap(intel(lists, allow, protected, ranges), settings, enforced, at(second))
 
     def from_inside(self, inside: bool) -> None:
         """Packets come from the hosts' side, or go to it, as the dissector tells."""
         if self.engine.packets is None:
             self.engine.packets = Dissector(self.engine.observe)
         self.engine.packets.incoming = inside
-
-    def said(self, *actions: str) -> list[tuple[str, str, str]]:
-        """(action, rule, `kind value`) of decisions, in order; of some actions if given."""
-        return [
-            (one.action, one.rule, f"{target.kind} {target.value}")
-            for one in self.decisions
-            for target in one.targets
-            if not actions or one.action in actions
-        ]
 
     @property
     def blocks(self) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from ipaddress import ip_address
 
 from egressd.detect.engine import Engine, Intel
@@ -15,6 +16,7 @@ from egressd.intel.index import Index
 from egressd.intel.lines import render_time
 from egressd.intel.protected import Protected
 from egressd.intel.resolvers import Resolvers
+from egressd.intel.shared_ranges import SharedRanges, parse_shared_ranges
 from egressd.model import (
     DNS_ANSWER,
     DNS_QUERY,
@@ -86,6 +88,12 @@ def allowed(text: str) -> Allowances:
     return Allowances(found)
 
 
+def shared(text: str) -> SharedRanges:
+    found, problems = parse_shared_ranges(text, "cdn.txt")
+    assert problems == []
+    return SharedRanges(found)
+
+
 def record(name: str, rdata: str, rrtype: int = 0) -> DnsRecord:
     """An A, AAAA or (with a name as data) CNAME record, or of the type given."""
     try:
@@ -115,14 +123,19 @@ class Scene:
         *,
         enforced: bool = False,
         history: int = 1000,
+        ranges: str = "",
+        sensors: bool = False,
     ) -> None:
         self.events: list[Event] = []
-        intel = Intel(Index.build(listed(lists), SUFFIXES), SUFFIXES, allowed(allow), PROTECTED, RESOLVERS)
+        index = Index.build(listed(lists), SUFFIXES)
+        intel = Intel(index, SUFFIXES, allowed(allow), PROTECTED, RESOLVERS, shared(ranges))
         self.engine = Engine(
-            intel, settings or PolicySettings(), self.events.append, enforced=enforced, history=history
-        )
+            intel, settings or PolicySettings(), self.events.append, enforced=enforced, history=history,
+            sensors=sensors,
+        )  # fmt: skip
         self.number = 0
         self.txid = 0
+        self.sensor = ""  # who tells
 
     # -- what can be seen
 
@@ -131,8 +144,28 @@ class Scene:
     ) -> None:
         self.number += 1
         self.engine.observe(
-            Observation(kind, at(second), self.number, key, name, name, detail, 0, note)  # type: ignore[arg-type]
+            Observation(
+                kind,
+                at(second),
+                self.number,
+                key,
+                name,
+                name,
+                detail,
+                0,
+                note,
+                self.sensor,  # type: ignore[arg-type]
+            )
         )
+
+    @contextmanager
+    def told_by(self, sensor: str) -> Iterator[None]:
+        """What is seen within is told by another sensor."""
+        self.sensor = sensor
+        try:
+            yield
+        finally:
+            self.sensor = ""
 
     def question(
         self, second: float, client: str, name: str, *, server: str = RESOLVER, sport: int = 50000, txid: int = 0,
@@ -209,6 +242,15 @@ class Scene:
     def targets(self, *actions: str) -> list[str]:
         """`kind value` of what decisions with one of `actions` act on, in order."""
         return [f"{t.kind} {t.value}" for d in self.decisions if d.action in actions for t in d.targets]
+
+    def said(self, *actions: str) -> list[tuple[str, str, str]]:
+        """(action, rule, `kind value`) of decisions, in order; of some actions if given."""
+        return [
+            (one.action, one.rule, f"{target.kind} {target.value}")
+            for one in self.decisions
+            for target in one.targets
+            if not actions or one.action in actions
+        ]
 
     def rules(self, action: str) -> list[str]:
         return [d.rule for d in self.decisions if d.action == action]

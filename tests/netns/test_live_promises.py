@@ -64,6 +64,29 @@ def test_3_a_shared_address_is_not_blocked(ground: Ground) -> None:
         assert ground.get("may", "192.0.2.88", "a.one.example") == (clients.ESTABLISHED, True)
 
 
+def test_3_an_address_in_a_shared_range_is_given_free_when_the_range_is_told(ground: Ground) -> None:
+    """The file of ranges is edited while an address there is blocked: free within seconds, and not blocked again."""
+    address = "192.0.2.89"
+    ground.zone({"cdn.evil.example": [address]})
+    with ground.daemon(LISTED) as daemon:
+        ranges = daemon.folder / "ranges.txt"
+        ranges.write_text("203.0.113.128/25 # somebody else's\n")
+        daemon.configure({"guard": {"shared_ranges": ["shipped", "ranges.txt"]}})
+        daemon.signal(signal.SIGHUP)
+        assert ground.kept_out("may", "cdn.evil.example")
+        until(lambda: address in kernel.blocked(ground.gateway), 5)
+        ranges.write_text("192.0.2.80/28 operator=CDN\n")
+        until(lambda: address not in kernel.blocked(ground.gateway), 10, "an address in a shared range is blocked")
+        freed = until(lambda: daemon.events("decision", action="withdraw", rule="shared"), 5)
+        assert freed[-1]["egressd"]["reason"] == (
+            "blocked by name, not by address: in 192.0.2.80/28, a shared range of CDN (ranges.txt:1)"
+        )
+        assert ground.visit("april", "cdn.evil.example") == (clients.ESTABLISHED, True)
+        assert address not in kernel.blocked(ground.gateway)
+        rows = daemon.ask("decisions", state="active")["decisions"]
+        assert [row["registered_domain"] for row in rows] == ["evil.example"]
+
+
 def test_4_flux_stays_within_its_budget(ground: Ground) -> None:
     """600 of the full run's 10,000 answers."""
     with ground.daemon("listed.flux.example\n") as daemon:

@@ -44,6 +44,25 @@ async def test_a_listed_name_with_all_that_came_of_it(tmp_path: Path) -> None:
 
 
 @in_loop
+async def test_what_a_block_does_not_cover_and_why(tmp_path: Path) -> None:
+    """Refused, or given free later; of many the last."""
+    async with site_at(tmp_path) as site:
+        shared = "blocked by name, not by address: shared with 3 other registered domains, among them a.example"
+        site.sees(
+            sighting(A, "b.listed.example", found=LISTED),
+            verdict("D1", "block", about("listed.example"), found=LISTED),
+            verdict("D1", "extend", address(X), found=LISTED),
+            verdict("D1", "withdraw", address(X), rule="shared", found=LISTED, reason=shared),
+        )
+        for number in range(20):
+            refused = address(f"203.0.113.{number}")
+            site.sees(verdict("D1", "refuse", refused, rule="shared", found=LISTED, reason=shared))
+        decision = (await explaining(site).explain({"what": "listed.example"}))["decision"]
+        assert decision["targets"] == ["registered_domain listed.example"]
+        assert decision["spared"] == [f"address 203.0.113.{number}: {shared}" for number in range(4, 20)]
+
+
+@in_loop
 async def test_other_lines_allowances_and_what_is_not_listed(tmp_path: Path) -> None:
     async with site_at(tmp_path) as site:
         (tmp_path / "csirt.txt").write_text("c2.listed.example\nc2.listed.example confidence=60\n")

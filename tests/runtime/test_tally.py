@@ -136,7 +136,9 @@ def test_times_span_what_was_seen(events: list[Sighting]) -> None:
 def test_a_row_by_hand() -> None:
     tally = Tally()
     tally.sighting(sighting(second=1, count=3, retro=True))
-    tally.sighting(sighting(second=2, new=False, via=HTTP_HOST))
+    known = sighting(second=2, new=False, via=HTTP_HOST)
+    known.source, known.own = "squid", True  # the tap told of that contact before
+    tally.sighting(known)
     tally.attempt(attempt(second=2))
     tally.attempt(attempt(second=3, via=DNS_QUERY))
     tally.attempt(attempt(second=4, leak=True))
@@ -144,6 +146,7 @@ def test_a_row_by_hand() -> None:
     assert (client, row.match, row.retro) == (A, match(), True)
     assert (row.contacts, row.attempts, row.leaks, row.answered) == (3, 2, 1, 0)
     assert (row.names, row.via) == ({"bad.example": 3}, {"tls_sni": 3, HTTP_HOST: 1})
+    assert row.sources == {"squid": 1}
     assert (id_, tried_by, tried.count, tried.leaks, tried.where) == ("D1", A, 2, 1, {X: 1})
     assert (tried.first_us, tried.last_us) == (T0 + 2 * SECOND, T0 + 4 * SECOND)
 

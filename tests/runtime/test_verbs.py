@@ -11,6 +11,7 @@ from egressd.runtime.in_force import ACTIVE
 from egressd.runtime.orders import Adopt, End, Swap
 from egressd.store.errors import StoreError
 from egressd.web.requests import INVALID, REFUSED, WRONG
+from tests.detect.scene import packed
 from tests.loops import in_loop
 from tests.runtime.core_scene import BERT, CONFIG, WHY, site_at
 from tests.runtime.scene import HOUR, SECOND, A, about, address, match, pair, sighting, verdict
@@ -55,6 +56,34 @@ async def test_block(tmp_path: Path, what: str, rule: str, covers: str) -> None:
         assert site.kernel.woken > 0
         (event,) = [one for one in site.ears.records if one["event_type"] == "decision"]
         assert (event["egressd"]["author"], event["egressd"]["decision_id"]) == ("uid:anna", id_)
+
+
+@pytest.mark.parametrize("client", [None, "10.0.0.5"])
+@in_loop
+async def test_who_blocks_an_address_that_many_share_is_told_so(tmp_path: Path, client: str | None) -> None:
+    (tmp_path / "cdn.txt").write_text("198.51.100.0/24 operator=CDN\n")
+    config = CONFIG + "guard: {shared_ranges: [cdn.txt]}\n"
+    async with site_at(tmp_path, config=config) as site:
+        answer = await site.do("block", what=X, client=client)
+        assert answer["lines"] == [
+            f"many sites share it: {X} is in 198.51.100.0/24, a shared range of CDN (cdn.txt:1); "
+            "egressd itself would not block it"
+        ]
+        assert len(site.rules()) == 1
+
+
+@in_loop
+async def test_a_changed_file_of_shared_ranges_reaches_the_packet_processes(tmp_path: Path) -> None:
+    (tmp_path / "cdn.txt").write_text("203.0.113.0/24\n")
+    async with site_at(tmp_path, config=CONFIG + "guard: {shared_ranges: [cdn.txt]}\n") as site:
+        (tmp_path / "cdn.txt").write_text("198.51.100.0/24\n")
+        await site.core.reload()
+        *_, swap = [one for one in site.told if isinstance(one, Swap)]
+        assert swap.intel.shared.why(packed(X)) == "in 198.51.100.0/24, a shared range (cdn.txt:1)"
+        (tmp_path / "cdn.txt").write_text("198.51.100.0/24\nnobody\n")
+        await site.core.reload()  # the last good content stands in, and what is wrong is told
+        assert site.core.knowledge.intel.shared.why(packed(X))
+        assert any(str(one).startswith("cdn.txt:2:1") for one in site.core.loaded.kept)
 
 
 @in_loop

@@ -77,10 +77,12 @@ def test_the_older_campaign_may_not_be_written_yet(ledger: Database) -> None:
 def test_kept_as_a_process_has_it(ledger: Database) -> None:
     campaign = Campaign("C3", [X], ["I4"], T0, T0)
     incident = Incident("I4", "C3", A, match(), T0, T0, T0, names={"a": 1}, via={"flow": 1}, contacts=1)
+    incident.sources = {"tap": 1, "squid": 1}
     ledger.call(incidents.put_campaign, campaign)
     assert ledger.call(incidents.put_incident, incident, "lan")
     ledger.call(incidents.acknowledge, "I4", T0 + 1, "uid:anna", ANNA)
     incident.contacts, incident.last_us, incident.names = 9, T0 + 5, {"a": 8, "b": 1}
+    incident.sources = {"tap": 8, "squid": 1, "eve": 3}
     campaign.keys.append(Y)
     ledger.call(incidents.put_campaign, campaign)
     assert not ledger.call(incidents.put_incident, incident, "", 2)
@@ -154,3 +156,13 @@ def test_notes_go_on_with_the_incident_that_took_over(ledger: Database) -> None:
     ledger.call(incidents.add_notes, [Note("I2", T0, "allowed", "x")])
     ledger.call(incidents.merge_campaigns, "C1", "C2")
     assert ledger.call(incidents.load_notes, ["I1", "I2"]) == {"I1": [Note("I1", T0, "allowed", "x")]}
+
+
+def test_sources_of_incidents_that_become_one_add_up(ledger: Database) -> None:
+    for number, sources in ((1, {"tap": 2, "squid": 1}), (2, {"squid": 4})):
+        ledger.call(incidents.put_campaign, Campaign(f"C{number}", [f"key {number}"], [], T0, T0))
+        incident = Incident(f"I{number}", f"C{number}", A, match(), T0, T0, T0, sources=sources)
+        ledger.call(incidents.put_incident, incident)
+    ledger.call(incidents.merge_campaigns, "C1", "C2")
+    (row,) = ledger.call(incidents.load_incidents)
+    assert row.incident.sources == {"tap": 2, "squid": 5}

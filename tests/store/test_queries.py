@@ -93,7 +93,8 @@ def test_incidents(busy: Database) -> None:
         "id": "I1", "campaign": "C1", "client": "10.0.0.1", "segment": "lan", "state": "open",
         "registered_domain": "bad.example", "match_level": "sibling", "indicator": INDICATOR, "opened_us": T0,
         "first_us": T0 - 5, "last_us": T0 + 9, "contacts": 5, "attempts": 4, "answered": 1, "leaks": 1,
-        "names": {"b.bad.example": 5}, "via": {"tls_sni": 5}, "retro": False, "acked_by": None, "acked_us": None,
+        "names": {"b.bad.example": 5}, "via": {"tls_sni": 5}, "sources": {}, "retro": False, "acked_by": None,
+            "acked_us": None,
         "decisions": ["D1"], "notes": [],
     }  # fmt: skip
     busy.call(incidents.add_notes, [Note("I2", T0 + 3, "allowed", "x"), Note("I2", T0 + 4, "no longer", "")])

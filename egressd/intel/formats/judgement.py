@@ -177,6 +177,7 @@ class Judge:
         else:
             scope = EXACT
             self._check_address(entry, column, said.force)
+            narrowed = FORCED if entry.addr and not entry.host and said.force else ""
             if entry.host and not entry.addr:
                 registered, _, rule = self.rules.suffixes.split(entry.host)
         return Indicator(
@@ -239,11 +240,12 @@ class Judge:
                 raise Wrong(column, f"{entry.value} may not be listed: {why}", "take it out, or add force=yes")
 
 
+FORCED: Final = "the line says force=yes"  # of an address: a person decided, so that it is blocked though it is shared
 _SUBTREE: Final = "the line names a subtree"
 
 
 def _forced(why: str) -> str:
-    return f"the line says force=yes; {why}"
+    return f"{FORCED}; {why}"
 
 
 def tidy(text: str) -> str:
