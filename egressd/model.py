@@ -358,9 +358,12 @@ class Attempt:
 
 @dataclass(slots=True)
 class Incident:
-    """What a person handles: one client in one campaign. `contacts` counts all, `attempts` those after the block,
-    `answered` the connections that the destination answered. `sources` has how many of the contacts each sensor told
-    of: one that three told of counts once in `contacts` and for each of the three here."""
+    """What a person handles: one device, or client where no device is known, in one campaign. `contacts` counts all,
+    `attempts` those after the block, `answered` the connections that the destination answered. `sources` has how many
+    of the contacts each sensor told of: one that three told of counts once in `contacts`, and for each of them here.
+    `client` is the address that it was opened for, `device` the MAC as text or "", `addresses` all that it was seen
+    under, the latest last. `volume` is what speaks for much data having gone out, "" when nothing does. `folded_into`
+    names the older incident of the same device that took this one over."""
 
     id: str
     campaign: str
@@ -377,17 +380,24 @@ class Incident:
     names: dict[str, int] = field(default_factory=dict)
     via: dict[str, int] = field(default_factory=dict)
     sources: dict[str, int] = field(default_factory=dict)
+    device: str = ""
+    addresses: list[bytes] = field(default_factory=list)
+    volume: str = ""
+    folded_into: str = ""
 
 
 @dataclass(slots=True)
 class Campaign:
-    """Incidents tied by registered domain or indicator, in order of discovery."""
+    """Incidents tied by registered domain, indicator, address or threat tag, in order of discovery. `ties` are the
+    reasons, for people. `candidates` are campaigns that may be part of it, each with the reason: a person decides."""
 
     id: str
     keys: list[str]
     incidents: list[str]
     first_us: int
     last_us: int
+    ties: list[str] = field(default_factory=list)
+    candidates: dict[str, str] = field(default_factory=dict)
 
 
 Event = Sighting | Decision | Attempt | Incident

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from ipaddress import ip_address, ip_network
 from typing import Final, NamedTuple
 
 import dns.flags
@@ -43,12 +44,29 @@ class Packet(NamedTuple):
     link: int
 
 
+# Clients and resolvers of the cases; every other address is beyond the gateway.
+_HOSTS: Final = ip_network("10.0.0.0/8")
+_HOSTS6: Final = ip_network("2001:db8:5::/48")
+GATEWAY_MAC: Final = "02:00:00:00:00:01"
+
+
 Wrap = Callable[[Layer], bytes]
 
 
 def ethernet(packet: Layer) -> bytes:
-    """An IP packet in an Ethernet frame."""
-    return bytes(frame() / packet)
+    """An IP packet in an Ethernet frame as the link on the hosts' side shows it: each host sends under its own MAC, and
+    what comes from servers under the gateway's."""
+    return bytes(Ether(src=mac_of(packet.src), dst=mac_of(packet.dst)) / packet)
+
+
+def mac_of(address: str) -> str:
+    """Under which MAC an address is met on the hosts' link: the host's own, or the gateway's."""
+    packed = ip_address(address)
+    if packed.version == 4:
+        own = packed in _HOSTS
+    else:
+        own = packed in _HOSTS6
+    return "02:" + packed.packed[-5:].rjust(5, b"\0").hex(":") if own else GATEWAY_MAC
 
 
 def frame() -> Layer:

@@ -17,6 +17,10 @@ from egressd.intel.networks import first_address
 
 # NUD_INCOMPLETE, NUD_FAILED: an address without an owner; NUD_NOARP: multicast and the like, nobody was asked.
 UNOWNED_STATES: Final = 0x01 | 0x20 | 0x40
+# NUD_REACHABLE: the owner has just answered; NUD_PERMANENT: an administrator said so.
+CONFIRMED_STATES: Final = 0x02 | 0x80
+MULTICAST_NEIGHBOURS: Final = 0x4  # RTMGRP_NEIGH
+NEW_NEIGHBOUR: Final = 28
 
 _ROUTE: Final = 0  # NETLINK_ROUTE
 _HEADER: Final = Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
@@ -32,7 +36,7 @@ _SIGNED: Final = Struct("=i")
 _NEW_LINK, _DELETED_LINK, _GET_LINK = 16, 17, 18
 _NEW_ADDRESS, _DELETED_ADDRESS, _GET_ADDRESS = 20, 21, 22
 _NEW_ROUTE, _DELETED_ROUTE, _GET_ROUTE = 24, 25, 26
-_NEW_NEIGHBOUR, _GET_NEIGHBOUR = 28, 30
+_GET_NEIGHBOUR: Final = 30
 _ERROR, _DONE = 2, 3
 _REQUEST_DUMP: Final = 0x301
 _INTERRUPTED: Final = 0x10  # NLM_F_DUMP_INTR: something changed while the kernel was telling
@@ -99,11 +103,13 @@ class Route(NamedTuple):
 
 
 class Neighbour(NamedTuple):
-    """Who has an address on the interface `ifindex`, as far as the kernel has asked."""
+    """Who has an address on the interface `ifindex`, as far as the kernel has asked; `is_confirmed` when it answered
+    just now."""
 
     ifindex: int
     address: bytes
     mac: bytes
+    is_confirmed: bool = False
 
 
 def parse_messages(octets: bytes) -> list[Message]:
@@ -199,7 +205,7 @@ def parse_neighbour(body: bytes) -> Neighbour | None:
     mac = attributes.get(2, b"")  # NDA_LLADDR
     if _width(family) == 0 or len(address) != _width(family) or not mac or state & UNOWNED_STATES:
         return None
-    return Neighbour(index, address, mac)
+    return Neighbour(index, address, mac, state & CONFIRMED_STATES != 0)
 
 
 def read_links() -> list[Link]:
@@ -225,7 +231,7 @@ def read_routes() -> list[Route]:
 def read_neighbours() -> list[Neighbour]:
     """Who has which address on the own links, at most MAX_NEIGHBOURS."""
     found: list[Neighbour] = []
-    for body in _dump(_GET_NEIGHBOUR, _NEW_NEIGHBOUR, _NEIGHBOUR.size):
+    for body in _dump(_GET_NEIGHBOUR, NEW_NEIGHBOUR, _NEIGHBOUR.size):
         one = parse_neighbour(body)
         if one is not None and len(found) < MAX_NEIGHBOURS:
             found.append(one)

@@ -13,6 +13,7 @@ from egressd.cli.screen import (
     Row,
     add_read_arguments,
     ago,
+    beside,
     date,
     first,
     number,
@@ -115,4 +116,8 @@ def _under(host: Row) -> str:
     more = f" and {len(domains) - 1:,} more" if len(domains) > 1 else ""
     incidents = ", ".join(texts(host, "incidents"))
     since = f"since {date(host.get('first'))}"
-    return "; ".join(one for one in (reached + more, f"in {segment}" if segment else "", since, incidents) if one)
+    whose = text(host, "device_name", 20) or text(host, "device", 17)
+    others = beside(host)
+    parts = [reached + more, whose, f"in {segment}" if segment else "", since, incidents]
+    parts.append(f"also {others}" if others else "")
+    return "; ".join(one for one in parts if one)

@@ -13,8 +13,10 @@ from egressd.cli.screen import (
     Row,
     add_read_arguments,
     ago,
+    beside,
     counts,
     date,
+    device,
     fields,
     first,
     incident_id,
@@ -36,6 +38,7 @@ from egressd.model import TAP
 
 NOTES: Final = 10  # on the screen; --json has them all
 NOTE_LINES: Final = 6
+TIES: Final = 5
 
 _COLUMNS: Final = (
     Column("ID"),
@@ -108,9 +111,12 @@ def _cells(one: Row, now_us: int) -> list[str]:
 def _under(one: Row) -> str:
     reached = text(one, "registered_domain", 34) or text(part(one, "indicator"), "value", 34)
     segment = text(one, "segment", 14)
+    whose = text(one, "device_name", 20)
     parts = [f"{reached} ({text(one, 'match_level', 9)}{'*' if one.get('retro') is True else ''})"]
     if segment:
         parts.append(f"in {segment}")
+    if whose:
+        parts.append(whose)
     return "; ".join([*parts, f"opened {date(one.get('opened'))}"])
 
 
@@ -126,6 +132,8 @@ def _one(wanted: str, found: Sequence[Row], now_us: int) -> list[str]:
     lasted = span(time_us(one.get("last")) - time_us(one.get("first")))
     lines += fields(
         ("host", text(one, "client", 39) + (f" in segment {segment}" if segment else "")),
+        ("device", device(one) or "not known"),
+        ("also as", beside(one) or "-"),
         ("reached", f"{text(one, 'registered_domain') or '-'} ({text(one, 'match_level', 20)})"),
         ("listed as", listed(part(one, "indicator"))),
         ("seen", f"{date(one.get('first'))} to {date(one.get('last'))} UTC, for {lasted}"),
@@ -137,6 +145,16 @@ def _one(wanted: str, found: Sequence[Row], now_us: int) -> list[str]:
         *([("told by", counts(one, "sources"))] if part(one, "sources").keys() - {TAP} else []),
         ("decisions", ", ".join(texts(one, "decisions")) or "none"),
     )
+    for what, said in [
+        ("campaign", text(one, "stage")),
+        *(("tied", tie) for tie in texts(one, "ties")[:TIES]),
+        *(
+            ("candidate", f"{text(found, 'campaign', 20)}: {text(found, 'reason')}")
+            for found in rows(one, "candidates")[:TIES]
+        ),
+    ]:
+        if said:
+            lines += wrap(f"  {what:<11}", said.split(" "), " ")[:NOTE_LINES]
     for note in rows(one, "notes")[-NOTES:]:
         said = text(note, "text")
         if said:

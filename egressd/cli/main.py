@@ -42,6 +42,8 @@ VERBS: Final = {
     "uncut": "end the cut of a segment",
     "undo": "take back a decision of a person",
     "ack": "say that you have an incident in hand",
+    "tie": "say that two campaigns are one",
+    "untie": "say that a candidate is no part of a campaign",
     "list": "show what is listed and allowed; change it, and say before what that hits",
     "feeds": "show where feeds stand and what they are worth; update and judge them",
     "reload": "read configuration and lists anew",
@@ -62,7 +64,7 @@ VERBS: Final = {
 # These differ only in what they ask the daemon for: one file has them all.
 OPERATIONS: Final = (
     *("block", "allow", "unblock", "approve", "reject", "isolate", "release", "cut", "uncut", "undo", "ack", "reload"),
-    *("mode", "panic"),
+    *("tie", "untie", "mode", "panic"),
 )
 FILES: Final = {"list": "lists", **dict.fromkeys(OPERATIONS, "operate")}
 

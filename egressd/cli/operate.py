@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from egressd.cli.client import Answer, ClientError, add_socket_argument, ask
 from egressd.cli.main import OK, RUNTIME, USAGE
-from egressd.cli.screen import decision_id, duration, head_lines, incident_id, show, text, texts
+from egressd.cli.screen import campaign_id, decision_id, duration, head_lines, incident_id, show, text, texts
 from egressd.cli.terminal import printable
 
 MAX_REASON: Final = 500
@@ -124,6 +124,8 @@ _CLIENT: Final = Option("client", "--client", "ADDRESS", "for this client only (
 _ID: Final = Option("id", "", "ID", "a decision, such as D12 (egressd decisions)", decision_id, True)
 _ISOLATED: Final = Option("client", "", "CLIENT", "the client's address", required=True)
 _SEGMENT: Final = Option("segment", "", "SEGMENT", "a segment of the configuration", required=True)
+_CAMPAIGN: Final = Option("campaign", "", "CAMPAIGN", "a campaign, such as C3 (egressd incidents)", campaign_id, True)
+_CANDIDATE: Final = Option("candidate", "", "CANDIDATE", "another one that may be part of it", campaign_id, True)
 
 _TABLE: Final = (
     Operation(
@@ -182,6 +184,8 @@ _TABLE: Final = (
     Operation("uncut", (_SEGMENT, _WHY)),
     Operation("undo", (_ID._replace(what="a decision (default: your last one)", required=False), _WHY)),
     Operation("ack", (Option("incident", "", "ID", "an incident, such as I3", incident_id, True), _WHY)),
+    Operation("tie", (_CAMPAIGN, _CANDIDATE, _REASON)),
+    Operation("untie", (_CAMPAIGN, _CANDIDATE, _WHY)),
     Operation(
         "reload",
         (Option("only", "--only", "WHAT", "lists: leave the configuration as it is", choices=("lists",)), _WHY),

@@ -11,11 +11,17 @@ from typing import Any, Final, TextIO
 
 from egressd.cli.main import FINDINGS, OK
 from egressd.cli.options import add_intel_arguments, load
-from egressd.cli.report import ListSummary, Read, render_report
+from egressd.cli.report import ListSummary, Read, render_report, watched_of
 from egressd.cli.terminal import Progress, printable
 from egressd.config.load import LoadedIntel, policy_settings, segment_table
 from egressd.config.schema import Config
+from egressd.config.texts import escape_path, read_text
 from egressd.config.volume import volume_settings
+from egressd.detect.devices import Lease, parse_mac
+from egressd.detect.engine import Engine
+from egressd.detect.leases import MAX_LEASE_BYTES, parse_leases
+from egressd.detect.stages import stage_text, stages_of
+from egressd.errors import ConfigError, Problem
 from egressd.logs.formats import PARSERS
 from egressd.model import Decision, Event, Incident, Observation
 from egressd.notify.eve import (
@@ -111,6 +117,7 @@ class JsonWriter:
         self._names = paths if len(paths) > 1 else [""]
         self._segments = segment_table(config)
         self._opened: set[str] = set()
+        self.engine: Engine | None = None
 
     def event(self, event: Event, file: int) -> None:
         """Write an event; an incident's second appearance is its totals."""
@@ -119,7 +126,9 @@ class JsonWriter:
             state = "totals" if event.id in self._opened else "opened"
             self._opened.add(event.id)
         client = event.client if isinstance(event, Decision | Incident) else event.flow.client
-        self._write(render_event(event, self._names[file], self._segments.longest(client) or "", state))
+        name, stages, may_be = self._more(event) if isinstance(event, Incident) else ("", [], [])
+        segment = self._segments.longest(client) or ""
+        self._write(render_event(event, self._names[file], segment, state, name, stages, may_be))
 
     def observation(self, seen: Observation, file: int) -> None:
         """Write an observation."""
@@ -129,6 +138,16 @@ class JsonWriter:
     def summary(self, replay: ReplayRun, loaded: LoadedIntel) -> None:
         """Write the last record."""
         self._write(render_summary(Read.of(replay.files, replay.logs).last_us, summary_fields(replay, loaded)))
+
+    def _more(self, incident: Incident) -> tuple[str, list[str], list[tuple[str, str]]]:
+        """The device's name, the campaign's stages, and what it may be part of."""
+        if self.engine is None:
+            return "", [], []
+        campaigns = self.engine.campaigns
+        campaign = campaigns.campaigns[campaigns.current(incident.campaign)]
+        incidents = [campaigns.incidents[one] for one in campaign.incidents]
+        name = self.engine.devices.name_of(parse_mac(incident.device))
+        return name, stages_of(incidents), campaigns.candidate_of(campaign.id)
 
     def _write(self, record: dict[str, Any]) -> None:
         self._out.write(render_line(record))
@@ -140,6 +159,7 @@ def summary_fields(replay: ReplayRun, loaded: LoadedIntel) -> dict[str, Any]:
     engine = replay.engine
     incidents = engine.campaigns.incidents.values()
     blind = engine.blind
+    watched = watched_of(Read.of(replay.files), engine)
     return {
         "mode": engine.policy.settings.mode,
         "packets": sum(file.packets for file in replay.files),
@@ -156,7 +176,7 @@ def summary_fields(replay: ReplayRun, loaded: LoadedIntel) -> dict[str, Any]:
         **_logs_told(replay),
         "lists": [{"source": one.name, "indicators": one.indicators} for one in loaded.lists],
         "demo": loaded.demo,
-        "clients": len(engine.clients | engine.hearing.clients),
+        "clients": len(engine.clients.keys() | engine.hearing.clients),
         "observations": dict(sorted(engine.observations.items())),
         "blind": {
             "totals": blind.totals(),
@@ -169,7 +189,16 @@ def summary_fields(replay: ReplayRun, loaded: LoadedIntel) -> dict[str, Any]:
         "attempts": sum(incident.attempts for incident in incidents),
         "blocks": len(engine.blocks),
         "campaigns": [
-            {"campaign": campaign.id, "keys": campaign.keys, "incidents": campaign.incidents}
+            {
+                "campaign": campaign.id,
+                "keys": campaign.keys,
+                "incidents": campaign.incidents,
+                "ties": campaign.ties,
+                "candidates": [
+                    {"campaign": candidate, "reason": reason} for candidate, reason in campaign.candidates.items()
+                ],
+                "stage": stage_text([engine.campaigns.incidents[one] for one in campaign.incidents], watched),
+            }
             for campaign in engine.campaigns.campaigns.values()
         ],
     }
@@ -229,8 +258,20 @@ def _volume_left_out(replay: ReplayRun) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
+def read_leases(config: Config, base_dir: Path) -> list[Lease]:
+    """The leases that the configuration names; a file that does not say since when counts for the whole capture.
+    Raises ConfigError when one cannot be read."""
+    leases: list[Lease] = []
+    for name in config.devices.leases:
+        text = read_text(base_dir / name, escape_path(name), MAX_LEASE_BYTES)
+        if isinstance(text, Problem):
+            raise ConfigError([text])
+        leases += parse_leases(text)
+    return leases if config.devices.names else [one._replace(name="") for one in leases]
+
+
 def replay_into(taker: Collector | JsonWriter, config: Config, loaded: LoadedIntel, args: Namespace) -> ReplayRun:
-    """Run the captures of `args.files` and give `taker` what comes of it. Raises CaptureError."""
+    """Run the captures of `args.files` and give `taker` what comes of it. Raises CaptureError and ConfigError."""
     progress = Progress() if Progress.wanted() and any(Path(f).is_file() for f in args.files) else None
     replay = ReplayRun(
         args.files,
@@ -245,6 +286,10 @@ def replay_into(taker: Collector | JsonWriter, config: Config, loaded: LoadedInt
         progress=progress,
         logs=getattr(args, "log", ()),
     )
+    for lease in read_leases(config, Path(args.config).parent if args.config else Path()):
+        replay.engine.devices.leased(lease)
+    if isinstance(taker, JsonWriter):
+        taker.engine = replay.engine
     try:
         replay.run()
     finally:

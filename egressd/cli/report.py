@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -10,11 +11,12 @@ from egressd.capture.merge import FileResult
 from egressd.cli.terminal import count, cut, fit, moment, printable, span
 from egressd.detect.engine import Engine
 from egressd.detect.sharing import without_lead
+from egressd.detect.stages import Watched, stage_text
 from egressd.model import BEHAVIOUR, TAP, Campaign, Decision, Incident
 from egressd.names import Suffixes
 from egressd.notify.eve import VIA, render_address
 
-ROWS: Final = 10  # incidents or domains shown; the rest is counted
+ROWS: Final = 8  # incidents or domains shown; the rest is counted
 HOST_WIDTH: Final = 23  # of IPv6 addresses both ends are shown
 FIXED_WIDTH: Final = 30  # host and domain share what the other columns leave of 80
 VIA_WIDTH: Final = 9
@@ -60,6 +62,11 @@ class Read(NamedTuple):
         return ", ".join([*parts, count(lines, "log line")] if self.logs else parts)
 
 
+def watched_of(read: Read, engine: Engine) -> Watched:
+    """What a replay looked at; a capture file does not say what was lost before it was written."""
+    return Watched(read.packets, read.first_us, read.last_us, 0, engine.blind.totals(), engine.measures_volume)
+
+
 def render_report(
     read: Read,
     engine: Engine,
@@ -74,7 +81,7 @@ def render_report(
     incidents = list(engine.campaigns.incidents.values())
     lines = _head(read, lists, demo, seconds)
     if incidents:
-        lines += _findings(engine, incidents)
+        lines += _findings(read, engine, incidents)
         lines += _blocks(decisions)
         lines += _sources(engine, incidents)
     else:
@@ -111,15 +118,15 @@ def _head(read: Read, lists: Sequence[ListSummary], demo: bool, seconds: float) 
     return lines
 
 
-def _findings(engine: Engine, incidents: Sequence[Incident]) -> list[str]:
+def _findings(read: Read, engine: Engine, incidents: Sequence[Incident]) -> list[str]:
     contacts = sum(incident.contacts for incident in incidents)
     attempts = sum(incident.attempts for incident in incidents)
-    hosts = len({incident.client for incident in incidents if incident.match.level != BEHAVIOUR})
+    hosts = len({one.device or one.client for one in incidents if one.match.level != BEHAVIOUR})
     shown = incidents[:ROWS]
     host_width = min(HOST_WIDTH, max(len(render_address(incident.client)) for incident in shown))
     domain_width = FIXED_WIDTH - host_width
     lines = [
-        f"{hosts} of {count(_hosts(engine), 'host')} reached a listed registered domain; a block would have",
+        f"{hosts} of {count(_machines(engine), 'host')} reached a listed registered domain; a block would have",
         f"stopped {attempts:,} of {count(contacts, 'contact')}: all that came after the decision.",
         "",
         f"{'HOST':<{host_width}} {'DOMAIN':<{domain_width}} {'MATCH':<7} {'VIA':<{VIA_WIDTH}}"
@@ -133,10 +140,21 @@ def _findings(engine: Engine, incidents: Sequence[Incident]) -> list[str]:
     lines.append("")
     campaigns = list(engine.campaigns.campaigns.values())
     for campaign in campaigns[:2]:
-        lines += _campaign(campaign, engine)
+        lines += _campaign(campaign, engine, read)
     if len(campaigns) > 2:
         lines.append(f"... and {len(campaigns) - 2} more campaigns")
     return lines
+
+
+def _machines(engine: Engine) -> int:
+    """Hosts, by device where that is known."""
+    devices = engine.devices
+    return len(
+        {
+            devices.device_of(client, devices.now_us) or client
+            for client in engine.clients.keys() | engine.hearing.clients
+        }
+    )
 
 
 def _row(incident: Incident, host_width: int, domain_width: int) -> str:
@@ -159,16 +177,21 @@ def _row(incident: Incident, host_width: int, domain_width: int) -> str:
     )
 
 
-def _campaign(campaign: Campaign, engine: Engine) -> list[str]:
+def _campaign(campaign: Campaign, engine: Engine, read: Read) -> list[str]:
     first = engine.campaigns.incidents[campaign.incidents[0]]
     indicator = first.match.indicator
     subject = first.match.registered_domain or indicator.value
     where = printable(indicator.source.rsplit("/", 1)[-1]) + (f":{indicator.line}" if indicator.line else "")
     text = f"{campaign.id}: {subject}, {count(len(campaign.incidents), 'host')}, by {indicator.value} ({where})"
     names = {name for one in campaign.incidents for name in engine.campaigns.incidents[one].names}
-    if first.match.level == BEHAVIOUR:
-        return [fit(f"Campaign {text}", 80), cut(f"  {printable(indicator.ref)}")]
-    return [fit(f"Campaign {text}", 80), cut("  names: " + ", ".join(sorted(names)))]
+    stage = stage_text([engine.campaigns.incidents[one] for one in campaign.incidents], watched_of(read, engine))
+    said = printable(indicator.ref) if first.match.level == BEHAVIOUR else "names: " + ", ".join(sorted(names))
+    lines = [fit(f"Campaign {text}", 80), cut(f"  {said}"), *_wrapped(stage)]
+    if campaign.ties:
+        lines.append(cut(f"  tied: {'; '.join(campaign.ties)}"))
+    for candidate, reason in list(campaign.candidates.items())[:1]:
+        lines.append(cut(f"  candidate {candidate}: {reason}"))
+    return lines
 
 
 def _blocks(decisions: Sequence[Decision]) -> list[str]:
@@ -197,10 +220,6 @@ def _blocks(decisions: Sequence[Decision]) -> list[str]:
     return lines
 
 
-def _hosts(engine: Engine) -> int:
-    return len(engine.clients | engine.hearing.clients)
-
-
 def _sources(engine: Engine, incidents: Sequence[Incident]) -> list[str]:
     """Who told of the contacts, where others than our own tap did."""
     if engine.agreement is None:
@@ -218,7 +237,7 @@ def _sources(engine: Engine, incidents: Sequence[Incident]) -> list[str]:
 
 def _nothing_found(read: Read, engine: Engine, suffixes: Suffixes) -> list[str]:
     lines = [
-        f"No listed domain observed in {read.amount()} of {count(_hosts(engine), 'host')},",
+        f"No listed domain observed in {read.amount()} of {count(_machines(engine), 'host')},",
         f"from {moment(read.first_us):%Y-%m-%d %H:%M} to {moment(read.last_us):%Y-%m-%d %H:%M} UTC.",
     ]
     hosts: dict[str, set[bytes]] = {}
@@ -245,3 +264,9 @@ def _blind(engine: Engine) -> list[str]:
     hosts = len(engine.blind.by_client)
     parts = ", ".join(f"{sort} {number}" for sort, number in totals.items())
     return [fit(f"Blind spots of {count(hosts, 'host')} (names not readable): {parts}", 80)]
+
+
+def _wrapped(sentence: str) -> list[str]:
+    """At most two lines."""
+    lines = textwrap.wrap(sentence, 80, initial_indent="  ", subsequent_indent="    ")
+    return lines if len(lines) <= 2 else [lines[0], cut(lines[1] + " " + lines[2].strip())]

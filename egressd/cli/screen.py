@@ -263,8 +263,28 @@ def incident_id(typed: str) -> str:
     return _id(typed, "I", "an incident")
 
 
+def campaign_id(typed: str) -> str:
+    """`C3`, also as `c3` or `3`. Raises ArgumentTypeError."""
+    return _id(typed, "C", "a campaign")
+
+
 def _id(typed: str, letter: str, what: str) -> str:
     digits = typed.upper().removeprefix(letter)
     if not re.fullmatch("[0-9]{1,18}", digits):
         raise ArgumentTypeError(f"{typed!a} is not the id of {what}, such as {letter}12")
     return letter + digits
+
+
+def device(row: Row) -> str:
+    """A device for people: its name, MAC, and whether it made that up; "" when it is not known."""
+    mac, name = text(row, "device", 17), text(row, "device_name", 30)
+    if not mac:
+        return ""
+    random = ", a random MAC" if row.get("device_random") is True else ""
+    return f"{name} ({mac}{random})" if name else f"{mac}{random}"
+
+
+def beside(row: Row) -> str:
+    """The addresses of a host beside the one that stands for it."""
+    others = [one for one in texts(row, "addresses") if one != text(row, "client")]
+    return ", ".join(others[:3]) + (f" and {len(others) - 3:,} more" if len(others) > 3 else "")

@@ -14,6 +14,7 @@ from egressd.cli.screen import (
     ago,
     date,
     decision_id,
+    device,
     first,
     number,
     observed,
@@ -98,7 +99,7 @@ def render_watch(answer: Answer, now_us: int, limit: int) -> list[str]:
             tries = count(number(one, "attempts"), "try", "tries")
             lines += ["", f"{tries} by {count(len(clients), 'host')}, the last {quiet} ago:"]
             shown, more = first(clients, limit)
-            lines += [*table(_CLIENTS, [_client(row, now_us) for row in shown]), *more]
+            lines += [*table(_CLIENTS, [_client(row, now_us) for row in shown], [device(row) for row in shown]), *more]
         else:
             lines += ["", *observed(answer, "No try to reach it observed")]
         addresses = rows(one, "addresses")

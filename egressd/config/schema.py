@@ -13,6 +13,7 @@ from egressd.config.feed_options import FeedOptions
 from egressd.config.kinds import (
     ADDRESSES,
     CHOICE,
+    FLAG,
     MODES,
     NAMED,
     NAMES,
@@ -186,6 +187,32 @@ class EnforceOptions:
 
 
 @dataclass(frozen=True)
+class DeviceOptions:
+    """Section `devices`."""
+
+    leases: tuple[str, ...] = option(
+        PATHS,
+        (),
+        "Lease files of the DHCP server, where it runs on this machine or its file is brought here: dnsmasq.leases, "
+        "dhcpd.leases of ISC, kea-leases4.csv and kea-leases6.csv of Kea. Which it is shows the content. A host that "
+        "changes its address then stays one incident at once, also behind a relay.",
+        example="[/var/lib/misc/dnsmasq.leases]",
+    )
+    neighbours: bool = option(
+        FLAG, True, "Whether the daemon asks the kernel's neighbour table (ARP, NDP) who has which address."
+    )
+    names: bool = option(
+        FLAG, True, "Whether names of devices are kept and shown. They often are people's names; false leaves them out."
+    )
+    reverse_zone: bool = option(
+        FLAG,
+        False,
+        "Whether the daemon asks this machine's resolver for the name of a host that has an incident and none by a "
+        "lease (PTR): at most one question a second.",
+    )
+
+
+@dataclass(frozen=True)
 class ControlOptions:
     """Section `control`."""
 
@@ -309,6 +336,10 @@ class Config:
         "Names of sorts of machines, each with their addresses and networks: rules of the policy can ask for them. A "
         "machine may have several.",
         example="{printers: [10.1.9.0/24], finance: [10.1.4.0/24, 10.1.9.7]}",
+    )
+    devices: DeviceOptions = field(
+        default_factory=DeviceOptions,
+        metadata=told(DeviceOptions, "Which addresses are one machine's, and what it is called (docs/devices.md)."),
     )
     resolvers: tuple[str, ...] = option(
         ADDRESSES,

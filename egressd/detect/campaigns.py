@@ -1,25 +1,40 @@
-"""Incidents (one per client and campaign) and campaigns (incidents tied by registered domain, indicator or address)."""
+"""Incidents (one per device, or client, and campaign) and campaigns (incidents tied by registered domain, indicator,
+threat tag or address).
+
+An incident is found by its *place*: a holder and a campaign. The holder is the device's MAC where the device is known
+(detect/devices.py), and the client's address in any case: without a device that is the last incident of that address.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from egressd.model import Campaign, Incident, Sighting
+from egressd.detect.devices import Devices, parse_mac, render_mac
+from egressd.detect.pivots import VOLUME, Pivots
+from egressd.detect.tags import family_of
+from egressd.model import BEHAVIOUR, Campaign, Incident, Sighting
 
 MAX_INCIDENTS: Final = 65_536
 MAX_NAMES: Final = 64  # names kept per incident; a DGA would fill memory
+MAX_ADDRESSES: Final = 16  # addresses kept per incident; more only count
+MAX_TIES: Final = 32  # reasons kept per campaign, and candidates
 
 
 class Campaigns:
     """Assigns each sighting to its incident and campaign. Ids count up in order of discovery."""
 
-    def __init__(self, limit: int = MAX_INCIDENTS) -> None:
+    def __init__(self, devices: Devices | None = None, limit: int = MAX_INCIDENTS) -> None:
         """`limit` bounds the incidents; `untold` counts what comes beyond. Campaigns are bounded by the lists."""
+        self.devices = devices if devices is not None else Devices()
         self.campaigns: dict[str, Campaign] = {}
         self.incidents: dict[str, Incident] = {}
         self.untold = 0  # sightings of clients beyond the bound
         self.on_merge: Callable[[str, str], None] | None = None  # told (older, younger) when campaigns become one
+        # Told (kept, gone) when one device turns out to be behind two incidents of a campaign.
+        self.on_fold: Callable[[Incident, Incident], None] | None = None
+        self.on_candidate: Callable[[Campaign], None] | None = None  # told of a campaign that has one more
+        self.pivots = Pivots()
         self._limit = limit
         self._by_key: dict[str, str] = {}
         self._by_place: dict[tuple[bytes, str], str] = {}
@@ -35,7 +50,8 @@ class Campaigns:
             self._numbered = max(self._numbered, _number(campaign.id))
         for incident in incidents:
             self.incidents[incident.id] = incident
-            self._by_place[(incident.client, incident.campaign)] = incident.id
+            for holder in _holders(incident):
+                self._by_place[(holder, incident.campaign)] = incident.id
             self._last = max(self._last, _number(incident.id))
             kept = self.campaigns[incident.campaign].incidents
             if incident.id not in kept:
@@ -50,7 +66,7 @@ class Campaigns:
         """A person is done with an incident: what its client does next opens another one. None when it is not known."""
         incident = self.incidents.pop(self.current(incident_id), None)
         if incident is not None:
-            self._by_place.pop((incident.client, incident.campaign), None)
+            self._leave(incident)
             self.campaigns[incident.campaign].incidents.remove(incident.id)
         return incident
 
@@ -59,10 +75,10 @@ class Campaigns:
         bound the incident has no id, and is kept nowhere."""
         campaign = self._campaign_of(sighting)
         client = sighting.flow.client
-        place = (client, campaign.id)
-        known = self._by_place.get(place)
-        opened = known is None
-        if known is None:
+        mac = self.devices.device_of(client, sighting.last_us)
+        incident = self._find(client, mac, campaign)
+        opened = incident is None
+        if incident is None:
             incident = Incident(
                 id="",
                 campaign=campaign.id,
@@ -73,24 +89,26 @@ class Campaigns:
                 last_us=sighting.last_us,
                 retro=sighting.retro,
                 number=sighting.number,
+                device=render_mac(mac),
             )
             if len(self.incidents) < self._limit:
                 self._last += 1
                 incident.id = f"I{self._last}"
                 self.incidents[incident.id] = incident
-                self._by_place[place] = incident.id
                 campaign.incidents.append(incident.id)
             else:
                 self.untold += 1
                 opened = False
-        else:
-            incident = self.incidents[known]
+        if incident.id:
+            self._enter(incident, client)
         incident.first_us = min(incident.first_us, sighting.first_us)
         incident.last_us = max(incident.last_us, sighting.last_us)
         campaign.first_us = min(campaign.first_us, sighting.first_us)
         campaign.last_us = max(campaign.last_us, sighting.last_us)
         sighting.incident = incident.id
         sighting.campaign = campaign.id
+        if sighting.match.level == BEHAVIOUR:
+            self._behaves(incident, sighting, mac or client)
         return incident, opened
 
     def see(self, incident: Incident, sighting: Sighting) -> None:
@@ -107,12 +125,48 @@ class Campaigns:
         incident.contacts += sighting.count
         _add_name(incident, sighting.name or sighting.match.indicator.value, sighting.count)
 
-    def tie(self, one: str, other: str) -> None:
-        """Two campaigns turned out to be one: the older takes over the younger's incidents. Of a client that has an
-        incident in both, the older incident takes over the younger."""
+    def tried(self, sighting: Sighting) -> None:
+        """This sighting, which is assigned, is an attempt at something blocked."""
+        client = sighting.flow.client
+        holder = self.devices.device_of(client, sighting.last_us) or client
+        self.pivots.tried(holder, sighting)
+
+    def volume(self, client: bytes, destination: str, reason: str, ts_us: int) -> Incident | None:
+        """Much data went out from a client to a registered domain, or address as text. The incident that this belongs
+        to; None when that destination is part of no campaign of the client's."""
+        mac = self.devices.device_of(client, ts_us)
+        for key in (f"registered domain {destination}", f"indicator {destination}"):
+            campaign = self._by_key.get(key)
+            if campaign is not None:
+                id_ = self._by_place.get((mac, campaign)) if mac else None
+                incident = self.incidents.get(id_ or self._by_place.get((client, campaign), ""))
+                if incident is not None:
+                    incident.volume = reason
+                    return incident
+        return None
+
+    def tie(self, one: str, other: str, reason: str = "") -> None:
+        """Two campaigns turned out to be one: the older takes over the younger's incidents. Of a device, or client,
+        that has an incident in both, the older incident takes over the younger."""
         ids = sorted({self.current(one), self.current(other)} & self.campaigns.keys(), key=_number)
         for younger in ids[1:]:
-            self._merge(self.campaigns[ids[0]], self.campaigns.pop(younger))
+            self._merge(self.campaigns[ids[0]], self.campaigns.pop(younger), reason)
+
+    def reject(self, one: str, candidate: str) -> bool:
+        """A person says that a candidate is no part of a campaign, for good. False when it was none."""
+        campaign = self.campaigns.get(self.current(one))
+        if campaign is None or campaign.candidates.pop(self.current(candidate), None) is None:
+            return False
+        self.pivots.reject(campaign.id, self.current(candidate))
+        return True
+
+    def candidate_of(self, id_: str) -> list[tuple[str, str]]:
+        """Which campaigns one may be part of, each with the reason."""
+        return [(one.id, one.candidates[id_]) for one in self.campaigns.values() if id_ in one.candidates]
+
+    def about(self, domain: str) -> str:
+        """The campaign that a registered domain is part of, "" for none."""
+        return self._by_key.get(f"registered domain {domain}", "")
 
     def current(self, id_: str) -> str:
         """The id of the campaign, or incident, that one with this id is part of by now."""
@@ -120,55 +174,150 @@ class Campaigns:
             id_ = self._merged[id_]
         return id_
 
+    def recognise(self) -> list[Incident]:
+        """Look again whose incidents are: a device that has become known since takes them over, one that has turned
+        out to be none gives them back. Returns those that changed and are still there."""
+        changed: list[Incident] = []
+        for incident in list(self.incidents.values()):
+            if incident.id not in self.incidents:
+                continue  # folded just now
+            if incident.device:
+                mac = parse_mac(incident.device)
+                if self.devices.why_none(mac):
+                    self._by_place.pop((mac, incident.campaign), None)
+                    incident.device = ""
+                    changed.append(incident)
+                continue
+            mac = self.devices.device_of(incident.client, incident.last_us)
+            if mac:
+                changed.append(self._is_of(incident, mac))
+        return changed
+
+    # -- places
+
+    def _find(self, client: bytes, mac: bytes, campaign: Campaign) -> Incident | None:
+        by_address = self.incidents.get(self._by_place.get((client, campaign.id), ""))
+        if not mac:
+            return by_address
+        by_device = self.incidents.get(self._by_place.get((mac, campaign.id), ""))
+        if by_address is None or by_address.device:
+            return by_device
+        last_us = by_address.last_us
+        if self.devices.device_of(client, last_us) == mac:
+            return self._is_of(by_address, mac)
+        if by_device is None and not self.devices.was_anothers(client, mac, last_us):
+            return self._is_of(by_address, mac)
+        return by_device
+
+    def _is_of(self, incident: Incident, mac: bytes) -> Incident:
+        """An incident without a device turned out to be this device's."""
+        place = (mac, incident.campaign)
+        twin = self.incidents.get(self._by_place.get(place, ""))
+        if twin is None:
+            incident.device = render_mac(mac)
+            self._by_place[place] = incident.id
+            return incident
+        return self._fold(twin, incident)
+
+    def _enter(self, incident: Incident, client: bytes) -> None:
+        """The incident's device, or client, uses this address now."""
+        addresses = incident.addresses
+        if not addresses or addresses[-1] != client:
+            if client in addresses:
+                addresses.remove(client)
+            elif len(addresses) >= MAX_ADDRESSES:
+                gone = addresses.pop(0)
+                if self._by_place.get((gone, incident.campaign)) == incident.id and gone != incident.client:
+                    del self._by_place[(gone, incident.campaign)]
+            addresses.append(client)
+        self._by_place[(client, incident.campaign)] = incident.id
+        if incident.device:
+            self._by_place[(parse_mac(incident.device), incident.campaign)] = incident.id
+
+    def _leave(self, incident: Incident) -> None:
+        for holder in _holders(incident):
+            if self._by_place.get((holder, incident.campaign)) == incident.id:
+                del self._by_place[(holder, incident.campaign)]
+
+    # -- campaigns
+
     def _campaign_of(self, sighting: Sighting) -> Campaign:
-        match = sighting.match
-        keys = [f"indicator {match.indicator.value}"]
-        if match.registered_domain:
-            keys.insert(0, f"registered domain {match.registered_domain}")
+        keys = list(_keys_of(sighting))
         ids = sorted({self._by_key[key] for key in keys if key in self._by_key}, key=_number)
         if ids:
             campaign = self.campaigns[ids[0]]
             for other in ids[1:]:
-                self._merge(campaign, self.campaigns.pop(other))
+                held = next(key for key in keys if self._by_key.get(key) == other)
+                self._merge(campaign, self.campaigns.pop(other), f"{held} is part of both")
         else:
             self._numbered += 1
             campaign = Campaign(f"C{self._numbered}", [], [], sighting.first_us, sighting.last_us)
             self.campaigns[campaign.id] = campaign
+        family = next((key for key in keys if key.startswith("threat ")), "")
+        if family in campaign.keys and keys[0] not in campaign.keys:
+            _add_tie(campaign, f"{keys[0]} is listed for {family}, too")
         for key in keys:
             if key not in self._by_key:
                 self._by_key[key] = campaign.id
                 campaign.keys.append(key)
         return campaign
 
-    def _merge(self, into: Campaign, other: Campaign) -> None:
+    def _merge(self, into: Campaign, other: Campaign, reason: str) -> None:
         self._merged[other.id] = into.id
-        if self.on_merge is not None:
-            self.on_merge(into.id, other.id)
         for key in other.keys:
             self._by_key[key] = into.id
             into.keys.append(key)
+        twins = {_owner(one): one for one in (self.incidents[id_] for id_ in into.incidents)}
         for incident_id in other.incidents:
             incident = self.incidents[incident_id]
-            del self._by_place[(incident.client, other.id)]
-            place = (incident.client, into.id)
-            twin = self._by_place.get(place)
+            self._leave(incident)
             incident.campaign = into.id
+            twin = twins.get(_owner(incident))
             if twin is None:
-                self._by_place[place] = incident_id
                 into.incidents.append(incident_id)
+                for holder in _holders(incident):
+                    self._by_place.setdefault((holder, into.id), incident_id)
             else:
-                self._fold(twin, incident_id, place)
+                twins[_owner(incident)] = self._take_over(twin, incident)
         into.incidents = sorted({self.current(one) for one in into.incidents}, key=_number)
         into.first_us = min(into.first_us, other.first_us)
         into.last_us = max(into.last_us, other.last_us)
+        into.candidates.pop(other.id, None)
+        for tie in [reason, *other.ties]:
+            _add_tie(into, tie)
+        for candidate, why in other.candidates.items():
+            if candidate != into.id and len(into.candidates) < MAX_TIES:
+                into.candidates.setdefault(candidate, why)
+        for campaign in self.campaigns.values():
+            if other.id in campaign.candidates:
+                why = campaign.candidates.pop(other.id)
+                if campaign is not into:
+                    campaign.candidates.setdefault(into.id, why)
+        if self.on_merge is not None:
+            self.on_merge(into.id, other.id)
 
-    def _fold(self, one: str, other: str, place: tuple[bytes, str]) -> None:
-        """Of two incidents of a client the older takes over the younger."""
-        kept_id, gone_id = sorted((one, other), key=_number)
-        kept = self.incidents[kept_id]
-        gone = self.incidents.pop(gone_id)
-        self._merged[gone_id] = kept_id
-        self._by_place[place] = kept_id
+    def _fold(self, one: Incident, other: Incident) -> Incident:
+        """Of two incidents of a device in one campaign the older takes over the younger."""
+        kept = self._take_over(one, other)
+        gone = other if kept is one else one
+        incidents = self.campaigns[kept.campaign].incidents
+        if gone.id in incidents:
+            incidents.remove(gone.id)
+        if self.on_fold is not None:
+            self.on_fold(kept, gone)
+        return kept
+
+    def _take_over(self, one: Incident, other: Incident) -> Incident:
+        kept, gone = sorted((one, other), key=lambda incident: _number(incident.id))
+        del self.incidents[gone.id]
+        self._merged[gone.id] = kept.id
+        gone.folded_into = kept.id
+        self._leave(gone)
+        by_last = sorted((kept, gone), key=lambda incident: incident.last_us)
+        addresses = dict.fromkeys(by_last[1].addresses[::-1] + by_last[0].addresses[::-1])
+        kept.addresses = list(addresses)[:MAX_ADDRESSES][::-1]
+        kept.device = kept.device or gone.device
+        kept.volume = kept.volume or gone.volume
         kept.first_us = min(kept.first_us, gone.first_us)
         kept.last_us = max(kept.last_us, gone.last_us)
         kept.contacts += gone.contacts
@@ -180,6 +329,57 @@ class Campaigns:
             kept.via[via] = kept.via.get(via, 0) + count
         for source, count in gone.sources.items():
             kept.sources[source] = kept.sources.get(source, 0) + count
+        for holder in _holders(kept):
+            self._by_place[(holder, kept.campaign)] = kept.id
+        return kept
+
+    # -- behaviour
+
+    def _behaves(self, incident: Incident, sighting: Sighting, holder: bytes) -> None:
+        """A detector's word: about volume it adds to the stage; what begins after a block may be the same attacker."""
+        source = sighting.match.indicator.source
+        if source == VOLUME:
+            incident.volume = sighting.note or "more than usual"
+        campaign = self.campaigns[sighting.campaign]
+        found = self.pivots.candidate(holder, sighting)
+        if found is None:
+            return
+        before = self.campaigns.get(self.current(found.campaign))
+        if before is None or before is campaign or self.pivots.is_rejected(before.id, campaign.id):
+            return
+        if campaign.id not in before.candidates and len(before.candidates) < MAX_TIES:
+            before.candidates[campaign.id] = found.reason
+            if self.on_candidate is not None:
+                self.on_candidate(before)
+
+
+def _keys_of(sighting: Sighting) -> Iterator[str]:
+    """What ties a sighting to a campaign, the strongest first."""
+    match = sighting.match
+    if match.registered_domain:
+        yield f"registered domain {match.registered_domain}"
+    yield f"indicator {match.indicator.value}"
+    family = family_of(match.indicator.threat) if match.level != BEHAVIOUR else ""
+    if family:
+        yield f"threat {family}"
+
+
+def _holders(incident: Incident) -> list[bytes]:
+    """Everything that an incident is found by."""
+    found = dict.fromkeys((incident.client, *incident.addresses))
+    if incident.device:
+        found[parse_mac(incident.device)] = None
+    return list(found)
+
+
+def _owner(incident: Incident) -> bytes:
+    """Whose incident it is: in one campaign there is one for each."""
+    return parse_mac(incident.device) if incident.device else incident.client
+
+
+def _add_tie(campaign: Campaign, reason: str) -> None:
+    if reason and reason not in campaign.ties and len(campaign.ties) < MAX_TIES:
+        campaign.ties.append(reason)
 
 
 def _add_name(incident: Incident, name: str, count: int) -> None:

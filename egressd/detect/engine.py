@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from egressd.detect.address_history import tie_by_address
 from egressd.detect.agreement import Agreement
 from egressd.detect.behaviour.suspicion import sighting_of
 from egressd.detect.blind import BlindSpots
@@ -17,6 +18,7 @@ from egressd.detect.calendar import MICROSECONDS, Calendar
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.contacts import Contacts
 from egressd.detect.correlator import Correlator, Hit
+from egressd.detect.devices import SAMPLE_US, Devices
 from egressd.detect.evidence import Evidence
 from egressd.detect.hearing import Hearing, hear
 from egressd.detect.history import DEFAULT_HISTORY, History
@@ -27,7 +29,7 @@ from egressd.detect.resolutions import Resolutions, read_answer
 from egressd.detect.watch import Watch
 from egressd.intel.allowances import Allowances
 from egressd.intel.layered import AnyIndex
-from egressd.intel.networks import parse_address
+from egressd.intel.networks import parse_address, render_address
 from egressd.intel.protected import Protected
 from egressd.intel.resolvers import Resolvers
 from egressd.intel.shared_ranges import NO_SHARED_RANGES, SharedRanges
@@ -55,6 +57,7 @@ from egressd.model import (
     Target,
 )
 from egressd.names import Suffixes
+from egressd.wire.dissector import Dissector
 from egressd.wire.table import RecentTable
 
 UNANSWERED: Final = 65_536  # contacts whose answer is waited for
@@ -110,13 +113,19 @@ class Engine:
         self.agreement: Agreement | None = Agreement() if sensors else None
         self.hearing = Hearing()
         self.watch = Watch()
+        self.measures_volume = (
+            False  # whether how much data goes out is measured, so that "not observed" means something
+        )
         self.enforced = enforced  # of the blocks that are decided from now on
         self.on_answered: Callable[[Incident], None] | None = None  # told of each answer that an incident counts
-        self.campaigns = Campaigns()
+        self.devices = Devices()
+        self.campaigns = Campaigns(self.devices)
+        self.campaigns.on_fold = self._folded
         self.history = History(history)
         self.blind = BlindSpots(intel.resolvers)
         self.observations: dict[str, int] = {}
-        self.clients: set[bytes] = set()
+        self.packets: Dissector | None = None  # where observations come from, if they come from packets
+        self.clients: dict[bytes, int] = {}  # when each was last looked at: who sent its frame
         self.clients_beyond = 0  # observations of clients that `clients` has no room for
         self.unasked_answers = 0  # DNS answers that nobody asked for: they prove nothing about anybody
         self._unanswered: RecentTable[FlowKey, str] = RecentTable(UNANSWERED)
@@ -140,11 +149,14 @@ class Engine:
             self._reply(seen)
             return
         client = seen.flow.client
-        if client not in self.clients:
+        looked_us = self.clients.get(client)
+        if looked_us is None:
             if len(self.clients) < MAX_CLIENTS:
-                self.clients.add(client)
+                self._look(client, seen.ts_us)
             else:
                 self.clients_beyond += 1
+        elif seen.ts_us - looked_us >= SAMPLE_US:
+            self._look(client, seen.ts_us)
         if self._fresh:
             self._fresh.clear()
         if self._counted:
@@ -178,6 +190,7 @@ class Engine:
 
     def finish(self) -> None:
         """The source has ended: report each incident's totals."""
+        self.campaigns.recognise()
         for incident in self.campaigns.incidents.values():
             self._on_event(incident)
 
@@ -188,6 +201,7 @@ class Engine:
             "clients_beyond_bound": self.clients_beyond + self.blind.uncounted,
             "clients_ignored": self.correlator.clients_ignored,
             "incidents_beyond_bound": self.campaigns.untold,
+            "devices_evicted": self.devices.evicted,
             "alerts_beyond_bound": self.policy.untold,
             "attempts_beyond_bound": self.watch.uncounted,
             "agreement_evicted": self.agreement.evicted if self.agreement is not None else 0,
@@ -198,6 +212,19 @@ class Engine:
         return {name: count for name, count in counts.items() if count}
 
     # -- what was seen
+
+    def _look(self, client: bytes, ts_us: int) -> None:
+        """Who sends a client's frames: asked when it is new and once in SAMPLE_US, not for each observation."""
+        self.clients[client] = ts_us
+        self._sender(client, ts_us)
+
+    def _sender(self, client: bytes, ts_us: int) -> None:
+        sender = self.packets.sender(client) if self.packets is not None else None
+        if sender is not None:
+            self._spoke(sender.mac, client, ts_us, sender.is_attached)
+
+    def _spoke(self, mac: bytes, client: bytes, ts_us: int, is_attached: bool) -> None:
+        self.devices.spoke(mac, client, ts_us, is_attached=is_attached)
 
     def _question(self, seen: Observation) -> None:
         message = seen.detail
@@ -322,6 +349,8 @@ class Engine:
     def _handle(self, sighting: Sighting, new: bool, seen: Observation | None) -> None:
         """Open or update the incident, decide where nothing was decided yet, count an attempt where it was. `seen` is
         None when the sighting comes from history."""
+        if seen is not None:
+            self._sender(sighting.flow.client, sighting.ts_us)  # an address that is another device's now
         incident, opened = self.campaigns.assign(sighting)
         self.campaigns.see(incident, sighting)
         via = sighting.via
@@ -351,6 +380,7 @@ class Engine:
         self._ran_into(block, sighting)
         if new and seen is not None:
             incident.attempts += 1
+            self.campaigns.tried(sighting)
             stopped = block.enforced and self.blocks.stops(sighting.flow.client, sighting.flow.server, sighting.ts_us)
             stopped = stopped and self.policy.site.is_armed(sighting.flow.client)
             self._on_event(self.watch.attempt(block, sighting, stopped))
@@ -439,7 +469,21 @@ class Engine:
         )  # fmt: skip
         self._handle(sighting, self.is_new(seen, match.registered_domain), seen)
 
+    def _folded(self, kept: Incident, gone: Incident) -> None:
+        """One device is behind two incidents: the younger says where it went."""
+        self._on_event(gone)
+
+    def _shared_history(self, sighting: Sighting, address: bytes) -> None:
+        """A name of another campaign lived on an address that this one uses."""
+        if self.policy.is_everybodys(address, sighting.ts_us):
+            return
+        domain = sighting.match.registered_domain
+        others = self.resolutions.co_tenants(address, frozenset((domain,)), sighting.ts_us)
+        tie_by_address(self.campaigns, sighting.campaign, domain, address, others)
+
     def _extend(self, sighting: Sighting, address: bytes, evidence: str) -> None:
+        if sighting.match.registered_domain:
+            self._shared_history(sighting, address)
         block = self.policy.block_of(sighting)
         if block is None or block.target.kind in ("address", "network", "url"):
             return
@@ -453,7 +497,7 @@ class Engine:
         self._on_event(decision)
         if decision.action == "extend" and decision.rule == "address":
             for holder in self.blocks.holders(address):
-                self.campaigns.tie(block.campaign, holder.campaign)
+                self.campaigns.tie(block.campaign, holder.campaign, f"both used {render_address(address)}")
 
     # -- who lives where
 

@@ -8,6 +8,7 @@ Replay runs the plain engine; everything that is seen takes the same way through
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Final, NamedTuple
 
 from egressd.detect.blocks import MAX_REFUSED, Block
@@ -24,11 +25,11 @@ from egressd.intel.layered import AnyIndex, in_memory
 from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
 from egressd.model import FLOW, Event, FlowKey, Indicator, Match, Observation, Sighting, Target
-from egressd.wire.dissector import Dissector
 from egressd.wire.table import RecentTable
 
 MICROSECONDS: Final = 1_000_000
 DNS_PORT: Final = 53
+MAX_SPOKEN: Final = 4_096  # samples that wait to be told
 TOLD_BY_KERNEL: Final = 16_384  # conversations that only the kernel's log told of
 CANARY_ZONE: Final = ".canary.egressd.invalid"  # RFC 6761 section 6.4: never a real name
 # Of what a change gives to do, so much is done at once: all of it where lists and history are small. A hundred blocks
@@ -82,9 +83,27 @@ class LiveEngine(Engine):
         self._before: AnyIndex = intel.index  # what was in force when the change began that is going on
         self._change: Iterator[None] | None = None  # what the last swap has not looked at yet
         self._hunts: list[Iterator[None]] = []  # for indicators that came into force by their date
-        self.packets: Dissector | None = None  # where observations come from, if they come from packets
+        self.spoken: dict[
+            tuple[bytes, bytes, bool], int
+        ] = {}  # (MAC, client, attached) -> when, to be told to the core
+        self.spoken_beyond = 0
         self._told_by_kernel: RecentTable[FlowKey, int] = RecentTable(TOLD_BY_KERNEL)
         self.canary: Callable[[str, int], None] | None = None  # told of our own canaries: (name, when)
+
+    def _spoke(self, mac: bytes, client: bytes, ts_us: int, is_attached: bool) -> None:
+        """The core knows all devices; a sample that finds no room comes again within SAMPLE_US."""
+        super()._spoke(mac, client, ts_us, is_attached)
+        key = (mac, client, is_attached)
+        if key in self.spoken or len(self.spoken) < MAX_SPOKEN:
+            self.spoken[key] = ts_us
+        else:
+            self.spoken_beyond += 1
+
+    def take_spoken(self, limit: int) -> list[tuple[bytes, bytes, bool, int]]:
+        """At most `limit` of who sent whose frames since this was asked last, oldest first."""
+        spoken = self.spoken
+        keys = list(islice(spoken, limit))
+        return [(*key, spoken.pop(key)) for key in keys]
 
     def _question(self, seen: Observation) -> None:
         """Canaries are nobody's traffic."""

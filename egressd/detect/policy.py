@@ -364,6 +364,13 @@ class Policy:
             decisions.append(self.withdraw(block, sighting, tuple(pair(*one) for one in pairs), reason))
         return decisions
 
+    def is_everybodys(self, address: bytes, ts_us: int) -> bool:
+        """Whether who uses an address says nothing: it is protected, in a range that many share, or never blocked by
+        an allowance (a sinkhole, where names of many campaigns end)."""
+        if self._protected.why(address) or self._shared.why(address):
+            return True
+        return self._allowances.never_blocks("", address, ts_us // 1_000_000) is not None
+
     def replace(
         self,
         settings: PolicySettings,

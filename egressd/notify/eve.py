@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b, sha1
@@ -199,8 +199,17 @@ def _rrtype(number: int) -> str:
     return RRTYPE_NAMES.get(number, f"TYPE{number}")  # RFC 3597 section 5
 
 
-def render_event(event: Event, file: str = "", segment: str = "", state: str = "opened") -> Record:
-    """A sighting, decision, attempt, leak or incident. `segment` is the client's, `state` an incident's."""
+def render_event(
+    event: Event,
+    file: str = "",
+    segment: str = "",
+    state: str = "opened",
+    device_name: str = "",
+    stages: Sequence[str] = (),
+    candidate_of: Sequence[tuple[str, str]] = (),
+) -> Record:
+    """A sighting, decision, attempt, leak or incident. `segment` is the client's; `state`, the device's name, the
+    campaign's `stages` and what it may be part of (campaign, reason) are an incident's."""
     if isinstance(event, Sighting):
         record = _render_sighting(event, file)
     elif isinstance(event, Decision):
@@ -208,7 +217,13 @@ def render_event(event: Event, file: str = "", segment: str = "", state: str = "
     elif isinstance(event, Attempt):
         record = _render_attempt(event, file)
     else:
-        record = _render_incident(event, file, state)
+        record = _render_incident(event, file, "folded" if event.folded_into else state)
+        if device_name:
+            record["egressd"]["device_name"] = device_name
+        if stages:
+            record["egressd"]["stages"] = list(stages)
+        if candidate_of:
+            record["egressd"]["candidate_of"] = [{"campaign": one, "reason": why} for one, why in candidate_of]
     if segment:
         record["egressd"]["segment"] = segment
     return record
@@ -291,11 +306,16 @@ def _render_attempt(event: Attempt, file: str) -> Record:
 
 
 def _render_incident(event: Incident, file: str, state: str) -> Record:
-    totals = state == "totals"
+    totals = state != "opened"
     record = _head("incident", event.last_us if totals else event.opened_us, 0 if totals else event.number, file)
     record["src_ip"] = render_address(event.client)
     ours: Record = {"incident": event.id, "state": state, "campaign": event.campaign}
     ours["client"] = render_address(event.client)
+    if event.folded_into:
+        ours["folded_into"] = event.folded_into
+    if event.device:
+        ours["device"] = event.device
+    ours["addresses"] = [render_address(one) for one in event.addresses or [event.client]]
     ours.update(_match_fields(event.match, ""))
     del ours["name"]
     ours["retro"] = event.retro
@@ -309,6 +329,8 @@ def _render_incident(event: Incident, file: str, state: str) -> Record:
         ours["via"] = {VIA.get(via, via): count for via, count in sorted(event.via.items())}
         if event.sources.keys() - {TAP}:
             ours["sources"] = dict(sorted(event.sources.items()))
+        if event.volume:
+            ours["volume"] = event.volume
     record["egressd"] = ours
     return record
 

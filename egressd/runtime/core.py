@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -19,19 +19,22 @@ from egressd.clock import SteadyClock
 from egressd.config.feed_options import feed_host
 from egressd.config.schema import Config
 from egressd.config.volume import volume_settings
+from egressd.detect.address_history import AddressHistory
 from egressd.detect.campaigns import Campaigns
+from egressd.detect.devices import Devices, parse_mac
 from egressd.detect.rules import Rule as PolicyRule
 from egressd.detect.site import Site
-from egressd.enforce.adapter import Rule
+from egressd.enforce.adapter import CLIENT, Rule
 from egressd.errors import ConfigError
-from egressd.intel.networks import NetworkTable, first_address, parse_network, render_address
-from egressd.model import FlowKey, Indicator, Target
+from egressd.intel.networks import NetworkTable, first_address, parse_address, parse_network, render_address
+from egressd.model import Campaign, FlowKey, Incident, Indicator, Target
 from egressd.notify.evelog import EveLog
 from egressd.runtime import knowledge as known
 from egressd.runtime.allowing import Allowing
 from egressd.runtime.enforcement import Enforcement, Network
+from egressd.runtime.identity import Identity, follow_isolated
 from egressd.runtime.in_force import InForce, Register, from_row
-from egressd.runtime.intake import HistoryRow, Intake, WatchSum
+from egressd.runtime.intake import HistoryRow, Intake, WatchSum, copy_campaign
 from egressd.runtime.knowledge import Fed, Knowledge, Loaded, Surroundings
 from egressd.runtime.lapsing import Lapsing
 from egressd.runtime.listening import Listening, marks_path
@@ -54,6 +57,7 @@ DRIFT_US: Final = 10_000  # the clock was slewed by so much: packet processes ar
 SEEN_US: Final = 10_000_000  # how exactly the ledger knows until when we lived
 MAX_PROBLEMS: Final = 20  # of lists that are told one by one
 LAPSE_US: Final = 10_000_000  # how often it is looked whether proposals lapse
+DEVICE_NOW_US: Final = 600_000_000  # an address that a device used within is still its own
 HISTORY_WAITING: Final = 100_000  # rows; lossy by contract
 
 log = logging.getLogger("egressd")
@@ -92,8 +96,14 @@ class Core:
         self.processors = reserve_processors(loaded.config)
         self.knowledge: Knowledge = known.combine(loaded, (), self.around, self.mode)
         self.register = Register()
-        self.campaigns = Campaigns()
+        self.devices = Devices()
+        self.campaigns = Campaigns(self.devices)
         self.campaigns.on_merge = self._merged
+        self.campaigns.on_fold = self._folded
+        self.campaigns.on_candidate = self._proposed
+        self.address_history = AddressHistory()
+        self.identity = Identity(self.devices, clock, lambda: self.config.devices, loaded.base_dir, self.follow_devices)
+        self.identity.wanted = self._nameless
         tellers.domain_of = self.domain_of
         self.register.on_end = self._ended
         self.scribe = Scribe(ledger_db, self._written)
@@ -121,6 +131,7 @@ class Core:
             lambda: self.enforcement.wake(),
         )  # fmt: skip
         self.intake.on_client = self.rollback.met
+        self.intake.on_domain = self._tie
         self.sensing = Sensing(loaded.config.capture.processes, self.start_of, self.take)
         self.whose = Whose()
         self.volume: VolumeWatch | None = None  # who counts bytes, in the daemon
@@ -150,6 +161,8 @@ class Core:
         self.register.earlier = self.register.highest = found.last.get("D", 0)
         self.entries = [_added_before(one, self.started_us) for one in found.entries]
         self.campaigns.restore(found.campaigns, [row.incident for row in found.incidents])
+        for one, other in found.rejected:
+            self.campaigns.pivots.reject(one, other)
         self.campaigns.number_after(found.last.get("I", 0), found.last.get("C", 0))
         self.intake.leaks = {row.incident.id: row.leaks for row in found.incidents if row.leaks}
         for row in found.decisions:
@@ -173,6 +186,7 @@ class Core:
         own = {*found.own_addresses(), *found.gateways(), *found.resolvers}
         resolvers = frozenset((*found.own_addresses(), *found.resolvers))
         around = Surroundings(tuple((address, 8 * len(address), what) for address, what in depended_on), resolvers)
+        self.devices.exclude(frozenset(link.mac for link in found.links))
         choice = lan_interfaces(found.links, found.addresses, found.routes)
         self.judged = choice.explain()
         interfaces = self.config.capture.interfaces or choice.names
@@ -471,6 +485,60 @@ class Core:
 
     def _merged(self, older: str, younger: str) -> None:
         self.scribe.put(incidents.merge_campaigns, older, younger)
+        self.scribe.put(incidents.put_campaign, copy_campaign(self.campaigns.campaigns[older]))
+
+    def _folded(self, kept: Incident, gone: Incident) -> None:
+        """One device is behind two incidents: the ledger keeps the older, and the event log is told."""
+        self.scribe.put(incidents.fold_incidents, kept.id, gone.id)
+        self.tellers.event(self.intake.told(gone, self.segment_of(gone.client)))
+
+    def _proposed(self, campaign: Campaign) -> None:
+        """A campaign has a candidate, which waits for a person."""
+        self.scribe.put(incidents.put_campaign, copy_campaign(campaign))
+
+    def follow_devices(self) -> None:
+        """Once in a few seconds: incidents whose device is known by now, and new addresses of isolated devices."""
+        changed = self.campaigns.recognise()
+        if changed:
+            self.intake.write(one for one in changed if one.id in self.campaigns.incidents)
+        isolated = [(id_, parse_address(text)) for text, id_ in self.register.isolated().items()]
+        found = follow_isolated(self.devices, isolated, self.clock.now_us() - DEVICE_NOW_US) if isolated else {}
+        for id_, addresses in found.items():
+            self.cover(self.register.by_id[id_], addresses)
+
+    def cover(self, decision: InForce, addresses: Sequence[bytes]) -> None:
+        """An isolated device has further addresses."""
+        more = [Target(CLIENT, render_address(one)) for one in addresses if (one, 8 * len(one)) not in self.own]
+        taken = self.register.isolated()
+        more = [target for target in more if target.value not in taken]
+        if more:
+            self.rulings.extend(decision, more, "egressd", "devices", "the isolated device has this address now")
+            self.enforcement.wake()
+
+    def _tie(self, domain: str) -> None:
+        """Campaigns whose names lived on one address are one."""
+        intel = self.knowledge.intel
+        now_us = self.clock.now_us()
+
+        def is_everybodys(address: bytes) -> bool:
+            if intel.protected.why(address) or intel.shared.why(address):
+                return True
+            return intel.allowances.never_blocks("", address, now_us // 1_000_000) is not None
+
+        self.address_history.tie(self.campaigns, domain, now_us, is_everybodys)
+
+    def remember_tenants(self, tenants: tuple[tuple[str, bytes, int], ...]) -> None:
+        """Passive DNS of before the start."""
+        self.tenants = tenants
+        for domain, address, ts_us in tenants:
+            self.address_history.lives_at(domain, address, ts_us)
+
+    def _nameless(self) -> Iterator[tuple[bytes, bytes]]:
+        """Devices with an incident and without a name, each with its address of now."""
+        for incident in self.campaigns.incidents.values():
+            mac = parse_mac(incident.device)
+            if mac and not self.devices.name_of(mac):
+                yield mac, (incident.addresses or [incident.client])[-1]
 
     def _dropped(self, flows: list[tuple[int, FlowKey]]) -> None:
         """What the kernel stopped goes to the packet processes: they know which of it the tap has seen."""
@@ -507,6 +575,10 @@ class Core:
             self.tell(Learn(rows), but=number)
         if self.volume is not None:
             self.volume.learn((b"", *row) for row in rows)
+        for domain, address, ts_us in rows:
+            self.address_history.lives_at(domain, address, ts_us)
+        for domain in dict.fromkeys(domain for domain, _, _ in rows):
+            self._tie(domain)
         self.tenants_waiting += rows[: max(0, HISTORY_WAITING - len(self.tenants_waiting))]
 
 

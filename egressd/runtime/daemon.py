@@ -137,6 +137,7 @@ class Daemon:
         self._watch(self._measure_lag(), "lag")
         self._watch(self._follow_links(core), "links")
         self._watch(core.named.run(), "names")
+        self._watch(core.identity.run(), "devices")
         self._watch(self._keeping.run(core), "keeping")
         self._watch(self._feeding.run(), "feeds")
         self._watch(self._count_volume(core), "volume")
@@ -184,7 +185,7 @@ class Daemon:
         )
         remedies = await core.ledger.read(meta.under, "remedies")
         core.restore(found, {id_: text.split(",") for id_, text in remedies.items()})
-        core.tenants = await self._keeping.open(now_us)
+        core.remember_tenants(await self._keeping.open(now_us))
         await self._feeding.open()
         await core.look_around()
         for line in core.judged:

@@ -270,8 +270,14 @@ class Register:
         )
 
     def isolated(self) -> dict[str, str]:
-        """Isolated clients, each with its decision."""
-        return {d.target.value: d.id for d in self.by_id.values() if d.target.kind == CLIENT and d.state == ACTIVE}
+        """Isolated clients, each with its decision: an isolated device has several addresses."""
+        return {
+            target.value: d.id
+            for d in self.by_id.values()
+            if d.target.kind == CLIENT and d.state == ACTIVE
+            for target, held in d.held.items()
+            if target.kind == CLIENT and held.state == ACTIVE
+        }
 
     def cut(self) -> dict[str, list[str]]:
         """Networks that are cut off, by decision."""

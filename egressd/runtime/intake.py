@@ -6,13 +6,16 @@ where all packet processes come together.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from egressd.clock import Clock
 from egressd.detect.behaviour.suspicion import sighting_of
 from egressd.detect.campaigns import MAX_NAMES, Campaigns
+from egressd.detect.devices import parse_mac
 from egressd.detect.evidence import Evidence
+from egressd.detect.stages import stages_of
 from egressd.errors import Malformed
 from egressd.intel.networks import render_address
 from egressd.model import (
@@ -37,6 +40,7 @@ from egressd.runtime.tally import Contacts, Tried, unpack_contacts, unpack_tried
 from egressd.store import attempts, incidents
 from egressd.store.attempts import AttemptCount, Batch
 
+_MAC: Final = re.compile(r"[0-9a-f]{12}")
 MAX_WATCHES: Final = 262_144  # pairs of decision and client; of more only the sums by incident are kept
 
 
@@ -112,12 +116,15 @@ class Intake:
         self.on_reached: Callable[[bytes, str, bytes, int], None] = _nowhere  # a listed domain, by whom and where
         # Told of a decision that a client new to it ran into, with all that did, and when.
         self.on_client: Callable[[str, Mapping[bytes, WatchSum], int], None] = _unheard
+        self.on_domain: Callable[[str], None] = _nothing  # told of the domains of incidents that were opened
         self._opened: list[str] = []
         self._tried_now: dict[tuple[str, bytes], int] = {}  # told in the batch at hand
 
     def take(self, number: int, batch: dict[str, Any]) -> None:
         """Take a batch of packet process `number`. Raises Malformed; what came before the fault is taken."""
         self._tried_now.clear()
+        for mac, client, is_attached, ts_us in unpack_spoken(batch.get("spoken", [])):
+            self._campaigns.devices.spoke(mac, client, ts_us, is_attached=is_attached)
         for packed in _list(batch.get("events")):
             event = unpack_event(packed)
             if isinstance(event, Decision):
@@ -193,6 +200,7 @@ class Intake:
         self._assign(sighting)
         attempt.incident = sighting.incident
         attempt.campaign = sighting.campaign
+        self._campaigns.tried(sighting)
         key = (attempt.decision_id, attempt.flow.client)
         known = self.watches.get(attempt.decision_id, {}).get(attempt.flow.client)
         attempt.first = attempt.first and known is None
@@ -213,6 +221,8 @@ class Intake:
         sighting.last_us = row.last_us
         sighting.retro = row.retro
         incident, _ = self._assign(sighting)
+        if row.attempts:
+            self._campaigns.tried(sighting)
         incident.contacts += row.contacts
         incident.attempts += row.attempts
         incident.answered += row.answered
@@ -285,13 +295,30 @@ class Intake:
         if opened:
             segment = self._segment_of(incident.client)
             self._write_incidents({incident.id: incident})
-            self._tellers.event(render_event(incident, segment=segment))
+            self._tellers.event(self.told(incident, segment))
             self._opened.append(incident.id)
         return incident, opened
+
+    def told(self, incident: Incident, segment: str) -> dict[str, Any]:
+        """An incident as an event, with what is known of its device and campaign."""
+        campaigns = self._campaigns
+        campaign = campaigns.campaigns[campaigns.current(incident.campaign)]
+        stages = stages_of([campaigns.incidents[one] for one in campaign.incidents])
+        name = campaigns.devices.name_of(parse_mac(incident.device))
+        may_be = campaigns.candidate_of(campaign.id)
+        return render_event(incident, segment=segment, device_name=name, stages=stages, candidate_of=may_be)
+
+    def write(self, changed: Iterable[Incident]) -> None:
+        """Keep incidents as they are now."""
+        self._write_incidents({one.id: one for one in changed})
 
     def _tell_opened(self) -> None:
         """When the batch is taken it is known what was done about the incidents that it opened."""
         opened, self._opened = self._opened, []
+        for id_ in opened:
+            found = self._campaigns.incidents.get(self._campaigns.current(id_))
+            if found is not None and found.match.registered_domain:
+                self.on_domain(found.match.registered_domain)
         for id_ in dict.fromkeys(self._campaigns.current(one) for one in opened):
             incident = self._campaigns.incidents.get(id_)
             if incident is not None:
@@ -340,6 +367,10 @@ def _nowhere(client: bytes, domain: str, address: bytes, ts_us: int) -> None:
     """Nobody wants to know where."""
 
 
+def _nothing(domain: str) -> None:
+    """Nobody waits for that."""
+
+
 def write_incidents(connection: Any, campaigns: Iterable[Campaign], rows: Iterable[tuple[Incident, str, int]]) -> None:
     """Campaigns first: incidents refer to them."""
     for campaign in campaigns:
@@ -353,12 +384,15 @@ def copy_incident(one: Incident) -> Incident:
     return Incident(
         one.id, one.campaign, one.client, one.match, one.opened_us, one.first_us, one.last_us, one.contacts,
         one.attempts, one.answered, one.retro, 0, dict(one.names), dict(one.via), dict(one.sources),
+        one.device, list(one.addresses), one.volume,
     )  # fmt: skip
 
 
 def copy_campaign(one: Campaign) -> Campaign:
     """As it is now."""
-    return Campaign(one.id, list(one.keys), list(one.incidents), one.first_us, one.last_us)
+    return Campaign(
+        one.id, list(one.keys), list(one.incidents), one.first_us, one.last_us, list(one.ties), dict(one.candidates)
+    )
 
 
 def unpack_history(packed: object) -> list[HistoryRow]:
@@ -370,6 +404,19 @@ def unpack_history(packed: object) -> list[HistoryRow]:
         rows.append(
             (one.address(), one.text(), one.text(), one.address(), one.number(), one.number(), max(0, one.number()))
         )
+    return rows
+
+
+def unpack_spoken(packed: object) -> list[tuple[bytes, bytes, bool, int]]:
+    """(MAC, client, attached, when) of a batch: who sent whose frames. Raises Malformed."""
+    values = Values(packed)
+    rows: list[tuple[bytes, bytes, bool, int]] = []
+    for _ in range(len(values)):
+        one = Values(values.next())
+        mac = one.text()
+        if _MAC.fullmatch(mac) is None:
+            raise Malformed("a MAC was expected")
+        rows.append((bytes.fromhex(mac), one.host(), one.flag(), one.number()))
     return rows
 
 

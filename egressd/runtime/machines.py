@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from egressd.enforce.adapter import CLIENT, SEGMENT, AdapterError
 from egressd.intel.networks import first_address, parse_address, parse_network, render_address, render_network
 from egressd.model import Target
 from egressd.runtime.acts import Acts, Done, Record, how_long, no_line
+from egressd.runtime.core import DEVICE_NOW_US
+from egressd.runtime.identity import device_text
 from egressd.web.peers import Peer
 from egressd.web.requests import WRONG, Refused
 
@@ -35,19 +37,22 @@ class Machines:
         if (client, 8 * len(client)) in core.own:
             raise Refused(f"{args['client']} is this gateway, its gateway or its resolver: it is never isolated")
         target = Target(CLIENT, render_address(client))
-        standing = core.register.by_target.get(target)
+        standing = core.register.isolated().get(target.value)
         if standing is not None:
-            raise Refused(f"{target.value} is isolated already by {standing.id}")
+            raise Refused(f"{target.value} is isolated already by {standing}")
         wrong = [text for text in args["remedy"] if parse_network(text) is None]
         if wrong:
             raise Refused(f"{wrong[0]} is not an address or network", WRONG)
         ends_us = self._acts.until(args["for_s"])
-        made = self._acts.make(peer, (target,), no_line(target), ends_us, args["reason"], "isolate")
+        mac = core.devices.device_of(client, core.clock.now_us())
+        targets = [target, *(Target(CLIENT, render_address(one)) for one in self._others(mac, client))]
+        made = self._acts.make(peer, targets, no_line(target), ends_us, args["reason"], "isolate")
         if args["remedy"]:
             core.remember_remedies(made.id, args["remedy"])
         await self._acts.settle(renew=bool(args["remedy"]))
         self._acts.remember(peer, Done((made.id,)))
-        lines = ["it still reaches DHCP, DNS and ping of this gateway, and hosts of its own network segment"]
+        lines = self._covers(mac, targets)
+        lines.append("it still reaches DHCP, DNS and ping of this gateway, and hosts of its own network segment")
         left = [*core.config.enforce.remedies, *args["remedy"]]
         lines.append(f"it may reach: {', '.join(left)}" if left else "no remediation server is configured")
         return {"decision_id": made.id, "text": f"{target.value} is isolated{how_long(args)}", "lines": lines}
@@ -55,13 +60,37 @@ class Machines:
     async def release(self, peer: Peer, args: Record) -> Record:
         """End an isolation."""
         client = parse_address(args["client"])
-        decision = self._core.register.by_target.get(Target(CLIENT, render_address(client))) if client else None
+        register = self._core.register
+        id_ = register.isolated().get(render_address(client), "") if client else ""
+        decision = register.by_id.get(id_) or register.by_target.get(Target(CLIENT, args["client"]))
         if decision is None:
             raise Refused(f"{args['client']} is not isolated")
         lifted = self._acts.as_they_stand((decision,))
         await self._acts.end(peer, decision, args["reason"])
         self._acts.remember(peer, Done(lifted=lifted))
         return {"decision_id": decision.id, "text": f"{decision.target.value} is released", "lines": []}
+
+    def _others(self, mac: bytes, client: bytes) -> list[bytes]:
+        """The further addresses that a device has by lease or by the kernel's own asking: what merely stood in frames
+        anybody can forge, and would cut off whom he likes."""
+        core = self._core
+        if not mac:
+            return []
+        found = core.devices.addresses_of(mac, core.clock.now_us() - DEVICE_NOW_US)
+        taken = core.register.isolated()
+        return [
+            one
+            for one in found
+            if one != client and (one, 8 * len(one)) not in core.own and render_address(one) not in taken
+        ]
+
+    def _covers(self, mac: bytes, targets: Sequence[Target]) -> list[str]:
+        """Which addresses are cut off, and whether that follows the device."""
+        if not mac:
+            return [f"covered: {targets[0].value} only; its device is not known, so another address of it is not"]
+        name = device_text(self._core.devices, mac)
+        covered = ", ".join(target.value for target in targets)
+        return [f"covered: {covered}, of {name}; addresses that a lease or the neighbour table gives it later follow"]
 
     async def cut(self, peer: Peer, args: Record) -> Record:
         """Cut a whole segment off; without confirmation only say what that would do."""

@@ -195,7 +195,11 @@ class PacketProcess:
     def _tell(self, now_us: int) -> None:
         self._engine.tick(now_us)
         stats = self._stats() if self._report.wants_stats(now_us) else None
-        self._report.send(now_us, stats, self._bulk(now_us))
+        bulk = self._bulk(now_us)
+        spoken = self._engine.take_spoken(MAX_BULK_ROWS)
+        if spoken:  # with each batch: whose an incident is must be known when it opens
+            bulk["spoken"] = [[mac.hex(), client.hex(), near, ts_us] for mac, client, near, ts_us in spoken]
+        self._report.send(now_us, stats, bulk)
 
     def _stats(self) -> dict[str, Any]:
         engine = self._engine
@@ -221,6 +225,7 @@ class PacketProcess:
                 **self._dissector.counts(),
                 **engine.counts(),
                 "history_ungathered": engine.gathering.ungathered,
+                "devices_untold": engine.spoken_beyond,
             },
             "blind": engine.blind.totals(),
             "clients": len(engine.clients),

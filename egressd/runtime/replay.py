@@ -84,6 +84,8 @@ class ReplayRun:
         self.dissector = Dissector(observe, conversations)
         self.volume = Volume(volume)
         self.dissector.tcp.on_volume = Carrying(self.engine.resolutions, self.volume, self._evidence).carried
+        self.engine.packets = self.dissector
+        self.engine.measures_volume = True
         self._replay = Replay(paths, self.dissector, prefilter=prefilter, progress=progress)
 
     @property

@@ -101,7 +101,7 @@ class Rulings:
             for target in decision.targets:
                 for holder in self.register.holders(target):
                     if target.kind == "address":
-                        self._campaigns.tie(known.campaign, holder.campaign)
+                        self._campaigns.tie(known.campaign, holder.campaign, f"both used {target.value}")
         elif known.target in decision.targets:
             state = "expired" if decision.rule in _EXPIRED else "withdrawn"
             self.end(known, state, f"rule:{decision.rule}", POLICY, decision.reason, but=origin)
@@ -231,7 +231,8 @@ class Rulings:
         held = [self.register.hold(decision, target, now_us) for target in more]
         rows = [NewTarget(one.target, one.expires_us, one.level) for one in held]
         self._scribe.put(decisions.extend, decision.id, rows, now_us, Act(actor, via, "extend", decision.id, reason))
-        self._tell(Adopt((decision.standing(self.enforces(decision)),)), but)
+        if decision.target.kind not in OF_OURS:
+            self._tell(Adopt((decision.standing(self.enforces(decision)),)), but)
 
     def withdraw(
         self, decision: InForce, fewer: Sequence[Target], actor: str, via: str, reason: str, *, but: int = -1

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from egressd import __version__
 from egressd.config.texts import escape_path
+from egressd.detect.devices import is_local, parse_mac, render_mac
+from egressd.detect.stages import Watched, stage_text
 from egressd.intel.networks import parse_address, render_address
 from egressd.metrics import Histogram
 from egressd.model import Target
@@ -87,11 +89,12 @@ async def status(
             "proposed": sum(one.state != ACTIVE for one in core.register.by_id.values()),
             "addresses": core.register.count("address"),
             "pairs": core.register.count("pair"),
-            "clients_isolated": len(core.register.isolated()),
+            "clients_isolated": len(set(core.register.isolated().values())),
             "segments_cut": len(core.register.cut()),
         },
         "watch": timed(told["watch"]),
         "incidents": told["incidents"],
+        "devices": {"known": core.devices.count, "leased": core.devices.leases},
         "protected": len(core.knowledge.intel.protected.networks),
         "canary": canary.told(),
         "volume": core.volume.screen() if core.volume is not None else None,
@@ -177,6 +180,9 @@ def warnings(core: Core) -> list[str]:
         found.append(f"the event log cannot be written: {events.stats.trouble}")
     if core.volume is not None:
         found += core.volume.warnings()
+    found += [
+        f"the lease file {escape_path(name)} cannot be read: {why}" for name, why in core.identity.problems.items()
+    ]
     found += core.lapsing.warnings(core.clock.now_us())
     faults = core.sensing.total("faults")
     if faults:
@@ -186,7 +192,40 @@ def warnings(core: Core) -> list[str]:
 
 async def hosts(core: Core) -> Record:
     """The census of infected hosts."""
-    return {"hosts": timed(await core.ledger.read(queries.hosts))}
+    found = await core.ledger.read(queries.hosts)
+    for one in found:
+        one.update(device_fields(core, one["device"]))
+    return {"hosts": timed(found)}
+
+
+def device_fields(core: Core, device: str | None) -> Record:
+    """What is known of a device beyond its MAC: a name, and whether it made the MAC up."""
+    mac = parse_mac(device or "")
+    return {"device_name": core.devices.name_of(mac) or None, "device_random": bool(mac) and is_local(mac)}
+
+
+def campaign_fields(core: Core, id_: str, watched: Watched) -> Record:
+    """How far a campaign got, what ties it, and what may be part of it."""
+    campaign = core.campaigns.campaigns.get(core.campaigns.current(id_))
+    if campaign is None:
+        return {"stage": None, "ties": [], "candidates": []}
+    incidents = [core.campaigns.incidents[one] for one in campaign.incidents]
+    return {
+        "stage": stage_text(incidents, watched) if incidents else None,
+        "ties": list(campaign.ties),
+        "candidates": [{"campaign": one, "reason": reason} for one, reason in campaign.candidates.items()],
+    }
+
+
+def watched_of(core: Core) -> Watched:
+    """What this run has looked at so far."""
+    sensing = core.sensing
+    interfaces = sensing.interfaces()
+    last_us = max((one["last_us"] for one in interfaces), default=0) or core.clock.now_us()
+    return Watched(
+        sensing.total("packets"), core.started_us, last_us, sum(one["kernel_drops"] for one in interfaces),
+        sensing.totals("blind"), core.volume is not None,
+    )  # fmt: skip
 
 
 async def incidents(core: Core, state: str | None, client: str | None) -> Record:
@@ -196,7 +235,12 @@ async def incidents(core: Core, state: str | None, client: str | None) -> Record
         packed = parse_address(client)
         if not packed:
             raise Refused(f"{client} is not an address")
-    return {"incidents": timed(await core.ledger.read(queries.incidents, state or "", packed))}
+    found = await core.ledger.read(queries.incidents, state or "", packed)
+    watched = watched_of(core)
+    for one in found:
+        one.update(device_fields(core, one["device"]))
+        one.update(campaign_fields(core, one["campaign"], watched))
+    return {"incidents": timed(found)}
 
 
 async def watch(core: Core, id_: str | None) -> Record:
@@ -207,6 +251,10 @@ async def watch(core: Core, id_: str | None) -> Record:
     ]
     counters = await core.enforcement.counters(wanted[:10_000])
     for row in found:
+        for one in row["clients"]:
+            mac = core.devices.device_of(parse_address(one["client"] or ""), one["last_us"])
+            one["device"] = render_mac(mac) or None
+            one.update(device_fields(core, one["device"]))
         for one in row["addresses"]:
             held = counters.get(Target(one["kind"], one["value"]))
             one["packets"] = held.packets if held is not None else 0

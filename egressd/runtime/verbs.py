@@ -17,6 +17,7 @@ from egressd.runtime.core import Core
 from egressd.runtime.in_force import ACTIVE, ASK, PROPOSED, InForce
 from egressd.runtime.machines import Machines
 from egressd.runtime.preview import Preview
+from egressd.runtime.tying import Tying
 from egressd.store import audit, incidents
 from egressd.store.audit import Act
 from egressd.store.entries import INDICATOR, Entry
@@ -36,13 +37,14 @@ class Verbs:
         self._preview = preview or Preview(core, None)
         self._acts = Acts(core)
         self._machines = Machines(self._acts)
+        self._tying = Tying(self._acts)
 
     def table(self) -> dict[str, Callable[[Peer, Record], Awaitable[Record]]]:
         """Verb -> what does it."""
         return {
             "block": self.block, "allow": self.allow, "unblock": self.unblock, "approve": self.approve,
             "reject": self.reject, "undo": self.undo, "ack": self.ack, "reload": self.reload, "mode": self.mode,
-            "panic": self.panic, **self._machines.table(),
+            "panic": self.panic, **self._machines.table(), **self._tying.table(),
         }  # fmt: skip
 
     # -- destinations

@@ -22,10 +22,16 @@ from egressd.store.records import (
     claim_number,
     next_number,
     number_of,
+    parse_addresses,
     parse_counts,
     parse_match,
+    parse_reasons,
+    parse_texts,
+    render_addresses,
     render_counts,
     render_match,
+    render_reasons,
+    render_texts,
 )
 
 OPEN: Final = "open"
@@ -90,7 +96,9 @@ def campaign_for(connection: Connection, keys: Sequence[str], first_us: int, las
         )
     else:
         number = next_number(connection, CAMPAIGN)
-        connection.execute("INSERT INTO campaigns VALUES(?, ?, ?)", (number, first_us, last_us))
+        connection.execute(
+            "INSERT INTO campaigns(number, first_us, last_us) VALUES(?, ?, ?)", (number, first_us, last_us)
+        )
     connection.executemany("INSERT OR IGNORE INTO campaign_keys VALUES(?, ?)", [(key, number) for key in keys])
     return Joined(f"{CAMPAIGN}{number}", tuple(merged), tuple(folded))
 
@@ -137,13 +145,13 @@ def put_incident(connection: Connection, incident: Incident, segment: str = "", 
     number = claim_number(connection, incident.id, INCIDENT)
     updated = connection.execute(
         "UPDATE incidents SET campaign = ?, first_us = ?, last_us = ?, contacts = ?, attempts = ?, answered = ?,"
-        " leaks = max(leaks, ?), retro = ?, names = ?, via = ?, sources = ?,"
-        " segment = CASE WHEN ? = '' THEN segment ELSE ? END"
-        " WHERE number = ?",
+        " leaks = max(leaks, ?), retro = ?, names = ?, via = ?, sources = ?, device = ?, addresses = ?, volume = ?,"
+        " segment = CASE WHEN ? = '' THEN segment ELSE ? END WHERE number = ?",
         (
             number_of(incident.campaign, CAMPAIGN), incident.first_us, incident.last_us, incident.contacts,
             incident.attempts, incident.answered, leaks, incident.retro, render_counts(incident.names),
-            render_counts(incident.via), render_counts(incident.sources), segment, segment, number,
+            render_counts(incident.via), render_counts(incident.sources), incident.device,
+            render_addresses(incident.addresses), incident.volume, segment, segment, number,
         ),
     ).rowcount  # fmt: skip
     if not updated:
@@ -155,14 +163,42 @@ def put_campaign(connection: Connection, campaign: Campaign) -> None:
     """Keep a campaign with its keys; a key that another one held moves."""
     number = claim_number(connection, campaign.id, CAMPAIGN)
     connection.execute(
-        "INSERT INTO campaigns VALUES(?, ?, ?) ON CONFLICT(number) DO UPDATE SET"
-        " first_us = min(first_us, excluded.first_us), last_us = max(last_us, excluded.last_us)",
-        (number, campaign.first_us, campaign.last_us),
+        "INSERT INTO campaigns VALUES(?, ?, ?, ?, ?) ON CONFLICT(number) DO UPDATE SET"
+        " first_us = min(first_us, excluded.first_us), last_us = max(last_us, excluded.last_us),"
+        " ties = excluded.ties, candidates = excluded.candidates",
+        (
+            number,
+            campaign.first_us,
+            campaign.last_us,
+            render_texts(campaign.ties),
+            render_reasons(campaign.candidates),
+        ),
     )
     connection.executemany(
         "INSERT INTO campaign_keys VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET campaign = excluded.campaign",
         [(key, number) for key in campaign.keys],
     )
+
+
+def fold_incidents(connection: Connection, kept: str, gone: str) -> None:
+    """One device was behind both: the older takes over the younger. Nothing happens when that is done already."""
+    into, other = number_of(kept, INCIDENT), number_of(gone, INCIDENT)
+    found = connection.execute("SELECT count(*) FROM incidents WHERE number IN (?, ?)", (into, other)).fetchone()[0]
+    if found == 2 and into != other:
+        _take_over(connection, into, other)
+
+
+def reject_tie(connection: Connection, campaign: str, candidate: str, ts_us: int, act: Act) -> None:
+    """A person says that two campaigns do not belong together."""
+    pair = (number_of(campaign, CAMPAIGN), number_of(candidate, CAMPAIGN))
+    connection.execute("INSERT OR IGNORE INTO rejected_ties VALUES(?, ?)", pair)
+    audit.append(connection, act._replace(object=campaign), ts_us)
+
+
+def load_rejected(connection: Connection) -> list[tuple[str, str]]:
+    """Pairs of campaigns that a person said do not belong together."""
+    rows = connection.execute("SELECT campaign, candidate FROM rejected_ties ORDER BY campaign, candidate")
+    return [(f"{CAMPAIGN}{one}", f"{CAMPAIGN}{other}") for one, other in rows]
 
 
 def acknowledge(connection: Connection, id_: str, ts_us: int, by: str, act: Act) -> bool:
@@ -243,8 +279,10 @@ def load_incident(connection: Connection, id_: str) -> IncidentRow | None:
 def load_campaigns(connection: Connection) -> list[Campaign]:
     """Every campaign with its keys and its incidents that are not closed, in order of discovery."""
     campaigns = {
-        number: Campaign(f"{CAMPAIGN}{number}", [], [], first_us, last_us)
-        for number, first_us, last_us in connection.execute("SELECT * FROM campaigns ORDER BY number")
+        number: Campaign(f"{CAMPAIGN}{number}", [], [], first_us, last_us, parse_texts(ties), parse_reasons(candidates))
+        for number, first_us, last_us, ties, candidates in connection.execute(
+            "SELECT number, first_us, last_us, ties, candidates FROM campaigns ORDER BY number"
+        )
     }
     for key, number in connection.execute("SELECT key, campaign FROM campaign_keys ORDER BY rowid"):
         campaigns[number].keys.append(key)
@@ -258,7 +296,8 @@ def load_where(connection: Connection, where: str, values: tuple[Any, ...]) -> l
     """The incidents that fit. `where` is SQL of this room's own, never of anybody else's making."""
     rows = connection.execute(
         "SELECT number, campaign, client, match, opened_us, first_us, last_us, contacts, attempts, answered, retro,"
-        f" names, via, sources, segment, state, leaks, acked_us, acked_by, closed_us FROM incidents {where}",
+        " names, via, sources, device, addresses, volume, segment, state, leaks, acked_us, acked_by, closed_us"
+        f" FROM incidents {where}",
         values,
     )
     return [_row(row) for row in rows]
@@ -266,10 +305,11 @@ def load_where(connection: Connection, where: str, values: tuple[Any, ...]) -> l
 
 def _row(row: Sequence[Any]) -> IncidentRow:
     number, campaign, client, match, opened_us, first_us, last_us, contacts, attempts, answered, retro, *rest = row
-    names, via, sources, segment, state, leaks, acked_us, acked_by, closed_us = rest
+    names, via, sources, device, addresses, volume, segment, state, leaks, acked_us, acked_by, closed_us = rest
     incident = Incident(
         f"{INCIDENT}{number}", f"{CAMPAIGN}{campaign}", client, parse_match(match), opened_us, first_us, last_us,
         contacts, attempts, answered, bool(retro), 0, parse_counts(names), parse_counts(via), parse_counts(sources),
+        device, parse_addresses(addresses), volume,
     )  # fmt: skip
     return IncidentRow(incident, segment, state, leaks, acked_us, acked_by, closed_us)
 
@@ -277,13 +317,14 @@ def _row(row: Sequence[Any]) -> IncidentRow:
 def _insert(connection: Connection, number: int, incident: Incident, segment: str, leaks: int) -> None:
     connection.execute(
         "INSERT INTO incidents(number, campaign, client, segment, state, match, registered_domain, opened_us, first_us,"
-        " last_us, contacts, attempts, answered, leaks, retro, names, via, sources)"
-        " VALUES(?, ?, ?, ?, 'open', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " last_us, contacts, attempts, answered, leaks, retro, names, via, sources, device, addresses, volume)"
+        " VALUES(?, ?, ?, ?, 'open', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             number, number_of(incident.campaign, CAMPAIGN), incident.client, segment, render_match(incident.match),
             incident.match.registered_domain, incident.opened_us, incident.first_us, incident.last_us,
             incident.contacts, incident.attempts, incident.answered, leaks, incident.retro,
             render_counts(incident.names), render_counts(incident.via), render_counts(incident.sources),
+            incident.device, render_addresses(incident.addresses), incident.volume,
         ),
     )  # fmt: skip
 
@@ -291,33 +332,18 @@ def _insert(connection: Connection, number: int, incident: Incident, segment: st
 def _merge(connection: Connection, into: int, gone: int) -> list[tuple[str, str]]:
     """Campaign `into` takes over `gone`; of a client with an open incident in both the older takes over the younger."""
     connection.execute(
-        "INSERT OR IGNORE INTO campaigns SELECT ?, first_us, last_us FROM campaigns WHERE number = ?", (into, gone)
+        "INSERT OR IGNORE INTO campaigns(number, first_us, last_us)"
+        " SELECT ?, first_us, last_us FROM campaigns WHERE number = ?",
+        (into, gone),
     )  # the older one may have had nothing to write yet
     twins = connection.execute(
         "SELECT min(a.number, b.number), max(a.number, b.number) FROM incidents a JOIN incidents b"
-        " ON b.client = a.client WHERE a.campaign = ? AND b.campaign = ? AND a.state <> 'closed'"
-        " AND b.state <> 'closed'",
+        " ON b.device = a.device AND (a.device <> '' OR b.client = a.client)"
+        " WHERE a.campaign = ? AND b.campaign = ? AND a.state <> 'closed' AND b.state <> 'closed'",
         (into, gone),
     ).fetchall()
     for kept, other in twins:
-        counted = "SELECT names, via, sources FROM incidents WHERE number = ?"
-        names, via, sources = connection.execute(counted, (other,)).fetchone()
-        own = connection.execute(counted, (kept,)).fetchone()
-        connection.execute(
-            "UPDATE incidents AS k SET (first_us, last_us, contacts, attempts, answered, leaks) ="
-            " (SELECT min(k.first_us, o.first_us), max(k.last_us, o.last_us), k.contacts + o.contacts,"
-            "  k.attempts + o.attempts, k.answered + o.answered, k.leaks + o.leaks FROM incidents o WHERE number = ?),"
-            " names = ?, via = ?, sources = ? WHERE number = ?",
-            (
-                other,
-                add_counts(own[0], parse_counts(names).items()),
-                add_counts(own[1], parse_counts(via).items()),
-                add_counts(own[2], parse_counts(sources).items()),
-                kept,
-            ),
-        )
-        connection.execute("UPDATE incident_notes SET incident = ? WHERE incident = ?", (kept, other))
-        connection.execute("DELETE FROM incidents WHERE number = ?", (other,))
+        _take_over(connection, kept, other)
     connection.execute("UPDATE incidents SET campaign = ? WHERE campaign = ?", (into, gone))
     connection.execute("UPDATE decisions SET campaign = ? WHERE campaign = ?", (into, gone))
     connection.execute("UPDATE campaign_keys SET campaign = ? WHERE campaign = ?", (into, gone))
@@ -328,6 +354,32 @@ def _merge(connection: Connection, into: int, gone: int) -> list[tuple[str, str]
     )
     connection.execute("DELETE FROM campaigns WHERE number = ?", (gone,))
     return [(f"{INCIDENT}{other}", f"{INCIDENT}{kept}") for kept, other in twins]
+
+
+def _take_over(connection: Connection, kept: int, other: int) -> None:
+    """Incident `kept` takes over what `other` counted, its notes and its addresses."""
+    one = connection.execute(
+        "SELECT names, via, addresses, sources FROM incidents WHERE number = ?", (kept,)
+    ).fetchone()
+    gone = connection.execute(
+        "SELECT names, via, addresses, sources FROM incidents WHERE number = ?", (other,)
+    ).fetchone()
+    connection.execute(
+        "UPDATE incidents AS k SET (first_us, last_us, contacts, attempts, answered, leaks) ="
+        " (SELECT min(k.first_us, o.first_us), max(k.last_us, o.last_us), k.contacts + o.contacts,"
+        "  k.attempts + o.attempts, k.answered + o.answered, k.leaks + o.leaks FROM incidents o WHERE number = ?),"
+        " names = ?, via = ?, sources = ?, addresses = ? WHERE number = ?",
+        (
+            other,
+            add_counts(one[0], parse_counts(gone[0]).items()),
+            add_counts(one[1], parse_counts(gone[1]).items()),
+            add_counts(one[3], parse_counts(gone[3]).items()),
+            render_addresses(list(dict.fromkeys(parse_addresses(one[2]) + parse_addresses(gone[2])))),
+            kept,
+        ),
+    )
+    connection.execute("UPDATE incident_notes SET incident = ? WHERE incident = ?", (kept, other))
+    connection.execute("DELETE FROM incidents WHERE number = ?", (other,))
 
 
 def _state_of(connection: Connection, id_: str) -> tuple[int, str]:

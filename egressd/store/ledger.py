@@ -16,7 +16,7 @@ from egressd.store.ballast import DEFAULT_BALLAST_BYTES
 from egressd.store.db import Database
 from egressd.store.decisions import DecisionRow, load_lifted, load_open
 from egressd.store.entries import ALLOWANCE, Entry, in_force, lapsed_since
-from egressd.store.incidents import IncidentRow, load_allowed, load_campaigns, load_incidents
+from egressd.store.incidents import IncidentRow, load_allowed, load_campaigns, load_incidents, load_rejected
 from egressd.store.migrations import LEDGER
 
 DAY_US: Final = 86_400_000_000
@@ -27,7 +27,7 @@ MAX_LIFTED: Final = 10_000
 class Loaded(NamedTuple):
     """Everything that the daemon carries on with. `last` is the number given out last of each kind (D, I, C, E);
     `lifted` are decisions that an allowance ended, `lapsed` allowances of the last day, `allowed` what lets incidents'
-    contacts be, by incident."""
+    contacts be, by incident; `rejected` pairs of campaigns that a person said do not belong together."""
 
     decisions: list[DecisionRow]
     watches: list[WatchRow]
@@ -38,6 +38,7 @@ class Loaded(NamedTuple):
     lifted: list[DecisionRow]
     lapsed: list[Entry]
     allowed: dict[str, str]
+    rejected: list[tuple[str, str]]
 
 
 def open_ledger(path: Path, now_us: int, ballast_bytes: int = DEFAULT_BALLAST_BYTES) -> Database:
@@ -59,4 +60,5 @@ def load_all(connection: Connection, now_us: int, resting_us: int = 0) -> Loaded
         lifted=load_lifted(connection, now_us - LIFTED_US, MAX_LIFTED),
         lapsed=lapsed_since(connection, now_us - DAY_US, now_us, ALLOWANCE),
         allowed=load_allowed(connection),
+        rejected=load_rejected(connection),
     )

@@ -207,6 +207,26 @@ def sources_of_incidents(connection: Connection) -> None:
     )
 
 
+def devices_and_ties(connection: Connection) -> None:
+    """Whose an incident is beyond its address, and what ties a campaign. Two devices may have had one address, so an
+    open incident is one of a device, or of a client without one."""
+    _make(
+        connection,
+        "ALTER TABLE incidents ADD COLUMN device TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE incidents ADD COLUMN addresses TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE incidents ADD COLUMN volume TEXT NOT NULL DEFAULT ''",
+        "DROP INDEX incidents_open",
+        """CREATE UNIQUE INDEX incidents_open ON incidents(campaign, client, device) WHERE state <> 'closed'""",
+        """CREATE INDEX incidents_by_device ON incidents(device) WHERE device <> ''""",
+        "ALTER TABLE campaigns ADD COLUMN ties TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE campaigns ADD COLUMN candidates TEXT NOT NULL DEFAULT '{}'",
+        # Pairs of campaigns that a person said do not belong together.
+        """CREATE TABLE rejected_ties(
+            campaign INTEGER NOT NULL, candidate INTEGER NOT NULL, PRIMARY KEY(campaign, candidate)
+        ) STRICT, WITHOUT ROWID""",
+    )
+
+
 LEDGER: Final[tuple[Step, ...]] = (
     decisions_and_audit,
     watches_and_incidents,
@@ -214,6 +234,7 @@ LEDGER: Final[tuple[Step, ...]] = (
     feeds_and_verdicts,
     allowances_and_notes,
     sources_of_incidents,
+    devices_and_ties,
 )
 
 

@@ -17,7 +17,7 @@ from egressd.store.decisions import ENDED, OPEN, DecisionRow
 from egressd.store.errors import refused
 from egressd.store.incidents import ACKNOWLEDGED, CLOSED, IncidentRow, Note, load_notes, load_where
 from egressd.store.incidents import OPEN as OPEN_INCIDENT
-from egressd.store.records import CAMPAIGN, DECISION, INCIDENT, indicator_of, number_of
+from egressd.store.records import CAMPAIGN, DECISION, INCIDENT, indicator_of, number_of, parse_addresses
 
 DAY_US: Final = 86_400_000_000
 DEFAULT_LIMIT: Final = 1_000
@@ -43,7 +43,8 @@ def status(connection: Connection, now_us: int) -> dict[str, Any]:
 
 
 def hosts(connection: Connection) -> list[dict[str, Any]]:
-    """The census: every client with an incident that is not closed, in order of its first."""
+    """The census: every device, or client without one, with an incident that is not closed, in order of its first.
+    `client` is the address that it was seen under last."""
     isolated = {
         value
         for (value,) in connection.execute(
@@ -51,19 +52,24 @@ def hosts(connection: Connection) -> list[dict[str, Any]]:
             " WHERE t.kind = 'client' AND t.state = 'active' AND d.state = 'active'"
         )
     }
-    found: dict[bytes, dict[str, Any]] = {}
+    found: dict[str | bytes, dict[str, Any]] = {}
     rows = connection.execute(
-        "SELECT client, number, segment, registered_domain, contacts, attempts, leaks, first_us, last_us"
-        " FROM incidents WHERE state <> 'closed' ORDER BY number"
+        "SELECT client, device, addresses, number, segment, registered_domain, contacts, attempts, leaks, first_us,"
+        " last_us FROM incidents WHERE state <> 'closed' ORDER BY number"
     )
-    for client, number, segment, domain, contacts, attempts, leaks, first_us, last_us in rows:
-        host = found.get(client)
+    for client, device, packed, number, segment, domain, contacts, attempts, leaks, first_us, last_us in rows:
+        addresses = [render_address(one) for one in parse_addresses(packed) or [client]]
+        host = found.get(device or client)
         if host is None:
-            text = _address(client) or ""
-            host = found[client] = {
-                "client": text, "segment": segment, "incidents": [], "domains": [], "contacts": 0, "attempts": 0,
-                "leaks": 0, "first_us": first_us, "last_us": last_us, "isolated": text in isolated,
+            host = found[device or client] = {
+                "client": addresses[-1], "device": device or None, "addresses": [], "segment": segment,
+                "incidents": [], "domains": [], "contacts": 0, "attempts": 0, "leaks": 0, "first_us": first_us,
+                "last_us": last_us, "isolated": False,
             }  # fmt: skip
+        elif last_us > host["last_us"]:
+            host["client"] = addresses[-1]
+        host["addresses"] = list(dict.fromkeys(host["addresses"] + addresses))
+        host["isolated"] = host["isolated"] or not isolated.isdisjoint(addresses)
         host["incidents"].append(f"{INCIDENT}{number}")
         if domain and domain not in host["domains"]:
             host["domains"].append(domain)
@@ -86,8 +92,8 @@ def incidents(
     which = {"": "state <> 'closed'", "all": "1"}.get(state, "state = ?")
     values: list[Any] = [state] if which == "state = ?" else []
     if client:
-        which += " AND client = ?"
-        values.append(client)
+        which += " AND (client = ? OR EXISTS (SELECT 1 FROM json_each(addresses) WHERE value = ?))"
+        values += [client, client.hex()]
     found = load_where(connection, f"WHERE {which} ORDER BY number DESC LIMIT ?", (*values, limit))[::-1]
     by_campaign = _decisions_of(connection, {row.incident.campaign for row in found})
     notes = load_notes(connection, [row.incident.id for row in found])
@@ -188,7 +194,9 @@ def _incident(row: IncidentRow, ids: list[str], notes: list[Note]) -> dict[str, 
     return {
         "id": incident.id,
         "campaign": incident.campaign,
-        "client": _address(incident.client),
+        "client": _address((incident.addresses or [incident.client])[-1]),
+        "device": incident.device or None,
+        "addresses": [_address(one) for one in incident.addresses or [incident.client]],
         "segment": row.segment,
         "state": row.state,
         "registered_domain": incident.match.registered_domain,
@@ -205,6 +213,7 @@ def _incident(row: IncidentRow, ids: list[str], notes: list[Note]) -> dict[str, 
         "via": incident.via,
         "sources": incident.sources,
         "retro": incident.retro,
+        "volume": incident.volume or None,
         "acked_by": row.acked_by or None,
         "acked_us": row.acked_us or None,
         "decisions": ids,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from sqlite3 import Connection
 from typing import Any, Final
 
@@ -101,6 +102,45 @@ def render_counts(counts: dict[str, int]) -> str:
 def parse_counts(text: str) -> dict[str, int]:
     """The other way. Raises StoreError."""
     return {str(name): count for name, count in _load(text).items() if isinstance(count, int)}
+
+
+def render_addresses(addresses: Sequence[bytes]) -> str:
+    """Packed addresses as a JSON list of hexadecimal texts."""
+    return _dump([one.hex() for one in addresses])
+
+
+def parse_addresses(text: str) -> list[bytes]:
+    """The other way. Raises StoreError."""
+    try:
+        return [bytes.fromhex(one) for one in parse_texts(text)]
+    except ValueError as error:
+        raise StoreError("a column of addresses of the ledger cannot be read", CORRUPT) from error
+
+
+def render_texts(texts: Sequence[str]) -> str:
+    """Texts as an ASCII JSON list."""
+    return _dump(list(texts))
+
+
+def parse_texts(text: str) -> list[str]:
+    """The other way. Raises StoreError."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise StoreError("a JSON column of the ledger cannot be read", CORRUPT) from error
+    if not isinstance(value, list):
+        raise StoreError("a JSON column of the ledger is no list", CORRUPT)
+    return [one for one in value if isinstance(one, str)]
+
+
+def render_reasons(reasons: Mapping[str, str]) -> str:
+    """Reasons by id as ASCII JSON."""
+    return _dump(dict(reasons))
+
+
+def parse_reasons(text: str) -> dict[str, str]:
+    """The other way. Raises StoreError."""
+    return {str(id_): reason for id_, reason in _load(text).items() if isinstance(reason, str)}
 
 
 def _dump(value: Any) -> str:

@@ -73,6 +73,8 @@ VERB_ROLES: Final[Mapping[str, Role]] = {
     "uncut": Role.OPERATOR,
     "undo": Role.OPERATOR,
     "ack": Role.OPERATOR,
+    "tie": Role.OPERATOR,
+    "untie": Role.OPERATOR,
     "reload": Role.OPERATOR,
     "doctor": Role.OPERATOR,
     "feeds-update": Role.OPERATOR,
@@ -167,6 +169,7 @@ def _pattern(pattern: str, wanted: str) -> Callable[[Any], str]:
 
 _DECISION = Argument(_pattern("D[0-9]{1,18}", "a decision's id, such as D12"), required=True)
 _INCIDENT = Argument(_pattern("I[0-9]{1,18}", "an incident's id, such as I3"), required=True)
+_CAMPAIGN = Argument(_pattern("C[0-9]{1,18}", "a campaign's id, such as C3"), required=True)
 _WHAT = Argument(_text, required=True)
 _MAYBE = Argument(_text)
 _FOR = Argument(_seconds)
@@ -207,6 +210,8 @@ VERB_ARGS: Final[Mapping[str, Mapping[str, Argument]]] = {
     "uncut": {"segment": _WHAT, "reason": _WHY},
     "undo": {"id": _DECISION._replace(required=False), "reason": _WHY},
     "ack": {"incident": _INCIDENT, "reason": _WHY},
+    "tie": {"campaign": _CAMPAIGN, "candidate": _CAMPAIGN, "reason": _REASON},
+    "untie": {"campaign": _CAMPAIGN, "candidate": _CAMPAIGN, "reason": _WHY},
     # `only` lists: the configuration stays as it was read, whatever somebody is writing into it.
     "reload": {"only": Argument(_pattern("lists", "lists")), "reason": _WHY},
     "doctor": {"reason": _WHY},

@@ -11,6 +11,7 @@ from typing import Final
 
 from egressd.model import TCP, UDP, Observation
 from egressd.wire.frame import Frames
+from egressd.wire.sender import Sender, read_sender
 from egressd.wire.tcp import TcpTracker
 from egressd.wire.udp import UdpTracker
 
@@ -31,18 +32,26 @@ class Dissector:
         self.quiet = self.tcp.quiet.until
         self.quiet_udp = self.udp.quiet.until
         self.packets = 0
+        self._link = 0  # of the packet at hand, for `sender`: two small numbers are all that it costs each packet
+        self._start = 0
         self.incoming = False  # live: the packet at hand came in from the hosts, and is not on its way to them
 
     def packet(self, ts_us: int, number: int, link: int, buf: bytes, start: int, end: int, orig_len: int) -> None:
         """Read the packet `buf[start:end]` of link type `link` (a libpcap DLT), seen at `ts_us`, `number`-th in its
         capture. `orig_len` is its length on the wire, which a short snapshot length makes larger."""
         self.packets += 1
+        self._link = link
+        self._start = start
         frames = self.frames
         proto = frames.decode(link, buf, start, end, ts_us)
         if proto == TCP:
             self.tcp.segment(frames, ts_us, number)
         elif proto == UDP:
             self.udp.datagram(frames, ts_us, number)
+
+    def sender(self, client: bytes) -> Sender | None:
+        """Who sent the frame at hand, from within `emit`; None when that is not a plain packet from `client`."""
+        return read_sender(self._link, self.frames.buf, self._start, client)
 
     def flush(self) -> None:
         """The source has ended: emit what unfinished messages still tell."""

@@ -136,7 +136,10 @@ def test_neighbours():
         return parse_neighbour(struct.pack("=BxHiHBB", 2, 0, 3, state, 0, 0) + b"".join(attributes))
 
     address, mac = attribute(1, packed("10.0.0.5")), attribute(2, b"\2\0\0\0\0\5")
-    assert told(2, address, mac) == Neighbour(3, packed("10.0.0.5"), b"\2\0\0\0\0\5")
+    assert told(2, address, mac) == Neighbour(3, packed("10.0.0.5"), b"\2\0\0\0\0\5", True)
+    stale = told(4, address, mac)
+    assert stale is not None
+    assert not stale.is_confirmed, "somebody else may have it by now"
     assert told(4, address, mac) is not None
     for state in (0x01, 0x20, 0x40):
         assert told(state, address, mac) is None

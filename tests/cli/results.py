@@ -82,6 +82,7 @@ HOSTS: dict[str, Any] = {
          "contacts": 37, "attempts": 37, "leaks": 2,
          "first": at("11-14 01:00:00"), "last": at("11-14 04:55:00"), "isolated": False},
         {"client": "10.2.7.11", "segment": "JPS", "incidents": ["I3"], "domains": [EVIL], "contacts": 48,
+         "device": "02:1a:2b:00:00:01", "device_name": "pc-kasuga", "addresses": ["10.2.7.9", "10.2.7.11"],
          "attempts": 48, "leaks": 0, "first": at("11-24 00:40:00"), "last": at("11-25 17:11:24"), "isolated": False},
         {"client": "2001:db8:1234:5678:9abc:def0:1234:5678", "segment": "laboratory-of-the-second-building",
          "incidents": ["I4"], "domains": [HOSTILE], "contacts": 1_234_567, "attempts": 0, "leaks": 0,
@@ -110,7 +111,14 @@ INCIDENTS: dict[str, Any] = {
          "registered_domain": EVIL, "match_level": "sibling", "indicator": INDICATOR, "opened": at("11-24 00:40:00"),
          "first": at("11-24 00:40:00"), "last": at("11-25 17:11:24"), "contacts": 48, "attempts": 48, "answered": 0,
          "leaks": 0, "names": {f"b.{EVIL}": 48}, "via": {"flow": 24, "dns": 24}, "retro": False, "decisions": ["D1"],
-         "sources": {"tap": 48, "dnsmasq": 24}},
+         "sources": {"tap": 48, "dnsmasq": 24},
+         "device": "02:1a:2b:00:00:01", "device_name": "pc-kasuga", "device_random": True,
+         "addresses": ["10.2.7.9", "2001:db8:5::a", "2001:db8:5::b", "2001:db8:5::c", "10.2.7.11"],
+         "ties": ["news-portal.example and city-guide.example both lived on 203.0.113.66"],
+         "candidates": [{"campaign": "C9", "reason": "10.2.9.77 tried news-portal.example, blocked, at 11-25 09:10;"
+                         " since 11-25 09:32 opaque get to other.example"}],
+         "stage": "stage: repeated contact, 3 hosts; data out: not observed in 12,345 packets, 2026-05-18 09:10"
+                  " to 17:40 UTC; but 12 packets were lost by the capture"},
         {"id": "I1234", "campaign": "C77", "client": "2001:db8:1234:5678:9abc:def0:1234:5678", "segment": HOSTILE,
          "state": "acknowledged", "registered_domain": "", "match_level": "address",
          "indicator": {"value": "203.0.113.66", "source": f"/x/{HOSTILE}.txt", "line": 1_000_000, "threat": HOSTILE},
@@ -126,6 +134,7 @@ WATCHES: dict[str, Any] = {
          "since": at("10-29 15:12:00"), "attempts": 141, "leaks": 2, "last": at("11-25 17:11:24"), "quiet_s": 200,
          "clients": [
              {"client": "10.2.7.11", "first": at("11-24 00:40:00"), "last": at("11-25 17:11:24"),
+              "device": "02:1a:2b:00:00:01", "device_name": "pc-kasuga",
               "count": 48, "leaks": 0},
              {"client": "10.2.5.41", "first": at("11-14 01:00:00"), "last": at("11-14 04:55:00"),
               "count": 37, "leaks": 2},

@@ -332,3 +332,25 @@ def test_text_for_people() -> None:
         "2,000 hosts",
         "0 addresses",
     )
+
+
+def test_replay_reads_the_leases_that_the_configuration_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = ROOT / "pcaps" / "device-behind-router"
+    write(
+        tmp_path / "dnsmasq.leases",
+        "0 02:aa:bb:cc:dd:01 10.0.8.7 pc-\x1b[7m *\n0 02:aa:bb:cc:dd:01 10.0.8.9 pc-\x1b[7m *\n",
+    )
+    config = write(tmp_path / "egressd.yaml", "devices: {leases: [dnsmasq.leases]}\n")
+    argv = ["replay", "--config", config, "--list", str(case / "list.txt"), "--json", str(case / "input.pcap")]
+    code, out, _ = run(capsys, *argv)
+    records = [json.loads(line) for line in out.splitlines()]
+    totals = [one["egressd"] for one in records if one["egressd"].get("state") == "totals"]
+    assert [(one["device"], one["device_name"], one["addresses"]) for one in totals] == [
+        ("02:aa:bb:cc:dd:01", "pc-?[7m", ["10.0.8.7", "10.0.8.9"])
+    ]
+    assert code == 0
+    (tmp_path / "dnsmasq.leases").unlink()
+    code, _, err = run(capsys, *argv)
+    assert (code, "does not exist" in err) == (3, True)

@@ -77,6 +77,7 @@ SCREENS: dict[str, tuple[Answer, Render]] = {
     "incidents-none": (answer({"incidents": []}), lambda got: render_incidents(got, NOW_US, 40)),
     "incident-sources": (answer(results.INCIDENTS), lambda got: one_incident("I3", got)),
     "incident-leak": (answer(results.INCIDENTS), lambda got: one_incident("I2", got)),
+    "incident-device": (answer(results.INCIDENTS), lambda got: one_incident("I3", got)),
     "incident-hostile": (answer(results.INCIDENTS), lambda got: one_incident("I1234", got)),
     "watches": (answer(results.WATCHES), RENDERS["watches"]),
     "watches-none": (answer({"watches": []}), RENDERS["watches"]),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from egressd.detect.campaigns import MAX_NAMES, Campaigns
 from egressd.model import FLOW, TLS_SNI, Campaign, Match, Sighting
-from tests.detect.scene import A, B, C, X, at, flow, listed
+from tests.detect.scene import A, B, C, X, at, flow, listed, packed
 
 
 def sighting(client: str, name: str = "bad.example", second: float = 0, value: str = "", count: int = 1) -> Sighting:
@@ -249,3 +249,219 @@ def test_a_restart_changes_nothing_that_comes_after(moves: list[tuple[object, ob
         assert {key: set(c.incidents) for key, c in again.campaigns.items()} == {
             key: set(c.incidents) for key, c in lasting.campaigns.items()
         }
+
+
+# -- devices
+
+LAPTOP, PRINTER = bytes.fromhex("021a2b000001"), bytes.fromhex("021a2b000002")
+
+
+def under(campaigns: Campaigns, mac: bytes, client: str, second: float, name: str = "bad.example") -> tuple[str, bool]:
+    """A contact in a frame of `mac`."""
+    campaigns.devices.spoke(mac, packed(client), at(second), is_attached=True)
+    return contact(campaigns, sighting(client, name, second))
+
+
+def test_an_incident_follows_its_device() -> None:
+    campaigns = Campaigns()
+    said = [
+        under(campaigns, LAPTOP, client, second)
+        for client, second in ((A, 0), ("2001:db8::a", 1), ("2001:db8::b", 2), (B, 600), (A, 1_200))
+    ]
+    assert said == [("I1", True)] + 4 * [("I1", False)]
+    incident = campaigns.incidents["I1"]
+    assert incident.device == "02:1a:2b:00:00:01"
+    assert incident.addresses == [packed(one) for one in ("2001:db8::a", "2001:db8::b", B, A)]
+    assert (incident.client, incident.contacts) == (packed(A), 5)
+
+
+def test_an_address_handed_on_opens_another_incident() -> None:
+    campaigns = Campaigns()
+    assert under(campaigns, LAPTOP, A, 0) == ("I1", True)
+    assert under(campaigns, PRINTER, A, 60) == ("I2", True)
+    assert under(campaigns, PRINTER, A, 61) == ("I2", False)
+    assert [one.device for one in campaigns.incidents.values()] == ["02:1a:2b:00:00:01", "02:1a:2b:00:00:02"]
+
+
+def test_a_device_that_becomes_known_takes_its_incident_on() -> None:
+    campaigns = Campaigns()
+    assert contact(campaigns, sighting(A)) == ("I1", True)
+    assert under(campaigns, LAPTOP, A, 10) == ("I1", False)
+    assert campaigns.incidents["I1"].device == "02:1a:2b:00:00:01"
+
+
+def test_two_incidents_that_turn_out_to_be_of_one_device_are_folded() -> None:
+    campaigns = Campaigns()
+    folded: list[tuple[str, str, str]] = []
+    campaigns.on_fold = lambda kept, gone: folded.append((kept.id, gone.id, gone.folded_into))
+    under(campaigns, LAPTOP, A, 0)
+    assert under(campaigns, LAPTOP, B, 10) == ("I2", True)
+    assert campaigns.recognise() == []
+    campaigns.devices.spoke(LAPTOP, packed(B), at(320), is_attached=True)
+    assert [one.id for one in campaigns.recognise()] == ["I1"]
+    assert folded == [("I1", "I2", "I1")]
+    assert campaigns.current("I2") == "I1"
+    assert list(campaigns.incidents) == ["I1"]
+    assert campaigns.campaigns["C1"].incidents == ["I1"]
+    assert campaigns.incidents["I1"].addresses == [packed(A), packed(B)]
+    assert under(campaigns, LAPTOP, B, 330) == ("I1", False)
+
+
+def test_who_turns_out_to_be_several_hosts_is_no_device() -> None:
+    campaigns = Campaigns()
+    under(campaigns, LAPTOP, A, 0)
+    under(campaigns, LAPTOP, B, 10)
+    assert under(campaigns, LAPTOP, A, 20) == ("I1", False)
+    assert [one.id for one in campaigns.recognise()] == ["I1"]
+    assert [one.device for one in campaigns.incidents.values()] == ["", ""]
+    assert [under(campaigns, LAPTOP, one, 30) for one in (A, B)] == [("I1", False), ("I2", False)]
+
+
+def test_a_closed_incident_of_a_device_leaves_nothing_behind() -> None:
+    campaigns = Campaigns()
+    for client, second in ((A, 0), ("2001:db8::a", 1)):
+        under(campaigns, LAPTOP, client, second)
+    campaigns.close("I1")
+    assert campaigns._by_place == {}
+    assert under(campaigns, LAPTOP, "2001:db8::a", 2) == ("I2", True)
+
+
+def test_after_a_restart_a_device_finds_its_incident() -> None:
+    before = Campaigns()
+    under(before, LAPTOP, A, 0)
+    under(before, LAPTOP, "2001:db8::a", 1)
+    contact(before, sighting(C))
+    after = Campaigns()
+    after.restore([replace(one, incidents=[]) for one in before.campaigns.values()], before.incidents.values())
+    assert contact(after, sighting("2001:db8::a", second=5)) == ("I1", False), "its frame may not have been seen yet"
+    assert under(after, LAPTOP, "10.1.1.99", 10) == ("I1", False)
+    assert under(after, PRINTER, A, 20) == ("I3", True)
+
+
+def test_when_campaigns_merge_a_device_has_one_incident() -> None:
+    campaigns = Campaigns()
+    under(campaigns, LAPTOP, A, 0)
+    under(campaigns, LAPTOP, "2001:db8::a", 1, "worse.example")
+    under(campaigns, PRINTER, C, 2, "worse.example")
+    campaigns.tie("C1", "C2", "both used 203.0.113.66")
+    assert campaigns.campaigns["C1"].incidents == ["I1", "I3"]
+    assert campaigns.campaigns["C1"].ties == ["both used 203.0.113.66"]
+    assert campaigns.incidents["I1"].contacts == 2
+    assert campaigns.incidents["I1"].addresses == [packed(A), packed("2001:db8::a")]
+
+
+DEVICES = {A: LAPTOP, "2001:db8::a": LAPTOP, "2001:db8::b": LAPTOP, B: PRINTER, C: b""}
+
+
+@given(st.permutations([(client, name) for client in DEVICES for name in ("bad.example", "worse.example")]), st.data())
+def test_any_order_gives_the_same_incidents(order: list[tuple[str, str]], data: st.DataObject) -> None:
+    campaigns = Campaigns()
+    tie_at = data.draw(st.integers(0, len(order)))
+    for number, (client, name) in enumerate(order):
+        if number == tie_at:
+            campaigns.tie(campaigns.about("bad.example"), campaigns.about("worse.example"))
+        if DEVICES[client]:
+            campaigns.devices.spoke(DEVICES[client], packed(client), at(0), is_attached=True)
+        contact(campaigns, sighting(client, name))
+    campaigns.tie(campaigns.about("bad.example"), campaigns.about("worse.example"))
+    found = {frozenset(one.addresses): (one.contacts, one.device) for one in campaigns.incidents.values()}
+    assert found == {
+        frozenset(packed(one) for one in (A, "2001:db8::a", "2001:db8::b")): (6, "02:1a:2b:00:00:01"),
+        frozenset((packed(B),)): (2, "02:1a:2b:00:00:02"),
+        frozenset((packed(C),)): (2, ""),
+    }
+
+
+@given(st.lists(st.sampled_from((A, B, C)), min_size=1, max_size=12))
+def test_nobody_behind_a_router_is_merged(clients: list[str]) -> None:
+    campaigns = Campaigns()
+    for second, client in enumerate(clients):
+        campaigns.devices.spoke(PRINTER, packed(client), at(second * 400), is_attached=False)
+        contact(campaigns, sighting(client, second=second * 400))
+        campaigns.recognise()
+    assert {tuple(one.addresses) for one in campaigns.incidents.values()} == {(packed(one),) for one in clients}
+
+
+# -- ties
+
+
+def tagged(client: str, name: str, threat: str, second: float = 0) -> Sighting:
+    one = sighting(client, name, second)
+    return replace(one, match=one.match._replace(indicator=one.match.indicator._replace(threat=threat)))
+
+
+def test_a_familys_name_ties_and_a_generic_word_does_not() -> None:
+    campaigns = Campaigns()
+    contact(campaigns, tagged(A, "bad.example", "Emotet C2"))
+    contact(campaigns, tagged(B, "worse.example", "emotet"))
+    contact(campaigns, tagged(C, "other.example", "c2"))
+    contact(campaigns, tagged(C, "third.example", "malware"))
+    assert [one.incidents for one in campaigns.campaigns.values()] == [["I1", "I2"], ["I3"], ["I4"]]
+    assert campaigns.campaigns["C1"].ties == ["registered domain worse.example is listed for threat emotet, too"]
+
+
+def behaves(client: str, destination: str, second: float, detector: str = "opaque_get", note: str = "") -> Sighting:
+    one = sighting(client, destination, second)
+    indicator = one.match.indicator._replace(source=f"behaviour:{detector}", value=destination)
+    return replace(one, note=note, match=one.match._replace(level="behaviour", indicator=indicator))
+
+
+def tried(campaigns: Campaigns, client: str, second: float) -> None:
+    one = sighting(client, second=second)
+    campaigns.assign(one)
+    campaigns.tried(one)
+
+
+def test_the_same_behaviour_elsewhere_after_a_block_is_a_candidate() -> None:
+    campaigns = Campaigns()
+    tried(campaigns, A, 0)
+    contact(campaigns, behaves(A, "other.example", 1_320))
+    assert campaigns.campaigns["C1"].candidates == {
+        "C2": f"{A} tried bad.example, blocked, at 2023-11-14 22:13; since 2023-11-14 22:35 opaque get to other.example"
+    }
+    contact(campaigns, behaves(B, "third.example", 1_320))
+    assert list(campaigns.campaigns["C1"].candidates) == ["C2"], "nobody else's"
+
+
+def test_a_candidate_after_an_hour_is_none() -> None:
+    campaigns = Campaigns()
+    tried(campaigns, A, 0)
+    contact(campaigns, behaves(A, "other.example", 3_601))
+    contact(campaigns, behaves(A, "bad.example", 10))
+    assert campaigns.campaigns["C1"].candidates == {}
+
+
+def test_a_candidate_follows_the_device() -> None:
+    campaigns = Campaigns()
+    campaigns.devices.spoke(LAPTOP, packed(A), at(0), is_attached=True)
+    tried(campaigns, A, 0)
+    campaigns.devices.spoke(LAPTOP, packed("2001:db8::a"), at(60), is_attached=True)
+    contact(campaigns, behaves("2001:db8::a", "other.example", 61))
+    (reason,) = campaigns.campaigns["C1"].candidates.values()
+    assert reason.startswith(f"{A}, now 2001:db8::a, tried bad.example")
+
+
+def test_a_person_confirms_or_rejects_a_candidate() -> None:
+    campaigns = Campaigns()
+    tried(campaigns, A, 0)
+    contact(campaigns, behaves(A, "other.example", 10))
+    contact(campaigns, behaves(A, "third.example", 20))
+    assert campaigns.reject("C1", "C2")
+    assert not campaigns.reject("C1", "C2")
+    contact(campaigns, behaves(A, "other.example", 30))
+    assert list(campaigns.campaigns["C1"].candidates) == ["C3"], "it is not proposed again"
+    campaigns.tie("C1", "C3", "0:root: same malware")
+    assert (campaigns.campaigns["C1"].candidates, campaigns.campaigns["C1"].ties) == ({}, ["0:root: same malware"])
+    assert campaigns.incidents["I1"].contacts == 1
+
+
+def test_volume_adds_to_the_incident_that_it_belongs_to() -> None:
+    campaigns = Campaigns()
+    contact(campaigns, sighting(A))
+    assert campaigns.volume(packed(A), "elsewhere.example", "sent 2 GB", at(1)) is None
+    assert campaigns.volume(packed(B), "bad.example", "sent 2 GB", at(1)) is None
+    incident = campaigns.volume(packed(A), "bad.example", "sent 2 GB", at(1))
+    assert incident is not None
+    assert (incident.id, incident.volume) == ("I1", "sent 2 GB")
+    contact(campaigns, behaves(A, "bad.example", 5, "volume", "sent 3 GB in 1 h"))
+    assert campaigns.incidents["I1"].volume == "sent 3 GB in 1 h"

@@ -166,3 +166,69 @@ def test_sources_of_incidents_that_become_one_add_up(ledger: Database) -> None:
     ledger.call(incidents.merge_campaigns, "C1", "C2")
     (row,) = ledger.call(incidents.load_incidents)
     assert row.incident.sources == {"tap": 2, "squid": 5}
+
+
+# -- devices
+
+LAPTOP = "02:1a:2b:00:00:01"
+
+
+def test_a_device_and_the_ties_of_a_campaign_are_kept(ledger: Database) -> None:
+    campaign = Campaign("C1", [X], ["I1"], T0, T0, ["both used 203.0.113.66"], {"C9": "the same GETs since 09:32"})
+    incident = Incident("I1", "C1", A, match(), T0, T0, T0, device=LAPTOP, addresses=[A, B], volume="sent 2 GB")
+    ledger.call(incidents.put_campaign, campaign)
+    ledger.call(incidents.put_incident, incident)
+    assert ledger.call(incidents.load_campaigns) == [campaign]
+    assert ledger.call(incidents.load_incidents)[0].incident == incident
+    incident.addresses.append(b"\x0a\0\0\x09")
+    incident.device = ""
+    ledger.call(incidents.put_incident, incident)
+    assert ledger.call(incidents.load_incidents)[0].incident == incident
+
+
+def test_one_address_may_be_of_two_devices(ledger: Database) -> None:
+    ledger.call(incidents.put_campaign, Campaign("C1", [X], [], T0, T0))
+    for number, device in enumerate((LAPTOP, "00:1a:2b:00:00:02", ""), 1):
+        ledger.call(incidents.put_incident, Incident(f"I{number}", "C1", A, match(), T0, T0, T0, device=device))
+    assert len(ledger.call(incidents.load_incidents)) == 3
+
+
+def test_incidents_of_one_device_are_folded_once(ledger: Database) -> None:
+    ledger.call(incidents.put_campaign, Campaign("C1", [X], [], T0, T0))
+    for number, client in enumerate((A, B), 1):
+        one = Incident(
+            f"I{number}",
+            "C1",
+            client,
+            match(),
+            T0,
+            T0,
+            T0 + number,
+            contacts=number,
+            names={"x": 1},
+            addresses=[client],
+        )
+        ledger.call(incidents.put_incident, one, "", number)
+    ledger.call(incidents.add_notes, [incidents.Note("I2", T0, "seen", "")])
+    for _ in range(2):
+        ledger.call(incidents.fold_incidents, "I1", "I2")
+    (row,) = ledger.call(incidents.load_incidents)
+    kept = row.incident
+    assert (kept.id, kept.contacts, kept.names, kept.addresses, row.leaks) == ("I1", 3, {"x": 2}, [A, B], 3)
+    assert list(ledger.call(incidents.load_notes, ["I1"])) == ["I1"]
+
+
+def test_when_campaigns_merge_a_device_keeps_one_incident(ledger: Database) -> None:
+    for number, (key, client, device) in enumerate(((X, A, LAPTOP), (Y, B, LAPTOP), (Z, B, "")), 1):
+        ledger.call(incidents.put_campaign, Campaign(f"C{number}", [key], [], T0, T0))
+        one = Incident(f"I{number}", f"C{number}", client, match(), T0, T0, T0, device=device, addresses=[client])
+        ledger.call(incidents.put_incident, one)
+    assert ledger.call(incidents.merge_campaigns, "C1", "C2").folded == (("I2", "I1"),)
+    assert ledger.call(incidents.merge_campaigns, "C1", "C3").folded == ()
+    assert [row.incident.addresses for row in ledger.call(incidents.load_incidents)] == [[A, B], [B]]
+
+
+def test_a_rejected_tie_is_kept_with_who_said_so(ledger: Database) -> None:
+    ledger.call(incidents.reject_tie, "C1", "C9", T0, ANNA._replace(act="untie"))
+    assert ledger.call(incidents.load_rejected) == [("C1", "C9")]
+    assert [(row["act"], row["object"]) for row in ledger.call(audit.rows)] == [("untie", "C1")]

@@ -19,7 +19,7 @@ from tests.store.scene import ANNA, DAY, HOUR, T0, A, address, ledger_at, match,
 
 
 def test_nothing_to_load(ledger: Database) -> None:
-    assert ledger.call(load_all, T0) == Loaded([], [], [], [], [], {"D": 0, "I": 0, "C": 0, "E": 0}, [], [], {})
+    assert ledger.call(load_all, T0) == Loaded([], [], [], [], [], {"D": 0, "I": 0, "C": 0, "E": 0}, [], [], {}, [])
 
 
 def test_the_daemon_carries_on_with_what_was_open(tmp_path: Path) -> None:

@@ -117,4 +117,5 @@ def test_names_of_released_steps_do_not_change() -> None:
         "feeds_and_verdicts",
         "allowances_and_notes",
         "sources_of_incidents",
+        "devices_and_ties",
     ]

@@ -7,6 +7,7 @@ from sqlite3 import Connection
 
 import pytest
 
+from egressd.model import Incident
 from egressd.store import attempts, decisions, incidents, queries, targets
 from egressd.store.attempts import AttemptCount, Batch, ContactCount
 from egressd.store.db import Database
@@ -80,10 +81,31 @@ def test_hosts(busy: Database) -> None:
     busy.call(incidents.open_incident, "C2", A, match("other.example"), "", T0, T0, T0 + HOUR)
     assert busy.call(queries.hosts) == [
         {"client": "10.0.0.1", "segment": "lan", "incidents": ["I1", "I3"], "domains": ["bad.example", "other.example"],
+         "device": None, "addresses": ["10.0.0.1"],
          "contacts": 5, "attempts": 4, "leaks": 1, "first_us": T0 - 5, "last_us": T0 + HOUR, "isolated": True},
         {"client": "2001:db8::1", "segment": "lan", "incidents": ["I2"], "domains": ["bad.example"],
+         "device": None, "addresses": ["2001:db8::1"],
          "contacts": 0, "attempts": 0, "leaks": 0, "first_us": T0, "last_us": T0, "isolated": False},
     ]  # fmt: skip
+
+
+MAC = "02:1a:2b:00:00:01"
+
+
+def test_the_census_counts_machines(busy: Database) -> None:
+    busy.call(incidents.campaign_for, ["other"], T0, T0)
+    known = {"device": MAC, "addresses": [A, V6], "names": {"x": 1}}
+    busy.call(incidents.put_incident, Incident("I1", "C1", A, match(), T0, T0, T0, **known))
+    busy.call(incidents.put_incident, Incident("I7", "C2", B, match(), T0, T0, T0 + HOUR, **known | {"addresses": [B]}))
+    busy.call(incidents.put_incident, Incident("I8", "C1", A, match(), T0, T0, T0, device="00:1a:2b:00:00:02"))
+    found = busy.call(queries.hosts)
+    assert [(one["client"], one["device"], one["addresses"], one["incidents"]) for one in found] == [
+        ("10.0.0.2", MAC, ["10.0.0.1", "2001:db8::1", "10.0.0.2"], ["I1", "I7"]),
+        ("2001:db8::1", None, ["2001:db8::1"], ["I2"]),
+        ("10.0.0.1", "00:1a:2b:00:00:02", ["10.0.0.1"], ["I8"]),
+    ]
+    assert found[0]["isolated"], "under one of its addresses"
+    assert [one["id"] for one in busy.call(queries.incidents, "", V6)] == ["I1", "I2"]
 
 
 def test_incidents(busy: Database) -> None:
@@ -95,7 +117,7 @@ def test_incidents(busy: Database) -> None:
         "first_us": T0 - 5, "last_us": T0 + 9, "contacts": 5, "attempts": 4, "answered": 1, "leaks": 1,
         "names": {"b.bad.example": 5}, "via": {"tls_sni": 5}, "sources": {}, "retro": False, "acked_by": None,
             "acked_us": None,
-        "decisions": ["D1"], "notes": [],
+        "decisions": ["D1"], "notes": [], "device": None, "addresses": ["10.0.0.1"], "volume": None,
     }  # fmt: skip
     busy.call(incidents.add_notes, [Note("I2", T0 + 3, "allowed", "x"), Note("I2", T0 + 4, "no longer", "")])
     assert busy.call(queries.incidents)[0] == one

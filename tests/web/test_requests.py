@@ -18,6 +18,7 @@ GOOD: dict[str, Any] = {
     "what": "evil.example", "client": "10.2.7.11", "for_s": 7_200, "reason": REASON, "id": "D12", "incident": "I3",
     "remedy": ["10.0.0.9"], "segment": "JPS", "confirm": "JPS", "mode": "enforce", "state": "open", "limit": 5,
     "feed": "urlhaus", "force": True, "verdict": "confirmed", "actor": "uid:alice", "only": "lists",
+    "campaign": "C1", "candidate": "C9",
     "verify": True, "head": "12:" + "a" * 64, "days": 7,
 }  # fmt: skip
 MUTATING = {verb for verb, role in VERB_ROLES.items() if role > Role.VIEWER}
@@ -64,7 +65,8 @@ def test_every_argument_of_every_verb(verb: str) -> None:
     [
         ("block", "for_s", True), ("block", "for_s", 0), ("block", "for_s", MAX_FOR_S + 1), ("block", "for_s", "7200"),
         ("block", "reason", "   "), ("block", "reason", "x" * 501), ("undo", "id", "D"), ("undo", "id", "I3"),
-        ("undo", "id", "D1\n"), ("ack", "incident", "D1"), ("mode", "mode", "off"), ("mode", "mode", "Enforce"),
+        ("undo", "id", "D1\n"), ("ack", "incident", "D1"), ("tie", "campaign", "I1"),
+        ("mode", "mode", "off"), ("mode", "mode", "Enforce"),
         ("audit", "limit", 0), ("audit", "limit", 10_001), ("audit", "verify", 1), ("audit", "head", "1:AB"),
         ("list-preview", "lines", []), ("list-preview", "lines", ["bad.example"]),
         ("list-preview", "lines", ["+" + "x" * 513]),

@@ -1,0 +1,127 @@
+"""DHCP servers' lease files as text: dnsmasq's, ISC dhcpd's, and the CSV of Kea for IPv4 and IPv6.
+
+Which of them it is shows the content. What is no lease, or one cut short because the server is just writing, is left
+out; nothing is raised. Times are epoch microseconds.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+from egressd.detect.devices import Lease, parse_mac
+from egressd.intel.networks import parse_address
+
+MAX_LEASE_BYTES: Final = 16 << 20
+MAX_LEASES: Final = 65_536
+MAX_LINE: Final = 4_096
+_US: Final = 1_000_000
+_MAX_S: Final = 1 << 33  # a time after the year 2200 is a mistake
+_ISC: Final = re.compile(r"^\s*lease\s+([0-9.]+)\s*\{([^{}]*)\}", re.M)
+_STATEMENT: Final = re.compile(r"^\s*(starts|ends|binding state|hardware ethernet|client-hostname)\s+([^;]*);", re.M)
+
+
+def parse_leases(text: str) -> list[Lease]:
+    """The leases of a file, the last word on each address only, at most MAX_LEASES."""
+    head = text.lstrip()[:4_096]
+    if head.startswith("address,"):
+        found = _kea(text)
+    elif re.search(r"^(lease\s+[0-9.]+\s*\{|server-duid|authoring-byte-order|# .*dhcpd)", head, re.M | re.I):
+        found = _isc(text)
+    else:
+        found = _dnsmasq(text)
+    leases: dict[bytes, Lease] = {}
+    for lease in found:
+        if lease.address in leases:
+            del leases[lease.address]  # where it stands tells which is younger
+        if lease.mac:
+            leases[lease.address] = lease
+        if len(leases) > MAX_LEASES:
+            del leases[next(iter(leases))]
+    return list(leases.values())
+
+
+def _dnsmasq(text: str) -> Iterator[Lease]:
+    """`EXPIRY MAC ADDRESS NAME CLIENT-ID`; below a line `duid`, `EXPIRY IAID ADDRESS NAME DUID` (dnsmasq(8))."""
+    for line in text.splitlines():
+        fields = line[:MAX_LINE].split()
+        if len(fields) < 5:
+            continue
+        address = parse_address(fields[2])
+        mac = parse_mac(fields[1]) if len(address) == 4 else _mac_of_duid(fields[4])
+        if address and mac and _is_time(fields[0]):
+            yield Lease(address, mac, 0, int(fields[0]) * _US, fields[3])
+
+
+def _isc(text: str) -> Iterator[Lease]:
+    """dhcpd.leases(5): a journal, the last block of an address holds."""
+    for match in _ISC.finditer(text):
+        address = parse_address(match[1])
+        said = {key: value.strip() for key, value in _STATEMENT.findall(match[2])}
+        if not address:
+            continue
+        mac = parse_mac(said.get("hardware ethernet", ""))
+        if said.get("binding state", "active") != "active":
+            mac = b""
+        ends = said.get("ends", "never")
+        until_us = 0 if ends == "never" else _isc_time(ends)
+        if ends != "never" and not until_us:
+            mac = b""
+        yield Lease(
+            address, mac, _isc_time(said.get("starts", "")), until_us, said.get("client-hostname", "").strip('"')
+        )
+
+
+def _kea(text: str) -> Iterator[Lease]:
+    """kea-leases4.csv and kea-leases6.csv, which is a journal too; commas in values are written as `&#x2c`."""
+    lines = (line[:MAX_LINE] for line in text.splitlines())
+    try:
+        for row in csv.DictReader(lines, restval="", restkey=""):
+            address = parse_address(row.get("address") or "")
+            expire, lifetime = row.get("expire") or "", row.get("valid_lifetime") or ""
+            if not address or not _is_time(expire) or not _is_time(lifetime):
+                continue
+            mac = parse_mac(row.get("hwaddr") or "") or _mac_of_duid(row.get("duid") or "")
+            if (row.get("state") or "0") != "0" or lifetime == "0" or (row.get("lease_type") or "0") != "0":
+                mac = b""  # declined, reclaimed, released; or a prefix, which is no host's address
+            name = (row.get("hostname") or "").replace("&#x2c", "").rstrip(".")
+            if int(lifetime) == 0xFFFFFFFF:
+                yield Lease(address, mac, 0, 0, name)
+            else:
+                yield Lease(address, mac, (int(expire) - int(lifetime)) * _US, int(expire) * _US, name)
+    except csv.Error:
+        return
+
+
+def _is_time(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < _MAX_S
+
+
+def _isc_time(text: str) -> int:
+    """`4 2015/05/18 10:00:00`, in UTC, or `epoch 1431943200; # ...`; 0 for anything else."""
+    fields = text.split()
+    if len(fields) >= 2 and fields[0] == "epoch" and _is_time(fields[1]):
+        return int(fields[1]) * _US
+    if len(fields) != 3:
+        return 0
+    try:
+        return (
+            int(datetime.strptime(f"{fields[1]} {fields[2]}", "%Y/%m/%d %H:%M:%S").replace(tzinfo=UTC).timestamp())
+            * _US
+        )
+    except ValueError:
+        return 0
+
+
+def _mac_of_duid(text: str) -> bytes:
+    """The MAC in a DUID of type 1 (with a time) or 3, of Ethernet (RFC 8415 section 11); b"" when there is none."""
+    try:
+        duid = bytes(int(part, 16) for part in text.split(":")) if len(text) <= 400 else b""
+    except ValueError:
+        return b""
+    if duid[:4] == b"\0\1\0\1" and len(duid) == 14:
+        return duid[8:]
+    return duid[4:] if duid[:4] == b"\0\3\0\1" and len(duid) == 10 else b""

@@ -1,0 +1,108 @@
+"""Lease files of four kinds, and what is written badly in them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from egressd.detect.devices import Lease
+from egressd.detect.leases import parse_leases
+from tests.detect.scene import packed
+
+US = 1_000_000
+MAC = bytes.fromhex("021a2b000001")
+OTHER = bytes.fromhex("021a2b000002")
+A7, A9, SIX = packed("10.1.1.7"), packed("10.1.1.9"), packed("2001:db8::a")
+
+DNSMASQ = """\
+1431943200 02:1a:2b:00:00:01 10.1.1.7 pc-kasuga 01:02:1a:2b:00:00:01
+0 02:1a:2b:00:00:02 10.1.1.9 * *
+duid 00:01:00:01:1c:aa:bb:cc:02:1a:2b:00:00:01
+1431943200 1234 2001:db8::a pc-kasuga 00:01:00:01:1c:aa:bb:cc:02:1a:2b:00:00:01
+"""
+ISC = """\
+# The format of this file is documented in the dhcpd.leases(5) manual page.
+lease 10.1.1.7 {
+  starts 1 2015/05/18 09:00:00;
+  ends 1 2015/05/18 10:00:00;
+  binding state active;
+  hardware ethernet 02:1a:2b:00:00:02;
+}
+lease 10.1.1.7 {
+  starts 1 2015/05/18 09:30:00;
+  ends epoch 1431945000; # Mon May 18 10:30:00 2015
+  binding state active;
+  hardware ethernet 02:1a:2b:00:00:01;
+  uid "\\001\\002";
+  client-hostname "pc-kasuga";
+}
+lease 10.1.1.9 {
+  starts 1 2015/05/18 09:00:00;
+  ends never;
+  binding state free;
+  hardware ethernet 02:1a:2b:00:00:02;
+}
+"""
+KEA4 = """\
+address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state,user_context,pool_id
+10.1.1.7,02:1a:2b:00:00:02,,3600,1431940000,1,0,0,old,0,,0
+10.1.1.7,02:1a:2b:00:00:01,01:02,3600,1431943200,1,0,0,pc-kasuga.,0,,0
+10.1.1.9,02:1a:2b:00:00:02,,3600,1431943200,1,0,0,,2,,0
+"""
+KEA6 = """\
+address,duid,valid_lifetime,expire,subnet_id,pref_lifetime,lease_type,iaid,prefix_len,fqdn_fwd,fqdn_rev,hostname,hwaddr,state
+2001:db8::a,00:03:00:01:02:1a:2b:00:00:01,3600,1431943200,1,1800,0,7,128,0,0,pc-kasuga,,0
+2001:db8:1::,00:03:00:01:02:1a:2b:00:00:01,3600,1431943200,1,1800,2,7,56,0,0,,,0
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (
+            DNSMASQ,
+            [
+                Lease(A7, MAC, 0, 1431943200 * US, "pc-kasuga"),
+                Lease(A9, OTHER, 0, 0, "*"),
+                Lease(SIX, MAC, 0, 1431943200 * US, "pc-kasuga"),
+            ],
+        ),
+        (ISC, [Lease(A7, MAC, 1431941400 * US, 1431945000 * US, "pc-kasuga")]),
+        (KEA4, [Lease(A7, MAC, 1431939600 * US, 1431943200 * US, "pc-kasuga")]),
+        (KEA6, [Lease(SIX, MAC, 1431939600 * US, 1431943200 * US, "pc-kasuga")]),
+        ("", []),
+        ("10.1.1.7\n", []),
+    ],
+    ids=["dnsmasq", "isc", "kea4", "kea6", "empty", "not one"],
+)
+def test_each_kind(text: str, wanted: list[Lease]) -> None:
+    assert parse_leases(text) == wanted
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "never 02:1a:2b:00:00:01 10.1.1.7 x *",
+        "99999999999 02:1a:2b:00:00:01 10.1.1.7 x *",
+        "1431943200 02:1a:2b:00:00 10.1.1.7 x *",
+        "1431943200 02:1a:2b:00:00:01 10.1.1.300 x *",
+        "1431943200 7 2001:db8::a x 00:02:00:00:ab:11:02:1a:2b:00:00:01",
+        "1431943200 02:1a:2b:00:00:01 10.1.1.7",
+    ],
+)
+def test_what_is_no_lease_of_dnsmasq(line: str) -> None:
+    assert parse_leases(line + "\n" + DNSMASQ) == parse_leases(DNSMASQ)
+
+
+def test_a_file_cut_short_while_it_is_written() -> None:
+    for text in (DNSMASQ, ISC, KEA4, KEA6):
+        for end in range(len(text)):
+            assert len(parse_leases(text[:end])) <= 3
+
+
+@given(st.text(max_size=400), st.sampled_from(("", "address,hwaddr,expire,valid_lifetime\n", "lease 10.0.0.1 {\n")))
+def test_any_text(text: str, head: str) -> None:
+    for lease in parse_leases(head + text):
+        assert len(lease.mac) == 6
+        assert len(lease.address) in (4, 16)
