@@ -14,11 +14,11 @@ sys.path.insert(0, str(ROOT))
 from egressd.config.kinds import (
     CHOICE,
     FLAG,
+    MAPPINGS,
     NAMED,
     NUMBER,
     PATH,
     SECTION,
-    SEGMENTS,
     TEXT,
     URL,
     Option,
@@ -72,7 +72,7 @@ def _bounds(option: Option) -> str:
 def _default(option: Option) -> str:
     if option.kind == SECTION:
         return ""
-    if option.kind in (SEGMENTS, NAMED):
+    if option.kind in (*MAPPINGS, NAMED):
         return " {}"
     if option.kind == FLAG:
         return " true" if option.default else " false"

@@ -149,7 +149,7 @@ def load_lists() -> tuple[Intel, PolicySettings]:
     """What the shipped files say, with the lists of the cases: so that there are sightings, decisions and attempts."""
     config = default_config()
     loaded = load_intel(config, sorted((ROOT / "pcaps").glob("*/list.txt")), base_dir=ROOT)
-    return loaded.intel, policy_settings(config)
+    return loaded.intel, policy_settings(config, loaded.policy)
 
 
 class Mutator:

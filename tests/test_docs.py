@@ -21,7 +21,7 @@ from egressd.cli.main import main
 from egressd.config.document import parse_config
 from egressd.config.feed_options import FeedOptions
 from egressd.config.load import default_config, load_intel
-from egressd.detect import policy, sharing
+from egressd.detect import budgets, sharing
 from egressd.detect.blocks import MAX_ADDRESSES, MAX_BLOCKS, MAX_PAIRS
 from egressd.intel import poison
 from egressd.intel.allowances import KINDS, parse_allowances
@@ -87,7 +87,7 @@ def test_harm_names_at_least_forty_cases_and_an_example_that_reads() -> None:
     assert len(rows) == len(set(rows)) >= 40
     ranges, problems = parse_shared_ranges(text.split("```")[1], "harm.md")
     assert problems == [] and [one.operator for one in ranges] == ["Example CDN", ""]
-    for number in (policy.PAIRS_PER_HOUR, MAX_ADDRESSES, MAX_PAIRS, MAX_BLOCKS):
+    for number in (budgets.PAIRS_PER_HOUR, MAX_ADDRESSES, MAX_PAIRS, MAX_BLOCKS):
         assert f"| {number:,} |" in text
     for width in (sharing.WIDEST_IPV4, sharing.WIDEST_IPV6, WIDEST_IPV4, WIDEST_IPV6):
         assert f"/{width}" in text

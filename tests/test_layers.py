@@ -22,6 +22,7 @@ LAYERS = {
     "config.kinds": 1,
     "config.behaviour_options": 1,
     "config.feed_options": 1,
+    "config.policy_options": 1,
     "config.volume_options": 1,
     "config.sensor_options": 1,
     "enforce.adapter": 1,
@@ -47,6 +48,8 @@ FORBIDDEN_BELOW_3 = {
     *("select", "selectors", "signal", "random", "scapy", "dns", "requests", "yaml"),
 }
 LAZY_ONLY = {"scapy", "tldextract", "yaml", "cryptography", "idna", "dns", "aiohttp", "prometheus_client"}
+
+READ_YAML = ("config.document", "config.yaml_text", "config.policy_file", "config.policy_conditions")
 
 
 def dotted(path: Path) -> str:
@@ -111,7 +114,7 @@ def test_heavy_libraries_are_imported_where_they_are_used(path: Path) -> None:
     """`--help` and `check` must stay fast, and scapy (GPL-2.0-only) must not be loaded by anything but `decode`."""
     for line, name, top in imports(path):
         if name.split(".")[0] in LAZY_ONLY:
-            heavy_module = dotted(path) in ("config.document",)  # is itself imported lazily
+            heavy_module = dotted(path) in READ_YAML  # are imported lazily themselves
             assert not top or heavy_module, f"{path.name}:{line}: {name} at module level"
         if name.split(".")[0] == "scapy":
             assert dotted(path) == "cli.decode", f"{path.name}:{line}: scapy"

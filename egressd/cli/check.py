@@ -26,7 +26,7 @@ def run(args: Namespace) -> int:
     """Check each subject."""
     questions = [parse_question(subject) for subject in args.subjects]
     config, loaded = load(args)
-    settings = policy_settings(config)
+    settings = policy_settings(config, loaded.policy)
     now_s = int(time.time())
     listed = False
     for number, question in enumerate(questions):

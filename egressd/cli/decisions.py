@@ -17,12 +17,14 @@ from egressd.cli.screen import (
     fields,
     first,
     listed,
+    number,
     observed,
     part,
     read,
     rows,
     table,
     text,
+    texts,
     time_us,
 )
 from egressd.cli.terminal import count, cut
@@ -85,6 +87,18 @@ def render_decisions(answer: Answer, now_us: int, limit: int) -> list[str]:
     return lines
 
 
+def _waiting(one: Row) -> list[str]:
+    """What a person needs who says yes or no."""
+    clients = texts(one, "clients")
+    more = f" and {number(one, 'hosts') - len(clients)} more" if number(one, "hosts") > len(clients) else ""
+    return fields(
+        ("met by", f"{count(number(one, 'hosts'), 'host')}: {', '.join(clients)}{more}"),
+        ("contacts", f"{number(one, 'contacts'):,}"),
+        ("approving", text(one, "approving")),
+        ("lapses", f"{date(one.get('lapses'))} UTC, if nobody decides"),
+    )
+
+
 def _states(one: Row) -> list[str]:
     return [text(place, "state") for target in rows(one, "targets") for place in rows(target, "enforcements")]
 
@@ -128,6 +142,9 @@ def _one(wanted: str, found: Sequence[Row]) -> list[str]:
             loud = "!! " if state == "failed" else "   "
             shown = state.upper() if state == "failed" else state
             lines.append(cut(f"{loud}{text(place, 'adapter', 20)}: {shown}{', ' + detail if detail else ''}"))
+    waiting = one.get("waiting")
+    if isinstance(waiting, dict):
+        lines += ["", *_waiting(waiting)]
     if text(one, "state") == "proposed":
         return [*lines, "", f"Next: egressd approve {wanted}, or egressd reject {wanted}"]
     return [*lines, "", f"Next: egressd watch {wanted}; egressd undo {wanted}"]

@@ -58,12 +58,14 @@ def run(args: Namespace) -> int:
         for record in concerned:
             print(json.dumps(record, separators=(",", ":")))
         return 0
-    settings = policy_settings(config)._replace(mode="monitor" if args.files else config.mode)
+    settings = policy_settings(config, loaded.policy)._replace(mode="monitor" if args.files else config.mode)
     # Whether an indicator is in force is a question of the capture's time, not of ours.
     times = [record["egressd"]["last_seen"] for record in records if record["event_type"] == "incident"]
     now_s = _epoch_s(max(times)) if times else int(time.time())
     verdict = judge(question, loaded, settings, now_s)
     print("\n".join(describe(verdict, settings.mode, loaded.demo, unread_feeds(config))))
+    if verdict.rules:
+        print("\n".join(["  rules, in order", *(fit(printable(f"    {one}"), 100) for one in verdict.rules)]))
     if args.files:
         print("\n".join(["", *_story(concerned, len(args.files))]))
     return 0

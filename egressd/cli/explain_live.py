@@ -29,6 +29,7 @@ def render_live(subject: str, answer: Answer) -> list[str]:
     said += [("guarded", _of(one, "guard")), ("protected", _of(one, "protected"))]
     said.append(("shared", _of(one, "shared")))
     said += [("allowance", _of(one, "allowance")), ("would", _of(one, "would"))]
+    said += [("rule", line) for line in texts(one, "rules")]
     decision = one.get("decision")
     if isinstance(decision, dict):
         said.append(("decision", f"{text(decision, 'id')} {text(decision, 'state')}, by {text(decision, 'author')}"))

@@ -47,6 +47,8 @@ VERBS: Final = {
     "list": "show what is listed and allowed; change it, and say before what that hits",
     "feeds": "show where feeds stand and what they are worth; update and judge them",
     "reload": "read configuration and lists anew",
+    "plan": "show what enforcing now would do, told from history",
+    "policy": "show the policy, and prove it by its examples",
     "mode": "choose between monitor, approve and enforce",
     "panic": "lift every block at once",
     "audit": "show who did what and why; verify that record",

@@ -202,6 +202,7 @@ _TABLE: Final = (
                 required=True,
                 choices=("monitor", "approve", "enforce"),
             ),
+            Option("segment", "--segment", "NAME", "of this segment alone"),
             _REASON,
         ),
     ),

@@ -288,7 +288,7 @@ def replay_into(taker: Collector | JsonWriter, config: Config, loaded: LoadedInt
     replay = ReplayRun(
         args.files,
         loaded.intel,
-        policy_settings(config)._replace(mode="monitor"),
+        policy_settings(config, loaded.policy)._replace(mode="monitor", modes=()),
         on_event=taker.event,
         on_observation=taker.observation if taker.observations else None,
         conversations=config.limits.conversations,

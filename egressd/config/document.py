@@ -1,7 +1,6 @@
 """A configuration's YAML text to a Config, with every problem at its line and column.
 
-The text is read as a tree of nodes with marks and never constructed into objects, so no tag can make one. What a file
-can cost is bounded: its size (load.py), depth, nodes and aliases.
+What a file can cost is bounded: its size (load.py), depth, nodes and aliases (yaml_text.py).
 """
 
 from __future__ import annotations
@@ -19,32 +18,31 @@ from egressd.config.forms import READERS, read_network
 from egressd.config.kinds import (
     CHOICE,
     FLAG,
+    MODES,
     NAMED,
     NUMBER,
     PATH,
     PATHS,
+    SEGMENT_MODES,
     SEGMENTS,
+    TAGS,
     TEXT,
     URL,
     Option,
 )
 from egressd.config.schema import Config, every_option, options
 from egressd.config.sensor_options import MAX_SENSORS, SensorOptions
+from egressd.config.yaml_text import DECIMAL, TAG, called, compose, is_null, number_read
 from egressd.errors import Problem
 from egressd.intel.lines import Wrong, show
 from egressd.model import TAP
 
-MAX_DEPTH: Final = 16  # the schema needs four levels
-MAX_NODES: Final = 50_000  # a hundred times a large site's; a second of reading
-MAX_ALIASES: Final = 64  # some lists said twice; expansion stays under MAX_NODES each
 MAX_PROBLEMS: Final = 1_000  # more than anyone corrects at one go
 MAX_TEXT: Final = 1_024  # characters of a value: a long path
 MAX_SEGMENT_NAME: Final = 64  # characters; it stands in a column of reports
 
-_TAG: Final = "tag:yaml.org,2002:"
 _GIVEN_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")  # a label of metrics, a file's name, a source
 RESERVED: Final = ("operator", "demo", "other", TAP)
-_DECIMAL: Final = re.compile(r"[-+]?(?:0|[1-9][0-9_]{0,30})")
 
 
 class _Named(NamedTuple):
@@ -66,85 +64,18 @@ _NAMED: Final = {
 def parse_config(text: str, source: str) -> tuple[Config, list[Problem]]:
     """The configuration, and all that is wrong with it in order of place. With problems it is not to be used: what was
     wrong has its default. `source` is the file's name as shown."""
-    reader = _Reader(source)
-    root = _compose(text, reader)
+    reader = Reader(source)
+    root = compose(text, reader.add)
     config = Config(origin=source)
     if root is not None:
         values = reader.section(root, Config, "")
+        reader.check_modes(values)
         config = Config(**values, origin=source, places=reader.places)
         reader.check_segments(config)
     return config, sorted(reader.problems, key=lambda problem: (problem.line, problem.column)) + reader.more
 
 
-class _Loader(yaml.SafeLoader):
-    """Composes nodes within bounds."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self._depth = 0
-        self._nodes = 0
-        self._aliases = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        self._depth += 1
-        self._nodes += 1
-        what = ""
-        if self.check_event(yaml.AliasEvent):
-            self._aliases += 1
-            if self._aliases > MAX_ALIASES:
-                what = f"more than {MAX_ALIASES} aliases (*name)"
-        if self._depth > MAX_DEPTH:
-            what = f"nested deeper than {MAX_DEPTH} levels"
-        if self._nodes > MAX_NODES:
-            what = f"more than {MAX_NODES} values"
-        if what:
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, what, mark)
-        node: yaml.Node | None = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
-
-
-def _compose(text: str, reader: _Reader) -> yaml.Node | None:
-    """The document's root; None when it is empty or no YAML, which is then a problem."""
-    loader: _Loader | None = None
-    try:
-        loader = _Loader(text)
-        return loader.get_single_node()
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        column = error.position - text.rfind("\n", 0, error.position)
-        code = f"U+{ord(text[error.position]):04X}"
-        reader.add(line, column, f"not YAML: the character {code} is not allowed", "take it out")
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        what = ", ".join(part for part in (error.context, error.problem) if part)
-        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
-        reader.add(line, column, f"not YAML: {show(what)}", _advice_on_syntax(what))
-    except (yaml.YAMLError, ValueError, OverflowError):  # an escape or a version number that no character or int can be
-        mark = loader.get_mark() if loader is not None else None
-        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
-        reader.add(line, column, "not YAML: an escape or a directive cannot be read", "write the text without escapes")
-    return None
-
-
-def _advice_on_syntax(what: str) -> str:
-    if r"'\t'" in what:
-        return "indent with spaces, not tabs"
-    if "mapping values are not allowed" in what:
-        return "check the indentation, and quote text that holds a colon"
-    if "expected a single document" in what:
-        return "keep one document: take the --- line out"
-    if what.startswith("more than"):
-        return "write less, and what is repeated in full"
-    if what.startswith("nested"):
-        return "no option needs that"
-    if "alias" in what or "cannot start any token" in what:
-        return "quote text that begins with a sign"
-    return "check indentation, quotes and brackets before this place"
-
-
-class _Reader:
+class Reader:
     """Turns nodes into values of the schema and collects what is wrong with them."""
 
     def __init__(self, source: str) -> None:
@@ -181,7 +112,7 @@ class _Reader:
         """Values by field of a section's dataclass; what is missing or wrong is left to its default."""
         known = {option.name: option for option in options(cls, prefix)}
         values: dict[str, Any] = {}
-        for name, key_node, value_node in self._entries(node, prefix.rstrip(".")):
+        for name, key_node, value_node in self.entries(node, prefix.rstrip(".")):
             option = known.get(name)
             if option is None:
                 self._unknown(key_node, name, prefix, list(known))
@@ -201,7 +132,7 @@ class _Reader:
         """Sections by the names that an operator gave them."""
         found: dict[str, Any] = {}
         kind = _NAMED[option.name]
-        for name, key_node, value_node in self._entries(node, option.key):
+        for name, key_node, value_node in self.entries(node, option.key):
             path = f"{option.key}.{show(name)}"
             if _GIVEN_NAME.fullmatch(name) is None or name in RESERVED:
                 what, advice = (
@@ -226,13 +157,13 @@ class _Reader:
             found[name] = made
         return found
 
-    def _entries(self, node: yaml.Node, key: str) -> list[tuple[str, yaml.Node, yaml.Node]]:
+    def entries(self, node: yaml.Node, key: str) -> list[tuple[str, yaml.Node, yaml.Node]]:
         """(key, its node, value's node) of a mapping, each key once. Nothing at all is an empty mapping."""
-        if _is_null(node):
+        if is_null(node):
             return []
-        if not isinstance(node, yaml.MappingNode) or node.tag != _TAG + "map":
+        if not isinstance(node, yaml.MappingNode) or node.tag != TAG + "map":
             example = "" if key else ", such as mode: monitor"
-            self.wrong(node, key, f"needs keys with values, not {_called(node)}", f"write key: value{example}")
+            self.wrong(node, key, f"needs keys with values, not {called(node)}", f"write key: value{example}")
             return []
         entries: list[tuple[str, yaml.Node, yaml.Node]] = []
         first: dict[str, int] = {}
@@ -264,24 +195,26 @@ class _Reader:
         """The option's value, None when it is wrong."""
         key, kind = option.key, option.kind
         if kind == NUMBER:
-            return self._number(node, option)
+            return self.number(node, key, option.low, option.high)
         if kind == CHOICE:
-            return self._choice(node, option)
+            return self.choice(node, option.key, option.choices)
         if kind == FLAG:
-            return self._flag(node, key)
+            return self.flag(node, key)
         if kind in (PATH, TEXT, URL):
             return self._item(node, key, READERS[kind])
-        if kind == SEGMENTS:
-            return self._segments(node, key)
+        if kind in (SEGMENTS, TAGS):
+            return self._segments(node, key, shared=kind == TAGS)
+        if kind == SEGMENT_MODES:
+            return self._modes(node, key)
         return self._items(node, key, READERS[kind], empty_is_wrong=kind == PATHS)
 
     def _items(
         self, node: yaml.Node, key: str, read: Callable[[str], str], empty_is_wrong: bool = False
     ) -> tuple[str, ...] | None:
-        if _is_null(node):
+        if is_null(node):
             return ()
-        if not isinstance(node, yaml.SequenceNode) or node.tag != _TAG + "seq":
-            self.wrong(node, key, f"needs a list, not {_called(node)}", "write [one, two], or a line with - for each")
+        if not isinstance(node, yaml.SequenceNode) or node.tag != TAG + "seq":
+            self.wrong(node, key, f"needs a list, not {called(node)}", "write [one, two], or a line with - for each")
             return None
         found: list[str] = []
         for number, item in enumerate(node.value):
@@ -305,66 +238,87 @@ class _Reader:
             self.wrong(node, key, wrong.what, wrong.advice)
             return None
 
-    def _segments(self, node: yaml.Node, key: str) -> dict[str, tuple[str, ...]]:
+    def _segments(self, node: yaml.Node, key: str, *, shared: bool) -> dict[str, tuple[str, ...]]:
         segments: dict[str, tuple[str, ...]] = {}
         owner: dict[str, str] = {}
-        for name, key_node, value_node in self._entries(node, key):
+        a_segment = "a segment's name"
+        for name, key_node, value_node in self.entries(node, key):
             if not name.strip() or len(name) > MAX_SEGMENT_NAME:
-                what = f"a segment's name has 1 to {MAX_SEGMENT_NAME} characters"
+                what = f"{'a tag' if shared else a_segment} has 1 to {MAX_SEGMENT_NAME} characters"
                 self.wrong(key_node, f"{key}.{show(name)}", what, "write a short name")
                 continue
             path = f"{key}.{name}"
             networks = self._items(value_node, path, read_network) or ()
             for number, network in enumerate(networks):
-                if owner.setdefault(network, name) != name:
+                if not shared and owner.setdefault(network, name) != name:
                     what = f"{network} is in segment {owner[network]} already"
                     self.wrong(value_node, f"{path}[{number}]", what, "keep it in one of them")
             segments[name] = networks
         return segments
 
-    def _choice(self, node: yaml.Node, option: Option) -> str | None:
-        text = self.text(node, option.key)
-        self.places[option.key] = (node.start_mark.line + 1, node.start_mark.column + 1)
-        if text is None or text in option.choices:
+    def _modes(self, node: yaml.Node, key: str) -> dict[str, str]:
+        """Modes by segment; whether there is such a segment is seen when all is read."""
+        modes: dict[str, str] = {}
+        for name, _, value_node in self.entries(node, key):
+            mode = self.choice(value_node, f"{key}.{show(name)}", MODES)
+            if mode is not None:
+                modes[name] = mode
+        return modes
+
+    def check_modes(self, values: dict[str, Any]) -> None:
+        """A mode of a segment that there is not would arm nothing."""
+        segments = values.get("segments", {})
+        for name in values.get("modes", {}):
+            if name not in segments:
+                line, column = self.places.get(f"modes.{show(name)}", (0, 0))
+                advice = "segments are " + ", ".join(segments) if segments else "name it under segments:"
+                self.add(line, column, f"modes.{show(name)}: there is no such segment", advice)
+
+    def choice(self, node: yaml.Node, key: str, choices: tuple[str, ...]) -> str | None:
+        """One of a few words; its place is kept."""
+        text = self.text(node, key)
+        self.places[key] = (node.start_mark.line + 1, node.start_mark.column + 1)
+        if text is None or text in choices:
             return text
-        near = get_close_matches(text[:MAX_SEGMENT_NAME].lower(), option.choices, 1, 0.5)
+        near = get_close_matches(text[:MAX_SEGMENT_NAME].lower(), choices, 1, 0.5)
         advice = f'did you mean "{near[0]}"? It is ' if near else "it is "
-        self.wrong(node, option.key, f'cannot be "{show(text)}"', advice + "one of " + ", ".join(option.choices))
+        self.wrong(node, key, f'cannot be "{show(text)}"', advice + "one of " + ", ".join(choices))
         return None
 
-    def _flag(self, node: yaml.Node, key: str) -> bool | None:
-        if not isinstance(node, yaml.ScalarNode) or node.tag != _TAG + "bool":
-            self.wrong(node, key, f"needs true or false, not {_called(node)}", "write true or false, without quotes")
+    def flag(self, node: yaml.Node, key: str) -> bool | None:
+        """A truth value."""
+        if not isinstance(node, yaml.ScalarNode) or node.tag != TAG + "bool":
+            self.wrong(node, key, f"needs true or false, not {called(node)}", "write true or false, without quotes")
             return None
         return node.value.lower() in ("yes", "true", "on")
 
-    def _number(self, node: yaml.Node, option: Option) -> int | None:
-        key = option.key
-        bounds = f"a whole number of {option.low} to {option.high}"
-        if not isinstance(node, yaml.ScalarNode) or node.tag != _TAG + "int":
+    def number(self, node: yaml.Node, key: str, low: int, high: int) -> int | None:
+        """A whole number within bounds."""
+        bounds = f"a whole number of {low} to {high}"
+        if not isinstance(node, yaml.ScalarNode) or node.tag != TAG + "int":
             advice = f"write {bounds}"
-            if isinstance(node, yaml.ScalarNode) and node.style in ("'", '"') and _DECIMAL.fullmatch(node.value):
+            if isinstance(node, yaml.ScalarNode) and node.style in ("'", '"') and DECIMAL.fullmatch(node.value):
                 advice = "take the quotes off"
-            self.wrong(node, key, f"needs a whole number, not {_called(node)}", advice)
+            self.wrong(node, key, f"needs a whole number, not {called(node)}", advice)
             return None
-        if _DECIMAL.fullmatch(node.value) is None:
-            self.wrong(node, key, f"{show(node.value)} is read by YAML as {_number_read(node)}", "write it in decimal")
+        if DECIMAL.fullmatch(node.value) is None:
+            self.wrong(node, key, f"{show(node.value)} is read by YAML as {number_read(node)}", "write it in decimal")
             return None
         number = int(node.value.replace("_", ""))
-        if not option.low <= number <= option.high:
+        if not low <= number <= high:
             self.wrong(node, key, f"{number} is out of bounds", f"write {bounds}")
             return None
         return number
 
     def text(self, node: yaml.Node, key: str) -> str | None:
         """The text of a scalar that YAML reads as text; None, and a problem, for any other."""
-        if not isinstance(node, yaml.ScalarNode) or node.tag != _TAG + "str":
+        if not isinstance(node, yaml.ScalarNode) or node.tag != TAG + "str":
             advice = "write text, or take the line out"
             if isinstance(node, yaml.MappingNode):
                 advice = "quote text that holds a colon and a space, or ends in a colon"
-            elif isinstance(node, yaml.ScalarNode) and node.tag.startswith(_TAG) and node.value:
+            elif isinstance(node, yaml.ScalarNode) and node.tag.startswith(TAG) and node.value:
                 advice = f'quote it: "{show(node.value)}"'
-            self.wrong(node, key, f"needs text, not {_called(node)}", advice)
+            self.wrong(node, key, f"needs text, not {called(node)}", advice)
             return None
         text: str = node.value
         if len(text) > MAX_TEXT:
@@ -374,48 +328,3 @@ class _Reader:
             self.wrong(node, key, f'holds characters that cannot be printed: "{show(text)}"', "take them out")
             return None
         return text
-
-
-# -- what YAML makes of a scalar, in words
-
-
-def _is_null(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "null"
-
-
-def _called(node: yaml.Node) -> str:
-    """What a node is, in words that explain why YAML took it for that."""
-    if not node.tag.startswith(_TAG):
-        return f"something with the tag {show(node.tag)}"
-    tag = node.tag.removeprefix(_TAG)
-    if not isinstance(node, yaml.ScalarNode):
-        return {"map": "keys with values", "seq": "a list"}.get(tag, f"something with the tag !!{show(tag)}")
-    shown = show(node.value) or "''"
-    if tag == "str":
-        return f'text ("{shown}")'
-    if tag == "null":
-        return "nothing"
-    if tag == "bool":
-        truth = "true" if node.value.lower() in ("yes", "true", "on") else "false"
-        return f"{shown}, which YAML reads as {truth}" if shown.lower() != truth else f"the truth value {truth}"
-    if tag == "int":
-        plain = _DECIMAL.fullmatch(node.value) is not None
-        return f"the number {shown}" if plain else f"{shown}, which YAML reads as {_number_read(node)}"
-    if tag == "float":
-        return f"the fraction {shown}"
-    if tag == "timestamp":
-        return f"{shown}, which YAML reads as a date"
-    return f"something with the tag !!{show(tag)}"
-
-
-def _number_read(node: yaml.ScalarNode) -> str:
-    """The number that YAML 1.1 makes of an unusual spelling (010 is octal, 12:30:00 is in base 60)."""
-    text = node.value
-    form = "in base 60" if ":" in text else "in octal" if text.lstrip("+-")[1:2] not in ("b", "x") else ""
-    if len(text) > 40:
-        return "a number"
-    try:
-        number = int(yaml.constructor.SafeConstructor().construct_yaml_int(node))
-    except (ValueError, IndexError):  # "0x_", !!int ""
-        return "a number"
-    return f"the number {number} ({form})" if form else f"the number {number}"

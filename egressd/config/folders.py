@@ -1,4 +1,5 @@
-"""Folders whose files a pattern names: what is not there, and what we may not look at, which is not the same."""
+"""Where shipped files are; and of folders whose files a pattern names: what is not there, and what we may not look at,
+which is not the same."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Final
 
 ABSENT: Final = "absent"
+SHIPPED: Final = Path(__file__).resolve().parent.parent / "intel" / "data"
+SHIPPED_POLICY: Final = SHIPPED / "policy.yaml"  # config/policy.yaml is the same, to be read and copied
 
 _CLOSED: Final = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 

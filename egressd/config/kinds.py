@@ -17,10 +17,15 @@ PREFIXES: Final = "list of NAT64 prefixes"
 NAMES: Final = "list of names"
 WORDS: Final = "list of words"  # names that the machine gives: of interfaces, of groups
 SEGMENTS: Final = "mapping of name to list of networks"
+TAGS: Final = "mapping of name to list of addresses or networks"
+SEGMENT_MODES: Final = "mapping of segment to mode"
 TEXT: Final = "text"
 URL: Final = "address of the web"
 FLAG: Final = "true or false"
 NAMED: Final = "mapping of name to section"  # sections that an operator names: each has the options of one dataclass
+
+MAPPINGS: Final = (SEGMENTS, TAGS, SEGMENT_MODES)  # of names that an operator gives
+MODES: Final = ("monitor", "approve", "enforce")
 
 
 class Option(NamedTuple):
@@ -55,7 +60,7 @@ def option(
 ) -> Any:
     """A dataclass's field that is an option."""
     known = {"kind": kind, "doc": doc, "low": low, "high": high, "choices": choices, "example": example}
-    if kind == SEGMENTS:
+    if kind in MAPPINGS:
         return field(default_factory=dict, metadata=known)
     return field(default=default, metadata=known)
 
@@ -71,7 +76,7 @@ def options_of(cls: type[Any], prefix: str = "") -> Iterator[Option]:
         known = one.metadata
         if not known:
             continue
-        default = () if known["kind"] == SECTION else {} if known["kind"] in (SEGMENTS, NAMED) else one.default
+        default = () if known["kind"] == SECTION else {} if known["kind"] in (*MAPPINGS, NAMED) else one.default
         yield Option(
             prefix + one.name, known["kind"], default, known["doc"], known["low"], known["high"], known["choices"],
             known["example"], known.get("section"),

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from egressd.config.folders import ABSENT, may_be_file, why_closed
+from egressd.config.folders import ABSENT, SHIPPED, may_be_file, why_closed
 from egressd.config.large_lists import Build, ListFile, Order, choose_large
 from egressd.config.schema import SHIPPED_RANGES, Config
 from egressd.config.texts import MAX_LIST_BYTES, escape_path, read_text
@@ -32,14 +32,13 @@ from egressd.model import Indicator
 from egressd.names import Suffixes
 
 if TYPE_CHECKING:  # detection takes 40 ms to import, which looking at one list does not need
+    from egressd.config.policy_file import PolicyFile
     from egressd.detect.behaviour.settings import BehaviourSettings
     from egressd.detect.engine import Intel
     from egressd.detect.policy import PolicySettings
 
 MAX_CONFIG_BYTES: Final = 1 << 20  # a person writes it; a large site's has some tens of kilobytes
 MAX_FILES: Final = 1_000  # that one pattern may name
-
-SHIPPED: Final = Path(__file__).resolve().parent.parent / "intel" / "data"
 
 _MAGIC: Final = frozenset("*?[")
 
@@ -77,6 +76,7 @@ class LoadedIntel(NamedTuple):
     files: tuple[ListFile, ...] = ()  # block lists, then allowances, then shared ranges
     broken: frozenset[str] = frozenset()  # names of those in which something is wrong
     context: str = ""  # a digest of the texts that decide how lines are read
+    policy: PolicyFile | None = None  # None: the shipped one
 
     def check(self) -> None:
         """Raises ConfigError with every problem when there is one."""
@@ -138,22 +138,29 @@ def load_ground(config: Config, *, base_dir: Path) -> Ground:
     return _Loading(config, base_dir).load_ground()
 
 
-def policy_settings(config: Config) -> PolicySettings:
-    """What the policy needs of the configuration."""
+def policy_settings(config: Config, policy: PolicyFile | None = None) -> PolicySettings:
+    """What the policy needs of the configuration and, if there is one, of the file that it names."""
     from egressd.detect.policy import PolicySettings
 
-    policy = config.policy
+    options = config.policy
     return PolicySettings(
         mode=config.mode,
-        block_confidence=policy.block_confidence,
-        shared_after=policy.shared_after,
-        addresses_per_indicator_hour=policy.addresses_per_indicator_hour,
-        blocks_per_hour=policy.blocks_per_hour,
+        block_confidence=options.block_confidence,
+        shared_after=options.shared_after,
+        addresses_per_indicator_hour=options.addresses_per_indicator_hour,
+        blocks_per_hour=options.blocks_per_hour,
         resolvers=frozenset(parse_address(one) for one in config.resolvers),
         ask_score=config.behaviour.ask_score,
         alert_only=frozenset(
             f"behaviour:{name}" for name, switch in behaviour_settings(config).switches if switch.outcome == "alert"
         ),
+        rules=policy.rules if policy is not None else None,
+        segments=_named_networks(config.segments),
+        tags=_named_networks(config.tags),
+        modes=tuple(config.modes.items()),
+        isolations_per_hour=options.isolations_per_hour,
+        rollback_clients=options.rollback_clients,
+        rollback_share=options.rollback_share,
     )
 
 
@@ -173,7 +180,19 @@ def behaviour_settings(config: Config) -> BehaviourSettings:
 
 def segment_table(config: Config) -> NetworkTable[str]:
     """Segment names by network: `longest(addr)` is a client's segment."""
-    return NetworkTable((*_network(text), name) for name, texts in config.segments.items() for text in texts)
+    return NetworkTable(_named_networks(config.segments))
+
+
+def _named_networks(named: Mapping[str, tuple[str, ...]]) -> tuple[tuple[bytes, int, str], ...]:
+    return tuple((*_network(text), name) for name, texts in named.items() for text in texts)
+
+
+def policy_text(path: Path, shown: str) -> tuple[str, str]:
+    """The text of a policy file, and its name as shown. Raises ConfigError."""
+    found = read_text(path, escape_path(shown), MAX_CONFIG_BYTES)
+    if isinstance(found, Problem):
+        raise ConfigError([found])
+    return found, escape_path(shown)
 
 
 class _Loading:
@@ -245,14 +264,30 @@ class _Loading:
                 allowed += found
                 self._wrong_lines(one.name, problems)
         ranges = self.range_files()
-        shared = self._shared_ranges(ranges)
         intel = Intel(
-            index, suffixes, Allowances(allowed), protected, resolvers, shared, guard, behaviour_settings(config)
-        )
+            index, suffixes, Allowances(allowed), protected, resolvers, self._shared_ranges(ranges), guard,
+            behaviour_settings(config),
+        )  # fmt: skip
+        policy = self.policy()
         return LoadedIntel(
             intel, guard, self.suffix_list, tuple(lists), len(allowed), self.problems, demo, (*files, *allow, *ranges),
-            frozenset(self.broken), self.context.hexdigest(),
+            frozenset(self.broken), self.context.hexdigest(), policy,
         )  # fmt: skip
+
+    def policy(self) -> PolicyFile | None:
+        """The rules that `policy.file` names."""
+        name = self.config.policy.file
+        if not name:
+            return None
+        from egressd.config.policy_conditions import Known
+        from egressd.config.policy_file import parse_policy
+
+        text = self._content(ListFile("policy.file", name, self.base_dir / name), MAX_CONFIG_BYTES)
+        if text is None:
+            return None
+        config = self.config
+        known = Known(tuple(config.segments), tuple(config.tags), config.policy.block_confidence)
+        return self._keep(parse_policy(text, escape_path(name), known))
 
     def _read_list(
         self, text: str, name: str, indicators: list[Indicator], lists: list[LoadedList], suffixes: Suffixes,
@@ -397,8 +432,8 @@ class _Loading:
         """The text of a file that an option names; None when it names none, or none that can be read."""
         return self._content(ListFile(key, name, self.base_dir / name)) if name else None
 
-    def _content(self, one: ListFile) -> str | None:
-        found = read_text(one.path, one.name, MAX_LIST_BYTES)
+    def _content(self, one: ListFile, most_bytes: int = 0) -> str | None:
+        found = read_text(one.path, one.name, most_bytes or MAX_LIST_BYTES)
         if not isinstance(found, Problem):
             return found
         self._tell(found, one.key, one.name)

@@ -15,6 +15,7 @@ from egressd.config.kinds import (
     ADDRESSES,
     CHOICE,
     FLAG,
+    MODES,
     NAMED,
     NAMES,
     NETWORKS,
@@ -23,18 +24,20 @@ from egressd.config.kinds import (
     PATHS,
     PREFIXES,
     SECTION,
+    SEGMENT_MODES,
     SEGMENTS,
+    TAGS,
     WORDS,
     Option,
     option,
     options_of,
     told,
 )
+from egressd.config.policy_options import PolicyOptions
 from egressd.config.sensor_options import SensorOptions
 from egressd.config.volume_options import VolumeOptions
 
 SHIPPED_RANGES: Final = "shipped"  # in guard.shared_ranges: the list that comes with egressd
-MODES: Final = ("monitor", "approve", "enforce")
 
 
 @dataclass(frozen=True)
@@ -69,37 +72,6 @@ class GuardOptions:
         "of `network operator=NAME # comment`, or a network alone. No address there is blocked because of a name. "
         "`shipped` stands for the list that comes with egressd; patterns as in lists; [] for none.",
         example="[shipped, ranges/*.txt]",
-    )
-
-
-@dataclass(frozen=True)
-class PolicyOptions:
-    """Section `policy`."""
-
-    block_confidence: int = option(
-        NUMBER, 50, "A sighting by an indicator of less confidence than this alerts and does not block.", high=100
-    )
-    shared_after: int = option(
-        NUMBER,
-        3,
-        "An address on which this many other registered domains were seen is shared: it is not blocked, neither for "
-        "everybody nor for one client; the name still is. A listed address alerts and waits for a person.",
-        low=1,
-        high=1_000,
-    )
-    addresses_per_indicator_hour: int = option(
-        NUMBER,
-        16,
-        "The most addresses that are added to one block within an hour. Beyond it the name stays blocked and each "
-        "further address is refused with that reason.",
-        high=4_096,
-    )
-    blocks_per_hour: int = option(
-        NUMBER,
-        200,
-        "The most automatic blocks within an hour. Beyond it a sighting alerts only, so that a bad list cannot cut "
-        "off a whole network.",
-        high=100_000,
     )
 
 
@@ -308,6 +280,13 @@ class Config:
         "person decides on each block. enforce: it blocks. A replay never blocks anything, whatever stands here.",
         choices=MODES,
     )
+    modes: Mapping[str, str] = option(
+        SEGMENT_MODES,
+        {},
+        "Modes of single segments, where they differ from mode: the segment that a client is in decides what is done "
+        "about what it contacts. So one segment can be armed first (docs/policy.md says what is held apart).",
+        example="{laboratory: enforce}",
+    )
     lists: tuple[str, ...] = option(
         PATHS,
         (),
@@ -351,6 +330,13 @@ class Config:
         "Names of your networks (tenants, sites, VLANs), each with its addresses. Reports show a client with the "
         "segment it is in; the most specific network decides.",
         example="{office: [10.1.0.0/16], laboratory: [10.2.0.0/16]}",
+    )
+    tags: Mapping[str, tuple[str, ...]] = option(
+        TAGS,
+        {},
+        "Names of sorts of machines, each with their addresses and networks: rules of the policy can ask for them. A "
+        "machine may have several.",
+        example="{printers: [10.1.9.0/24], finance: [10.1.4.0/24, 10.1.9.7]}",
     )
     devices: DeviceOptions = field(
         default_factory=DeviceOptions,

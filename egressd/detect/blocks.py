@@ -23,16 +23,22 @@ class Block:
         "addresses",
         "budget_told_us",
         "campaign",
+        "clients",
         "created_us",
+        "ends_us",
         "enforced",
+        "final",
         "given_back",
         "id",
         "match",
+        "mode",
+        "narrow",
         "pairs",
         "recent_us",
         "refused",
         "resting",
         "target",
+        "waits",
     )
 
     def __init__(self, id_: str, target: Target, match: Match, created_us: int) -> None:
@@ -51,6 +57,12 @@ class Block:
         self.budget_told_us: dict[bool, int] = {}  # when "over budget" was said last, of addresses (True) and of pairs
         # The budget: when addresses were added within the last hour (under b""), and pairs, by client and in all.
         self.recent_us: dict[bytes, list[int]] = {}
+        self.mode = "monitor"  # the strongest of the segments on whose account it stands
+        self.waits = False  # for a person, though the mode may be to block
+        self.final = False  # a person has spoken, or it was taken back: policy does not change it by itself
+        self.narrow = False  # never an address for everybody: a rule says scope pair
+        self.ends_us = 0  # a rule's time to live is over then, 0: none was set
+        self.clients: set[bytes] = set()  # that ran into it, while it can be rolled back
 
 
 def main_target(match: Match) -> Target:
@@ -60,7 +72,7 @@ def main_target(match: Match) -> Target:
         if indicator.scope == "registered":
             return Target("registered_domain", match.registered_domain)
         return Target("host" if indicator.scope == "host" else "exact", indicator.value)
-    if indicator.kind == "behaviour":
+    if indicator.kind == "behaviour":  # no list names it: what its detector watched
         return Target("registered_domain" if match.registered_domain else "address", indicator.value)
     return Target(indicator.kind, indicator.value)
 
@@ -76,6 +88,7 @@ class Blocks:
         self.by_id: dict[str, Block] = {}
         self.addresses = 0
         self.pairs = 0
+        self.scoped = False  # whether a rule ever narrowed the target of one
         self._next = 1
         self._stride = 1
         self._by_place: dict[bytes, list[Block]] = {}
@@ -91,13 +104,17 @@ class Blocks:
 
     def add(self, target: Target, match: Match, created_us: int, id_: str = "") -> Block:
         """A new block; its id is its number in order of creation, or the one that it was given elsewhere."""
-        if not id_:
-            id_ = f"D{self._next}"
-            self._next += self._stride
-        block = Block(id_, target, match, created_us)
+        block = Block(id_ or self.next_id(), target, match, created_us)
+        self.scoped = self.scoped or target != main_target(match)
         self.by_target[target] = block
         self.by_id[block.id] = block
         return block
+
+    def next_id(self) -> str:
+        """The next number of this process, given out."""
+        id_ = f"D{self._next}"
+        self._next += self._stride
+        return id_
 
     def rename(self, block: Block, id_: str) -> None:
         """`block` is known elsewhere under an older id."""

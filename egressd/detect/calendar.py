@@ -24,8 +24,8 @@ class Calendar:
 
     def watch(self, block: Block) -> None:
         """A listed indicator's block lives as long as its indicator (DESIGN section 7)."""
-        expires_us = block.match.indicator.expires_s * MICROSECONDS
-        if expires_us:
+        ends_us = (block.match.indicator.expires_s * MICROSECONDS, block.ends_us)
+        for expires_us in filter(None, ends_us):
             self._order += 1
             heappush(self._lapses, (expires_us, self._order, block.id))
             self.next_us = min(self.next_us, expires_us)

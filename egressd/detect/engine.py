@@ -16,6 +16,7 @@ from egressd.detect.behaviour.suspicion import sighting_of as volume_sighting_of
 from egressd.detect.behaviour.watching import Behaviour
 from egressd.detect.blind import BlindSpots
 from egressd.detect.blocks import Block, Blocks, main_target
+from egressd.detect.budgets import DAY_US
 from egressd.detect.calendar import MICROSECONDS, Calendar
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.contacts import Contacts
@@ -37,6 +38,7 @@ from egressd.intel.protected import Protected
 from egressd.intel.resolvers import Resolvers
 from egressd.intel.shared_ranges import NO_SHARED_RANGES, SharedRanges
 from egressd.model import (
+    BEHAVIOUR,
     DNS_ANSWER,
     DNS_QUERY,
     FLOW,
@@ -47,6 +49,7 @@ from egressd.model import (
     TAP,
     TCP,
     TLS_SNI,
+    Decision,
     DnsMessage,
     Event,
     FlowKey,
@@ -182,7 +185,8 @@ class Engine:
             self._contact(seen)
 
     def suspect(self, evidence: Evidence) -> None:
-        """What a client does speaks for harm though no list names the destination: an incident, and no block."""
+        """What a client does speaks for harm though no list names the destination: an incident, which is what tells of
+        it, and what a rule asks of a person or does to the client; never a block for everybody."""
         self.behaviour.board.note(evidence)  # counts with what the detectors see
         sighting = volume_sighting_of(evidence)
         incident, opened = self.campaigns.assign(sighting)
@@ -190,6 +194,8 @@ class Engine:
         self._on_event(sighting)
         if opened:
             self._on_event(incident)
+        if self.policy.block_of(sighting) is None:
+            self._decide(sighting)
 
     def _tell(self, seen: Observation) -> None:
         """Another sensor tells of something."""
@@ -286,11 +292,13 @@ class Engine:
                 for tenant in tenants:
                     resolutions.settles(tenant, address, ts_us, client, listed is not None and tenant is tenants[0])
                 self._give_free(seen, address)
-        block = self.blocks.by_target.get(main_target(listed)) if listed is not None else None
-        if listed is not None and block is not None:
-            sighting = Sighting(
-                ts_us, seen.number, seen.flow, answer.names[at], listed, DNS_ANSWER, "", False, 1, ts_us, ts_us
-            )
+        if listed is None:
+            return
+        sighting = Sighting(
+            ts_us, seen.number, seen.flow, answer.names[at], listed, DNS_ANSWER, "", False, 1, ts_us, ts_us
+        )
+        block = self.policy.block_of(sighting)
+        if block is not None:
             sighting.campaign = self.campaigns.current(block.campaign)
             for address in answer.addresses:
                 self._extend(sighting, address, E2 if trusted else E1)
@@ -396,24 +404,60 @@ class Engine:
         self._on_event(sighting)
         if opened:
             self._on_event(incident)
-        block = self.blocks.by_target.get(main_target(sighting.match))
+        block = self.policy.block_of(sighting)
         if block is None:
-            decision = self.policy.decide(sighting, self._others_at(sighting))
+            self._decide(sighting)
+            return
+        if block.waits or block.mode != self.policy.site.strongest:
+            decision = self.policy.decide_again(block, sighting, self._others_at(sighting), *self._hit(sighting))
             if decision is not None:
-                if decision.action == "block":
-                    block = self.blocks.by_id[decision.id]
-                    block.enforced = self.enforced
-                    self._calendar.watch(block)
-                self._on_event(decision)
-        elif new and seen is not None:
+                self._put_in_force(block, decision)
+        self._ran_into(block, sighting)
+        if new and seen is not None:
             incident.attempts += 1
             self.campaigns.tried(sighting)
             stopped = block.enforced and self.blocks.stops(sighting.flow.client, sighting.flow.server, sighting.ts_us)
+            stopped = stopped and self.policy.site.is_armed(sighting.flow.client)
             self._on_event(self.watch.attempt(block, sighting, stopped))
             if via == FLOW and block.resting:
                 rested = block.resting.get(sighting.flow.server)
                 if rested is not None:
                     self._extend(sighting, sighting.flow.server, rested)
+
+    def _decide(self, sighting: Sighting) -> None:
+        """Nothing was decided about it yet."""
+        decision = self.policy.decide(sighting, self._others_at(sighting), *self._hit(sighting))
+        if decision is None or (decision.action == "alert" and sighting.via == BEHAVIOUR):
+            return
+        block = self.blocks.by_id.get(decision.id)
+        if block is None:
+            self._on_event(decision)
+            return
+        self._calendar.watch(block)
+        self._put_in_force(block, decision)
+        self._ran_into(block, sighting)
+
+    def _put_in_force(self, block: Block, decision: Decision) -> None:
+        block.enforced = self.enforced and not block.waits and decision.mode == self.policy.site.strongest
+        self._on_event(decision)
+
+    def _hit(self, sighting: Sighting) -> tuple[int, int]:
+        """How many clients hit the same, of how many known."""
+        campaign = self.campaigns.campaigns.get(sighting.campaign)
+        return len(campaign.incidents) if campaign is not None else 1, len(self.clients)
+
+    def _ran_into(self, block: Block, sighting: Sighting) -> None:
+        """A client met a block: one that too many meet is taken back and waits for a person (detect/budgets.py)."""
+        if block.waits or block.final or sighting.ts_us - block.created_us >= DAY_US:
+            return
+        clients = block.clients
+        if sighting.flow.client in clients or len(clients) >= MAX_CLIENTS:
+            return
+        clients.add(sighting.flow.client)
+        decision = self.policy.roll_back(block, sighting, len(clients), len(self.clients))
+        if decision is not None:
+            clients.clear()
+            self._on_event(decision)
 
     def _others_at(self, sighting: Sighting) -> list[str]:
         """Innocent sites on the address that matched: a block of a listed address would cut them off too."""
@@ -475,10 +519,10 @@ class Engine:
     def _extend(self, sighting: Sighting, address: bytes, evidence: str) -> None:
         if sighting.match.registered_domain:
             self._shared_history(sighting, address)
-        block = self.blocks.by_target.get(main_target(sighting.match))
+        block = self.policy.block_of(sighting)
         if block is None or block.target.kind in ("address", "network", "url"):
             return
-        if self.policy.is_settled(block, address):
+        if self.policy.is_settled(block, address, sighting.flow.client):
             return
         others = self.correlator.co_tenants(address, sighting.match.registered_domain, sighting.ts_us)
         others = [name for name in others if name != sighting.name]
@@ -553,7 +597,10 @@ class Engine:
             lapsing = calendar.lapsing()
             if lapsing:
                 block = self.blocks.by_id.get(lapsing)
-                if block is not None and block.match.indicator.expires_s * MICROSECONDS <= due_us:
+                if block is not None and 0 < block.ends_us <= due_us:
+                    why = Sighting(due_us, 0, _NOBODY, "", block.match, FLOW, "", False, 0, due_us, due_us)
+                    self._on_event(self.policy.lift(block, why, "the time that its rule gives it is over", "expired"))
+                elif block is not None and 0 < block.match.indicator.expires_s * MICROSECONDS <= due_us:
                     self._lapse(block, due_us)
             else:
                 self._arrive(calendar.arriving(), due_us)

@@ -42,7 +42,9 @@ _DONE: Final = object()
 
 class Standing(NamedTuple):
     """A decision that stands, as the core knows it: `addresses` are packed, `pairs` are (client, address), `resting`
-    are (address, evidence) that may come back with a try. `enforced` when the kernel holds it."""
+    are (address, evidence) that may come back with a try. `enforced` when the kernel holds it. `mode` is the one under
+    which it was made, "" for the strongest of the site; `waits` when a person has to say yes; `final` when policy does
+    not change it by itself."""
 
     id: str
     target: Target
@@ -53,6 +55,9 @@ class Standing(NamedTuple):
     addresses: tuple[bytes, ...]
     pairs: tuple[tuple[bytes, bytes], ...]
     resting: tuple[tuple[bytes, str], ...]
+    mode: str = ""
+    waits: bool = False
+    final: bool = False
 
 
 class LiveEngine(Engine):
@@ -132,6 +137,9 @@ class LiveEngine(Engine):
                 return  # the kernel was quicker than the ring: one and the same packet
         super()._begins(seen)
 
+    def _ran_into(self, block: Block, sighting: Sighting) -> None:
+        """Counted where all packet processes come together (runtime/rulings.py)."""
+
     def tick(self, ts_us: int) -> None:
         """Time has passed without a packet."""
         if ts_us >= self._calendar.next_us:
@@ -157,6 +165,9 @@ class LiveEngine(Engine):
         block.match = standing.match
         block.campaign = block.campaign or standing.campaign
         block.enforced = standing.enforced
+        block.mode = standing.mode or self.policy.site.strongest
+        block.waits = standing.waits
+        block.final = standing.final
         addresses = [address for address in standing.addresses if address not in block.addresses]
         pairs = [one for one in standing.pairs if one not in block.pairs]
         for address in addresses:
@@ -286,7 +297,7 @@ class LiveEngine(Engine):
             self._free_kept(block, ts_us)
 
     def _look_again(self, block: Block, ts_us: int) -> None:
-        if block.target.kind == "pair":  # a person's, which rests on no list line
+        if block.target.kind == "pair" or block.match.level == "behaviour":  # rests on no list line
             self._free_kept(block, ts_us)
             return
         intel = self.intel

@@ -10,12 +10,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from egressd.detect.blocks import MAX_ADDRESSES, MAX_BLOCKS, MAX_PAIRS, MAX_REFUSED, Block, Blocks, main_target
+from egressd.detect.blocks import MAX_ADDRESSES, MAX_BLOCKS, MAX_REFUSED, Block, Blocks, main_target
+from egressd.detect.budgets import ALL_ADDRESSES, HOUR_US, IN_ALL, Hourly, over_budget, why_rolled_back
 from egressd.detect.kept import Kept, tell
+from egressd.detect.reasons import scoped_target, why, why_alert
 from egressd.detect.resolutions import on_the_wire, place_of
+from egressd.detect.rules import (
+    ALERT,
+    ASK,
+    BLOCK,
+    CLIENT,
+    IGNORE,
+    ISOLATE,
+    PAIR,
+    Facts,
+    Rule,
+    Rules,
+    default_rules,
+)
 from egressd.detect.sharing import (
     BY_COMMAND,
-    BY_LINE,
     BY_NAME_AND_HOST,
     BY_NAME_ONLY,
     chose_address,
@@ -27,20 +41,17 @@ from egressd.detect.sharing import (
     why_shared,
     why_too_wide,
 )
+from egressd.detect.site import APPROVE, RANKS, Network, Site, lists_guarded_site
 from egressd.intel.allowances import Allowances
 from egressd.intel.networks import parse_network, render_address
 from egressd.intel.protected import Protected
 from egressd.intel.shared_ranges import NO_SHARED_RANGES, SharedRanges
-from egressd.model import Decision, Match, Sighting, Target
+from egressd.model import BEHAVIOUR, Decision, Sighting, Target
 
-HOUR_US: Final = 3_600_000_000
-PAIRS_PER_HOUR: Final = 256  # of one block, over all clients: senders' addresses can be forged, so clients can
 E0: Final = "E0"
 E1: Final = "E1"
 E2: Final = "E2"
-_ALL_ADDRESSES: Final = b""  # keys of a block's budget beside the clients, which are 4 or 16 bytes
-_ALL_PAIRS: Final = b"*"
-_IN_ALL: Final = " in all"  # how the reason of a bound over all blocks ends
+SECOND_US: Final = 1_000_000
 
 
 class PolicySettings(NamedTuple):
@@ -53,12 +64,27 @@ class PolicySettings(NamedTuple):
     addresses_per_indicator_hour: int = 16
     blocks_per_hour: int = 200
     resolvers: frozenset[bytes] = frozenset()
-    ask_score: int = 80  # behaviour that is at least so sure is put before a person; less alerts
+    ask_score: int = 80  # by the shipped rules, behaviour that is at least so sure is put before a person
     alert_only: frozenset[str] = frozenset()  # sources of behaviour that never ask: "behaviour:" and the detector
+    rules: Rules | None = None  # None: the shipped ones
+    segments: tuple[Network, ...] = ()
+    tags: tuple[Network, ...] = ()
+    modes: tuple[tuple[str, str], ...] = ()  # (segment, mode) where it is not `mode`
+    isolations_per_hour: int = 5
+    rollback_clients: int = 50
+    rollback_share: int = 25  # percent
+
+    def site(self) -> Site:
+        """What it says of clients."""
+        return Site(self.mode, self.segments, self.tags, self.modes)
+
+    def rules_in_force(self) -> Rules:
+        """The rules that decide."""
+        return self.rules if self.rules is not None else default_rules(self.block_confidence, self.ask_score)
 
 
 class Policy:
-    """The default policy over the blocks in force."""
+    """The rules of a policy over the blocks in force, and the checks that no rule can turn off."""
 
     def __init__(
         self,
@@ -75,9 +101,13 @@ class Policy:
         self._allowances = allowances
         self._shared = shared
         self.kept = Kept(allowances)
-        self._recent_us: list[int] = []
-        self._budget_told_us = -HOUR_US
         self._bound_told_us: dict[bool, int] = {}  # as Block.budget_told_us, of the bounds over all blocks
+        self.site = settings.site()
+        self.rules = settings.rules_in_force()
+        self.ignored = 0  # sightings that a rule ignores
+        self._hourly = Hourly()
+        self._isolations = Hourly()
+        self._isolated: set[Target] = set()
         self._alerted: set[tuple[Target, str]] = set()
 
     def trusts(self, server: bytes) -> bool:
@@ -85,80 +115,168 @@ class Policy:
         any server, one of its own too, and let it answer with whom it wants to see cut off."""
         if self.settings.resolvers:
             return server in self.settings.resolvers
-        return self.settings.mode != "enforce"
+        return self.site.strongest != "enforce"
 
-    def decide(self, sighting: Sighting, others: Sequence[str] = ()) -> Decision | None:
-        """The verdict on a sighting whose target is not blocked yet; None when it was given before. `others` are the
-        co-tenants of the address that matched, if one did."""
-        match = sighting.match
-        target = main_target(match)
-        indicator = match.indicator
-        if match.level == "behaviour":
-            asks = indicator.confidence >= self.settings.ask_score and indicator.source not in self.settings.alert_only
-            action = "ask" if asks else "alert"
-            reason = f"behaviour, score {indicator.confidence}: {indicator.ref}"
-            return self._alert(sighting, target, reason, f"behaviour-{action}", action)
-        refusal = self._refusal(sighting, target, others)
+    def decide(
+        self, sighting: Sighting, others: Sequence[str] = (), clients: int = 1, known: int = 0
+    ) -> Decision | None:
+        """The verdict on a sighting whose target is not blocked yet; None when it was given before, or a rule ignores
+        it. `others` are the co-tenants of the address that matched, if one did; `clients` hit the same, of `known`."""
+        target = main_target(sighting.match)
+        refusal = self._kept(sighting, target)
         if refusal is not None:
-            reason, rule = refusal
-            return self._alert(sighting, target, reason, rule)
-        self._recent_us = [t for t in self._recent_us if sighting.ts_us - t < HOUR_US]
-        if len(self._recent_us) >= self.settings.blocks_per_hour or len(self._blocks) >= MAX_BLOCKS:
-            if 0 <= sighting.ts_us - self._budget_told_us < HOUR_US:
+            return self._alert(sighting, target, *refusal)
+        rule, facts = self._choose(sighting, clients, known)
+        if rule.outcome == IGNORE:
+            self.ignored += 1
+            return None
+        if rule.outcome == ALERT:
+            return self._alert(sighting, target, why_alert(rule, facts, sighting.match), rule.name)
+        if rule.outcome == ISOLATE or rule.scope == CLIENT:
+            return self._isolate(sighting, target, rule)
+        target = scoped_target(sighting, rule.scope)
+        waits = rule.outcome == ASK
+        refusal = self._refusal(sighting, target, others, waits)
+        if refusal is not None:
+            return self._alert(sighting, target, *refusal)
+        limit = self.settings.blocks_per_hour
+        if self._hourly.is_over(limit, sighting.ts_us) or len(self._blocks) >= MAX_BLOCKS:
+            if self._hourly.is_told(sighting.ts_us):
                 return None  # one alert: the sightings and incidents tell the rest
-            self._budget_told_us = sighting.ts_us
             full = len(self._blocks) >= MAX_BLOCKS
-            reason = f"over {MAX_BLOCKS} blocks{_IN_ALL}" if full else ""
-            reason = reason or f"over {self.settings.blocks_per_hour} blocks in an hour"
+            reason = f"over {MAX_BLOCKS} blocks{IN_ALL}" if full else f"over {limit} blocks in an hour"
             return self._verdict(sighting, "", "alert", (target,), reason, "budget", E1)
-        self._recent_us.append(sighting.ts_us)
-        block = self._blocks.add(target, match, sighting.ts_us)
+        self._hourly.take(sighting.ts_us)
+        block = self._blocks.add(target, sighting.match, sighting.ts_us)
         block.campaign = sighting.campaign
-        if target.kind == "address":
+        block.mode = self.site.mode_of(sighting.flow.client)
+        block.waits = waits
+        block.narrow = rule.scope == PAIR
+        block.ends_us = sighting.ts_us + rule.ttl_s * SECOND_US if rule.ttl_s else 0
+        if target.kind == "address" and sighting.address:
             self._blocks.add_address(block, sighting.address, sighting.ts_us)
-        reason = f"{_how(match)} {indicator.value} ({indicator.source}:{indicator.line})"
-        if indicator.narrowed and indicator.kind == "domain":
-            reason += f"; narrowed: {indicator.narrowed}"
-        evidence = E0 if match.level == "address" else E1
-        return self._verdict(sighting, block.id, "block", (target,), reason, f"level-{match.level}", evidence)
+        evidence = E0 if sighting.match.level == "address" else E1
+        action = "ask" if waits else "block"
+        return self._verdict(sighting, block.id, action, (target,), why(rule, sighting.match), rule.name, evidence)
 
-    def _refusal(self, sighting: Sighting, target: Target, others: Sequence[str]) -> tuple[str, str] | None:
-        """(reason, rule) when a sighting only alerts."""
-        indicator = sighting.match.indicator
-        where = f"{indicator.source}:{indicator.line}"
-        now_s = sighting.ts_us // 1_000_000
+    def decide_again(
+        self, block: Block, sighting: Sighting, others: Sequence[str], clients: int, known: int
+    ) -> Decision | None:
+        """A sighting of what is decided already can call for more: its client's segment is under a stronger mode, or a
+        rule that blocks applies where before one asked. None when it stays as it is, which it does when a person has
+        spoken."""
+        mode = self.site.mode_of(sighting.flow.client)
+        if block.final or (not block.waits and RANKS[mode] <= RANKS[block.mode]):
+            return None
+        if self._kept(sighting, block.target) is not None:
+            return None
+        rule, _ = self._choose(sighting, clients, known)
+        waits = rule.outcome != BLOCK
+        if rule.outcome not in (ASK, BLOCK) or rule.scope == CLIENT or (waits and not block.waits):
+            return None
+        if waits == block.waits and RANKS[mode] <= RANKS[block.mode]:
+            return None
+        if self._refusal(sighting, block.target, others, waits) is not None:
+            return None
+        block.waits = waits
+        block.mode = mode if RANKS[mode] > RANKS[block.mode] else block.mode
+        action = "ask" if waits else "block"
+        reason = why(rule, sighting.match)
+        return self._verdict(sighting, block.id, action, (block.target,), reason, rule.name, E1)
+
+    def block_of(self, sighting: Sighting) -> Block | None:
+        """The block that a sighting falls under, whatever scope a rule gave it."""
+        by_target = self._blocks.by_target
+        block = by_target.get(main_target(sighting.match))
+        if block is None and self._blocks.scoped:
+            for scope in ("host", "address"):
+                block = block or by_target.get(scoped_target(sighting, scope))
+        return block
+
+    def roll_back(self, block: Block, sighting: Sighting, clients: int, known: int) -> Decision | None:
+        """An automatic block that too many run into waits for a person; None when it stands."""
+        settings = self.settings
+        age_us = sighting.ts_us - block.created_us
+        reason = why_rolled_back(clients, known, age_us, settings.rollback_clients, settings.rollback_share)
+        if not reason or block.waits or block.final:
+            return None
+        block.waits = block.final = True
+        block.enforced = False
+        return self._verdict(sighting, block.id, "ask", (block.target,), reason, "rollback", E0)
+
+    def _choose(self, sighting: Sighting, clients: int, known: int) -> tuple[Rule, Facts]:
+        facts = self.site.facts(sighting, self.rules, clients, known, self.trusts(sighting.flow.server))
+        rule = self.rules.choose(facts)
+        if facts.match == BEHAVIOUR and rule.outcome == BLOCK:
+            rule = rule._replace(outcome=ASK)  # whatever a file says (config.policy_file refuses it): DESIGN section 6
+        if rule.outcome in (ASK, ISOLATE) and sighting.match.indicator.source in self.settings.alert_only:
+            rule = rule._replace(outcome=ALERT)
+        return rule, facts
+
+    def _isolate(self, sighting: Sighting, about: Target, rule: Rule) -> Decision | None:
+        """A rule isolates a client, or asks for it."""
+        client = sighting.flow.client
+        target = Target("client", render_address(client))
+        if target in self._isolated:
+            return None
+        kept = self._allowances.ignores_client(client, sighting.ts_us // SECOND_US)
+        if kept is not None:
+            return self._alert(sighting, about, tell(kept), kept.kind)
+        limit = self.settings.isolations_per_hour
+        if self._isolations.is_over(limit, sighting.ts_us) or len(self._isolated) >= MAX_BLOCKS:
+            if self._isolations.is_told(sighting.ts_us):
+                return None
+            reason = f"over {limit} isolated clients in an hour"
+            return self._verdict(sighting, "", "alert", (about,), reason, "budget", E1)
+        self._isolations.take(sighting.ts_us)
+        self._isolated.add(target)
+        action = "ask" if rule.outcome == ASK else "isolate"
+        reason = why(rule, sighting.match)
+        return self._verdict(sighting, self._blocks.next_id(), action, (target,), reason, rule.name, E1)
+
+    def _kept(self, sighting: Sighting, target: Target) -> tuple[str, str] | None:
+        """(reason, rule) when people said that this is never blocked: it only alerts."""
+        now_s = sighting.ts_us // SECOND_US
         kept = self._allowances.never_blocks(sighting.name, sighting.address, now_s)
         if kept is not None:
             return tell(kept), "never-block"
         kept = self.kept.inside(target, now_s)
         if kept is not None:
             return f"{tell(kept)} lies in {target.value}; a person must decide", kept.kind
-        if indicator.confidence < self.settings.block_confidence:
-            return (
-                f"{where} has confidence {indicator.confidence}, under {self.settings.block_confidence}",
-                "confidence",
-            )
-        if lists_guarded_site(sighting.match):
+        return None
+
+    def _refusal(
+        self, sighting: Sighting, target: Target, others: Sequence[str], waits: bool
+    ) -> tuple[str, str] | None:
+        """(reason, rule) when what a rule blocks may not be blocked by itself, or (`waits`) by nobody."""
+        indicator = sighting.match.indicator
+        if not waits and lists_guarded_site(sighting.match):
+            where = f"{indicator.source}:{indicator.line}"
             return f"{where} lists a guarded site whole: {indicator.narrowed}; a person must decide", "guarded"
-        network = parse_network(indicator.value) if target.kind in ("address", "network") else None
+        network = parse_network(target.value) if target.kind in ("address", "network") else None
         if network is not None:
             why = self._protected.why_network(*network) or self._protected.why(sighting.address)
             if why:
                 return f"{target.value} is protected: {why}", "protected"
+            if waits or chose_address(indicator):
+                return None
             why = self._why_shared(sighting.address, others) or self._shared.why_network(*network)
-            if why and not chose_address(indicator):
+            if why:
                 return leave_to_person(why), "shared"
             why = why_too_wide(*network)
-            if why and not chose_address(indicator):
+            if why:
                 return why, "too-wide"
         return None
 
     def _why_shared(self, address: bytes, others: Sequence[str]) -> str:
         return why_shared(self._shared, address, others, self.settings.shared_after)
 
-    def is_settled(self, block: Block, address: bytes) -> bool:
-        """Whether `extend` has nothing more to say of an address, whoever goes there."""
-        return on_the_wire(address) in block.addresses or address in block.refused
+    def is_settled(self, block: Block, address: bytes, client: bytes) -> bool:
+        """Whether `extend` has nothing more to say of an address that `client` goes to."""
+        if address in block.refused:
+            return True
+        goes_to = on_the_wire(address)
+        return goes_to in block.addresses and (not self.site.is_narrow(client) or (client, goes_to) in block.pairs)
 
     def extend(
         self, block: Block, sighting: Sighting, address: bytes, evidence: str, others: Sequence[str]
@@ -168,10 +286,11 @@ class Policy:
         client = sighting.flow.client
         now_s = sighting.ts_us // 1_000_000
         goes_to = on_the_wire(address)
-        if self.is_settled(block, address):
+        if self.is_settled(block, address, client):
             return None
         for_some = None
-        wide = evidence == E2 and not others and goes_to not in block.given_back
+        narrow = block.narrow or self.site.is_narrow(client)
+        wide = evidence == E2 and not others and not narrow and goes_to not in block.given_back
         wide = wide and len(block.given_back) < MAX_REFUSED  # a name whose addresses were given back so often is shared
         if wide:
             for_some = self.kept.for_some(sighting.name, goes_to, now_s)
@@ -186,7 +305,8 @@ class Policy:
             refusal = tell(allowed), allowed.kind
         if refusal is not None:
             return self._refuse(block, sighting, address, *refusal, evidence)
-        over = self._over_budget(block, b"" if wide else client, sighting.ts_us)
+        hourly = self.settings.addresses_per_indicator_hour
+        over = over_budget(block, self._blocks, b"" if wide else client, hourly, sighting.ts_us)
         if over:
             return self._tell_budget(block, sighting, address, wide, evidence, over)
         if wide:
@@ -200,7 +320,7 @@ class Policy:
             reason = f"{BY_NAME_AND_HOST}: {shared_with(others)}"
         elif for_some is not None:
             reason = f"{tell(for_some)} is for {for_some.client}; so this client only"
-        elif evidence == E2:
+        elif evidence == E2 and not narrow:
             reason = "given back before; so this client only"
         return self._verdict(sighting, block.id, "extend", (pair(client, goes_to),), reason, "pair", evidence)
 
@@ -264,11 +384,14 @@ class Policy:
     ) -> None:
         """What people say has changed. What was told of it before is told again where it still holds."""
         self.settings = settings
+        self.site = settings.site()
+        self.rules = settings.rules_in_force()
         self._protected = protected
         self._allowances = allowances
         self._shared = shared
         self.kept = Kept(allowances)
         self._alerted.clear()
+        self._isolated.clear()
 
     def forget_refusals(self, block: Block, now_s: int) -> None:
         """What people say has changed: addresses that `block` was refused for what holds no more may be asked about
@@ -327,41 +450,16 @@ class Policy:
         if block.match.indicator.source == BY_COMMAND:
             return
         if is_new:
-            self._recent_us.append(ts_us)
+            self._hourly.take(ts_us)
         if addresses:
-            block.recent_us.setdefault(_ALL_ADDRESSES, []).extend([ts_us] * min(addresses, MAX_ADDRESSES))
-
-    def _over_budget(self, block: Block, client: bytes, ts_us: int) -> str:
-        """Which budget one more address (`client` empty) or pair of `client` would exceed, in words; "" when it is
-        within all of them, and then it is counted."""
-        hourly = self.settings.addresses_per_indicator_hour
-        if client:
-            if self._blocks.pairs >= MAX_PAIRS:
-                return f"over {MAX_PAIRS} pairs{_IN_ALL}"
-            keys = [(client, hourly, f"over {hourly} addresses of {render_address(client)} in an hour")]
-            keys.append((_ALL_PAIRS, PAIRS_PER_HOUR, f"over {PAIRS_PER_HOUR} pairs in an hour"))
-        else:
-            if self._blocks.addresses >= MAX_ADDRESSES:
-                return f"over {MAX_ADDRESSES} addresses{_IN_ALL}"
-            keys = [(_ALL_ADDRESSES, hourly, f"over {hourly} addresses in an hour")]
-        if len(block.recent_us) > 2 * PAIRS_PER_HOUR:
-            block.recent_us = {k: times for k, times in block.recent_us.items() if ts_us - times[-1] < HOUR_US}
-        for key, limit, reason in keys:
-            recent = [t for t in block.recent_us.get(key, ()) if ts_us - t < HOUR_US]
-            if recent:
-                block.recent_us[key] = recent
-            if len(recent) >= limit:
-                return reason
-        for key, _, _ in keys:
-            block.recent_us.setdefault(key, []).append(ts_us)
-        return ""
+            block.recent_us.setdefault(ALL_ADDRESSES, []).extend([ts_us] * min(addresses, MAX_ADDRESSES))
 
     def _tell_budget(
         self, block: Block, sighting: Sighting, address: bytes, wide: bool, evidence: str, reason: str
     ) -> Decision | None:
         """Once an hour: a flux of addresses is not to become a flood of events. A bound over all blocks is told once
         for all of them."""
-        told = self._bound_told_us if reason.endswith(_IN_ALL) else block.budget_told_us
+        told = self._bound_told_us if reason.endswith(IN_ALL) else block.budget_told_us
         told_us = told.get(wide)
         if told_us is not None and 0 <= sighting.ts_us - told_us < HOUR_US:
             return None
@@ -401,6 +499,10 @@ class Policy:
         rule: str,
         evidence: str,
     ) -> Decision:
+        block = self._blocks.by_id.get(id_) if action == "extend" else None
+        mode = self.site.mode_of(sighting.flow.client)
+        if block is not None and block.waits:
+            mode = APPROVE  # what is added to a proposal waits with it
         return Decision(
             id=id_,
             ts_us=sighting.ts_us,
@@ -410,7 +512,7 @@ class Policy:
             reason=reason,
             rule=rule,
             evidence=evidence,
-            mode=self.settings.mode,
+            mode=mode,
             match=sighting.match,
             client=sighting.flow.client,
             name=sighting.name,
@@ -421,19 +523,3 @@ class Policy:
 def pair(client: bytes, address: bytes) -> Target:
     """One client's way to one address."""
     return target_of(client, address)
-
-
-def lists_guarded_site(match: Match) -> bool:
-    """Whether a list names a whole site that the guard keeps, and no person narrowed that very line."""
-    indicator = match.indicator
-    if not indicator.narrowed or indicator.value != match.registered_domain:
-        return False
-    return not indicator.narrowed.startswith(BY_LINE)
-
-
-def _how(match: Match) -> str:
-    if match.level == "sibling":
-        return f"a sibling under {match.registered_domain} of"
-    if match.level == "host":
-        return "at or below the listed"
-    return f"matches the listed {match.indicator.kind}"

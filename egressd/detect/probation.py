@@ -14,8 +14,10 @@ TERMS_US: Final = tuple(seconds * SECOND_US for seconds in (600, 3_600, 86_400, 
 FORGET_US: Final = 604_800 * SECOND_US  # after that long at rest a target begins anew
 
 
-def term_us(level: int) -> int:
-    """How long a target of this level stays, in microseconds."""
+def term_us(level: int, ladder_s: tuple[int, ...] = ()) -> int:
+    """How long a target of this level stays, in microseconds; `ladder_s` are other terms than the usual ones."""
+    if ladder_s:
+        return ladder_s[min(level, len(ladder_s) - 1)] * SECOND_US
     return TERMS_US[min(level, len(TERMS_US) - 1)]
 
 

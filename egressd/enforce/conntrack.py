@@ -80,13 +80,19 @@ class Conntrack:
         """Raises AdapterError when there is no netlink to netfilter."""
         self._link = NetfilterSocket(receive_bytes=1 << 25)
 
-    def kill(self, targets: Sequence[Target], keep: NetworkTable[str] | None = None) -> int:
+    def kill(
+        self,
+        targets: Sequence[Target],
+        keep: NetworkTable[str] | None = None,
+        unarmed: NetworkTable[str] | None = None,
+    ) -> int:
         """Forget every flow that the blocks of `targets` stop; returns how many. Flows of isolated clients and cut
-        segments with a place in `keep` (remedies) stay. Raises AdapterError."""
+        segments with a place in `keep` (remedies) stay, as do flows of machines in `unarmed` with what is blocked for
+        everybody. Raises AdapterError."""
         wanted = [target for target in targets if target.kind in (ADDRESS, NETWORK, PAIR, CLIENT, SEGMENT)]
         if not wanted:
             return 0
-        matches = _matcher(wanted, keep)
+        matches = _matcher(wanted, keep, unarmed)
         few = len(wanted) <= _FEW and all(target.kind in (ADDRESS, PAIR) for target in wanted)
         bodies = self._filtered(wanted) if few else self._everything()
         keys = {_tuple_of(body) for body in bodies if matches(_ends(body))}
@@ -154,7 +160,7 @@ class Conntrack:
         raise Overrun("the dump of flows overran its buffer again and again")
 
 
-def _matcher(targets: Iterable[Target], keep: NetworkTable[str] | None) -> Matches:
+def _matcher(targets: Iterable[Target], keep: NetworkTable[str] | None, unarmed: NetworkTable[str] | None) -> Matches:
     """Whether a flow with these four addresses is one that the blocks stop."""
     addresses: set[bytes] = set()
     clients: set[bytes] = set()
@@ -176,12 +182,15 @@ def _matcher(targets: Iterable[Target], keep: NetworkTable[str] | None) -> Match
     def isolated(end: bytes) -> bool:
         return end in clients or (cut.size > 0 and cut.longest(end) is not None)
 
+    def is_blocked(end: bytes) -> bool:
+        return end in addresses or (blocked.size > 0 and blocked.longest(end) is not None)
+
     def matches(ends: Ends) -> bool:
-        if any(end in addresses for end in ends):
-            return True
-        if blocked.size and any(blocked.longest(end) is not None for end in ends):
-            return True
         source, destination, answering, _ = ends
+        if any(is_blocked(end) for end in ends):
+            client = answering if is_blocked(source) else source
+            if unarmed is None or unarmed.longest(client) is None:
+                return True
         if pairs and (
             (source, destination) in pairs
             or (source, answering) in pairs

@@ -225,6 +225,7 @@ class NftablesAdapter:
         self._ground = ground
         self._shield = Shield(protected, ground.spare)
         self._remedy: NetworkTable[str] = NetworkTable((addr, length, "remedy") for addr, length in ground.remedy)
+        self._unarmed: NetworkTable[str] = NetworkTable((addr, length, "unarmed") for addr, length in ground.unarmed)
 
     def _load(self, script: str) -> str:
         """Give text to `nft`; what it complained about, "" when it is in force."""
@@ -369,7 +370,7 @@ class NftablesAdapter:
         self._cut_again_s = now_s + CUT_EVERY_S
         cut, self._to_cut = self._to_cut, []
         try:
-            self.stats.flows_cut += self.flows.kill(cut, self._remedy)
+            self.stats.flows_cut += self.flows.kill(cut, self._remedy, self._unarmed)
         except (AdapterError, Malformed):
             self.stats.flow_failures += 1
 

@@ -45,14 +45,16 @@ class RulesetSettings(NamedTuple):
 
 class Ground(NamedTuple):
     """Networks that configuration puts into the table. `never` is never blocked as a destination, `spare` are machines
-    of ours that are never isolated or cut, `remedy` is what isolated machines may still reach."""
+    of ours that are never isolated or cut, `remedy` is what isolated machines may still reach, `unarmed` are sources
+    that blocks for everybody do not hold for: those of segments under a weaker mode."""
 
     never: tuple[Network, ...] = ()
     spare: tuple[Network, ...] = ()
     remedy: tuple[Network, ...] = ()
+    unarmed: tuple[Network, ...] = ()
 
 
-GROUND_SETS: Final = ("never", "spare", "remedy")
+GROUND_SETS: Final = ("never", "spare", "remedy", "unarmed")
 
 
 def ground_elements(ground: Ground, nat64: Iterable[Network] = (NAT64_WELL_KNOWN,)) -> dict[str, list[Network]]:
@@ -62,7 +64,9 @@ def ground_elements(ground: Ground, nat64: Iterable[Network] = (NAT64_WELL_KNOWN
     carriers = (_SIX_TO_FOUR, _TEREDO, *nat64)
     images = [carry(carrier, network) for network in never if len(network[0]) == 4 for carrier in carriers]
     found: dict[str, list[Network]] = {}
-    for name, networks in (("never", [*never, *images]), ("spare", ground.spare), ("remedy", ground.remedy)):
+    sets: list[tuple[str, Iterable[Network]]] = [("never", [*never, *images])]
+    sets += [("spare", ground.spare), ("remedy", ground.remedy), ("unarmed", ground.unarmed)]
+    for name, networks in sets:
         found[f"{name}4"] = merge(network for network in networks if len(network[0]) == 4)
         found[f"{name}6"] = merge(network for network in networks if len(network[0]) == 16)
     return found
@@ -133,6 +137,7 @@ def _sets(settings: RulesetSettings) -> list[str]:
             ("never", f"type {kind}; flags interval;"),
             ("spare", f"type {kind}; flags interval;"),
             ("remedy", f"type {kind}; flags interval;"),
+            ("unarmed", f"type {kind}; flags interval;"),
             ("blocked", f"type {kind}; flags timeout; size {size}; counter;"),
             ("blockednet", f"type {kind}; flags interval,timeout; size 16384; counter;"),
             ("pair", f"type {pair}; flags timeout; size {size}; counter;"),
@@ -178,13 +183,14 @@ def _both(*rules: str) -> list[str]:
 
 def _guard(settings: RulesetSettings) -> list[str]:
     """Toward a destination. Protected ones first, on the side that the blocks are matched on: were `never` asked about
-    sources here, every machine in a protected network of ours would be exempt."""
+    sources here, every machine in a protected network of ours would be exempt. Whether the source is armed is asked of
+    what goes to a blocked destination alone. A pair names its client: nothing of an unarmed one's is put there."""
     return _chain(
         "guard",
         *_both(
             "ip daddr @never# return",
-            "ip daddr @blocked# goto tell_b#",
-            "ip daddr @blockednet# goto tell_n#",
+            "ip daddr @blocked# ip saddr != @unarmed# goto tell_b#",
+            "ip daddr @blockednet# ip saddr != @unarmed# goto tell_n#",
             "ip saddr . ip daddr @pair# goto tell_p#",
         ),
     )
@@ -196,8 +202,8 @@ def _inbound(settings: RulesetSettings) -> list[str]:
         "inbound",
         *_both(
             "ip saddr @never# return",
-            "ip saddr @blocked# drop",
-            "ip saddr @blockednet# drop",
+            "ip saddr @blocked# ip daddr != @unarmed# drop",
+            "ip saddr @blockednet# ip daddr != @unarmed# drop",
             "ip daddr . ip saddr @pair# drop",
         ),
     )

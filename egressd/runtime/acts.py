@@ -14,7 +14,7 @@ from egressd.intel.networks import parse_network, render_network
 from egressd.model import Decision, Indicator, Match, Target
 from egressd.notify.eve import render_event
 from egressd.runtime.core import Core
-from egressd.runtime.in_force import ACTIVE, FOUND_OUT, PROPOSED, InForce
+from egressd.runtime.in_force import ACTIVE, ASK, FOUND_OUT, PROPOSED, InForce
 from egressd.store import entries
 from egressd.store.audit import Act
 from egressd.store.entries import ALLOWANCE, Entry
@@ -63,8 +63,8 @@ class Acts:
         """A person's decision about `targets`, the first its main one, in force at once if not only proposed."""
         core = self.core
         decision = Decision(
-            core.new_id(), core.clock.now_us(), 0, "block", tuple(targets), reason, "person", "E0", core.mode, match,
-            _NOBODY, "", "",
+            core.new_id(), core.clock.now_us(), 0, "block", tuple(targets), reason, "person", "E0",
+            core.site.strongest, match, _NOBODY, "", "",
         )  # fmt: skip
         row = Act(peer.actor, "socket", act, targets[0].value, reason)
         made = core.rulings.make(decision, state, peer.actor, ends_us, row)
@@ -77,7 +77,7 @@ class Acts:
         core = self.core
         core.rulings.end(decision, "undone", peer.actor, "socket", reason)
         lifted = Decision(
-            decision.id, core.clock.now_us(), 0, "withdraw", (decision.target,), reason, "person", "E0", core.mode,
+            decision.id, core.clock.now_us(), 0, "withdraw", (decision.target,), reason, "person", "E0", decision.mode,
             decision.match, _NOBODY, "", decision.campaign,
         )  # fmt: skip
         core.tellers.event(told_by(lifted, peer.actor))
@@ -99,7 +99,7 @@ class Acts:
             main = before.held[before.target]
             if before.target in core.register.by_target or 0 < main.expires_us <= core.clock.now_us():
                 continue
-            state = before.state if core.mode != "enforce" else ACTIVE
+            state = before.state if core.site.strongest != "enforce" or before.action == ASK else ACTIVE
             act = _ACT_OF.get(before.target.kind, "block")
             held = [target for target, one in before.held.items() if one.state == ACTIVE and target != before.target]
             found_out = [target for target in held if target.kind in FOUND_OUT]  # their terms begin anew
@@ -109,7 +109,7 @@ class Acts:
                 core.rulings.extend(made, found_out, peer.actor, "socket", reason)
             if remedies:
                 core.remember_remedies(made.id, remedies)
-            verb = "would block" if core.mode == "monitor" else "blocks"
+            verb = "blocks" if core.is_enforcing() else "would block"
             what = f"{made.id} {verb} {before.target.value} again"
             if state == PROPOSED:
                 what = f"{made.id} is proposed again: {before.target.value}"
@@ -210,7 +210,7 @@ class Acts:
 
     def require_armed(self) -> None:
         """Raises Refused in mode monitor: nobody shall believe that something is blocked that is not."""
-        if self.core.mode == "monitor":
+        if not self.core.is_enforcing():
             raise Refused(
                 "nothing was done: the mode is monitor, in which nothing is blocked."
                 " Arm egressd first: egressd mode enforce --reason TEXT"

@@ -20,8 +20,8 @@ from egressd.intel.allowances import Allowance, Allowances
 from egressd.intel.networks import parse_address
 from egressd.model import Decision, Incident, Match, Target
 from egressd.notify.eve import render_event, render_time
-from egressd.runtime.in_force import ACTIVE, FOUND_OUT, PROPOSED, WITHDRAWN, InForce, Register, from_row
-from egressd.runtime.rulings import OF_OURS, POLICY, Rulings
+from egressd.runtime.in_force import ACTIVE, ASK, FOUND_OUT, POLICY, PROPOSED, WITHDRAWN, InForce, Register, from_row
+from egressd.runtime.rulings import OF_OURS, Rulings
 from egressd.runtime.scribe import Scribe
 from egressd.store import incidents
 from egressd.store.decisions import LIFTING, DecisionRow
@@ -291,9 +291,9 @@ def _is_freed(state: str, because: str) -> bool:
 
 
 def _state_of(before: InForce, mode: str) -> str:
-    """As decisions stand in a mode that were made in another (`Core._stand_in_mode`)."""
+    """As decisions stand in a mode that were made in another (`modes.stand_in`)."""
     if mode == "enforce":
-        return ACTIVE
+        return ACTIVE if before.action != ASK else before.state
     if mode == "approve" and before.mode == "monitor" and before.author == POLICY:
         return PROPOSED
     return before.state

@@ -22,7 +22,9 @@ from egressd.config.volume import volume_settings
 from egressd.detect.address_history import AddressHistory
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.devices import Devices, parse_mac
-from egressd.enforce.adapter import CLIENT
+from egressd.detect.rules import Rule as PolicyRule
+from egressd.detect.site import Site
+from egressd.enforce.adapter import CLIENT, Rule
 from egressd.errors import ConfigError
 from egressd.intel.networks import NetworkTable, first_address, parse_address, parse_network, render_address
 from egressd.model import Campaign, FlowKey, Incident, Indicator, Target
@@ -31,15 +33,17 @@ from egressd.runtime import knowledge as known
 from egressd.runtime.allowing import Allowing
 from egressd.runtime.enforcement import Enforcement, Network
 from egressd.runtime.identity import Identity, follow_isolated
-from egressd.runtime.in_force import ACTIVE, PROPOSED, InForce, Register, from_row
+from egressd.runtime.in_force import InForce, Register, from_row
 from egressd.runtime.intake import HistoryRow, Intake, WatchSum, copy_campaign
 from egressd.runtime.knowledge import Fed, Knowledge, Loaded, Surroundings
 from egressd.runtime.lapsing import Lapsing
 from egressd.runtime.listening import Listening, marks_path
 from egressd.runtime.messages import Values
+from egressd.runtime.modes import is_apart, site_of, stand_in, unarmed
 from egressd.runtime.named_hosts import NamedHosts
 from egressd.runtime.orders import Dropped, Learn, LogSource, LogStart, Order, Start, Step, Swap
-from egressd.runtime.rulings import POLICY, Rulings
+from egressd.runtime.rollback import Rollback, tell
+from egressd.runtime.rulings import HOUR_US, Rulings
 from egressd.runtime.scribe import Scribe
 from egressd.runtime.sensing import Sensing, reserve_processors, start_order
 from egressd.runtime.tellers import Watchers
@@ -52,6 +56,7 @@ from egressd.store.entries import Entry
 DRIFT_US: Final = 10_000  # the clock was slewed by so much: packet processes are told
 SEEN_US: Final = 10_000_000  # how exactly the ledger knows until when we lived
 MAX_PROBLEMS: Final = 20  # of lists that are told one by one
+LAPSE_US: Final = 10_000_000  # how often it is looked whether proposals lapse
 DEVICE_NOW_US: Final = 600_000_000  # an address that a device used within is still its own
 HISTORY_WAITING: Final = 100_000  # rows; lossy by contract
 
@@ -70,6 +75,8 @@ class Core:
         self.loaded = loaded
         self.loaded_us = self.started_us
         self.mode = loaded.config.mode
+        self.modes: dict[str, str] = dict(loaded.config.modes)  # of segments where it is another one
+        self._site: tuple[Any, Site] | None = None
         self.entries: list[Entry] = []
         self.fed: Mapping[str, Fed] = {}  # by feed
         self.on_loaded: Callable[[], Awaitable[None]] = _nobody  # configuration and lists were read anew
@@ -115,6 +122,15 @@ class Core:
             self._last_packet, tellers.event, clock.now_us,
         )  # fmt: skip
         self._taking = 0  # whose batch is at hand
+        self._lapse_due_us = 0
+        self.register.rule_of = self.rule_of
+        self.rulings.isolations_per_hour = lambda: self.knowledge.settings.isolations_per_hour
+        self.rulings.is_ours = lambda address: any(render_address(one) == address for one, _ in self.own)
+        self.rollback = Rollback(
+            self.register, self.rulings, tellers, lambda: self.knowledge.settings, self._known_clients,
+            lambda: self.enforcement.wake(),
+        )  # fmt: skip
+        self.intake.on_client = self.rollback.met
         self.intake.on_domain = self._tie
         self.sensing = Sensing(loaded.config.capture.processes, self.start_of, self.take)
         self.whose = Whose()
@@ -199,7 +215,8 @@ class Core:
     async def start_enforcing(self) -> None:
         """Begin to put decisions into force. Raises AdapterError."""
         reported = await self.ledger.read(targets.load_enforcements, "nftables")
-        await self.enforcement.start(self.mode, self.config, self.knowledge.intel, self.own, reported)
+        self._keep_apart()
+        await self.enforcement.start(self.site.strongest, self.config, self.knowledge.intel, self.own, reported)
 
     # -- packet processes
 
@@ -216,8 +233,8 @@ class Core:
             self.clock.offset_us,
             intel=self.knowledge.intel,
             settings=self.knowledge.settings,
-            enforced=self.mode == "enforce",
-            fast_lane=self.mode == "enforce",
+            enforced=self.site.strongest == "enforce",
+            fast_lane=self.site.strongest == "enforce",
             sensors=self.listening.is_wanted,
         )
         following: list[Order] = [self.rulings.standing()]
@@ -271,11 +288,13 @@ class Core:
         for problem in self.reload_problems:
             log.error("%s; only the last good content, if any, is in force", problem)
         changed = _needs_restart(self.loaded.config, loaded.config)
-        mode_before = self.loaded.config.mode
+        mode_before, modes_before = self.loaded.config.mode, dict(self.loaded.config.modes)
         self.loaded = loaded
         self.loaded_us = self.clock.now_us()
         await self.on_loaded()
         await self.renew()
+        if dict(loaded.config.modes) != modes_before:
+            await self.set_mode(self.mode, loaded.config.modes)
         if loaded.config.mode not in (mode_before, self.mode):
             await self.set_mode(loaded.config.mode)
             changed_mode = [f"the mode is {self.mode}"]
@@ -296,12 +315,13 @@ class Core:
     async def _renew(self) -> None:
         before = self.knowledge.intel
         while True:
-            said = (self.loaded, tuple(self.entries), self.around, self.mode, self.fed)
+            said = (self.loaded, tuple(self.entries), self.around, self.mode, self.fed, dict(self.modes))
             self.knowledge = await asyncio.to_thread(known.combine, *said)
-            if said == (self.loaded, tuple(self.entries), self.around, self.mode, self.fed):
+            if said == (self.loaded, tuple(self.entries), self.around, self.mode, self.fed, self.modes):
                 break  # else somebody said more meanwhile, and what rests on that would be taken for unlisted
         intel = self.knowledge.intel
-        swap = Swap(intel, self.knowledge.settings, self.mode == "enforce", self.mode == "enforce")
+        armed = self.site.strongest == "enforce"
+        swap = Swap(intel, self.knowledge.settings, armed, armed)
         self.tell(swap)
         self.listening.tell(swap)
         new = known.arrived(before, intel, self.clock.now_us() // 1_000_000)
@@ -311,7 +331,8 @@ class Core:
         self._due_s = min(
             (one.added_s for one in intel.index.pending_after(self.clock.now_us() // 1_000_000)), default=0
         )
-        self.allowing.look(intel, self.mode)
+        self.allowing.look(intel, self.site.strongest)
+        self._keep_apart()
         self.whose = Whose(self.whose.own, self.whose.lan, self.knowledge.segments)
         if self.volume is not None:
             self.volume.swap(volume_settings(self.config))
@@ -319,15 +340,19 @@ class Core:
         await self.enforcement.protect(intel, self.own, remedies)
         self.enforcement.wake()
 
-    async def set_mode(self, mode: str) -> None:
-        """Another mode. Raises AdapterError when the kernel cannot be used; the mode stays then."""
-        before = self.mode
+    async def set_mode(self, mode: str, modes: Mapping[str, str] | None = None) -> None:
+        """Another mode, and others of segments if given. Raises AdapterError when the kernel cannot be used; the modes
+        stay then."""
+        before = self.mode, self.modes
         self.mode = mode
+        self.modes = dict(modes) if modes is not None else self.modes
+        self._keep_apart()
         try:
-            await self.enforcement.change_mode(mode)
+            await self.enforcement.change_mode(self.site.strongest)
         except BaseException:
-            self.mode = before
-            await self.enforcement.change_mode(before)
+            self.mode, self.modes = before
+            self._keep_apart()
+            await self.enforcement.change_mode(self.site.strongest)
             raise
         self._stand_in_mode()
         await self.renew()
@@ -335,23 +360,10 @@ class Core:
         self.enforcement.force()
 
     def _stand_in_mode(self) -> None:
-        """Decisions that were made in another mode stand in this one from now on: in approve, what policy decided when
-        nothing was blocked waits for a person; in enforce nothing waits."""
-        mode = self.mode
-        changed, proposed, active = [], [], []
-        for decision in self.register.by_id.values():
-            if decision.mode == mode:
-                continue
-            if mode == "approve" and decision.mode == "monitor" and decision.author == POLICY:
-                decision.state = PROPOSED
-                proposed.append(decision.id)
-            elif mode == "enforce" and decision.state == PROPOSED:
-                decision.state = ACTIVE
-                active.append(decision.id)
-            decision.mode = mode
-            changed.append(decision.id)
-        if changed:
-            self.scribe.put(decisions.change_mode, changed, mode, proposed, active)
+        """Decisions that were made in another mode stand in this one from now on."""
+        changed = stand_in(self.register, self.site)
+        for mode, ids in changed.by_mode.items():
+            self.scribe.put(decisions.change_mode, ids, mode, changed.proposed, changed.active)
 
     async def add_entry(self, kind: str, text: str, actor: str, reason: str, expires_us: int, act: Any) -> Entry:
         """A line of an operator's, on disk when this returns. Raises StoreError."""
@@ -382,6 +394,10 @@ class Core:
         self._listen()
         self.rulings.expire()
         now_us = self.clock.now_us()
+        if now_us >= self._lapse_due_us:
+            self._lapse_due_us = now_us + LAPSE_US
+            for lapsed in self.rulings.lapse(self.config.policy.lapse_h * HOUR_US):
+                tell(self.tellers, lapsed)
         self.lapsing.follow(self.knowledge.intel.allowances, now_us)
         in_force = [one for one in self.entries if not 0 < known.ends_s(one) <= now_us // 1_000_000]
         if len(in_force) < len(self.entries):
@@ -414,7 +430,35 @@ class Core:
 
     def is_enforcing(self) -> bool:
         """Whether decisions in force are in the kernel."""
-        return self.mode != "monitor"
+        return self.site.strongest != "monitor"
+
+    @property
+    def site(self) -> Site:
+        """Segments and the modes that they are under."""
+        key = (self.loaded, self.mode, tuple(self.modes.items()))
+        if self._site is None or self._site[0][0] is not key[0] or self._site[0][1:] != key[1:]:
+            self._site = key, site_of(self.config, self.mode, self.modes)
+        return self._site[1]
+
+    def rules(self) -> list[Rule]:
+        """What the kernel should hold."""
+        return self.register.rules(self.site.strongest, self._is_apart)
+
+    def _is_apart(self, decision: InForce, target: Target) -> bool:
+        return is_apart(self.site, decision, target)
+
+    def _keep_apart(self) -> None:
+        """What enforcing segments block holds for no other."""
+        self.enforcement.is_apart = self._is_apart
+        self.enforcement.unarmed = unarmed(self.config, self.site)
+
+    def rule_of(self, name: str) -> PolicyRule | None:
+        """A rule of the policy in force, None when it has none of that name."""
+        rules = self.knowledge.settings.rules_in_force().rules
+        return next((one for one in rules if one.name == name), None)
+
+    def _known_clients(self) -> int:
+        return sum(one["clients"] for one in self.sensing.rows())
 
     def segment_of(self, client: bytes) -> str:
         """The name of the segment that a client is in, "" for none."""

@@ -26,6 +26,7 @@ from egressd.metrics import LossWindow, health_of, render
 from egressd.notify.eve import render_time
 from egressd.notify.journal import Journal, LogHandler, Service
 from egressd.runtime import knowledge, screens
+from egressd.runtime.block_plan import BlockPlan
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core, open_events
 from egressd.runtime.doctor import examine
@@ -330,6 +331,7 @@ class Daemon:
 
     def _control(self, core: Core, verbs: Verbs, preview: Preview) -> ControlServer:
         table = {**verbs.table(), **self._feeding.table()}
+        plan = BlockPlan(core, self._keeping.history, lambda: self._keeping.flush(core))
         acting = asyncio.Lock()
         readers: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
             "status": lambda args: self._screen(core),
@@ -340,6 +342,7 @@ class Daemon:
             "audit": lambda args: screens.audit_rows(core, args),
             "explain": Explaining(core, preview, self._feeding.score_of).explain,
             "list-preview": lambda args: screens.preview(preview, args),
+            "plan": lambda args: screens.plan(plan, args),
             "feeds": self._feeding.screen,
         }
 

@@ -24,7 +24,7 @@ from egressd.enforce.reconciler import Reconciler, ReconcilerSettings
 from egressd.enforce.ruleset import DROP, REJECT, Ground, RulesetSettings
 from egressd.intel.networks import first_address, parse_network
 from egressd.model import TCP, FlowKey, Target
-from egressd.runtime.in_force import Register
+from egressd.runtime.in_force import InForce, Register
 from egressd.store import targets
 from egressd.store.targets import Enforcement as Row
 from egressd.wire.direction import flow_of
@@ -54,6 +54,8 @@ class Enforcement:
     ) -> None:
         self.reconcilers: list[Reconciler] = []
         self.mode = "monitor"
+        self.unarmed: tuple[Network, ...] = ()  # sources that blocks for everybody do not hold for
+        self.is_apart: Callable[[InForce, Target], bool] = _nothing_apart  # asked for each target: not in the kernel
         self.problems: dict[str, str] = {}  # by adapter: why it fails, or what it asks
         self.dropped = 0  # packets that the kernel's log told of
         self._register = register
@@ -225,11 +227,13 @@ class Enforcement:
             never=tuple((addr, length) for addr, length, _ in intel.protected.networks),
             spare=self._own,
             remedy=self._remedies,
+            unarmed=self.unarmed,
         )
 
     def _rules(self) -> list[Rule]:
-        mode = self.mode if self._nftables is not None else "enforce"  # a dry run shows what would be
-        return self._register.rules(mode)
+        if self._nftables is None:
+            return self._register.rules("enforce")  # a dry run shows what would be
+        return self._register.rules(self.mode, self.is_apart)
 
     def _is_known(self, decision_id: str) -> bool:
         """Asked in an adapter's thread: whether the ledger had this decision, so that an element of it is no push of a
@@ -322,6 +326,11 @@ class Enforcement:
             flows.append((dropped.ts_us, flow_of(proto, frames.key)))
         if flows:
             self._on_dropped(flows)
+
+
+def _nothing_apart(decision: InForce, target: Target) -> bool:
+    """All segments are under one mode."""
+    return False
 
 
 def _networks(texts: tuple[str, ...]) -> tuple[Network, ...]:

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from itertools import islice
 from typing import Any, Final
 
-from egressd.config.load import policy_settings
 from egressd.detect.blocks import main_target
 from egressd.errors import ConfigError
 from egressd.intel.networks import render_address
@@ -40,7 +39,7 @@ class Explaining:
             raise Refused(error.problems[0].what, WRONG) from None
         now_us = core.clock.now_us()
         loaded = core.loaded.texts._replace(intel=core.knowledge.intel)
-        settings = policy_settings(core.config)._replace(mode=core.mode)
+        settings = core.knowledge.settings
         verdict = judge(question, loaded, settings, now_us // 1_000_000)
         record = render_verdict(verdict, core.mode)
         match = verdict.match

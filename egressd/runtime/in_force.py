@@ -14,17 +14,24 @@ from typing import Final
 from egressd.detect.live import Standing
 from egressd.detect.policy import E1, E2
 from egressd.detect.probation import level_on_return, level_when_due, term_us
+from egressd.detect.rules import Rule as PolicyRule
 from egressd.enforce.adapter import CLIENT, SEGMENT, Rule
 from egressd.intel.networks import parse_address
 from egressd.model import Match, Target
 from egressd.store.decisions import DecisionRow
 
+POLICY: Final = "policy"  # as an author
 PROPOSED: Final = "proposed"
 ACTIVE: Final = "active"
 ENDED: Final = ("withdrawn", "expired", "undone")
 RESTING: Final = "expired"  # of a target: its term is over, a try brings it back
 WITHDRAWN: Final = "withdrawn"
 MAX_ENDED: Final = 100_000
+BLOCK: Final = "block"
+ASK: Final = "ask"  # a rule leaves it to a person, or too many ran into it
+ISOLATE: Final = "isolate"
+ROLLBACK: Final = "rollback"  # the rule of what was taken back because too many ran into it
+PAIR: Final = "pair"
 MAX_SPARED: Final = 16  # targets of one decision that were refused or given free, the last of them
 FOUND_OUT: Final = frozenset(("address", "pair"))  # kinds that have a term when they are not what was decided about
 
@@ -47,7 +54,8 @@ class Held:
 
 @dataclass(slots=True)
 class InForce:
-    """One decision. `author` is "policy" or a person as "uid:name"; `held` has the main target first."""
+    """One decision. `author` is "policy" or a person as "uid:name"; `held` has the main target first. `action` is ASK
+    when it waits for a person, or did, whatever the mode; it lapses so long after `waits_since_us`."""
 
     id: str
     target: Target
@@ -63,6 +71,8 @@ class InForce:
     name: str
     campaign: str
     held: dict[Target, Held] = field(default_factory=dict)
+    action: str = BLOCK
+    waits_since_us: int = 0
     spared: dict[Target, str] = field(default_factory=dict)  # what it does not cover, and why, as far as is remembered
 
     def spare(self, targets: Iterable[Target], reason: str) -> None:
@@ -91,7 +101,7 @@ class InForce:
                     resting.append((parse_address(address), E1))
         return Standing(
             self.id, self.target, self.match, self.created_us, self.campaign, enforced, tuple(addresses), tuple(pairs),
-            tuple(resting),
+            tuple(resting), self.mode, self.state == PROPOSED, self.author != POLICY or self.rule == ROLLBACK,
         )  # fmt: skip
 
 
@@ -109,6 +119,7 @@ class Register:
         self.highest = 0  # the last number that anything has now
         self._ended: set[str] = set()  # in this run
         self.on_end: Callable[[str], None] | None = None
+        self.rule_of: Callable[[str], PolicyRule | None] = _no_rule  # a rule of the policy, by name
 
     def __len__(self) -> int:
         return len(self.by_id)
@@ -136,7 +147,7 @@ class Register:
             level = level_on_return(before.level, before.ended_us, now_us)
         expires_us = ends_us
         if not ends_us and target.kind in FOUND_OUT and target != decision.target:
-            expires_us = now_us + term_us(level)
+            expires_us = now_us + term_us(level, self._ladder(decision))
         held = Held(target, ACTIVE, now_us, expires_us, level)
         if before is not None:
             held.attempts = before.attempts
@@ -209,7 +220,7 @@ class Register:
                 continue
             held.level = level
             held.tried = False
-            held.expires_us = now_us + term_us(level)
+            held.expires_us = now_us + term_us(level, self._ladder(decision))
             self._schedule(decision, held)
             self.version += 1
             yield decision, held, True
@@ -232,8 +243,9 @@ class Register:
         self._due = [(due_us + delta_us, order, id_, target) for due_us, order, id_, target in self._due]
         self.version += 1
 
-    def rules(self, mode: str) -> list[Rule]:
-        """What every adapter should hold in this mode: nothing in monitor; else what is active."""
+    def rules(self, mode: str, is_apart: Callable[[InForce, Target], bool] | None = None) -> list[Rule]:
+        """What every adapter should hold in this mode: nothing in monitor; else what is active, without what is kept
+        apart."""
         if mode == "monitor":
             return []
         found: dict[Target, Rule] = {}
@@ -241,7 +253,7 @@ class Register:
             if decision.state != ACTIVE:
                 continue
             for target, held in decision.held.items():
-                if held.state != ACTIVE:
+                if held.state != ACTIVE or (is_apart is not None and is_apart(decision, target)):
                     continue
                 other = found.get(target)
                 if other is None or (other.expires_us and (not held.expires_us or held.expires_us > other.expires_us)):
@@ -275,6 +287,10 @@ class Register:
             if d.state == ACTIVE and d.target.kind == SEGMENT
         }
 
+    def _ladder(self, decision: InForce) -> tuple[int, ...]:
+        rule = self.rule_of(decision.rule)
+        return rule.ladder_s if rule is not None else ()
+
     def _has_term(self, decision: InForce, held: Held) -> bool:
         return held.target.kind in FOUND_OUT and held.target != decision.target
 
@@ -305,7 +321,7 @@ def from_row(row: DecisionRow) -> InForce:
     main = row.targets[0].target
     decision = InForce(
         row.id, main, row.match, row.state, row.mode, row.author, row.created_us, row.reason, row.rule, row.evidence,
-        row.client, row.name, row.campaign,
+        row.client, row.name, row.campaign, action=row.action, waits_since_us=row.created_us,
     )  # fmt: skip
     for one in row.targets:
         ended_us = one.renewed_us if one.state != ACTIVE else 0
@@ -314,3 +330,8 @@ def from_row(row: DecisionRow) -> InForce:
             one.last_attempt_us > one.renewed_us, one.attempts, one.last_attempt_us, one.withdrawn_by,
         )  # fmt: skip
     return decision
+
+
+def _no_rule(name: str) -> PolicyRule | None:
+    """No policy is known."""
+    return None

@@ -134,9 +134,15 @@ def _with_last_good(
 
 
 def combine(
-    loaded: Loaded, entries: Sequence[Entry], around: Surroundings, mode: str, fed: Mapping[str, Fed] = NOTHING_FED
+    loaded: Loaded,
+    entries: Sequence[Entry],
+    around: Surroundings,
+    mode: str,
+    fed: Mapping[str, Fed] = NOTHING_FED,
+    modes: Mapping[str, str] | None = None,
 ) -> Knowledge:
-    """Text files, operators' entries, surroundings and what feeds say as one."""
+    """Text files, operators' entries, surroundings and what feeds say as one. `modes` are those of segments, None for
+    the configuration's."""
     texts = loaded.texts
     intel = texts.intel
     protected = intel.protected.plus(around.networks)
@@ -153,7 +159,9 @@ def combine(
     allowed = intel.allowances
     if allowances:
         allowed = Allowances([*intel.allowances.allowances, *allowances])
-    settings = policy_settings(loaded.config)
+    settings = policy_settings(loaded.config, texts.policy)
+    if modes is not None:
+        settings = settings._replace(modes=tuple(modes.items()))
     settings = settings._replace(mode=mode, resolvers=settings.resolvers or around.resolvers)
     return Knowledge(
         replace(loaded.config, mode=mode),

@@ -43,7 +43,7 @@ MODES: Final = frozenset(("monitor", "approve", "enforce"))
 _ID: Final = re.compile(r"D[1-9][0-9]{0,17}")
 _SENSOR: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")  # as the configuration names them
 MAX_SOURCES: Final = 33  # the configuration has at most 32, and there is our own tap
-ACTIONS: Final = frozenset(("block", "extend", "withdraw", "refuse", "alert", "ask"))
+ACTIONS: Final = frozenset(("block", "extend", "withdraw", "refuse", "alert", "ask", "isolate"))
 MAX_PARTS: Final = 32
 
 HEAD: Final = Struct("!IB")

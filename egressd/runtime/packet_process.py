@@ -162,7 +162,12 @@ class PacketProcess:
     # -- events
 
     def _event(self, event: Event) -> None:
-        if isinstance(event, Decision) and self._lane is not None and event.action in ("block", "extend"):
+        if (
+            isinstance(event, Decision)
+            and self._lane is not None
+            and event.action in ("block", "extend")
+            and event.mode == "enforce"
+        ):
             block = self._engine.blocks.by_id.get(event.id)
             for target in event.targets if block is not None and block.enforced else ():
                 if target.kind in ("address", "pair"):

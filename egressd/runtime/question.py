@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from egressd.config.load import LoadedIntel
-from egressd.detect.blocks import main_target
-from egressd.detect.policy import PolicySettings, lists_guarded_site
+from egressd.detect.policy import PolicySettings
+from egressd.detect.reasons import scoped_target
+from egressd.detect.rules import ALERT, ASK, BLOCK, CLIENT, IGNORE, ISOLATE, NO_RULE, Rule, failed, failing
 from egressd.detect.sharing import chose_address
+from egressd.detect.site import lists_guarded_site
 from egressd.errors import ConfigError, Problem
 from egressd.intel.entries import refang
 from egressd.intel.networks import parse_address, render_address
-from egressd.model import Match
+from egressd.model import TCP, FlowKey, Match, Sighting
 from egressd.names import to_a_label
 
 
@@ -25,7 +27,8 @@ class Question(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What is known about it. `match` is None when nothing is listed; `allowance` names what takes the match out."""
+    """What is known about it. `match` is None when nothing is listed; `allowance` names what takes the match out.
+    `rule` is the one of the policy that decides, `rules` has a line for each that was tried: why it does not apply."""
 
     question: Question
     registered_domain: str
@@ -36,6 +39,8 @@ class Verdict(NamedTuple):
     guard: str
     protected: str
     shared: str  # the shared range that the address lies in
+    rule: str = ""
+    rules: tuple[str, ...] = ()
 
 
 def parse_question(text: str) -> Question:
@@ -66,7 +71,7 @@ def parse_question(text: str) -> Question:
 def judge(question: Question, loaded: LoadedIntel, settings: PolicySettings, now_s: int) -> Verdict:
     """The verdict that replay and the daemon would give, by the same index."""
     intel = loaded.intel
-    domain, _, rule = intel.suffixes.split(question.name) if question.name else ("", "", "")
+    domain, _, suffix_rule = intel.suffixes.split(question.name) if question.name else ("", "", "")
     match: Match | None
     host = question.name or (render_address(question.address) if question.address else "")
     match = intel.index.match_url(host, question.path, now_s) if question.path else None
@@ -80,29 +85,62 @@ def judge(question: Question, loaded: LoadedIntel, settings: PolicySettings, now
     would = "nothing: not listed"
     protected = intel.protected.why(question.address) if question.address else ""
     shared = intel.shared.why(question.address) if question.address else ""
+    name = ""
+    tried: tuple[str, ...] = ()
     if match is not None:
+        rule, tried = try_rules(match, settings, now_s)
+        name = rule.name
         taken = intel.allowances.ignores_indicator(match.indicator, now_s)
         taken = taken or intel.allowances.allows(question.name, question.address, b"", now_s)
         kept = intel.allowances.never_blocks(question.name, question.address, now_s)
-        target = main_target(match)
         if taken is not None:
             allowance = f"{taken.kind} {taken.value} ({taken.source}:{taken.line}: {taken.reason})"
             would = "nothing: an allowance covers it"
         elif kept is not None:
             allowance = f"never-block {kept.value} ({kept.source}:{kept.line}: {kept.reason})"
             would = "alert, not block"
-        elif lists_guarded_site(match):
+        elif lists_guarded_site(match) and rule.outcome == BLOCK:
             would = "alert, not block: the list names a guarded site whole, a person must decide"
-        elif protected and match.level == "address":
+        elif protected and match.level == "address" and rule.outcome in (BLOCK, ASK):
             would = "alert, not block: the address is protected"
-        elif shared and match.level == "address" and not chose_address(match.indicator):
+        elif shared and match.level == "address" and not chose_address(match.indicator) and rule.outcome == BLOCK:
             would = f"alert, not block: {shared}; a person must decide"
-        elif match.indicator.confidence < settings.block_confidence:
-            would = f"alert: confidence {match.indicator.confidence} is under {settings.block_confidence}"
         else:
-            would = f"block {target.kind.replace('_', ' ')} {target.value}"
+            would = _outcome(rule, match)
     guard = loaded.guard.why(domain or question.name) if question.name else ""
-    return Verdict(question, domain, rule, match, would, allowance, guard, protected, shared)
+    return Verdict(question, domain, suffix_rule, match, would, allowance, guard, protected, shared, name, tried)
+
+
+def try_rules(match: Match, settings: PolicySettings, now_s: int) -> tuple[Rule, tuple[str, ...]]:
+    """The rule that decides about a match by itself - one client, in no segment, now - and a line for each rule that
+    was tried before."""
+    rules = settings.rules_in_force()
+    flow = FlowKey(TCP, b"", 0, b"", 0)
+    sighting = Sighting(now_s * 1_000_000, 0, flow, "", match, "", "", False, 1, 0, 0)
+    facts = settings.site().facts(sighting, rules, 1, 0, False)
+    tried: list[str] = []
+    for rule in rules.rules:
+        wanting = failing(rule, facts)
+        if wanting is None:
+            return rule, (*tried, f"{rule.name}: decides, {rule.outcome}" + (f" ({rule.why})" if rule.why else ""))
+        tried.append(f"{rule.name}: not, {failed(wanting, facts)}")
+    return NO_RULE, (*tried, f"{NO_RULE.name}: decides, {NO_RULE.outcome}")
+
+
+def _outcome(rule: Rule, match: Match) -> str:
+    """What a rule would do, in words."""
+    target = scoped_target(Sighting(0, 0, FlowKey(TCP, b"", 0, b"", 0), "", match, "", "", False, 1, 0, 0), rule.scope)
+    what = f"{target.kind.replace('_', ' ')} {target.value}"
+    if rule.outcome == IGNORE:
+        return f"nothing: rule {rule.name} ignores it"
+    if rule.outcome == ALERT:
+        for one in rule.conditions:
+            if one.fact == "confidence" and one.spans[0][1] < 100:
+                return f"alert: confidence {match.indicator.confidence} is under {one.spans[0][1] + 1}"
+        return f"alert: rule {rule.name}"
+    if rule.outcome == ISOLATE or rule.scope == CLIENT:
+        return "isolate the client" if rule.outcome == ISOLATE else "ask a person whether to isolate the client"
+    return f"ask a person whether to block {what}" if rule.outcome == ASK else f"block {what}"
 
 
 def render_verdict(verdict: Verdict, mode: str) -> dict[str, Any]:
@@ -138,6 +176,8 @@ def render_verdict(verdict: Verdict, mode: str) -> dict[str, Any]:
         shared=verdict.shared,
         allowance=verdict.allowance,
         would=verdict.would,
+        rule=verdict.rule,
+        rules=list(verdict.rules),
         mode=mode,
     )
     return rendered

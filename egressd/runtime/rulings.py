@@ -11,21 +11,36 @@ from typing import Final
 from egressd.clock import Clock
 from egressd.detect.blocks import main_target
 from egressd.detect.campaigns import Campaigns
+from egressd.detect.site import RANKS
 from egressd.enforce.adapter import CLIENT, SEGMENT
 from egressd.model import Decision, Match, Target
-from egressd.runtime.in_force import ACTIVE, FOUND_OUT, PROPOSED, WITHDRAWN, Held, InForce, Register
+from egressd.runtime.in_force import (
+    ACTIVE,
+    ASK,
+    FOUND_OUT,
+    ISOLATE,
+    POLICY,
+    PROPOSED,
+    ROLLBACK,
+    WITHDRAWN,
+    Held,
+    InForce,
+    Register,
+)
 from egressd.runtime.orders import Adopt, End, Order, Rest
 from egressd.runtime.scribe import Scribe
 from egressd.store import audit, decisions, targets
 from egressd.store.audit import Act
 from egressd.store.decisions import NewTarget
 
-POLICY: Final = "policy"
 OF_OURS: Final = (
     CLIENT,
     SEGMENT,
 )  # decisions about machines of ours are no destinations: packet processes need them not
 SECOND_US: Final = 1_000_000
+HOUR_US: Final = 3_600 * SECOND_US
+RELEASED_US: Final = 24 * HOUR_US  # so long policy leaves alone a client that a person released
+MAX_RELEASED: Final = 4_096
 # Why a decision of policy's ended: what state that is in the ledger.
 _EXPIRED: Final = frozenset(("expired",))
 
@@ -51,6 +66,10 @@ class Rulings:
         self._tell = tell
         self._is_enforcing = is_enforcing
         self.on_end: Callable[[InForce, str, str], None] = _nothing  # (decision, actor, reason)
+        self.isolations_per_hour: Callable[[], int] = _none
+        self.is_ours: Callable[[str], bool] = _never  # of an address: this gateway's, never isolated
+        self._released: dict[Target, int] = {}
+        self._isolated_us: list[int] = []
         self._aliases: dict[str, str] = {}  # of decisions that two packet processes made: the younger's id
 
     # -- by policy
@@ -58,7 +77,10 @@ class Rulings:
     def of_policy(self, origin: int, decision: Decision) -> None:
         """A verdict of packet process `origin`; its id becomes the one that it is known under."""
         self.counts[decision.action] = self.counts.get(decision.action, 0) + 1
-        if decision.action == "block":
+        if decision.targets[0].kind == CLIENT:
+            self._isolate(decision)
+            return
+        if decision.action in ("block", ASK):
             self._block(origin, decision)
             return
         decision.id = self.known_as(decision.id)
@@ -96,10 +118,86 @@ class Rulings:
                 self._aliases[decision.id] = known.id
                 decision.id = known.id
                 self._tell(Adopt((known.standing(self.enforces(known)),)), -1)
+            self._promote(known, decision)
             return
-        state = PROPOSED if decision.mode == "approve" else ACTIVE
         ends_us = decision.match.indicator.expires_s * SECOND_US if main.kind in ("address", "network") else 0
-        self.make(decision, state, POLICY, ends_us, None, but=origin)
+        rule = self.register.rule_of(decision.rule)
+        if rule is not None and rule.ttl_s:
+            ends_us = min(decision.ts_us + rule.ttl_s * SECOND_US, ends_us or 1 << 62)
+        self.make(decision, _state_of(decision), POLICY, ends_us, None, but=origin)
+
+    def _promote(self, known: InForce, decision: Decision) -> None:
+        """A standing decision of policy's is called for by more: by a segment under a stronger mode, or by a rule that
+        blocks where another one asked."""
+        stronger = RANKS[decision.mode] > RANKS[known.mode]
+        answered = known.action == ASK and known.state == PROPOSED and decision.action != ASK
+        if known.author != POLICY or known.rule == ROLLBACK or not (stronger or answered):
+            return
+        if stronger:
+            known.mode = decision.mode
+        if known.state == PROPOSED or stronger:
+            known.action = decision.action if known.state == PROPOSED else known.action
+            known.state = PROPOSED if known.mode == "approve" or known.action == ASK else ACTIVE
+        known.client = decision.client
+        self.register.reschedule(known)
+        act = Act(f"rule:{decision.rule}", POLICY, "promote", known.id, decision.reason)
+        change = decisions.Change(known.state, known.mode, known.action, known.rule, known.client)
+        self._scribe.put(decisions.change, known.id, change, decision.ts_us, act)
+        self._tell(Adopt((known.standing(self.enforces(known)),)), -1)
+
+    def _isolate(self, decision: Decision) -> None:
+        """A rule isolates a client, or asks for it: within an hour's budget, and not for a day after a person released
+        it. Any other verdict about a client is none of policy's."""
+        target = decision.targets[0]
+        now_us = self._clock.now_us()
+        self._isolated_us = [t for t in self._isolated_us if now_us - t < HOUR_US]
+        why = ""
+        if decision.action not in (ISOLATE, ASK) or len(decision.targets) != 1 or self.is_ours(target.value):
+            why = "that is no machine that policy may isolate"
+        elif now_us - self._released.get(target, -RELEASED_US) < RELEASED_US:
+            why = "a person released it within the last day"
+        elif len(self._isolated_us) >= self.isolations_per_hour():
+            why = f"over {self.isolations_per_hour()} isolated clients in an hour"
+        if why:
+            reason = f"not isolated: {why}; {decision.reason}"
+            act = Act(f"rule:{decision.rule}", POLICY, "refuse", target.value, reason)
+            self._scribe.put(audit.append, act, decision.ts_us)
+            decision.action, decision.reason, decision.id = "refuse", reason, ""
+            return
+        self.register.note(decision.id)
+        if target in self.register.by_target:
+            decision.id = self.register.by_target[target].id
+            return
+        self._isolated_us.append(now_us)
+        rule = self.register.rule_of(decision.rule)
+        ends_us = decision.ts_us + rule.ttl_s * SECOND_US if rule is not None and rule.ttl_s else 0
+        self.make(decision, _state_of(decision), POLICY, ends_us, None)
+
+    def roll_back(self, decision: InForce, reason: str) -> Decision:
+        """Too many ran into an automatic block: it waits for a person, and lets them through meanwhile."""
+        now_us = self._clock.now_us()
+        decision.state, decision.action, decision.rule, decision.reason = PROPOSED, ASK, ROLLBACK, reason
+        decision.waits_since_us = now_us
+        self.register.reschedule(decision)
+        act = Act(f"rule:{ROLLBACK}", POLICY, ROLLBACK, decision.id, reason)
+        change = decisions.Change(PROPOSED, decision.mode, ASK, ROLLBACK, decision.client)
+        self._scribe.put(decisions.change, decision.id, change, now_us, act)
+        self._tell(Adopt((decision.standing(False),)), -1)
+        return _told(decision, ASK, reason, ROLLBACK, now_us)
+
+    def lapse(self, after_us: int) -> list[Decision]:
+        """Proposals that nobody spoke about for so long end; what they were about proposes itself anew when it is seen
+        again. Returns what is to be told."""
+        now_us = self._clock.now_us()
+        waiting = [one for one in self.register.by_id.values() if one.state == PROPOSED]
+        told: list[Decision] = []
+        for one in waiting:
+            if now_us - one.waits_since_us < after_us:
+                continue
+            reason = f"nobody approved or rejected it within {after_us // HOUR_US} h"
+            self.end(one, "expired", "timer", "timer", reason)
+            told.append(_told(one, "withdraw", reason, "lapsed", now_us))
+        return told
 
     def known_as(self, id_: str) -> str:
         """The id of a decision that two packet processes made."""
@@ -114,6 +212,7 @@ class Rulings:
         made = InForce(
             decision.id, decision.targets[0], decision.match, state, decision.mode, author, decision.ts_us,
             decision.reason, decision.rule, decision.evidence, decision.client, decision.name, decision.campaign,
+            action=decision.action, waits_since_us=decision.ts_us,
         )  # fmt: skip
         for target in decision.targets:
             made.held[target] = Held(target, ACTIVE, decision.ts_us, ends_us, 0)
@@ -154,6 +253,9 @@ class Rulings:
     def end(self, decision: InForce, state: str, actor: str, via: str, reason: str, *, but: int = -1) -> None:
         """A decision ends, with all its targets."""
         now_us = self._clock.now_us()
+        if decision.target.kind == CLIENT and via == "socket" and len(self._released) < MAX_RELEASED:
+            self._released = {one: at for one, at in self._released.items() if now_us - at < RELEASED_US}
+            self._released[decision.target] = now_us
         self.register.end(decision)
         self.on_end(decision, actor, reason)
         act = Act(actor, via, "end", decision.id, reason)
@@ -175,6 +277,7 @@ class Rulings:
     def propose_again(self, decision: InForce, actor: str, reason: str) -> None:
         """What was approved waits for a person again."""
         decision.state = PROPOSED
+        decision.waits_since_us = self._clock.now_us()
         self.register.reschedule(decision)
         act = Act(actor, "socket", "undo-approve", decision.id, reason)
         self._scribe.put(decisions.propose_again, decision.id, self._clock.now_us(), act)
@@ -187,13 +290,13 @@ class Rulings:
             return "NOT blocked: alert only"
         if decision.state == PROPOSED:
             return f"NOT blocked yet: egressd approve {decision.id}"
-        if not self._is_enforcing():
+        if not self._is_enforcing() or decision.mode == "monitor":
             return f"NOT blocked: mode is monitor (would be {decision.id})"
         return f"BLOCKED by {decision.id}, still watched"
 
     def enforces(self, decision: InForce) -> bool:
         """Whether the kernel is to hold what this decision covers."""
-        return self._is_enforcing() and decision.state == ACTIVE
+        return self._is_enforcing() and decision.state == ACTIVE and decision.mode != "monitor"
 
     def standing(self) -> Adopt:
         """Every decision, for a packet process that begins."""
@@ -231,6 +334,29 @@ class Rulings:
                 self._tell(End((id_,)), -1)
             elif target.kind in FOUND_OUT:
                 self._tell(Rest(((id_, target),)), -1)
+
+
+def _state_of(decision: Decision) -> str:
+    """Whether a new decision of policy's waits for a person."""
+    return PROPOSED if decision.mode == "approve" or decision.action == ASK else ACTIVE
+
+
+def _told(one: InForce, action: str, reason: str, rule: str, now_us: int) -> Decision:
+    """What became of a standing decision, as an event that nobody's traffic led to."""
+    return Decision(
+        one.id, now_us, 0, action, (one.target,), reason, rule, one.evidence, one.mode, one.match, b"", one.name,
+        one.campaign,
+    )  # fmt: skip
+
+
+def _none() -> int:
+    """No budget is known: nothing is isolated by itself."""
+    return 0
+
+
+def _never(address: str) -> bool:
+    """Nothing is known to be ours."""
+    return False
 
 
 def _nothing(*_: object) -> None:

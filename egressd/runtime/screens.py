@@ -10,19 +10,21 @@ from egressd import __version__
 from egressd.config.texts import escape_path
 from egressd.detect.devices import is_local, parse_mac, render_mac
 from egressd.detect.stages import Watched, stage_text
-from egressd.intel.networks import parse_address
+from egressd.intel.networks import parse_address, render_address
 from egressd.metrics import Histogram
 from egressd.model import Target
 from egressd.notify.eve import render_time
+from egressd.runtime.block_plan import BlockPlan
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
-from egressd.runtime.in_force import ACTIVE
+from egressd.runtime.in_force import ACTIVE, PROPOSED, InForce
 from egressd.runtime.preview import Preview, told
 from egressd.runtime.sensing import resident_bytes
 from egressd.store import audit, queries
 from egressd.store.heads import Head, load_heads
 from egressd.web.requests import REFUSED, Refused
 
+SHOWN_CLIENTS: Final = 20
 SILENT_US: Final = 300_000_000
 
 Record = dict[str, Any]
@@ -55,6 +57,7 @@ async def status(
         del one["last_check_us"]
     return {
         "mode": core.mode,
+        "modes": dict(core.modes),
         "version": __version__,
         "started": render_time(core.started_us),
         "uptime_s": (now_us - core.started_us) // 1_000_000,
@@ -159,8 +162,12 @@ def lists(core: Core, now_us: int) -> list[Record]:
 def warnings(core: Core) -> list[str]:
     """What somebody should know, most urgent first."""
     found: list[str] = []
-    if core.mode == "monitor":
+    if not core.is_enforcing():
         found.append("mode is monitor: nothing is blocked. To arm: egressd mode enforce --reason TEXT")
+    found += [f"segment {name} is under {mode}" for name, mode in core.modes.items() if mode != core.mode]
+    waiting = sum(one.state == PROPOSED for one in core.register.by_id.values())
+    if waiting:
+        found.append(f"{waiting} decision(s) wait for a person: egressd decisions --state proposed")
     if core.scribe.trouble:
         found.append(f"the ledger cannot be written ({core.scribe.waiting} changes wait): {core.scribe.trouble}")
     found += [f"{name}: {text}" for name, text in core.enforcement.problems.items()]
@@ -258,7 +265,37 @@ async def decisions(core: Core, args: Record) -> Record:
     """Decisions with their targets, and what adapters made of them: the newest, and whether there are `more`."""
     limit = args["limit"]
     found = await core.ledger.read(queries.decisions_told, args["state"] or "open", limit + 1, args["id"] or "")
+    for one in found:
+        standing = core.register.by_id.get(one["id"])
+        if standing is not None and standing.state == PROPOSED:
+            one["waiting"] = waiting_of(core, standing)
     return {"decisions": timed(found[-limit:]), "more": len(found) > limit}
+
+
+async def plan(of: BlockPlan, args: Record) -> Record:
+    """What enforcing now would do."""
+    record: Record = timed(await of.plan(args))
+    return record
+
+
+def waiting_of(core: Core, one: InForce) -> Record:
+    """What a person needs who decides about a proposal: who ran into it, what saying yes does, when it lapses."""
+    watched = core.intake.watches.get(one.id, {})
+    clients = {*watched, *((one.client,) if one.client else ())}
+    addresses = sum(held.state == ACTIVE and target.kind == "address" for target, held in one.held.items())
+    pairs = sum(held.state == ACTIVE and target.kind == "pair" for target, held in one.held.items())
+    if one.target.kind == "client":
+        does = f"keeps {one.target.value} from everything outside but remedies"
+    else:
+        wide = f"{addresses} addresses for everybody, {pairs} for one client each"
+        does = f"blocks {one.target.kind.replace('_', ' ')} {one.target.value}: {wide}, and what it leads to later"
+    return {
+        "clients": [render_address(client) for client in sorted(clients)][:SHOWN_CLIENTS],
+        "hosts": len(clients),
+        "contacts": sum(found.count for found in watched.values()) + 1,
+        "approving": does,
+        "lapses_us": one.waits_since_us + core.config.policy.lapse_h * 3_600_000_000,
+    }
 
 
 async def preview(over: Preview, args: Record) -> Record:

@@ -17,6 +17,15 @@ MAX_LEAKS: Final = 4_096
 log = logging.getLogger("egressd")
 
 
+# What else a person has to know, by action or rule.
+TOLD: Final = {
+    "ask": "waits for a person (egressd decisions)",
+    "isolate": "isolated by the policy",
+    "rollback": "TAKEN BACK, waits for a person (egressd decisions)",
+    "lapsed": "lapsed, nobody decided",
+}
+
+
 class Watchers:
     """The event log, which may be missing, and the journal."""
 
@@ -57,6 +66,10 @@ class Watchers:
         if decision.action in ("refuse", "alert"):
             what = ", ".join(f"{one.kind} {defang(one.value)}" for one in decision.targets[:3])
             log.warning("not blocked (%s): %s: %s", decision.rule, what, defang(decision.reason))
+        elif decision.action in TOLD or decision.rule in TOLD:
+            what = ", ".join(f"{one.kind} {defang(one.value)}" for one in decision.targets[:3])
+            text = TOLD.get(decision.rule) or TOLD[decision.action]
+            log.warning("%s: %s %s (%s): %s", text, decision.id, what, decision.rule, defang(decision.reason))
 
     def tick(self) -> None:
         """Digests that are due."""

@@ -11,10 +11,10 @@ from egressd.enforce.adapter import CLIENT, SEGMENT
 from egressd.errors import ConfigError
 from egressd.intel.formats import parse_list
 from egressd.intel.networks import parse_address, parse_network, render_address
-from egressd.model import Indicator, Target
+from egressd.model import BEHAVIOUR, Indicator, Target
 from egressd.runtime.acts import SECOND_US, Acts, Done, Record, how_long, no_line, told
 from egressd.runtime.core import Core
-from egressd.runtime.in_force import ACTIVE, PROPOSED, InForce
+from egressd.runtime.in_force import ACTIVE, ASK, PROPOSED, InForce
 from egressd.runtime.machines import Machines
 from egressd.runtime.preview import Preview
 from egressd.runtime.tying import Tying
@@ -22,7 +22,7 @@ from egressd.store import audit, incidents
 from egressd.store.audit import Act
 from egressd.store.entries import INDICATOR, Entry
 from egressd.web.peers import Peer
-from egressd.web.requests import INVALID, WRONG, Refused
+from egressd.web.requests import INVALID, MAX_REASON, WRONG, Refused
 
 DAY_S = 86_400
 TOLD = 20  # decisions in an answer; `egressd decisions` has all
@@ -187,11 +187,25 @@ class Verbs:
         decision = self._acts.known(args["id"])
         if decision.state != PROPOSED:
             raise Refused(f"{decision.id} does not wait for anybody: it is {decision.state}")
+        if decision.match.level == BEHAVIOUR and decision.target.kind != CLIENT:
+            return await self._approve_unlisted(peer, decision, args)
         self._core.rulings.approve(decision, peer.actor, args["reason"])
         self._core.enforcement.wake()
         await self._acts.settle()
         self._acts.remember(peer, Done(approved=(decision.id,)))
-        return {"decision_id": decision.id, "text": f"{decision.target.value} is blocked from now on", "lines": []}
+        what = "isolated" if decision.target.kind == CLIENT else "blocked"
+        text = f"{decision.target.value} is {what} from now on"
+        if not self._core.rulings.enforces(decision):
+            text = f"{decision.target.value} would be {what}: the mode is monitor there"
+        return {"decision_id": decision.id, "text": text, "lines": []}
+
+    async def _approve_unlisted(self, peer: Peer, decision: InForce, args: Record) -> Record:
+        """No list knows what a behaviour pointed to: a person who says yes lists it, as `block` does."""
+        self._acts.require_armed()
+        reason = f"{args['reason']} ({decision.id}: {decision.reason})"[:MAX_REASON]
+        self._core.rulings.end(decision, "withdrawn", peer.actor, "socket", reason)
+        wanted = {"what": decision.target.value, "client": None, "for_s": None, "reason": reason}
+        return await self.block(peer, wanted)
 
     async def reject(self, peer: Peer, args: Record) -> Record:
         """Say no to a proposal; it is not made again while that allowance stands."""
@@ -228,13 +242,14 @@ class Verbs:
 
     def _lift_made(self, peer: Peer, last: Done, reason: str) -> list[str]:
         lines: list[str] = []
-        waiting = last.approved if self._core.mode == "approve" else ()  # in the other modes nothing waits for a person
         for id_ in (*last.approved, *last.decisions):
             standing = self._core.register.by_id.get(id_)
             if standing is None:
                 continue
+            # Elsewhere nothing waits for a person.
+            waits = id_ in last.approved and (standing.mode == "approve" or standing.action == ASK)
             what = f"{standing.target.kind} {standing.target.value}"
-            if id_ not in waiting:
+            if not waits:
                 self._acts.lift(peer, standing, reason)
                 lines.append(f"{id_} is undone: {what}")
             elif standing.state == ACTIVE:
@@ -263,7 +278,7 @@ class Verbs:
         core.scribe.put(audit.append, act, core.clock.now_us())
         for decision in found:
             self._acts.lift(peer, decision, args["reason"])
-        await core.set_mode("monitor")
+        await core.set_mode("monitor", {})
         await self._acts.settle()
         return {
             "text": f"everything is lifted ({len(found)}) and the mode is monitor: nothing is blocked",
@@ -302,21 +317,31 @@ class Verbs:
     async def mode(self, peer: Peer, args: Record) -> Record:
         """Another mode: arming and disarming."""
         core = self._core
-        before = core.mode
+        segment = args["segment"]
+        if segment is not None and segment not in core.config.segments:
+            known = ", ".join(core.config.segments) or "none; name them under segments:"
+            raise Refused(f"there is no segment {segment}; there are: {known}", WRONG)
+        before = core.mode if segment is None else core.modes.get(segment, core.mode)
+        where = "the mode" if segment is None else f"the mode of segment {segment}"
         if args["mode"] == before:
-            return {"text": f"the mode is {before} already", "lines": []}
+            return {"text": f"{where} is {before} already", "lines": []}
         if args["mode"] != "monitor" and core.loaded.texts.demo:
             raise Refused("only the demonstration list is loaded: name your lists in the configuration first")
-        act = Act(peer.actor, "socket", "mode", "", args["reason"], before, args["mode"])
+        act = Act(peer.actor, "socket", "mode", segment or "", args["reason"], before, args["mode"])
         core.scribe.put(audit.append, act, core.clock.now_us())
         await core.scribe.settled()
-        await core.set_mode(args["mode"])
+        if segment is None:
+            await core.set_mode(args["mode"])
+        else:
+            await core.set_mode(core.mode, core.modes | {segment: args["mode"]})
         await core.enforcement.settled()
-        held = len(core.register.rules(core.mode))
+        held = len(core.rules())
         lines = [f"{held} targets are to be in force now"]
-        if core.config.mode != args["mode"]:
-            lines.append(f"after a restart it is {core.config.mode} again, unless the configuration says so too")
-        return {"text": f"the mode is {args['mode']} (it was {before})", "lines": lines}
+        said = core.config.mode if segment is None else core.config.modes.get(segment, core.config.mode)
+        if said != args["mode"]:
+            lines.append(f"after a restart it is {said} again, unless the configuration says so too")
+        lines += [f"segment {name} is under {mode}" for name, mode in core.modes.items() if name != segment][:TOLD]
+        return {"text": f"{where} is {args['mode']} (it was {before})", "lines": lines}
 
 
 def _numbered(indicator: Indicator, entry: Entry) -> Indicator:

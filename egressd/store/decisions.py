@@ -215,6 +215,29 @@ def approve(connection: Connection, id_: str, ts_us: int, act: Act) -> bool:
     return True
 
 
+class Change(NamedTuple):
+    """What policy makes of a decision of its own that stands: its columns of these names."""
+
+    state: str
+    mode: str
+    action: str
+    rule: str
+    client: bytes
+
+
+def change(connection: Connection, id_: str, to: Change, ts_us: int, act: Act) -> None:
+    """An open decision stands otherwise from now on. Raises StoreError when it has ended."""
+    number = _open_number(connection, id_)
+    columns = "state, mode, action, rule"
+    before = connection.execute(f"SELECT {columns} FROM decisions WHERE number = ?", (number,)).fetchone()
+    connection.execute(
+        "UPDATE decisions SET state = ?, mode = ?, action = ?, rule = ?, client = ? WHERE number = ?", (*to, number)
+    )
+    names = columns.split(", ")
+    told = dict(zip(names, to[:4], strict=True))
+    audit.append(connection, act._replace(object=id_, before=dict(zip(names, before, strict=True)), after=told), ts_us)
+
+
 def propose_again(connection: Connection, id_: str, ts_us: int, act: Act) -> None:
     """What was approved waits for a person again. Raises StoreError when it has ended."""
     number = _open_number(connection, id_)

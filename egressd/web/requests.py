@@ -17,6 +17,7 @@ from egressd.errors import EgressdError
 VERSION: Final = 1
 MAX_FOR_S: Final = 366 * 86_400  # the longest that a person can decide for at once
 MAX_REASON: Final = 500
+MAX_DAYS: Final = 3_650  # of history
 MAX_TEXT: Final = 512  # names have at most 253 characters, addresses 49; a URL's host and path may be longer
 MAX_REMEDIES: Final = 16
 MAX_ROWS: Final = 10_000
@@ -57,6 +58,7 @@ VERB_ROLES: Final[Mapping[str, Role]] = {
     "list": Role.VIEWER,
     "list-preview": Role.VIEWER,
     "explain": Role.VIEWER,
+    "plan": Role.VIEWER,
     "audit": Role.VIEWER,
     "version": Role.VIEWER,
     "feeds": Role.VIEWER,
@@ -125,6 +127,12 @@ def _seconds(value: Any) -> int:
 def _rows(value: Any) -> int:
     if type(value) is not int or not 0 < value <= MAX_ROWS:
         raise ValueError(f"a whole number, 1 to {MAX_ROWS}")
+    return value
+
+
+def _days(value: Any) -> int:
+    if type(value) is not int or not 0 < value <= MAX_DAYS:
+        raise ValueError(f"whole days, 1 to {MAX_DAYS}")
     return value
 
 
@@ -214,7 +222,12 @@ VERB_ARGS: Final[Mapping[str, Mapping[str, Argument]]] = {
         "verdict": Argument(_pattern("|".join(VERDICTS), " or ".join(VERDICTS)), required=True),
         "reason": _REASON,
     },
-    "mode": {"mode": Argument(_pattern("|".join(MODES), " or ".join(MODES)), required=True), "reason": _REASON},
+    "mode": {
+        "mode": Argument(_pattern("|".join(MODES), " or ".join(MODES)), required=True),
+        "segment": _MAYBE,
+        "reason": _REASON,
+    },
+    "plan": {"days": Argument(_days, default=7), "segment": _MAYBE},
     "panic": {"reason": _REASON},
 }
 

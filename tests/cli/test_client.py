@@ -185,7 +185,8 @@ def test_a_sensor_that_sees_nothing_is_on_every_screen(capsys: pytest.CaptureFix
         ("ack I3", {"incident": "I3", "reason": WHY}),
         ("reload", {"only": None, "reason": WHY}),
         ("reload --only lists --reason x", {"only": "lists", "reason": "x"}),
-        ("mode enforce --reason x", {"mode": "enforce", "reason": "x"}),
+        ("mode enforce --reason x", {"mode": "enforce", "segment": None, "reason": "x"}),
+        ("mode enforce --segment lab --reason x", {"mode": "enforce", "segment": "lab", "reason": "x"}),
         ("panic --reason x", {"reason": "x"}),
     ],
 )

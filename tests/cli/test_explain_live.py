@@ -27,6 +27,7 @@ TOLD: dict[str, Any] = {
         {"id": "I3", "client": "10.2.7.11", "contacts": 12, "attempts": 9, "last": "2026-11-25T17:14:00.000000+0000"}
     ],
     "guard": "", "protected": "", "allowance": "", "would": "block registered domain listed.example", "untold": "",
+    "rules": ["confidence: not, confidence 0 to 49: it is 75", "level-sibling: decides, block"],
 }  # fmt: skip
 
 
@@ -44,6 +45,8 @@ def test_the_whole_chain() -> None:
         "  feed               urlhaus: ok, 120,000 indicators; 7 contacts met, 3 by it",
         "                     alone; judged wrong 1 and right 2 times",
         "  would              block registered domain listed.example",
+        "  rule               confidence: not, confidence 0 to 49: it is 75",
+        "  rule               level-sibling: decides, block",
         "  decision           D4 active, by policy",
         "  because            listed",
         "  covers             registered_domain listed.example",

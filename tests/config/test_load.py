@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from egressd.config import document, load
+from egressd.config import document, load, yaml_text
 from egressd.config.document import parse_config
 from egressd.config.load import (
     LoadedIntel,
@@ -92,10 +92,10 @@ def test_nothing_is_the_default(text: str) -> None:
 
 # One bad file per kind of error: text, and what is said, from the line on.
 BAD: list[tuple[str, str, str]] = [
-    ("unknown key", "mod: monitor\n", '1:1: mod: unknown key; did you mean "mode"? known keys are mode, lists, allow'),
+    ("unknown key", "mod: monitor\n", '1:1: mod: unknown key; did you mean "mode"? known keys are mode, modes, lists'),
     ("hyphen", "a: 1\nown-domains: []\n", '2:1: own-domains: unknown key; did you mean "own_domains"?'),
     ("other section", "blocks_per_hour: 1\n", '1:1: blocks_per_hour: unknown key; did you mean "policy.blocks_per_h'),
-    ("key far off", "policy:\n  zzz: 1\n", "2:3: policy.zzz: unknown key; known keys are block_confidence, shared_af"),
+    ("key far off", "policy:\n  zzz: 1\n", "2:3: policy.zzz: unknown key; known keys are file, block_confidence, sh"),
     ("key twice", "mode: monitor\nlists: []\nmode: enforce\n", "3:1: mode: is given twice, first on line 1; keep one"),
     ("key twice inside", "limits: {history: 2048, history: 4096}\n", "1:25: limits.history: is given twice, first on"),
     ("key no", "no: 1\n", '1:1: key: needs text, not no, which YAML reads as false; quote it: "no"'),
@@ -205,7 +205,7 @@ def test_alias_bomb_and_recursion_end() -> None:
 def test_problems_and_nodes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     told = _problems("resolvers: [" + "x," * 1200 + "]")
     assert len(told) == document.MAX_PROBLEMS + 1 and "more than 1000 problems" in told[-1]
-    monkeypatch.setattr(document, "MAX_NODES", 1000)
+    monkeypatch.setattr(yaml_text, "MAX_NODES", 1000)
     told = _problems("resolvers: [" + "x," * 1200 + "]")
     assert len(told) == 1 and "more than 1000 values" in told[0]
 

@@ -12,7 +12,7 @@ import yaml
 from egressd.config.document import parse_config
 from egressd.config.feed_options import FeedOptions
 from egressd.config.forms import READERS
-from egressd.config.kinds import CHOICE, FLAG, NAMED, NUMBER, SECTION, SEGMENTS, Option, named_options
+from egressd.config.kinds import CHOICE, FLAG, MAPPINGS, NAMED, NUMBER, SECTION, Option, named_options
 from egressd.config.load import default_config, load_config, load_intel, policy_settings
 from egressd.config.schema import Config, every_option, options
 from egressd.detect.history import DEFAULT_HISTORY
@@ -36,7 +36,7 @@ def _script() -> ModuleType:
 def test_keys_are_unique_and_read_by_something() -> None:
     keys = [option.key for option in OPTIONS]
     assert len(keys) == len(set(keys))
-    assert {option.kind for option in OPTIONS + FEED} <= {SECTION, CHOICE, NUMBER, FLAG, SEGMENTS, NAMED, *READERS}
+    assert {option.kind for option in OPTIONS + FEED} <= {SECTION, CHOICE, NUMBER, FLAG, NAMED, *MAPPINGS, *READERS}
 
 
 @pytest.mark.parametrize("option", OPTIONS + FEED, ids=lambda option: option.key)
@@ -55,7 +55,7 @@ def test_every_example_loads(option: Option) -> None:
     text += f"{'  ' * len(sections)}{name}: {option.example}\n"
     if sections and sections[0] == "feeds" and name != "url":
         text += "    url: https://feeds.example/c2.txt\n"
-    if name == "except_segments":
+    if option.key == "modes" or name == "except_segments":  # of segments that there are
         text += "segments: {laboratory: [10.2.0.0/16]}\n"
     if sections and sections[0] == "sensors" and name != "path":
         text += "    path: /var/log/a.log\n"

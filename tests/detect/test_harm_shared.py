@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from egressd.detect import policy
+from egressd.detect import budgets
 from egressd.detect.policy import PolicySettings
 from egressd.intel.networks import render_address
 from egressd.model import UDP, DnsMessage, DnsQuestion, DnsRecord
@@ -387,7 +387,7 @@ def test_the_firewall_is_full(monkeypatch: pytest.MonkeyPatch, bound: str, what:
     """Many names in flux fill the firewall together, and each of them sends an alert every hour.
 
     The bound over all blocks is told once an hour in all, as what it is; names stay blocked."""
-    monkeypatch.setattr(policy, bound, 5)
+    monkeypatch.setattr(budgets, bound, 5)
     names = [f"c2.bad{number}.example" for number in range(50)]
     scene = Scene("\n".join(names))
     for number, name in enumerate(names):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from egressd.detect import budgets
 from egressd.detect import policy as policy_module
 from egressd.detect.blocks import Block, Blocks
 from egressd.detect.policy import E0, E1, E2, Policy, PolicySettings
@@ -248,7 +249,7 @@ def test_addresses_an_hour_have_a_budget_with_one_refusal_an_hour() -> None:
 
 
 def test_pairs_have_a_budget_by_client_and_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy_module, "PAIRS_PER_HOUR", 5)
+    monkeypatch.setattr(budgets, "PAIRS_PER_HOUR", 5)
     desk = Desk(settings=PolicySettings(addresses_per_indicator_hour=3))
     block = desk.block()
     actions = []
@@ -264,7 +265,7 @@ def test_pairs_have_a_budget_by_client_and_by_block(monkeypatch: pytest.MonkeyPa
 def test_addresses_and_pairs_have_a_bound_over_all_blocks(
     monkeypatch: pytest.MonkeyPatch, bound: str, evidence: str
 ) -> None:
-    monkeypatch.setattr(policy_module, bound, 3)
+    monkeypatch.setattr(budgets, bound, 3)
     desk = Desk("bad.example\nworse.example")
     made = 0
     for name in ("bad.example", "worse.example"):
@@ -276,7 +277,7 @@ def test_addresses_and_pairs_have_a_bound_over_all_blocks(
 
 
 def test_the_memory_of_a_budget_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy_module, "PAIRS_PER_HOUR", 10)
+    monkeypatch.setattr(budgets, "PAIRS_PER_HOUR", 10)
     desk = Desk()
     block = desk.block()
     for number in range(500):

@@ -29,6 +29,7 @@ from tests.enforce.namespace import (
     need_namespaces,
 )
 from tests.enforce.rules import PROTECTED, networks, protected, rule
+from tests.enforce.rules import ground as configured
 from tests.enforce.traffic import ask, connect, echo, flood, operate, settle, talk
 from tests.netns.spaces import Running
 
@@ -95,6 +96,35 @@ def test_an_established_flow_dies_within_a_second(ground: Lab, kind: str, values
         assert running.ask("stats")["flows_cut"] >= 1
         here = {4: CLIENT4, 6: CLIENT6}[version]
         assert [flow for flow in running.ask("flows", networks(here)) if flow.proto == socket.IPPROTO_TCP] == []
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("kind", ["address", "network"])
+def test_a_block_for_everybody_leaves_unarmed_machines_alone_and_a_pair_does_not(
+    ground: Lab, kind: str, version: int
+) -> None:
+    """Segments under a weaker mode: neither new connections nor those that stand are touched."""
+    server, client = {4: (SERVER4, CLIENT4), 6: (SERVER6, CLIENT6)}[version]
+    blocked = rule(kind, {"address": {4: SERVER4, 6: SERVER6}, "network": BLOCKS[1][1]}[kind][version])
+    armed = configured()
+    whole = networks("0.0.0.0/0", "::/0")  # all but one segment, of which there is none in this family
+    mine = networks("10.0.0.0/24", "fd00:0:0:1::/64")
+    with operator(ground) as running:
+        for unarmed in (mine, whole):
+            running.ask("set_ground", armed._replace(unarmed=unarmed))
+            with ground.lan.start(talk, server) as talking:
+                assert talking.receive() == "talking"
+                before = running.ask("stats")["flows_cut"]
+                settle(running, blocked)
+                assert ground.lan.call(connect, server)[0] == "open"
+                assert running.ask("stats")["flows_cut"] == before
+                settle(running, blocked, rule("pair", f"{client}>{server}"))
+                assert ground.lan.call(connect, server)[0] == "refused"
+                talking.result()
+            settle(running)
+        running.ask("set_ground", armed)
+        settle(running, blocked)
+        assert ground.lan.call(connect, server)[0] == "refused"
 
 
 @pytest.mark.parametrize("version", [4, 6])

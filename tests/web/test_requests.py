@@ -19,7 +19,7 @@ GOOD: dict[str, Any] = {
     "remedy": ["10.0.0.9"], "segment": "JPS", "confirm": "JPS", "mode": "enforce", "state": "open", "limit": 5,
     "feed": "urlhaus", "force": True, "verdict": "confirmed", "actor": "uid:alice", "only": "lists",
     "campaign": "C1", "candidate": "C9",
-    "verify": True, "head": "12:" + "a" * 64,
+    "verify": True, "head": "12:" + "a" * 64, "days": 7,
 }  # fmt: skip
 MUTATING = {verb for verb, role in VERB_ROLES.items() if role > Role.VIEWER}
 

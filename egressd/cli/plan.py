@@ -1,0 +1,93 @@
+"""`egressd plan`: what enforcing now would do, before anything is armed."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import Final
+
+from egressd.cli.client import Answer
+from egressd.cli.main import OK, USAGE
+from egressd.cli.screen import Column, Row, add_read_arguments, date, first, number, read, rows, table, text, texts
+from egressd.cli.terminal import count, cut
+
+_COLUMNS: Final = (
+    Column("WOULD"),
+    Column("TARGET", least=20),
+    Column("HOSTS", right=True),
+    Column("CONTACTS", right=True),
+    Column("LAST (UTC)"),
+    Column("RULE", least=10),
+)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--days", metavar="N", type=int, default=7, help="how many days of history (default: 7)")
+    parser.add_argument("--segment", metavar="NAME", help="only what machines of this segment contacted")
+    add_read_arguments(parser, long=True)
+
+
+def run(args: Namespace) -> int:
+    """Show it."""
+    if args.days < 1:
+        return USAGE
+    asked = {"days": args.days} | ({"segment": args.segment} if args.segment else {})
+    read(args, "plan", asked, lambda answer, now_us: render_plan(answer, args.rows))
+    return OK
+
+
+def render_plan(answer: Answer, limit: int) -> list[str]:
+    """The lines under the head."""
+    one = answer.result
+    days = number(one, "days")
+    found = rows(one, "rows")
+    acts = [row for row in found if text(row, "action") in ("block", "isolate")]
+    asks = sum(text(row, "action") == "ask" for row in found)
+    where = f" in segment {text(one, 'segment')}" if one.get("segment") else ""
+    lines = [
+        cut(
+            f"Enforcing{where} in the last {count(days, 'day')} would have made {count(len(acts), 'block')}"
+            f" and asked {count(asks, 'time')}:"
+        ),
+        cut(
+            f"{number(one, 'hosts'):,} of {number(one, 'hosts_seen') or 'unknown'} hosts hit,"
+            f" {count(number(one, 'contacts'), 'contact')} stopped"
+        ),
+    ]
+    shared = [row for row in acts if number(row, "shared_names")]
+    guarded = [row for row in found if row.get("guard")]
+    back = [row for row in acts if row.get("rollback")]
+    if shared:
+        lines.append(f"{count(len(shared), 'target')} on addresses that other names share: there no address is blocked")
+    if guarded:
+        lines.append(f"!! {count(len(guarded), 'target')} under a guarded site")
+    if back:
+        lines.append(f"!! {count(len(back), 'block')} would be TAKEN BACK: over the budget of clients")
+    if not found:
+        return [*lines, "", "Nobody contacted anything that is listed."]
+    shown, more = first(found, limit)
+    lines += ["", *table(_COLUMNS, [_cells(row) for row in shown], [_under(row) for row in shown]), *more]
+    if number(one, "left_out"):
+        lines.append(f"... and {number(one, 'left_out'):,} more with fewer hosts")
+    return [*lines, "", "Next: egressd mode enforce --segment NAME --reason TEXT   (arm one segment first)"]
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        text(row, "action", 8),
+        f"{text(row, 'kind', 17).replace('_', ' ')} {text(row, 'target')}",
+        f"{number(row, 'hosts'):,}",
+        f"{number(row, 'contacts'):,}",
+        date(row.get("last")),
+        text(row, "rule") or "-",
+    ]
+
+
+def _under(row: Row) -> str:
+    said = [f"{text(row, 'source')}, from {', '.join(texts(row, 'clients'))}"]
+    if number(row, "shared_names"):
+        said.append(f"shared with {', '.join(texts(row, 'shared'))}")
+    said += [text(row, key) for key in ("guard", "rollback") if row.get(key)]
+    if text(row, "action") not in ("block", "isolate"):
+        said.append(text(row, "reason"))
+    return "; ".join(said)

@@ -1,0 +1,97 @@
+"""`egressd policy`: show the policy in force, and prove it by the examples that are kept beside it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any, Final
+
+from egressd.cli.main import FINDINGS, INVALID, OK
+from egressd.cli.terminal import count, printable
+from egressd.config.folders import SHIPPED_POLICY
+from egressd.config.load import default_config, load_config, policy_text
+from egressd.config.schema import Config
+
+_VERBS: Final = {
+    "show": "show the rules in order, with their conditions and reasons",
+    "test": "run the examples that are kept beside the policy",
+}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    verbs = parser.add_subparsers(dest="policy_verb", metavar="WHAT", required=True)
+    for name, what in _VERBS.items():
+        sub = verbs.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+        sub.add_argument("file", nargs="?", metavar="FILE", help="a policy (default: that of --config, or the shipped)")
+        sub.add_argument("--config", metavar="FILE", help="configuration: its segments, tags and policy.file")
+        sub.add_argument("--json", action="store_true", help="one object a line")
+        if name == "test":
+            sub.add_argument("--exit-code", action="store_true", help="exit 10, not 3, when an example fails")
+
+
+def run(args: Namespace) -> int:
+    """Show or test it. Raises ConfigError with every problem of the file."""
+    from egressd.config.policy_conditions import Known
+    from egressd.config.policy_file import PolicyFile, check_policy
+
+    config = load_config(Path(args.config)) if args.config else default_config()
+    base_dir = Path(args.config).parent if args.config else Path()
+    text, shown = _text(args, config, base_dir)
+    known = Known(tuple(config.segments), tuple(config.tags), config.policy.block_confidence)
+    policy: PolicyFile = check_policy(text, shown, known)
+    return _show(policy, args.json) if args.policy_verb == "show" else _test(policy, args)
+
+
+def _text(args: Namespace, config: Config, base_dir: Path) -> tuple[str, str]:
+    """The policy's text, and its name as shown."""
+    if args.file:
+        return policy_text(Path(args.file), args.file)
+    if config.policy.file:
+        return policy_text(base_dir / config.policy.file, config.policy.file)
+    return policy_text(SHIPPED_POLICY, "policy.yaml")
+
+
+def _show(policy: Any, as_json: bool) -> int:
+    from egressd.detect.rules import told
+
+    for rule in policy.rules.rules:
+        conditions = [told(one) for one in rule.conditions]
+        if as_json:
+            record = {
+                "name": rule.name, "when": conditions, "then": rule.outcome, "scope": rule.scope, "ttl_s": rule.ttl_s,
+                "escalation_s": list(rule.ladder_s), "why": rule.why, "line": rule.line,
+            }  # fmt: skip
+            print(json.dumps(record, separators=(",", ":")))
+            continue
+        more = f", scope {rule.scope}" if rule.scope else ""
+        more += f", for {rule.ttl_s} s" if rule.ttl_s else ""
+        print(printable(f"{rule.outcome:<8}{rule.name}{more}  (line {rule.line})"))
+        print(printable("        when " + ("; ".join(conditions) or "anything")))
+        if rule.why:
+            print(printable(f"        why  {rule.why}"))
+    if not as_json:
+        print("alert   no-rule\n        when no rule above applies")
+    return OK
+
+
+def _test(policy: Any, args: Namespace) -> int:
+    from egressd.config.policy_file import check_examples
+
+    problems = {(one.line, one.column): one for one in check_examples(policy)}
+    for one in policy.examples:
+        problem = problems.get((one.line, one.column))
+        if args.json:
+            record = {"example": one.name, "ok": problem is None, "problem": problem.what if problem else None}
+            print(json.dumps(record, separators=(",", ":")))
+        else:
+            print(printable(f"ok      {one.name}" if problem is None else f"FAILED  {problem}"))
+    failed = f"{count(len(problems), 'example')} of {len(policy.examples)} failed"
+    print(f"egressd: {failed if problems else count(len(policy.examples), 'example') + ' ok'}", file=sys.stderr)
+    if not policy.examples:
+        print("egressd: no examples are kept beside this policy", file=sys.stderr)
+    if problems:
+        return FINDINGS if args.exit_code else INVALID
+    return OK

@@ -1,0 +1,76 @@
+"""How much policy may do within a time: bounds that no rule lifts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from egressd.detect.blocks import MAX_ADDRESSES, MAX_PAIRS, Block, Blocks
+from egressd.intel.networks import render_address
+
+HOUR_US: Final = 3_600_000_000
+DAY_US: Final = 24 * HOUR_US
+PAIRS_PER_HOUR: Final = 256  # of one block, over all clients: senders' addresses can be forged, so clients can
+FEW: Final = 20  # clients: the share of a small network says nothing
+ALL_ADDRESSES: Final = b""  # keys of a block's budget beside the clients, which are 4 or 16 bytes
+ALL_PAIRS: Final = b"*"
+IN_ALL: Final = " in all"  # how the reason of a bound over all blocks ends
+
+
+class Hourly:
+    """At most so many of something within an hour; that it is over is told once an hour."""
+
+    def __init__(self) -> None:
+        self._recent_us: list[int] = []
+        self._told_us = -HOUR_US
+
+    def is_over(self, limit: int, ts_us: int) -> bool:
+        """Whether there may be no more now."""
+        self._recent_us = [t for t in self._recent_us if ts_us - t < HOUR_US]
+        return len(self._recent_us) >= limit
+
+    def is_told(self, ts_us: int) -> bool:
+        """Whether it was said within the last hour that this is over; from now on it was."""
+        if 0 <= ts_us - self._told_us < HOUR_US:
+            return True
+        self._told_us = ts_us
+        return False
+
+    def take(self, ts_us: int) -> None:
+        """One more."""
+        self._recent_us.append(ts_us)
+
+
+def over_budget(block: Block, blocks: Blocks, client: bytes, hourly: int, ts_us: int) -> str:
+    """Which budget one more address (`client` empty) or pair of `client` would exceed for a block, in words; "" when it
+    is within all of them, and then it is counted."""
+    if client:
+        if blocks.pairs >= MAX_PAIRS:
+            return f"over {MAX_PAIRS} pairs{IN_ALL}"
+        keys = [(client, hourly, f"over {hourly} addresses of {render_address(client)} in an hour")]
+        keys.append((ALL_PAIRS, PAIRS_PER_HOUR, f"over {PAIRS_PER_HOUR} pairs in an hour"))
+    else:
+        if blocks.addresses >= MAX_ADDRESSES:
+            return f"over {MAX_ADDRESSES} addresses{IN_ALL}"
+        keys = [(ALL_ADDRESSES, hourly, f"over {hourly} addresses in an hour")]
+    if len(block.recent_us) > 2 * PAIRS_PER_HOUR:
+        block.recent_us = {k: times for k, times in block.recent_us.items() if ts_us - times[-1] < HOUR_US}
+    for key, limit, reason in keys:
+        recent = [t for t in block.recent_us.get(key, ()) if ts_us - t < HOUR_US]
+        if recent:
+            block.recent_us[key] = recent
+        if len(recent) >= limit:
+            return reason
+    for key, _, _ in keys:
+        block.recent_us.setdefault(key, []).append(ts_us)
+    return ""
+
+
+def why_rolled_back(clients: int, known: int, age_us: int, most: int, most_share: int) -> str:
+    """Why an automatic block of this age that `clients` of `known` ran into is taken back; "" when it stands. `most`
+    clients within the first hour, `most_share` percent within the first day, 0: never."""
+    if most and clients > most and age_us < HOUR_US:
+        return f"{clients} clients ran into it within its first hour, over {most}: so many are hardly infected at once"
+    if most_share and clients >= FEW and age_us < DAY_US and 100 * clients > most_share * known:
+        of = max(known, clients)
+        return f"{clients} of {of} clients ({100 * clients // of}%) met it within its first day, over {most_share}%"
+    return ""

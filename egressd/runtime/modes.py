@@ -1,0 +1,84 @@
+"""Modes of segments: how decisions stand in them, and for which sources a block for everybody does not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import ip_network
+from typing import Final, NamedTuple
+
+from egressd.config.load import policy_settings
+from egressd.config.schema import Config
+from egressd.detect.site import APPROVE, ENFORCE, MONITOR, Site
+from egressd.intel.networks import parse_address
+from egressd.model import Target
+from egressd.runtime.in_force import ACTIVE, ASK, PAIR, POLICY, PROPOSED, InForce, Register
+
+Network = tuple[bytes, int]
+EVERYTHING: Final = ("0.0.0.0/0", "::/0")
+
+
+class Restood(NamedTuple):
+    """Decisions that stand in another mode now: their ids by mode; those that wait for a person from now on, and those
+    that do not any more."""
+
+    by_mode: dict[str, list[str]]
+    proposed: list[str]
+    active: list[str]
+
+
+def site_of(config: Config, mode: str, modes: Mapping[str, str]) -> Site:
+    """The site under a mode, and under others in some segments."""
+    return policy_settings(config)._replace(mode=mode, modes=tuple(modes.items())).site()
+
+
+def stand_in(register: Register, site: Site) -> Restood:
+    """Decisions that were made in another mode stand in that of their client's segment from now on, people's in the
+    strongest: in approve, what policy decided when nothing was blocked waits for a person; in enforce nothing waits but
+    what a rule leaves to a person."""
+    restood = Restood({}, [], [])
+    for decision in register.by_id.values():
+        mode = site.mode_of(decision.client) if decision.author == POLICY else site.strongest
+        if decision.mode == mode:
+            continue
+        if mode == APPROVE and decision.mode == MONITOR and decision.author == POLICY and decision.state == ACTIVE:
+            decision.state = PROPOSED
+            restood.proposed.append(decision.id)
+        elif mode == ENFORCE and decision.state == PROPOSED and decision.action != ASK:
+            decision.state = ACTIVE
+            restood.active.append(decision.id)
+        decision.mode = mode
+        restood.by_mode.setdefault(mode, []).append(decision.id)
+    return restood
+
+
+def is_apart(site: Site, decision: InForce, target: Target) -> bool:
+    """Whether the kernel must not hold a target of a decision: it was decided on account of a segment under monitor, or
+    it is about a client whose segment leaves that to a person who has not said so."""
+    if not site.modes:
+        return False
+    if decision.mode == MONITOR:
+        return True
+    if target.kind != PAIR or decision.author != POLICY:
+        return False
+    mode = site.mode_of(parse_address(target.value.partition(">")[0]))
+    if mode == APPROVE:
+        return not (decision.mode == APPROVE or decision.action == ASK)  # active, so a person said yes
+    return mode == MONITOR
+
+
+def unarmed(config: Config, site: Site) -> tuple[Network, ...]:
+    """The sources that a block for everybody does not hold for: disjoint networks; none where all have one mode."""
+    if not any(mode != site.mode for mode in site.modes.values()):
+        return ()
+    regions = {ip_network(text): site.mode == site.strongest for text in EVERYTHING}
+    named = [(ip_network(text), name) for name, texts in config.segments.items() for text in texts]
+    for network, name in sorted(named, key=lambda one: one[0].prefixlen):
+        armed = site.modes.get(name, site.mode) == site.strongest
+        around = next((one for one in regions if one.version == network.version and network.subnet_of(one)), None)  # type: ignore[arg-type]
+        if around is None or regions[around] == armed:
+            continue
+        was = regions.pop(around)
+        if around != network:
+            regions.update(dict.fromkeys(around.address_exclude(network), was))  # type: ignore[arg-type]
+        regions[network] = armed
+    return tuple((one.network_address.packed, one.prefixlen) for one, armed in regions.items() if not armed)

@@ -1,0 +1,322 @@
+"""What the daemon makes of the policy: proposals that wait and lapse, roll-back, isolation, segments under other modes,
+and what enforcing would do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from egressd.cli.client import Answer
+from egressd.cli.plan import render_plan
+from egressd.config.document import parse_config
+from egressd.detect.live import Standing
+from egressd.intel.networks import parse_address, render_network
+from egressd.model import Indicator, Match, Target
+from egressd.runtime import screens
+from egressd.runtime.block_plan import BlockPlan
+from egressd.runtime.in_force import ACTIVE, PROPOSED
+from egressd.runtime.modes import site_of, unarmed
+from egressd.runtime.orders import Adopt
+from tests.loops import in_loop
+from tests.runtime.core_scene import BERT, CONFIG, Site, site_at
+from tests.runtime.scene import HOUR, SECOND, A, B, about, address, attempt, match, pair, sighting, verdict
+
+LISTED = match("c2.listed.example")
+OURS = about("listed.example")
+LAB = parse_address("10.1.0.5")
+ISOLATING = CONFIG + "policy: {file: p.yaml}\n"
+RULES = """\
+rules:
+  - {name: cut-off, when: {match: host, threat: worm}, then: isolate, ttl: 2h}
+  - {name: short, when: {match: host}, then: block, ttl: 1h, escalation: [5m, 1d]}
+"""
+
+
+def asked(id_: str = "D1", action: str = "ask", **more: Any) -> list[Any]:
+    return [sighting(found=LISTED), verdict(id_, action, OURS, found=LISTED, **more)]
+
+
+def adopted(site: Site) -> Standing:
+    return next(one.standing[0] for one in reversed(site.told) if isinstance(one, Adopt))
+
+
+# -- what waits for a person
+
+
+@in_loop
+async def test_what_a_rule_leaves_to_a_person_waits_in_enforce_and_over_a_restart(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        site.sees(*asked(), verdict("D1", "extend", address(), found=LISTED, mode="approve"))
+        assert site.rules() == []
+        row = await site.row("D1")
+        assert (row.state, row.action, row.mode) == (PROPOSED, "ask", "enforce")
+    async with site_at(tmp_path) as again:
+        decision = again.core.register.by_id["D1"]
+        assert (decision.state, decision.action) == (PROPOSED, "ask")
+        await again.do("approve", BERT, id="D1")
+        assert again.rules() == ["registered_domain listed.example", "address 198.51.100.7"]
+        assert (adopted(again).enforced, adopted(again).waits) == (True, False)
+        await again.do("undo", BERT)
+        assert again.core.register.by_id["D1"].state == PROPOSED and again.rules() == []
+
+
+@in_loop
+async def test_a_change_of_mode_answers_no_question(tmp_path: Path) -> None:
+    async with site_at(tmp_path, "monitor") as site:
+        site.sees(*asked(mode="monitor"))
+        await site.core.set_mode("enforce")
+        assert site.core.register.by_id["D1"].state == PROPOSED and site.rules() == []
+
+
+@in_loop
+async def test_a_proposal_shows_what_a_person_needs(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        site.sees(*asked(), verdict("D1", "extend", address(), pair(), found=LISTED, mode="approve"))
+        site.sees(attempt(B, 5, found=LISTED), attempt(B, 6, found=LISTED))
+        await site.core.scribe.settled()
+        told = await screens.decisions(site.core, {"state": "proposed", "id": None, "limit": 10})
+        waiting = told["decisions"][0]["waiting"]
+        assert (waiting["clients"], waiting["hosts"], waiting["contacts"]) == (["10.0.0.5", "10.0.0.6"], 2, 3)
+        assert waiting["approving"].startswith("blocks registered domain listed.example: 1 addresses for everybody, 1 ")
+        assert waiting["lapses"].startswith("2023-11-17")  # 72 hours after it was made
+        assert "1 decision(s) wait for a person: egressd decisions --state proposed" in screens.warnings(site.core)
+
+
+@in_loop
+async def test_a_proposal_lapses_and_the_next_sighting_proposes_it_anew(tmp_path: Path) -> None:
+    async with site_at(tmp_path, config=CONFIG + "policy: {lapse_h: 2}\n") as site:
+        site.sees(*asked())
+        site.hands.pass_s(7_199)
+        await site.core.tick()
+        assert "D1" in site.core.register.by_id
+        site.hands.pass_s(11)
+        await site.core.tick()
+        assert "D1" not in site.core.register.by_id
+        assert (await site.row("D1")).state == "expired"
+        assert ("timer", "end", "D1", "nobody approved or rejected it within 2 h") in await site.audit()
+        last = site.ears.records[-1]["egressd"]
+        assert (last["action"], last["rule"], last["decision_id"]) == ("withdraw", "lapsed", "D1")
+        site.sees(*asked("D3"))
+        assert site.core.register.by_id["D3"].state == PROPOSED
+
+
+@in_loop
+async def test_a_rule_that_blocks_where_another_one_asked(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        site.sees(*asked())
+        site.sees(verdict("D1", "block", OURS, found=LISTED, rule="two-sources"))
+        assert site.rules() == ["registered_domain listed.example"]
+        row = await site.row("D1")
+        assert (row.state, row.action) == (ACTIVE, "block")
+        assert ("rule:two-sources", "promote") in [one[:2] for one in await site.audit()]
+
+
+@in_loop
+async def test_yes_to_a_behaviour_lists_what_it_pointed_to(tmp_path: Path) -> None:
+    odd = Indicator(
+        "behaviour", "odd.example", "registered", "", "odd.example", "example", "behaviour:beacon", 0, "", 85, 0, 0, "",
+        "",
+    )  # fmt: skip
+    found = Match("behaviour", odd, "odd.example", "example")
+    async with site_at(tmp_path) as site:
+        site.sees(verdict("D1", "ask", about("odd.example"), found=found, rule="behaviour-strong"))
+        assert site.rules() == []
+        await site.do("approve", BERT, id="D1")
+        assert site.rules() == ["registered_domain odd.example"]
+        assert [one.text for one in site.core.entries] == ["odd.example"]
+        assert site.core.knowledge.intel.index.match_name("a.odd.example", 1_800_000_000) is not None
+
+
+# -- time to live, escalation, isolation
+
+
+@in_loop
+async def test_a_rule_sets_how_long_a_block_and_what_it_found_lives(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(RULES, encoding="utf-8")
+    async with site_at(tmp_path, config=ISOLATING) as site:
+        site.sees(*asked(action="block", rule="short"), verdict("D1", "extend", address(), found=LISTED))
+        held = site.core.register.by_id["D1"].held
+        began_us = held[OURS].added_us
+        assert held[OURS].expires_us == began_us + HOUR
+        assert held[address()].expires_us == began_us + 300 * SECOND
+        site.hands.pass_s(3_601)
+        await site.core.tick()
+        assert "D1" not in site.core.register.by_id
+
+
+@in_loop
+async def test_a_rule_isolates_within_its_budget_and_not_after_a_person_released(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(RULES, encoding="utf-8")
+
+    def isolate(number: int, client: bytes) -> Any:
+        text = ".".join(map(str, client))
+        return verdict(f"D{number}", "isolate", Target("client", text), found=LISTED, rule="cut-off", client=client)
+
+    async with site_at(tmp_path, config=ISOLATING) as site:
+        site.sees(isolate(1, A))
+        assert site.rules() == ["client 10.0.0.5"]
+        assert site.core.register.by_id["D1"].held[Target("client", "10.0.0.5")].expires_us > 0
+        await site.do("release", BERT, client="10.0.0.5")
+        site.sees(isolate(3, A))
+        assert site.rules() == []
+        refused = site.ears.records[-1]["egressd"]
+        assert refused["action"] == "refuse" and "a person released it" in refused["reason"]
+        for number in range(5, 15, 2):
+            site.sees(isolate(number, bytes((10, 0, 1, number))))
+        assert len(site.rules()) == 4  # five an hour, and the one that was released counts
+        site.core.own = ((B, 32),)
+        site.hands.pass_s(3_601)
+        site.sees(isolate(21, B))
+        assert "client 10.0.0.6" not in site.rules()
+
+
+# -- roll-back
+
+
+@in_loop
+async def test_a_block_that_too_many_run_into_waits_for_a_person_from_then_on(tmp_path: Path) -> None:
+    config = CONFIG + "policy: {rollback_clients: 3}\n"
+    async with site_at(tmp_path, config=config) as site:
+        site.sees(*asked(action="block"), verdict("D1", "extend", address(), found=LISTED))
+        for number, client in enumerate((A, B, parse_address("10.0.0.8"))):
+            site.sees(attempt(client, number, found=LISTED))
+        assert "address 198.51.100.7" in site.rules()
+        site.sees(attempt(parse_address("10.0.0.9"), 9, found=LISTED))
+        assert site.rules() == []
+        told = next(one["egressd"] for one in site.ears.records if one["egressd"].get("rule") == "rollback")
+        assert (told["action"], told["decision_id"]) == ("ask", "D1")
+        assert told["reason"].startswith("4 clients ran into it within its first hour, over 3")
+        assert (adopted(site).waits, adopted(site).final, adopted(site).enforced) == (True, True, False)
+        row = await site.row("D1")
+        assert (row.state, row.action, row.rule) == (PROPOSED, "ask", "rollback")
+        site.sees(verdict("D1", "block", OURS, found=LISTED))  # policy does not overrule itself
+        assert site.rules() == []
+        await site.do("approve", BERT, id="D1")
+        site.sees(attempt(parse_address("10.0.0.10"), 20, found=LISTED))
+        assert "address 198.51.100.7" in site.rules()  # a person said yes
+
+
+@in_loop
+async def test_what_a_person_blocks_is_not_taken_back(tmp_path: Path) -> None:
+    async with site_at(tmp_path, config=CONFIG + "policy: {rollback_clients: 1}\n") as site:
+        made = await site.do("block", what="worse.example")
+        found = site.core.register.by_id[made["decision_id"]].match
+        for number in range(4):
+            site.sees(attempt(bytes((10, 0, 0, number + 1)), number, id_=made["decision_id"], found=found))
+        assert site.core.register.by_id[made["decision_id"]].state == ACTIVE
+
+
+# -- segments under other modes
+
+ARMED_LAB = CONFIG + "modes: {lab: enforce}\n"
+
+
+@in_loop
+async def test_a_block_on_account_of_a_monitored_client_is_not_in_force_until_an_enforcing_one_comes(
+    tmp_path: Path,
+) -> None:
+    async with site_at(tmp_path, "monitor", ARMED_LAB) as site:
+        core = site.core
+        site.sees(*asked(action="block", mode="monitor"), verdict("D1", "extend", address(), found=LISTED))
+        assert core.rules() == [] and core.is_enforcing()
+        site.sees(verdict("D1", "block", OURS, found=LISTED, mode="enforce", client=LAB))
+        site.sees(verdict("D1", "extend", pair(A), pair(LAB), found=LISTED))
+        held = [f"{one.target.kind} {one.target.value}" for one in core.rules()]
+        assert held == ["registered_domain listed.example", "address 198.51.100.7", "pair 10.1.0.5>198.51.100.7"]
+        networks = {render_network(*one) for one in core.enforcement.unarmed}
+        assert "10.1.0.0/24" not in networks and "10.1.1.0/24" in networks and "::/0" in networks
+        row = await site.row("D1")
+        assert (row.mode, row.client) == ("enforce", LAB)
+        await site.restore()
+        assert core.register.by_id["D1"].mode == "enforce"
+
+
+@in_loop
+async def test_one_segment_is_armed_by_command_and_panic_disarms_it(tmp_path: Path) -> None:
+    async with site_at(tmp_path, "monitor") as site:
+        assert (
+            "there is no segment bar; there are: lab, both"
+            in (await site.refused("mode", BERT, mode="enforce", segment="bar")).text
+        )
+        done = await site.do("mode", BERT, mode="enforce", segment="lab")
+        assert done["text"] == "the mode of segment lab is enforce (it was monitor)"
+        assert (site.core.mode, site.core.modes, site.kernel.modes) == ("monitor", {"lab": "enforce"}, ["enforce"])
+        start, _ = site.core.start_of(0)
+        assert start.enforced and start.fast_lane and start.settings.modes == (("lab", "enforce"),)
+        assert "segment lab is under enforce" in screens.warnings(site.core)
+        await site.do("panic", BERT)
+        assert (site.core.modes, site.kernel.modes[-1]) == ({}, "monitor")
+
+
+@in_loop
+async def test_approve_beside_enforce_holds_a_pair_only_when_a_person_said_yes(tmp_path: Path) -> None:
+    async with site_at(tmp_path, "enforce", CONFIG + "modes: {lab: approve}\n") as site:
+        site.sees(*asked(action="block", mode="approve", client=LAB))
+        site.sees(verdict("D1", "extend", pair(LAB), found=LISTED, mode="approve"))
+        assert site.core.rules() == []
+        await site.do("approve", BERT, id="D1")
+        assert "pair 10.1.0.5>198.51.100.7" in [f"{r.target.kind} {r.target.value}" for r in site.core.rules()]
+
+
+@pytest.mark.parametrize(
+    ("mode", "modes", "expected"),
+    [
+        ("enforce", {}, set()),
+        ("monitor", {"lab": "monitor"}, set()),
+        ("enforce", {"lab": "monitor"}, {"10.1.0.0/24"}),
+        ("monitor", {"lab": "enforce"}, None),
+        ("enforce", {"wide": "monitor"}, None),
+        ("enforce", {"wide": "monitor", "lab": "enforce"}, None),
+    ],
+)
+def test_unarmed_sources_are_those_under_a_weaker_mode(mode: str, modes: dict[str, str], expected: set[str]) -> None:
+    text = "segments: {wide: [10.1.0.0/16], lab: [10.1.0.0/24]}\n"
+    config, problems = parse_config(text, "c.yaml")
+    assert problems == []
+    site = site_of(config, mode, modes)
+    networks = unarmed(config, site)
+    for number in (*range(0, 1 << 16, 251), 255, 256):
+        client = bytes((10, 1, number >> 8, number & 255))
+        covered = any(
+            client[: length // 8] == addr[: length // 8] and _within(client, addr, length) for addr, length in networks
+        )
+        assert covered == (site.mode_of(client) != site.strongest)
+    if expected is not None:
+        assert {render_network(*one) for one in networks} == expected
+
+
+def _within(client: bytes, addr: bytes, length: int) -> bool:
+    if len(client) != len(addr):
+        return False
+    shift = 32 - length
+    return int.from_bytes(client, "big") >> shift == int.from_bytes(addr, "big") >> shift
+
+
+# -- the plan
+
+
+@in_loop
+async def test_the_plan_shows_blocks_with_hosts_and_contacts_and_what_is_over_the_budget(tmp_path: Path) -> None:
+    lists = "c2.listed.example\nweak.example confidence=10\n"
+    config = CONFIG + "policy: {rollback_clients: 2}\n"
+    async with site_at(tmp_path, "monitor", config, lists) as site:
+        weak = match("weak.example")
+        for client in (A, B, LAB):
+            site.sees(sighting(client, "c2.listed.example", found=LISTED))
+        site.sees(sighting(A, "weak.example", found=weak))
+        plan = await screens.plan(BlockPlan(site.core, None), {"days": 7, "segment": None})
+        by_target = {one["target"]: one for one in plan["rows"]}
+        block = by_target["listed.example"]
+        assert (block["action"], block["hosts"], block["contacts"]) == ("block", 3, 3)
+        assert block["segments"] == ["-", "lab"] and block["rollback"].startswith("3 clients ran into it")
+        assert (by_target["weak.example"]["action"], by_target["weak.example"]["rule"]) == ("alert", "confidence")
+        assert (plan["hosts"], plan["contacts"]) == (3, 3)
+        lab = await screens.plan(BlockPlan(site.core, None), {"days": 7, "segment": "lab"})
+        assert [(one["target"], one["hosts"]) for one in lab["rows"]] == [("listed.example", 1)]
+        assert site.core.register.by_id == {}  # nothing was decided by looking
+        text = "\n".join(render_plan(Answer(plan, "monitor", 0, "", ()), 10))
+        assert "would have made 1 block and asked 0 times" in text and "TAKEN BACK" in text
+        site.hands.pass_s(8 * 86_400)
+        assert (await screens.plan(BlockPlan(site.core, None), {"days": 7, "segment": None}))["rows"] == []
