@@ -199,7 +199,7 @@ def summary_fields(replay: ReplayRun, loaded: LoadedIntel) -> dict[str, Any]:
         "incidents": len(engine.campaigns.incidents),
         "contacts": sum(incident.contacts for incident in incidents),
         "attempts": sum(incident.attempts for incident in incidents),
-        "blocks": len(engine.blocks),
+        "blocks": sum(not block.waits for block in engine.blocks.by_id.values()),
         "campaigns": [
             {
                 "campaign": campaign.id,

@@ -186,7 +186,8 @@ def _campaign(campaign: Campaign, engine: Engine, read: Read, *, alone: bool) ->
     names = {name for one in campaign.incidents for name in engine.campaigns.incidents[one].names}
     stage = stage_text([engine.campaigns.incidents[one] for one in campaign.incidents], watched_of(read, engine))
     said = printable(indicator.ref) if first.match.level == BEHAVIOUR else "names: " + ", ".join(sorted(names))
-    lines = [fit(f"Campaign {text}", 80), cut(f"  {said}"), *(_wrapped(stage) if alone else [cut(_wrapped(stage)[0])])]
+    stages = _wrapped(stage) if alone else [cut(_wrapped(stage)[0].rstrip(","))]
+    lines = [fit(f"Campaign {text}", 80), cut(f"  {said}"), *stages]
     if campaign.ties:
         lines.append(cut(f"  tied: {'; '.join(campaign.ties)}"))
     for candidate, reason in list(campaign.candidates.items())[:1]:
@@ -198,9 +199,10 @@ def _blocks(decisions: Sequence[Decision]) -> list[str]:
     blocked = [d.targets[0].value for d in decisions if d.action == "block"]
     added = [d.targets[0] for d in decisions if d.action == "extend"]
     refused = [d for d in decisions if d.action in ("refuse", "withdraw")]
-    asks = [d for d in decisions if d.action == "ask"]
-    asked = {d.targets for d in asks}
-    alerts = [d for d in decisions if d.action == "alert" and d.targets not in asked]
+    settled = {d.targets for d in decisions if d.action == "block"}  # since then a list names it
+    asks = [d for d in decisions if d.action == "ask" and d.targets not in settled]
+    told = settled | {d.targets for d in asks}
+    alerts = [d for d in decisions if d.action == "alert" and d.targets not in told]
     lines = []
     if blocked:
         shown = ", ".join(blocked[:3]) + (f" and {len(blocked) - 3} more" if len(blocked) > 3 else "")

@@ -413,7 +413,7 @@ class Engine:
             if decision is not None:
                 self._put_in_force(block, decision)
         self._ran_into(block, sighting)
-        if new and seen is not None:
+        if new and seen is not None and not block.waits:  # a question stops nothing
             incident.attempts += 1
             self.campaigns.tried(sighting)
             stopped = block.enforced and self.blocks.stops(sighting.flow.client, sighting.flow.server, sighting.ts_us)
@@ -488,7 +488,9 @@ class Engine:
         """A connection without a name to an address that a block covers."""
         flow = seen.flow
         block = self.blocks.covering(flow.client, flow.server)
-        if block is None or self.correlator.is_allowed("", flow.server, flow.client, seen.ts_us):
+        if block is None or (block.waits and block.match.level == BEHAVIOUR):
+            return  # of what behaviour asks about, behaviour goes on to tell
+        if self.correlator.is_allowed("", flow.server, flow.client, seen.ts_us):
             return
         name = self.resolutions.name_for(flow.client, flow.server, seen.ts_us)
         if name and self.correlator.is_innocent(name, seen.ts_us):

@@ -21,6 +21,7 @@ class Tap:
         self.engine = LiveScene(lists).engine
         self.dissector = Dissector(self.engine.observe)
         self.engine.packets = self.dissector
+        self.engine.sender_of = self.dissector.sender
 
     def connection(self, second: int, mac: bytes = LAPTOP, client: str = A) -> None:
         segment = IP(src=client, dst=X, ttl=64) / TCP(sport=40_000 + second % 10_000, dport=443, flags="S")

@@ -8,6 +8,7 @@ import pytest
 
 from egressd.errors import Malformed
 from egressd.model import Decision, Event, Part, Sighting
+from egressd.runtime.in_force import PROPOSED
 from egressd.runtime.messages import MAX_PARTS, pack_event, unpack_event
 from tests.detect.behaviour.test_watching import Office, opaque
 from tests.detect.scene import A, X
@@ -34,7 +35,7 @@ def test_parts_and_questions_arrive_as_they_were() -> None:
             assert (arrived.parts, arrived.match) == (event.parts, event.match)
         else:
             assert isinstance(arrived, Decision)
-            assert (arrived.action, arrived.id, arrived.reason) == (event.action, "", event.reason)
+            assert (arrived.action, arrived.id, arrived.reason) == (event.action, event.id, event.reason)
 
 
 def test_no_more_parts_than_there_are_detectors() -> None:
@@ -48,7 +49,9 @@ def test_no_more_parts_than_there_are_detectors() -> None:
 async def test_an_incident_is_opened_a_person_asked_and_nothing_blocked(tmp_path: Path) -> None:
     async with site_at(tmp_path, mode="enforce") as site:
         site.sees(*found())
-        assert site.rules() == [] and len(site.core.register) == 0
+        assert site.rules() == []
+        (question,) = site.core.register.by_id.values()
+        assert (question.state, question.target.value) == (PROPOSED, "odd.example")
         (incident,) = site.core.campaigns.incidents.values()
         assert (incident.match.level, incident.match.registered_domain) == ("behaviour", "odd.example")
         assert "another opaque string appended" in incident.match.indicator.ref

@@ -83,7 +83,7 @@ def test_opaque_gets_are_put_before_a_person_and_block_nothing() -> None:
     assert office.actions == ["alert", "ask"]
     assert office.targets("ask") == ["registered_domain odd.example"]
     assert [(one.client, one.match.level) for one in office.incidents] == [(flow(A, X).client, "behaviour")]
-    assert not office.engine.blocks.by_id
+    assert [block.waits for block in office.engine.blocks.by_id.values()] == [True]
 
 
 @pytest.mark.parametrize("kind", ["tls", "http", "dns"])
