@@ -243,6 +243,16 @@ def probe(channel: Channel, addresses: list[str], port: int = 80, period_s: floa
     return seen
 
 
+def reports(name: str, resolver: str, paths: list[str], period_s: float) -> list[tuple[str, bool]]:
+    """What a backdoor does: a name resolved and a GET sent, one every period."""
+    told = []
+    for number, path in enumerate(paths):
+        told.append(visit(name, resolver, path))
+        if number + 1 < len(paths):
+            time.sleep(period_s)
+    return told
+
+
 def beacon(address: str, host: str, count: int, period_s: float, paths: list[str]) -> list[tuple[str, bool]]:
     """GETs with opaque tails, one every period."""
     told = []
@@ -263,6 +273,7 @@ __all__ = [
     "get",
     "hold_flow",
     "probe",
+    "reports",
     "resolve",
     "tls",
     "tries",

@@ -3,6 +3,7 @@ innocent traffic that must never be hurt."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,8 @@ pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
 LATER = ("later1", "later2", "later3")
 DOMAIN = "news-portal.example"
 CDN = "192.0.2.80"  # serves innocents, and from beat c on a listed name too
+ELSEWHERE = "weather-sync.example"
+REPORT_S = 6.0  # between two reports: what comes within five seconds is one visit
 PROGRAMS_TAKE_NS = 3_000_000  # from an answer to a connection
 ZONE = {
     f"a.{DOMAIN}": ["203.0.113.66"],
@@ -26,6 +29,7 @@ ZONE = {
     f"cdn.{DOMAIN}": [CDN],
     f"dns.{DOMAIN}": ["8.8.8.8"],
     f"us.{DOMAIN}": [GATEWAY4[JPS]],
+    f"i.{ELSEWHERE}": ["203.0.113.77"],
     "static.shop.example": [CDN],
     "img.photos.example": [CDN],
     "media.school.example": [CDN],
@@ -44,12 +48,13 @@ def ground(namespaces: None) -> Iterator[Ground]:
 
 
 def test_the_five_beats(ground: Ground) -> None:
-    with ground.daemon("theirs.github.io\n", realtime=True) as daemon:
+    with ground.daemon("theirs.github.io\n", {"behaviour": {"learning_h": 0}}, realtime=True) as daemon:
         innocents_browse(ground)
         beat_a(ground, daemon)
         innocents_browse(ground)  # sixteen days go by
         beat_b(ground, daemon)
         beat_c(ground, daemon)
+        beat_d(ground, daemon)
         innocents_browse(ground)
         nobody_innocent_is_told_of(ground, daemon)
         beat_e(ground, daemon)
@@ -117,6 +122,28 @@ def requests(ground: Ground, after: int) -> list[dict[str, Any]]:
 
 def refusals(daemon: Daemon) -> set[str]:
     return {one["egressd"]["rule"] for one in daemon.events("decision", action="refuse")}
+
+
+def beat_d(ground: Ground, daemon: Daemon) -> None:
+    """A host sends GETs of the same shape to a domain that nobody lists. Behaviour finds it and asks a person; nothing is
+    blocked until one says so. (Half a minute here, 24 in the scenario: it counts how many times, not how long.)"""
+    paths = [f"i.php?id={hashlib.sha256(bytes([number])).hexdigest()[:28]}" for number in range(7)]
+    told = ground["later3"].space.call(clients.reports, f"i.{ELSEWHERE}", GATEWAY4[JPS], paths, REPORT_S)
+    assert told == [(clients.ESTABLISHED, True)] * len(paths), "behaviour alone stopped something"
+    question = until(lambda: question_about(daemon, ELSEWHERE), 10, "behaviour has not found it")
+    assert (question["state"], question["rule"]) == ("proposed", "behaviour-strong")
+    assert "opaque" in question["reason"]
+    assert "203.0.113.77" not in kernel.blocked(ground.gateway)
+    rows = [one for one in daemon.ask("incidents")["incidents"] if one["registered_domain"] == ELSEWHERE]
+    assert [one["client"] for one in rows] == [ground["later3"].v4]
+    daemon.ask("approve", id=question["id"], reason="the host has been imaged, it is a backdoor")
+    until(lambda: tries(ground, "later3", f"i.{ELSEWHERE}") == (clients.REFUSED, False), 5)
+
+
+def question_about(daemon: Daemon, domain: str) -> dict[str, Any] | None:
+    rows = daemon.ask("decisions", state="proposed")["decisions"]
+    found = [row for row in rows if row["targets"][0]["value"] == domain]
+    return found[0] if found else None
 
 
 def beat_e(ground: Ground, daemon: Daemon) -> None:
