@@ -23,7 +23,7 @@ from egressd.model import (
     Observation,
     SocksRequest,
 )
-from egressd.names import Suffixes, forget_two
+from egressd.names import Suffixes
 
 # Names whose verdict is remembered. A flood of random names only makes the table turn over: 4 MB at most.
 CACHED_VERDICTS: Final = 32_768
@@ -81,7 +81,7 @@ class Correlator:
             if len(self._verdicts) >= CACHED_VERDICTS:
                 self._leaving, self._verdicts = self._verdicts, {}
             elif self._leaving:
-                forget_two(self._leaving)
+                self._leaving.popitem()
             self._verdicts[name] = verdict
         self._last_name = name
         self._last_verdict = verdict  # type: ignore[assignment]

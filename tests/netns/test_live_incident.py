@@ -125,8 +125,8 @@ def refusals(daemon: Daemon) -> set[str]:
 
 
 def beat_d(ground: Ground, daemon: Daemon) -> None:
-    """A host sends GETs of the same shape to a domain that nobody lists. Behaviour finds it and asks a person; nothing is
-    blocked until one says so. (Half a minute here, 24 in the scenario: it counts how many times, not how long.)"""
+    """A host sends GETs of the same shape to a domain that nobody lists. Behaviour finds it and asks a person; nothing
+    is blocked until one says so. (Half a minute here, 24 in the scenario: it counts how many times, not how long.)"""
     paths = [f"i.php?id={hashlib.sha256(bytes([number])).hexdigest()[:28]}" for number in range(7)]
     told = ground["later3"].space.call(clients.reports, f"i.{ELSEWHERE}", GATEWAY4[JPS], paths, REPORT_S)
     assert told == [(clients.ESTABLISHED, True)] * len(paths), "behaviour alone stopped something"
