@@ -8,6 +8,7 @@ detectors and with none, in turns, by packet.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -16,7 +17,10 @@ from statistics import median
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+if "EGRESSD_TREE" not in os.environ:  # a compiled copy, which PYTHONPATH names
+    sys.path.insert(0, str(ROOT))
+else:
+    sys.path.append(str(ROOT))
 
 PAIRS: Final = 100_000
 CLIENTS: Final = 1_000
@@ -60,13 +64,14 @@ def replay_s(path: Path, on: bool) -> tuple[float, int]:
     """(processor time, packets) of a replay with all detectors or none."""
     from bench.office import intel_of
     from egressd.detect.behaviour.settings import DETECTORS, OFF, BehaviourSettings, Switch
+    from egressd.detect.behaviour.volume import VolumeSettings
     from egressd.detect.policy import PolicySettings
     from egressd.runtime.replay import ReplayRun
 
     switches = () if on else tuple((name, Switch(OFF)) for name in DETECTORS)
     run = ReplayRun(
         [path], intel_of(BehaviourSettings(switches=switches)), PolicySettings(), on_event=lambda event, file: None,
-        conversations=32_768, history=131_072,
+        conversations=32_768, history=131_072, volume=VolumeSettings(),
     )  # fmt: skip
     started_s = time.process_time()
     run.run()
@@ -87,7 +92,7 @@ def main(argv: list[str]) -> int:
             from bench.traffic import write
 
             path = Path(folder) / "bulk.pcap"
-            write(path, False, 300_000)
+            write(path, "bulk", 300_000)
         spent: dict[bool, list[float]] = {True: [], False: []}
         packets = 1
         for _ in range(args.runs):

@@ -117,9 +117,11 @@ class Track:
         if self.visits > 1:
             if self.times is None:
                 self.times = array("I", (0,))
-            self.times.append(ticks)
-            if len(self.times) > KEPT_VISITS:
+            if len(self.times) == KEPT_VISITS:
                 del self.times[0]
+            self.times.append(ticks)
+            if self.visits == KEPT_VISITS:
+                self.times = array("I", self.times)  # without room for more
         return True
 
     def loaded_along(self) -> float:

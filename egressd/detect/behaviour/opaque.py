@@ -10,6 +10,7 @@ a DER sequence, and says so).
 
 from __future__ import annotations
 
+from array import array
 from base64 import b64decode
 from binascii import Error, crc32
 from typing import Final, NamedTuple
@@ -21,6 +22,7 @@ LEAST_TAIL: Final = 12  # characters
 LONGEST: Final = 2_048  # characters of a target that are looked at
 LEAST_VISITS: Final = 4  # with such a tail, each at another time
 MAX_SHAPES: Final = 6
+MOST_COUNTED: Final = 0xFFFF_FFFF
 PER_VISIT: Final = 3  # requests of the shape: a page that loads a dozen such things is a page
 MAIN_SHARE: Final = 0.7  # of all requests to the destination are of that one shape
 LEAST_BITS: Final = 2.9  # entropy of the tail's own characters: twelve of eight different ones have so much
@@ -113,7 +115,7 @@ class Requests:
         self.visits = 0  # in which there was such a one
         self.last_visit = 0
         self.tails = 0  # sketch of different tails
-        self.shapes: dict[int, int] = {}  # how many of each shape, by its CRC
+        self.shapes = array("I")  # CRC of a shape, how many of it, and so on: a dictionary would take thrice as much
 
     def take(self, method: str, target: str, visit: int) -> bool:
         """Take a request of visit number `visit`; True when its tail is the first opaque one of the visit."""
@@ -123,8 +125,7 @@ class Requests:
             return False
         self.opaque += 1
         shape = crc32(tail.shape.encode("utf-8", "replace"))
-        if shape in self.shapes or len(self.shapes) < MAX_SHAPES:
-            self.shapes[shape] = self.shapes.get(shape, 0) + 1
+        self._count(shape)
         self.tails |= 1 << crc32(tail.text.encode("utf-8", "replace")) % MARKS
         if visit == self.last_visit:
             return False
@@ -132,11 +133,20 @@ class Requests:
         self.visits += 1
         return True
 
+    def _count(self, shape: int) -> None:
+        shapes = self.shapes
+        for at in range(0, len(shapes), 2):
+            if shapes[at] == shape:
+                shapes[at + 1] = min(shapes[at + 1] + 1, MOST_COUNTED)
+                return
+        if len(shapes) < 2 * MAX_SHAPES:
+            self.shapes = array("I", (*shapes, shape, 1))  # without room for more, which few need
+
     def score(self) -> int:
         """How sure it is that these are reports of a backdoor, by themselves."""
         if self.visits < LEAST_VISITS:
             return 0
-        main = max(self.shapes.values())
+        main = max(self.shapes[1::2])
         if main < MAIN_SHARE * self.gets or main > PER_VISIT * self.visits:
             return 0
         if marks(self.tails) < 0.7 * min(self.opaque, MARKS):
