@@ -29,8 +29,8 @@ if "EGRESSD_TREE" not in os.environ:
     sys.path.insert(0, str(ROOT))
 
 from egressd.config.load import LoadedIntel, default_config, load_intel, policy_settings
-from egressd.detect.engine import Intel
 from egressd.detect.gathering import MAX_GATHERED
+from egressd.detect.intel import Intel
 from egressd.detect.live import LiveEngine
 from egressd.intel.formats import parse_list
 from egressd.intel.index_format import SALT_BYTES

@@ -21,8 +21,9 @@ from egressd.config.load import load_intel
 from egressd.config.schema import Config
 from egressd.detect.behaviour.settings import BehaviourSettings
 from egressd.detect.behaviour.watching import NEW_SCORE
-from egressd.detect.engine import Engine, Intel
+from egressd.detect.engine import Engine
 from egressd.detect.evidence import combined
+from egressd.detect.intel import Intel
 from egressd.detect.policy import PolicySettings
 from egressd.intel.networks import parse_address, render_address
 from egressd.model import (

@@ -38,7 +38,8 @@ if str(ROOT) not in sys.path:
 
 from egressd.capture.merge import iter_packets
 from egressd.config.load import default_config, load_intel, policy_settings
-from egressd.detect.engine import Engine, Intel
+from egressd.detect.engine import Engine
+from egressd.detect.intel import Intel
 from egressd.detect.policy import PolicySettings
 from egressd.errors import CaptureError
 from egressd.model import Event, Observation

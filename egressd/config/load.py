@@ -34,7 +34,7 @@ from egressd.names import Suffixes
 if TYPE_CHECKING:  # detection takes 40 ms to import, which looking at one list does not need
     from egressd.config.policy_file import PolicyFile
     from egressd.detect.behaviour.settings import BehaviourSettings
-    from egressd.detect.engine import Intel
+    from egressd.detect.intel import Intel
     from egressd.detect.policy import PolicySettings
 
 MAX_CONFIG_BYTES: Final = 1 << 20  # a person writes it; a large site's has some tens of kilobytes
@@ -223,7 +223,7 @@ class _Loading:
 
     def load(self, extra_lists: Sequence[Path], build: Build | None) -> LoadedIntel:
         """Suffixes, guard, protected addresses, lists, allowances."""
-        from egressd.detect.engine import Intel
+        from egressd.detect.intel import Intel
 
         config = self.config
         suffixes = self._suffixes()

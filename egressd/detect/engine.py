@@ -5,152 +5,29 @@ Replay and live run this same object; only who calls it and what is done with th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
-
-from egressd.detect.address_history import tie_by_address
-from egressd.detect.agreement import Agreement
-from egressd.detect.behaviour.settings import DEFAULTS, BehaviourSettings
 from egressd.detect.behaviour.sighting import sighting_of
-from egressd.detect.behaviour.suspicion import sighting_of as volume_sighting_of
-from egressd.detect.behaviour.watching import Behaviour
-from egressd.detect.blind import BlindSpots
-from egressd.detect.blocks import Block, Blocks, main_target
-from egressd.detect.budgets import DAY_US
-from egressd.detect.calendar import MICROSECONDS, Calendar
-from egressd.detect.campaigns import Campaigns
-from egressd.detect.contacts import Contacts
-from egressd.detect.correlator import Correlator, Hit
-from egressd.detect.devices import SAMPLE_US, Devices
-from egressd.detect.evidence import Evidence, Verdict
-from egressd.detect.hearing import Hearing, hear
-from egressd.detect.history import DEFAULT_HISTORY, History
-from egressd.detect.hunt import hunt, sieve_for
-from egressd.detect.policy import E1, E2, Policy, PolicySettings
-from egressd.detect.proxied import Proxied
-from egressd.detect.resolutions import Resolutions, read_answer
-from egressd.detect.watch import Watch
-from egressd.intel.allowances import Allowances
-from egressd.intel.guard import NO_GUARD, Guard
-from egressd.intel.layered import AnyIndex
-from egressd.intel.networks import parse_address, render_address
-from egressd.intel.protected import Protected
-from egressd.intel.resolvers import Resolvers
-from egressd.intel.shared_ranges import NO_SHARED_RANGES, SharedRanges
+from egressd.detect.casework import MAX_CLIENTS, Casework
+from egressd.detect.correlator import Hit
+from egressd.detect.devices import SAMPLE_US
+from egressd.detect.evidence import Verdict
+from egressd.detect.hearing import hear
+from egressd.detect.policy import E1, E2
+from egressd.detect.resolutions import read_answer
 from egressd.model import (
     BEHAVIOUR,
     DNS_ANSWER,
     DNS_QUERY,
     FLOW,
-    HTTP_HOST,
-    QUIC_SNI,
     REPLY,
-    SOCKS_HOST,
-    TAP,
-    TCP,
-    TLS_SNI,
-    Decision,
     DnsMessage,
-    Event,
-    FlowKey,
-    Incident,
-    Indicator,
     Match,
     Observation,
     Sighting,
-    Target,
 )
-from egressd.names import Suffixes
-from egressd.wire.sender import Sender
-from egressd.wire.table import RecentTable
-
-UNANSWERED: Final = 65_536  # contacts whose answer is waited for
-MAX_CLIENTS: Final = 65_536  # addresses remembered as clients; beyond it they are matched, but not counted
-_NOBODY: Final = FlowKey(TCP, b"", 0, b"", 0)
 
 
-class Intel:
-    """Everything that text files say, loaded: swapped whole when any of them changes."""
-
-    def __init__(
-        self,
-        index: AnyIndex,
-        suffixes: Suffixes,
-        allowances: Allowances,
-        protected: Protected,
-        resolvers: Resolvers,
-        shared: SharedRanges = NO_SHARED_RANGES,
-        guard: Guard = NO_GUARD,
-        behaviour: BehaviourSettings = DEFAULTS,
-    ) -> None:
-        self.index = index
-        self.suffixes = suffixes
-        self.allowances = allowances
-        self.protected = protected
-        self.resolvers = resolvers
-        self.shared = shared
-        self.guard = guard
-        self.behaviour = behaviour
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """For other processes; compiled classes are not pickled by themselves."""
-        return Intel, (
-            self.index, self.suffixes, self.allowances, self.protected, self.resolvers, self.shared,
-            self.guard, self.behaviour,
-        )  # fmt: skip
-
-
-class Engine:
+class Engine(Casework):
     """Correlator, policy, watch and campaigns in the order that DESIGN section 4 draws."""
-
-    def __init__(
-        self,
-        intel: Intel,
-        settings: PolicySettings,
-        on_event: Callable[[Event], None],
-        *,
-        enforced: bool = False,
-        history: int = DEFAULT_HISTORY,
-        sensors: bool = False,
-    ) -> None:
-        """`enforced`: what is decided is in the kernel too, so that answers from blocked targets are leaks.
-        `history` bounds the pairs of client and name that a retro-hunt can find. `sensors`: others than our own tap
-        tell of contacts too, so that each is remembered until they have told."""
-        self._suffixes = intel.suffixes
-        self.resolutions = Resolutions(intel.suffixes)
-        self.correlator = Correlator(intel.index, intel.allowances, self.resolutions, intel.suffixes)
-        self.blocks = Blocks()
-        self.policy = Policy(settings, self.blocks, intel.protected, intel.allowances, intel.shared)
-        self.contacts = Contacts()
-        self.agreement: Agreement | None = Agreement() if sensors else None
-        self.hearing = Hearing()
-        self.watch = Watch()
-        self.measures_volume = (
-            False  # whether how much data goes out is measured, so that "not observed" means something
-        )
-        self.enforced = enforced  # of the blocks that are decided from now on
-        self.on_answered: Callable[[Incident], None] | None = None  # told of each answer that an incident counts
-        self.devices = Devices()
-        self.campaigns = Campaigns(self.devices)
-        self.campaigns.on_fold = self._folded
-        self.history = History(history)
-        self.blind = BlindSpots(intel.resolvers)
-        self.behaviour = Behaviour(
-            intel.behaviour, intel.suffixes, intel.guard, intel.protected, intel.resolvers, self.resolutions
-        )
-        self.observations: dict[str, int] = {}
-        # Who sent the frame at hand, if observations come from packets: see Dissector.sender.
-        self.sender_of: Callable[[bytes], Sender | None] | None = None
-        self.clients: dict[bytes, int] = {}  # when each was last looked at: who sent its frame
-        self.clients_beyond = 0  # observations of clients that `clients` has no room for
-        self.unasked_answers = 0  # DNS answers that nobody asked for: they prove nothing about anybody
-        self._unanswered: RecentTable[FlowKey, str] = RecentTable(UNANSWERED)
-        self._proxied = Proxied()
-        self._on_event = on_event
-        self._calendar = Calendar(intel.index.pending_after(0))
-        # Of the observation at hand: what was found to be a new contact or not, and the incidents that it counted for.
-        self._fresh: dict[str, bool] = {}
-        self._counted: set[str] = set()
 
     def observe(self, seen: Observation) -> None:
         """Take one observation; emits whatever follows from it."""
@@ -184,19 +61,6 @@ class Engine:
         else:
             self._contact(seen)
 
-    def suspect(self, evidence: Evidence) -> None:
-        """What a client does speaks for harm though no list names the destination: an incident, which is what tells of
-        it, and what a rule asks of a person or does to the client; never a block for everybody."""
-        self.behaviour.board.note(evidence)  # counts with what the detectors see
-        sighting = volume_sighting_of(evidence)
-        incident, opened = self.campaigns.assign(sighting)
-        self.campaigns.see(incident, sighting)
-        self._on_event(sighting)
-        if opened:
-            self._on_event(incident)
-        if self.policy.block_of(sighting) is None:
-            self._decide(sighting)
-
     def _tell(self, seen: Observation) -> None:
         """Another sensor tells of something."""
         if seen.ts_us >= self._calendar.next_us:
@@ -204,12 +68,6 @@ class Engine:
         self._fresh.clear()
         self._counted.clear()
         hear(self, seen)
-
-    def finish(self) -> None:
-        """The source has ended: report each incident's totals."""
-        self.campaigns.recognise()
-        for incident in self.campaigns.incidents.values():
-            self._on_event(incident)
 
     def counts(self) -> dict[str, int]:
         """What was not used, or did not fit a bound, by reason; zero counts are left out."""
@@ -235,14 +93,6 @@ class Engine:
         """Who sends a client's frames: asked when it is new and once in SAMPLE_US, not for each observation."""
         self.clients[client] = ts_us
         self._sender(client, ts_us)
-
-    def _sender(self, client: bytes, ts_us: int) -> None:
-        sender = self.sender_of(client) if self.sender_of is not None else None
-        if sender is not None:
-            self._spoke(sender.mac, client, ts_us, sender.is_attached)
-
-    def _spoke(self, mac: bytes, client: bytes, ts_us: int, is_attached: bool) -> None:
-        self.devices.spoke(mac, client, ts_us, is_attached=is_attached)
 
     def _question(self, seen: Observation) -> None:
         message = seen.detail
@@ -341,14 +191,6 @@ class Engine:
         """The first packet of a conversation."""
         self.contacts.begins(seen.flow, seen.ts_us)
 
-    def is_new(self, seen: Observation, reached: str) -> bool:
-        """Whether this observation is the first sign of a contact; asked twice it answers the same."""
-        new = self._fresh.get(reached)
-        if new is None:
-            contacts = self.hearing.contacts_of(seen.sensor) if seen.sensor else self.contacts
-            new = self._fresh[reached] = contacts.is_new(seen.kind, seen.flow, reached, seen.ts_us)
-        return new
-
     def _remember(self, seen: Observation, name: str, hits: list[Hit], direct: bool) -> None:
         """Keep for later what matched nothing now."""
         flow = seen.flow
@@ -362,7 +204,7 @@ class Engine:
             server = flow.server if direct else b""
             self.history.record(flow, name, seen.ts_us, seen.number, seen.kind, new, server)
 
-    # -- sightings, decisions, attempts
+    # -- sightings
 
     def sight(self, seen: Observation, hit: Hit, new: bool, direct: bool = False) -> None:
         sighting = Sighting(
@@ -380,109 +222,6 @@ class Engine:
         sighting = sighting_of(verdict, seen, name, self._suffixes)
         if not self.correlator.is_allowed(verdict.destination, sighting.address, verdict.client, seen.ts_us):
             self._handle(sighting, True, seen)
-
-    def _handle(self, sighting: Sighting, new: bool, seen: Observation | None) -> None:
-        """Open or update the incident, decide where nothing was decided yet, count an attempt where it was. `seen` is
-        None when the sighting comes from history."""
-        if seen is not None:
-            self._sender(sighting.flow.client, sighting.ts_us)  # an address that is another device's now
-        incident, opened = self.campaigns.assign(sighting)
-        self.campaigns.see(incident, sighting)
-        via = sighting.via
-        if seen is not None:
-            if via not in (DNS_QUERY, DNS_ANSWER):
-                new = self.is_new(seen, sighting.campaign) and new
-            new = new and incident.id not in self._counted
-            new = self._agree(incident, sighting, new, seen)
-        sighting.new = new
-        if new:
-            self.campaigns.count(incident, sighting)
-            if via in (TLS_SNI, HTTP_HOST, SOCKS_HOST):
-                self._answered(incident, sighting.count)  # nothing is sent before the handshake is complete
-            elif via in (FLOW, QUIC_SNI):
-                self._unanswered.put(sighting.flow, incident.id)
-        self._on_event(sighting)
-        if opened:
-            self._on_event(incident)
-        block = self.policy.block_of(sighting)
-        if block is None:
-            self._decide(sighting)
-            return
-        if block.waits or block.mode != self.policy.site.strongest:
-            decision = self.policy.decide_again(block, sighting, self._others_at(sighting), *self._hit(sighting))
-            if decision is not None:
-                self._put_in_force(block, decision)
-        self._ran_into(block, sighting)
-        if new and seen is not None and not block.waits:  # a question stops nothing
-            incident.attempts += 1
-            self.campaigns.tried(sighting)
-            stopped = block.enforced and self.blocks.stops(sighting.flow.client, sighting.flow.server, sighting.ts_us)
-            stopped = stopped and self.policy.site.is_armed(sighting.flow.client)
-            self._on_event(self.watch.attempt(block, sighting, stopped))
-            if via == FLOW and block.resting:
-                rested = block.resting.get(sighting.flow.server)
-                if rested is not None:
-                    self._extend(sighting, sighting.flow.server, rested)
-
-    def _decide(self, sighting: Sighting) -> None:
-        """Nothing was decided about it yet."""
-        decision = self.policy.decide(sighting, self._others_at(sighting), *self._hit(sighting))
-        if decision is None or (decision.action == "alert" and sighting.via == BEHAVIOUR):
-            return
-        block = self.blocks.by_id.get(decision.id)
-        if block is None:
-            self._on_event(decision)
-            return
-        self._calendar.watch(block)
-        self._put_in_force(block, decision)
-        self._ran_into(block, sighting)
-
-    def _put_in_force(self, block: Block, decision: Decision) -> None:
-        block.enforced = self.enforced and not block.waits and decision.mode == self.policy.site.strongest
-        self._on_event(decision)
-
-    def _hit(self, sighting: Sighting) -> tuple[int, int]:
-        """How many clients hit the same, of how many known."""
-        campaign = self.campaigns.campaigns.get(sighting.campaign)
-        return len(campaign.incidents) if campaign is not None else 1, len(self.clients)
-
-    def _ran_into(self, block: Block, sighting: Sighting) -> None:
-        """A client met a block: one that too many meet is taken back and waits for a person (detect/budgets.py)."""
-        if block.waits or block.final or sighting.ts_us - block.created_us >= DAY_US:
-            return
-        clients = block.clients
-        if sighting.flow.client in clients or len(clients) >= MAX_CLIENTS:
-            return
-        clients.add(sighting.flow.client)
-        decision = self.policy.roll_back(block, sighting, len(clients), len(self.clients))
-        if decision is not None:
-            clients.clear()
-            self._on_event(decision)
-
-    def _others_at(self, sighting: Sighting) -> list[str]:
-        """Innocent sites on the address that matched: a block of a listed address would cut them off too."""
-        if sighting.match.level != "address":
-            return []
-        return self.correlator.co_tenants(sighting.address, "", sighting.ts_us)
-
-    def _agree(self, incident: Incident, sighting: Sighting, own: bool, seen: Observation) -> bool:
-        """Whether a sighting is a new contact, `own` saying whether it is one to the sensor that tells of it: another
-        may have told of it before."""
-        source = seen.sensor or TAP
-        sighting.source = source
-        sighting.own = own
-        if own:
-            self._counted.add(incident.id)
-            self.campaigns.tell(incident, sighting)
-        agreement = self.agreement
-        if agreement is None:
-            return own
-        client = sighting.flow.client
-        reached = sighting.match.registered_domain or sighting.match.indicator.value
-        new = own and not agreement.tell(source, sighting.via, sighting.flow, reached, sighting.ts_us)
-        sighting.told_by = agreement.told_by(client, reached, sighting.ts_us)
-        sighting.sources = max(1, len(sighting.told_by))
-        return new
 
     def blocked_flow(self, seen: Observation) -> None:
         """A connection without a name to an address that a block covers."""
@@ -505,36 +244,6 @@ class Engine:
             address=flow.server,
         )  # fmt: skip
         self._handle(sighting, self.is_new(seen, match.registered_domain), seen)
-
-    def _folded(self, kept: Incident, gone: Incident) -> None:
-        """One device is behind two incidents: the younger says where it went."""
-        self._on_event(gone)
-
-    def _shared_history(self, sighting: Sighting, address: bytes) -> None:
-        """A name of another campaign lived on an address that this one uses."""
-        if self.policy.is_everybodys(address, sighting.ts_us):
-            return
-        domain = sighting.match.registered_domain
-        others = self.resolutions.co_tenants(address, frozenset((domain,)), sighting.ts_us)
-        tie_by_address(self.campaigns, sighting.campaign, domain, address, others)
-
-    def _extend(self, sighting: Sighting, address: bytes, evidence: str) -> None:
-        if sighting.match.registered_domain:
-            self._shared_history(sighting, address)
-        block = self.policy.block_of(sighting)
-        if block is None or block.target.kind in ("address", "network", "url"):
-            return
-        if self.policy.is_settled(block, address, sighting.flow.client):
-            return
-        others = self.correlator.co_tenants(address, sighting.match.registered_domain, sighting.ts_us)
-        others = [name for name in others if name != sighting.name]
-        decision = self.policy.extend(block, sighting, address, evidence, others)
-        if decision is None:
-            return
-        self._on_event(decision)
-        if decision.action == "extend" and decision.rule == "address":
-            for holder in self.blocks.holders(address):
-                self.campaigns.tie(block.campaign, holder.campaign, f"both used {render_address(address)}")
 
     # -- who lives where
 
@@ -571,62 +280,3 @@ class Engine:
         )  # fmt: skip
         for decision in self.policy.reconsider(why, address, others):
             self._on_event(decision)
-
-    # -- replies
-
-    def _reply(self, seen: Observation) -> None:
-        id_ = self._unanswered.pop(seen.flow)
-        incident = self.campaigns.incidents.get(self.campaigns.current(id_)) if id_ else None
-        if incident is not None:
-            self._answered(incident, 1)
-        leak = self.watch.answered(seen.flow, seen.ts_us, seen.number)
-        if leak is not None:
-            self._on_event(leak)
-
-    def _answered(self, incident: Incident, count: int) -> None:
-        incident.answered += count
-        if self.on_answered is not None:
-            for _ in range(count):
-                self.on_answered(incident)
-
-    # -- indicators come and go
-
-    def _indicators_change(self, ts_us: int) -> None:
-        """Everything that was due until now, in order of time."""
-        calendar = self._calendar
-        while calendar.next_us <= ts_us:
-            due_us = calendar.next_us
-            lapsing = calendar.lapsing()
-            if lapsing:
-                block = self.blocks.by_id.get(lapsing)
-                if block is not None and 0 < block.ends_us <= due_us:
-                    why = Sighting(due_us, 0, _NOBODY, "", block.match, FLOW, "", False, 0, due_us, due_us)
-                    self._on_event(self.policy.lift(block, why, "the time that its rule gives it is over", "expired"))
-                elif block is not None and 0 < block.match.indicator.expires_s * MICROSECONDS <= due_us:
-                    self._lapse(block, due_us)
-            else:
-                self._arrive(calendar.arriving(), due_us)
-
-    def _arrive(self, arrived: set[Indicator], arrival_us: int) -> None:
-        """Retro-hunt (INCIDENT beat a): indicators came into force; who contacted them before?"""
-        for _ in hunt(self, arrived.__contains__, arrival_us, sieve_for(arrived)):
-            pass
-
-    def _lapse(self, block: Block, expires_us: int) -> None:
-        """The indicator of a block has expired: another one takes the block over, or it ends."""
-        successor = self._match_target(block.target, expires_us)
-        if successor is not None and main_target(successor) == block.target:
-            block.match = successor
-            self._calendar.watch(block)
-            return
-        why = Sighting(expires_us, 0, _NOBODY, "", block.match, FLOW, "", False, 0, expires_us, expires_us)
-        self._on_event(self.policy.lapse(block, why))
-
-    def _match_target(self, target: Target, ts_us: int) -> Match | None:
-        if target.kind == "url":
-            host, _, path = target.value.partition("/")
-            return self.correlator.match_url(host.strip("[]"), "/" + path, ts_us)
-        if target.kind in ("address", "network"):
-            address = parse_address(target.value.partition("/")[0])
-            return self.correlator.match_address(address, ts_us)
-        return self.correlator.match_name(target.value, ts_us)

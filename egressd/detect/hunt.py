@@ -14,7 +14,7 @@ from egressd.detect.policy import E1
 from egressd.model import Indicator, Match, Sighting
 
 if TYPE_CHECKING:
-    from egressd.detect.engine import Engine
+    from egressd.detect.casework import Casework
 
 LOOKED_UP: Final = 64  # contacts in one step
 SIFTED: Final = 1_024  # contacts in one step, where most are none of those that are looked for
@@ -48,7 +48,7 @@ def sieve_for(arrived: Iterable[Indicator]) -> Sieve | None:
 
 
 def hunt(
-    engine: Engine, is_new: Callable[[Indicator], bool], arrival_us: int, sieve: Sieve | None
+    engine: Casework, is_new: Callable[[Indicator], bool], arrival_us: int, sieve: Sieve | None
 ) -> Iterator[None]:  # fmt: skip
     """Tell of every contact in the history that matches an indicator of which `is_new` is true, in order of first
     contact. Each turn of the iterator is a step."""
@@ -76,7 +76,7 @@ def hunt(
             yield
 
 
-def recall(engine: Engine, row: PastContact, arrival_us: int) -> bool:
+def recall(engine: Casework, row: PastContact, arrival_us: int) -> bool:
     """Judge contacts of the past as traffic is judged; False when they match nothing, or may be."""
     match = _match(engine, row, arrival_us)
     if match is None or engine.correlator.is_allowed(row.name, row.address, row.flow.client, row.last_us):
@@ -91,7 +91,7 @@ def recall(engine: Engine, row: PastContact, arrival_us: int) -> bool:
     return True
 
 
-def _match(engine: Engine, row: PastContact, at_us: int) -> Match | None:
+def _match(engine: Casework, row: PastContact, at_us: int) -> Match | None:
     if row.name:
         return engine.correlator.match_name(row.name, at_us)
     return engine.correlator.match_address(row.address, at_us)

@@ -13,12 +13,14 @@ from typing import Final, NamedTuple
 
 from egressd.detect.blocks import MAX_REFUSED, Block
 from egressd.detect.calendar import Calendar
+from egressd.detect.casework import NOBODY
 from egressd.detect.contacts import SAME_CONNECTION_US
 from egressd.detect.correlator import Correlator
-from egressd.detect.engine import _NOBODY, Engine, Intel
+from egressd.detect.engine import Engine
 from egressd.detect.gathering import GatheringHistory
 from egressd.detect.history import PastContact
 from egressd.detect.hunt import LOOKED_UP, hunt, recall, sieve_for
+from egressd.detect.intel import Intel
 from egressd.detect.policy import E1, E2, PolicySettings
 from egressd.detect.review import KEPT, Free, kept_targets, review
 from egressd.intel.layered import AnyIndex, in_memory
@@ -178,7 +180,7 @@ class LiveEngine(Engine):
         block.resting.update(standing.resting[: max(0, MAX_REFUSED - len(block.resting))])
         if ts_us:
             for address in dict.fromkeys((*addresses, *(address for _, address in pairs))):
-                self._give_free(Observation(FLOW, ts_us, 0, _NOBODY, "", "", None, 0, ""), address)
+                self._give_free(Observation(FLOW, ts_us, 0, NOBODY, "", "", None, 0, ""), address)
             self._free_shared(block, ts_us)
 
     def end(self, block_id: str) -> None:
@@ -367,4 +369,4 @@ class LiveEngine(Engine):
 
 def _because(block: Block, ts_us: int) -> Sighting:
     """A sighting that stands for nobody's traffic: a person or a list decided."""
-    return Sighting(ts_us, 0, _NOBODY, "", block.match, FLOW, "", False, 0, ts_us, ts_us)
+    return Sighting(ts_us, 0, NOBODY, "", block.match, FLOW, "", False, 0, ts_us, ts_us)

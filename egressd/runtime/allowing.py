@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from egressd.clock import Clock
 from egressd.detect.blocks import main_target
 from egressd.detect.campaigns import Campaigns
-from egressd.detect.engine import Intel
+from egressd.detect.intel import Intel
 from egressd.detect.kept import Kept
 from egressd.detect.review import Free, kept_reason, kept_targets, match_target, parts_of, review
 from egressd.intel.allowances import Allowance, Allowances

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from egressd.clock import Clock
 from egressd.config.schema import Config
-from egressd.detect.engine import Intel
+from egressd.detect.intel import Intel
 from egressd.enforce.adapter import AdapterError, EnforcementState, Existing, Rule
 from egressd.enforce.dryrun import DryRunAdapter
 from egressd.enforce.nflog import Nflog

@@ -17,8 +17,8 @@ from typing import Any, Final, NamedTuple
 
 from egressd.clock import Clock
 from egressd.detect.correlator import Correlator
-from egressd.detect.engine import Intel
 from egressd.detect.history import PastContact
+from egressd.detect.intel import Intel
 from egressd.detect.resolutions import Resolutions
 from egressd.intel.networks import last_address, parse_network
 from egressd.model import DNS_QUERY, FLOW, FlowKey, Indicator

@@ -24,7 +24,7 @@ from egressd.config.load import (
     segment_table,
 )
 from egressd.config.schema import Config
-from egressd.detect.engine import Intel
+from egressd.detect.intel import Intel
 from egressd.detect.policy import PolicySettings
 from egressd.detect.sharing import BY_COMMAND
 from egressd.errors import ConfigError, Problem

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from egressd.detect.engine import Intel
 from egressd.detect.history import PastContact
+from egressd.detect.intel import Intel
 from egressd.detect.live import Standing
 from egressd.detect.policy import PolicySettings
 from egressd.intel.protected import Protected

@@ -11,8 +11,9 @@ from egressd.capture.logfile import LogFile, LogResult
 from egressd.capture.merge import FileResult, iter_packets
 from egressd.detect.behaviour.carrying import Carrying
 from egressd.detect.behaviour.volume import ALERT_SCORE, Volume, VolumeSettings
-from egressd.detect.engine import Engine, Intel
+from egressd.detect.engine import Engine
 from egressd.detect.evidence import Evidence
+from egressd.detect.intel import Intel
 from egressd.detect.policy import PolicySettings
 from egressd.model import Event, Observation
 from egressd.runtime.parallel_replay import SeveralProcesses, processes_for

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from egressd.detect.blocks import main_target
-from egressd.detect.engine import Intel
+from egressd.detect.intel import Intel
 from egressd.detect.live import LiveEngine, Standing
 from egressd.detect.policy import PolicySettings
 from egressd.intel.index import Index

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
 
-from egressd.detect.engine import Engine, Intel
+from egressd.detect.engine import Engine
+from egressd.detect.intel import Intel
 from egressd.detect.policy import PolicySettings
 from egressd.detect.resolutions import Resolutions
 from egressd.intel.allowances import Allowances, parse_allowances

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from egressd.detect.engine import Engine, Intel
+from egressd.detect.engine import Engine
+from egressd.detect.intel import Intel
 from egressd.detect.policy import PolicySettings
 from egressd.intel.allowances import Allowances
 from egressd.intel.formats import parse_list

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from egressd.detect.engine import Intel
+from egressd.detect.intel import Intel
 from egressd.detect.probation import FORGET_US
 from egressd.enforce.adapter import AdapterError
 from egressd.runtime.core import Core

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from egressd.detect.behaviour import ground as ground_module
 from egressd.detect.behaviour.ground import Ground
 from egressd.detect.behaviour.settings import ALERT, DETECTORS, OFF, BehaviourSettings, Switch
-from egressd.detect.engine import Engine, Intel
+from egressd.detect.engine import Engine
+from egressd.detect.intel import Intel
 from egressd.detect.policy import PolicySettings
 from egressd.intel.index import Index
 from egressd.model import DNS_ANSWER, DNS_QUERY, TLS_SNI, UDP, ClientHello, DnsMessage, DnsQuestion
