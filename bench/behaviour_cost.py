@@ -65,7 +65,7 @@ def replay_s(path: Path, on: bool) -> tuple[float, int]:
     from bench.office import intel_of
     from egressd.detect.behaviour.settings import DETECTORS, OFF, BehaviourSettings, Switch
     from egressd.detect.behaviour.volume import VolumeSettings
-    from egressd.detect.policy import PolicySettings
+    from egressd.detect.policy_settings import PolicySettings
     from egressd.runtime.replay import ReplayRun
 
     switches = () if on else tuple((name, Switch(OFF)) for name in DETECTORS)

@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from bench.office import intel_of
 from egressd.detect.behaviour.settings import BehaviourSettings
-from egressd.detect.policy import PolicySettings
+from egressd.detect.policy_settings import PolicySettings
 from egressd.errors import CaptureError
 from egressd.intel.networks import render_address
 from egressd.model import Event, Sighting

@@ -24,7 +24,7 @@ from egressd.detect.behaviour.watching import NEW_SCORE
 from egressd.detect.engine import Engine
 from egressd.detect.evidence import combined
 from egressd.detect.intel import Intel
-from egressd.detect.policy import PolicySettings
+from egressd.detect.policy_settings import PolicySettings
 from egressd.intel.networks import parse_address, render_address
 from egressd.model import (
     DNS_ANSWER,

@@ -40,7 +40,7 @@ from egressd.capture.merge import iter_packets
 from egressd.config.load import default_config, load_intel, policy_settings
 from egressd.detect.engine import Engine
 from egressd.detect.intel import Intel
-from egressd.detect.policy import PolicySettings
+from egressd.detect.policy_settings import PolicySettings
 from egressd.errors import CaptureError
 from egressd.model import Event, Observation
 from egressd.wire.dissector import Dissector

@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # detection takes 40 ms to import, which looking at one list 
     from egressd.config.policy_file import PolicyFile
     from egressd.detect.behaviour.settings import BehaviourSettings
     from egressd.detect.intel import Intel
-    from egressd.detect.policy import PolicySettings
+    from egressd.detect.policy_settings import PolicySettings
 
 MAX_CONFIG_BYTES: Final = 1 << 20  # a person writes it; a large site's has some tens of kilobytes
 MAX_FILES: Final = 1_000  # that one pattern may name
@@ -140,7 +140,7 @@ def load_ground(config: Config, *, base_dir: Path) -> Ground:
 
 def policy_settings(config: Config, policy: PolicyFile | None = None) -> PolicySettings:
     """What the policy needs of the configuration and, if there is one, of the file that it names."""
-    from egressd.detect.policy import PolicySettings
+    from egressd.detect.policy_settings import PolicySettings
 
     options = config.policy
     return PolicySettings(

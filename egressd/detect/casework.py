@@ -25,7 +25,8 @@ from egressd.detect.hearing import Hearing
 from egressd.detect.history import DEFAULT_HISTORY, History
 from egressd.detect.hunt import hunt, sieve_for
 from egressd.detect.intel import Intel
-from egressd.detect.policy import Policy, PolicySettings
+from egressd.detect.policy import Policy
+from egressd.detect.policy_settings import PolicySettings
 from egressd.detect.proxied import Proxied
 from egressd.detect.resolutions import Resolutions
 from egressd.detect.watch import Watch

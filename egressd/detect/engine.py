@@ -8,10 +8,10 @@ from __future__ import annotations
 from egressd.detect.behaviour.sighting import sighting_of
 from egressd.detect.casework import MAX_CLIENTS, Casework
 from egressd.detect.correlator import Hit
+from egressd.detect.coverage import E1, E2
 from egressd.detect.devices import SAMPLE_US
 from egressd.detect.evidence import Verdict
 from egressd.detect.hearing import hear
-from egressd.detect.policy import E1, E2
 from egressd.detect.resolutions import read_answer
 from egressd.model import (
     BEHAVIOUR,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from egressd.detect.coverage import E1
 from egressd.detect.history import PastContact
-from egressd.detect.policy import E1
 from egressd.model import Indicator, Match, Sighting
 
 if TYPE_CHECKING:

@@ -16,12 +16,13 @@ from egressd.detect.calendar import Calendar
 from egressd.detect.casework import NOBODY
 from egressd.detect.contacts import SAME_CONNECTION_US
 from egressd.detect.correlator import Correlator
+from egressd.detect.coverage import E1, E2
 from egressd.detect.engine import Engine
 from egressd.detect.gathering import GatheringHistory
 from egressd.detect.history import PastContact
 from egressd.detect.hunt import LOOKED_UP, hunt, recall, sieve_for
 from egressd.detect.intel import Intel
-from egressd.detect.policy import E1, E2, PolicySettings
+from egressd.detect.policy_settings import PolicySettings
 from egressd.detect.review import KEPT, Free, kept_targets, review
 from egressd.intel.layered import AnyIndex, in_memory
 from egressd.intel.networks import parse_address

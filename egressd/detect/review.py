@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from egressd.detect.blocks import main_target
+from egressd.detect.coverage import pair
 from egressd.detect.kept import Kept, tell
-from egressd.detect.policy import pair
 from egressd.intel.allowances import Allowances
 from egressd.intel.index import Skip
 from egressd.intel.layered import AnyIndex

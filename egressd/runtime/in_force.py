@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Final
 
+from egressd.detect.coverage import E1, E2
 from egressd.detect.live import Standing
-from egressd.detect.policy import E1, E2
 from egressd.detect.probation import level_on_return, level_when_due, term_us
 from egressd.detect.rules import Rule as PolicyRule
 from egressd.enforce.adapter import CLIENT, SEGMENT, Rule

@@ -25,7 +25,7 @@ from egressd.config.load import (
 )
 from egressd.config.schema import Config
 from egressd.detect.intel import Intel
-from egressd.detect.policy import PolicySettings
+from egressd.detect.policy_settings import PolicySettings
 from egressd.detect.sharing import BY_COMMAND
 from egressd.errors import ConfigError, Problem
 from egressd.intel.allowances import Allowance, Allowances, parse_allowances

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from egressd.config.load import LoadedIntel
-from egressd.detect.policy import PolicySettings
+from egressd.detect.policy_settings import PolicySettings
 from egressd.detect.reasons import scoped_target
 from egressd.detect.rules import ALERT, ASK, BLOCK, CLIENT, IGNORE, ISOLATE, NO_RULE, Rule, failed, failing
 from egressd.detect.sharing import chose_address

@@ -14,7 +14,7 @@ from egressd.detect.behaviour.volume import ALERT_SCORE, Volume, VolumeSettings
 from egressd.detect.engine import Engine
 from egressd.detect.evidence import Evidence
 from egressd.detect.intel import Intel
-from egressd.detect.policy import PolicySettings
+from egressd.detect.policy_settings import PolicySettings
 from egressd.model import Event, Observation
 from egressd.runtime.parallel_replay import SeveralProcesses, processes_for
 from egressd.runtime.reading import OneProcess, Reading, rare_collections

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from egressd.detect.budgets import why_rolled_back
-from egressd.detect.policy import PolicySettings
+from egressd.detect.policy_settings import PolicySettings
 from egressd.model import Decision
 from egressd.notify.eve import render_event
 from egressd.runtime.in_force import ACTIVE, BLOCK, POLICY, Register

@@ -16,7 +16,7 @@ from egressd.config.kinds import CHOICE, FLAG, MAPPINGS, NAMED, NUMBER, SECTION,
 from egressd.config.load import default_config, load_config, load_intel, policy_settings
 from egressd.config.schema import Config, every_option, options
 from egressd.detect.history import DEFAULT_HISTORY
-from egressd.detect.policy import PolicySettings
+from egressd.detect.policy_settings import PolicySettings
 from egressd.intel.guard import POPULAR_LIMIT
 from egressd.wire.dissector import DEFAULT_CONVERSATIONS
 

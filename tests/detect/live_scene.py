@@ -5,7 +5,7 @@ from __future__ import annotations
 from egressd.detect.blocks import main_target
 from egressd.detect.intel import Intel
 from egressd.detect.live import LiveEngine, Standing
-from egressd.detect.policy import PolicySettings
+from egressd.detect.policy_settings import PolicySettings
 from egressd.intel.index import Index
 from egressd.intel.protected import Protected
 from egressd.model import Match, Target

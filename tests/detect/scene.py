@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 from egressd.detect.engine import Engine
 from egressd.detect.intel import Intel
-from egressd.detect.policy import PolicySettings
+from egressd.detect.policy_settings import PolicySettings
 from egressd.detect.resolutions import Resolutions
 from egressd.intel.allowances import Allowances, parse_allowances
 from egressd.intel.formats import parse_list

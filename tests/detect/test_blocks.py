@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from egressd.detect.blocks import Block, Blocks, main_target
-from egressd.detect.policy import E1, E2
+from egressd.detect.coverage import E1, E2
 from egressd.model import Match, Target
 from tests.detect.scene import A, B, X, Y, listed, packed
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egressd.detect import engine as engine_module
-from egressd.detect.policy import PolicySettings
+from egressd.detect.policy_settings import PolicySettings
 from egressd.model import TCP, Attempt, Decision, FlowKey, Incident, Sighting
 from tests.detect.scene import RESOLVER, A, B, C, Scene, X, Y, at, packed, record, when
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from egressd.detect.policy import PolicySettings
+from egressd.detect.policy_settings import PolicySettings
 from egressd.model import DNS_ANSWER, DNS_QUERY, UDP
 from tests.detect.live_scene import ENFORCE, LiveScene, protecting
 from tests.detect.scene import RESOLVER, A, B, C, Scene, X, Y, flow, message, packed, record

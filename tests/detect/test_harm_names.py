@@ -9,7 +9,7 @@ import pytest
 
 from egressd.detect.engine import Engine
 from egressd.detect.intel import Intel
-from egressd.detect.policy import PolicySettings
+from egressd.detect.policy_settings import PolicySettings
 from egressd.intel.allowances import Allowances
 from egressd.intel.formats import parse_list
 from egressd.intel.guard import Guard

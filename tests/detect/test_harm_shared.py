@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from egressd.detect import budgets
-from egressd.detect.policy import PolicySettings
+from egressd.detect.policy_settings import PolicySettings
 from egressd.intel.networks import render_address
 from egressd.model import UDP, DnsMessage, DnsQuestion, DnsRecord
 from tests.detect.live_scene import LiveScene

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from egressd.detect.policy import E1, E2, PolicySettings
+from egressd.detect.coverage import E1, E2
+from egressd.detect.policy_settings import PolicySettings
 from egressd.intel.networks import render_address as text
 from egressd.model import Target
 from tests.detect.live_scene import ENFORCE, LiveScene, protecting, standing

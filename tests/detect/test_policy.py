@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from egressd.detect import budgets
+from egressd.detect import coverage as coverage_module
 from egressd.detect import policy as policy_module
 from egressd.detect.blocks import Block, Blocks
-from egressd.detect.policy import E0, E1, E2, Policy, PolicySettings
+from egressd.detect.coverage import E0, E1, E2
+from egressd.detect.policy import Policy
+from egressd.detect.policy_settings import PolicySettings
 from egressd.intel.index import Index
 from egressd.intel.networks import parse_address
 from egressd.model import FLOW, TLS_SNI, Decision, Sighting, Target
@@ -286,7 +289,7 @@ def test_the_memory_of_a_budget_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_refusals_are_bounded_and_stay_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy_module, "MAX_REFUSED", 3)
+    monkeypatch.setattr(coverage_module, "MAX_REFUSED", 3)
     desk = Desk()
     block = desk.block()
     said = [desk.extend(block, f"10.0.0.{number}") for number in range(6)]

@@ -7,7 +7,7 @@ import pytest
 from egressd.config.policy_conditions import Known
 from egressd.config.policy_file import parse_policy
 from egressd.detect.evidence import Evidence
-from egressd.detect.policy import PolicySettings
+from egressd.detect.policy_settings import PolicySettings
 from egressd.intel.networks import first_address
 from egressd.model import FLOW, Indicator, Match, Sighting
 from tests.detect.live_scene import LiveScene

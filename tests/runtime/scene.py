@@ -128,7 +128,7 @@ def address(value: bytes | str = X) -> Target:
 
 
 def pair(client: bytes = A, server: bytes = X) -> Target:
-    from egressd.detect.policy import pair as made
+    from egressd.detect.coverage import pair as made
 
     return made(client, server)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egressd.detect.policy import E1, E2
+from egressd.detect.coverage import E1, E2
 from egressd.detect.probation import FORGET_US, TERMS_US
 from egressd.model import Target
 from egressd.runtime.in_force import ACTIVE, PROPOSED, RESTING, WITHDRAWN, Held, InForce, Register

@@ -15,7 +15,7 @@ from egressd.detect.behaviour.ground import Ground
 from egressd.detect.behaviour.settings import ALERT, DETECTORS, OFF, BehaviourSettings, Switch
 from egressd.detect.engine import Engine
 from egressd.detect.intel import Intel
-from egressd.detect.policy import PolicySettings
+from egressd.detect.policy_settings import PolicySettings
 from egressd.intel.index import Index
 from egressd.model import DNS_ANSWER, DNS_QUERY, TLS_SNI, UDP, ClientHello, DnsMessage, DnsQuestion
 from tests.detect.scene import GUARD, PROTECTED, RESOLVERS, SUFFIXES, A, B, Scene, X, Y, allowed, flow, listed, when
