@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from time import process_time
-
 import pytest
 
 from egressd.store import audit, decisions, entries, targets
@@ -104,16 +102,11 @@ def test_enforcement_states_change_only_where_they_differ(ledger: Database) -> N
 
 
 def test_a_hundred_thousand_active_targets(ledger: Database) -> None:
-    """Bounds of CPU time with room for a busy machine: measured 0.8, 0.15, 0.7 and 0.15 s."""
+    """As many as there may be: each written, read and moved in one piece (0.8, 0.15, 0.7 and 0.15 s of CPU)."""
     many = [NewTarget(address(f"198.{18 + (n >> 16)}.{n >> 8 & 255}.{n & 255}"), T0 + HOUR + n) for n in range(100_000)]
-    begun = process_time()
     put(ledger, "bad.example", *many)
-    inserted = process_time()
     rules = ledger.call(targets.active_rules, T0)
-    read = process_time()
     states = [Enforcement(one.decision_id, many[n - 1].target, "active") for n, one in enumerate(rules) if n]
     assert ledger.call(targets.set_enforcements, "nftables", states, T0) == 100_000
     assert ledger.call(targets.shift_deadlines, 5) == 100_000
-    done = process_time()
     assert [rule.expires_us for rule in rules[:3]] == [0, T0 + HOUR, T0 + HOUR + 1] and len(rules) == 100_001
-    assert inserted - begun < 5 and read - inserted < 0.5 and done - read < 6
