@@ -4,6 +4,7 @@
 
 SETUP = scripts/setup.sh
 BIN = .venv/bin
+MUTANTS = 1000000
 
 demo:          ## replay the incident of 2015 and read the report
 	@$(SETUP) run
@@ -41,7 +42,7 @@ corpus:        ## recall against tshark: make corpus CORPUS=folder (see scripts/
 DIFFER = 1000000
 mutate:        ## a million mutated packets: none may raise or take over 10 ms; pure and compiled must tell the same of them
 	@$(SETUP) lint
-	$(BIN)/python scripts/mutate.py --packets 1000000 --processes 2
+	$(BIN)/python scripts/mutate.py --packets $(MUTANTS) --processes 2
 	$(BIN)/python scripts/compile.py --into build/compiled
 	$(BIN)/python scripts/differ.py --captures pcaps
 	$(BIN)/python scripts/differ.py --packets $(DIFFER)

@@ -430,7 +430,7 @@ def allowance_lines(draw: st.DrawFn) -> str:
     return line
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lines=st.lists(allowance_lines(), min_size=1, max_size=3), steps=st.data())
 def test_an_allowance_that_comes_and_goes_changes_nothing(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], steps: st.DataObject
