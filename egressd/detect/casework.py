@@ -10,7 +10,7 @@ from typing import Final
 
 from egressd.detect.address_history import tie_by_address
 from egressd.detect.agreement import Agreement
-from egressd.detect.behaviour.suspicion import sighting_of as volume_sighting_of
+from egressd.detect.behaviour.sighting import sighting_of_evidence
 from egressd.detect.behaviour.watching import Behaviour
 from egressd.detect.blind import BlindSpots
 from egressd.detect.blocks import Block, Blocks, main_target
@@ -116,7 +116,7 @@ class Casework:
         """What a client does speaks for harm though no list names the destination: an incident, which is what tells of
         it, and what a rule asks of a person or does to the client; never a block for everybody."""
         self.behaviour.board.note(evidence)  # counts with what the detectors see
-        sighting = volume_sighting_of(evidence)
+        sighting = sighting_of_evidence(evidence)
         incident, opened = self.campaigns.assign(sighting)
         self.campaigns.see(incident, sighting)
         self._on_event(sighting)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from egressd.clock import Clock
-from egressd.detect.behaviour.suspicion import sighting_of
+from egressd.detect.behaviour.sighting import sighting_of_evidence
 from egressd.detect.campaigns import MAX_NAMES, Campaigns
 from egressd.detect.devices import parse_mac
 from egressd.detect.evidence import Evidence
@@ -177,7 +177,7 @@ class Intake:
 
     def suspect(self, evidence: Evidence) -> None:
         """What a client does speaks for harm though no list names the destination: an incident, and no block."""
-        sighting = sighting_of(evidence)
+        sighting = sighting_of_evidence(evidence)
         incident, _ = self._assign(sighting)
         self._campaigns.see(incident, sighting)
         self.levels[BEHAVIOUR] = self.levels.get(BEHAVIOUR, 0) + 1

@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import signal
-import socket
 import sys
 from contextlib import suppress
 from glob import glob
@@ -27,9 +25,9 @@ from egressd.logs.formats import DNSTAP, FRAMED, PARSERS, LogParser
 from egressd.logs.offset import ClockOffset
 from egressd.model import Observation
 from egressd.runtime import orders
-from egressd.runtime.messages import Frames, render_batch
+from egressd.runtime.inbox import Inbox, inbox_of_process
+from egressd.runtime.messages import render_batch
 from egressd.runtime.observed import pack_observation
-from egressd.runtime.packet_process import MAX_DOWN_BYTES, read_order, receive
 
 POLL_US: Final = 250_000
 STATS_US: Final = 1_000_000
@@ -168,11 +166,10 @@ class Source:
 class LogProcess:
     """Everything that the log process holds."""
 
-    def __init__(self, control: socket.socket, start: orders.LogStart) -> None:
+    def __init__(self, inbox: Inbox, start: orders.LogStart) -> None:
         self.running = True
-        self._control = control
-        self._frames = Frames(MAX_DOWN_BYTES)
-        self._files: list[int] = []
+        self._inbox = inbox
+        self._control = inbox.control
         self._clock = SteadyClock(start.offset_us)
         self._state = Path(start.state)
         known = load_marks(self._state)
@@ -193,7 +190,7 @@ class LogProcess:
             timeout_s = 0.0 if behind else POLL_US / 1e6
             ready, _, _ = select.select(waiting, [], [], timeout_s)
             if self._control.fileno() in ready:
-                self._take_orders()
+                self.take_orders()
             behind = self.turn(self._clock.now_us())
 
     def turn(self, now_us: int) -> bool:
@@ -260,18 +257,13 @@ class LogProcess:
         if found != self._saved and save_marks(self._state, found):
             self._saved = found
 
-    def _take_orders(self) -> None:
-        while self.running:
-            try:
-                data, fds = receive(self._control, socket.MSG_DONTWAIT)
-            except BlockingIOError:
+    def take_orders(self) -> None:
+        """Do what the core has said by now."""
+        for order in self._inbox.orders():
+            self.obey(order)
+            if not self.running:
                 return
-            if not data:
-                self.running = False
-                return
-            self._files += fds
-            for kind, body in self._frames.feed(data):
-                self.obey(read_order(kind, body, self._files))
+        self.running = self._inbox.is_open
 
     def obey(self, order: orders.Order) -> None:
         """Do what the core says."""
@@ -314,25 +306,14 @@ def save_marks(path: Path, marks: dict[str, dict[str, list[Mark]]]) -> bool:
 
 def main(argv: list[str]) -> int:
     """`log_process FD`: the socket to the core, on which the first frame is the LogStart."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the core stops us
     with suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    control = socket.socket(fileno=int(argv[0]))
-    frames = Frames(MAX_DOWN_BYTES)
-    files: list[int] = []
-    waiting: list[Any] = []
-    while not waiting:
-        data, fds = receive(control, 0)
-        if not data:
-            return 1
-        files += fds
-        waiting += [read_order(kind, body, files) for kind, body in frames.feed(data)]
-    process = LogProcess(control, waiting[0])
-    process._frames = frames  # it may hold the beginning of the next order
-    process._files = files
-    for order in waiting[1:]:
-        process.obey(order)
+    inbox = inbox_of_process(int(argv[0]))
+    start = inbox.first()
+    if start is None:
+        return 1
+    process = LogProcess(inbox, start)
+    process.take_orders()
     process.run()
     process.finish()
     return 0

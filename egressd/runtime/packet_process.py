@@ -7,9 +7,6 @@ It shares its interpreter with nothing: with other work in it nine of ten blocks
 from __future__ import annotations
 
 import os
-import pickle
-import signal
-import socket
 import sys
 import time
 from collections import deque
@@ -29,7 +26,7 @@ from egressd.errors import IndexDamaged
 from egressd.model import Decision, Event, Target
 from egressd.runtime import orders
 from egressd.runtime.canary_names import canary_address
-from egressd.runtime.messages import DOWN_FILE, DOWN_OBJECT, Frames
+from egressd.runtime.inbox import Inbox, inbox_of_process
 from egressd.runtime.observed import unpack_observation
 from egressd.runtime.reporting import Reporter
 from egressd.runtime.young import YoungObjects
@@ -46,22 +43,19 @@ MAX_BULK_ROWS: Final = 100
 MAX_WAIT_MS: Final = 250
 MAX_FAULTS_TOLD: Final = 10
 REALTIME_PRIORITY: Final = 10
-MAX_FILES: Final = 8  # descriptors that come with one read
-MAX_DOWN_BYTES: Final = 64 << 20
 NO_INDEX: Final = 3  # exit code: the built index that an order names is not there
 
 
 class PacketProcess:
     """Everything that one packet process holds."""
 
-    def __init__(self, control: socket.socket, start: orders.Start) -> None:
-        self.control = control
+    def __init__(self, inbox: Inbox, start: orders.Start) -> None:
+        self._inbox = inbox
+        self.control = inbox.control
         self.running = True
         self._start = start
-        self._frames = Frames(MAX_DOWN_BYTES)
-        self._files: list[int] = []
         self._clock = SteadyClock(start.offset_us)
-        self._report = Reporter(control)
+        self._report = Reporter(self.control)
         self._refused = 0  # pushes that the fast lane refused or the kernel did not take
         self._bulk_due_us = 0
         self._engine = LiveEngine(
@@ -110,7 +104,7 @@ class PacketProcess:
                 self._read(source)
             young.look(self._dissector.packets)
             if ready:
-                self._take_orders()
+                self.take_orders()
                 young.keep()
             self._engine.carry_on(1)
             if self._heard:
@@ -262,18 +256,13 @@ class PacketProcess:
 
     # -- orders
 
-    def _take_orders(self) -> None:
-        while self.running:
-            try:
-                data, fds = receive(self.control, socket.MSG_DONTWAIT)
-            except BlockingIOError:
+    def take_orders(self) -> None:
+        """Do what the core has said by now."""
+        for order in self._inbox.orders():
+            self.obey(order)
+            if not self.running:
                 return
-            if not data:
-                self.running = False  # the core has gone; blocks stay, and a new core starts new processes
-                return
-            self._files += fds
-            for kind, body in self._frames.feed(data):
-                self.obey(read_order(kind, body, self._files))
+        self.running = self._inbox.is_open  # else the core has gone; blocks stay, and a new core starts new processes
 
     def obey(self, order: orders.Order) -> None:
         """Do what the core says."""
@@ -322,27 +311,6 @@ class PacketProcess:
             self._lane.set_protected(self._engine.intel.protected)
 
 
-def receive(control: socket.socket, flags: int) -> tuple[bytes, list[int]]:
-    """Bytes and descriptors; not socket.recv_fds, which takes flags and leaves them out."""
-    data, messages, _, _ = control.recvmsg(1 << 20, socket.CMSG_LEN(MAX_FILES * 4), flags)
-    fds: list[int] = []
-    for level, kind, body in messages:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            fds += [int.from_bytes(body[at : at + 4], sys.byteorder) for at in range(0, len(body) - 3, 4)]
-    return data, fds
-
-
-def read_order(kind: int, body: bytes, files: list[int]) -> Any:
-    """The order in a frame; a large one lies in the memory file whose descriptor came first."""
-    if kind == DOWN_OBJECT:
-        return pickle.loads(body)
-    if kind != DOWN_FILE:
-        raise ValueError(f"a frame of kind {kind}")
-    with os.fdopen(files.pop(0), "rb") as file:
-        file.seek(0)
-        return pickle.load(file)
-
-
 def _become_realtime() -> bool:
     """First in line for a processor: by CAP_SYS_NICE, or by the unit's LimitRTPRIO (sched(7))."""
     try:
@@ -362,24 +330,12 @@ def main(argv: list[str]) -> int:
 
 
 def _live(fd: int) -> int:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the core stops us
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    control = socket.socket(fileno=fd)
-    frames = Frames(MAX_DOWN_BYTES)
-    files: list[int] = []
-    waiting: list[Any] = []
-    while not waiting:
-        data, fds = receive(control, 0)
-        if not data:
-            return 1
-        files += fds
-        waiting += [read_order(kind, body, files) for kind, body in frames.feed(data)]
-    process = PacketProcess(control, waiting[0])
-    process._frames = frames  # it may hold the beginning of the next order
-    process._files = files
-    for order in waiting[1:]:
-        process.obey(order)
+    inbox = inbox_of_process(fd)
+    start = inbox.first()
+    if start is None:
+        return 1
+    process = PacketProcess(inbox, start)
+    process.take_orders()
     process.run()
     process.finish()
     return 0

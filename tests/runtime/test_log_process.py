@@ -20,6 +20,7 @@ from egressd.intel.index import Index
 from egressd.logs.framestream import ACCEPT, DATA, DNSTAP, FINISH, READY, START, STOP, FrameStream, render_control
 from egressd.model import DNS_QUERY, HTTP_HOST, Observation
 from egressd.runtime import log_process, orders
+from egressd.runtime.inbox import Inbox
 from egressd.runtime.log_process import LogProcess, load_marks
 from egressd.runtime.messages import UP_BATCH, Frames, parse_batch
 from egressd.runtime.observed import Whose, pack_observation, unpack_observation
@@ -48,7 +49,7 @@ class Reader:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         self.state = folder / "sensors.json"
         start = orders.LogStart(sources, str(self.state), 0, intel(f"{C2} threat=case", ""))
-        self.process = LogProcess(theirs, start)
+        self.process = LogProcess(Inbox(theirs), start)
         self.frames = Frames(1 << 24)
         self.observed: list[Observation] = []
         self.history: list[Any] = []
