@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egressd.model import FLOW, HTTP_HOST, Decision, FlowKey, HttpRequest, Sighting
+from egressd.config.policy_conditions import Known
+from egressd.config.policy_file import parse_policy
+from egressd.detect.policy_settings import PolicySettings
+from egressd.model import FLOW, HTTP_HOST, FlowKey, HttpRequest
 from tests.detect.scene import A, B, Scene, X, Y, packed, record
 
 C2 = "c2.bad.example"
@@ -145,17 +146,12 @@ def test_a_flow_to_what_a_block_covers_is_a_contact_whoever_tells_of_it() -> Non
     assert scene.counts(B) == (1, 1)
 
 
-def test_policy_is_asked_again_when_a_second_source_tells_of_a_contact() -> None:
-    scene = Scene("c2.bad.example confidence=10", sensors=True)  # alerts only
-    asked: list[int] = []
-    decide = scene.engine.policy.decide
-
-    def counted(seen: Sighting, *more: Any) -> Decision | None:
-        asked.append(seen.sources)
-        return decide(seen, *more)
-
-    scene.engine.policy.decide = counted  # type: ignore[method-assign]
+def test_a_rule_that_wants_two_sources_blocks_when_the_second_one_tells() -> None:
+    agreed = "  - {name: agreed, when: {match: host, sources: {min: 2}}, then: block}\n"
+    policy, problems = parse_policy(f"rules:\n{agreed}  - {{name: alone, then: alert}}\n", "p.yaml", Known((), ()))
+    assert problems == []
+    scene = Scene(settings=PolicySettings(rules=policy.rules), sensors=True)
     tap(scene, 0)
+    assert [(one.action, one.rule) for one in scene.decisions] == [("alert", "alone")]
     squid(scene, 0.5, A, C2)
-    assert asked == [1, 2]
-    assert scene.targets("alert") == ["registered_domain bad.example"]
+    assert [(one.action, one.rule) for one in scene.decisions[1:2]] == [("block", "agreed")]
