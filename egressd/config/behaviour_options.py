@@ -33,8 +33,8 @@ class BehaviourOptions:
     ask_score: int = option(
         NUMBER,
         80,
-        "The combined score from which on a person is asked to decide. Behaviour alone never blocks for everybody, in "
-        "no mode.",
+        "The combined score from which on the shipped policy asks a person to decide (rule behaviour-strong); a policy "
+        "file of your own says its own. Behaviour alone never blocks for everybody, in no mode.",
         low=1,
         high=100,
     )
