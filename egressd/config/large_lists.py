@@ -56,7 +56,7 @@ Build = Callable[[Order], Built]
 
 def choose_large(files: list[ListFile]) -> list[ListFile]:
     """The longest of the lists, as many as must go so that the rest is short. Pipes and what is not there stay."""
-    sizes = [_size(one.path) for one in files]
+    sizes = [size_of(one.path) for one in files]
     left = sum(sizes)
     large: set[int] = set()
     for number in sorted(range(len(files)), key=lambda number: -sizes[number]):
@@ -67,7 +67,8 @@ def choose_large(files: list[ListFile]) -> list[ListFile]:
     return [one for number, one in enumerate(files) if number in large]
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 of a pipe and of what is not there, which reading it tells of."""
     try:
         found = path.stat()
     except (OSError, ValueError):

@@ -85,9 +85,7 @@ class Casework:
         self.agreement: Agreement | None = Agreement() if sensors else None
         self.hearing = Hearing()
         self.watch = Watch()
-        self.measures_volume = (
-            False  # whether how much data goes out is measured, so that "not observed" means something
-        )
+        self.measures_volume = False  # whether data out is measured, so that "not observed" of it means something
         self.enforced = enforced  # of the blocks that are decided from now on
         self.on_answered: Callable[[Incident], None] | None = None  # told of each answer that an incident counts
         self.devices = Devices()

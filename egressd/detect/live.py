@@ -88,9 +88,7 @@ class LiveEngine(Engine):
         self._change: Iterator[None] | None = None  # what the last swap has not looked at yet
         self._hunts: list[Iterator[None]] = []  # for indicators that came into force by their date
         self.packets: Dissector | None = None  # where observations come from, if they come from packets
-        self.spoken: dict[
-            tuple[bytes, bytes, bool], int
-        ] = {}  # (MAC, client, attached) -> when, to be told to the core
+        self.spoken: dict[tuple[bytes, bytes, bool], int] = {}  # (MAC, client, attached) -> when, for the core
         self.spoken_beyond = 0
         self._told_by_kernel: RecentTable[FlowKey, int] = RecentTable(TOLD_BY_KERNEL)
         self.canary: Callable[[str, int], None] | None = None  # told of our own canaries: (name, when)

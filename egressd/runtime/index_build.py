@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from egressd import __version__
-from egressd.config.large_lists import Build, Built, ListFile, Order
+from egressd.config.large_lists import Build, Built, ListFile, Order, size_of
 from egressd.config.texts import MAX_LIST_BYTES, read_text
 from egressd.errors import ConfigError, IndexDamaged, Problem
 from egressd.intel.formats.judgement import Found, Rules
@@ -98,12 +98,21 @@ def _digest(path: Path) -> bytes:
         return str(error.errno).encode()
 
 
+class _ReadList(NamedTuple):
+    """How many indicators and problems a list has, the first of those, and why it could not be read at all."""
+
+    name: str
+    indicators: int
+    wrong: int
+    problems: list[Problem]
+    unread: Problem | None = None
+
+
 class _Read(NamedTuple):
-    """What a process read: what its builder took in, and of each list the name, how many indicators and problems,
-    the first of those, and why it could not be read at all."""
+    """What a process read, beside what is in its builder's scratch file."""
 
     gathered: Gathered
-    lists: list[tuple[str, int, int, list[Problem], Problem | None]]
+    lists: list[_ReadList]
 
 
 def run_job(job: Job) -> dict[str, str]:
@@ -117,13 +126,13 @@ def run_job(job: Job) -> dict[str, str]:
     for reader in readers:
         reader.part()
     work = [partial(_read_lists, share, order, reader) for share, reader in zip(shares, readers, strict=True)]
-    of_list: dict[str, tuple[str, int, int, list[Problem], Problem | None]] = {}
+    of_list: dict[str, _ReadList] = {}
     for reader, read in zip(readers, side_by_side(work), strict=True):
         builder.join(reader, read.gathered)
-        of_list.update((one[0], one) for one in read.lists)
+        of_list.update((one.name, one) for one in read.lists)
     story: dict[str, Any] = {"built_from": built_from(order), "lists": [], "problems": [], "unread": []}
     for file in order.files:
-        _tell(story, *of_list[file.name])
+        _tell(story, of_list[file.name])
     write = partial(builder.write, run=side_by_side, stretches=len(shares))
     path = IndexFolder(Path(job.folder)).write(write, story)
     return {"path": str(path), "digest": str(load_story(path.with_suffix(".json"))["digest"])}
@@ -131,7 +140,7 @@ def run_job(job: Job) -> dict[str, str]:
 
 def share_out(files: tuple[ListFile, ...], most: int) -> list[list[ListFile]]:
     """The lists, in up to so many shares of about the same length; one where parting is not worth it."""
-    sized = sorted(((_length(one.path), number, one) for number, one in enumerate(files)), reverse=True)
+    sized = sorted(((size_of(one.path), number, one) for number, one in enumerate(files)), reverse=True)
     if sum(row[0] for row in sized) < WORTH_SHARING_BYTES:
         return [list(files)]
     shares: list[list[ListFile]] = [[] for _ in range(min(most, len(files)))]
@@ -143,29 +152,20 @@ def share_out(files: tuple[ListFile, ...], most: int) -> list[list[ListFile]]:
     return shares
 
 
-def _length(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0  # why, the reading tells
-
-
 def _read_lists(share: list[ListFile], order: Order, builder: IndexBuilder) -> _Read:
     lists = [_read_list(one, order, builder) for one in share]
     return _Read(builder.told(), lists)
 
 
-def _read_list(
-    one: ListFile, order: Order, builder: IndexBuilder
-) -> tuple[str, int, int, list[Problem], Problem | None]:
+def _read_list(one: ListFile, order: Order, builder: IndexBuilder) -> _ReadList:
     text = read_text(one.path, one.name, MAX_LIST_BYTES)
     if isinstance(text, Problem):
-        return one.name, 0, 0, [], text
+        return _ReadList(one.name, 0, 0, [], text)
     problems: list[Problem] = []
     before = builder.count
     rules = Rules(order.suffixes, order.guard, order.protected)
     builder.extend(_indicators(read_ours(text, one.name, rules), problems))
-    return one.name, builder.count - before, len(problems), problems[:MAX_PROBLEMS_TOLD], None
+    return _ReadList(one.name, builder.count - before, len(problems), problems[:MAX_PROBLEMS_TOLD])
 
 
 def _indicators(found: Iterable[Found], problems: list[Problem]) -> Iterator[Indicator]:
@@ -177,17 +177,15 @@ def _indicators(found: Iterable[Found], problems: list[Problem]) -> Iterator[Ind
             problems.append(one)
 
 
-def _tell(
-    story: dict[str, Any], name: str, found: int, count: int, problems: list[Problem], unread: Problem | None
-) -> None:
-    if unread is not None:
-        story["unread"].append([name, unread])
+def _tell(story: dict[str, Any], read: _ReadList) -> None:
+    if read.unread is not None:
+        story["unread"].append([read.name, read.unread])
         return
-    story["lists"].append([name, found, count])
-    story["problems"] += problems
-    if count > len(problems):
-        more = count - len(problems)
-        story["problems"].append(Problem(name, 0, 0, f"and {more} lines more that cannot be used", "mend these first"))
+    story["lists"].append([read.name, read.indicators, read.wrong])
+    story["problems"] += read.problems
+    if read.wrong > len(read.problems):
+        more = f"and {read.wrong - len(read.problems)} lines more that cannot be used"
+        story["problems"].append(Problem(read.name, 0, 0, more, "mend these first"))
 
 
 if __name__ == "__main__":
