@@ -43,10 +43,12 @@ class FairTable(RecentTable[K, V], Generic[K, V]):
         """Set a key that may be held."""
         if key in self._young:
             self._young[key] = value
-        elif self.get(key) is None:
-            self.claim(key, value, source)
+        elif self._old and key in self._old:
+            self.put(key, value)
+        elif self.over_share and self.crowd.get(key) is not None:
+            self.crowd.add(key, value)
         else:
-            self.renew(key, value)
+            self.claim(key, value, source)
 
     def claim(self, key: K, value: V, source: bytes) -> bool:
         """Set a key that is not held, as `get` has just told. Whether it is within the share of `source`."""
@@ -69,9 +71,9 @@ class FairTable(RecentTable[K, V], Generic[K, V]):
         else:
             self.crowd.add(key, value)
 
-    def drop(self, key: K) -> None:
-        """Forget a key that `get` has just given."""
-        if key in self._young:
-            del self._young[key]
-        else:
-            self.crowd.drop(key)
+    def take(self, key: K) -> V | None:
+        """The value of `key`, or None, and forget it."""
+        value = self.pop(key)
+        if value is None and self.over_share:
+            value = self.crowd.pop(key)
+        return value

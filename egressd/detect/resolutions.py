@@ -124,6 +124,11 @@ class _Tenants:
             return True
         return False
 
+    @property
+    def is_single(self) -> bool:
+        """Whether there was never more than one."""
+        return self._seen_us is None
+
     def are_others(self, domain: str) -> bool:
         """Whether any but `domain` was ever noted."""
         return self._seen_us is not None or self.alone != domain
@@ -175,7 +180,7 @@ class Resolutions:
         asked = self._asked.get(key)
         if asked is None or asked.name != answer.name:
             return False
-        self._asked.drop(key)
+        self._asked.take(key)
         return 0 <= answer.ts_us - asked.last_us <= ANSWER_WITHIN_US
 
     def reached(self, client: bytes, name: str, address: bytes, ts_us: int) -> None:
@@ -223,8 +228,38 @@ class Resolutions:
         tenants = self._tenants.get(place_of(address))
         if tenants is None:
             return []
+        if tenants.is_single:
+            alone = tenants.alone
+            return [alone] if alone not in domains and ts_us - tenants.alone_us <= TENANT_WITHIN_US else []
         seen_us = tenants.seen_us
         return [d for d, last_us in seen_us.items() if d not in domains and ts_us - last_us <= TENANT_WITHIN_US]
+
+    def only_tenant(self, address: bytes, ts_us: int) -> str:
+        """The one registered domain seen on `address` within the last day; "" when there is none or more than one."""
+        tenants = self._tenants.get(place_of(address))
+        if tenants is None:
+            return ""
+        if tenants.is_single:
+            return tenants.alone if ts_us - tenants.alone_us <= TENANT_WITHIN_US else ""
+        found = ""
+        for domain, last_us in tenants.seen_us.items():
+            if ts_us - last_us <= TENANT_WITHIN_US:
+                if found:
+                    return ""
+                found = domain
+        return found
+
+    def has_tenants(self, address: bytes, ts_us: int) -> bool:
+        """Whether any registered domain was seen on `address` within the last day."""
+        tenants = self._tenants.get(place_of(address))
+        if tenants is None:
+            return False
+        if tenants.is_single:
+            return ts_us - tenants.alone_us <= TENANT_WITHIN_US
+        for last_us in tenants.seen_us.values():
+            if ts_us - last_us <= TENANT_WITHIN_US:
+                return True
+        return False
 
     def is_shared(self, address: bytes, domain: str, ts_us: int) -> bool:
         """Whether any other registered domain was seen on `address` within the last day."""

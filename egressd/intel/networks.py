@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from ipaddress import AddressValueError, IPv6Address
 from typing import Final, Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -36,8 +36,24 @@ def parse_address(text: str) -> bytes:
 
 
 def render_address(addr: bytes) -> str:
-    """Text of a packed address (RFC 5952 for IPv6)."""
-    return str(IPv4Address(addr)) if len(addr) == 4 else str(IPv6Address(addr))
+    """Text of a packed address (RFC 5952 for IPv6, its last groups never written as IPv4)."""
+    if len(addr) == 4:
+        return f"{addr[0]}.{addr[1]}.{addr[2]}.{addr[3]}"
+    groups = [group.lstrip("0") or "0" for group in addr.hex(":", 2).split(":")]
+    begin, count = _zeros(groups)
+    if count < 2:  # RFC 5952 section 4.2.2: a single group is not shortened
+        return ":".join(groups)
+    return f"{':'.join(groups[:begin])}::{':'.join(groups[begin + count :])}"
+
+
+def _zeros(groups: list[str]) -> tuple[int, int]:
+    """Where the longest run of zero groups begins, the first of equals (RFC 5952 section 4.2.3), and how long it is."""
+    begin, most, count = 0, 0, 0
+    for at, group in enumerate(groups):
+        count = count + 1 if group == "0" else 0
+        if count > most:
+            begin, most = at + 1 - count, count
+    return begin, most
 
 
 def parse_network(text: str) -> tuple[bytes, int] | None:

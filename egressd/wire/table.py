@@ -85,10 +85,6 @@ class RecentTable(Generic[K, V]):
             value = self._old.pop(key, None)
         return value
 
-    def drop(self, key: K) -> None:
-        """`pop` for a key that `get` has just found."""
-        del self._young[key]
-
     def rotate(self) -> None:
         """Forget the old generation; the young one becomes old."""
         if self._old:

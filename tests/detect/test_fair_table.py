@@ -52,6 +52,6 @@ def test_what_is_held_is_what_was_set_last(steps: list[tuple[str, int, int, int]
             table.set(key, value, bytes([source]) * source)
             model[key] = value
         elif what == "drop" and held is not None:
-            table.drop(key)
+            table.take(key)
             assert table.get(key) is None
     assert len(table) + len(table.crowd) <= max(4, limit) + 2

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from egressd.intel.networks import (
@@ -34,6 +34,17 @@ def test_every_address_parses_and_renders(addr: object) -> None:
     packed = parse_address(str(addr))
     assert packed == addr.packed  # type: ignore[attr-defined]
     assert parse_address(render_address(packed)) == packed
+
+
+@given(st.lists(st.sampled_from(("0000", "0001", "00a0", "ffff")), min_size=8, max_size=8).map("".join))
+@example("0" * 32)
+@example("0000" * 7 + "0001")
+@example("20010db8" + "0000" + "0001" * 5)  # a single zero group is written out
+@example("2001" + "0000" * 3 + "0001" + "0000" * 3)  # of two equal runs the first
+def test_ipv6_is_rendered_as_the_standard_library_does(text: str) -> None:
+    packed = bytes.fromhex(text)
+    if packed[:12] != bytes(10) + b"\xff\xff":  # of which Python 3.13 writes the end as IPv4
+        assert render_address(packed) == str(IPv6Address(packed))
 
 
 @given(st.text(max_size=50))

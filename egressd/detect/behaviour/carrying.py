@@ -13,7 +13,6 @@ from egressd.model import FlowKey
 from egressd.wire.table import RecentTable
 
 MAX_NAMED: Final = 32_768
-_NOBODY: Final = frozenset[str]()
 
 
 class Carrying:
@@ -44,5 +43,4 @@ class Carrying:
         known = self._named.get(key)
         if known is not None:
             return known
-        tenants = self._resolutions.co_tenants(server, _NOBODY, ts_us)
-        return tenants[0] if len(tenants) == 1 else render_address(server)
+        return self._resolutions.only_tenant(server, ts_us) or render_address(server)

@@ -218,14 +218,20 @@ class Ground:
         if not track.contact(ts_us):
             return False
         ring = client.ring
-        for other in ring:
-            if other is not track and 0 <= ts_us - other.visit_us <= COMPANY_US:
+        held = -1  # where `track` stands in it
+        for at in range(len(ring)):
+            other = ring[at]
+            if other is track:
+                held = at
+                continue
+            since_us = ts_us - other.visit_us
+            if 0 <= since_us <= COMPANY_US:
                 other.company += 1
                 track.company += 1
-                if other.visits == 1 and ts_us - other.visit_us <= BORN_US:
+                if since_us <= BORN_US and other.visits == 1:
                     other.born += 1
-        if track in ring:
-            ring.remove(track)
+        if held >= 0:
+            del ring[held]
         elif len(ring) >= _RING:
             del ring[0]
         ring.append(track)

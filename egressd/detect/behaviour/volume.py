@@ -54,6 +54,11 @@ class VolumeSettings(NamedTuple):
     except_clients: NetworkTable[str] = NetworkTable(())
     pairs: int = MAX_PAIRS
 
+    @property
+    def excepts(self) -> bool:
+        """Whether anything is excepted at all."""
+        return bool(self.except_domains or self.except_networks.size or self.except_clients.size)
+
 
 class Carried(NamedTuple):
     """What a client sent to a destination and got from it, in bytes, and when first and last."""
@@ -231,6 +236,8 @@ class Volume:
 
     def _is_watched(self, client: bytes, server: bytes, destination: str) -> bool:
         settings = self._settings
+        if not settings.excepts:
+            return True
         return (
             destination not in settings.except_domains
             and settings.except_networks.longest(server) is None

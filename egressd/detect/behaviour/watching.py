@@ -256,7 +256,7 @@ class Behaviour:
         self._pending.put(seen.flow, track)
         if not self.ground.visit(client, track, ts_us):
             return None
-        if self._resolutions.co_tenants(seen.flow.server, frozenset(), ts_us):
+        if self._resolutions.has_tenants(seen.flow.server, ts_us):
             return None  # a site lives there: its connections have names, or will
         score, reason = straight(track)
         verdict: Verdict | None = None
@@ -363,8 +363,10 @@ class Behaviour:
 
     def _registered(self, name: str) -> str:
         """The registered domain of a name, "" when it has none that somebody outside registered."""
-        domain = self._suffixes.registered_domain(name) if name else ""
-        return "" if domain.rpartition(".")[2] in LOCAL else domain
+        if not name:
+            return ""
+        domain, suffix, _ = self._suffixes.split(name)
+        return "" if suffix in LOCAL or ("." in suffix and suffix.rpartition(".")[2] in LOCAL) else domain
 
 
 def _ago(span_us: int) -> str:
