@@ -105,15 +105,16 @@ class _Asked:
 
 
 class _Tenants:
-    """The registered domains on an address, in order of first sight, and when each was seen last. `full_until_us`: none
-    of them can be a day old before then, so that there is no room for another. Most addresses have one: `alone`, seen
-    at `alone_us`, which takes no dictionary."""
+    """The registered domains on an address, in order of first sight, and when each was seen last, any of them at
+    `last_us`. `full_until_us`: none of them can be a day old before then, so that there is no room for another. Most
+    addresses have one: `alone`, seen at `alone_us`, which takes no dictionary."""
 
-    __slots__ = ("_seen_us", "alone", "alone_us", "full_until_us")
+    __slots__ = ("_seen_us", "alone", "alone_us", "full_until_us", "last_us")
 
     def __init__(self, domain: str, ts_us: int) -> None:
         self.alone = domain
         self.alone_us = ts_us
+        self.last_us = ts_us
         self._seen_us: dict[str, int] | None = None
         self.full_until_us = 0
 
@@ -121,6 +122,8 @@ class _Tenants:
         """Note that `domain`, if it is the only one, was seen; else False."""
         if self._seen_us is None and domain == self.alone:
             self.alone_us = ts_us
+            if ts_us > self.last_us:
+                self.last_us = ts_us
             return True
         return False
 
@@ -218,6 +221,8 @@ class Resolutions:
         if domain not in seen_us:
             self._learn(domain, place, ts_us)
         seen_us[domain] = ts_us
+        if ts_us > tenants.last_us:
+            tenants.last_us = ts_us
 
     def _learn(self, domain: str, place: bytes, ts_us: int) -> None:
         if self.learned is not None and len(self.learned) < MAX_LEARNED:
@@ -252,14 +257,7 @@ class Resolutions:
     def has_tenants(self, address: bytes, ts_us: int) -> bool:
         """Whether any registered domain was seen on `address` within the last day."""
         tenants = self._tenants.get(place_of(address))
-        if tenants is None:
-            return False
-        if tenants.is_single:
-            return ts_us - tenants.alone_us <= TENANT_WITHIN_US
-        for last_us in tenants.seen_us.values():
-            if ts_us - last_us <= TENANT_WITHIN_US:
-                return True
-        return False
+        return tenants is not None and ts_us - tenants.last_us <= TENANT_WITHIN_US
 
     def is_shared(self, address: bytes, domain: str, ts_us: int) -> bool:
         """Whether any other registered domain was seen on `address` within the last day."""
