@@ -176,7 +176,7 @@ class Engine(Casework):
             resolved = self.resolutions.name_for(seen.flow.client, seen.flow.server, seen.ts_us)
         verdict = self.behaviour.contact(seen, name, resolved, sort)
         if direct and seen.name:
-            self._tenant(seen)
+            self._tenant(seen, resolved)
         hits = self.correlator.match(seen, direct, name)
         for hit in hits:
             domain = hit.match.registered_domain or hit.name
@@ -247,7 +247,7 @@ class Engine(Casework):
 
     # -- who lives where
 
-    def _tenant(self, seen: Observation) -> None:
+    def _tenant(self, seen: Observation, resolved: str) -> None:
         """A client's own SNI or Host shows which name lives on an address. A client that resolved a listed name to get
         there may say any other when it connects (domain fronting, a false SNI): that proves no tenant."""
         client = seen.flow.client
@@ -255,7 +255,6 @@ class Engine(Casework):
         ts_us = seen.ts_us
         innocent = self.correlator.is_innocent(seen.name, ts_us)
         if innocent:
-            resolved = self.resolutions.name_for(client, server, ts_us)
             if resolved and resolved != seen.name and not self.correlator.is_innocent(resolved, ts_us):
                 return
         self.resolutions.reached(client, seen.name, server, ts_us)

@@ -15,8 +15,8 @@ _MIN_SHARE: Final = 16
 
 
 class FairTable(RecentTable[K, V], Generic[K, V]):
-    """A table with a share for each source (THREATS promise 12): keys are set by `claim` and `set`. A source of b"" is
-    our own and has no bound."""
+    """A table with a share for each source (THREATS promise 12): keys are set by `claim` and `renew`. A source of b""
+    is our own and has no bound."""
 
     def __init__(self, limit: int) -> None:
         crowd = max(2, limit // CROWD_PART)
@@ -38,17 +38,6 @@ class FairTable(RecentTable[K, V], Generic[K, V]):
             elif self.over_share:
                 value = self.crowd.get(key)
         return value
-
-    def set(self, key: K, value: V, source: bytes) -> None:
-        """Set a key that may be held."""
-        if key in self._young:
-            self._young[key] = value
-        elif self._old and key in self._old:
-            self.put(key, value)
-        elif self.over_share and self.crowd.get(key) is not None:
-            self.crowd.add(key, value)
-        else:
-            self.claim(key, value, source)
 
     def claim(self, key: K, value: V, source: bytes) -> bool:
         """Set a key that is not held, as `get` has just told. Whether it is within the share of `source`."""

@@ -145,6 +145,16 @@ class _Tenants:
         return seen_us
 
 
+class _Reached:
+    """What a client resolved last to reach an address, and when."""
+
+    __slots__ = ("name", "ts_us")
+
+    def __init__(self, name: str, ts_us: int) -> None:
+        self.name = name
+        self.ts_us = ts_us
+
+
 class Resolutions:
     """Bounded passive DNS by packet time."""
 
@@ -154,7 +164,7 @@ class Resolutions:
         self._suffixes = suffixes
         self._asked: FairTable[tuple[FlowKey, int], _Asked] = FairTable(max(2, limit // 4))
         self._tenants: FairTable[bytes, _Tenants] = FairTable(limit)
-        self._reached: FairTable[tuple[bytes, bytes], tuple[str, int]] = FairTable(limit)
+        self._reached: FairTable[tuple[bytes, bytes], _Reached] = FairTable(limit)
         self.learned: list[tuple[str, bytes, int]] | None = None  # tenants as they are met, where somebody takes them
 
     def domain_of(self, name: str) -> str:
@@ -188,7 +198,13 @@ class Resolutions:
 
     def reached(self, client: bytes, name: str, address: bytes, ts_us: int) -> None:
         """`client` was told, or showed by SNI or Host, that `name` is at `address`."""
-        self._reached.set((client, address if len(address) == 4 else place_of(address)), (name, ts_us), client)
+        key = (client, address if len(address) == 4 else place_of(address))
+        reached = self._reached.get(key)
+        if reached is None:
+            self._reached.claim(key, _Reached(name, ts_us), client)
+        else:
+            reached.name = name
+            reached.ts_us = ts_us
 
     def lives_at(
         self, name: str, address: bytes, ts_us: int, whole: bool = False, client: bytes = b"", listed: bool = False
@@ -272,9 +288,9 @@ class Resolutions:
     def name_for(self, client: bytes, address: bytes, ts_us: int) -> str:
         """The name that `client` resolved last to reach `address`, or "" when none is recent."""
         reached = self._reached.get((client, address if len(address) == 4 else place_of(address)))
-        if reached is None or not 0 <= ts_us - reached[1] <= ATTRIBUTE_WITHIN_US:
+        if reached is None or not 0 <= ts_us - reached.ts_us <= ATTRIBUTE_WITHIN_US:
             return ""
-        return reached[0]
+        return reached.name
 
     @property
     def evicted(self) -> int:

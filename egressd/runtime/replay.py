@@ -18,6 +18,7 @@ from egressd.detect.policy_settings import PolicySettings
 from egressd.model import Event, Observation
 from egressd.runtime.parallel_replay import SeveralProcesses, processes_for
 from egressd.runtime.reading import OneProcess, Reading, rare_collections
+from egressd.wire.meter import TELL_BYTES
 
 _AFTER_ALL_US: Final = 1 << 62
 
@@ -65,7 +66,7 @@ class ReplayRun:
         if on_observation is not None or logs:
             observe = self._observe
         self.volume = Volume(volume)
-        carried = Carrying(self.engine.resolutions, self.volume, self._evidence).carried
+        carried = Carrying(self.engine.resolutions, self.volume, self._evidence, TELL_BYTES).carried
         processes = processes_for(paths, jobs)
         self._reading: Reading = (
             OneProcess(paths, observe, carried, conversations, prefilter, progress)

@@ -49,7 +49,10 @@ def test_what_is_held_is_what_was_set_last(steps: list[tuple[str, int, int, int]
         held = table.get(key)
         assert held is None or held == model[key]
         if what == "set":
-            table.set(key, value, bytes([source]) * source)
+            if held is None:
+                table.claim(key, value, bytes([source]) * source)
+            else:
+                table.renew(key, value)
             model[key] = value
         elif what == "drop" and held is not None:
             table.take(key)

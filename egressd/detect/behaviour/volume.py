@@ -59,6 +59,11 @@ class VolumeSettings(NamedTuple):
         """Whether anything is excepted at all."""
         return bool(self.except_domains or self.except_networks.size or self.except_clients.size)
 
+    @property
+    def has_sets(self) -> bool:
+        """Whether any quantity is set."""
+        return self.out_hour > 0 or self.out_day > 0 or self.client_hour > 0 or self.client_day > 0
+
 
 class Carried(NamedTuple):
     """What a client sent to a destination and got from it, in bytes, and when first and last."""
@@ -128,6 +133,7 @@ class Volume:
 
     def __init__(self, settings: VolumeSettings) -> None:
         self._settings = settings
+        self._has_sets = settings.has_sets
         self._version = 0
         self._pairs: RecentTable[tuple[bytes, str], _Pair] = RecentTable(settings.pairs)
         self._clients: RecentTable[bytes, _Client] = RecentTable(max(2, settings.pairs // 2))
@@ -145,6 +151,7 @@ class Volume:
     def swap(self, settings: VolumeSettings) -> None:
         """Other settings hold from now on; the bound of the tables stays."""
         self._settings = settings
+        self._has_sets = settings.has_sets
         self._version += 1
 
     def of(self, client: bytes, destination: str) -> Carried | None:
@@ -184,7 +191,8 @@ class Volume:
         self.in_bytes += in_bytes
         pair.out_bytes += out_bytes
         pair.in_bytes += in_bytes
-        pair.last_us = max(pair.last_us, ts_us)
+        if ts_us > pair.last_us:
+            pair.last_us = ts_us
         pair.now += out_bytes
         pair.hour_in += in_bytes
         pair.day_out += out_bytes
@@ -196,12 +204,14 @@ class Volume:
             return _NOTHING
         person.hour_out += out_bytes
         person.day_out += out_bytes
-        found = self._over_set(client, destination, pair, person, ts_us)
+        found = self._over_set(client, destination, pair, person, ts_us) if self._has_sets else _NOTHING
         if self._settings.baseline and pair.now >= self._settings.floor_bytes:
             unusual = self._unusual(client, destination, pair, person, place, ts_us)
             found = [*found, unusual] if unusual is not None else found
-        person.now = max(person.now, pair.now)
-        place.now = max(place.now, pair.now)
+        if pair.now > person.now:
+            person.now = pair.now
+        if pair.now > place.now:
+            place.now = pair.now
         return found
 
     # -- tables
