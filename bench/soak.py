@@ -26,14 +26,9 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 if "EGRESSD_TREE" not in os.environ:
     sys.path.insert(0, str(ROOT))
 
+from bench.packet_path import PacketPath, write_planted
 from egressd.capture.merge import NO_LIMIT_US
 from egressd.capture.pcapfile import ByteSource, PcapReader
-from egressd.config.load import default_config, load_intel, policy_settings
-from egressd.detect.live import LiveEngine
-from egressd.model import Event
-from egressd.runtime.packet_process import BULK_US, GATHER_US, MAX_BULK_ROWS, PACKETS_PER_TURN
-from egressd.runtime.young import YoungObjects
-from egressd.wire import quic
 from egressd.wire.dissector import Dissector
 
 BOUND_MS: Final = 5.0
@@ -52,54 +47,33 @@ class Pause(NamedTuple):
     packet: int
 
 
-class PacketPath:
-    """A packet process without its sockets. It takes packets as a sink of a reader does."""
+class Timed(PacketPath):
+    """Takes the processor time of every packet, look and report."""
 
     def __init__(self, blocklist: Path) -> None:
-        config = default_config()
-        intel = load_intel(config, [blocklist], base_dir=Path()).intel
-        self.events = 0
-        self.engine = LiveEngine(
-            intel, policy_settings(config), self._event, enforced=True, first_number=1, stride=1
-        )  # fmt: skip
-        self.dissector = Dissector(self.engine.observe, config.limits.conversations)
-        self.engine.packets = self.dissector
-        self.quiet = self.dissector.quiet
-        self.quiet_udp = self.dissector.quiet_udp
-        self.packets = 0
+        super().__init__(blocklist)
         self.slowest = [Pause(0.0, "", 0)]
         self.over_ms = {1: 0, 2: 0, 5: 0}
-        self._bulk_due_us = 0
-
-    def begin(self) -> None:
-        """As the process does before its first packet."""
-        quic.prepare()
-        self.young = YoungObjects()
-
-    def _event(self, event: Event) -> None:
-        self.events += 1
 
     def packet(self, ts_us: int, number: int, link: int, buf: bytes, start: int, end: int, orig_len: int) -> None:
-        """A packet, and after some the rest of a turn."""
+        """See PacketPath; the turn that may follow is noted by itself too."""
         began_s = time.thread_time()
-        self.dissector.packet(ts_us, number, link, buf, start, end, orig_len)
+        super().packet(ts_us, number, link, buf, start, end, orig_len)
         self._note(began_s, "packet")
-        self.packets += 1
-        if self.packets % PACKETS_PER_TURN == 0:
-            self._turn(ts_us)
 
-    def _turn(self, now_us: int) -> None:
+    def look(self) -> bool:
+        """See PacketPath."""
         began_s = time.thread_time()
-        if self.young.look(self.dissector.packets):
+        looked = super().look()
+        if looked:
             self._note(began_s, "look for garbage")
-        self.engine.carry_on(1)
-        if now_us >= self._bulk_due_us:
-            self._bulk_due_us = now_us + BULK_US
-            began_s = time.thread_time()
-            self.engine.tick(now_us)
-            self.engine.gathering.take(MAX_BULK_ROWS, now_us - GATHER_US)
-            self.engine.take_learned()
-            self._note(began_s, "report")
+        return looked
+
+    def report(self, now_us: int) -> None:
+        """See PacketPath."""
+        began_s = time.thread_time()
+        super().report(now_us)
+        self._note(began_s, "report")
 
     def _note(self, began_s: float, what: str) -> None:
         took_ms = (time.thread_time() - began_s) * 1_000
@@ -142,7 +116,7 @@ def resident_bytes() -> int:
 
 def soak(minutes: float, seed: int, blocklist: Path) -> dict[str, Any]:
     """The run, in this process."""
-    path = PacketPath(blocklist)
+    path = Timed(blocklist)
     samples: list[dict[str, Any]] = []
     maker = subprocess.Popen(
         [sys.executable, str(ROOT / "bench" / "traffic.py"), "all", "-", "--seed", str(seed)], stdout=subprocess.PIPE
@@ -231,10 +205,7 @@ def main(argv: list[str]) -> int:
         rest = [word for at, word in enumerate(argv) if "--compiled" not in (word, argv[at - 1] if at else "")]
         where = {**os.environ, "EGRESSD_TREE": "1", "PYTHONPATH": f"{args.compiled.resolve()}:{ROOT}"}
         return subprocess.run([sys.executable, __file__, *rest], env=where, check=False).returncode
-    work = ROOT / "bench" / "work"
-    work.mkdir(parents=True, exist_ok=True)
-    blocklist = work / "soak.list"
-    blocklist.write_text("".join(f"planted{number:02}.example\n" for number in range(40)), encoding="ascii")
+    blocklist = write_planted(ROOT / "bench" / "work" / "soak.list")
     result = soak(args.minutes, args.seed, blocklist)
     if args.out:
         args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -10,13 +10,14 @@ import ctypes
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from egressd.capture.afpacket import LiveSource, wait
-from egressd.capture.prefilter import COMPILED
+from egressd.capture.prefilter import COMPILED, Sink
 from egressd.capture.ring import CaptureSettings
 from egressd.model import Observation
 from egressd.wire.dissector import Dissector
@@ -91,9 +92,14 @@ def ignore(seen: Observation) -> None:
     return None
 
 
-def receive(channel: Channel, kind: str) -> dict[str, float]:
-    source = LiveSource("v0", CaptureSettings())
-    sink = Counter() if kind == "count" else Dissector(ignore)
+def dissecting() -> Sink:
+    return Dissector(ignore)
+
+
+def receive(channel: Channel, make: Callable[[], Sink], settings: CaptureSettings) -> dict[str, float]:
+    """Read until told to stop, into what `make` makes; packets, losses and processor time."""
+    sink = make()
+    source = LiveSource("v0", settings)
     channel.send("ready")
     used_s = time.process_time()
     while not channel.poll():
@@ -131,28 +137,39 @@ def bulk() -> list[bytes]:
     ]
 
 
-def measure(space: Namespace, kind: str, loads: list[tuple[list[bytes], int]]) -> tuple[dict[str, float], int, float]:
-    with space.start(receive, kind) as receiving:
-        assert receiving.receive() == "ready"
+def measure(
+    space: Namespace, make: Callable[[], Sink], loads: list[tuple[list[bytes], int]], processes: int = 1
+) -> tuple[dict[str, float], int, float]:
+    """Loads of (frames in turn, how many a second) to readers that share them out: what these counted together, with
+    the processor time of the busiest as `most_s`; how many of the first load were sent; how many a second of all."""
+    settings = CaptureSettings(fanout_group=processes - 1)
+    with ExitStack() as stack:
+        readers = [stack.enter_context(space.start(receive, make, settings)) for _ in range(processes)]
+        assert all(one.receive() == "ready" for one in readers)
         senders = [space.start(send_at, frames, rate) for frames, rate in loads]
         for one in senders:
             one.receive()
         for one in senders:
             one.channel.send("go")
         sent = [one.result() for one in senders]
-        receiving.channel.send("stop")
-        return receiving.result(), sent[0][0], sum(count / took_s for count, took_s in sent)
+        for one in readers:
+            one.channel.send("stop")
+        counts = [one.result() for one in readers]
+        total = {key: sum(one[key] for one in counts) for key in counts[0]}
+        total["arrived"] = counts[0]["arrived"]
+        total["most_s"] = max(one["cpu_s"] for one in counts)
+        return total, sent[0][0], sum(count / took_s for count, took_s in sent)
 
 
-@pytest.mark.parametrize("kind", ["count", "dissect"])
+@pytest.mark.parametrize("make", [Counter, dissecting])
 @pytest.mark.parametrize("rate", RATES)
-def test_packets_with_names(space: Namespace, kind: str, rate: int) -> None:
+def test_packets_with_names(space: Namespace, make: Callable[[], Sink], rate: int) -> None:
     space.call(make_pair)
-    counts, sent, reached = measure(space, kind, [(questions(), rate)])
+    counts, sent, reached = measure(space, make, [(questions(), rate)])
     lost = counts["kernel_drops"]
     print(
-        f"\n{'compiled' if COMPILED else 'CPython'} {kind}: {reached:,.0f} name packets/s, lost {lost / sent:.2%}, "
-        f"{counts['cpu_s'] / max(1, counts['packets']) * 1e6:.2f} us CPU a packet"
+        f"\n{'compiled' if COMPILED else 'CPython'} {make.__name__}: {reached:,.0f} name packets/s, "
+        f"lost {lost / sent:.2%}, {counts['cpu_s'] / max(1, counts['packets']) * 1e6:.2f} us CPU a packet"
     )
     # What the veth itself dropped, its backlog being full, never arrived.
     assert counts["packets"] + lost == counts["arrived"] <= sent
@@ -162,7 +179,7 @@ def test_packets_with_names(space: Namespace, kind: str, rate: int) -> None:
 @pytest.mark.parametrize("rate", [100_000, 300_000] if MORE else [100_000])
 def test_names_beside_a_flood(space: Namespace, rate: int) -> None:
     space.call(make_pair)
-    counts, sent, reached = measure(space, "dissect", [(questions(), 5_000), (bulk(), rate)])
+    counts, sent, reached = measure(space, dissecting, [(questions(), 5_000), (bulk(), rate)])
     sampled = counts["packets"] - sent
     print(
         f"\n{'compiled' if COMPILED else 'CPython'}: {reached:,.0f} packets/s, 5,000 of them with names; lost "
