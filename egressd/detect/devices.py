@@ -138,7 +138,7 @@ class Devices:
             device.behind.pop(address, None)
             use = _Use(mac, address, ts_us, is_asked)
             if len(device.uses) >= MAX_ADDRESSES:
-                del device.uses[min(device.uses, key=lambda one: device.uses[one].last_us)]
+                del device.uses[_unused_longest(device.uses)]
             device.uses[address] = use
             self._takes_up(device, use, ts_us)
         elif ts_us - use.last_us > SETTLE_US:
@@ -364,6 +364,15 @@ def _is_host(mac: bytes) -> bool:
 
 def _from_eui64(address: bytes) -> bytes:
     return bytes((address[8] ^ 2,)) + address[9:11] + address[13:16]
+
+
+def _unused_longest(uses: dict[bytes, _Use]) -> bytes:
+    """The address that was used longest ago, the first of equals."""
+    found, oldest_us = b"", -1
+    for address, use in uses.items():
+        if oldest_us < 0 or use.last_us < oldest_us:
+            found, oldest_us = address, use.last_us
+    return found
 
 
 def _latest(uses: list[_Use], ts_us: int) -> _Use | None:
