@@ -43,6 +43,14 @@ CONNECTIVITY: Final = frozenset(
 REGULAR_PORTS: Final = frozenset((53, 67, 68, 123, 137, 138, 139, 546, 547, 1900, 3478, 5353, 5355))
 
 
+def by_port(ports: frozenset[int]) -> bytes:
+    """A byte for each port, 1 for those of `ports`: looked up without an object for the number."""
+    marks = bytearray(1 << 16)
+    for port in ports:
+        marks[port] = 1
+    return bytes(marks)
+
+
 class Domain:
     """A destination, and who has contacted it."""
 

@@ -132,9 +132,8 @@ class Volume:
     as many clients and as many destinations again; those used longest ago are forgotten first, and counted."""
 
     def __init__(self, settings: VolumeSettings) -> None:
-        self._settings = settings
-        self._has_sets = settings.has_sets
-        self._version = 0
+        self._version = -1
+        self.swap(settings)
         self._pairs: RecentTable[tuple[bytes, str], _Pair] = RecentTable(settings.pairs)
         self._clients: RecentTable[bytes, _Client] = RecentTable(max(2, settings.pairs // 2))
         self._places: RecentTable[str, _Place] = RecentTable(max(2, settings.pairs // 2))
@@ -152,6 +151,7 @@ class Volume:
         """Other settings hold from now on; the bound of the tables stays."""
         self._settings = settings
         self._has_sets = settings.has_sets
+        self._excepts = settings.excepts
         self._version += 1
 
     def of(self, client: bytes, destination: str) -> Carried | None:
@@ -246,9 +246,7 @@ class Volume:
 
     def _is_watched(self, client: bytes, server: bytes, destination: str) -> bool:
         settings = self._settings
-        if not settings.excepts:
-            return True
-        return (
+        return not self._excepts or (
             destination not in settings.except_domains
             and settings.except_networks.longest(server) is None
             and settings.except_clients.longest(client) is None

@@ -24,6 +24,7 @@ from egressd.detect.behaviour.ground import (
     Domain,
     Ground,
     Track,
+    by_port,
 )
 from egressd.detect.behaviour.letters import is_strange
 from egressd.detect.behaviour.opaque import Requests
@@ -70,6 +71,7 @@ AGE_WEIGHTS: Final[dict[str, tuple[float, float, float]]] = {
     DIRECT: (1.0, 0.6, 0.4),
     TUNNEL: (1.0, 1.0, 0.9),
 }
+_IS_REGULAR: Final = by_port(REGULAR_PORTS)  # by port: to look a number up in a set takes an object for it
 REGULAR: Final = frozenset((BEACON, DIRECT))  # what a guest's telephone does too, to servers nobody else here has
 ALONG: Final = 0.5  # of visits with company: from here on it is part of a page
 ALONG_WEIGHT: Final = 0.5
@@ -112,6 +114,9 @@ class Behaviour:
         self._protected = protected
         self._resolvers = resolvers
         self._on = frozenset(one for one in DETECTORS if settings.is_on(one))
+        self._sees_dark = DARK in self._on
+        self._sees_disagreement = DISAGREEMENT in self._on
+        self._sees_opaque = OPAQUE in self._on
         self._working = bool(self._on)
 
     def counts(self) -> dict[str, int]:
@@ -166,7 +171,7 @@ class Behaviour:
         """A connection, or a name in one. `name` is what it is for as far as is known, `resolved` what its client
         resolved last to get there, `sort` the blind spot that it is (detect/blind.py)."""
         flow = seen.flow
-        if not self._working or flow.server_port in REGULAR_PORTS or flow.client in self._answering:
+        if not self._working or _IS_REGULAR[flow.server_port] or flow.client in self._answering:
             return None
         ts_us = seen.ts_us
         client = self.ground.client(flow.client, ts_us)
@@ -174,7 +179,7 @@ class Behaviour:
             verdict = self._nameless(seen, client)
         else:
             verdict = self._named(seen, name, client, resolved) if name else None
-        if (sort or seen.kind != FLOW) and DARK in self._on:
+        if self._sees_dark and (sort or seen.kind != FLOW):
             dark = self._dark(seen, client, sort)
             verdict = verdict if verdict is not None else dark
         return verdict
@@ -207,12 +212,12 @@ class Behaviour:
             return None
         begun = self.ground.visit(client, track, ts_us)
         verdict: Verdict | None = None
-        if seen.kind != FLOW and DISAGREEMENT in self._on:
+        if self._sees_disagreement and seen.kind != FLOW:
             learning = self.ground.is_learning(ts_us) or not self.ground.is_new(domain)
             score, reason = disagreement(seen, client, domain, resolved, learning)
             if score:
                 verdict = self._say(client, domain, DISAGREEMENT, score, reason, ts_us, ts_us)
-        if seen.kind == HTTP_HOST and OPAQUE in self._on:
+        if self._sees_opaque and seen.kind == HTTP_HOST:
             detail = seen.detail
             if isinstance(detail, HttpRequest):
                 verdict = self._request(client, track, detail, ts_us) or verdict
