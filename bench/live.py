@@ -39,6 +39,7 @@ DELAYS_MS: Final = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 MILLISECOND_NS: Final = 1_000_000
 NAMES_RATE: Final = 20_000
 BULK_RATE: Final = 100_000
+LINK_RATE: Final = 400_000  # about what the sender can beside the rest
 RELOAD_RATE: Final = 10_000
 
 
@@ -161,6 +162,30 @@ def load(options: Options) -> list[Row]:
             compiled = found.status["packet_processes"][0]["compiled"]
             rows.append(Row(f"{beside}: processor, core and packet process", "", f"{share}; compiled {compiled}", None))
     return rows
+
+
+def link(options: Options) -> list[Row]:
+    """A link as full as the sender can make it, with a list of a million names."""
+    names = max(10_000, int(1_000_000 * options.scale))
+    seconds = max(5.0, 20 * options.scale)
+    rates = {"named": NAMES_RATE, "bulk": LINK_RATE}
+    listed = LISTED + reloads.long_list(names)
+    with Ground(("april", "may"), EVIL) as ground:
+        wanted = {"realtime": options.realtime, "code": options.code, "wait_s": 240}
+        with ground.daemon(listed, WIDE, **wanted) as daemon:
+            found = scenarios.sustained(ground, daemon, seconds, rates)
+    per_s = sum(one.packets / one.took_s for one in found.sent)
+    named = found.sent[0].packets
+    packets = list(found.memory_bytes[-1])[1:]  # the first is the core
+    sizes = ", ".join(f"{found.memory_bytes[-1][one] / 1e6:.0f} MB" for one in packets)
+    share = ", ".join(f"{value:.0%}" for value in found.cpu_share.values())
+    what = f"{per_s:,.0f} packets/s, {NAMES_RATE:,} of them with names, {names:,} names listed"
+    return [
+        Row(f"{what}: kernel drops", "0", f"{found.drops:,}", found.drops == 0),
+        Row("packets read", "all with a name", f"{found.packets:,} of {named:,}", found.packets >= named),
+        Row("memory of a packet process", "<= 150 MB", sizes, found.memory_bytes[-1][packets[0]] <= 150_000_000),
+        Row("processor, core and packet process", "", share, None),
+    ]
 
 
 def flows(options: Options) -> list[Row]:
@@ -362,7 +387,7 @@ def forged(options: Options) -> list[Row]:
 
 
 BENCHES: Final[dict[str, Callable[[Options], list[Row]]]] = {
-    "first": first, "load": load, "flows": flows, "repair": repair, "restart": restart, "kill": kill,
+    "first": first, "load": load, "link": link, "flows": flows, "repair": repair, "restart": restart, "kill": kill,
     "protect": protect, "outage": outage, "reload": reload, "trying": trying, "flux": flux, "forged": forged,
 }  # fmt: skip
 
