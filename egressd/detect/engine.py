@@ -5,6 +5,8 @@ Replay and live run this same object; only who calls it and what is done with th
 
 from __future__ import annotations
 
+from typing import Final
+
 from egressd.detect.behaviour.sighting import sighting_of
 from egressd.detect.casework import MAX_CLIENTS, Casework
 from egressd.detect.correlator import Hit
@@ -25,6 +27,8 @@ from egressd.model import (
     Sighting,
 )
 
+END_US: Final = 1 << 61  # of time: all that waits is over
+
 
 class Engine(Casework):
     """Correlator, policy, watch and campaigns in the order that DESIGN section 4 draws."""
@@ -38,6 +42,8 @@ class Engine(Casework):
         self.observations[kind] = self.observations.get(kind, 0) + 1
         if seen.ts_us >= self._calendar.next_us:
             self._indicators_change(seen.ts_us)
+        if seen.ts_us >= self.behaviour.due_us:
+            self.judge_nameless(seen.ts_us)
         if kind == REPLY:
             self._reply(seen)
             return
@@ -60,6 +66,20 @@ class Engine(Casework):
             self._answer(seen)
         else:
             self._contact(seen)
+
+    def judge_nameless(self, ts_us: int) -> None:
+        """Connections that could have shown a name until `ts_us`."""
+        for seen, verdict in self.behaviour.nameless(ts_us):
+            self._fresh.clear()
+            self._counted.clear()
+            if not self.correlator.match(seen):
+                self._behave(seen, "", verdict)
+
+    def finish(self) -> None:
+        """The source has ended: what is left is judged, and each incident's totals are told."""
+        while self.behaviour.due_us < END_US:
+            self.judge_nameless(END_US)
+        super().finish()
 
     def _tell(self, seen: Observation) -> None:
         """Another sensor tells of something."""

@@ -7,6 +7,7 @@ whether it is loaded along with others.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 from egressd.detect.behaviour.beacon import LEAST_INTERVALS, regularity
@@ -56,6 +57,11 @@ NEW_FOR_US: Final = 7 * DAY_US  # RITA: what was first seen less than a week ago
 NEW_SCORE: Final = 25
 NXDOMAIN_RCODE: Final = 3  # RFC 1035 section 4.1.1, name error
 PENDING: Final = 8_192  # connections without a name yet
+# A client that speaks first does so within a round trip or two. Before that nobody can say that a connection has no
+# name, and nearly all get one: they leave no trace under their address.
+NAME_WITHIN_US: Final = 3_000_000
+AT_ONCE: Final = 16  # connections judged between two packets: after a pause there may be thousands
+_NEVER_US: Final = (1 << 62) - 1  # the largest that compiled code holds without an object
 MAX_RESOLVERS: Final = 1_024
 LONG_BELOW: Final = 16  # characters under a registered domain from which a name can carry something
 EVERY: Final = 5  # visits of a pair that is known well, between two looks at its times
@@ -79,6 +85,18 @@ BORN: Final = 3  # destinations that followed on the first visit at once: somebo
 BORN_WEIGHTS: Final[dict[str, float]] = {BEACON: 0.55, OPAQUE: 0.8}
 
 
+class _Opened:
+    """A connection, by its first packet, that nothing has named yet. `track` is that of its address when it was counted
+    there; None as long as it waits."""
+
+    __slots__ = ("named", "seen", "track")
+
+    def __init__(self, seen: Observation) -> None:
+        self.seen = seen
+        self.named = False
+        self.track: Track | None = None
+
+
 class Behaviour:
     """The detectors, what they share, and the board."""
 
@@ -97,7 +115,9 @@ class Behaviour:
         self.board = EvidenceBoard(settings.alert_score, settings.ask_score)
         self.spoken: dict[str, int] = {}  # how often each detector had something to say
         self._resolutions = resolutions
-        self._pending: RecentTable[FlowKey, Track] = RecentTable(PENDING)
+        self._pending: RecentTable[FlowKey, _Opened] = RecentTable(PENDING)
+        self._waiting: deque[_Opened] = deque()
+        self.due_us = _NEVER_US  # when `nameless` has something to do
         self._answering: dict[bytes, None] = {}  # who answers DNS: asks others for everybody
         self.replace(settings, suffixes, guard, protected, resolvers)
 
@@ -176,7 +196,8 @@ class Behaviour:
         ts_us = seen.ts_us
         client = self.ground.client(flow.client, ts_us)
         if seen.kind == FLOW and not name:
-            verdict = self._nameless(seen, client)
+            verdict = None
+            self._opens(seen)
         else:
             verdict = self._named(seen, name, client, resolved) if name else None
         if self._sees_dark and (sort or seen.kind != FLOW):
@@ -200,9 +221,11 @@ class Behaviour:
     def _named(self, seen: Observation, name: str, client: Client, resolved: str) -> Verdict | None:
         ts_us = seen.ts_us
         if seen.kind != FLOW:
-            pending = self._pending.pop(seen.flow)
-            if pending is not None:
-                pending.named = True
+            opened = self._pending.pop(seen.flow)
+            if opened is not None:
+                opened.named = True
+                if opened.track is not None:
+                    opened.track.named = True
         domain_name = self._registered(name)
         if not domain_name:
             return None
@@ -250,15 +273,44 @@ class Behaviour:
             return None
         return self._say(client, track.domain, BEACON, score, found.reason(visits), track.first_us, ts_us, track)
 
-    def _nameless(self, seen: Observation, client: Client) -> Verdict | None:
+    def _opens(self, seen: Observation) -> None:
         """The first packet of a connection that nothing names yet."""
+        opened = _Opened(seen)
+        self._pending.put(seen.flow, opened)
+        self._waiting.append(opened)
+        if len(self._waiting) == 1:
+            self.due_us = seen.ts_us + NAME_WITHIN_US
+        elif len(self._waiting) > PENDING:
+            self.due_us = seen.ts_us
+
+    def nameless(self, ts_us: int) -> list[tuple[Observation, Verdict]]:
+        """Connections whose client has had the time to say a name and has not, with what the detectors say of them.
+        Some at a time: `due_us` tells whether more wait. Of those with a name nothing is left."""
+        found: list[tuple[Observation, Verdict]] = []
+        waiting = self._waiting
+        for _ in range(min(AT_ONCE, len(waiting))):
+            opened = waiting[0]
+            if ts_us - opened.seen.ts_us < NAME_WITHIN_US and len(waiting) <= PENDING:
+                break
+            waiting.popleft()
+            if not opened.named:
+                verdict = self._nameless(opened)
+                if verdict is not None:
+                    found.append((opened.seen, verdict))
+        self.due_us = waiting[0].seen.ts_us + NAME_WITHIN_US if waiting else _NEVER_US
+        return found
+
+    def _nameless(self, opened: _Opened) -> Verdict | None:
+        """A connection without a name."""
+        seen = opened.seen
         ts_us = seen.ts_us
+        client = self.ground.client(seen.flow.client, ts_us)
         domain = self.ground.address(seen.flow.server, ts_us)
         track = self.ground.track(client, domain, ts_us)
         if track is None or track.named:
             return None
         track.unnamed += 1
-        self._pending.put(seen.flow, track)
+        opened.track = track
         if not self.ground.visit(client, track, ts_us):
             return None
         if self._resolutions.has_tenants(seen.flow.server, ts_us):

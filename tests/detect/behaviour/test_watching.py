@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egressd.detect.behaviour import ground as ground_module
+from egressd.detect.behaviour import watching as watching_module
 from egressd.detect.behaviour.ground import Ground
 from egressd.detect.behaviour.settings import ALERT, DETECTORS, OFF, BehaviourSettings, Switch
 from egressd.detect.engine import Engine
@@ -18,6 +19,7 @@ from egressd.detect.intel import Intel
 from egressd.detect.policy_settings import PolicySettings
 from egressd.intel.index import Index
 from egressd.model import DNS_ANSWER, DNS_QUERY, TLS_SNI, UDP, ClientHello, DnsMessage, DnsQuestion
+from tests.detect import scene
 from tests.detect.scene import GUARD, PROTECTED, RESOLVERS, SUFFIXES, A, B, Scene, X, Y, allowed, flow, listed, when
 
 HOUR = 3_600.0
@@ -108,6 +110,51 @@ def test_a_beacon_straight_to_an_address_is_told() -> None:
         office.flow(second, A, X, 40_000 + number, 4_443)
     assert set(office.told[X]) == {"beacon", "direct-address", "new-domain"}
     assert office.targets("ask") == [f"address {X}"]
+
+
+def test_a_connection_that_is_named_in_time_leaves_no_trace_under_its_address() -> None:
+    office = Office(learned=False)
+    ground = office.engine.behaviour.ground
+    office.flow(0.0, A, X)
+    office.tls(0.2, A, X, "www.portal.example")
+    office.flow(60.0, B, Y)
+    assert len(ground) == 1 and office.engine.behaviour.due_us == scene.at(60) + watching_module.NAME_WITHIN_US
+    office.tls(70.0, A, Y, "www.portal.example", sport=40_001)  # nobody has named the other for ten seconds
+    assert len(ground) == 2
+
+
+def test_a_name_that_comes_late_says_that_the_address_is_no_bare_one() -> None:
+    office = Office()
+    for number, second in enumerate(office.every(600, 12, 0.1)):
+        office.flow(second, A, X, 40_000 + number, 4_443)
+        office.flow(second + 5, B, Y, 50_000 + number)  # time goes on
+        if number == 0:
+            office.see(TLS_SNI, second + 20, flow(A, X, 40_000, 4_443), "", note="proxied")
+            office.tls(second + 20, A, X, "odd.other.example", sport=40_000)
+    assert X not in office.told
+
+
+def test_the_end_of_a_capture_judges_what_waits() -> None:
+    for count in range(4, 13):
+        office = Office()
+        for number, second in enumerate(office.every(600, count, 0.1)):
+            office.flow(second, A, X, 40_000 + number, 4_443)
+        before = set(office.told)
+        office.engine.finish()
+        if office.told:
+            break
+    assert not before and set(office.told) == {X}
+
+
+def test_a_flood_of_openings_waits_within_bounds_and_is_judged_little_by_little() -> None:
+    office = Office(learned=False)
+    behaviour = office.engine.behaviour
+    for number in range(3 * watching_module.PENDING):
+        office.flow(number / 1e5, A, f"198.51.{number // 250 % 100}.{number % 250}", 20_000 + number % 40_000)
+    assert len(behaviour._waiting) <= watching_module.PENDING + 1
+    held = len(behaviour._waiting)
+    assert len(behaviour.nameless(scene.at(60))) == 0
+    assert held - len(behaviour._waiting) == watching_module.AT_ONCE
 
 
 @pytest.mark.parametrize(
