@@ -6,7 +6,6 @@ import os
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from egressd.config.load import LoadedIntel, default_config, load_config, load_intel
 from egressd.config.schema import Config
@@ -30,6 +29,8 @@ def load(args: Namespace, *, long_lists: bool = False) -> tuple[Config, LoadedIn
     if not long_lists:
         loaded = load_intel(config, lists, base_dir=base_dir)
     else:
+        from tempfile import TemporaryDirectory
+
         from egressd.runtime.index_build import builder_in, index_folder
 
         state = base_dir / config.state.directory

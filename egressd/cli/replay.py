@@ -15,6 +15,7 @@ from egressd.cli.report import ListSummary, Read, render_report, watched_of
 from egressd.cli.terminal import Progress, printable
 from egressd.config.load import LoadedIntel, policy_settings, segment_table
 from egressd.config.schema import Config
+from egressd.config.sensor_options import LOG_FORMATS
 from egressd.config.texts import escape_path, read_text
 from egressd.config.volume import volume_settings
 from egressd.detect.devices import Lease, parse_mac
@@ -22,7 +23,6 @@ from egressd.detect.engine import Engine
 from egressd.detect.leases import MAX_LEASE_BYTES, parse_leases
 from egressd.detect.stages import stage_text, stages_of
 from egressd.errors import ConfigError, Problem
-from egressd.logs.formats import PARSERS
 from egressd.model import Decision, Event, Incident, Observation
 from egressd.notify.eve import (
     render_address,
@@ -46,7 +46,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=[],
         type=log_given,
         metavar="FORMAT:FILE",
-        help=f"the log of another sensor, with the captures or alone; {', '.join(PARSERS)} (docs/sensors.md)",
+        help=f"the log of another sensor, with the captures or alone; {', '.join(LOG_FORMATS)} (docs/sensors.md)",
     )
     add_intel_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one event a line instead of the report (docs/events.md)")
@@ -98,8 +98,8 @@ def run(args: Namespace) -> int:
 def log_given(text: str) -> LogGiven:
     """FORMAT:FILE of the command line. Raises ArgumentTypeError."""
     format_, separator, path = text.partition(":")
-    if not separator or format_ not in PARSERS or not path:
-        raise ArgumentTypeError(f'"{printable(text)}" is not FORMAT:FILE; formats are {", ".join(PARSERS)}')
+    if not separator or format_ not in LOG_FORMATS or not path:
+        raise ArgumentTypeError(f'"{printable(text)}" is not FORMAT:FILE; formats are {", ".join(LOG_FORMATS)}')
     return LogGiven(format_, path)
 
 

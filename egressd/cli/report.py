@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from egressd.capture.logfile import LogResult
 from egressd.capture.merge import FileResult
 from egressd.cli.terminal import count, cut, fit, moment, printable, span
 from egressd.detect.engine import Engine
@@ -15,6 +14,9 @@ from egressd.detect.stages import Watched, stage_text
 from egressd.model import BEHAVIOUR, TAP, Campaign, Decision, Incident
 from egressd.names import Suffixes
 from egressd.notify.eve import VIA, render_address
+
+if TYPE_CHECKING:
+    from egressd.capture.logfile import LogResult
 
 ROWS: Final = 8  # incidents or domains shown; the rest is counted
 HOST_WIDTH: Final = 23  # of IPv6 addresses both ends are shown

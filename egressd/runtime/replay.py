@@ -5,9 +5,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from egressd.capture.logfile import LogFile, LogResult
 from egressd.capture.merge import FileResult, iter_packets
 from egressd.detect.behaviour.carrying import Carrying
 from egressd.detect.behaviour.volume import ALERT_SCORE, Volume, VolumeSettings
@@ -16,9 +15,11 @@ from egressd.detect.evidence import Evidence
 from egressd.detect.intel import Intel
 from egressd.detect.policy_settings import PolicySettings
 from egressd.model import Event, Observation
-from egressd.runtime.parallel_replay import SeveralProcesses, processes_for
 from egressd.runtime.reading import OneProcess, Reading, rare_collections
 from egressd.wire.meter import TELL_BYTES
+
+if TYPE_CHECKING:  # what reads logs takes 6 ms to import, and few replays have any
+    from egressd.capture.logfile import LogResult
 
 _AFTER_ALL_US: Final = 1 << 62
 
@@ -67,12 +68,13 @@ class ReplayRun:
             observe = self._observe
         self.volume = Volume(volume)
         carried = Carrying(self.engine.resolutions, self.volume, self._evidence, TELL_BYTES).carried
-        processes = processes_for(paths, jobs)
-        self._reading: Reading = (
-            OneProcess(paths, observe, carried, conversations, prefilter, progress)
-            if processes == 1
-            else SeveralProcesses(paths, observe, carried, conversations, prefilter, progress, processes)
-        )
+        self._reading: Reading = OneProcess(paths, observe, carried, conversations, prefilter, progress)
+        if jobs != 1:
+            from egressd.runtime.parallel_replay import SeveralProcesses, processes_for
+
+            processes = processes_for(paths, jobs)
+            if processes > 1:
+                self._reading = SeveralProcesses(paths, observe, carried, conversations, prefilter, progress, processes)
         self.engine.sender_of = self._reading.sender
         self.engine.measures_volume = True
 
@@ -99,7 +101,11 @@ class ReplayRun:
 
     def _open_logs(self) -> None:
         """Logs as one stream in order of time. What leaves its year out is of about the first capture's time."""
-        now_us = _first_time(self._paths[0]) if self._given and self._paths else 0
+        if not self._given:
+            return
+        from egressd.capture.logfile import LogFile
+
+        now_us = _first_time(self._paths[0]) if self._paths else 0
         logs = [LogFile(one.path, one.format, one.format, now_us) for one in self._given]
         self.logs = [one.result for one in logs]
         self._heard = heapq.merge(*(one.observations() for one in logs), key=lambda seen: seen.ts_us)

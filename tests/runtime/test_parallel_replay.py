@@ -11,7 +11,7 @@ import pytest
 
 from bench.traffic import write
 from egressd.errors import CaptureError
-from egressd.runtime import parallel_replay, replay
+from egressd.runtime import parallel_replay
 from egressd.runtime.parallel_replay import LEAST_BYTES, SeveralProcesses, processes_for
 from egressd.runtime.replay_reader import Job, ShardReader
 from pcaps.files import pcapng
@@ -41,7 +41,7 @@ class Here:
 @pytest.fixture
 def readers_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replays with --jobs are shared out, however small, and no process is started."""
-    monkeypatch.setattr(replay, "processes_for", lambda _, jobs: jobs)
+    monkeypatch.setattr(parallel_replay, "processes_for", lambda _, jobs: jobs)
     monkeypatch.setattr(parallel_replay, "_start", Here)
 
 
