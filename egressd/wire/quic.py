@@ -7,17 +7,13 @@ are under other keys, do not open with these, and give nothing.
 
 from __future__ import annotations
 
-import hmac
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from egressd.errors import Malformed
 from egressd.model import ClientHello
+from egressd.wire.quic_keys import SCHEMES, InitialKeys, Scheme
 from egressd.wire.tls import CLIENT_HELLO, parse_client_hello, parse_sent_hello
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.ciphers import CipherContext
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 MAX_CONNECTIONS: Final = 4096  # a connection is of interest for its first packets only; 64 MB if every one is full
 MAX_CRYPTO_BYTES: Final = 16_384  # of a ClientHello; real ones are below 3 KB, and below 20 KB with many tickets
@@ -30,74 +26,21 @@ MAX_SETTLED: Final = 8  # connection ids of an answered connection that are reme
 MAX_CID_BYTES: Final = 20  # RFC 9000 section 17.2
 MIN_FIRST_DCID_BYTES: Final = 8  # RFC 9000 section 7.2, "at least 8 bytes"
 _MIN_PAYLOAD_BYTES: Final = 20  # packet number up to 4, then a sample of 16 (RFC 9001 section 5.4.2)
-_TAG_BYTES: Final = 16
 
-# Frame types that may stand in an Initial packet (RFC 9000 section 12.4), but PADDING.
+# Frame types that may stand in an Initial packet (RFC 9000 section 12.4), but PADDING and CRYPTO.
 _PING: Final = 0x01
 _ACK: Final = 0x02
 _ACK_ECN: Final = 0x03
-_CRYPTO: Final = 0x06
-_CRYPTO_GOOGLE: Final = 0x08
 _CONNECTION_CLOSE: Final = 0x1C
 
 _PADDING: Final = re.compile(rb"\x00*")  # steps over a run at C speed without copying the rest
-
-
-def _hkdf_label(label: bytes, length: int) -> bytes:
-    """What HKDF-Expand-Label feeds HMAC for one block of output (RFC 8446 section 7.1, RFC 5869 section 2.3)."""
-    return length.to_bytes(2, "big") + bytes((6 + len(label),)) + b"tls13 " + label + b"\x00\x01"
-
-
-_CLIENT_IN: Final = _hkdf_label(b"client in", 32)
-
-
-class _Scheme:
-    """How a version of QUIC protects its Initial packets and numbers their header and frame types."""
-
-    __slots__ = ("crypto_frame", "hp_label", "initial", "iv_label", "key_label", "retry", "salt", "version")
-
-    def __init__(self, version: int, salt: str, is_v2: bool = False, crypto_frame: int = _CRYPTO) -> None:
-        prefix = b"quicv2 " if is_v2 else b"quic "
-        self.version: int = version
-        self.salt: bytes = bytes.fromhex(salt)
-        self.crypto_frame: int = crypto_frame
-        self.initial: int = 0x10 if is_v2 else 0x00  # RFC 9369 section 3.2
-        self.retry: int = 0x00 if is_v2 else 0x30
-        self.key_label: bytes = _hkdf_label(prefix + b"key", 16)
-        self.iv_label: bytes = _hkdf_label(prefix + b"iv", 12)
-        self.hp_label: bytes = _hkdf_label(prefix + b"hp", 16)
-
-
-def _make_schemes() -> dict[bytes, _Scheme]:
-    v1 = "38762cf7f55934b34d179ae6a4c80cadccbb7f0a"  # RFC 9001 section 5.2
-    v2 = "0dede3def700a6db819381be6e269dcbf9bd2ed9"  # RFC 9369 section 3.3.1
-    draft_22 = "7fbcdb0e7c66bbe9193a96cd21519ebd7a02644a"  # draft-ietf-quic-tls of these numbers, section 5.2
-    draft_23 = "c3eef712c72ebb5a11a7d2432bb46365bef9f502"
-    draft_29 = "afbfec289993d24c9e9786f19c6111e04390a899"
-    salts: dict[int, str] = {0x00000001: v1}
-    for draft in range(22, 35):
-        salts[0xFF000000 | draft] = (
-            draft_22 if draft < 23 else draft_23 if draft < 29 else draft_29 if draft < 33 else v1
-        )
-    salts[0xFACEB001] = draft_22  # Facebook's mvfst on that draft
-    salts[0xFACEB002] = draft_23
-    schemes = {number.to_bytes(4, "big"): _Scheme(number, salt) for number, salt in salts.items()}
-    t050 = "7ff579e5acd072915580304c43a2367c60488310"  # Google's QUIC on the way to the standard: own salts, and
-    t051 = "7a4edef4e7ccee5fa4506c19124fc8ccda6e033d"  # CRYPTO frames under their number of before
-    schemes[b"T050"] = _Scheme(0x54303530, t050, crypto_frame=_CRYPTO_GOOGLE)
-    schemes[b"T051"] = _Scheme(0x54303531, t051, crypto_frame=_CRYPTO_GOOGLE)
-    schemes[b"\x6b\x33\x43\xcf"] = _Scheme(0x6B3343CF, v2, is_v2=True)
-    return schemes
-
-
-_SCHEMES: Final = _make_schemes()
 
 
 def quic_version(buf: bytes, start: int, end: int) -> int:
     """Version of the long header packet at `start`, 0 when there is none or its version is not one we can read."""
     if end - start < 7 or buf[start] & 0xC0 != 0xC0:
         return 0
-    scheme = _SCHEMES.get(buf[start + 1 : start + 5])
+    scheme = SCHEMES.get(buf[start + 1 : start + 5])
     return scheme.version if scheme is not None else 0
 
 
@@ -105,7 +48,7 @@ def is_initial(buf: bytes, start: int, end: int) -> bool:
     """Whether the datagram begins with a whole Initial packet of a version we can read, by its header. Cheap."""
     if end - start < 7 or buf[start] & 0xC0 != 0xC0:
         return False
-    scheme = _SCHEMES.get(buf[start + 1 : start + 5])
+    scheme = SCHEMES.get(buf[start + 1 : start + 5])
     return scheme is not None and buf[start] & 0x30 == scheme.initial and _body(buf, start, end, True)[1] > 0
 
 
@@ -147,43 +90,17 @@ def _body(buf: bytes, start: int, end: int, initial: bool) -> tuple[int, int]:
 class _KeySpace:
     """The client's Initial keys that follow from one destination connection id, and the CRYPTO stream under them."""
 
-    __slots__ = ("_aead", "_iv", "_mask", "_refusals", "dcid", "runs", "scheme")
+    __slots__ = ("_keys", "dcid", "runs", "scheme")
 
-    def __init__(self, scheme: _Scheme, dcid: bytes) -> None:
-        # Here and not at the top: 30 ms and 6 MB that a run without QUIC need not spend.
-        from cryptography.exceptions import InvalidTag
-        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-        initial = hmac.digest(scheme.salt, dcid, "sha256")  # RFC 9001 section 5.2
-        client = hmac.digest(initial, _CLIENT_IN, "sha256")
-        key = hmac.digest(client, scheme.key_label, "sha256")[:16]
-        hp = hmac.digest(client, scheme.hp_label, "sha256")[:16]
-        self.scheme: _Scheme = scheme
+    def __init__(self, scheme: Scheme, dcid: bytes) -> None:
+        self.scheme: Scheme = scheme
         self.dcid: bytes = dcid
         self.runs: list[tuple[int, bytes]] = []  # of the CRYPTO stream, by offset, neither touching nor overlapping
-        self._iv: int = int.from_bytes(hmac.digest(client, scheme.iv_label, "sha256")[:12], "big")
-        self._aead: AESGCM = AESGCM(key)
-        self._mask: CipherContext = Cipher(algorithms.AES(hp), modes.ECB()).encryptor()  # one block at a time
-        self._refusals: tuple[type[Exception], ...] = (InvalidTag, ValueError)
+        self._keys: InitialKeys = InitialKeys(scheme, dcid)
 
     def open(self, buf: bytes, start: int, pn_at: int, end: int) -> bytes | None:
-        """Take off header and packet protection (RFC 9001 sections 5.3, 5.4); None when the keys do not fit."""
-        mask = self._mask.update(buf[pn_at + 4 : pn_at + 20])
-        first = buf[start] ^ (mask[0] & 0x0F)
-        if first & 0x0C:  # reserved bits must be 0 (RFC 9000 section 17.2): turns most packets of other keys away
-            return None
-        body_at = pn_at + 1 + (first & 0x03)
-        if end - body_at < _TAG_BYTES:
-            return None
-        number = bytes(byte ^ mask[1 + at] for at, byte in enumerate(buf[pn_at:body_at]))
-        header = bytes((first,)) + buf[start + 1 : pn_at] + number
-        # The truncated number is taken as the whole one: a client counts from 0 (section 12.3) and has sent few.
-        nonce = (self._iv ^ int.from_bytes(number, "big")).to_bytes(12, "big")
-        try:
-            return self._aead.decrypt(nonce, buf[body_at:end], header)
-        except self._refusals:
-            return None
+        """The payload of a packet; None when the keys do not fit."""
+        return self._keys.open(buf, start, pn_at, end)
 
     def gather(self, payload: bytes) -> None:
         """Keep the CRYPTO frames of a payload. Stops at the first frame that has no place in an Initial packet."""
@@ -282,7 +199,7 @@ class _Connection:
 
 def prepare() -> None:
     """Load now what the first Initial needs, 8 ms: for who must not stop then."""
-    _KeySpace(_SCHEMES[b"\0\0\0\1"], bytes(MIN_FIRST_DCID_BYTES))
+    _KeySpace(SCHEMES[b"\0\0\0\1"], bytes(MIN_FIRST_DCID_BYTES))
 
 
 class QuicConnections:
@@ -317,7 +234,7 @@ class QuicConnections:
         """Read one datagram, `buf[start:end]`; `key` names the client-to-server direction. Returns a connection's hello
         once, when it is whole. Never raises: what is not QUIC, or is damaged, gives None."""
         while end - start >= 7 and buf[start] & 0xC0 == 0xC0:  # else a short header, which has the rest (section 12.2)
-            scheme = _SCHEMES.get(buf[start + 1 : start + 5])
+            scheme = SCHEMES.get(buf[start + 1 : start + 5])
             if scheme is None:
                 if buf[start + 1 : start + 5] == b"\x00\x00\x00\x00":
                     self.negotiations += 1
@@ -343,7 +260,7 @@ class QuicConnections:
         return self._salvage(connection) if connection is not None else None
 
     def _read_initial(
-        self, key: bytes, scheme: _Scheme, buf: bytes, start: int, pn_at: int, stop: int
+        self, key: bytes, scheme: Scheme, buf: bytes, start: int, pn_at: int, stop: int
     ) -> ClientHello | None:
         dcid = buf[start + 6 : start + 6 + buf[start + 5]]
         connection = self._table.get(key)
@@ -407,7 +324,7 @@ class QuicConnections:
                     return hello
         return None
 
-    def _parse(self, message: bytes, partial: bool, scheme: _Scheme) -> ClientHello | None:
+    def _parse(self, message: bytes, partial: bool, scheme: Scheme) -> ClientHello | None:
         try:
             if message[0] != CLIENT_HELLO:
                 raise Malformed("first message of a client is not ClientHello")
@@ -420,7 +337,7 @@ class QuicConnections:
 
 
 def _open(
-    connection: _Connection, scheme: _Scheme, dcid: bytes, buf: bytes, start: int, pn_at: int, stop: int
+    connection: _Connection, scheme: Scheme, dcid: bytes, buf: bytes, start: int, pn_at: int, stop: int
 ) -> tuple[_KeySpace | None, bytes]:
     """The key space that opens a packet, and its payload.
 
