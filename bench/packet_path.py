@@ -39,6 +39,7 @@ class PacketPath:
         self.engine.packets = self.dissector
         self.quiet = self.dissector.quiet
         self.quiet_udp = self.dissector.quiet_udp
+        self.recent = self.dissector.recent
         self.packets = 0
         self._bulk_due_us = 0
 

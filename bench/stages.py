@@ -23,6 +23,8 @@ from egressd.capture.prefilter import Sink
 from egressd.config.load import default_config, load_intel, policy_settings
 from egressd.detect.engine import Engine
 from egressd.model import Event, FlowKey, Observation
+from egressd.wire.octets import COMPILED
+from egressd.wire.quiet import Recent
 from egressd.wire.shards import Shards
 
 FOR_EVER_US: Final = 1 << 62
@@ -34,6 +36,7 @@ class Nowhere:
     def __init__(self, quiet: dict[bytes, int], quiet_udp: dict[bytes, int]) -> None:
         self.quiet = dict.fromkeys(quiet, FOR_EVER_US)
         self.quiet_udp = dict.fromkeys(quiet_udp, FOR_EVER_US)
+        self.recent: Recent | None = Recent() if COMPILED else None
 
     def packet(self, ts_us: int, number: int, link: int, buf: bytes, start: int, end: int, orig_len: int) -> None:
         """Nothing."""

@@ -177,6 +177,7 @@ class LiveSource:
     def _take(self, ring: PacketRing, sink: LiveSink, max_packets: int) -> int:
         quiet = sink.quiet
         quiet_udp = sink.quiet_udp
+        recent = sink.recent
         link = self.link
         ethernet = link == ETHERNET
         slots = ring.ring()
@@ -208,7 +209,7 @@ class LiveSource:
                 ts_us: i64 = second * 1_000_000 + nano // 1000
                 self.last_us = ts_us
                 if ethernet and (
-                    frame_is_quiet(packet, 0, end, ts_us, quiet, quiet_udp)
+                    frame_is_quiet(packet, 0, end, ts_us, quiet, quiet_udp, recent)
                     if COMPILED
                     else judge_plain(packet, 0, end, ts_us, quiet, quiet_udp)
                 ):

@@ -23,6 +23,7 @@ from egressd.capture.pcapfile import CaptureReader, PcapReader
 from egressd.capture.pcapng import BYTE_ORDER_BIG, BYTE_ORDER_LITTLE, PcapngReader
 from egressd.capture.prefilter import Sink
 from egressd.errors import CaptureError
+from egressd.wire.quiet import Recent
 
 STANDARD_INPUT: Final = "-"
 SNIFF_BYTES: Final = 12  # up to the byte-order mark of pcapng
@@ -252,6 +253,7 @@ class _Collector:
     def __init__(self) -> None:
         self.quiet: dict[bytes, int] = {}
         self.quiet_udp: dict[bytes, int] = {}
+        self.recent: Recent | None = None
         self.kept: list[tuple[int, int, int, bytes, int]] = []
 
     def packet(self, ts_us: int, number: int, link: int, buf: bytes, start: int, end: int, orig_len: int) -> None:

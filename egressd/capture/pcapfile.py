@@ -316,6 +316,7 @@ class PcapReader(CaptureReader):
         """`step` as compiled code does it best, with the same results."""
         quiet = sink.quiet
         quiet_udp = sink.quiet_udp
+        recent = sink.recent
         link, nano, little = self.link, self.nano, self.little
         judged = gate and link == ETHERNET
         buf = self._buf
@@ -346,7 +347,7 @@ class PcapReader(CaptureReader):
             if others and is_others(buf, start, pos, others):
                 gated += 1
                 continue
-            if judged and frame_is_quiet(buf, start, caplen, ts_us, quiet, quiet_udp):
+            if judged and frame_is_quiet(buf, start, caplen, ts_us, quiet, quiet_udp, recent):
                 gated += 1
                 continue
             sink.packet(ts_us, number, link, buf, start, pos, read_u32(buf, start - head + 12, little))

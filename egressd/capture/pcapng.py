@@ -201,6 +201,7 @@ class PcapngReader(CaptureReader):
         """`step` as compiled code does it best, with the same results."""
         quiet = sink.quiet
         quiet_udp = sink.quiet_udp
+        recent = sink.recent
         little, interfaces, interface = self.little, self.interfaces, NO_INTERFACE
         buf = self._buf
         pos: i64 = self._pos
@@ -242,9 +243,10 @@ class PcapngReader(CaptureReader):
             pos = after
             number += 1
             ts_us = now_us
-            if gate and interface.link == ETHERNET and frame_is_quiet(buf, start, caplen, ts_us, quiet, quiet_udp):
-                gated += 1
-                continue
+            if gate and interface.link == ETHERNET:
+                if frame_is_quiet(buf, start, caplen, ts_us, quiet, quiet_udp, recent):
+                    gated += 1
+                    continue
             sink.packet(ts_us, number, interface.link, buf, start, start + caplen, orig_len)
         self.gated += gated
         self.packets += number - first

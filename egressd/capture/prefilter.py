@@ -20,6 +20,8 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING, Final, Protocol
 
+from egressd.wire.quiet import Recent
+
 if TYPE_CHECKING:  # a machine integer to mypyc, and nothing at run time
     from mypy_extensions import i64
 
@@ -60,11 +62,12 @@ class Sink(Protocol):
     `quiet` (TCP) and `quiet_udp` map one direction of a flow to the time, in epoch microseconds, until which its
     packets carry nothing of interest. The key is the bytes as they lie in the packet, source address, destination
     address, source port, destination port: 12 for IPv4, 36 for IPv6. Both dictionaries are changed in place, never
-    replaced, while a capture is read.
+    replaced, while a capture is read. `recent`, if there is one, is kept true to both (wire/quiet.py).
     """
 
     quiet: dict[bytes, int]
     quiet_udp: dict[bytes, int]
+    recent: Recent | None
 
     def packet(self, ts_us: int, number: int, link: int, buf: bytes, start: int, end: int, orig_len: int) -> None:
         """Packet `number` (1-based in its file, Wireshark's frame number) of link type `link` lies in
@@ -107,10 +110,16 @@ def ipv6_is_quiet(
 
 
 def frame_is_quiet(
-    buf: bytes, start: i64, caplen: i64, ts_us: i64, quiet: dict[bytes, int], quiet_udp: dict[bytes, int]
+    buf: bytes,
+    start: i64,
+    caplen: i64,
+    ts_us: i64,
+    quiet: dict[bytes, int],
+    quiet_udp: dict[bytes, int],
+    recent: Recent | None = None,
 ) -> bool:
     """Whether the gate drops the Ethernet frame of `caplen` bytes at `start`: the whole rule, for compiled code
-    and for rare places."""
+    and for rare places. `recent` is that of the sink."""
     if caplen < UDP4_END:
         return False
     upper: i64 = buf[start + 12]
@@ -128,9 +137,12 @@ def frame_is_quiet(
         header = header >> 4 << 2
         if buf[start + 17] == header + 20 and buf[start + 16] == 0 and header >= 20:
             return True
-        until: i64 = quiet.get(buf[start + 26 : start + 38], 0)
-        return until > ts_us
-    if proto != 17:
-        return False
-    until = quiet_udp.get(buf[start + 26 : start + 38], 0)
+        return _key_is_quiet(buf, start + 26, proto, ts_us, quiet, recent)
+    return proto == 17 and _key_is_quiet(buf, start + 26, proto, ts_us, quiet_udp, recent)
+
+
+def _key_is_quiet(buf: bytes, at: i64, proto: i64, ts_us: i64, quiet: dict[bytes, int], recent: Recent | None) -> bool:
+    if recent is not None:
+        return recent.is_quiet(buf, at, proto, ts_us, quiet)
+    until: i64 = quiet.get(buf[at : at + 12], 0)
     return until > ts_us

@@ -11,6 +11,8 @@ from typing import Final
 
 from egressd.model import TCP, UDP, Observation
 from egressd.wire.frame import Frames
+from egressd.wire.octets import COMPILED
+from egressd.wire.quiet import Quiet, Recent
 from egressd.wire.sender import Sender, read_sender
 from egressd.wire.tcp import TcpTracker
 from egressd.wire.udp import UdpTracker
@@ -21,14 +23,16 @@ DEFAULT_CONVERSATIONS: Final = 32_768
 class Dissector:
     """Reads packets and hands each observation to `emit`, in the order of the packets that completed them.
 
-    `quiet` and `quiet_udp` are what the prefilter may throw away (egressd/wire/quiet.py).
+    `quiet` and `quiet_udp` are what the prefilter may throw away, `recent` what it asks when
+    compiled (egressd/wire/quiet.py).
     """
 
     def __init__(self, emit: Callable[[Observation], None], conversations: int = DEFAULT_CONVERSATIONS) -> None:
         """`conversations` bounds the TCP and the UDP conversations remembered at once."""
         self.frames = Frames()
-        self.tcp = TcpTracker(emit, conversations)
-        self.udp = UdpTracker(emit, conversations)
+        self.recent: Recent | None = Recent() if COMPILED else None
+        self.tcp = TcpTracker(emit, conversations, Quiet(conversations, None, self.recent))
+        self.udp = UdpTracker(emit, conversations, Quiet(conversations, None, self.recent))
         self.quiet = self.tcp.quiet.until
         self.quiet_udp = self.udp.quiet.until
         self.packets = 0

@@ -20,9 +20,9 @@ from egressd.wire.dissector import DEFAULT_CONVERSATIONS, left_out
 from egressd.wire.frame import Frames
 from egressd.wire.memory import MAX_SENDER_BYTES, MAX_WAITING_BYTES, Memory
 from egressd.wire.meter import OnVolume
-from egressd.wire.octets import read_u16
+from egressd.wire.octets import COMPILED, read_u16
 from egressd.wire.quic import MAX_CONNECTIONS, QuicConnections
-from egressd.wire.quiet import Quiet
+from egressd.wire.quiet import Quiet, Recent
 from egressd.wire.sender import Sender, read_sender
 from egressd.wire.tcp import TcpTracker
 from egressd.wire.tunnels import PORTS
@@ -98,7 +98,8 @@ class Shards:
     """Reads packets and hands each observation to `emit`, in the order of the packets that completed them: those of all
     conversations, or, as process `worker` of `workers`, of every so many-th shard.
 
-    `quiet` and `quiet_udp` are what the prefilter may throw away: what tells nothing more, and what others read.
+    `quiet` and `quiet_udp` are what the prefilter may throw away: what tells nothing more, and what others read;
+    `recent` is for compiled readers.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Shards:
         told what connections carried, in the order of packets too."""
         self.quiet: dict[bytes, int] = {}
         self.quiet_udp: dict[bytes, int] = {}
+        self.recent: Recent | None = Recent() if COMPILED else None
         self.packets = 0
         self.number = 0  # of the packet at hand
         self.flushing = -1  # the shard that `flush` is at
@@ -133,13 +135,13 @@ class Shards:
         self._udp: list[UdpTracker] = []
         for _ in range(SHARDS):
             memory = Memory(MAX_WAITING_BYTES // SHARDS, MAX_SENDER_BYTES // SHARDS)
-            tcp = TcpTracker(emit, part, Quiet(part, self.quiet), memory)
+            tcp = TcpTracker(emit, part, Quiet(part, self.quiet, self.recent), memory)
             tcp.on_volume = on_volume
             self._tcp.append(tcp)
             connections = QuicConnections(MAX_CONNECTIONS // SHARDS)
-            self._udp.append(UdpTracker(emit, part, Quiet(part, self.quiet_udp), connections))
-        self._foreign = Quiet(MAX_FOREIGN, self.quiet)
-        self._foreign_udp = Quiet(MAX_FOREIGN, self.quiet_udp)
+            self._udp.append(UdpTracker(emit, part, Quiet(part, self.quiet_udp, self.recent), connections))
+        self._foreign = Quiet(MAX_FOREIGN, self.quiet, self.recent)
+        self._foreign_udp = Quiet(MAX_FOREIGN, self.quiet_udp, self.recent)
 
     def packet(self, ts_us: int, number: int, link: int, buf: bytes, start: int, end: int, orig_len: int) -> None:
         """Read a packet: see `Dissector.packet`."""

@@ -20,6 +20,7 @@ from egressd.capture import pcapfile
 from egressd.capture.merge import Replay, iter_packets, open_capture
 from egressd.capture.pcapfile import MAX_PACKET_BYTES, USUAL_PACKET_BYTES
 from egressd.errors import CaptureError
+from egressd.wire.quiet import Recent
 
 MICRO, NANO, MODIFIED = 0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34
 T0_US = 1_700_000_000_000_000
@@ -31,6 +32,7 @@ class Recorder:
     def __init__(self) -> None:
         self.quiet: dict[bytes, int] = {}
         self.quiet_udp: dict[bytes, int] = {}
+        self.recent: Recent | None = None
         self.seen: list[tuple[int, int, int, bytes, int]] = []
         self.files: list[int] = []
         self.replay: Replay | None = None

@@ -14,6 +14,7 @@ from egressd.capture import pcapng
 from egressd.capture.merge import Replay, iter_packets
 from egressd.capture.pcapng import MAX_TS_US
 from egressd.errors import CaptureError
+from egressd.wire.quiet import Recent
 
 T0_US = 1_700_000_000_123_456
 NO_TIME = None
@@ -25,6 +26,7 @@ class Recorder:
     def __init__(self) -> None:
         self.quiet: dict[bytes, int] = {}
         self.quiet_udp: dict[bytes, int] = {}
+        self.recent: Recent | None = None
         self.seen: list[tuple[int, int, int, bytes, int]] = []
 
     def packet(self, ts_us: int, number: int, link: int, buf: bytes, start: int, end: int, orig_len: int) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from egressd.capture import pcapfile, pcapng
 from egressd.capture.merge import Replay
 from egressd.capture.prefilter import frame_is_quiet
+from egressd.wire.quiet import Recent
 
 T0_US = 1_700_000_000_000_000
 CLIENTS = [bytes([10, 0, 0, n]) for n in (1, 2)]
@@ -26,6 +27,7 @@ class Recorder:
     def __init__(self, quiet: dict[bytes, int], quiet_udp: dict[bytes, int]) -> None:
         self.quiet = quiet
         self.quiet_udp = quiet_udp
+        self.recent: Recent | None = None
         self.numbers: list[int] = []
 
     def packet(self, ts_us: int, number: int, link: int, buf: bytes, start: int, end: int, orig_len: int) -> None:
@@ -160,6 +162,7 @@ def test_the_gate_drops_what_the_rule_says(tmp_path, monkeypatch, name, link, in
         want = [n for n, (ts_us, frame) in enumerate(packets, 1) if not judge(link, frame, ts_us, quiet, quiet_udp)]
         for chunk_bytes in (700, 65536):
             sink = Recorder(quiet, quiet_udp)
+            sink.recent = Recent() if indexed else None
             replay = Replay([path], sink, chunk_bytes=chunk_bytes)
             replay.run()
             assert sink.numbers == want
@@ -232,6 +235,7 @@ def test_both_loops_give_the_same_for_broken_files(tmp_path_factory, data):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(pcapfile, "COMPILED", indexed)
             sink = Recorder(quiet, quiet_udp)
+            sink.recent = Recent() if indexed else None
             replay = Replay(paths, sink, chunk_bytes=chunk_bytes)
             replay.run()
         results.append((sink.numbers, replay.files))

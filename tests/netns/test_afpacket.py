@@ -20,6 +20,7 @@ from egressd.capture.afpacket import CLOSED, DOWN, MISSING, UP, LiveSource, wait
 from egressd.capture.livefilter import FilterSettings
 from egressd.capture.ring import FLOW, CaptureSettings
 from egressd.errors import CaptureError
+from egressd.wire.quiet import Recent
 from tests.netns.spaces import Channel, Namespace, Spaces
 from tests.wire.frames_made import ACK, frame, tcp, udp
 
@@ -39,6 +40,7 @@ class Recorder:
     def __init__(self) -> None:
         self.quiet: dict[bytes, int] = {}
         self.quiet_udp: dict[bytes, int] = {}
+        self.recent: Recent | None = None
         self.packets: list[bytes] = []
         self.told: list[tuple[int, int, int, int]] = []  # time, number, link type, length on the wire
 

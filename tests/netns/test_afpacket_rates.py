@@ -21,6 +21,7 @@ from egressd.capture.prefilter import COMPILED, Sink
 from egressd.capture.ring import CaptureSettings
 from egressd.model import Observation
 from egressd.wire.dissector import Dissector
+from egressd.wire.quiet import Recent
 from tests.netns.spaces import Channel, Namespace, Spaces
 from tests.netns.test_afpacket import make_pair, sender
 from tests.wire.frames_made import ACK, tcp, udp
@@ -82,6 +83,7 @@ class Counter:
     def __init__(self) -> None:
         self.quiet: dict[bytes, int] = {}
         self.quiet_udp: dict[bytes, int] = {}
+        self.recent: Recent | None = None
         self.packets = 0
 
     def packet(self, ts_us: int, number: int, link: int, buf: bytes, start: int, end: int, orig_len: int) -> None:

@@ -15,6 +15,7 @@ from egressd.capture.pcapfile import PcapReader
 from egressd.model import FLOW, FlowKey, Observation
 from egressd.wire.direction import reverse_key
 from egressd.wire.frame import Frames
+from egressd.wire.quiet import Recent
 from egressd.wire.shards import NOT_PLAIN, SHARDS, Shards, add_counts, plain_shard, shard_of
 from egressd.wire.tunnels import PORTS
 from scripts.mutate import ROOT, Mutator, load_corpus
@@ -152,6 +153,7 @@ class Kept:
     def __init__(self) -> None:
         self.quiet: dict[bytes, int] = {}
         self.quiet_udp: dict[bytes, int] = {}
+        self.recent: Recent | None = None
         self.numbers: list[int] = []
 
     def packet(self, ts_us: int, number: int, link: int, buf: bytes, start: int, end: int, orig_len: int) -> None:
