@@ -25,8 +25,6 @@ _HEADER: Final = struct.Struct(">HHHHHH")
 _PAIR: Final = struct.Struct(">HH")
 _FIXED: Final = struct.Struct(">HHIH")
 
-_OPT_ALONE: Final = b"\0\0\x29"  # the root as owner, and the type: RFC 6891 section 6.1.2
-
 _RESPONSE: Final = 0x8000
 _TRUNCATED: Final = 0x0200
 
@@ -55,14 +53,15 @@ def parse_message(buf: bytes, start: int, end: int) -> DnsMessage:
         pos = names.after + 4
         if pos > end:
             raise Malformed("DNS question is cut")
-        questions.append(DnsQuestion(name[0], name[1], buf[pos - 4] << 8 | buf[pos - 3]))
+        questions.append(DnsQuestion(name.name, name.raw_name, buf[pos - 4] << 8 | buf[pos - 3]))
     is_response = flags & _RESPONSE != 0
     opcode = flags >> 11 & 15
     truncated = flags & _TRUNCATED != 0
     others = authorities + additional
     if not answers and not others:  # most queries
         return DnsMessage(txid, is_response, opcode, flags & 15, truncated, tuple(questions), (), 0, False, "")
-    if not answers and others == 1 and pos + 11 <= end and buf.startswith(_OPT_ALONE, pos):  # nearly all the others
+    if not answers and others == 1 and pos + 11 <= end and buf[pos + 2] == OPT and not buf[pos] and not buf[pos + 1]:
+        # Its owner is the root (RFC 6891 section 6.1.2). Nearly all the others.
         if pos + 11 + (buf[pos + 9] << 8 | buf[pos + 10]) <= end:
             rcode = flags & 15 | buf[pos + 5] << 4
             return DnsMessage(txid, is_response, opcode, rcode, truncated, tuple(questions), (), 0, True, "")

@@ -56,11 +56,26 @@ CLASS_BITS: Final = 0x7FFF  # mDNS has uses of its own for the top bit: RFC 6762
 _FIXED: Final = struct.Struct(">HHIH").unpack_from  # type, class, ttl, rdlength: RFC 1035 section 4.1.3
 _PAIR: Final = struct.Struct(">HH")
 _PLAIN: Final = b"abcdefghijklmnopqrstuvwxyz0123456789-_."
+_LEAST_PLAIN: Final = ord("-")  # in the wire form of a plain name, what is less is the length of a label
+_DOTTED: Final = bytes([octet if octet in _PLAIN else ord(".") for octet in range(256)])
 
-# A name read: normal form or "", presentation form, octets on the wire without compression, pointers followed, labels.
-Name = tuple[str, str, int, int, int]
-_ROOT: Final[Name] = ("", ".", 1, 0, 0)
-_NO_TARGET: Final[Name] = ("", "", 0, 0, 0)
+
+class Name:
+    """A name read: normal form or "", presentation form, octets on the wire without compression, pointers followed,
+    labels."""
+
+    __slots__ = ("hops", "labels", "name", "octets", "raw_name")
+
+    def __init__(self, name: str, raw_name: str, octets: int, hops: int, labels: int) -> None:
+        self.name = name
+        self.raw_name = raw_name
+        self.octets = octets
+        self.hops = hops
+        self.labels = labels
+
+
+_ROOT: Final = Name("", ".", 1, 0, 0)
+_NO_TARGET: Final = Name("", "", 0, 0, 0)
 
 # Names by their wire form, which stands whole in every query and comes back in its answer: a third of the work.
 _SEEN: Final[dict[bytes, Name]] = {}
@@ -69,13 +84,15 @@ _SEEN: Final[dict[bytes, Name]] = {}
 class NameReader:
     """Reads the names of the message `buf[start:end]`. `after` is the place behind the name read last."""
 
-    __slots__ = ("_buf", "_end", "_known", "_start", "after", "steps_left")
+    __slots__ = ("_buf", "_end", "_first", "_first_at", "_known", "_start", "after", "steps_left")
 
     def __init__(self, buf: bytes, start: int, end: int) -> None:
         self._buf = buf
         self._start = start
         self._end = end
-        self._known: dict[int, Name] = {}  # by place; at most one entry a name or step
+        self._first: Name | None = None  # the name read first, which most others point to, and its place
+        self._first_at = -1
+        self._known: dict[int, Name] = {}  # the others, by place; at most one entry a name or step
         self.after = start
         self.steps_left = MAX_STEPS
 
@@ -84,8 +101,9 @@ class NameReader:
         buf = self._buf
         end = self._end
         if pos + 1 < end and buf[pos] >= 0xC0:  # nothing but a pointer: the owner of most records
-            known = self._known.get(self._start + ((buf[pos] & 0x3F) << 8 | buf[pos + 1]))
-            if known is not None and known[3] < MAX_HOPS:
+            target = self._start + ((buf[pos] & 0x3F) << 8 | buf[pos + 1])
+            known = self._first if target == self._first_at else self._known.get(target)
+            if known is not None and known.hops < MAX_HOPS:
                 self.after = pos + 2
                 return known
             return self._read(pos, 0)
@@ -104,18 +122,26 @@ class NameReader:
         if zero < 0 or zero >= end:
             return self._read(pos, 0)
         wire = buf[pos : zero + 1]
-        seen = _SEEN.get(wire)
-        if seen is None:
-            name = self._read(pos, 0)
-            if self.after == zero + 1 and not name[3]:  # all of it, and nothing else, stands here
-                if len(_SEEN) >= MAX_SEEN_NAMES:
-                    _SEEN.clear()
-                _SEEN[wire] = name
-            return name
+        name = _SEEN.get(wire)
+        if name is None:
+            name = _plain_name(wire)
+            if name is None:
+                name = self._read(pos, 0)
+                if self.after == zero + 1 and not name.hops:  # all of it, and nothing else, stands here
+                    _remember(wire, name)
+                return name
+            _remember(wire, name)
         self.after = zero + 1
-        self.steps_left -= seen[4] + 1  # as if read: what a message gives must not hang on what was met before
-        self._known[pos] = seen
-        return seen
+        self.steps_left -= name.labels + 1  # as if read: what a message gives must not hang on what was met before
+        self._keep(pos, name)
+        return name
+
+    def _keep(self, pos: int, name: Name) -> None:
+        if self._first is None:
+            self._first = name
+            self._first_at = pos
+        else:
+            self._known[pos] = name
 
     def _read(self, pos: int, depth: int) -> Name:
         buf = self._buf
@@ -142,7 +168,7 @@ class NameReader:
                 raise Malformed("DNS label of unknown type")  # RFC 6891 section 5 withdrew the only other one
         self.steps_left -= len(labels) + 1
         name = _joined(labels, at - pos, tail)
-        self._known[pos] = name
+        self._keep(pos, name)
         self.after = after
         return name
 
@@ -153,23 +179,50 @@ class NameReader:
         target = self._start + ((self._buf[at] & 0x3F) << 8 | self._buf[at + 1])
         if target >= segment:
             raise Malformed("DNS pointer does not point back")
-        tail = self._known.get(target)
+        tail = self._first if target == self._first_at else self._known.get(target)
         if tail is None:
             if depth >= MAX_HOPS:
                 raise Malformed("too many DNS pointers")
             if self.steps_left <= 0:
                 raise Malformed("too many DNS labels")
             tail = self._read(target, depth + 1)
-        if tail[3] >= MAX_HOPS:
+        if tail.hops >= MAX_HOPS:
             raise Malformed("too many DNS pointers")
-        return tail[0], tail[1], tail[2], tail[3] + 1, tail[4]
+        return Name(tail.name, tail.raw_name, tail.octets, tail.hops + 1, tail.labels)
+
+
+def _remember(wire: bytes, name: Name) -> None:
+    if len(_SEEN) >= MAX_SEEN_NAMES:
+        _SEEN.clear()
+    _SEEN[wire] = name
+
+
+def _plain_name(wire: bytes) -> Name | None:
+    """The name that `wire` is from beginning to end, when it is legal as it stands and has no label of over 44 octets:
+    most names, at half the work of taking them apart."""
+    last: i64 = len(wire) - 1
+    at: i64 = 0
+    labels = 0
+    while at < last:
+        size: i64 = wire[at]
+        if size >= _LEAST_PLAIN:
+            return None
+        at += 1 + size
+        labels += 1
+    if at != last or not labels:
+        return None
+    text = wire[1:last].translate(_DOTTED)
+    if text.count(b".") != labels - 1:  # more than the lengths has become dots
+        return None
+    name = text.decode("ascii")
+    return Name(name, name, len(wire), 0, labels)
 
 
 def _joined(labels: list[bytes], octets: int, tail: Name) -> Name:
     """Labels (`octets` with their length octets) in front of a name already read."""
     if not labels:
         return tail
-    whole = octets + tail[2]
+    whole = octets + tail.octets
     if whole > MAX_NAME_OCTETS:
         raise Malformed("DNS name is cut or over 255 octets")
     text = b".".join(labels)
@@ -177,10 +230,10 @@ def _joined(labels: list[bytes], octets: int, tail: Name) -> Name:
         name, raw_name = from_labels(labels)
     else:  # legal as it stands: most names, and a third of the work
         name = raw_name = text.decode("ascii")
-    if tail[2] > 1:  # whether a name is legal is decided label by label, so the parts can be put together
-        name = f"{name}.{tail[0]}" if name and tail[0] else ""
-        raw_name = f"{raw_name}.{tail[1]}"
-    return name, raw_name, whole, tail[3], tail[4] + len(labels)
+    if tail.octets > 1:  # whether a name is legal is decided label by label, so the parts can be put together
+        name = f"{name}.{tail.name}" if name and tail.name else ""
+        raw_name = f"{raw_name}.{tail.raw_name}"
+    return Name(name, raw_name, whole, tail.hops, tail.labels + len(labels))
 
 
 class RecordReader:
@@ -246,7 +299,8 @@ class RecordReader:
         elif rrtype in (A, AAAA):
             if size != (4 if rrtype == A else 16):
                 raise Malformed("DNS address of wrong length")
-            self.records.append(DnsRecord(owner[0], owner[1], rrtype, ttl_s, buf[pos:after], "", "", (), False))
+            address = buf[pos:after]
+            self.records.append(DnsRecord(owner.name, owner.raw_name, rrtype, ttl_s, address, "", "", (), False))
         elif rrtype in _TARGET_AT:
             target = names.read(pos + _TARGET_AT[rrtype])
             if names.after != after:
@@ -259,7 +313,9 @@ class RecordReader:
         return after
 
     def _keep(self, owner: Name, rrtype: int, ttl_s: int, target: Name) -> None:
-        self.records.append(DnsRecord(owner[0], owner[1], rrtype, ttl_s, b"", target[0], target[1], (), False))
+        self.records.append(
+            DnsRecord(owner.name, owner.raw_name, rrtype, ttl_s, b"", target.name, target.raw_name, (), False)
+        )
 
     def _read_service(self, owner: Name, rrtype: int, ttl_s: int, pos: int, after: int) -> None:
         """SVCB or HTTPS rdata: priority, target, then parameters with rising keys (RFC 9460 section 2.2)."""
@@ -271,7 +327,7 @@ class RecordReader:
         if buf[pos] == 0 and buf[pos + 1] == 0:  # AliasMode has no parameters: section 2.4.1
             self._keep(owner, rrtype, ttl_s, target)
             return
-        if target[2] == 1:  # "." in ServiceMode is the owner: section 2.5.2
+        if target.octets == 1:  # "." in ServiceMode is the owner: section 2.5.2
             target = owner
         hints: list[bytes] = []
         has_ech = False
@@ -295,5 +351,7 @@ class RecordReader:
                 has_ech = True
             at += size
         self.records.append(
-            DnsRecord(owner[0], owner[1], rrtype, ttl_s, b"", target[0], target[1], tuple(hints), has_ech)
+            DnsRecord(
+                owner.name, owner.raw_name, rrtype, ttl_s, b"", target.name, target.raw_name, tuple(hints), has_ech
+            )
         )

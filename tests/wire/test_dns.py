@@ -341,7 +341,7 @@ def test_hops_are_bounded_when_every_link_was_read_before() -> None:
     )
     reader = NameReader(names, 0, len(names))
     for number, pos in enumerate([12, *range(15, 15 + 4 * MAX_HOPS, 4)]):
-        assert reader.read(pos)[3] == number
+        assert reader.read(pos).hops == number
         assert reader.after == (15 if number == 0 else pos + 4)
     with pytest.raises(Malformed):
         reader.read(15 + 4 * MAX_HOPS)
@@ -441,6 +441,7 @@ def reference_name(wire: bytes, pos: int) -> tuple[str, str, int]:
 
 PIECES = st.one_of(
     st.sampled_from([b"\0", b"\x01a", b"\x01A", b"\x02a.", b"\x03www", b"\x07example", b"\x3f" + b"x" * 63, b"\x40"]),
+    st.sampled_from([b"\x03a\x01b", b"\x02a\0", b"\x03-_9", b"\x2c" + b"y" * 44, b"\x2d" + b"z" * 45]),
     st.integers(0, 200).map(lambda at: struct.pack(">H", 0xC000 | at)),
     st.binary(max_size=2),
 )
@@ -462,9 +463,9 @@ def test_names_against_a_plain_reader(wire: bytes) -> None:
                 with pytest.raises(Malformed):
                     reader.read(pos)
                 break
-            name, raw_name, octets, hops, labels = reader.read(pos)
-            assert (name, raw_name, reader.after) == expected
-            assert octets <= 255 and hops <= MAX_HOPS and labels <= 127
+            name = reader.read(pos)
+            assert (name.name, name.raw_name, reader.after) == expected
+            assert name.octets <= 255 and name.hops <= MAX_HOPS and name.labels <= 127
             pos = reader.after
 
 
