@@ -88,7 +88,13 @@ def read_u32(buf: bytes, at: i64, little: bool) -> i64:
 
 
 def ipv6_is_quiet(
-    buf: bytes, start: i64, caplen: i64, ts_us: i64, quiet: dict[bytes, int], quiet_udp: dict[bytes, int]
+    buf: bytes,
+    start: i64,
+    caplen: i64,
+    ts_us: i64,
+    quiet: dict[bytes, int],
+    quiet_udp: dict[bytes, int],
+    recent: Recent | None = None,
 ) -> bool:
     """Whether the gate drops the frame of EtherType IPv6 at `start` (RFC 8200 section 3)."""
     if caplen < UDP6_END or buf[start + 14] >> 4 != 6:
@@ -101,12 +107,13 @@ def ipv6_is_quiet(
         header = header >> 4 << 2
         if buf[start + 19] == header and buf[start + 18] == 0 and header >= 20:
             return True
-        until: i64 = quiet.get(buf[start + 22 : start + 58], 0)
-        return until > ts_us
-    if proto != 17:
+    elif proto != 17:
         return False
-    until = quiet_udp.get(buf[start + 22 : start + 58], 0)
-    return until > ts_us
+    until = quiet if proto == 6 else quiet_udp
+    if recent is not None:
+        return recent.is_quiet6(buf, start + 22, proto, ts_us, until)
+    until_us: i64 = until.get(buf[start + 22 : start + 58], 0)
+    return until_us > ts_us
 
 
 def frame_is_quiet(
@@ -126,7 +133,7 @@ def frame_is_quiet(
     lower: i64 = buf[start + 13]
     ethertype = upper << 8 | lower
     if ethertype == IPV6_BIG:
-        return ipv6_is_quiet(buf, start, caplen, ts_us, quiet, quiet_udp)
+        return ipv6_is_quiet(buf, start, caplen, ts_us, quiet, quiet_udp, recent)
     if ethertype != IPV4_BIG or buf[start + 14] != 0x45 or buf[start + 20] & 0x3F or buf[start + 21]:
         return False
     proto: i64 = buf[start + 23]
@@ -137,12 +144,10 @@ def frame_is_quiet(
         header = header >> 4 << 2
         if buf[start + 17] == header + 20 and buf[start + 16] == 0 and header >= 20:
             return True
-        return _key_is_quiet(buf, start + 26, proto, ts_us, quiet, recent)
-    return proto == 17 and _key_is_quiet(buf, start + 26, proto, ts_us, quiet_udp, recent)
-
-
-def _key_is_quiet(buf: bytes, at: i64, proto: i64, ts_us: i64, quiet: dict[bytes, int], recent: Recent | None) -> bool:
+    elif proto != 17:
+        return False
+    until = quiet if proto == 6 else quiet_udp
     if recent is not None:
-        return recent.is_quiet(buf, at, proto, ts_us, quiet)
-    until: i64 = quiet.get(buf[at : at + 12], 0)
-    return until > ts_us
+        return recent.is_quiet4(buf, start + 26, proto, ts_us, until)
+    until_us: i64 = until.get(buf[start + 26 : start + 38], 0)
+    return until_us > ts_us

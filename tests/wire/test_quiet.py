@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,13 +42,15 @@ def test_never_over_the_limit_and_the_last_is_always_there(limit: int, steps: li
         assert len(until) <= limit and quiet.until is until
 
 
-KEYS = [bytes((10, 0, 0, host, 192, 0, 2, 1)) + bytes(3) + bytes((port,)) for host in (1, 255) for port in (1, 2)]
+KEYS4 = [bytes((10, 0, 0, host, 192, 0, 2, 1)) + bytes(3) + bytes((port,)) for host in (1, 255) for port in (1, 2)]
+KEYS6 = [bytes((net, *bytes(14), host, *bytes(15), 1, 0, 0, 0, 1)) for net in (0x20, 0xFD) for host in (1, 255)]
+KEYS = [*KEYS4, *KEYS6]
 STEPS = st.tuples(st.sampled_from(("begin", "end", "ask")), st.sampled_from((0, 1)), st.sampled_from(KEYS))
 
 
 @given(st.integers(1, 4), st.lists(st.tuples(STEPS, st.integers(0, 9)), max_size=100))
 def test_recent_says_what_the_dictionaries_say(limit: int, steps: list[tuple[tuple[str, int, bytes], int]]) -> None:
-    """Keys of two protocols fall on the same slots; times go back; the ring makes room."""
+    """Keys of two protocols, and of two networks, fall on the same slots; times go back; the ring makes room."""
     recent = Recent()
     protocols = ((6, Quiet(limit, None, recent)), (17, Quiet(limit, None, recent)))
     for (what, which, key), ts_us in steps:
@@ -57,17 +60,21 @@ def test_recent_says_what_the_dictionaries_say(limit: int, steps: list[tuple[tup
             protocols[which][1].end(key)
         for proto, quiet in protocols:
             want = quiet.until.get(key, 0) > ts_us
-            assert recent.is_quiet(b"before" + key + b"behind", 6, proto, ts_us, quiet.until) is want
+            is_quiet = recent.is_quiet4 if len(key) == 12 else recent.is_quiet6
+            assert is_quiet(b"before" + key + b"behind", 6, proto, ts_us, quiet.until) is want
 
 
-def test_recent_is_asked_before_the_dictionary() -> None:
+@pytest.mark.parametrize("keys", [KEYS4, KEYS6])
+def test_recent_is_asked_before_the_dictionary(keys: list[bytes]) -> None:
     recent = Recent()
-    key = KEYS[0]
-    assert recent.is_quiet(key, 0, 6, 5, {key: 7})
-    assert recent.is_quiet(key, 0, 6, 6, {})
-    assert not recent.is_quiet(key, 0, 6, 7, {})
-    assert not recent.is_quiet(key, 0, 17, 5, {})
-    recent.forget(bytes(36))
-    assert recent.is_quiet(key, 0, 6, 6, {})
+    is_quiet = recent.is_quiet4 if keys is KEYS4 else recent.is_quiet6
+    key, *others = keys
+    assert is_quiet(key, 0, 6, 5, {key: 7})
+    assert is_quiet(key, 0, 6, 6, {})
+    assert not is_quiet(key, 0, 6, 7, {})
+    assert not is_quiet(key, 0, 17, 5, {})
+    assert not any(is_quiet(other, 0, 6, 5, {}) for other in others)
+    recent.forget(b"")
+    assert is_quiet(key, 0, 6, 6, {})
     recent.forget(key)
-    assert not recent.is_quiet(key, 0, 6, 6, {})
+    assert not is_quiet(key, 0, 6, 6, {})
