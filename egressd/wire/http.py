@@ -1,8 +1,9 @@
 """HTTP/1.0 and 1.1 requests (RFC 9112), the client's direction of a connection, on any port.
 
-Of a head only what the project asks for is taken out: one regular expression picks the few fields that matter from the
-bytes as they lie. What it passes over costs and keeps nothing, so the bound on the head is the bound on its fields.
-Bodies are stepped over, never kept.
+Of a head only what the project asks for is taken out: its lines are walked, and most are passed over by their first
+letter. What is passed over keeps nothing, so the bound on the head is the bound on its fields. Heads are read as
+latin-1 text, a character for each byte: compiled, to search a string costs a sixth of searching bytes. Bodies are
+stepped over, never kept.
 
 Leniency follows what servers accept, because a client that a lenient server understands has been heard: bare LF line
 ends, blank lines before a request, blanks before a field's colon, obs-fold, several Host fields.
@@ -16,6 +17,7 @@ from typing import Final
 from egressd.errors import Malformed
 from egressd.model import HttpRequest
 from egressd.names import escape, normalise
+from egressd.wire.octets import COMPILED
 
 MAX_HEAD: Final = 65_536  # servers stop at 8 to 64 KB; more is a flood, or no request
 MAX_LINE: Final = 16_384  # request line: the largest default of common servers
@@ -38,25 +40,36 @@ METHODS: Final = frozenset(
     b"X-MS-ENUMATTS RPC_IN_DATA RPC_OUT_DATA RPC_CONNECT RDG_IN_DATA RDG_OUT_DATA BITS_POST SSTP_DUPLEX_POST CCM_POST "
     b"SMS_POST SOURCE PURGE BAN TRACK DEBUG INDEX".split()
 )
-_PREFIXES: Final = frozenset(method[:length] for method in METHODS for length in range(len(method) + 1))
+_METHODS: Final = frozenset(method.decode("ascii") for method in METHODS)
+_PREFIXES: Final = frozenset(method[:length] for method in _METHODS for length in range(len(method) + 1))
 _MAX_METHOD: Final = 20
-_LINE_END: Final = b" HTTP/1.1\r\n"  # of a request line, nearly always
+_LINE_END: Final = " HTTP/1.1\r\n"  # of a request line, nearly always
 
 # Blanks may follow the version, and what careless devices leave there (a NUL and a digit have been seen): lenient
 # servers answer them.
-_REQUEST_LINE: Final = re.compile(rb"([A-Z_-]{1,20}) ([^\n]*) HTTP/1\.[0-9][^\n]{0,9}\n")
+_REQUEST_LINE: Final = re.compile(r"([A-Z_-]{1,20}) ([^\n]*) HTTP/1\.[0-9][^\n]{0,9}\n")
 _METHOD_SO_FAR: Final = re.compile(rb"[A-Z_-]{1,20}(?: |\Z)")
-_ABSOLUTE: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]{0,30}://([^/?#]*)")
-# RFC 9112 section 5.1 allows no blank before the colon, lenient servers do. A line that begins with a blank is a fold.
-# The look-ahead and the plain first letters spare most lines the case-insensitive search.
-_FIELD: Final = re.compile(
-    rb"\n(?=[HhUuCcTt \t])((?:[Hh](?i:ost)|[Uu](?i:ser-agent|pgrade)|[Cc](?i:ontent-length)|[Tt](?i:ransfer-encoding))"
-    rb"[ \t]{0,64}:|[ \t])([^\n]*)"
-)
-_FOLD: Final = re.compile(rb"\r?\n[ \t]+")
+_ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://([^/?#]*)")
+_FOLD: Final = re.compile(r"\r?\n[ \t]+")
 _CHUNK_SIZE: Final = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\n]*)?\r?")
-_BLANK: Final = b" \t\r"  # around a value; CR is what is left of its line end
+_BLANK: Final = " \t\r"  # around a value; CR is what is left of its line end
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+# The fields that matter.
+_HOST: Final = 1
+_USER_AGENT: Final = 2
+_UPGRADE: Final = 3
+_CONTENT_LENGTH: Final = 4
+_TRANSFER_CODING: Final = 5
+_KINDS: Final = {  # by name. RFC 9112 section 5.1 allows no blanks before the colon, lenient servers do
+    "host": _HOST,
+    "user-agent": _USER_AGENT,
+    "upgrade": _UPGRADE,
+    "content-length": _CONTENT_LENGTH,
+    "transfer-encoding": _TRANSFER_CODING,
+}
+_WORTH_READING: Final = "HhUuCcTt\r \t"  # how their lines begin, that which ends the head, and folds
+Field = tuple[int, str]  # which it is, and its value with the blanks around it
 
 _HEAD: Final = 0  # what the next byte belongs to, once `skip` bytes are past
 _CHUNK: Final = 1
@@ -70,25 +83,25 @@ def looks_like_http(head: bytes) -> int:
     A known method is needed, and HTTP/1.x at the end of the first line if that is in `head`: RTSP, SIP, ICAP, the
     preface of HTTP/2, responses, HTTP/0.9 and text protocols with like commands are all 0.
     """
-    if head[:1] == b"\r" or head[:1] == b"\n":
-        stripped = head.lstrip(b"\r\n")
-        if len(head) - len(stripped) > 4:
+    text = head.decode("latin-1")
+    if head and (head[0] == 0x0D or head[0] == 0x0A):
+        text = text.lstrip("\r\n")
+        if len(head) - len(text) > 4:
             return 0
-        head = stripped
-    space = head.find(b" ", 0, _MAX_METHOD + 1)
+    space = text.find(" ", 0, _MAX_METHOD + 1)
     if space < 0:
-        return -1 if head in _PREFIXES else 0
-    if head[:space] not in METHODS:
+        return -1 if text in _PREFIXES else 0
+    if text[:space] not in _METHODS:
         return 0
-    end = head.find(b"\n", space, MAX_LINE + 1)
+    end = text.find("\n", space, MAX_LINE + 1)
     if end >= 0:
-        if end - 10 > space and head.startswith(_LINE_END, end - 10):
+        if end - 10 > space and text[end - 10 : end + 1] == _LINE_END:
             return 1  # nearly always
         # Where _REQUEST_LINE, which would cost twice this, wants the version.
-        tail = head[max(space + 1, end - 18) : end]
-        version = tail.rfind(b" HTTP/1.")
-        return 1 if version >= 0 and tail[version + 8 : version + 9].isdigit() else 0
-    if len(head) > MAX_LINE or (len(head) > space + 1 and head[space + 1] < 0x20):
+        tail = text[max(space + 1, end - 18) : end]
+        version = tail.rfind(" HTTP/1.")
+        return 1 if version >= 0 and "0" <= tail[version + 8 : version + 9] <= "9" else 0
+    if len(text) > MAX_LINE or (len(text) > space + 1 and ord(text[space + 1]) < 0x20):
         return 0
     return 1
 
@@ -108,97 +121,145 @@ def parse_authority(authority: bytes) -> tuple[str, str, int]:
 
     The name of an address literal is ""; its text stays as sent, IPv6 with its brackets.
     """
+    return _read_authority(authority.decode("latin-1"))
+
+
+def _read_authority(authority: str) -> tuple[str, str, int]:
     name = authority
     port = 0
-    colon = authority.rfind(b":")
+    colon = authority.rfind(":")
     if colon >= 0:
-        if authority[0] == 0x5B:  # "[": IP-literal
-            close = authority.find(b"]")
+        if authority[0] == "[":  # IP-literal
+            close = authority.find("]")
             if close >= 0:
                 name = authority[: close + 1]
                 if colon == close + 1:
                     port = _port(authority[colon + 1 :])
-        elif authority.find(b":") == colon:  # more than one is IPv6 without brackets, or nonsense: no port
+        elif authority.find(":") == colon:  # more than one is IPv6 without brackets, or nonsense: no port
             name = authority[:colon]
             port = _port(authority[colon + 1 :])
-    host = normalise(name)
+    raw = name.encode("latin-1")
+    host = normalise(raw)
     if host and not ends_in_number(host):
-        return host, name.decode("ascii"), port
-    return "", escape(name), port
+        return host, name, port
+    return "", escape(raw), port
 
 
-def _port(digits: bytes) -> int:
-    if not digits.isdigit() or len(digits) > 5:
+def _port(digits: str) -> int:
+    if not _is_decimal(digits) or len(digits) > 5:
         return 0
     port = int(digits)
     return port if port <= 0xFFFF else 0
 
 
-def _fields(text: bytes, first: int, last: int) -> list[tuple[bytes, bytes]]:
-    """The fields of a head that matter, in order: name as sent with its colon, and value with the blanks around it.
+def _is_decimal(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
-    `first` is the LF that ends the request line, `last` the LF that ends the last whole field line.
+
+def _read_fields(text: str, first: int) -> tuple[list[Field], int]:
+    """The fields of a head that matter, in order, and the LF of its last line, -1 when its end is not there.
+
+    `first` is the LF that ends the request line. A line that is cut is left out.
     """
-    fields: list[tuple[bytes, bytes]] = _FIELD.findall(text, first, last)
-    for field in fields:
-        if field[0][0] <= 0x20:  # Unfold. A fold right after the request line goes, as RFC 9112 section 2.2 asks.
-            return _FIELD.findall(_FOLD.sub(b" ", text[first:last]))
-    return fields
+    fields: list[Field] = []
+    folded = False
+    start = first + 1
+    if COMPILED:
+        end = text.find("\n", start)
+        while end >= 0:
+            code = ord(text[start])
+            if code == 0x0A or (code == 0x0D and end == start + 1):  # the end of the head
+                return _unfolded_fields(text[first:start]) if folded else fields, start - 1
+            if code == 0x20 or code == 0x09:
+                folded = True
+            code |= 0x20
+            if code == 0x68 or code == 0x75 or code == 0x63 or code == 0x74:  # h, u, c, t
+                colon = text.find(":", start, end)
+                if colon >= 0:
+                    kind = _KINDS.get(text[start:colon].rstrip(" \t").lower(), 0)
+                    if kind:
+                        fields.append((kind, text[colon + 1 : end]))
+            start = end + 1
+            end = text.find("\n", start)
+    else:
+        lines = text[start:].split("\n")
+        del lines[-1]
+        for line in lines:
+            if line[:1] in _WORTH_READING:
+                if not line or line == "\r":
+                    return _unfolded_fields(text[first:start]) if folded else fields, start - 1
+                name, colon_sign, value = line.partition(":")
+                kind = _KINDS.get(name.rstrip(" \t").lower(), 0)
+                if kind and colon_sign:
+                    fields.append((kind, value))
+                elif line[0] == " " or line[0] == "\t":
+                    folded = True
+            start += len(line) + 1
+    return _unfolded_fields(text[first:start]) if folded else fields, -1
 
 
-def _request_line(text: bytes | bytearray, start: int) -> re.Match[bytes]:
-    line = _REQUEST_LINE.match(text, start)
-    if line is None or line.end() - start > MAX_LINE:
-        raise Malformed("not an HTTP/1 request line")
-    return line
+def _unfolded_fields(text: str) -> list[Field]:
+    """The same when lines begin with a blank, and so belong to those before them (RFC 9112 section 5.2). What is folded
+    right after the request line goes, as section 2.2 asks."""
+    text = _FOLD.sub(" ", text)
+    return _read_fields(text, text.find("\n"))[0]
 
 
-def _request(
-    line: re.Match[bytes], fields: list[tuple[bytes, bytes]], framing: list[tuple[bytes, bytes]]
-) -> HttpRequest:
+def _request_line(text: str, end: int) -> tuple[str, str]:
+    """Method and target of the request line with which `text` begins and which ends at the LF `end`."""
+    if end < MAX_LINE:
+        space = text.find(" ", 0, _MAX_METHOD + 1)
+        if 0 <= space < end - 10 and text[end - 10 : end + 1] == _LINE_END:
+            method = text[:space]
+            if method in _METHODS:
+                return method, text[space + 1 : end - 10]  # nearly always
+        line = _REQUEST_LINE.match(text)
+        if line is not None:
+            return line.group(1), line.group(2)
+    raise Malformed("not an HTTP/1 request line")
+
+
+def _request(method: str, target: str, fields: list[Field], framing: list[Field]) -> HttpRequest:
     """Put a request together, and the fields that tell what follows it into `framing` (most requests have none).
 
     The target's authority wins over Host (RFC 9112 section 3.2.2), the first Host over more.
     """
-    method, target = line.groups()
-    authority = b""
+    authority = ""
     path = target
-    if method == b"CONNECT":
-        authority = target.strip(b" ")
-        path = b""
-    elif target[:1] != b"/":
-        path = target = target.strip(b" ")
+    if method == "CONNECT":
+        authority = target.strip(" ")
+        path = ""
+    elif not target or target[0] != "/":
+        path = target = target.strip(" ")
         absolute = _ABSOLUTE.match(target)
         if absolute is not None:
             authority = absolute.group(1)
             path = target[absolute.end() :]
-            if path[:1] != b"/":
-                path = b"/" + path
+            if not path or path[0] != "/":
+                path = "/" + path
     host = raw_host = header_host = user_agent = ""
     port = hosts = 0
     if authority:
-        host, raw_host, port = parse_authority(authority[authority.rfind(b"@") + 1 :])
+        host, raw_host, port = _read_authority(authority[authority.rfind("@") + 1 :])
         hosts = 1
-    for name, value in fields:
-        code = name[0] | 0x20
-        if code == 0x68:  # Host
+    for kind, value in fields:
+        if kind == _HOST:
             hosts += 1
             if hosts == 1:
-                host, raw_host, port = parse_authority(value.strip(_BLANK))
+                host, raw_host, port = _read_authority(value.strip(_BLANK))
             elif not header_host and hosts <= MAX_HOSTS:
-                other = parse_authority(value.strip(_BLANK))[0]
+                other = _read_authority(value.strip(_BLANK))[0]
                 if other != host:
                     header_host = other
-        elif code != 0x75 or name[1] | 0x20 == 0x70:  # not User-Agent but Upgrade
-            framing.append((name, value))
+        elif kind != _USER_AGENT:
+            framing.append((kind, value))
         elif not user_agent:
-            user_agent = value.strip(_BLANK)[:MAX_USER_AGENT].decode("latin-1")
-    kept = target[:MAX_TARGET].decode("latin-1")
-    kept_path = kept if path is target else path[:MAX_TARGET].decode("latin-1")
-    return HttpRequest(method.decode("ascii"), kept, host, raw_host, port, user_agent, header_host, kept_path)
+            user_agent = value.strip(_BLANK)[:MAX_USER_AGENT]
+    kept = target[:MAX_TARGET]
+    return HttpRequest(method, kept, host, raw_host, port, user_agent, header_host, path[:MAX_TARGET])
 
 
-def _head_end(text: bytes | bytearray, at: int) -> int:
+def _head_end(text: bytearray, at: int) -> int:
     """Where the LF of the last line of a head stands, searched from `at` on; -1 when the head does not end here. RFC
     9112 section 2.2 lets a bare LF end a line."""
     end = text.find(b"\n\r\n", at)
@@ -206,34 +267,33 @@ def _head_end(text: bytes | bytearray, at: int) -> int:
     return bare if bare >= 0 else end
 
 
-def _asks_upgrade(framing: list[tuple[bytes, bytes]]) -> bool:
-    return any(name[0] | 0x20 == 0x75 and value.strip(_BLANK) for name, value in framing)
+def _asks_upgrade(framing: list[Field]) -> bool:
+    return any(kind == _UPGRADE and value.strip(_BLANK) for kind, value in framing)
 
 
-def _body_length(framing: list[tuple[bytes, bytes]]) -> int:
+def _body_length(framing: list[Field]) -> int:
     """Bytes of body, or -1 when it is chunked, by RFC 9112 section 6.3: a transfer coding beats Content-Length.
 
     Raises Malformed when the body's end cannot be told.
     """
-    coding = b""
+    coding = ""
     length = -1
     problem = ""
-    for name, value in framing:
-        code = name[0] | 0x20
-        if code == 0x74:  # Transfer-Encoding: several are one list
-            coding = value.rpartition(b",")[2].strip(_BLANK).lower() or coding
-        elif code == 0x63:  # Content-Length; RFC 9110 section 8.6: a list of equal numbers may be taken
-            for text in value.split(b","):
+    for kind, value in framing:
+        if kind == _TRANSFER_CODING:  # several are one list
+            coding = value.rpartition(",")[2].strip(_BLANK).lower() or coding
+        elif kind == _CONTENT_LENGTH:  # RFC 9110 section 8.6: a list of equal numbers may be taken
+            for text in value.split(","):
                 digits = text.strip(_BLANK)
-                if not digits.isdigit() or len(digits) > 15 or int(digits) > MAX_BODY:
+                if not _is_decimal(digits) or len(digits) > 15 or int(digits) > MAX_BODY:
                     problem = "absurd Content-Length"
                 elif length >= 0 and int(digits) != length:
                     problem = "Content-Lengths that disagree"
                 else:
                     length = int(digits)
-    if coding == b"chunked":
+    if coding == "chunked":
         return -1
-    if coding and coding != b"identity":  # of RFC 2616 section 3.6: no coding at all
+    if coding and coding != "identity":  # of RFC 2616 section 3.6: no coding at all
         raise Malformed("transfer coding without an end")
     if problem:
         raise Malformed(problem)
@@ -327,7 +387,7 @@ class HttpStream:
         """The flow ended, or the rest of it is lost: the request of a head cut short, if the name is already told."""
         found: list[HttpRequest] = []
         if self._state == _HEAD and self._line_ok and not self.failed:
-            self._take_cut_head(bytes(self._buffer), found)
+            self._take_cut_head(self._buffer.decode("latin-1"), found)
         self._buffer = bytearray()
         self._line_ok = False
         self.done = True
@@ -343,33 +403,37 @@ class HttpStream:
                 self._blank += 1
                 if self._blank > MAX_BLANK:
                     raise Malformed("blank lines instead of a request")
-            end = _head_end(data, at)
-            if end >= 0:
-                return self._take_head(data, at, end, found)
+            used = self._take_head((data[at:] if at else data).decode("latin-1"), found)
+            if used:
+                return at + used
         buffer += data[at:] if at else data
-        end = _head_end(buffer, self._scanned)
-        if end < 0:
+        if _head_end(buffer, self._scanned) < 0:
             if buffer:
                 self._check_cut_head(found)
             return size
-        text = bytes(buffer)
+        text = buffer.decode("latin-1")
         self._buffer = bytearray()
-        return size - len(text) + self._take_head(text, 0, end, found)
+        return size - len(text) + self._take_head(text, found)
 
-    def _take_head(self, text: bytes, start: int, end: int, found: list[HttpRequest]) -> int:
-        """Read the head that begins at `start` and whose last line ends at `end`, make ready for what follows it, and
-        return where that begins."""
-        after = end + (2 if text[end + 1] == 0x0A else 3)
-        if after - start > MAX_HEAD:
-            self._take_cut_head(text[start : start + MAX_HEAD], found)
+    def _take_head(self, text: str, found: list[HttpRequest]) -> int:
+        """Read the head with which `text` begins, make ready for what follows it, and return where that begins; 0 when
+        the head's end is not there."""
+        line_end = text.find("\n")
+        if line_end < 0:
+            return 0
+        method, target = _request_line(text, line_end)
+        fields, end = _read_fields(text, line_end)
+        if end < 0:
+            return 0
+        after = end + (2 if text[end + 1] == "\n" else 3)
+        if after > MAX_HEAD:
+            self._take_cut_head(text[:MAX_HEAD], found)
             raise Malformed("head too long")
-        line = _request_line(text, start)
-        framing: list[tuple[bytes, bytes]] = []
-        request = _request(line, _fields(text, line.end() - 1, end), framing)
-        found.append(request)
+        framing: list[Field] = []
+        found.append(_request(method, target, fields, framing))
         self._line_ok = False
         self._scanned = self._blank = 0
-        if request.method == "CONNECT":  # has no content: RFC 9110 section 9.3.6
+        if method == "CONNECT":  # has no content: RFC 9110 section 9.3.6
             self._upgrade = True
         elif framing:
             self._upgrade = _asks_upgrade(framing)
@@ -386,20 +450,22 @@ class HttpStream:
         """Raise Malformed as soon as the buffer cannot become a request any more, so that garbage is not collected."""
         buffer = self._buffer
         if not self._line_ok:
-            if buffer.find(b"\n", self._scanned) >= 0:
-                _request_line(buffer, 0)
+            end = buffer.find(b"\n", self._scanned)
+            if end >= 0:
+                _request_line(buffer.decode("latin-1"), end)
                 self._line_ok = True
             elif len(buffer) > MAX_LINE or _METHOD_SO_FAR.match(buffer) is None:
                 raise Malformed("not an HTTP/1 request line")
         if len(buffer) > MAX_HEAD:
-            self._take_cut_head(bytes(buffer[:MAX_HEAD]), found)
+            self._take_cut_head(buffer[:MAX_HEAD].decode("latin-1"), found)
             raise Malformed("head too long")
         self._scanned = max(0, len(buffer) - 2)
 
-    def _take_cut_head(self, text: bytes, found: list[HttpRequest]) -> None:
+    def _take_cut_head(self, text: str, found: list[HttpRequest]) -> None:
         """The request of a head whose end is missing, if the target or a whole Host line tells where it goes."""
-        line = _request_line(text, 0)
-        request = _request(line, _fields(text, line.end() - 1, text.rfind(b"\n")), [])
+        line_end = text.find("\n")
+        method, target = _request_line(text, line_end)
+        request = _request(method, target, _read_fields(text, line_end)[0], [])
         if request.raw_host:
             found.append(request)
 

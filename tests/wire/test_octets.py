@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from egressd.capture.merge import iter_packets
 from egressd.errors import Malformed
-from egressd.wire import direction, dns, dns_records, frame, tls
+from egressd.wire import direction, dns, dns_records, frame, http, tls
 from egressd.wire.octets import read_u16, read_u32
 
 T = TypeVar("T")
 CASES = sorted(Path("pcaps").glob("*/input.pcap*"))
-FORMS = (direction, dns, dns_records, frame, tls)
+FORMS = (direction, dns, dns_records, frame, http, tls)
 
 
 def both(run: Callable[[], T]) -> T | str:
@@ -106,3 +106,36 @@ def test_messages_that_nobody_sent(tail: bytes, changes: list[tuple[int, int]]) 
         if at < len(wire):
             wire[at] = value
     both(lambda: str(dns.parse_message(bytes(wire), 0, len(wire))))
+
+
+LINE = st.sampled_from(
+    (
+        *(
+            "Host: a.example",
+            "hOST : b.example",
+            "Host\t:c.example",
+            "Host",
+            "host:",
+            "Hosts: d.example",
+            ": e.example",
+        ),
+        *(
+            "User-Agent: f",
+            "user-agent:",
+            "Upgrade: g",
+            "Upgrade-Insecure-Requests: 1",
+            "Content-Length: 3",
+            "Cookie: h",
+        ),
+        *("Transfer-Encoding: chunked", "TE: trailers", " i", "\tHost: j.example", " ", "\r", "\rHost: k.example", ""),
+    )
+)
+
+
+@settings(max_examples=600)
+@given(st.lists(st.tuples(LINE, st.sampled_from(("\n", "\r\n"))), max_size=8), st.integers(0, 20))
+def test_heads_that_nobody_sent(lines: list[tuple[str, str]], cut: int) -> None:
+    head = "GET / HTTP/1.1\r\n" + "".join(line + end for line, end in lines) + "\r\nPOST /"
+    head = head[: max(16, len(head) - cut)]
+    both(lambda: str(http._read_fields(head, 15)))
+    both(lambda: str(http.HttpStream().feed(head.encode())))
