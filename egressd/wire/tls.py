@@ -8,14 +8,13 @@ only leaves its own field empty, so that it cannot hide the name.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from egressd import names
 from egressd.errors import Malformed
 from egressd.model import ClientHello
-from egressd.wire.octets import COMPILED, read_u16
+from egressd.wire.octets import COMPILED, read_u16, read_u32
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -37,7 +36,8 @@ MAX_HANDSHAKE_BYTES: Final = 65_536
 MAX_RECORD_BYTES: Final = 16_384  # RFC 8446 section 5.1, plaintext
 MAX_ALPN: Final = 16  # protocols kept; clients offer one to three
 _MAX_VERSIONS_BYTES: Final = 255  # RFC 8446 section 4.2.1: the list of 2 to 254 bytes has a one-byte length
-_MAX_ALPN_BYTES: Final = 512  # of the extension that are read; also bounds the keys of the cache below
+_MAX_ALPN_BYTES: Final = 512  # of the extension that are read; also bounds the keys of the memory below
+_MAX_FORMS: Final = 256  # of an extension that are remembered: clients send a handful, times 16 GREASE values
 _RECORD_HEADER_BYTES: Final = 5
 # Version and random (34), session id length (1), a cipher suite with its length (4), null compression (2).
 _MIN_HELLO_BYTES: Final = 41
@@ -50,7 +50,10 @@ _ESNI: Final = 0xFFCE  # draft-ietf-tls-esni up to -06
 _READ: Final = frozenset((_SERVER_NAME, _ALPN, _SUPPORTED_VERSIONS, _ECH, _ESNI))
 
 _EXTENSION: Final = Struct(">HH").unpack_from  # type, length
-_ECH_OUTER: Final = Struct(">BHHBH").unpack_from  # type, KDF, AEAD, config id, length of enc (RFC 9849 section 5)
+
+# What extensions said, by their bytes.
+_VERSIONS: Final[dict[bytes, int]] = {}
+_PROTOCOLS: Final[dict[bytes, tuple[str, ...]]] = {}
 
 # "Ends in a number" of the URL standard's host parser: such a host is an IPv4 address or nothing, never a DNS name.
 _NUMERIC_LABEL: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -192,30 +195,36 @@ def _name(raw: bytes) -> tuple[str, str]:
     if not name:
         return "", names.escape(raw)
     digit = name[name.rfind(".") + 1]
-    if "0" <= digit <= "9" and _NUMERIC_LABEL.fullmatch(name, name.rfind(".") + 1) is not None:
+    if digit <= "9" and digit >= "0" and _NUMERIC_LABEL.fullmatch(name, name.rfind(".") + 1) is not None:
         name = ""  # RFC 6066 section 3: literal addresses are not permitted; one that is sent all the same is no name
     return name, raw.decode("ascii")
 
 
-@lru_cache(maxsize=256)  # clients send a handful of forms, times 16 GREASE values
 def _highest_version(extension: bytes) -> int:
     """Highest version of a supported_versions extension (RFC 8446 section 4.2.1), 0 when it names none we know.
 
     GREASE (RFC 8701) and private values fall out because they do not begin with 3; the drafts of TLS 1.3 (0x7fNN) count
     as TLS 1.3.
     """
-    best = 0
-    for high, low in zip(extension[1::2], extension[2::2], strict=False):
-        if high == 3:
-            best = max(best, 0x0300 | low)
-        elif high == 0x7F:
-            best = max(best, 0x0304)
+    best = _VERSIONS.get(extension, -1)
+    if best < 0:
+        best = 0
+        for high, low in zip(extension[1::2], extension[2::2], strict=False):
+            if high == 3:
+                best = max(best, 0x0300 | low)
+            elif high == 0x7F:
+                best = max(best, 0x0304)
+        if len(_VERSIONS) >= _MAX_FORMS:
+            _VERSIONS.clear()
+        _VERSIONS[extension] = best
     return best
 
 
-@lru_cache(maxsize=256)
 def _alpn(extension: bytes) -> tuple[str, ...]:
     """Protocols of an ALPN extension (RFC 7301 section 3.1), escaped, without GREASE; reading stops where it breaks."""
+    known = _PROTOCOLS.get(extension)
+    if known is not None:
+        return known
     protocols: list[str] = []
     pos = 2
     while pos < len(extension) and len(protocols) < MAX_ALPN:
@@ -226,7 +235,10 @@ def _alpn(extension: bytes) -> tuple[str, ...]:
         pos += 1 + length
         if not (length == 2 and protocol[0] == protocol[1] and protocol[0] & 0x0F == 0x0A):  # RFC 8701 section 2
             protocols.append(names.escape(protocol))
-    return tuple(protocols)
+    if len(_PROTOCOLS) >= _MAX_FORMS:
+        _PROTOCOLS.clear()
+    _PROTOCOLS[extension] = read = tuple(protocols)
+    return read
 
 
 def _read_ech(extension: bytes, sni: str, svcb_says_ech: bool, public_names: frozenset[str]) -> tuple[str, str]:
@@ -234,12 +246,13 @@ def _read_ech(extension: bytes, sni: str, svcb_says_ech: bool, public_names: fro
     if extension == b"\x01":
         return "", "inner ClientHello in the clear: a client-facing server's own hop, the name is the true one"
     if len(extension) >= 8:
-        kind, kdf, aead, _config_id, enc_bytes = _ECH_OUTER(extension)
+        # Type, KDF and AEAD, config id, length of enc and enc, length of the payload and the payload (section 5).
+        enc_bytes = extension[6] << 8 | extension[7]
         at = 8 + enc_bytes
-        if kind == 0 and at + 2 <= len(extension):
+        if extension[0] == 0 and at + 2 <= len(extension):
             payload_bytes = extension[at] << 8 | extension[at + 1]
             if payload_bytes and at + 2 + payload_bytes == len(extension):
-                suite = kdf << 16 | aead
+                suite = read_u32(extension, 1)
                 return judge_ech(sni, suite, enc_bytes, payload_bytes, svcb_says_ech, public_names)
     return "grease", "ECH extension is malformed: a server cannot have decrypted it"
 
