@@ -17,7 +17,8 @@ from egressd.wire.conversation import (
     MAX_HEAD,
     MORE,
     OVER,
-    PROXY_HEADERS_BEGIN,
+    PROXY_1_FIRST,
+    PROXY_2_FIRST,
     TLS,
     TRIES,
     UNKNOWN,
@@ -203,7 +204,9 @@ class ContentReader:
         # Only a direction whose beginning was seen is believed to be DNS because of its port alone.
         port = conversation.flow.server_port if conversation.syn_seen and not side.resumes else 0
         joined = side.head + data if side.head else data
-        whole = past_proxy_header(joined) if joined[:1] in PROXY_HEADERS_BEGIN else joined
+        whole = joined
+        if joined[0] == PROXY_1_FIRST or joined[0] == PROXY_2_FIRST:
+            whole = past_proxy_header(joined)
         kind = identify(whole, port) if whole else MORE
         if kind <= UNKNOWN and side.head:
             # A keep-alive byte or another protocol's short lines may have come first (STARTTLS): begin at this segment.

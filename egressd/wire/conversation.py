@@ -31,7 +31,9 @@ _PROXY_1: Final = b"PROXY "
 _PROXY_1_MAX: Final = 107  # its specification, section 2.1
 _PROXY_2: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 
-PROXY_HEADERS_BEGIN: Final = frozenset((_PROXY_1[:1], _PROXY_2[:1]))  # either may be cut short
+# How either begins: they may be cut short.
+PROXY_1_FIRST: Final = 0x50
+PROXY_2_FIRST: Final = 0x0D
 
 Parser = HttpStream | TlsStream | DnsStream | SocksStream
 
@@ -117,6 +119,10 @@ class Conversation(Pair):
     def sides(self) -> list[Side]:
         """The directions in which something was sent, the client's first."""
         return [self.client] if self._server is None else [self.client, self._server]
+
+    def answering(self) -> Side | None:
+        """The server's direction if something was sent in it."""
+        return self._server
 
     def has_unfinished(self) -> bool:
         """Whether there may be more to tell once it ends: bytes that wait, or a parser that may know a part."""

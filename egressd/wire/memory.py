@@ -70,9 +70,10 @@ class Memory:
         sender = key[:4] if len(key) == 12 else key[:16]
         side.waiting += change
         self.waiting += change
-        total = self._by_sender.get(sender, 0) + change
+        before = self._by_sender.get(sender, 0)
+        total = before + change
         if total > 0:
             self._by_sender[sender] = total
-        else:
-            self._by_sender.pop(sender, None)
+        elif before:
+            del self._by_sender[sender]
         return total

@@ -64,13 +64,13 @@ def tell(conversation: Conversation, on_volume: OnVolume, least: int) -> None:
     out_bytes = client.sent_bytes - client.told_bytes
     in_bytes = 0
     ts_us = client.sampled_us
-    sides = conversation.sides()
-    if len(sides) > 1:
-        server = sides[1]
+    server = conversation.answering()
+    if server is not None:
         in_bytes = server.sent_bytes - server.told_bytes
         ts_us = max(ts_us, server.sampled_us)
     if out_bytes + in_bytes < least:
         return
-    for side in sides:
-        side.told_bytes = side.sent_bytes
+    client.told_bytes = client.sent_bytes
+    if server is not None:
+        server.told_bytes = server.sent_bytes
     on_volume(conversation.flow, ts_us, out_bytes, in_bytes)

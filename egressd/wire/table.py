@@ -235,10 +235,14 @@ class PairTable(Generic[P]):
 
     def all(self) -> list[P]:
         """Every conversation held, once, the oldest first."""
-        self._main.free_all()
-        self._crowd.free_all()
-        held = [*self._main.items(), *self._crowd.items()]
-        return [pair for key, pair in held if key == pair.forward]
+        held: list[P] = []
+        for table in (self._main, self._crowd):
+            table.free_all()
+            for generation in (table._old, table._young):
+                for key, pair in generation.items():
+                    if key == pair.forward:
+                        held.append(pair)
+        return held
 
     def _put(self, table: RecentTable[bytes, P], pair: P) -> None:
         before = table.generation
