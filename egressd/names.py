@@ -120,30 +120,30 @@ def _a_label(label: str) -> str:
 
 
 class _Node:
-    """A label of the suffix trie: the rule that ends here and the wildcard rule one label below, "" where there is
-    none; `below` is None when no rule goes further."""
+    """What the list says of a name: the rule for it and the wildcard rule one label below, "" where there is none;
+    `goes_on` when there are rules below."""
 
-    __slots__ = ("below", "rule", "wildcard")
+    __slots__ = ("goes_on", "rule", "wildcard")
 
-    def __init__(self) -> None:
-        self.rule = ""
+    def __init__(self, rule: str, goes_on: bool) -> None:
+        self.rule = rule
         self.wildcard = ""
-        self.below: dict[str, _Node] | None = None
+        self.goes_on = goes_on
 
 
 class Suffixes:
-    """The Public Suffix List, private section on, as a trie of labels from the right.
+    """The Public Suffix List, private section on, by name: each that has a rule, and those above it.
 
-    Rules wait by their last label until a name under it is asked about: to put ten thousand into the trie was half of
-    what it costs to start a command, and traffic needs a few hundred.
+    Rules wait by their last label until a name under it is asked about: to look at ten thousand was half of what it
+    costs to start a command, and traffic needs a few hundred.
     """
 
-    __slots__ = ("_known", "_leaving", "_top", "_waiting", "size", "version")
+    __slots__ = ("_known", "_leaving", "_nodes", "_waiting", "size", "version")
 
     def __init__(self, waiting: dict[str, list[str]], size: int, version: str) -> None:
         """`waiting`: by last label, rules with the mark of their section behind them."""
         self._waiting = waiting
-        self._top: dict[str, _Node] = {}
+        self._nodes: dict[str, _Node] = {}
         self._known: dict[str, tuple[str, str, str]] = {}  # names asked about lately: the same ones come all the time
         self._leaving: dict[str, tuple[str, str, str]] = {}
         self.size = size
@@ -197,57 +197,49 @@ class Suffixes:
         "* (unlisted)". Not for addresses.
         """
         known = self._known.get(name)
-        if known is None:
-            if len(self._known) >= MAX_CACHED_NAMES:
-                self._leaving, self._known = self._known, {}
-            elif self._leaving:
-                self._leaving.popitem()  # one by one: all at once they would take 4 ms
-            known = self._known[name] = self._split(name)
-        return known
+        if known is not None:
+            return known
+        if len(self._known) >= MAX_CACHED_NAMES:
+            self._leaving, self._known = self._known, {}
+        elif self._leaving:
+            self._leaving.popitem()  # one by one: all at once they would take 4 ms
+        parts = self._split(name)
+        self._known[name] = parts
+        return parts
 
     def _split(self, name: str) -> tuple[str, str, str]:
-        rest, _, suffix = name.rpartition(".")  # `rest` is what stands before the suffix
-        node = self._top.get(suffix)
+        dot = name.rfind(".")  # before the suffix, as far as it is known
+        suffix = name[dot + 1 :]
+        node = self._nodes.get(suffix)
         if node is None and suffix in self._waiting:
             node = self._from_waiting(suffix)
-        rule = UNLISTED
-        if node is not None:
-            rule = node.rule or UNLISTED
-            below = node.below
-            left = rest
-            while below is not None and left:
-                wildcard = node.wildcard
-                left, _, label = left.rpartition(".")
-                node = below.get(label)
-                if node is None:
-                    if wildcard:
-                        rest, suffix, rule = left, name[len(left) + 1 :] if left else name, wildcard
+        if node is None:
+            return name[name.rfind(".", 0, dot) + 1 :] if dot >= 0 else "", suffix, UNLISTED
+        rule = node.rule or UNLISTED
+        end = dot  # of the label to look at next
+        while node is not None and node.goes_on and end > 0:
+            wildcard = node.wildcard
+            start = name.rfind(".", 0, end)
+            node = self._nodes.get(name[start + 1 :])
+            if node is not None and node.rule:
+                if node.rule[0] == "!":  # an exception beats every other rule and takes its first label off
+                    dot, rule = end, node.rule
                     break
-                if node.rule:
-                    if node.rule[0] == "!":  # an exception beats every other rule and takes its first label off
-                        start = len(left) + 1 if left else 0
-                        rest, rule = name[: start + len(label)], node.rule
-                        suffix = name[len(rest) + 1 :]
-                        break
-                    rest, suffix, rule = left, name[len(left) + 1 :] if left else name, node.rule
-                elif wildcard:
-                    rest, suffix, rule = left, name[len(left) + 1 :] if left else name, wildcard
-                below = node.below
-        if not rest:
-            return "", suffix, rule
-        return name[rest.rfind(".") + 1 :], suffix, rule
+                dot, rule = start, node.rule
+            elif wildcard:
+                dot, rule = start, wildcard
+            end = start
+        if dot < 0:
+            return "", name, rule
+        return name[name.rfind(".", 0, dot) + 1 :], name[dot + 1 :], rule
 
-    def _from_waiting(self, label: str) -> _Node | None:
+    def _from_waiting(self, label: str) -> _Node:
         """The node of a last label whose rules were not asked for yet; they stay, for other threads may ask too."""
-        rules = self._waiting.get(label)
-        if rules is None:
-            return None
-        top: dict[str, _Node] = {}
-        for text in rules:
-            rule, _, section = text.partition(" ")
-            _add_rule(top, _a_rule(rule), " " + section if section else "")
-        node = self._top[label] = top[label]
-        return node
+        nodes: dict[str, _Node] = {}
+        for rule in self._waiting[label]:
+            _add_rule(nodes, rule)
+        self._nodes.update(nodes)  # at once
+        return nodes[label]
 
     def registered_domain(self, name: str) -> str:
         """The part of a normal name that someone registered, or "" when the whole name is a suffix."""
@@ -261,18 +253,11 @@ class Suffixes:
     def has_suffixes_below(self, name: str) -> bool:
         """Whether the list has public suffixes below a normal name, as below kawasaki.jp (rule *.kawasaki.jp): who
         covers such a name with all below it covers other people's registered domains."""
-        last, *others = reversed(name.split("."))
-        node = self._top.get(last) or self._from_waiting(last)
-        for label in others:
-            node = node.below.get(label) if node is not None and node.below is not None else None
-        return node is not None and (node.wildcard != "" or bool(node.below))
-
-
-def _below(nodes: dict[str, _Node], label: str) -> _Node:
-    node = nodes.get(label)
-    if node is None:
-        node = nodes[label] = _Node()
-    return node
+        label = name[name.rfind(".") + 1 :]
+        if label in self._waiting and label not in self._nodes:
+            self._from_waiting(label)
+        node = self._nodes.get(name)
+        return node is not None and node.goes_on
 
 
 def _is_plain_rule(line: str) -> bool:
@@ -295,18 +280,31 @@ def _is_rule(rule: str) -> bool:
     return len(name) <= MAX_NAME and _LEGAL.fullmatch(name) is not None and (rule[0] != "!" or "." in name)
 
 
-def _add_rule(top: dict[str, _Node], rule: str, mark: str) -> None:
-    """Put a rule into the trie."""
-    wildcard = rule.startswith("*.")
-    name = rule[1:] if rule[0] == "!" else rule[2:] if wildcard else rule
-    labels = name.split(".")
-    node = _below(top, labels.pop())
-    while labels:
-        if node.below is None:
-            node.below = {}
-        node = _below(node.below, labels.pop())
-    if wildcard:
-        node.wildcard = node.wildcard or rule + mark
-        node.below = {} if node.below is None else node.below
-    else:
-        node.rule = node.rule or rule + mark
+def _add_rule(nodes: dict[str, _Node], rule: str) -> None:
+    """Add a rule, with the mark of its section behind it, to the nodes of its last label."""
+    name, _, mark = rule.partition(" ")
+    if not rule.isascii():
+        name = _a_rule(name)
+        rule = f"{name} {mark}" if mark else name
+    is_wildcard = name.startswith("*.")
+    if is_wildcard:
+        name = name[2:]
+    elif name[0] == "!":
+        name = name[1:]
+    node = nodes.get(name)
+    if node is None:
+        node = nodes[name] = _Node("" if is_wildcard else rule, is_wildcard)
+        dot = name.find(".")
+        while dot >= 0:  # those above, as far as they are not known to go on
+            name = name[dot + 1 :]
+            above = nodes.get(name)
+            if above is not None:
+                above.goes_on = True
+                break
+            nodes[name] = _Node("", True)
+            dot = name.find(".")
+    elif not is_wildcard:
+        node.rule = node.rule or rule
+    if is_wildcard:
+        node.wildcard = node.wildcard or rule
+        node.goes_on = True

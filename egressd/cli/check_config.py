@@ -78,7 +78,7 @@ def _can_start(args: Namespace) -> int:
 
 
 def _second_opinion(loaded: LoadedIntel) -> list[Problem]:
-    """Our suffix trie decides what a block covers; tldextract reads the same file and must agree on every line."""
+    """Our public suffixes decide what a block covers; tldextract reads the same file and must agree on every line."""
     from tldextract import TLDExtract
 
     if loaded.intel.index.size > ORACLE_LIMIT:
