@@ -157,6 +157,7 @@ class Suffixes:
     def parse(cls, text: str, source: str = "public_suffix_list.dat") -> Suffixes:
         """Read the list's own format (publicsuffix.org/list, "Format"). Raises ConfigError when it is not that."""
         waiting: dict[str, list[str]] = {}
+        a_labels: dict[str, str] = {}  # of last labels: punycode is slow, and some have a hundred rules
         version = mark = ""
         size = 0
         for number, line in enumerate(text.splitlines(), 1):
@@ -169,7 +170,10 @@ class Suffixes:
             if _is_plain_rule(line):
                 label = line[line.rfind(".") + 1 :]
                 if not label.isascii():
-                    label = _a_label(label).lower()
+                    known = a_labels.get(label)
+                    if known is None:
+                        known = a_labels[label] = _a_label(label).lower()
+                    label = known
                 rules = waiting.get(label)
                 if rules is None:
                     rules = waiting[label] = []
@@ -263,6 +267,9 @@ class Suffixes:
 def _is_plain_rule(line: str) -> bool:
     """Whether a line of the list is a rule and nothing else, in the form that nearly all have."""
     if line.isascii():
+        bare = line.replace(".", "a").replace("-", "a")
+        if bare.isalnum() and bare.islower() and len(line) <= MAX_LABEL - 1 and line[0] != "." and line[-1] != ".":
+            return ".." not in line  # a fifth of what the expression costs, and nearly all are so
         return _PLAIN_RULE.fullmatch(line) is not None and ".." not in line
     return _U_RULE.fullmatch(line) is not None and max(line) <= "\ud7ff"
 

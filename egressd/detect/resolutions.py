@@ -162,6 +162,8 @@ class Resolutions:
         """`limit` bounds the addresses and the (client, address) pairs, each. A quarter of it bounds the outstanding
         questions, which live for seconds. No client fills more than its share of any."""
         self._suffixes = suffixes
+        self._name: str | None = None  # asked about last, and its registered domain
+        self._domain = ""
         self._asked: FairTable[tuple[FlowKey, int], _Asked] = FairTable(max(2, limit // 4))
         self._tenants: FairTable[bytes, _Tenants] = FairTable(limit)
         self._reached: FairTable[tuple[bytes, bytes], _Reached] = FairTable(limit)
@@ -169,7 +171,10 @@ class Resolutions:
 
     def domain_of(self, name: str) -> str:
         """The registered domain of a name, itself when it has none; remembered, for the same names come all day."""
-        return self._suffixes.registered_domain(name) or name
+        if name is not self._name:  # one observation asks several times
+            self._domain = self._suffixes.registered_domain(name) or name
+            self._name = name
+        return self._domain
 
     def asked(self, question: Observation, txid: int) -> bool:
         """A client asked a question. Whether it is a new one: a stub that hears nothing sends the same again."""
