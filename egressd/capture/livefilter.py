@@ -38,7 +38,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from egressd.capture.bpf import PACKET_OUTGOING, PACKET_TYPE, PROTOCOL, RANDOM, Assembler, Instruction
-from egressd.wire.http import METHODS
+from egressd.wire.http_head import METHODS
 from egressd.wire.tunnels import PORTS
 
 KEEP: Final = 0x40000  # bytes: more than any packet has

@@ -42,7 +42,7 @@ class Engine(Casework):
         self.observations[kind] = self.observations.get(kind, 0) + 1
         if seen.ts_us >= self._calendar.next_us:
             self._indicators_change(seen.ts_us)
-        if seen.ts_us >= self.behaviour.due_us:
+        if seen.ts_us >= self.behaviour.openings.due_us:
             self.judge_nameless(seen.ts_us)
         if kind == REPLY:
             self._reply(seen)
@@ -77,7 +77,7 @@ class Engine(Casework):
 
     def finish(self) -> None:
         """The source has ended: what is left is judged, and each incident's totals are told."""
-        while self.behaviour.due_us < END_US:
+        while self.behaviour.openings.due_us < END_US:
             self.judge_nameless(END_US)
         super().finish()
 

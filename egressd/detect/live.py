@@ -145,7 +145,7 @@ class LiveEngine(Engine):
         """Time has passed without a packet."""
         if ts_us >= self._calendar.next_us:
             self._indicators_change(ts_us)
-        if ts_us >= self.behaviour.due_us:
+        if ts_us >= self.behaviour.openings.due_us:
             self.judge_nameless(ts_us)
 
     # -- what others decided

@@ -24,7 +24,7 @@ from egressd.model import (
 )
 from egressd.names import escape, normalise
 from egressd.wire.dns import RRTYPE_NAMES
-from egressd.wire.http import MAX_TARGET, MAX_USER_AGENT, parse_authority
+from egressd.wire.http_head import MAX_TARGET, MAX_USER_AGENT, parse_authority
 
 MAX_ANSWERS: Final = 64  # of one message; more would lead nowhere else
 MAX_METHOD: Final = 20

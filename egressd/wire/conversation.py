@@ -6,7 +6,8 @@ from typing import Final
 
 from egressd.model import TCP, FlowKey
 from egressd.wire.dns import DnsStream, looks_like_dns_stream
-from egressd.wire.http import HttpStream, looks_like_http
+from egressd.wire.http import HttpStream
+from egressd.wire.http_head import looks_like_http
 from egressd.wire.socks import SocksStream, looks_like_socks
 from egressd.wire.stream import Stream
 from egressd.wire.table import Pair

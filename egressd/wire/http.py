@@ -1,12 +1,7 @@
 """HTTP/1.0 and 1.1 requests (RFC 9112), the client's direction of a connection, on any port.
 
-Of a head only what the project asks for is taken out: its lines are walked, and most are passed over by their first
-letter. What is passed over keeps nothing, so the bound on the head is the bound on its fields. Heads are read as
-latin-1 text, a character for each byte: compiled, to search a string costs a sixth of searching bytes. Bodies are
-stepped over, never kept.
-
-Leniency follows what servers accept, because a client that a lenient server understands has been heard: bare LF line
-ends, blank lines before a request, blanks before a field's colon, obs-fold, several Host fields.
+Bytes come in order and cut anywhere; heads are read by http_head.py, bodies are stepped over, never kept. Blank lines
+before a request are taken, as servers do.
 """
 
 from __future__ import annotations
@@ -16,288 +11,28 @@ from typing import Final
 
 from egressd.errors import Malformed
 from egressd.model import HttpRequest
-from egressd.names import escape, normalise
-from egressd.wire.octets import COMPILED
+from egressd.wire.http_head import (
+    MAX_BODY,
+    MAX_LINE,
+    Field,
+    asks_upgrade,
+    body_length,
+    read_fields,
+    read_request_line,
+    request_of,
+)
 
 MAX_HEAD: Final = 65_536  # servers stop at 8 to 64 KB; more is a flood, or no request
-MAX_LINE: Final = 16_384  # request line: the largest default of common servers
-MAX_TARGET: Final = 2048  # kept of target and path: a listed URL is a prefix and no longer than this
-MAX_USER_AGENT: Final = 512  # kept: browsers send under 200
 MAX_BLANK: Final = 64  # CR and LF before a request line; RFC 9112 section 2.2 asks for one pair, old clients send two
-MAX_HOSTS: Final = 8  # looked at; one is legal, a second tells of disagreement, more is a flood
-MAX_BODY: Final = 1 << 40  # bytes in a body or chunk; more is a tunnel's "for ever" (SSTP sends 2^64 - 1) or a lie
 MAX_CHUNK_LINE: Final = 4096  # size and extensions; nobody sends extensions, servers stop at 4 to 16 KB
 MAX_TRAILERS: Final = 16_384  # trailer section as a whole
-
-# RFC 9110, 5789; WebDAV and its family (RFC 3253, 3648, 3744, 4437, 4791, 4918, 5323, 5842, 2068); UPnP eventing;
-# Exchange, RPC over HTTP, remote desktop gateway, BITS, SSTP, Configuration Manager; Icecast; caches; QUERY (draft).
-# M-SEARCH is left out: SSDP is not spoken over TCP.
-METHODS: Final = frozenset(
-    b"GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH QUERY LINK UNLINK "
-    b"PROPFIND PROPPATCH MKCOL COPY MOVE LOCK UNLOCK ACL SEARCH MKCALENDAR ORDERPATCH BIND UNBIND REBIND "
-    b"VERSION-CONTROL REPORT CHECKOUT CHECKIN UNCHECKOUT MKWORKSPACE UPDATE LABEL MERGE BASELINE-CONTROL MKACTIVITY "
-    b"MKREDIRECTREF UPDATEREDIRECTREF NOTIFY SUBSCRIBE UNSUBSCRIBE POLL BCOPY BDELETE BMOVE BPROPFIND BPROPPATCH "
-    b"X-MS-ENUMATTS RPC_IN_DATA RPC_OUT_DATA RPC_CONNECT RDG_IN_DATA RDG_OUT_DATA BITS_POST SSTP_DUPLEX_POST CCM_POST "
-    b"SMS_POST SOURCE PURGE BAN TRACK DEBUG INDEX".split()
-)
-_METHODS: Final = frozenset(method.decode("ascii") for method in METHODS)
-_PREFIXES: Final = frozenset(method[:length] for method in _METHODS for length in range(len(method) + 1))
-_MAX_METHOD: Final = 20
-_LINE_END: Final = " HTTP/1.1\r\n"  # of a request line, nearly always
-
-# Blanks may follow the version, and what careless devices leave there (a NUL and a digit have been seen): lenient
-# servers answer them.
-_REQUEST_LINE: Final = re.compile(r"([A-Z_-]{1,20}) ([^\n]*) HTTP/1\.[0-9][^\n]{0,9}\n")
 _METHOD_SO_FAR: Final = re.compile(rb"[A-Z_-]{1,20}(?: |\Z)")
-_ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://([^/?#]*)")
-_FOLD: Final = re.compile(r"\r?\n[ \t]+")
 _CHUNK_SIZE: Final = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\n]*)?\r?")
-_BLANK: Final = " \t\r"  # around a value; CR is what is left of its line end
-_NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
-
-# The fields that matter.
-_HOST: Final = 1
-_USER_AGENT: Final = 2
-_UPGRADE: Final = 3
-_CONTENT_LENGTH: Final = 4
-_TRANSFER_CODING: Final = 5
-_KINDS: Final = {  # by name. RFC 9112 section 5.1 allows no blanks before the colon, lenient servers do
-    "host": _HOST,
-    "user-agent": _USER_AGENT,
-    "upgrade": _UPGRADE,
-    "content-length": _CONTENT_LENGTH,
-    "transfer-encoding": _TRANSFER_CODING,
-}
-_WORTH_READING: Final = "HhUuCcTt\r \t"  # how their lines begin, that which ends the head, and folds
-Field = tuple[int, str]  # which it is, and its value with the blanks around it
 
 _HEAD: Final = 0  # what the next byte belongs to, once `skip` bytes are past
 _CHUNK: Final = 1
 _CHUNK_END: Final = 2
 _TRAILERS: Final = 3
-
-
-def looks_like_http(head: bytes) -> int:
-    """1 when `head` begins with a request of HTTP/1, 0 when not, -1 when so few bytes cannot tell.
-
-    A known method is needed, and HTTP/1.x at the end of the first line if that is in `head`: RTSP, SIP, ICAP, the
-    preface of HTTP/2, responses, HTTP/0.9 and text protocols with like commands are all 0.
-    """
-    text = head.decode("latin-1")
-    if head and (head[0] == 0x0D or head[0] == 0x0A):
-        text = text.lstrip("\r\n")
-        if len(head) - len(text) > 4:
-            return 0
-    space = text.find(" ", 0, _MAX_METHOD + 1)
-    if space < 0:
-        return -1 if text in _PREFIXES else 0
-    if text[:space] not in _METHODS:
-        return 0
-    end = text.find("\n", space, MAX_LINE + 1)
-    if end >= 0:
-        if end - 10 > space and text[end - 10 : end + 1] == _LINE_END:
-            return 1  # nearly always
-        # Where _REQUEST_LINE, which would cost twice this, wants the version.
-        tail = text[max(space + 1, end - 18) : end]
-        version = tail.rfind(" HTTP/1.")
-        return 1 if version >= 0 and "0" <= tail[version + 8 : version + 9] <= "9" else 0
-    if len(text) > MAX_LINE or (len(text) > space + 1 and ord(text[space + 1]) < 0x20):
-        return 0
-    return 1
-
-
-def ends_in_number(name: str) -> bool:
-    """Whether the last label of a normal name makes it an IPv4 literal (WHATWG URL section 3.5, "ends in a number").
-
-    Clients hand such names to inet_aton, never to DNS: 192.0.2.1, 0xc0.0.2.1, 3221225985.
-    """
-    if name[-1] > "9" and "0x" not in name:
-        return False
-    return _NUMBER.fullmatch(name, name.rfind(".") + 1) is not None
-
-
-def parse_authority(authority: bytes) -> tuple[str, str, int]:
-    """(normal name or "", text as sent without port, escaped; port or 0) of `host [":" port]` (RFC 3986 section 3.2).
-
-    The name of an address literal is ""; its text stays as sent, IPv6 with its brackets.
-    """
-    return _read_authority(authority.decode("latin-1"))
-
-
-def _read_authority(authority: str) -> tuple[str, str, int]:
-    name = authority
-    port = 0
-    colon = authority.rfind(":")
-    if colon >= 0:
-        if authority[0] == "[":  # IP-literal
-            close = authority.find("]")
-            if close >= 0:
-                name = authority[: close + 1]
-                if colon == close + 1:
-                    port = _port(authority[colon + 1 :])
-        elif authority.find(":") == colon:  # more than one is IPv6 without brackets, or nonsense: no port
-            name = authority[:colon]
-            port = _port(authority[colon + 1 :])
-    raw = name.encode("latin-1")
-    host = normalise(raw)
-    if host and not ends_in_number(host):
-        return host, name, port
-    return "", escape(raw), port
-
-
-def _port(digits: str) -> int:
-    if not _is_decimal(digits) or len(digits) > 5:
-        return 0
-    port = int(digits)
-    return port if port <= 0xFFFF else 0
-
-
-def _is_decimal(text: str) -> bool:
-    return text.isascii() and text.isdigit()
-
-
-def _read_fields(text: str, first: int) -> tuple[list[Field], int]:
-    """The fields of a head that matter, in order, and the LF of its last line, -1 when its end is not there.
-
-    `first` is the LF that ends the request line. A line that is cut is left out.
-    """
-    fields: list[Field] = []
-    folded = False
-    start = first + 1
-    if COMPILED:
-        end = text.find("\n", start)
-        while end >= 0:
-            code = ord(text[start])
-            if code == 0x0A or (code == 0x0D and end == start + 1):  # the end of the head
-                return _unfolded_fields(text[first:start]) if folded else fields, start - 1
-            if code == 0x20 or code == 0x09:
-                folded = True
-            code |= 0x20
-            if code == 0x68 or code == 0x75 or code == 0x63 or code == 0x74:  # h, u, c, t
-                colon = text.find(":", start, end)
-                if colon >= 0:
-                    kind = _KINDS.get(text[start:colon].rstrip(" \t").lower(), 0)
-                    if kind:
-                        fields.append((kind, text[colon + 1 : end]))
-            start = end + 1
-            end = text.find("\n", start)
-    else:
-        lines = text[start:].split("\n")
-        del lines[-1]
-        for line in lines:
-            if line[:1] in _WORTH_READING:
-                if not line or line == "\r":
-                    return _unfolded_fields(text[first:start]) if folded else fields, start - 1
-                name, colon_sign, value = line.partition(":")
-                kind = _KINDS.get(name.rstrip(" \t").lower(), 0)
-                if kind and colon_sign:
-                    fields.append((kind, value))
-                elif line[0] == " " or line[0] == "\t":
-                    folded = True
-            start += len(line) + 1
-    return _unfolded_fields(text[first:start]) if folded else fields, -1
-
-
-def _unfolded_fields(text: str) -> list[Field]:
-    """The same when lines begin with a blank, and so belong to those before them (RFC 9112 section 5.2). What is folded
-    right after the request line goes, as section 2.2 asks."""
-    text = _FOLD.sub(" ", text)
-    return _read_fields(text, text.find("\n"))[0]
-
-
-def _request_line(text: str, end: int) -> tuple[str, str]:
-    """Method and target of the request line with which `text` begins and which ends at the LF `end`."""
-    if end < MAX_LINE:
-        space = text.find(" ", 0, _MAX_METHOD + 1)
-        if 0 <= space < end - 10 and text[end - 10 : end + 1] == _LINE_END:
-            method = text[:space]
-            if method in _METHODS:
-                return method, text[space + 1 : end - 10]  # nearly always
-        line = _REQUEST_LINE.match(text)
-        if line is not None:
-            return line.group(1), line.group(2)
-    raise Malformed("not an HTTP/1 request line")
-
-
-def _request(method: str, target: str, fields: list[Field], framing: list[Field]) -> HttpRequest:
-    """Put a request together, and the fields that tell what follows it into `framing` (most requests have none).
-
-    The target's authority wins over Host (RFC 9112 section 3.2.2), the first Host over more.
-    """
-    authority = ""
-    path = target
-    if method == "CONNECT":
-        authority = target.strip(" ")
-        path = ""
-    elif not target or target[0] != "/":
-        path = target = target.strip(" ")
-        absolute = _ABSOLUTE.match(target)
-        if absolute is not None:
-            authority = absolute.group(1)
-            path = target[absolute.end() :]
-            if not path or path[0] != "/":
-                path = "/" + path
-    host = raw_host = header_host = user_agent = ""
-    port = hosts = 0
-    if authority:
-        host, raw_host, port = _read_authority(authority[authority.rfind("@") + 1 :])
-        hosts = 1
-    for kind, value in fields:
-        if kind == _HOST:
-            hosts += 1
-            if hosts == 1:
-                host, raw_host, port = _read_authority(value.strip(_BLANK))
-            elif not header_host and hosts <= MAX_HOSTS:
-                other = _read_authority(value.strip(_BLANK))[0]
-                if other != host:
-                    header_host = other
-        elif kind != _USER_AGENT:
-            framing.append((kind, value))
-        elif not user_agent:
-            user_agent = value.strip(_BLANK)[:MAX_USER_AGENT]
-    kept = target[:MAX_TARGET]
-    return HttpRequest(method, kept, host, raw_host, port, user_agent, header_host, path[:MAX_TARGET])
-
-
-def _head_end(text: bytearray, at: int) -> int:
-    """Where the LF of the last line of a head stands, searched from `at` on; -1 when the head does not end here. RFC
-    9112 section 2.2 lets a bare LF end a line."""
-    end = text.find(b"\n\r\n", at)
-    bare = text.find(b"\n\n", at, end + 1) if end >= 0 else text.find(b"\n\n", at)
-    return bare if bare >= 0 else end
-
-
-def _asks_upgrade(framing: list[Field]) -> bool:
-    return any(kind == _UPGRADE and value.strip(_BLANK) for kind, value in framing)
-
-
-def _body_length(framing: list[Field]) -> int:
-    """Bytes of body, or -1 when it is chunked, by RFC 9112 section 6.3: a transfer coding beats Content-Length.
-
-    Raises Malformed when the body's end cannot be told.
-    """
-    coding = ""
-    length = -1
-    problem = ""
-    for kind, value in framing:
-        if kind == _TRANSFER_CODING:  # several are one list
-            coding = value.rpartition(",")[2].strip(_BLANK).lower() or coding
-        elif kind == _CONTENT_LENGTH:  # RFC 9110 section 8.6: a list of equal numbers may be taken
-            for text in value.split(","):
-                digits = text.strip(_BLANK)
-                if not _is_decimal(digits) or len(digits) > 15 or int(digits) > MAX_BODY:
-                    problem = "absurd Content-Length"
-                elif length >= 0 and int(digits) != length:
-                    problem = "Content-Lengths that disagree"
-                else:
-                    length = int(digits)
-    if coding == "chunked":
-        return -1
-    if coding and coding != "identity":  # of RFC 2616 section 3.6: no coding at all
-        raise Malformed("transfer coding without an end")
-    if problem:
-        raise Malformed(problem)
-    return max(length, 0)
 
 
 class HttpStream:
@@ -421,8 +156,8 @@ class HttpStream:
         line_end = text.find("\n")
         if line_end < 0:
             return 0
-        method, target = _request_line(text, line_end)
-        fields, end = _read_fields(text, line_end)
+        method, target = read_request_line(text, line_end)
+        fields, end = read_fields(text, line_end)
         if end < 0:
             return 0
         after = end + (2 if text[end + 1] == "\n" else 3)
@@ -430,14 +165,14 @@ class HttpStream:
             self._take_cut_head(text[:MAX_HEAD], found)
             raise Malformed("head too long")
         framing: list[Field] = []
-        found.append(_request(method, target, fields, framing))
+        found.append(request_of(method, target, fields, framing))
         self._line_ok = False
         self._scanned = self._blank = 0
         if method == "CONNECT":  # has no content: RFC 9110 section 9.3.6
             self._upgrade = True
         elif framing:
-            self._upgrade = _asks_upgrade(framing)
-            self.skip = _body_length(framing)
+            self._upgrade = asks_upgrade(framing)
+            self.skip = body_length(framing)
             if self.skip < 0:
                 self.skip = self._trailers = 0
                 self._state = _CHUNK
@@ -452,7 +187,7 @@ class HttpStream:
         if not self._line_ok:
             end = buffer.find(b"\n", self._scanned)
             if end >= 0:
-                _request_line(buffer.decode("latin-1"), end)
+                read_request_line(buffer.decode("latin-1"), end)
                 self._line_ok = True
             elif len(buffer) > MAX_LINE or _METHOD_SO_FAR.match(buffer) is None:
                 raise Malformed("not an HTTP/1 request line")
@@ -464,8 +199,8 @@ class HttpStream:
     def _take_cut_head(self, text: str, found: list[HttpRequest]) -> None:
         """The request of a head whose end is missing, if the target or a whole Host line tells where it goes."""
         line_end = text.find("\n")
-        method, target = _request_line(text, line_end)
-        request = _request(method, target, _read_fields(text, line_end)[0], [])
+        method, target = read_request_line(text, line_end)
+        request = request_of(method, target, read_fields(text, line_end)[0], [])
         if request.raw_host:
             found.append(request)
 
@@ -507,3 +242,11 @@ class HttpStream:
             if self._state == _CHUNK_END or self._trailers > MAX_TRAILERS:
                 raise Malformed("not a chunk's end")
         return stop + 1
+
+
+def _head_end(text: bytearray, at: int) -> int:
+    """Where the LF of the last line of a head stands, searched from `at` on; -1 when the head does not end here. RFC
+    9112 section 2.2 lets a bare LF end a line."""
+    end = text.find(b"\n\r\n", at)
+    bare = text.find(b"\n\n", at, end + 1) if end >= 0 else text.find(b"\n\n", at)
+    return bare if bare >= 0 else end

@@ -12,7 +12,7 @@ from typing import Final
 from egressd.errors import Malformed
 from egressd.model import SocksRequest
 from egressd.names import escape, normalise
-from egressd.wire.http import ends_in_number
+from egressd.wire.http_head import ends_in_number
 
 # Looked at together. The longest piece is a SOCKS 4a request, 8 bytes and two texts with their NULs: 520. Each reader
 # below is done or raises before its piece is that long, so no more is ever kept.

@@ -16,7 +16,7 @@ from egressd.capture.merge import iter_packets
 from egressd.errors import CaptureError
 from egressd.model import FLOW, REPLY
 from egressd.wire.dissector import Dissector
-from egressd.wire.http import METHODS
+from egressd.wire.http_head import METHODS
 from egressd.wire.links import LINK, RAW_LINKS, find_ip
 from tests.capture.test_bpf import Kernel
 from tests.wire.frames_made import ACK, FIN, RST, SYN, frame, tcp, udp

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from egressd.errors import Malformed
 from egressd.model import HttpRequest
-from egressd.wire import http
-from egressd.wire.http import HttpStream, ends_in_number, looks_like_http, parse_authority
+from egressd.wire import http_head
+from egressd.wire.http import HttpStream
+from egressd.wire.http_head import ends_in_number, looks_like_http, parse_authority
 
 GET = b"GET /a HTTP/1.1\r\nHost: www.shop.example\r\n\r\n"
 
@@ -315,10 +316,10 @@ def test_finish_gives_nothing_else(wire: bytes) -> None:
 def test_bounds_on_what_is_kept() -> None:
     long = b"/" + b"x" * 9000
     request = one(b"GET " + long + b" HTTP/1.1\r\nHost: a.example\r\nUser-Agent: " + b"u" * 2000 + b"\r\n\r\n")
-    assert request.target == request.path == long[: http.MAX_TARGET].decode()
-    assert request.user_agent == "u" * http.MAX_USER_AGENT
+    assert request.target == request.path == long[: http_head.MAX_TARGET].decode()
+    assert request.user_agent == "u" * http_head.MAX_USER_AGENT
     absolute = one(b"GET http://" + b"u" * 3000 + b"@a.example" + long + b" HTTP/1.1\r\n\r\n")
-    assert (absolute.host, len(absolute.target), absolute.path) == ("a.example", http.MAX_TARGET, request.path)
+    assert (absolute.host, len(absolute.target), absolute.path) == ("a.example", http_head.MAX_TARGET, request.path)
 
 
 @pytest.mark.parametrize("step", [1000, 1 << 20])
@@ -333,8 +334,8 @@ def test_a_head_past_its_bound_still_tells_its_name(step: int) -> None:
 @pytest.mark.parametrize("step", [1000, 1 << 20])
 def test_a_request_line_past_its_bound_is_refused(step: int) -> None:
     for spare, expected in ((0, False), (1, True)):
-        line = b"GET /" + b"x" * (http.MAX_LINE - 16 + spare) + b" HTTP/1.1\r\n"
-        assert len(line) == http.MAX_LINE + spare
+        line = b"GET /" + b"x" * (http_head.MAX_LINE - 16 + spare) + b" HTTP/1.1\r\n"
+        assert len(line) == http_head.MAX_LINE + spare
         assert run(line + b"\r\n", list(range(0, len(line), step)))[1] is expected
 
 
@@ -379,7 +380,7 @@ def test_looks_like_http(head: bytes, verdict: int) -> None:
     assert looks_like_http(head) == verdict
 
 
-@pytest.mark.parametrize("method", sorted(http.METHODS))
+@pytest.mark.parametrize("method", sorted(http_head.METHODS))
 def test_every_known_method_is_read_and_recognised_at_every_length(method: bytes) -> None:
     wire = method + b" /x HTTP/1.1\r\nHost: a.example\r\n\r\n"
     verdicts = [looks_like_http(wire[:length]) for length in range(len(wire) + 1)]

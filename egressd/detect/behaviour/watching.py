@@ -7,7 +7,6 @@ whether it is loaded along with others.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final
 
 from egressd.detect.behaviour.beacon import LEAST_INTERVALS, regularity
@@ -29,6 +28,7 @@ from egressd.detect.behaviour.ground import (
 )
 from egressd.detect.behaviour.letters import is_strange
 from egressd.detect.behaviour.opaque import Requests
+from egressd.detect.behaviour.openings import Opened, Openings
 from egressd.detect.behaviour.settings import (
     BEACON,
     DARK,
@@ -48,20 +48,14 @@ from egressd.detect.resolutions import Resolutions
 from egressd.intel.guard import Guard
 from egressd.intel.protected import Protected
 from egressd.intel.resolvers import Resolvers
-from egressd.model import FLOW, HTTP_HOST, DnsMessage, FlowKey, HttpRequest, Observation
+from egressd.model import FLOW, HTTP_HOST, DnsMessage, HttpRequest, Observation
 from egressd.names import Suffixes
-from egressd.wire.table import RecentTable
 
 DAY_US: Final = 86_400_000_000
 NEW_FOR_US: Final = 7 * DAY_US  # RITA: what was first seen less than a week ago weighs more
 NEW_SCORE: Final = 25
 NXDOMAIN_RCODE: Final = 3  # RFC 1035 section 4.1.1, name error
-PENDING: Final = 8_192  # connections without a name yet
-# A client that speaks first does so within a round trip or two. Before that nobody can say that a connection has no
-# name, and nearly all get one: they leave no trace under their address.
-NAME_WITHIN_US: Final = 3_000_000
-AT_ONCE: Final = 16  # connections judged between two packets: after a pause there may be thousands
-_NEVER_US: Final = (1 << 62) - 1  # the largest that compiled code holds without an object
+AT_ONCE: Final = 16  # connections without a name judged between two packets: after a pause there may be thousands
 MAX_RESOLVERS: Final = 1_024
 LONG_BELOW: Final = 16  # characters under a registered domain from which a name can carry something
 EVERY: Final = 5  # visits of a pair that is known well, between two looks at its times
@@ -85,18 +79,6 @@ BORN: Final = 3  # destinations that followed on the first visit at once: somebo
 BORN_WEIGHTS: Final[dict[str, float]] = {BEACON: 0.55, OPAQUE: 0.8}
 
 
-class _Opened:
-    """A connection, by its first packet, that nothing has named yet. `track` is that of its address when it was counted
-    there; None as long as it waits."""
-
-    __slots__ = ("named", "seen", "track")
-
-    def __init__(self, seen: Observation) -> None:
-        self.seen = seen
-        self.named = False
-        self.track: Track | None = None
-
-
 class Behaviour:
     """The detectors, what they share, and the board."""
 
@@ -115,9 +97,7 @@ class Behaviour:
         self.board = EvidenceBoard(settings.alert_score, settings.ask_score)
         self.spoken: dict[str, int] = {}  # how often each detector had something to say
         self._resolutions = resolutions
-        self._pending: RecentTable[FlowKey, _Opened] = RecentTable(PENDING)
-        self._waiting: deque[_Opened] = deque()
-        self.due_us = _NEVER_US  # when `nameless` has something to do
+        self.openings = Openings()
         self._answering: dict[bytes, None] = {}  # who answers DNS: asks others for everybody
         self.replace(settings, suffixes, guard, protected, resolvers)
 
@@ -197,7 +177,7 @@ class Behaviour:
         client = self.ground.client(flow.client, ts_us)
         if seen.kind == FLOW and not name:
             verdict = None
-            self._opens(seen)
+            self.openings.begin(seen)
         else:
             verdict = self._named(seen, name, client, resolved) if name else None
         if self._sees_dark and (sort or seen.kind != FLOW):
@@ -221,11 +201,7 @@ class Behaviour:
     def _named(self, seen: Observation, name: str, client: Client, resolved: str) -> Verdict | None:
         ts_us = seen.ts_us
         if seen.kind != FLOW:
-            opened = self._pending.pop(seen.flow)
-            if opened is not None:
-                opened.named = True
-                if opened.track is not None:
-                    opened.track.named = True
+            self.openings.named(seen.flow)
         domain_name = self._registered(name)
         if not domain_name:
             return None
@@ -273,34 +249,17 @@ class Behaviour:
             return None
         return self._say(client, track.domain, BEACON, score, found.reason(visits), track.first_us, ts_us, track)
 
-    def _opens(self, seen: Observation) -> None:
-        """The first packet of a connection that nothing names yet."""
-        opened = _Opened(seen)
-        self._pending.put(seen.flow, opened)
-        self._waiting.append(opened)
-        if len(self._waiting) == 1:
-            self.due_us = seen.ts_us + NAME_WITHIN_US
-        elif len(self._waiting) > PENDING:
-            self.due_us = seen.ts_us
-
     def nameless(self, ts_us: int) -> list[tuple[Observation, Verdict]]:
         """Connections whose client has had the time to say a name and has not, with what the detectors say of them.
-        Some at a time: `due_us` tells whether more wait. Of those with a name nothing is left."""
+        Some at a time: `openings.due_us` tells whether more wait. Of those with a name nothing is left."""
         found: list[tuple[Observation, Verdict]] = []
-        waiting = self._waiting
-        for _ in range(min(AT_ONCE, len(waiting))):
-            opened = waiting[0]
-            if ts_us - opened.seen.ts_us < NAME_WITHIN_US and len(waiting) <= PENDING:
-                break
-            waiting.popleft()
-            if not opened.named:
-                verdict = self._nameless(opened)
-                if verdict is not None:
-                    found.append((opened.seen, verdict))
-        self.due_us = waiting[0].seen.ts_us + NAME_WITHIN_US if waiting else _NEVER_US
+        for opened in self.openings.take(ts_us, AT_ONCE):
+            verdict = self._nameless(opened)
+            if verdict is not None:
+                found.append((opened.seen, verdict))
         return found
 
-    def _nameless(self, opened: _Opened) -> Verdict | None:
+    def _nameless(self, opened: Opened) -> Verdict | None:
         """A connection without a name."""
         seen = opened.seen
         ts_us = seen.ts_us

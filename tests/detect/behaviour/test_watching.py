@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from egressd.detect.behaviour import ground as ground_module
 from egressd.detect.behaviour import watching as watching_module
 from egressd.detect.behaviour.ground import Ground
+from egressd.detect.behaviour.openings import NAME_WITHIN_US, PENDING
 from egressd.detect.behaviour.settings import ALERT, DETECTORS, OFF, BehaviourSettings, Switch
 from egressd.detect.engine import Engine
 from egressd.detect.intel import Intel
@@ -118,7 +119,7 @@ def test_a_connection_that_is_named_in_time_leaves_no_trace_under_its_address() 
     office.flow(0.0, A, X)
     office.tls(0.2, A, X, "www.portal.example")
     office.flow(60.0, B, Y)
-    assert len(ground) == 1 and office.engine.behaviour.due_us == scene.at(60) + watching_module.NAME_WITHIN_US
+    assert len(ground) == 1 and office.engine.behaviour.openings.due_us == scene.at(60) + NAME_WITHIN_US
     office.tls(70.0, A, Y, "www.portal.example", sport=40_001)  # nobody has named the other for ten seconds
     assert len(ground) == 2
 
@@ -149,12 +150,12 @@ def test_the_end_of_a_capture_judges_what_waits() -> None:
 def test_a_flood_of_openings_waits_within_bounds_and_is_judged_little_by_little() -> None:
     office = Office(learned=False)
     behaviour = office.engine.behaviour
-    for number in range(3 * watching_module.PENDING):
+    for number in range(3 * PENDING):
         office.flow(number / 1e5, A, f"198.51.{number // 250 % 100}.{number % 250}", 20_000 + number % 40_000)
-    assert len(behaviour._waiting) <= watching_module.PENDING + 1
-    held = len(behaviour._waiting)
+    assert len(behaviour.openings) <= PENDING + 1
+    held = len(behaviour.openings)
     assert len(behaviour.nameless(scene.at(60))) == 0
-    assert held - len(behaviour._waiting) == watching_module.AT_ONCE
+    assert held - len(behaviour.openings) == watching_module.AT_ONCE
 
 
 @pytest.mark.parametrize(
