@@ -55,7 +55,7 @@ from egressd.model import (
 from egressd.wire.sender import Sender
 from egressd.wire.table import RecentTable
 
-UNANSWERED: Final = 65_536  # contacts whose answer is waited for
+UNANSWERED: Final = 8_192  # contacts whose answer is waited for: seconds, or it never comes
 MAX_CLIENTS: Final = 65_536  # addresses remembered as clients; beyond it they are matched, but not counted
 NOBODY: Final = FlowKey(TCP, b"", 0, b"", 0)
 
