@@ -232,15 +232,12 @@ class Ground:
             if other is track:
                 held = at
                 continue
-            since_us = ts_us - other.visit_us  # negative: this one is told late
-            if -COMPANY_US <= since_us <= COMPANY_US:
+            since_us = ts_us - other.visit_us  # negative of a visit that is told late: that keeps nobody company
+            if 0 <= since_us <= COMPANY_US:
                 other.company += 1
                 track.company += 1
-                if 0 <= since_us <= BORN_US:
-                    if other.visits == 1:
-                        other.born += 1
-                elif since_us >= -BORN_US and track.visits == 1:
-                    track.born += 1
+                if since_us <= BORN_US and other.visits == 1:
+                    other.born += 1
         if held >= 0:
             del ring[held]
         elif len(ring) >= _RING:
