@@ -5,8 +5,8 @@ passive DNS. It takes packets as a sink of a reader does."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
+from bench.traffic import planted_list
 from egressd.config.load import default_config, load_intel, policy_settings
 from egressd.detect.live import LiveEngine
 from egressd.model import Event
@@ -15,13 +15,11 @@ from egressd.runtime.young import YoungObjects
 from egressd.wire import quic
 from egressd.wire.dissector import Dissector
 
-PLANTED: Final = 40  # domains that bench/traffic.py plants
-
 
 def write_planted(path: Path) -> Path:
     """A blocklist of what bench/traffic.py plants."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"planted{number:02}.example\n" for number in range(PLANTED)), encoding="ascii")
+    path.write_text(planted_list(), encoding="ascii")
     return path
 
 

@@ -342,14 +342,18 @@ def stream(out: BinaryIO, kind: str, packets: int, seed: int = SEED) -> Sketch:
     return sketch
 
 
+def planted_list() -> str:
+    """A blocklist of what is planted."""
+    return "".join(f"planted{at:02}.example\n" for at in range(PLANTED_DOMAINS))
+
+
 def write(path: Path, kind: str, packets: int, seed: int = SEED) -> dict[str, object]:
     """Write the capture, its list and its description; returns the description."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as out:
         sketch = stream(out, kind, packets, seed)
         octets = out.tell()
-    listed = "".join(f"planted{at:02}.example\n" for at in range(PLANTED_DOMAINS))
-    path.with_name(path.name + ".list").write_text(listed, encoding="ascii")
+    path.with_name(path.name + ".list").write_text(planted_list(), encoding="ascii")
     told: dict[str, object] = {
         "packets": packets,
         "octets": octets,

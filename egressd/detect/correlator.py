@@ -6,6 +6,7 @@ from bisect import bisect_right
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
+from egressd.detect.calendar import NEVER_US
 from egressd.detect.resolutions import Resolutions, place_of
 from egressd.intel.allowances import ALLOW_DESTINATION, NEVER_BLOCK, Allowance, Allowances
 from egressd.intel.index import NEVER_S, Skip
@@ -30,7 +31,6 @@ CACHED_VERDICTS: Final = 32_768
 CACHED_ADDRESSES: Final = 8_192
 MICROSECONDS: Final = 1_000_000
 _ABSENT: Final = object()
-_NEVER_US: Final = (1 << 62) - 1  # the largest that compiled code holds without an object
 _ALIASES: Final = (5, 39, 64, 65)  # CNAME, DNAME, SVCB, HTTPS: the target stands for the name asked about
 
 
@@ -261,7 +261,7 @@ class Correlator:
         if following < len(self._lapses_s):
             end_s = min(end_s, self._lapses_s[following])
         self._verdicts_begin_us = begin_s * MICROSECONDS
-        self._verdicts_end_us = end_s * MICROSECONDS if end_s != NEVER_S else _NEVER_US
+        self._verdicts_end_us = end_s * MICROSECONDS if end_s != NEVER_S else NEVER_US
         self._last_name = None
         self._verdicts.clear()
         self._of_addresses.clear()

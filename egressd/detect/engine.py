@@ -5,9 +5,8 @@ Replay and live run this same object; only who calls it and what is done with th
 
 from __future__ import annotations
 
-from typing import Final
-
 from egressd.detect.behaviour.sighting import sighting_of
+from egressd.detect.calendar import NEVER_US
 from egressd.detect.casework import MAX_CLIENTS, Casework
 from egressd.detect.correlator import Hit
 from egressd.detect.coverage import E1, E2
@@ -26,8 +25,6 @@ from egressd.model import (
     Observation,
     Sighting,
 )
-
-END_US: Final = 1 << 61  # of time: all that waits is over
 
 
 class Engine(Casework):
@@ -77,8 +74,8 @@ class Engine(Casework):
 
     def finish(self) -> None:
         """The source has ended: what is left is judged, and each incident's totals are told."""
-        while self.behaviour.openings.due_us < END_US:
-            self.judge_nameless(END_US)
+        while self.behaviour.openings.due_us < NEVER_US:
+            self.judge_nameless(NEVER_US)
         super().finish()
 
     def _tell(self, seen: Observation) -> None:

@@ -10,12 +10,12 @@ from collections import deque
 from typing import Final
 
 from egressd.detect.behaviour.ground import Track
+from egressd.detect.calendar import NEVER_US
 from egressd.model import FlowKey, Observation
 from egressd.wire.table import RecentTable
 
 PENDING: Final = 8_192  # connections that wait; of more the oldest wait no longer
 NAME_WITHIN_US: Final = 3_000_000
-NEVER_US: Final = (1 << 62) - 1  # the largest that compiled code holds without an object
 
 
 class Opened:
