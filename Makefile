@@ -32,7 +32,7 @@ bench:         ## packets a second, CPU a packet and names found, beside the pee
 
 soak:          ## half an hour of everything: does a table or memory grow, does anything pause?
 	@$(SETUP) lint
-	$(BIN)/python scripts/compile.py --into bench/work/compiled
+	$(BIN)/python scripts/compile.py --profile --into bench/work/compiled
 	$(BIN)/python bench/soak.py --compiled bench/work/compiled
 
 corpus:        ## recall against tshark: make corpus CORPUS=folder (see scripts/coverage.py)

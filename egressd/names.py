@@ -23,6 +23,7 @@ _LEGAL: Final = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 # Rules of the Public Suffix List that are sure to be some, once their labels are A-labels and no two dots meet:
 # RFC 3492 makes at most six digits of a character below U+D800, so that nine fit in a label. (The class names what may
 # not be in it: to compile one of as many characters as may takes 13 ms, at every start.)
+_RULE_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789.-"
 _PLAIN_RULE: Final = re.compile(r"(?:\*\.)?[a-z0-9_-][a-z0-9_.-]{0,60}[a-z0-9_-]")
 _U_RULE: Final = re.compile(r"(?:[^\0-,./:-^`{-\xa0]{1,9}\.){0,3}[^\0-,./:-^`{-\xa0]{1,9}")
 _PLAIN: Final = re.compile(rb"[ -\[\]-~]*")
@@ -267,9 +268,8 @@ class Suffixes:
 def _is_plain_rule(line: str) -> bool:
     """Whether a line of the list is a rule and nothing else, in the form that nearly all have."""
     if line.isascii():
-        bare = line.replace(".", "a").replace("-", "a")
-        if bare.isalnum() and bare.islower() and len(line) <= MAX_LABEL - 1 and line[0] != "." and line[-1] != ".":
-            return ".." not in line  # a fifth of what the expression costs, and nearly all are so
+        if line and not line.strip(_RULE_LETTERS) and len(line) <= MAX_LABEL - 1 and line[0] != "." and line[-1] != ".":
+            return ".." not in line  # a tenth of what the expression costs, and nearly all are so
         return _PLAIN_RULE.fullmatch(line) is not None and ".." not in line
     return _U_RULE.fullmatch(line) is not None and max(line) <= "\ud7ff"
 

@@ -1,7 +1,9 @@
 """Compiles the packet path into the wheel where that can be done (hatchling's build hook; scripts/compile.py).
 
 Without a C compiler, or when compiling fails, the wheel is pure Python, with the same results, and the build says so.
-EGRESSD_PURE=1 asks for that. An editable installation stays pure: `scripts/compile.py` compiles in the tree itself.
+EGRESSD_PURE=1 asks for that. EGRESSD_PROFILE=1 is for wheels that are published: compiled twice, the second time by a
+profile (`scripts/compile.py --profile`), which needs what egressd itself needs, so build without isolation. An editable
+installation stays pure: `scripts/compile.py` compiles in the tree itself.
 """
 
 from __future__ import annotations
@@ -17,6 +19,10 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "") not in ("", "0")
+
+
 class CompiledPacketPath(BuildHookInterface):  # type: ignore[type-arg]
     """Adds the extension modules to a wheel."""
 
@@ -28,15 +34,20 @@ class CompiledPacketPath(BuildHookInterface):  # type: ignore[type-arg]
         if self.target_name != "wheel" or version == "editable":
             return
         compiling = self._compile_script()
-        if os.environ.get("EGRESSD_PURE", "") not in ("", "0"):
+        if _is_set("EGRESSD_PURE"):
             wrong = "EGRESSD_PURE is set"
         else:
             wrong = compiling.missing()
         if not wrong:
             self._tree = Path(tempfile.mkdtemp(prefix="egressd-build-"))
             compiling.copy(self._tree)
-            self.app.display_info("compiling the packet path (a minute or two) ...")
-            wrong = compiling.build(self._tree)
+            self.app.display_info("compiling the packet path (minutes) ...")
+            if _is_set("EGRESSD_PROFILE"):
+                wrong = compiling.build(self._tree, profile=True)
+                if wrong:
+                    self.app.display_warning(f"not by a profile: {wrong[-2000:]}")
+            if wrong or not _is_set("EGRESSD_PROFILE"):
+                wrong = compiling.build(self._tree)
         if wrong or self._tree is None:
             self.app.display_warning(f"not compiled: {wrong[-2000:]}\nThis wheel is pure Python: same results, slower.")
             return

@@ -3,6 +3,9 @@
 Extension modules appear beside their .py files, which stay and are what is compiled; Python prefers the compiled ones
 until `--clean` removes them. `--into DIR` leaves this tree alone and makes a compiled copy in DIR. Needs mypy and a C
 compiler; without them it says so and everything goes on in pure Python, with the same results but slower.
+
+`--profile` compiles twice: the first build counts its own branches while it replays captures that bench/traffic.py
+makes, and GCC lays the second out by these counts (GCC manual, "Options That Control Optimization": -fprofile-use).
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ MODULES: Final = (
     "egressd/detect/behaviour/*.py",
 )
 STAMP: Final = "egressd/.compiled-from"
+PROFILED: Final = "-profiled"  # behind the digest in the stamp
 
 # Calls within the one shared library need not go through the linker's table, so that small functions are inlined.
 FLAGS: Final = ("-O3", "-g0", "-fno-semantic-interposition")
@@ -47,12 +51,19 @@ BUILD: Final = """
 import sys
 from mypyc.build import mypycify
 from setuptools import setup
-modules = sys.argv[2:]
+flags, modules = sys.argv[1].split(), sys.argv[2:]
 extensions = mypycify(["--strict", "--ignore-missing-imports", *modules], opt_level="3", debug_level="0")
 for extension in extensions:
-    extension.extra_compile_args += sys.argv[1].split()
-setup(name="egressd-compiled", packages=[], ext_modules=extensions, script_args=["-q", "build_ext", "--inplace"])
+    extension.extra_compile_args += flags
+    extension.extra_link_args += flags
+setup(name="egressd-compiled", packages=[], ext_modules=extensions, script_args=["-q", "build_ext", "--inplace", "-f"])
 """
+
+# What the counting build replays, packets by kind of bench/traffic.py: mostly what a gateway mostly sees. What they do
+# not reach is compiled as without counts (-fprofile-partial-training).
+COUNT: Final = ("-fprofile-generate",)
+USE_COUNTS: Final = ("-fprofile-use", "-fprofile-partial-training", "-Wno-missing-profile")
+TRAINING: Final = {"bulk": 200_000, "names": 20_000, "subdomains": 5_000, "hellos": 5_000, "syn": 5_000, "quic": 3_000}
 
 
 def sources(tree: Path) -> list[str]:
@@ -93,32 +104,51 @@ def missing() -> str:
     return "no mypy or no setuptools in this environment" if asked.returncode else ""
 
 
-def build(tree: Path) -> str:
-    """Compile in `tree`; "" or what went wrong. A failed build leaves nothing behind."""
+def build(tree: Path, profile: bool = False) -> str:
+    """Compile in `tree`, twice for a `profile`; "" or what went wrong. A failed build leaves nothing behind."""
     clean(tree)
     with tempfile.TemporaryDirectory() as scratch:
         # Where the sources are is where mypyc and setuptools leave their intermediate files: let that be elsewhere.
         place = Path(scratch)
         shutil.copytree(tree / "egressd", place / "egressd", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
-        done = subprocess.run(
-            [sys.executable, "-c", BUILD, " ".join(FLAGS), *sources(place)],
-            cwd=place,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            return (done.stdout + done.stderr).strip()
+        wrong = ""
+        if profile:
+            wrong = run_in(place, "-c", BUILD, " ".join((*FLAGS, *COUNT)), *sources(place)) or train(place)
+        if not wrong:
+            flags = (*FLAGS, *USE_COUNTS) if profile else FLAGS
+            wrong = run_in(place, "-c", BUILD, " ".join(flags), *sources(place))
+        if wrong:
+            return wrong
         for path in [*place.glob("*.so"), *(place / "egressd").rglob("*.so")]:
             shutil.copy2(path, tree / path.relative_to(place))
-    (tree / STAMP).write_text(state(tree), encoding="ascii")
+    (tree / STAMP).write_text(state(tree) + (PROFILED if profile else ""), encoding="ascii")
     return ""
+
+
+def train(place: Path) -> str:
+    """Let the counting build in `place` replay; "" or what went wrong. Counts lie beside the object files."""
+    for kind, packets in TRAINING.items():
+        capture = place / f"{kind}.pcap"
+        wrong = run_in(place, str(ROOT / "bench" / "traffic.py"), kind, str(capture), "--packets", str(packets))
+        wrong = wrong or run_in(place, "-m", "egressd", "replay", "--list", f"{capture}.list", str(capture))
+        if wrong:
+            return wrong
+    return "" if any(place.rglob("*.gcda")) else "the C compiler's code wrote no profile (GCC's does)"
+
+
+def run_in(place: Path, *words: str) -> str:
+    """Run this Python in `place`; "" or what it said when it failed."""
+    done = subprocess.run([sys.executable, *words], cwd=place, capture_output=True, text=True, check=False)
+    return (done.stdout + done.stderr).strip() or f"exit code {done.returncode}" if done.returncode else ""
 
 
 def main(argv: list[str]) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description="Compile egressd's packet path with mypyc.")
     parser.add_argument("--into", type=Path, metavar="DIR", help="compile a copy there, and leave this tree alone")
+    parser.add_argument(
+        "--profile", action="store_true", help="compile twice, the second time by what the first counted"
+    )
     parser.add_argument("--clean", action="store_true", help="remove what was compiled")
     args = parser.parse_args(argv)
     tree: Path = args.into.resolve() if args.into else ROOT
@@ -126,7 +156,8 @@ def main(argv: list[str]) -> int:
         print(f"{clean(tree)} compiled files removed: {tree} is pure Python")
         return 0
     stamp = tree / STAMP
-    if stamp.exists() and stamp.read_text(encoding="ascii") == state(ROOT):
+    made = stamp.read_text(encoding="ascii") if stamp.exists() else ""
+    if made == state(ROOT) + PROFILED or (made == state(ROOT) and not args.profile):
         print(f"{tree} is compiled from these very sources already")
         return 0
     lacking = missing()
@@ -136,7 +167,7 @@ def main(argv: list[str]) -> int:
     if args.into:
         tree.mkdir(parents=True, exist_ok=True)
         copy(tree)
-    wrong = build(tree)
+    wrong = build(tree, args.profile)
     if wrong:
         print(f"{wrong}\nnot compiled: the build failed. egressd runs in pure Python", file=sys.stderr)
         return 1

@@ -29,8 +29,9 @@ class Told:
 class Compiling:
     """scripts/compile.py, as far as the hook asks it."""
 
-    def __init__(self, lacking: str = "", wrong: str = "") -> None:
-        self.lacking, self.wrong, self.built = lacking, wrong, 0
+    def __init__(self, lacking: str = "", wrong: str = "", unprofiled: str = "") -> None:
+        self.lacking, self.wrong, self.unprofiled = lacking, wrong, unprofiled
+        self.built: list[bool] = []  # with a profile?
 
     def missing(self) -> str:
         return self.lacking
@@ -38,8 +39,10 @@ class Compiling:
     def copy(self, tree: Path) -> None:
         (tree / "egressd" / "wire").mkdir(parents=True)
 
-    def build(self, tree: Path) -> str:
-        self.built += 1
+    def build(self, tree: Path, profile: bool = False) -> str:
+        self.built.append(profile)
+        if profile and self.unprofiled:
+            return self.unprofiled
         if not self.wrong:
             (tree / "abc__mypyc.so").touch()
             (tree / "egressd" / "wire" / "tcp.so").touch()
@@ -77,9 +80,21 @@ def build(
 
 def test_compiled_modules_go_into_the_wheel(hook_module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EGRESSD_PURE", raising=False)
+    monkeypatch.delenv("EGRESSD_PROFILE", raising=False)
     data, _ = build(hook_module, Compiling(), monkeypatch)
     assert sorted(data["force_include"].values()) == ["abc__mypyc.so", "egressd/wire/tcp.so"]
     assert data["infer_tag"] and not data["pure_python"]
+
+
+def test_a_wheel_by_a_profile(hook_module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EGRESSD_PURE", raising=False)
+    monkeypatch.setenv("EGRESSD_PROFILE", "1")
+    compiling = Compiling()
+    assert build(hook_module, compiling, monkeypatch)[0]["infer_tag"] and compiling.built == [True]
+    compiling = Compiling(unprofiled="the code wrote no profile")
+    data, lines = build(hook_module, compiling, monkeypatch)
+    assert data["infer_tag"] and compiling.built == [True, False]
+    assert lines[-1] == "not by a profile: the code wrote no profile"
 
 
 @pytest.mark.parametrize(
@@ -94,6 +109,7 @@ def test_else_it_is_pure_and_says_why(
     hook_module: ModuleType, monkeypatch: pytest.MonkeyPatch, compiling: Compiling, pure: str, why: str
 ) -> None:
     monkeypatch.setenv("EGRESSD_PURE", pure)
+    monkeypatch.delenv("EGRESSD_PROFILE", raising=False)
     data, lines = build(hook_module, compiling, monkeypatch)
     assert data == {"force_include": {}, "pure_python": True, "infer_tag": False}
     assert lines[-1].startswith(f"not compiled: {why}\n") and "pure Python" in lines[-1]

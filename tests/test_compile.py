@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,56 @@ def test_a_failed_build_says_why_and_leaves_nothing(
     assert not list(tmp_path.rglob("*.so")) and not (tmp_path / compiling.STAMP).exists()
 
 
+# Instead of mypyc: says what it was asked for, and leaves what a build leaves.
+BUILD_NOTHING = """
+import sys, pathlib
+with open({told!r}, "a") as told:
+    print(sys.argv[1], file=told)
+pathlib.Path("abc__mypyc.so").touch()
+if "-fprofile-generate" in sys.argv[1] and {counts}:
+    pathlib.Path("abc.gcda").touch()
+"""
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_profile_takes_two_builds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], counts: bool
+) -> None:
+    tree, told = tmp_path / "tree", tmp_path / "told"
+    monkeypatch.setattr(compiling, "missing", lambda: "")
+    monkeypatch.setattr(compiling, "BUILD", BUILD_NOTHING.format(told=str(told), counts=counts))
+    monkeypatch.setattr(compiling, "TRAINING", {"bulk": 300, "names": 30})
+    code = compiling.main(["--profile", "--into", str(tree)])
+    built = [flags.rpartition(" ")[2] for flags in told.read_text().splitlines()]
+    if not counts:
+        assert code == 1 and "wrote no profile" in capsys.readouterr().err and built == ["-fprofile-generate"]
+        assert not list(tree.rglob("*.so")) and not (tree / compiling.STAMP).exists()
+        return
+    assert code == 0 and built == ["-fprofile-generate", "-Wno-missing-profile"]
+    assert compiling.main(["--into", str(tree)]) == 0  # it is compiled, and better than asked for
+    assert "already" in capsys.readouterr().out
+    (tree / compiling.STAMP).write_text(compiling.state(ROOT), encoding="ascii")
+    assert compiling.main(["--profile", "--into", str(tree)]) == 0  # compiled, but not by a profile
+    assert len(told.read_text().splitlines()) == 4
+
+
+def test_training_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "TRAINING", {"no such kind": 1})
+    assert "no such kind" in compiling.train(tmp_path)
+
+
 def test_up_to_date_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compiling.copy(tmp_path)
     (tmp_path / compiling.STAMP).write_text(compiling.state(ROOT), encoding="ascii")
     assert compiling.main(["--into", str(tmp_path)]) == 0
     assert "already" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("gcc") is None or bool(compiling.missing()), reason="needs gcc, mypy and setuptools")
+def test_gcc_compiles_by_what_was_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "gcc")
+    monkeypatch.setattr(compiling, "MODULES", ("egressd/wire/octets.py", "egressd/wire/quiet.py"))
+    monkeypatch.setattr(compiling, "TRAINING", {"bulk": 2000})
+    assert compiling.main(["--profile", "--into", str(tmp_path)]) == 0
+    assert list((tmp_path / "egressd" / "wire").glob("quiet*.so"))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from typing import Final, NamedTuple
 
 from egressd.errors import EgressdError, Problem
@@ -86,6 +85,8 @@ def parse_options(words: list[Word], known: tuple[str, ...]) -> dict[str, Word]:
         if not equals:
             raise Wrong(word.column, f'unexpected word "{show(word.text)}"', "options are written key=value, no spaces")
         if key not in known:
+            from difflib import get_close_matches  # only mistakes need it
+
             near = get_close_matches(key[:_MAX_SHOWN].lower(), known, 1, 0.5)
             advice = f'did you mean "{near[0]}"?' if near else "known options are " + ", ".join(known)
             raise Wrong(word.column, f'unknown option "{show(key)}"', advice)
