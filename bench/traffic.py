@@ -303,7 +303,7 @@ KINDS: Final[dict[str, Makers]] = {
             lone_initials: 20, random_subdomain: 60, syn_flood: 10},
 }  # fmt: skip
 PACKETS: Final = {"bulk": 2_100_000, "names": 100_000, "subdomains": 100_000, "syn": 100_000, "hellos": 100_000,
-                  "quic": 30_000, "all": 100_000}  # fmt: skip
+                  "quic": 100_000, "all": 100_000}  # fmt: skip
 
 
 def bursts(sketch: Sketch, kind: str) -> Iterator[Burst]:
