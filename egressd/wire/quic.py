@@ -8,12 +8,16 @@ are under other keys, do not open with these, and give nothing.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from egressd.errors import Malformed
 from egressd.model import ClientHello
+from egressd.wire.octets import read_u16, read_u32
 from egressd.wire.quic_keys import SCHEMES, InitialKeys, Scheme
 from egressd.wire.tls import CLIENT_HELLO, parse_client_hello, parse_sent_hello
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
 
 MAX_CONNECTIONS: Final = 4096  # a connection is of interest for its first packets only; 64 MB if every one is full
 MAX_CRYPTO_BYTES: Final = 16_384  # of a ClientHello; real ones are below 3 KB, and below 20 KB with many tickets
@@ -34,13 +38,14 @@ _ACK_ECN: Final = 0x03
 _CONNECTION_CLOSE: Final = 0x1C
 
 _PADDING: Final = re.compile(rb"\x00*")  # steps over a run at C speed without copying the rest
+_V1: Final = SCHEMES[b"\0\0\0\1"]
 
 
 def quic_version(buf: bytes, start: int, end: int) -> int:
     """Version of the long header packet at `start`, 0 when there is none or its version is not one we can read."""
     if end - start < 7 or buf[start] & 0xC0 != 0xC0:
         return 0
-    scheme = SCHEMES.get(buf[start + 1 : start + 5])
+    scheme = _scheme(buf, start)
     return scheme.version if scheme is not None else 0
 
 
@@ -48,29 +53,36 @@ def is_initial(buf: bytes, start: int, end: int) -> bool:
     """Whether the datagram begins with a whole Initial packet of a version we can read, by its header. Cheap."""
     if end - start < 7 or buf[start] & 0xC0 != 0xC0:
         return False
-    scheme = SCHEMES.get(buf[start + 1 : start + 5])
+    scheme = _scheme(buf, start)
     return scheme is not None and buf[start] & 0x30 == scheme.initial and _body(buf, start, end, True)[1] > 0
 
 
-def _varint(buf: bytes, pos: int, end: int) -> int:
+def _scheme(buf: bytes, start: int) -> Scheme | None:
+    """How the version of a long header packet protects it, None when we cannot read that version."""
+    return _V1 if read_u32(buf, start + 1) == 1 else SCHEMES.get(buf[start + 1 : start + 5])
+
+
+def _varint(buf: bytes, pos: i64, end: i64) -> i64:
     """Variable-length integer (RFC 9000 section 16), -1 when cut. It takes `1 << (buf[pos] >> 6)` bytes."""
     if pos >= end:
         return -1
-    first = buf[pos]
+    first: i64 = buf[pos]
     if first < 0x40:
         return first
-    size = 1 << (first >> 6)
+    size: i64 = 1 << (first >> 6)
     if pos + size > end:
         return -1
+    if size == 2:
+        return read_u16(buf, pos) & 0x3FFF
     return int.from_bytes(buf[pos : pos + size], "big") & ((1 << (8 * size - 2)) - 1)
 
 
-def _body(buf: bytes, start: int, end: int, initial: bool) -> tuple[int, int]:
+def _body(buf: bytes, start: i64, end: i64, initial: bool) -> tuple[i64, i64]:
     """(where the packet number stands, where the packet ends) of a long header packet; (0, 0) when cut or broken.
 
     RFC 9000 sections 17.2 and 17.2.2. The caller has seen to it that seven bytes are there.
     """
-    dcid_bytes = buf[start + 5]
+    dcid_bytes: i64 = buf[start + 5]
     pos = start + 6 + dcid_bytes
     if dcid_bytes > MAX_CID_BYTES or pos >= end or buf[pos] > MAX_CID_BYTES:
         return 0, 0
@@ -96,20 +108,28 @@ class _KeySpace:
         self.scheme: Scheme = scheme
         self.dcid: bytes = dcid
         self.runs: list[tuple[int, bytes]] = []  # of the CRYPTO stream, by offset, neither touching nor overlapping
-        self._keys: InitialKeys = InitialKeys(scheme, dcid)
+        self._keys: InitialKeys | None = None
 
     def open(self, buf: bytes, start: int, pn_at: int, end: int) -> bytes | None:
         """The payload of a packet; None when the keys do not fit."""
-        return self._keys.open(buf, start, pn_at, end)
+        keys = self._keys
+        if keys is None:
+            keys = self._keys = InitialKeys(self.scheme, self.dcid)
+        return keys.open(buf, start, pn_at, end)
+
+    def settle(self) -> None:
+        """The hello was found. What opened its packets takes 3.5 KB, and as a rule none follows: let it go."""
+        self.runs.clear()
+        self._keys = None
 
     def gather(self, payload: bytes) -> None:
         """Keep the CRYPTO frames of a payload. Stops at the first frame that has no place in an Initial packet."""
         pieces: list[tuple[int, bytes]] = []
-        crypto_frame = self.scheme.crypto_frame
-        end = len(payload)
-        pos = 0
+        crypto_frame: i64 = self.scheme.crypto_frame
+        end: i64 = len(payload)
+        pos: i64 = 0
         while pos < end:
-            kind = payload[pos]
+            kind: i64 = payload[pos]
             if kind == 0:
                 match = _PADDING.match(payload, pos)
                 pos = match.end() if match is not None else end
@@ -131,8 +151,20 @@ class _KeySpace:
                 pos += length
             else:
                 pos = _after_frame(payload, pos, end)
-        if pieces:
-            self.runs = pieces if len(pieces) == 1 and not self.runs else _merge(self.runs + pieces)
+        if len(pieces) == 1:
+            self._add(pieces[0][0], pieces[0][1])
+        elif pieces:
+            self.runs = _merge(self.runs + pieces)
+
+    def _add(self, offset: int, piece: bytes) -> None:
+        """Keep one piece: most hellos come in order, a packet or two of them."""
+        runs = self.runs
+        if not runs:
+            runs.append((offset, piece))
+        elif len(runs) == 1 and offset == runs[0][0] + len(runs[0][1]):
+            runs[0] = (runs[0][0], runs[0][1] + piece)
+        else:
+            self.runs = _merge([*runs, (offset, piece)])
 
     def prefix(self) -> bytes:
         """The CRYPTO stream from its beginning to its first gap."""
@@ -199,7 +231,7 @@ class _Connection:
 
 def prepare() -> None:
     """Load now what the first Initial needs, 8 ms: for who must not stop then."""
-    _KeySpace(SCHEMES[b"\0\0\0\1"], bytes(MIN_FIRST_DCID_BYTES))
+    InitialKeys(_V1, bytes(MIN_FIRST_DCID_BYTES))
 
 
 class QuicConnections:
@@ -234,7 +266,7 @@ class QuicConnections:
         """Read one datagram, `buf[start:end]`; `key` names the client-to-server direction. Returns a connection's hello
         once, when it is whole. Never raises: what is not QUIC, or is damaged, gives None."""
         while end - start >= 7 and buf[start] & 0xC0 == 0xC0:  # else a short header, which has the rest (section 12.2)
-            scheme = SCHEMES.get(buf[start + 1 : start + 5])
+            scheme = _scheme(buf, start)
             if scheme is None:
                 if buf[start + 1 : start + 5] == b"\x00\x00\x00\x00":
                     self.negotiations += 1
@@ -301,10 +333,10 @@ class QuicConnections:
         stream = space.prefix()
         if len(stream) < 4:
             return None
-        end = 4 + int.from_bytes(stream[1:4], "big")
+        end = 4 + (stream[1] << 16 | stream[2] << 8 | stream[3])
         if stream[0] == CLIENT_HELLO and len(stream) < min(end, MAX_CRYPTO_BYTES):
             return None
-        space.runs.clear()
+        space.settle()
         connection.spaces = [space]
         connection.settled = [space.dcid] if dcid == space.dcid else [space.dcid, dcid]
         connection.tries = 0

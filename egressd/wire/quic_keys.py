@@ -26,6 +26,7 @@ def _hkdf_label(label: bytes, length: int) -> bytes:
 
 _CLIENT_IN: Final = _hkdf_label(b"client in", 32)
 _BLOCK_BYTES: Final = 64  # of SHA-256
+_OCTETS: Final = bytes(range(256))
 _INNER: Final = bytes(octet ^ 0x36 for octet in range(256))
 _OUTER: Final = bytes(octet ^ 0x5C for octet in range(256))
 
@@ -139,13 +140,16 @@ class InitialKeys:
         first = buf[start] ^ (mask[0] & 0x0F)
         if first & 0x0C:  # reserved bits must be 0 (RFC 9000 section 17.2): turns most packets of other keys away
             return None
-        body_at = pn_at + 1 + (first & 0x03)
+        number_bytes = 1 + (first & 0x03)
+        body_at = pn_at + number_bytes
         if end - body_at < TAG_BYTES:
             return None
-        number = bytes(byte ^ mask[1 + at] for at, byte in enumerate(buf[pn_at:body_at]))
-        header = bytes((first,)) + buf[start + 1 : pn_at] + number
+        number = 0
+        for at in range(number_bytes):
+            number = number << 8 | (buf[pn_at + at] ^ mask[1 + at])
+        header = _OCTETS[first : first + 1] + buf[start + 1 : pn_at] + number.to_bytes(number_bytes, "big")
         # The truncated number is taken as the whole one: a client counts from 0 (section 12.3) and has sent few.
-        nonce = (self._iv ^ int.from_bytes(number, "big")).to_bytes(12, "big")
+        nonce = (self._iv ^ number).to_bytes(12, "big")
         try:
             return self._aead.decrypt(nonce, buf[body_at:end], header)
         except self._refusals:
