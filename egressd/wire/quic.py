@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from egressd.errors import Malformed
 from egressd.model import ClientHello
 from egressd.wire.octets import read_u16, read_u32
-from egressd.wire.quic_keys import SCHEMES, InitialKeys, Scheme
+from egressd.wire.quic_keys import SCHEMES, InitialKeys, Numbering, Scheme
 from egressd.wire.tls import CLIENT_HELLO, parse_client_hello, parse_sent_hello
 
 if TYPE_CHECKING:
@@ -102,19 +102,20 @@ def _body(buf: bytes, start: i64, end: i64, initial: bool) -> tuple[i64, i64]:
 class _KeySpace:
     """The client's Initial keys that follow from one destination connection id, and the CRYPTO stream under them."""
 
-    __slots__ = ("_keys", "dcid", "runs", "scheme")
+    __slots__ = ("_keys", "_numbering", "dcid", "runs", "scheme")
 
-    def __init__(self, scheme: Scheme, dcid: bytes) -> None:
+    def __init__(self, scheme: Scheme, dcid: bytes, numbering: Numbering) -> None:
         self.scheme: Scheme = scheme
         self.dcid: bytes = dcid
         self.runs: list[tuple[int, bytes]] = []  # of the CRYPTO stream, by offset, neither touching nor overlapping
+        self._numbering: Numbering = numbering
         self._keys: InitialKeys | None = None
 
     def open(self, buf: bytes, start: int, pn_at: int, end: int) -> bytes | None:
         """The payload of a packet; None when the keys do not fit."""
         keys = self._keys
         if keys is None:
-            keys = self._keys = InitialKeys(self.scheme, self.dcid)
+            keys = self._keys = InitialKeys(self.scheme, self.dcid, self._numbering)
         return keys.open(buf, start, pn_at, end)
 
     def settle(self) -> None:
@@ -231,7 +232,8 @@ class _Connection:
 
 def prepare() -> None:
     """Load now what the first Initial needs, 8 ms: for who must not stop then."""
-    InitialKeys(_V1, bytes(MIN_FIRST_DCID_BYTES))
+    keys = InitialKeys(_V1, bytes(MIN_FIRST_DCID_BYTES), Numbering())
+    keys.open(bytes(64), 0, 10, 64)
 
 
 class QuicConnections:
@@ -251,6 +253,7 @@ class QuicConnections:
         self.given_up: int = 0
         self.malformed: int = 0
         self._max_connections: int = max_connections
+        self._numbering: Numbering = Numbering()
         self._table: dict[bytes, _Connection] = {}  # in order of use, oldest first
 
     def __len__(self) -> int:
@@ -303,7 +306,7 @@ class QuicConnections:
         else:
             self._table[key] = self._table.pop(key)
         connection.tries += 1
-        space, payload = _open(connection, scheme, dcid, buf, start, pn_at, stop)
+        space, payload = self._open(connection, scheme, dcid, buf, start, pn_at, stop)
         hello: ClientHello | None = None
         if space is None:
             self.undecryptable += 1
@@ -320,6 +323,32 @@ class QuicConnections:
             hello = self._salvage(connection)
             connection.spaces.clear()
         return hello
+
+    def _open(
+        self, connection: _Connection, scheme: Scheme, dcid: bytes, buf: bytes, start: int, pn_at: int, stop: int
+    ) -> tuple[_KeySpace | None, bytes]:
+        """The key space that opens a packet, and its payload.
+
+        Spaces already known come first: after the server's first answer a client sends to the id that the server chose
+        and keeps the keys (RFC 9001 section 5.2). Only Retry, or another connection, makes new keys.
+        """
+        is_new = len(dcid) >= MIN_FIRST_DCID_BYTES
+        for space in connection.spaces:
+            if space.scheme is scheme:
+                payload = space.open(buf, start, pn_at, stop)
+                if payload is not None:
+                    return space, payload
+                if space.dcid == dcid:
+                    is_new = False
+        if is_new:
+            space = _KeySpace(scheme, dcid, self._numbering)
+            payload = space.open(buf, start, pn_at, stop)
+            if payload is not None:
+                if len(connection.spaces) == MAX_KEY_SPACES:
+                    del connection.spaces[1]  # the answered one, if any, stays first
+                connection.spaces.append(space)
+                return space, payload
+        return None, b""
 
     def _admit(self, key: bytes) -> _Connection:
         if len(self._table) >= self._max_connections:
@@ -366,30 +395,3 @@ class QuicConnections:
             return None
         self.version = scheme.version
         return hello
-
-
-def _open(
-    connection: _Connection, scheme: Scheme, dcid: bytes, buf: bytes, start: int, pn_at: int, stop: int
-) -> tuple[_KeySpace | None, bytes]:
-    """The key space that opens a packet, and its payload.
-
-    Spaces already known come first: after the server's first answer a client sends to the id that the server chose and
-    keeps the keys (RFC 9001 section 5.2). Only Retry, or another connection, makes new keys.
-    """
-    is_new = len(dcid) >= MIN_FIRST_DCID_BYTES
-    for space in connection.spaces:
-        if space.scheme is scheme:
-            payload = space.open(buf, start, pn_at, stop)
-            if payload is not None:
-                return space, payload
-            if space.dcid == dcid:
-                is_new = False
-    if is_new:
-        space = _KeySpace(scheme, dcid)
-        payload = space.open(buf, start, pn_at, stop)
-        if payload is not None:
-            if len(connection.spaces) == MAX_KEY_SPACES:
-                del connection.spaces[1]  # the answered one, if any, stays first
-            connection.spaces.append(space)
-            return space, payload
-    return None, b""

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from egressd.wire import quic
 from egressd.wire.quic import MAX_CRYPTO_BYTES, MAX_INITIALS, QuicConnections, is_initial, quic_version
+from egressd.wire.quic_keys import SCHEMES, InitialKeys, Numbering
 
 V1 = 0x00000001
 V2 = 0x6B3343CF
@@ -227,6 +228,67 @@ def test_coalesced_packets() -> None:
     assert names_of([handshake + first + second]) == ["pq.example"]
     assert names_of([first + handshake, second + b"\x40" + bytes(50)]) == ["pq.example"]
     assert names_of([b"\x40" + bytes(50) + first + second]) == []
+
+
+# -- Numbers that are tried before the mask is taken off
+
+
+def test_numbering_follows_what_begins_alike() -> None:
+    numbering = Numbering()
+    assert (numbering.number, numbering.number_bytes()) == (1, 1)
+    numbering.began(0, 2)
+    assert (numbering.number, numbering.number_bytes()) == (1, 1)  # one that differs
+    numbering.began(1, 1)
+    numbering.began(0, 2)
+    assert numbering.number_bytes() == 1
+    numbering.began(7, 2)
+    assert numbering.number_bytes() == 0  # two running: nothing is tried
+    numbering.began(8, 4)
+    numbering.began(9, 4)
+    assert numbering.number_bytes() == 0
+    numbering.began(9, 4)
+    assert (numbering.number, numbering.number_bytes()) == (9, 4)
+
+
+def test_a_number_that_was_tried_right_needs_no_mask() -> None:
+    numbering = Numbering()
+    keys = InitialKeys(SCHEMES[V1.to_bytes(4, "big")], DCID, numbering)
+    pn_at = 6 + len(DCID) + 1 + 1 + 2  # no source id, no token
+    for number in (1, 2, 3):
+        packet = initial(crypto(0, SMALL), number=number, number_bytes=1)
+        assert keys.open(packet, 0, pn_at, len(packet)) == crypto(0, SMALL)
+    assert keys._mask is None
+    packet = initial(crypto(0, SMALL), number=5, number_bytes=1)
+    assert keys.open(packet, 0, pn_at, len(packet)) == crypto(0, SMALL)
+    assert keys._mask is not None
+    assert keys.open(packet[:-1] + bytes((packet[-1] ^ 1,)), 0, pn_at, len(packet)) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    begins=st.lists(
+        st.tuples(st.sampled_from([0, 1, 2, 200, 255, 0x7FFF_FFFF]), st.integers(1, 4), st.booleans()), max_size=12
+    ),
+    step=st.integers(1, 3),
+)
+def test_what_was_tried_before_changes_nothing(begins: list[tuple[int, int, bool]], step: int) -> None:
+    """Whatever numbers connections had before, and whether packets are lost: every hello is read, by its own keys."""
+    connections = QuicConnections()
+    for at, (number, number_bytes, server) in enumerate(begins):
+        key = at.to_bytes(12, "big")
+        dcid = at.to_bytes(8, "big")
+        number %= (1 << 8 * number_bytes) - step
+        if server:
+            other = initial(crypto(0, SMALL), dcid=dcid, number=number, number_bytes=number_bytes, side="server in")
+            before = connections.undecryptable
+            assert connections.feed(b"back" + key, other, 0, len(other)) is None
+            assert connections.undecryptable == before + 1
+        first = initial(crypto(0, LARGE[:900]), dcid=dcid, number=number, number_bytes=number_bytes)
+        second = initial(crypto(900, LARGE[900:]), dcid=dcid, number=number + step, number_bytes=number_bytes)
+        assert connections.feed(key, first, 0, len(first)) is None
+        hello = connections.feed(key, second, 0, len(second))
+        assert hello is not None and hello.sni == "pq.example"
+    assert connections.undecryptable == sum(server for _, _, server in begins)
 
 
 # -- Hellos over several packets
