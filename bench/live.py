@@ -2,6 +2,7 @@
 
     python bench/live.py first          # answer to kernel, blocked first connections, against an nft process
     python bench/live.py load           # 20,000 names a second for a minute, and bulk beside it
+    python bench/live.py queue          # 100,000 questions a second for the other of two packet processes
     python bench/live.py flows repair restart kill protect outage reload trying flux forged
     python bench/live.py all --out live.json
     python bench/live.py first --compiled FOLDER    # the compiled copy that scripts/compile.py made
@@ -20,11 +21,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bench.live_queue import queue
+from bench.live_rows import Options, Row, render, times
 from bench.measure import machine
 from tests.netns import attackers, changes, clients, kernel, ledgers, reloads, scenarios, upheaval
 from tests.netns.daemon import TREE, until
@@ -41,29 +44,6 @@ NAMES_RATE: Final = 20_000
 BULK_RATE: Final = 100_000
 LINK_RATE: Final = 400_000  # about what the sender can beside the rest
 RELOAD_RATE: Final = 10_000
-
-
-class Options(NamedTuple):
-    """What all benches take. `code` is where the package lies that the daemon runs."""
-
-    scale: float
-    code: Path
-    realtime: bool
-
-
-class Row(NamedTuple):
-    """One line of the table. `holds` is None where nothing was promised."""
-
-    what: str
-    promised: str
-    found: str
-    holds: bool | None
-
-
-def times(values: list[float]) -> str:
-    """A distribution in milliseconds."""
-    row = (quantile(values, 0.5), quantile(values, 0.9), quantile(values, 0.99), max(values, default=0.0))
-    return "p50 {:.2f}  p90 {:.2f}  p99 {:.2f}  max {:.2f} ms".format(*row) + f"  ({len(values)})"
 
 
 def first(options: Options) -> list[Row]:
@@ -387,20 +367,10 @@ def forged(options: Options) -> list[Row]:
 
 
 BENCHES: Final[dict[str, Callable[[Options], list[Row]]]] = {
-    "first": first, "load": load, "link": link, "flows": flows, "repair": repair, "restart": restart, "kill": kill,
-    "protect": protect, "outage": outage, "reload": reload, "trying": trying, "flux": flux, "forged": forged,
+    "first": first, "queue": queue, "load": load, "link": link, "flows": flows, "repair": repair,
+    "restart": restart, "kill": kill, "protect": protect, "outage": outage, "reload": reload, "trying": trying,
+    "flux": flux, "forged": forged,
 }  # fmt: skip
-
-
-def render(name: str, rows: list[Row]) -> str:
-    """A table."""
-    width = max(len(row.what) for row in rows)
-    promised = max(len(row.promised) for row in rows)
-    lines = [name]
-    for row in rows:
-        mark = {True: "holds", False: "MISSED", None: ""}[row.holds]
-        lines.append(f"  {row.what:<{width}}  {row.promised:<{promised}}  {mark:<6}  {row.found}")
-    return "\n".join(lines)
 
 
 def main(argv: list[str]) -> int:

@@ -184,7 +184,7 @@ def other_programs(args: argparse.Namespace, trees: dict[str, Path]) -> dict[str
         tables["index"].append(printed("index.py", ["--names", str(names), *compiled], args.python))
     if os.geteuid() == 0 and args.live:
         tables["live"].append(printed("tap.py", compiled, args.python))
-        words = ["first", "load", "--scale", str(args.live), *compiled]
+        words = ["first", "queue", "load", "--scale", str(args.live), *compiled]
         tables["live"].append(printed("live.py", words, args.python))
     return tables
 

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import os
 import socket
 import struct
 import time
+from ipaddress import IPv4Address
 from random import Random
 from typing import Final, NamedTuple
 
 from bench.traffic import client_hello, http_request
+from egressd.capture.bpf import PROTOCOL, run
+from egressd.capture.fanout import client_fanout
+from egressd.capture.livefilter import ETHERNET
 from pcaps.hellos import records
 from tests.netns.servers import question
 from tests.netns.spaces import Channel
@@ -29,6 +34,8 @@ TEMPLATES: Final = 4_000
 SITES: Final = 3_000
 CLIENTS: Final = 250
 BULK_FLOWS: Final = 200
+REPEATED: Final = 2_000  # questions, asked over and over
+QUEUES: Final = 2
 FIRST_PORT: Final = 20_000
 TICK_S: Final = 0.001
 BURST: Final = 256  # frames a system call
@@ -85,9 +92,13 @@ def checksum(head: bytes) -> int:
     return 0xFFFF - ((total & 0xFFFF) + (total >> 16))
 
 
+def _client(segment: str, number: int) -> str:
+    return f"10.{NUMBERS[segment]}.{128 + number % CLIENTS // 128}.{1 + number % CLIENTS % 128}"
+
+
 def _frame(segment: str, number: int, proto: int, body: bytes) -> bytes:
     """A frame from load client `number % CLIENTS` to the server that makes this pair of addresses unique."""
-    client = bytes((10, NUMBERS[segment], 128 + number % CLIENTS // 128, 1 + number % CLIENTS % 128))
+    client = IPv4Address(_client(segment, number)).packed
     server = bytes((198, 51, 100, 1 + number // CLIENTS % 254))
     head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0x4000, 64, proto, 0) + client + server
     head = head[:10] + struct.pack(">H", checksum(head)) + head[12:]
@@ -129,6 +140,27 @@ def named(segment: str, seed: int = 1) -> Frames:
     return Frames(frames, places)
 
 
+def queue_of(address: str) -> int:
+    """Which of two packet processes gets what a client sends: the kernel takes what the program says modulo their
+    number (net/packet/af_packet.c, fanout_demux_bpf)."""
+    head = b"\x45" + bytes(11) + IPv4Address(address).packed + bytes(4)
+    return run(client_fanout(ETHERNET), head, {PROTOCOL: 0x0800}) % QUEUES
+
+
+def repeated(segment: str, apart_from: str) -> Frames:
+    """Questions of clients whose packets another of two packet processes gets than those of `apart_from`; nothing is
+    written into them between turns, so that as many as possible can be sent."""
+    numbers = [at for at in range(CLIENTS) if queue_of(_client(segment, at)) != queue_of(apart_from)]
+    draw = Random(3)
+    frames = []
+    for number in range(REPEATED):
+        name = f"h{number:04}.site{draw.randrange(SITES):04}.example"
+        asked = question(name, draw.choice((1, 1, 28)), draw.randrange(1 << 16))
+        head = struct.pack(">HHHH", FIRST_PORT + number, 53, 8 + len(asked), 0)
+        frames.append(_frame(segment, numbers[number % len(numbers)], 17, head + asked))
+    return Frames(frames, [])
+
+
 def bulk(segment: str) -> Frames:
     """The middle of long conversations, as clients send it: full-size uploads, bare acknowledgements, QUIC."""
     draw = Random(2)
@@ -145,10 +177,14 @@ def bulk(segment: str) -> Frames:
     return Frames(frames, [])
 
 
-def send(channel: Channel, kind: str, segment: str, rate: int, packets: int) -> Sent:
-    """Send `packets` frames of a kind ("named" or "bulk") at `rate` a second, in the switch's namespace. Says
-    "sending", and ends earlier when told anything."""
-    frames = named(segment) if kind == "named" else bulk(segment)
+def send(channel: Channel, kind: str, segment: str, rate: int, packets: int, apart_from: str = "") -> Sent:
+    """Send `packets` frames of a kind ("named", "bulk" or "repeated") at `rate` a second, in the switch's namespace.
+    Says "sending", and ends earlier when told anything."""
+    if apart_from:
+        os.nice(-20)  # a flood comes from elsewhere: what else this machine does must not thin it
+        frames = repeated(segment, apart_from)
+    else:
+        frames = named(segment) if kind == "named" else bulk(segment)
     line = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     line.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
     line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)

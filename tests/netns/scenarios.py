@@ -53,6 +53,8 @@ class First(NamedTuple):
     tries: list[clients.Try]
     pushed_ms: list[float]
     status: dict[str, Any]
+    sent: list[load.Sent]
+    cpu_share: dict[int, float]  # of each packet process, meanwhile
 
     def blocked(self) -> int:
         """Connections that did not come about."""
@@ -66,13 +68,16 @@ class First(NamedTuple):
 
 
 @contextmanager
-def background(ground: Ground, kind: str, rate: int, seconds: float, segment: str = MHLW) -> Iterator[list[load.Sent]]:
+def background(
+    ground: Ground, kind: str, rate: int, seconds: float, segment: str = MHLW, apart_from: str = ""
+) -> Iterator[list[load.Sent]]:
     """Load beside something else; what was sent is in the list afterwards. No load at rate 0."""
     sent: list[load.Sent] = []
     if not rate:
         yield sent
         return
-    with ground.topology.switch.start(load.send, kind, segment, rate, int(rate * seconds)) as sending:
+    asked = (kind, segment, rate, int(rate * seconds), apart_from)
+    with ground.topology.switch.start(load.send, *asked) as sending:
         assert sending.receive() == "sending"
         time.sleep(0.5)
         yield sent
@@ -82,16 +87,17 @@ def background(ground: Ground, kind: str, rate: int, seconds: float, segment: st
 
 
 def first_connections(
-    ground: Ground, count: int, delays_ns: list[int], *, load_rate: int = 0, realtime: bool = False,
-    watched: bool = True, options: dict[str, Any] | None = None, code: Path = TREE,
+    ground: Ground, count: int, delays_ns: list[int], *, load_rate: int = 0, apart: bool = False,
+    realtime: bool = False, watched: bool = True, options: dict[str, Any] | None = None, code: Path = TREE,
     pause_s: float = 0.02,
 ) -> First:  # fmt: skip
     """`count` times: a host asks for a sibling of a listed name and connects so long after the answer. Delays take
-    turns."""
+    turns. With `apart` the load is for that of two packet processes which does not have this host."""
     ground.zone(first_zone(count))
     names = [f"n{number}.{campaign_domain(number)}" for number in range(count)]
     delays = [delays_ns[number % len(delays_ns)] for number in range(count)]
     may = ground["may"].space
+    beside = ("repeated", load_rate, JPS, ground["may"].v4) if apart else ("named", load_rate, MHLW, "")
     with ExitStack() as stack:
         daemon = stack.enter_context(
             ground.daemon(first_list(count), {**WIDE, **(options or {})}, realtime=realtime, code=code)
@@ -101,8 +107,13 @@ def first_connections(
         if watching is not None:
             assert watching.receive() == "watching"
         seconds = count * (pause_s + 0.02) + 30
-        with background(ground, "named", load_rate, seconds):
+        kind, rate, segment, host = beside
+        with background(ground, kind, rate, seconds, segment, host) as sent:
+            used_s = {pid: kernel.cpu_s(pid) for pid in daemon.packet_pids()}
+            began_s = time.monotonic()
             tries = may.call(lambda: clients.tries(names, RESOLVER, delays, pause_s=pause_s), timeout_s=seconds + 60)
+            took_s = time.monotonic() - began_s
+            share = {pid: (kernel.cpu_s(pid) - used) / took_s for pid, used in used_s.items()}
         time.sleep(1.5)  # its numbers are told once a second
         status = daemon.ask("status")
         pushed: list[float] = []
@@ -110,7 +121,7 @@ def first_connections(
             watching.channel.send("stop")
             answered, told = watching.result()
             pushed = [(told[address] - answered[address]) / 1e6 for address in answered if address in told]
-    return First(tries, pushed, status)
+    return First(tries, pushed, status, sent, share)
 
 
 def first_by_process(

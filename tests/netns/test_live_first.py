@@ -113,3 +113,15 @@ def test_approve_waits_for_a_person(ground: Ground) -> None:
         daemon.ask("approve", id=proposed[0]["id"], reason="seen and meant")
         until(lambda: "203.0.113.1" in kernel.blocked(ground.gateway), 5)
         assert ground.get("may", "203.0.113.1", name) == (clients.REFUSED, False)
+
+
+def test_a_flood_for_another_process_does_not_hold_up_a_block(ground: Ground) -> None:
+    """What bench/live.py queue does at 100,000 a second: each of two processes has its own hosts."""
+    found = first_connections(
+        ground, 40, [2 * MILLISECOND_NS], load_rate=10_000, apart=True, realtime=True,
+        options={"capture": {"processes": 2}},
+    )  # fmt: skip
+    assert found.blocked() >= 36, sorted(found.pushed_ms)[-8:]
+    quiet, flooded = sorted(one["packets"] for one in found.status["packet_processes"])
+    assert quiet < 1_000
+    assert flooded >= found.sent[0].packets * 0.9 > 1_000
