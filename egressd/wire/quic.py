@@ -38,6 +38,7 @@ _ACK_ECN: Final = 0x03
 _CONNECTION_CLOSE: Final = 0x1C
 
 _PADDING: Final = re.compile(rb"\x00*")  # steps over a run at C speed without copying the rest
+_ZEROS: Final = bytes(1500)  # what padding is compared with that goes on to the end, as nearly all does
 _V1: Final = SCHEMES[b"\0\0\0\1"]
 
 
@@ -132,6 +133,8 @@ class _KeySpace:
         while pos < end:
             kind: i64 = payload[pos]
             if kind == 0:
+                if payload[pos:] == _ZEROS[: end - pos]:
+                    break
                 match = _PADDING.match(payload, pos)
                 pos = match.end() if match is not None else end
             elif kind == _PING:
