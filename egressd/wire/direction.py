@@ -10,10 +10,13 @@ Rules 1 and 2 are certain; the rest is a guess that content may still correct.
 from __future__ import annotations
 
 from struct import Struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from egressd.model import FlowKey
-from egressd.wire.octets import COMPILED, read_u16
+from egressd.wire.octets import COMPILED, read_u16, read_u32
+
+if TYPE_CHECKING:  # a machine integer to mypyc, and nothing at run time
+    from mypy_extensions import i64
 
 _SYSTEM_PORTS_END: Final = 1024
 _EPHEMERAL_FIRST: Final = 32768  # Linux; IANA says 49152
@@ -36,6 +39,22 @@ _UNPACK_6: Final = Struct("16s16s2s2s").unpack
 _PACK_4: Final = Struct("4s4s2s2s").pack
 _PACK_6: Final = Struct("16s16s2s2s").pack
 _new: Final = tuple.__new__  # makes a NamedTuple at half the cost of calling it
+# Many tables hold the same client, each time as part of another key: one object for each is enough.
+MAX_SHARED: Final = 8_192
+_SHARED: Final[dict[bytes, bytes]] = {}
+# The same for the numbers of servers' ports, nearly all of which are these.
+_PORTS: Final[tuple[object, ...]] = tuple(range(_SYSTEM_PORTS_END))
+_DNS_PORT: Final = 53
+
+
+def _shared(address: bytes) -> bytes:
+    """An address as an object that was met before, if it was lately."""
+    known = _SHARED.get(address)
+    if known is None:
+        if len(_SHARED) >= MAX_SHARED:
+            _SHARED.clear()
+        known = _SHARED[address] = address
+    return known
 
 
 def flow_of(proto: int, key: bytes) -> FlowKey:
@@ -46,7 +65,7 @@ def flow_of(proto: int, key: bytes) -> FlowKey:
         client_port, server_port = read_u16(key, 2 * width), read_u16(key, 2 * width + 2)
     else:
         client, server, client_port, server_port = _FIELDS_4(key) if len(key) == 12 else _FIELDS_6(key)
-    return _new(FlowKey, (proto, client, client_port, server, server_port))
+    return _flow(proto, client, client_port, server, server_port)
 
 
 def flow_toward(proto: int, key: bytes) -> FlowKey:
@@ -57,7 +76,15 @@ def flow_toward(proto: int, key: bytes) -> FlowKey:
         server_port, client_port = read_u16(key, 2 * width), read_u16(key, 2 * width + 2)
     else:
         server, client, server_port, client_port = _FIELDS_4(key) if len(key) == 12 else _FIELDS_6(key)
-    return _new(FlowKey, (proto, client, client_port, server, server_port))
+    return _flow(proto, client, client_port, server, server_port)
+
+
+def _flow(proto: int, client: bytes, client_port: int, server: bytes, server_port: i64) -> FlowKey:
+    if server_port >= _SYSTEM_PORTS_END:
+        return _new(FlowKey, (proto, _shared(client), client_port, server, server_port))
+    if server_port == _DNS_PORT:
+        server = _shared(server)  # there are few resolvers
+    return _new(FlowKey, (proto, _shared(client), client_port, server, _PORTS[server_port]))
 
 
 def reverse_key(key: bytes) -> bytes:
@@ -71,6 +98,21 @@ def reverse_key(key: bytes) -> bytes:
         return _PACK_4(target, source, target_port, source_port)
     source, target, source_port, target_port = _UNPACK_6(key)
     return _PACK_6(target, source, target_port, source_port)
+
+
+def pair_key(key: bytes) -> bytes:
+    """The lesser of a packet's `key` and that of packets in the other direction: the same for both."""
+    ports = len(key) - 4
+    if COMPILED and ports == 8:
+        first: i64 = read_u32(key, 0)
+        second: i64 = read_u32(key, 4)
+        if first != second:
+            return key if first < second else reverse_key(key)
+    width = ports >> 1
+    source, target = key[:width], key[width:ports]
+    if source < target or (source == target and key[ports : ports + 2] <= key[ports + 2 :]):
+        return key
+    return reverse_key(key)
 
 
 def is_private(address: bytes) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 from egressd.model import FlowKey
-from egressd.wire.direction import flow_of, reverse_key
+from egressd.wire.direction import flow_of, pair_key, reverse_key
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -130,19 +130,22 @@ class Pair:
     """A conversation as its table sees it: packets of both directions lead to it. `forward` is the key of packets from
     the client, `flow` says the same in model's words."""
 
-    __slots__ = ("backward", "flow", "forward", "generation", "proto")
+    __slots__ = ("flow", "forward", "proto")
 
     def __init__(self, proto: int, forward: bytes, flow: FlowKey | None = None) -> None:
         """`flow` is that of `forward` where the caller knows it."""
         self.proto = proto
         self.forward = forward
-        self.backward = reverse_key(forward)
         self.flow: FlowKey = flow_of(proto, forward) if flow is None else flow
-        self.generation = -1  # of its table when it was last used
+
+    @property
+    def backward(self) -> bytes:
+        """The key of packets from the server: made anew each time, for few packets ask."""
+        return reverse_key(self.forward)
 
     def swap(self) -> None:
         """The guess was wrong: the other side is the client."""
-        self.forward, self.backward = self.backward, self.forward
+        self.forward = reverse_key(self.forward)
         self.flow = flow_of(self.proto, self.forward)
 
 
@@ -150,17 +153,14 @@ P = TypeVar("P", bound=Pair)
 
 
 class PairTable(Generic[P]):
-    """At most `limit` conversations by the keys of their two directions.
-
-    Both keys of a conversation are used together, so that a direction in which nothing comes is not forgotten alone.
-    """
+    """At most `limit` conversations, each under one key that packets of both directions lead to (`pair_key`)."""
 
     def __init__(self, limit: int, idle_us: int, on_leave: Callable[[P], None] | None = None) -> None:
         """Conversations idle for one to two of `idle_us` are forgotten. `on_leave` is given each conversation that was
         forgotten and not met again, before its memory is freed."""
         crowd = max(2, limit // CROWD_PART)
-        self._main: RecentTable[bytes, P] = RecentTable(2 * max(2, limit - crowd), self._left)
-        self._crowd: RecentTable[bytes, P] = RecentTable(2 * crowd, self._left)
+        self._main: RecentTable[bytes, P] = RecentTable(max(2, limit - crowd), self._left)
+        self._crowd: RecentTable[bytes, P] = RecentTable(crowd, self._left)
         self._on_leave = on_leave
         self._share = max(_MIN_SHARE, limit // SHARE)
         self._opened: dict[bytes, int] = {}
@@ -171,32 +171,26 @@ class PairTable(Generic[P]):
         self.over_share = 0
 
     def __len__(self) -> int:
-        return (len(self._main) + len(self._crowd)) // 2
+        return len(self._main) + len(self._crowd)
 
     @property
     def evicted(self) -> int:
         """Conversations forgotten because the table was full or they were idle."""
-        return (self._main.evicted + self._crowd.evicted) // 2
+        return self._main.evicted + self._crowd.evicted
 
     def get(self, key: bytes) -> P | None:
         """The conversation of a packet with this `key`, or None; using it keeps it."""
+        key = pair_key(key)
         table = self._main
         pair = table._young.get(key)
-        if pair is None:
-            pair = table.get(key) if table._old else None
-        if pair is None:
-            if not self.over_share:
-                return None  # there is no crowd
-            table = self._crowd
+        if pair is None and key in table._old:
             pair = table.get(key)
-            if pair is None:
-                return None
-        if pair.generation != table.generation:
-            self._put(table, pair)
+        if pair is None and self.over_share:  # else there is no crowd
+            pair = self._crowd.get(key)
         return pair
 
     def keep(self, pair: P, ts_us: int) -> None:
-        """Remember a conversation neither of whose keys is held; may forget others."""
+        """Remember a conversation whose key is not held; may forget others."""
         if ts_us - self._rotated_us > self._idle_us:
             self._main.rotate()
             self._crowd.rotate()
@@ -212,20 +206,14 @@ class PairTable(Generic[P]):
             table = self._crowd
         else:
             self._opened[client] = opened + 1
-        before = table.generation
-        table.add(pair.forward, pair)
-        table.add(pair.backward, pair)
-        if table.generation != before:
-            table.put(pair.forward, pair)  # the other key may have begun a generation without this one
-        pair.generation = table.generation
+        table.add(pair_key(pair.forward), pair)
 
     def forget(self, pair: P) -> None:
         """Drop a conversation that is over."""
+        key = pair_key(pair.forward)
         if self.over_share:
-            self._crowd.pop(pair.forward)
-            self._crowd.pop(pair.backward)
-        self._main.pop(pair.backward)
-        if self._main.pop(pair.forward) is None:
+            self._crowd.pop(key)
+        if self._main.pop(key) is None:
             return
         opened = self._opened.get(pair.flow.client, 0)
         if opened > 1:
@@ -234,26 +222,11 @@ class PairTable(Generic[P]):
             del self._opened[pair.flow.client]
 
     def all(self) -> list[P]:
-        """Every conversation held, once, the oldest first."""
-        held: list[P] = []
+        """Every conversation held, the oldest first."""
         for table in (self._main, self._crowd):
             table.free_all()
-            for generation in (table._old, table._young):
-                for key, pair in generation.items():
-                    if key == pair.forward:
-                        held.append(pair)
-        return held
-
-    def _put(self, table: RecentTable[bytes, P], pair: P) -> None:
-        before = table.generation
-        table.put(pair.forward, pair)
-        table.put(pair.backward, pair)
-        if table.generation != before:
-            table.put(pair.forward, pair)  # the other key may have begun a generation without this one
-        pair.generation = table.generation
+        return [*self._main.values(), *self._crowd.values()]
 
     def _left(self, key: bytes, pair: P) -> None:
-        if key != pair.forward:
-            return  # once is enough: both keys leave together
         if self._on_leave is not None and key not in self._main and key not in self._crowd:
             self._on_leave(pair)

@@ -124,7 +124,7 @@ class TcpTracker:
             self._meter(self.on_volume, conversation, side, seq, 0 if flags & RST else size, flags)
         if size > 0 and not flags & RST:
             self._payload(conversation, side, seq, frame.buf[frame.payload_start : frame.payload_end])
-            if key == conversation.backward:  # content may just have told who is who
+            if key != conversation.forward:  # content may just have told who is who
                 self._teller.replied(conversation)
             if frame.cut:
                 self._lose_tail(conversation, side)
@@ -190,7 +190,7 @@ class TcpTracker:
     def _belongs(self, known: Conversation, key: bytes, seq: int, from_server: bool) -> bool:
         """Whether a SYN or SYN-ACK is that of a known conversation, perhaps sent again or captured in the wrong order;
         else ports are used anew."""
-        if (key == known.backward) != from_server:
+        if (key != known.forward) != from_server:
             return False
         if not from_server:
             if known.isn < 0 and known.client.stream.next_seq < 0:

@@ -197,7 +197,7 @@ class UdpTracker:
                 conversation = UdpFlow(reverse_key(key), False)
             self._table.keep(conversation, ts_us)
             self._emit(Observation(FLOW, ts_us, number, conversation.flow, "", "", None))
-        if key == conversation.backward and not conversation.replied:
+        if not conversation.replied and key != conversation.forward:
             conversation.replied = True
             self._emit(Observation(REPLY, ts_us, number, conversation.flow, "", "", None))
         return conversation
@@ -206,12 +206,13 @@ class UdpTracker:
         """One more datagram that told nothing; enough of them make the direction quiet."""
         if key == conversation.forward:
             conversation.forward_seen += 1
-            seen = conversation.forward_seen
+            if conversation.forward_seen < TRIES:
+                return
         else:
             conversation.backward_seen += 1
-            seen = conversation.backward_seen
-        if seen >= TRIES or (conversation.sure and key == conversation.backward):
-            self._quieten(key, ts_us)
+            if conversation.backward_seen < TRIES and not conversation.sure:
+                return
+        self._quieten(key, ts_us)
 
     def _quieten(self, key: bytes, ts_us: int) -> None:
         """Nothing more is expected of a direction, unless its ports are a tunnel's: any datagram may carry a packet."""

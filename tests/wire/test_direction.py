@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egressd.model import TCP, UDP, FlowKey
-from egressd.wire.direction import flow_of, is_group, is_private, reverse_key, sender_is_client
+from egressd.wire import direction
+from egressd.wire.direction import flow_of, is_group, is_private, pair_key, reverse_key, sender_is_client
 
 
 def packed(text: str) -> bytes:
@@ -38,6 +39,26 @@ def test_the_reverse_is_the_flow_from_the_other_side(key: bytes) -> None:
         back.client_port,
     )
     assert reverse_key(reverse_key(key)) == key
+
+
+@pytest.mark.parametrize(
+    "ends", ["10.0.0.5 10.0.0.5", "10.0.0.5 192.0.2.10", "fd00::5 fd00::5", "2001:db8::10 fd00::5"]
+)
+def test_both_directions_lead_to_one_key(ends: str) -> None:
+    source, target = map(packed, ends.split())
+    there, back = source + target + b"\x9c\x40\x01\xbb", target + source + b"\x01\xbb\x9c\x40"
+    assert pair_key(there) == pair_key(back) == min(there, back)
+    itself = source + source + b"\x01\xbb\x01\xbb"
+    assert pair_key(itself) == itself
+
+
+def test_conversations_share_what_they_have_in_common_within_a_bound() -> None:
+    one, two = (flow_of(UDP, packed("10.0.0.5") + packed("192.0.2.53") + port + b"\0\x35") for port in (b"ab", b"cd"))
+    assert one.client is two.client and one.server is two.server and one.server_port is two.server_port
+    for number in range(3 * direction.MAX_SHARED):
+        flow = flow_of(TCP, number.to_bytes(4, "big") + packed("192.0.2.10") + b"\x9c\x40\x01\xbb")
+        assert int.from_bytes(flow.client, "big") == number
+        assert len(direction._SHARED) <= direction.MAX_SHARED
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,9 @@ def test_keys(key: bytes) -> None:
     back = both(lambda: direction.reverse_key(key))
     assert isinstance(back, bytes) and direction.reverse_key(back) == key
     assert both(lambda: direction.flow_toward(6, back)) == flow
+    one = both(lambda: direction.pair_key(key))
+    assert one == both(lambda: direction.pair_key(back))
+    assert one in (key, back)
 
 
 def decoded(link: int, wire: bytes) -> tuple[object, ...]:
