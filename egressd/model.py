@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from egressd.native import mypyc_attr
+
 TCP: Final = 6
 UDP: Final = 17
 
@@ -27,6 +29,7 @@ class FlowKey(NamedTuple):
     server_port: int
 
 
+@mypyc_attr(acyclic=True)
 @dataclass(slots=True, init=False)
 class DnsQuestion:
     """One entry of a DNS question section (RFC 1035 section 4.1.2)."""
@@ -41,6 +44,7 @@ class DnsQuestion:
         self.rrtype = rrtype
 
 
+@mypyc_attr(acyclic=True)
 @dataclass(slots=True, init=False)
 class DnsRecord:
     """One resource record. `address` is packed for A and AAAA (else empty); `target` is the name of CNAME, PTR, SVCB,
@@ -80,6 +84,7 @@ class DnsRecord:
         self.has_ech = has_ech
 
 
+@mypyc_attr(acyclic=True)
 @dataclass(slots=True, init=False)
 class DnsMessage:
     """A DNS message (RFC 1035 section 4) as far as it could be read. `error` is why reading stopped early, or ""."""
@@ -120,6 +125,7 @@ class DnsMessage:
         self.error = error
 
 
+@mypyc_attr(acyclic=True)
 @dataclass(slots=True, init=False)
 class HttpRequest:
     """The head of one HTTP/1 request (RFC 9112). `host` decides by RFC 9112 section 3.2: absolute-form or CONNECT
@@ -155,6 +161,7 @@ class HttpRequest:
         self.path = path
 
 
+@mypyc_attr(acyclic=True)
 @dataclass(slots=True, init=False)
 class ClientHello:
     """What a TLS ClientHello tells (RFC 8446 section 4.1.2). `ech` is "", "outer" (real as far as can be told) or
@@ -188,6 +195,7 @@ class SocksRequest:
     port: int
 
 
+@mypyc_attr(acyclic=True)
 @dataclass(slots=True, init=False)
 class Observation:
     """A destination was seen. `kind` is one of the constants below; `detail` is the parsed message where there is one.

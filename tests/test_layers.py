@@ -14,6 +14,7 @@ LAYERS = {
     "model": 0,
     "errors": 0,
     "names": 0,
+    "native": 0,
     "clock": 0,
     "wire": 1,
     "intel": 1,

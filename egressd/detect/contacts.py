@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from egressd.model import HTTP_HOST, TCP, FlowKey
+from egressd.native import mypyc_attr
 from egressd.wire.table import RecentTable
 
 SAME_QUESTION_US: Final = 1_000_000
@@ -18,6 +19,7 @@ SAME_CONNECTION_US: Final = 35_000_000
 MAX_REACHED: Final = 64
 
 
+@mypyc_attr(acyclic=True)
 class _Conversation:
     """What a conversation was counted for: nearly always one destination, `reached`. `requests` are those to it,
     `others` the further destinations with theirs, None as long as there are none."""

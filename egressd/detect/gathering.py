@@ -7,12 +7,14 @@ from typing import Final
 
 from egressd.detect.history import History, PastContact
 from egressd.model import FlowKey
+from egressd.native import mypyc_attr
 
 # Rows that wait to be told. What comes beyond is counted: a flood of names that were never asked for before must not
 # become a flood of rows.
 MAX_GATHERED: Final = 8_192
 
 
+@mypyc_attr(acyclic=True)
 class Gathered:
     """Contacts of one client with one name at one address, since they were written down last; `flow` and `via` are of
     the last of them."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from egressd.model import DNS_QUERY, FlowKey
+from egressd.native import mypyc_attr
 from egressd.wire.table import RecentTable
 
 DEFAULT_HISTORY: Final = 131_072
@@ -30,6 +31,7 @@ class PastContact(NamedTuple):
     last_us: int
 
 
+@mypyc_attr(acyclic=True)
 class Contact:
     """All contacts of one client with one name (or with one address). `server` is where it connected to for that name
     last, b"" when it only asked, or went by a proxy. `told` has how often each sensor told of it, None while our own

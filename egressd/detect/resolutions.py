@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from egressd.detect.fair_table import FairTable
 from egressd.model import DnsMessage, DnsRecord, FlowKey, Observation
 from egressd.names import Suffixes
+from egressd.native import mypyc_attr
 
 ANSWER_WITHIN_US: Final = 10_000_000  # stub resolvers give up after 5 s, one retry
 ATTRIBUTE_WITHIN_US: Final = 3_600_000_000  # how long a client is assumed to use an address it resolved
@@ -93,6 +94,7 @@ def _owner(record: DnsRecord) -> str:
     return record.name or record.raw_name.lower()
 
 
+@mypyc_attr(acyclic=True)
 class _Asked:
     """An outstanding question, and when it was sent first and last."""
 
@@ -104,6 +106,7 @@ class _Asked:
         self.last_us = ts_us
 
 
+@mypyc_attr(acyclic=True)
 class _Tenants:
     """The registered domains on an address, in order of first sight, and when each was seen last, any of them at
     `last_us`. `full_until_us`: none of them can be a day old before then, so that there is no room for another. Most
@@ -145,6 +148,7 @@ class _Tenants:
         return seen_us
 
 
+@mypyc_attr(acyclic=True)
 class _Reached:
     """What a client resolved last to reach an address, and when."""
 

@@ -87,7 +87,7 @@ class ContentReader:
 
     def salvage(self, conversation: Conversation, side: Side) -> None:
         """No more bytes will come: tell what a half-received message has told so far."""
-        if side.stream.rivals:
+        if side.rivals:
             self.other_copies(conversation, side, True)
         if side.put_off:
             side.ends = True
@@ -276,10 +276,9 @@ class ContentReader:
     def other_copies(self, conversation: Conversation, side: Side, last: bool = False) -> None:
         """Read the copies that lost. Those too short to tell yet grow with the stream: they are read again when they
         have grown twice as much, and when there is no more to come."""
-        stream = side.stream
-        self.ambiguous += stream.disagreed
-        stream.disagreed = 0
-        for rival in stream.rivals:
+        self.ambiguous += side.disagreed
+        side.disagreed = 0
+        for rival in side.rivals:
             if rival.first_size == 0:
                 _begin_at_message(rival)
                 rival.first_size = len(rival.other)
@@ -287,7 +286,7 @@ class ContentReader:
             if size >= rival.next_size or last or side.kind == OVER:
                 rival.next_size = size + (size - rival.first_size) + 1
                 self.other_copy(conversation, side, rival)
-        stream.rivals = [rival for rival in stream.rivals if len(rival.other) <= MAX_RIVAL_BYTES]
+        side.rivals = [rival for rival in side.rivals if len(rival.other) <= MAX_RIVAL_BYTES]
 
     def other_copy(self, conversation: Conversation, side: Side, rival: Rival) -> None:
         """A name in a copy that lost, and not in what was taken, counts too, marked as ambiguous."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from egressd.model import TCP, FlowKey
+from egressd.native import mypyc_attr
 from egressd.wire.dns import DnsStream, looks_like_dns_stream
 from egressd.wire.http import HttpStream
 from egressd.wire.http_head import looks_like_http
@@ -43,7 +44,8 @@ Parser = HttpStream | TlsStream | DnsStream | SocksStream
 _NOTHING_PUT_OFF: Final[list[bytes]] = []
 
 
-class Side:
+@mypyc_attr(acyclic=True)
+class Side(Stream):
     """One direction of a conversation and the parser that reads it."""
 
     __slots__ = (
@@ -62,20 +64,21 @@ class Side:
         "since_over",
         "stalled_us",
         "strays",
-        "stream",
         "told_bytes",
         "tries",
         "waiting",
     )
 
     def __init__(self) -> None:
-        self.stream = Stream(-1)
+        super().__init__(-1)
+        # What is true or not stands together: compiled, that takes a byte each.
+        self.proxied = False  # what comes is for another host than this connection's server (CONNECT, SOCKS)
+        self.resumes = False  # bytes were lost, or were not what they seemed: it may begin again at any segment
+        self.ends = False  # no more will come behind `put_off`
         self.kind = UNKNOWN
         self.parser: Parser | None = None
         self.head = b""
         self.tries = TRIES
-        self.proxied = False  # what comes is for another host than this connection's server (CONNECT, SOCKS)
-        self.resumes = False  # bytes were lost, or were not what they seemed: it may begin again at any segment
         self.since_over = 0
         self.stalled_us = 0
         self.strays = 0  # segments in a row that lay outside any plausible window
@@ -83,7 +86,6 @@ class Side:
         self.waiting = 0  # bytes accounted for in wire/memory.py: of unfinished messages
         self.compared = 0  # and to compare with
         self.put_off: list[bytes] = _NOTHING_PUT_OFF  # bytes to be read later, b"" where some are missing
-        self.ends = False  # no more will come behind `put_off`
         self.last_seq = -1  # of wire/meter.py: the sequence number after what was sampled last, and when that was
         self.sampled_us = 0
         self.sent_bytes = 0
@@ -91,9 +93,10 @@ class Side:
 
     def is_half_way(self) -> bool:
         """Whether bytes are kept that wait for more."""
-        return self.parser is not None or self.head != b"" or bool(self.stream.held) or bool(self.put_off)
+        return self.parser is not None or self.head != b"" or bool(self.held) or bool(self.put_off)
 
 
+@mypyc_attr(acyclic=True)
 class Conversation(Pair):
     """A TCP connection. `sure` when SYN or content told the client; `isn` is the SYN's, -1 when that was not seen."""
 
@@ -101,13 +104,13 @@ class Conversation(Pair):
 
     def __init__(self, forward: bytes, sure: bool, flow: FlowKey | None = None) -> None:
         super().__init__(TCP, forward, flow)
-        self.client = Side()
-        self._server: Side | None = None
         self.sure = sure
         self.syn_seen = False
-        self.isn = -1
         self.announced = False
         self.replied = False
+        self.client = Side()
+        self._server: Side | None = None
+        self.isn = -1
 
     @property
     def server(self) -> Side:
@@ -128,11 +131,11 @@ class Conversation(Pair):
     def has_unfinished(self) -> bool:
         """Whether there may be more to tell once it ends: bytes that wait, or a parser that may know a part."""
         side = self.client
-        if side.parser is not None or side.put_off or side.stream.held or side.stream.rivals:
+        if side.parser is not None or side.put_off or side.held or side.rivals:
             return True
         other = self._server
         return other is not None and (
-            other.parser is not None or bool(other.put_off) or bool(other.stream.held) or bool(other.stream.rivals)
+            other.parser is not None or bool(other.put_off) or bool(other.held) or bool(other.rivals)
         )
 
     def turn_round(self) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 
 from egressd.errors import Malformed
 from egressd.model import DnsMessage, DnsQuestion
+from egressd.native import mypyc_attr
 from egressd.wire.dns_records import CLASS_BITS, IN, OPT, RRTYPE_NAMES, NameReader, RecordReader
 from egressd.wire.octets import COMPILED, read_u16
 
@@ -81,6 +82,7 @@ def parse_message(buf: bytes, start: int, end: int) -> DnsMessage:
     )
 
 
+@mypyc_attr(acyclic=True)
 class DnsStream:
     """One direction of a DNS connection over TCP: messages behind two octets of length (RFC 7766 section 8).
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from egressd.errors import Malformed
 from egressd.model import HttpRequest
+from egressd.native import mypyc_attr
 from egressd.wire.http_head import (
     MAX_BODY,
     MAX_LINE,
@@ -35,6 +36,7 @@ _CHUNK_END: Final = 2
 _TRAILERS: Final = 3
 
 
+@mypyc_attr(acyclic=True)
 class HttpStream:
     """The client's direction of one connection, bytes in order, cut anywhere; finds every request in it.
 
@@ -60,16 +62,16 @@ class HttpStream:
 
     def __init__(self) -> None:
         self.done = False
+        self._line_ok = False  # the buffer's request line has been seen whole and is one
+        self._upgrade = False
         self.failed = ""
         self.rest: bytes | None = None
         self.skip = 0
         self._state = _HEAD
         self._buffer = bytearray()  # of a head or a line that is not complete; never more than MAX_HEAD and one feed
         self._scanned = 0  # no head ends before this index of the buffer
-        self._line_ok = False  # the buffer's request line has been seen whole and is one
         self._blank = 0
         self._trailers = 0
-        self._upgrade = False
 
     def feed(self, data: bytes) -> list[HttpRequest]:
         """The requests whose heads `data` completes, in order. Raises Malformed when this is not HTTP (any more)."""

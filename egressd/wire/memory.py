@@ -33,16 +33,15 @@ class Memory:
     def settle(self, conversation: Conversation, side: Side) -> bool:
         """Account for what `side` keeps now. False when that is more than it may: the caller gives it up and settles
         again."""
-        stream = side.stream
-        compared = len(stream.window)
+        compared = len(side.window)
         if compared != side.compared:
             self.compared += compared - side.compared
             side.compared = compared
             if self.compared > self._compared_limit:
-                stream.window = b""
+                side.window = b""
                 self.compared -= compared
                 side.compared = 0
-        waiting = stream.held_bytes
+        waiting = side.held_bytes
         parser = side.parser
         if parser is not None:
             waiting += parser.buffered()

@@ -12,6 +12,7 @@ from typing import Final
 from egressd.errors import Malformed
 from egressd.model import SocksRequest
 from egressd.names import escape, normalise
+from egressd.native import mypyc_attr
 from egressd.wire.http_head import ends_in_number
 
 # Looked at together. The longest piece is a SOCKS 4a request, 8 bytes and two texts with their NULs: 520. Each reader
@@ -105,6 +106,7 @@ def _destination(text: bytes) -> tuple[str, str, bytes]:
         return "", raw, b""
 
 
+@mypyc_attr(acyclic=True)
 class SocksStream:
     """The client's direction of one connection, bytes in order, cut anywhere; finds its one request.
 

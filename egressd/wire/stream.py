@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from egressd.native import mypyc_attr
+
 MAX_HELD_BYTES: Final = 65_536  # one direction's out-of-order bytes: a full receive window of the common default
 MAX_HELD_SEGMENTS: Final = 64
 # Delivered bytes kept to compare retransmissions with. A ClientHello of today is 2 KB, an HTTP head seldom over 4 KB.
@@ -20,6 +22,7 @@ MAX_RIVALS: Final = 2  # other copies followed at once: two names are an attack,
 MAX_RIVAL_BYTES: Final = WINDOW_BYTES  # followed no further: a name is whole by then, or it was not in the copy
 
 
+@mypyc_attr(acyclic=True)
 class Rival:
     """What a direction has said if another copy of some of its bytes counts: `other`, where `taken` was delivered.
 
@@ -50,6 +53,7 @@ _NOTHING_HELD: Final[list[tuple[int, bytes]]] = []
 _NO_RIVALS: Final[list[Rival]] = []
 
 
+@mypyc_attr(acyclic=True)
 class Stream:
     """One direction of a connection. `next_seq` is the sequence number expected next, -1 until known.
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 from egressd.model import FlowKey
+from egressd.native import mypyc_attr
 from egressd.wire.direction import flow_of, pair_key, reverse_key
 
 K = TypeVar("K")
@@ -126,6 +127,7 @@ class RecentTable(Generic[K, V]):
             del self._leaving[0]
 
 
+@mypyc_attr(acyclic=True)
 class Pair:
     """A conversation as its table sees it: packets of both directions lead to it. `forward` is the key of packets from
     the client, `flow` says the same in model's words."""

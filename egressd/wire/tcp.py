@@ -136,9 +136,9 @@ class TcpTracker:
             self._reset(conversation, side, seq)
         elif flags & FIN:
             side.end_seq = (seq + size) & 0xFFFFFFFF
-            if side.stream.held and ts_us - side.stalled_us > OVERTAKEN_US:
+            if side.held and ts_us - side.stalled_us > OVERTAKEN_US:
                 self._give_up_holes(conversation, side)
-        if side.end_seq >= 0 and side.stream.next_seq in (side.end_seq, -1):
+        if side.end_seq >= 0 and side.next_seq in (side.end_seq, -1):
             self._content.salvage(conversation, side)
 
     def flush(self) -> None:
@@ -178,11 +178,11 @@ class TcpTracker:
             self.quiet.end(conversation.forward)
             self.quiet.end(conversation.backward)
         if from_server:
-            conversation.server.stream.next_seq = (seq + 1) & 0xFFFFFFFF
+            conversation.server.next_seq = (seq + 1) & 0xFFFFFFFF
             self._teller.replied(conversation)
         else:
             conversation.isn = seq
-            conversation.client.stream.next_seq = (seq + 1) & 0xFFFFFFFF
+            conversation.client.next_seq = (seq + 1) & 0xFFFFFFFF
             self._teller.announce(conversation)
         self._table.keep(conversation, self._teller.ts_us)
         return conversation
@@ -193,13 +193,13 @@ class TcpTracker:
         if (key != known.forward) != from_server:
             return False
         if not from_server:
-            if known.isn < 0 and known.client.stream.next_seq < 0:
+            if known.isn < 0 and known.client.next_seq < 0:
                 known.isn = seq
-                known.client.stream.next_seq = (seq + 1) & 0xFFFFFFFF
+                known.client.next_seq = (seq + 1) & 0xFFFFFFFF
             return known.isn == seq
         # Even with another number: balancers answer a SYN twice, and it must not hide the rest of a hello.
-        if known.server.stream.next_seq < 0:
-            known.server.stream.next_seq = (seq + 1) & 0xFFFFFFFF
+        if known.server.next_seq < 0:
+            known.server.next_seq = (seq + 1) & 0xFFFFFFFF
         self._teller.replied(known)
         return True
 
@@ -215,7 +215,7 @@ class TcpTracker:
     def _reset(self, conversation: Conversation, side: Side, seq: int) -> None:
         """A RST of `side`. While a name may be half-way only one that its receiver would take is believed (RFC 9293
         section 3.10.7.4): others are sent to make observers forget. After a FIN it is one further."""
-        next_seq = side.stream.next_seq
+        next_seq = side.next_seq
         if next_seq >= 0 and (seq - next_seq) & 0xFFFFFFFF > 1:
             followed = side is conversation.client or conversation.client.kind in (UNKNOWN, DNS)
             if followed and any(one.is_half_way() for one in conversation.sides()):
@@ -234,13 +234,13 @@ class TcpTracker:
         if not conversation.has_unfinished():
             return
         for side in conversation.sides():
-            if side.stream.held:
+            if side.held:
                 self._give_up_holes(conversation, side)
-            if side.parser is not None or side.put_off or side.stream.rivals:
+            if side.parser is not None or side.put_off or side.rivals:
                 self._content.salvage(conversation, side)
 
     def _give_up_holes(self, conversation: Conversation, side: Side) -> None:
-        while side.stream.held and side.kind != OVER:
+        while side.held and side.kind != OVER:
             self._give_up_hole(conversation, side)
 
     # -- payload
@@ -250,16 +250,15 @@ class TcpTracker:
         if not from_client and conversation.sure and conversation.client.kind not in (UNKNOWN, DNS):
             self._quieten(conversation)
             return
-        stream = side.stream
-        if side.kind == UNKNOWN and not conversation.syn_seen and stream.overtaken_by(seq, data):
+        if side.kind == UNKNOWN and not conversation.syn_seen and side.overtaken_by(seq, data):
             side.head = b""
-            stream.window = data + stream.window
-            self._content.consume(conversation, side, stream.window)
+            side.window = data + side.window
+            self._content.consume(conversation, side, side.window)
             return
-        ready = stream.add(seq, data)
-        if stream.rivals:
+        ready = side.add(seq, data)
+        if side.rivals:
             self._content.other_copies(conversation, side)
-        if stream.strayed:
+        if side.strayed:
             self._stray(conversation, side, seq, data)
         elif side.strays:
             side.strays = 0
@@ -268,25 +267,25 @@ class TcpTracker:
             return
         if ready:
             self._content.consume(conversation, side, ready)
-        if stream.held:
+        if side.held:
             if side.stalled_us == 0:
                 side.stalled_us = self._teller.ts_us
             elif self._teller.ts_us - side.stalled_us > HOLE_US:
                 self._give_up_hole(conversation, side)
-            while stream.over_bound():
+            while side.over_bound():
                 self._give_up_hole(conversation, side)
         else:
             side.stalled_us = 0
 
     def _after(self, conversation: Conversation, side: Side) -> None:
         """A segment of a direction that has told its name: only other copies of what was sent are of interest."""
-        side.stream.held.clear()
-        side.stream.held_bytes = 0
+        side.held.clear()
+        side.held_bytes = 0
         side.since_over += 1
         if side.since_over > SEGMENTS_AFTER:
             key = conversation.forward if side is conversation.client else conversation.backward
             self.quiet.begin(key, self._teller.ts_us + QUIET_US)
-            side.stream.let_go()
+            side.let_go()
 
     def _stray(self, conversation: Conversation, side: Side, seq: int, data: bytes) -> None:
         """A segment outside any plausible window: read by itself, and believed when more of the kind come."""
@@ -296,8 +295,8 @@ class TcpTracker:
         if side.strays > MAX_STRAYS and side.kind != OVER:
             self._content.lose(conversation, side, -1)
             side.strays = 0
-            side.stream.let_go()
-            side.stream.next_seq = (seq + len(data)) & 0xFFFFFFFF
+            side.let_go()
+            side.next_seq = (seq + len(data)) & 0xFFFFFFFF
 
     def _quieten(self, conversation: Conversation) -> None:
         """The client's protocol is known and is none that answers with names: the server's side is of no interest. When
@@ -305,32 +304,32 @@ class TcpTracker:
         until_us = self._teller.ts_us + QUIET_US
         self.quiet.begin(conversation.backward, until_us)
         for side in conversation.sides()[1:]:
-            side.stream.let_go()
+            side.let_go()
         if conversation.client.kind == OVER:
             self.quiet.begin(conversation.forward, until_us)
-            conversation.client.stream.let_go()
+            conversation.client.let_go()
             self.memory.settle(conversation, conversation.client)
 
     def _give_up_hole(self, conversation: Conversation, side: Side) -> None:
-        lost = side.stream.skip_hole()
+        lost = side.skip_hole()
         self.holes += 1
         self.lost_bytes += lost
         side.stalled_us = 0
         self._content.lose(conversation, side, lost)
-        for ready in side.stream.drain():  # one by one: a request may begin at any of them, but not inside
+        for ready in side.drain():  # one by one: a request may begin at any of them, but not inside
             if side.kind != OVER:
                 self._content.consume(conversation, side, ready)
-        if side.stream.rivals:
+        if side.rivals:
             self._content.other_copies(conversation, side)
 
     def _give_up(self, conversation: Conversation, side: Side) -> None:
         """More unfinished messages are kept than may be: tell what is whole in this one, and begin anew."""
         self._give_up_holes(conversation, side)
         self._content.lose(conversation, side, -1)
-        side.stream.let_go()
+        side.let_go()
         self.memory.settle(conversation, side)
 
     def _lose_tail(self, conversation: Conversation, side: Side) -> None:
         """The packet was captured in part: what follows in sequence is not what comes next in the buffer."""
-        side.stream.lose_place()
+        side.lose_place()
         self._content.lose(conversation, side, -1)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from egressd import names
 from egressd.errors import Malformed
 from egressd.model import ClientHello
+from egressd.native import mypyc_attr
 from egressd.wire.octets import COMPILED, read_u16, read_u32
 
 if TYPE_CHECKING:
@@ -323,6 +324,7 @@ def _only_record(head: bytes) -> int:
     return 0
 
 
+@mypyc_attr(acyclic=True)
 class TlsStream:
     """Client's direction of one TCP connection: yields the first ClientHello, however it is cut into records or chunks.
 

@@ -18,6 +18,7 @@ from egressd.model import (
     FlowKey,
     Observation,
 )
+from egressd.native import mypyc_attr
 from egressd.wire.direction import flow_of, flow_toward, is_group, is_private, reverse_key, sender_is_client
 from egressd.wire.dns import looks_like_dns, parse_message
 from egressd.wire.frame import Frames
@@ -40,6 +41,7 @@ QUIET_US: Final = 30_000_000  # UDP has no SYN to end quiet: look again after th
 IDLE_ROTATE_US: Final = 120_000_000
 
 
+@mypyc_attr(acyclic=True)
 class UdpFlow(Pair):
     """A UDP conversation. `sure` when content told the client."""
 

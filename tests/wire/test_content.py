@@ -165,7 +165,7 @@ def test_reading_other_copies_is_bounded() -> None:
     found = tap.seen[before:]
     assert all(one.note == "ambiguous" for one in found)
     assert len(found) <= 50 and most_of_one_packet(found) <= MAX_RIVAL_NAMES
-    assert len(tap.dissector.tcp._table.all()[0].client.stream.rivals) <= MAX_RIVALS
+    assert len(tap.dissector.tcp._table.all()[0].client.rivals) <= MAX_RIVALS
 
 
 def test_names_of_one_other_copy_are_bounded() -> None:

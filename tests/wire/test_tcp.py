@@ -556,7 +556,7 @@ def test_quiet_directions_keep_no_bytes() -> None:
     conversation = tap.dissector.tcp._table.get(key_of(line))
     assert conversation is not None
     for side in (conversation.client, conversation.server):
-        assert (side.stream.window, side.stream.held, side.parser, side.head) == (b"", [], None, b"")
+        assert (side.window, side.held, side.parser, side.head) == (b"", [], None, b"")
 
 
 # -- floods
@@ -615,9 +615,9 @@ def test_what_one_direction_can_make_us_hold_is_bounded() -> None:
     assert conversation is not None
     for number in range(500):
         line.send(b"x" * 9_000, 10 + number * 9_001)  # never contiguous
-        held = conversation.client.stream
+        held = conversation.client
         assert held.held_bytes <= MAX_HELD_BYTES + 9_000 and len(held.held) <= 65
-    assert not conversation.server.stream.held
+    assert not conversation.server.held
 
 
 def test_a_head_without_end_is_bounded() -> None:

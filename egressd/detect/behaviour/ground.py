@@ -17,6 +17,7 @@ from egressd.detect.behaviour.opaque import Requests
 from egressd.detect.behaviour.sketch import MARKS
 from egressd.detect.behaviour.tunnel import Below
 from egressd.intel.networks import render_address
+from egressd.native import mypyc_attr
 from egressd.wire.table import RecentTable
 
 MAX_CLIENTS: Final = 8_192
@@ -51,6 +52,7 @@ def by_port(ports: frozenset[int]) -> bytes:
     return bytes(marks)
 
 
+@mypyc_attr(acyclic=True)
 class Domain:
     """A destination, and who has contacted it."""
 
@@ -82,6 +84,7 @@ class Client:
         self.light: Light | None = None
 
 
+@mypyc_attr(acyclic=True)
 class Track:
     """One client's contacts with one destination."""
 

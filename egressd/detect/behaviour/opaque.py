@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from egressd.detect.behaviour.letters import STRANGE_BITS, entropy_bits, surprise
 from egressd.detect.behaviour.sketch import MARKS, marks
+from egressd.native import mypyc_attr
 
 LEAST_TAIL: Final = 12  # characters
 LONGEST: Final = 2_048  # characters of a target that are looked at
@@ -103,6 +104,7 @@ def is_ocsp(text: str) -> bool:
     return octets[1] == 0x81 and len(octets) > 2 and len(octets) == 3 + octets[2]
 
 
+@mypyc_attr(acyclic=True)
 class Requests:
     """GETs of one client to one destination."""
 

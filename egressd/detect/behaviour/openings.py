@@ -12,12 +12,14 @@ from typing import Final
 from egressd.detect.behaviour.ground import Track
 from egressd.detect.calendar import NEVER_US
 from egressd.model import FlowKey, Observation
+from egressd.native import mypyc_attr
 from egressd.wire.table import RecentTable
 
 PENDING: Final = 8_192  # connections that wait; of more the oldest wait no longer
 NAME_WITHIN_US: Final = 3_000_000
 
 
+@mypyc_attr(acyclic=True)
 class Opened:
     """A connection, by its first packet. `track` is that of its address once it was counted there."""
 

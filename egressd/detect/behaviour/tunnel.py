@@ -16,6 +16,7 @@ from typing import Final
 
 from egressd.detect.behaviour.letters import entropy_bits
 from egressd.detect.behaviour.sketch import marks
+from egressd.native import mypyc_attr
 
 WINDOW_US: Final = 600_000_000
 BITS: Final = 256
@@ -26,6 +27,7 @@ CARRIERS: Final = frozenset((10, 16, 25, 5, 15))  # NULL, TXT, KEY, CNAME, MX: w
 LEAST_BITS: Final = 3.0  # of entropy a character, in the mean
 
 
+@mypyc_attr(acyclic=True)
 class Below:
     """Names asked below one registered domain by one client."""
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from egressd.native import mypyc_attr
+
 HOUR_US: Final = 3_600_000_000
 DAY_HOURS: Final = 24
 DEVIATIONS: Final = 4
@@ -20,6 +22,7 @@ _PEAK_SHIFT: Final = 4
 _MAX_STEPS: Final = 96  # hours, or days, of silence after which nothing is left to forget
 
 
+@mypyc_attr(acyclic=True)
 class Hours:
     """Amounts by the hour, of one thing. `now` is the amount of hour number `hour` (since the epoch), which lasts."""
 

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from egressd.detect.behaviour.usual import DAY_HOURS, HOUR_US, TIMES_PEAK, Hours
 from egressd.detect.evidence import Evidence
 from egressd.intel.networks import NetworkTable
+from egressd.native import mypyc_attr
 from egressd.wire.direction import is_group, is_private
 from egressd.wire.table import RecentTable
 
@@ -74,6 +75,7 @@ class Carried(NamedTuple):
     last_us: int
 
 
+@mypyc_attr(acyclic=True)
 class _Pair(Hours):
     """One client and one destination; `now` are the bytes out of this hour."""
 
@@ -99,6 +101,7 @@ class _Pair(Hours):
         self.watched = True  # not excepted
 
 
+@mypyc_attr(acyclic=True)
 class _Client(Hours):
     """One client; `now` is the most that it sent to one destination this hour, `opened` the pairs it began."""
 
@@ -114,6 +117,7 @@ class _Client(Hours):
         self.told_day = -1
 
 
+@mypyc_attr(acyclic=True)
 class _Place(Hours):
     """One destination; `now` is the most that one client sent there this hour. `client` is the first that used it, and
     `shared` says that another did too."""
