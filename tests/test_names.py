@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from egressd.errors import ConfigError
 from egressd.names import (
+    MAX_CACHED_DOMAINS,
     MAX_CACHED_NAMES,
     MAX_ESCAPED_BYTES,
     UNLISTED,
@@ -369,6 +370,19 @@ def test_rules_are_put_in_when_a_name_asks() -> None:
         assert [again.split(name) for name in names] == want
         assert suffixes.has_suffixes_below("a.com") and suffixes.has_suffixes_below("ck")
         assert not suffixes.has_suffixes_below("y.com") and not suffixes.has_suffixes_below("unlisted")
+
+
+def test_names_under_one_registered_domain_share_what_is_said_of_them() -> None:
+    suffixes = Suffixes.parse("// ===BEGIN ICANN DOMAINS===\nexample\n*.wide.example\n// ===END ICANN DOMAINS===\n")
+    one = suffixes.split("www.a.example")
+    assert one == ("a.example", "example", "example")
+    assert suffixes.split("x.y.a.example") is one and suffixes.split("a.example") is one
+    assert suffixes.split("x.b.c.wide.example")[0] == "b.c.wide.example"
+    assert suffixes.split("example") == ("", "example", "example")
+    assert suffixes.split("c.wide.example") == ("", "c.wide.example", "*.wide.example")  # "" is nothing to share
+    for number in range(3 * MAX_CACHED_DOMAINS):
+        assert suffixes.split(f"www.n{number}.example")[0] == f"n{number}.example"
+        assert len(suffixes._domains) <= MAX_CACHED_DOMAINS
 
 
 def test_a_flood_of_names_turns_the_cache_over_within_its_bound() -> None:
