@@ -159,6 +159,18 @@ class _Reached:
         self.ts_us = ts_us
 
 
+def _exchange(flow: FlowKey, txid: int) -> tuple[bytes, bytes, int]:
+    """What a question and its answer have in common: a key of half the size of `flow` and `txid`, for nothing else
+    holds that flow."""
+    return flow[1], flow[3], ((flow[0] << 16 | flow[2]) << 16 | flow[4]) << 16 | txid
+
+
+def _way(client: bytes, address: bytes) -> bytes:
+    """A client and the place of an address as one key: two packed addresses, of which no other two make the same."""
+    place = address if len(address) == 4 else place_of(address)
+    return client + place if len(client) >= len(place) else client + b"/" + place
+
+
 class Resolutions:
     """Bounded passive DNS by packet time."""
 
@@ -168,9 +180,9 @@ class Resolutions:
         self._suffixes = suffixes
         self._name: str | None = None  # asked about last, and its registered domain
         self._domain = ""
-        self._asked: FairTable[tuple[FlowKey, int], _Asked] = FairTable(max(2, limit // 4))
+        self._asked: FairTable[tuple[bytes, bytes, int], _Asked] = FairTable(max(2, limit // 4))
         self._tenants: FairTable[bytes, _Tenants] = FairTable(limit)
-        self._reached: FairTable[tuple[bytes, bytes], _Reached] = FairTable(limit)
+        self._reached: FairTable[bytes, _Reached] = FairTable(limit)
         self.learned: list[tuple[str, bytes, int]] | None = None  # tenants as they are met, where somebody takes them
 
     def domain_of(self, name: str) -> str:
@@ -182,7 +194,7 @@ class Resolutions:
 
     def asked(self, question: Observation, txid: int) -> bool:
         """A client asked a question. Whether it is a new one: a stub that hears nothing sends the same again."""
-        key = (question.flow, txid)
+        key = _exchange(question.flow, txid)
         before = self._asked.get(key)
         if before is not None and before.name == question.name:
             if 0 <= question.ts_us - before.first_us <= ANSWER_WITHIN_US:
@@ -198,7 +210,7 @@ class Resolutions:
     def was_asked(self, answer: Observation, txid: int) -> bool:
         """Whether `answer` matches an outstanding question: same client and port, server, transaction id and name. The
         question is then answered: a second answer to it is somebody else's."""
-        key = (answer.flow, txid)
+        key = _exchange(answer.flow, txid)
         asked = self._asked.get(key)
         if asked is None or asked.name != answer.name:
             return False
@@ -207,7 +219,7 @@ class Resolutions:
 
     def reached(self, client: bytes, name: str, address: bytes, ts_us: int) -> None:
         """`client` was told, or showed by SNI or Host, that `name` is at `address`."""
-        key = (client, address if len(address) == 4 else place_of(address))
+        key = _way(client, address)
         reached = self._reached.get(key)
         if reached is None:
             self._reached.claim(key, _Reached(name, ts_us), client)
@@ -296,7 +308,7 @@ class Resolutions:
 
     def name_for(self, client: bytes, address: bytes, ts_us: int) -> str:
         """The name that `client` resolved last to reach `address`, or "" when none is recent."""
-        reached = self._reached.get((client, address if len(address) == 4 else place_of(address)))
+        reached = self._reached.get(_way(client, address))
         if reached is None or not 0 <= ts_us - reached.ts_us <= ATTRIBUTE_WITHIN_US:
             return ""
         return reached.name

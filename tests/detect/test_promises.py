@@ -130,7 +130,7 @@ def test_12_one_source_holds_a_tenth_of_what_is_remembered() -> None:
     for number in range(100_000):
         scene.question(1 + number / 1e5, A, f"x{number}.flood.example", txid=number & 0xFFFF, sport=number % 60_000)
     asked = resolutions._asked
-    mine = sum(flow.client == packed(A) for (flow, _), _ in asked.items())
+    mine = sum(client == packed(A) for (client, _, _), _ in asked.items())
     limit = asked.limit + asked.crowd.limit
     assert mine == limit // SHARE // 2  # of two generations, the second of which has not begun
     assert len(asked) + len(asked.crowd) <= limit
