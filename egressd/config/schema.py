@@ -118,8 +118,9 @@ class CaptureOptions:
     )
     ring_mib: int = option(
         NUMBER,
-        32,
-        "Memory for packets that wait to be read, for each process and interface, in MiB (1024 * 1024 bytes).",
+        16,
+        "Memory for packets that wait to be read, for each process and interface, in MiB (1024 * 1024 bytes); 512 "
+        "packets find room in each. It counts as memory of the process from the start.",
         low=1,
         high=1_024,
     )
