@@ -132,11 +132,10 @@ class Pair:
     """A conversation as its table sees it: packets of both directions lead to it. `forward` is the key of packets from
     the client, `flow` says the same in model's words."""
 
-    __slots__ = ("flow", "forward", "proto")
+    __slots__ = ("flow", "forward")
 
     def __init__(self, proto: int, forward: bytes, flow: FlowKey | None = None) -> None:
         """`flow` is that of `forward` where the caller knows it."""
-        self.proto = proto
         self.forward = forward
         self.flow: FlowKey = flow_of(proto, forward) if flow is None else flow
 
@@ -148,7 +147,7 @@ class Pair:
     def swap(self) -> None:
         """The guess was wrong: the other side is the client."""
         self.forward = reverse_key(self.forward)
-        self.flow = flow_of(self.proto, self.forward)
+        self.flow = flow_of(self.flow[0], self.forward)
 
 
 P = TypeVar("P", bound=Pair)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from egressd.errors import Malformed
 from egressd.model import (
@@ -28,6 +28,9 @@ from egressd.wire.quiet import Quiet
 from egressd.wire.table import Pair, PairTable
 from egressd.wire.tunnels import PORTS
 
+if TYPE_CHECKING:  # four bytes to mypyc instead of eight, and nothing at run time
+    from mypy_extensions import i32
+
 Emit = Callable[[Observation], None]
 
 DNS_PORT: Final = 53
@@ -51,8 +54,8 @@ class UdpFlow(Pair):
         super().__init__(UDP, forward, flow)
         self.sure = sure
         self.replied = False
-        self.forward_seen = 0
-        self.backward_seen = 0
+        self.forward_seen: i32 = 0
+        self.backward_seen: i32 = 0
 
     def turn_round(self) -> None:
         """The guess was wrong: the other side is the client."""

@@ -9,7 +9,7 @@ With several packet processes each sees the clients of its share only, and count
 from __future__ import annotations
 
 from array import array
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from egressd.detect.behaviour.dark import Light
 from egressd.detect.behaviour.failures import Failures
@@ -19,6 +19,9 @@ from egressd.detect.behaviour.tunnel import Below
 from egressd.intel.networks import render_address
 from egressd.native import mypyc_attr
 from egressd.wire.table import RecentTable
+
+if TYPE_CHECKING:  # four bytes to mypyc instead of eight, and nothing at run time
+    from mypy_extensions import i32
 
 MAX_CLIENTS: Final = 8_192
 MAX_DOMAINS: Final = 32_768
@@ -98,12 +101,12 @@ class Track:
         self.first_us = ts_us
         self.last_us = ts_us
         self.visit_us = ts_us
-        self.visits = 0
-        self.company = 0  # other destinations visited together with the visit at hand
-        self.accompanied = 0  # visits with two such or more
-        self.born = 0  # other destinations that followed on the first visit at once
+        self.visits: i32 = 0
+        self.company: i32 = 0  # other destinations visited together with the visit at hand
+        self.accompanied: i32 = 0  # visits with two such or more
+        self.born: i32 = 0  # other destinations that followed on the first visit at once
+        self.unnamed: i32 = 0  # of an address: connections in which no name was seen
         self.named = False  # of an address: a name was seen on it after all
-        self.unnamed = 0  # of an address: connections in which no name was seen
         self.times: array[int] | None = None  # of visits, in ticks since `first_us`
         self.requests: Requests | None = None
         self.below: Below | None = None
@@ -137,7 +140,7 @@ class Track:
 
     def loaded_along(self) -> float:
         """Which part of the visits so far came with the visits of others: a page and what it loads."""
-        return self.accompanied / self.visits if self.visits else 0.0
+        return int(self.accompanied) / int(self.visits) if self.visits else 0.0
 
 
 class Ground:
