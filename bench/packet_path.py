@@ -10,6 +10,7 @@ from bench.traffic import planted_list
 from egressd.config.load import default_config, load_intel, policy_settings
 from egressd.detect.live import LiveEngine
 from egressd.model import Event
+from egressd.runtime.heap import keep_large_apart
 from egressd.runtime.packet_process import BULK_US, GATHER_US, MAX_BULK_ROWS, PACKETS_PER_TURN
 from egressd.runtime.young import YoungObjects
 from egressd.wire import quic
@@ -43,6 +44,7 @@ class PacketPath:
 
     def begin(self) -> None:
         """As the process does before its first packet."""
+        keep_large_apart()
         quic.prepare()
         self.young = YoungObjects()
 

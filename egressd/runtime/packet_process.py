@@ -26,6 +26,7 @@ from egressd.errors import IndexDamaged
 from egressd.model import Decision, Event, Target
 from egressd.runtime import orders
 from egressd.runtime.canary_names import canary_address
+from egressd.runtime.heap import keep_large_apart
 from egressd.runtime.inbox import Inbox, inbox_of_process
 from egressd.runtime.observed import unpack_observation
 from egressd.runtime.reporting import Reporter
@@ -322,6 +323,7 @@ def _become_realtime() -> bool:
 
 def main(argv: list[str]) -> int:
     """`packet_process FD`: the socket to the core, on which the first frame is the Start."""
+    keep_large_apart()
     try:
         return _live(int(argv[0]))
     except IndexDamaged as error:  # it came with an order; without the lists it would watch and see nothing
