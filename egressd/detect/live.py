@@ -27,7 +27,7 @@ from egressd.detect.review import KEPT, Free, kept_targets, review
 from egressd.intel.layered import AnyIndex, in_memory
 from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
-from egressd.model import FLOW, Event, FlowKey, Indicator, Match, Observation, Sighting, Target
+from egressd.model import DNS_ANSWER, FLOW, REPLY, Event, FlowKey, Indicator, Match, Observation, Sighting, Target
 from egressd.wire.dissector import Dissector
 from egressd.wire.table import RecentTable
 
@@ -40,6 +40,7 @@ CANARY_ZONE: Final = ".canary.egressd.invalid"  # RFC 6761 section 6.4: never a 
 # or two thousand contacts take some ten milliseconds.
 STEPS_AT_ONCE: Final = 16
 LOOKED_AT: Final = 16  # blocks in one step
+BY_KERNEL: Final = "kernel"  # the note of a connection that the kernel's log told of
 _DONE: Final = object()
 
 
@@ -88,10 +89,33 @@ class LiveEngine(Engine):
         self._change: Iterator[None] | None = None  # what the last swap has not looked at yet
         self._hunts: list[Iterator[None]] = []  # for indicators that came into force by their date
         self.packets: Dissector | None = None  # where observations come from, if they come from packets
+        self.knows_ways = True  # whether `packets.incoming` tells; of what a mirror port copies it does not
+        self.from_outside = 0  # observations of others' contacts with servers of ours
         self.spoken: dict[tuple[bytes, bytes, bool], int] = {}  # (MAC, client, attached) -> when, for the core
         self.spoken_beyond = 0
         self._told_by_kernel: RecentTable[FlowKey, int] = RecentTable(TOLD_BY_KERNEL)
         self.canary: Callable[[str, int], None] | None = None  # told of our own canaries: (name, when)
+
+    def observe(self, seen: Observation) -> None:
+        """Take one observation, unless it is about somebody elsewhere who turns to a server of ours: that leads nowhere
+        out, and whoever can reach the server could have his own machines, as many as he likes, taken for infected hosts
+        of ours - until a block that so many ran into was taken back."""
+        packets = self.packets
+        if packets is not None and not packets.incoming and self._is_from_outside(seen):
+            self.from_outside += 1
+            return
+        super().observe(seen)
+
+    def _is_from_outside(self, seen: Observation) -> bool:
+        """Of what a client sends: whether it went to the hosts' side, from no address of theirs to one of theirs."""
+        if seen.sensor or seen.kind in (DNS_ANSWER, REPLY) or seen.note == BY_KERNEL or not self.knows_ways:
+            return False
+        return self.policy.site.comes_in(seen.flow)
+
+    def counts(self) -> dict[str, int]:
+        """Those of the engine, and what was left out as nobody's way out."""
+        counts = super().counts()
+        return {**counts, "contacts_from_outside": self.from_outside} if self.from_outside else counts
 
     def _spoke(self, mac: bytes, client: bytes, ts_us: int, is_attached: bool) -> None:
         """The core knows all devices; a sample that finds no room comes again within SAMPLE_US."""
@@ -129,10 +153,10 @@ class LiveEngine(Engine):
         if self.contacts.knows(flow, ts_us):
             return
         self._told_by_kernel.put(flow, ts_us)
-        self.observe(Observation(FLOW, ts_us, 0, flow, "", "", None, 0, "kernel"))
+        self.observe(Observation(FLOW, ts_us, 0, flow, "", "", None, 0, BY_KERNEL))
 
     def _begins(self, seen: Observation) -> None:
-        if len(self._told_by_kernel) and seen.note != "kernel":
+        if len(self._told_by_kernel) and seen.note != BY_KERNEL:
             told_us = self._told_by_kernel.pop(seen.flow)
             if told_us is not None and abs(seen.ts_us - told_us) <= SAME_CONNECTION_US:
                 return  # the kernel was quicker than the ring: one and the same packet

@@ -30,10 +30,11 @@ class PolicySettings(NamedTuple):
     isolations_per_hour: int = 5
     rollback_clients: int = 50
     rollback_share: int = 25  # percent
+    lan: tuple[Network, ...] = ()  # networks of the interfaces that face hosts, as the daemon finds them
 
     def site(self) -> Site:
         """What it says of clients."""
-        return Site(self.mode, self.segments, self.tags, self.modes)
+        return Site(self.mode, self.segments, self.tags, self.modes, self.lan)
 
     def rules_in_force(self) -> Rules:
         """The rules that decide."""

@@ -6,7 +6,8 @@ from typing import Final
 
 from egressd.detect.rules import Facts, Rules
 from egressd.intel.networks import NetworkTable
-from egressd.model import BEHAVIOUR, DNS_ANSWER, Match, Sighting
+from egressd.model import BEHAVIOUR, DNS_ANSWER, FlowKey, Match, Sighting
+from egressd.wire.direction import is_private
 
 Network = tuple[bytes, int, str]  # first address, prefix length, name
 
@@ -28,12 +29,15 @@ class Site:
         segments: tuple[Network, ...] = (),
         tags: tuple[Network, ...] = (),
         modes: tuple[tuple[str, str], ...] = (),
+        lan: tuple[Network, ...] = (),
     ) -> None:
-        """`mode` is that of clients whose segment has none in `modes`."""
+        """`mode` is that of clients whose segment has none in `modes`; `lan` are the networks of the interfaces that
+        face hosts."""
         self.mode = mode
         self.modes = dict(modes)
         self.strongest = max((mode, *self.modes.values()), key=lambda one: RANKS[one])
         self._segments: NetworkTable[str] = NetworkTable(segments)
+        self._lan: NetworkTable[str] = NetworkTable(lan)
         self._tags: dict[tuple[bytes, int], list[str]] = {}
         for addr, length, name in tags:
             self._tags.setdefault((addr, length), []).append(name)
@@ -42,6 +46,15 @@ class Site:
     def segment_of(self, client: bytes) -> str:
         """The segment that a client is in, "" for none; the most specific network decides."""
         return self._segments.longest(client) or "" if client else ""
+
+    def comes_in(self, flow: FlowKey) -> bool:
+        """Whether a machine elsewhere turns to one of ours, as far as addresses tell."""
+        return not self._is_inside(flow.client) and self._is_inside(flow.server)
+
+    def _is_inside(self, address: bytes) -> bool:
+        return (
+            is_private(address) or self._lan.longest(address) is not None or self._segments.longest(address) is not None
+        )
 
     def tags_of(self, client: bytes) -> tuple[str, ...]:
         """Every tag of a client."""

@@ -185,7 +185,6 @@ class Core:
         depended_on = [*found.protected(), *self.named.addresses()]
         own = {*found.own_addresses(), *found.gateways(), *found.resolvers}
         resolvers = frozenset((*found.own_addresses(), *found.resolvers))
-        around = Surroundings(tuple((address, 8 * len(address), what) for address, what in depended_on), resolvers)
         self.devices.exclude(frozenset(link.mac for link in found.links))
         choice = lan_interfaces(found.links, found.addresses, found.routes)
         self.judged = choice.explain()
@@ -193,8 +192,10 @@ class Core:
         if interfaces != self.interfaces:
             self._capture_on(interfaces)
         faces = {link.ifindex for link in found.links if link.name in self.interfaces}
-        lan = NetworkTable((one.network, one.length, "") for one in found.addresses if one.ifindex in faces)
-        self.whose = Whose(frozenset(found.own_addresses()), lan, self.knowledge.segments)
+        lan = tuple(sorted({(one.network, one.length, "") for one in found.addresses if one.ifindex in faces}))
+        self.whose = Whose(frozenset(found.own_addresses()), NetworkTable(lan), self.knowledge.segments)
+        never = tuple((address, 8 * len(address), what) for address, what in depended_on)
+        around = Surroundings(never, resolvers, lan)
         if around == self.around:
             return
         self.around = around

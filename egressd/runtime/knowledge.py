@@ -47,11 +47,13 @@ OPERATOR: Final = BY_COMMAND  # the source of what people add by commands; the l
 
 
 class Surroundings(NamedTuple):
-    """What the machine says of itself: networks that must never be blocked, as (first address, length, reason), and the
-    resolvers whose answers are evidence, packed."""
+    """What the machine says of itself: networks that must never be blocked, as (first address, length, reason), the
+    resolvers whose answers are evidence, packed, and the networks of its interfaces that face hosts (first address,
+    length, "")."""
 
     networks: tuple[tuple[bytes, int, str], ...]
     resolvers: frozenset[bytes]
+    lan: tuple[tuple[bytes, int, str], ...] = ()
 
 
 class Fed(NamedTuple):
@@ -162,7 +164,7 @@ def combine(
     settings = policy_settings(loaded.config, texts.policy)
     if modes is not None:
         settings = settings._replace(modes=tuple(modes.items()))
-    settings = settings._replace(mode=mode, resolvers=settings.resolvers or around.resolvers)
+    settings = settings._replace(mode=mode, resolvers=settings.resolvers or around.resolvers, lan=around.lan)
     return Knowledge(
         replace(loaded.config, mode=mode),
         texts,

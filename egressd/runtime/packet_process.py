@@ -73,6 +73,7 @@ class PacketProcess:
         self._engine.canary = self._canary
         self._dissector = Dissector(self._engine.observe, start.conversations)
         self._engine.packets = self._dissector
+        self._engine.knows_ways = not start.promiscuous
         self._engine.sender_of = self._dissector.sender
         self._lane: FastLane | None = None
         self._set_lane(start.fast_lane)

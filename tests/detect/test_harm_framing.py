@@ -52,6 +52,28 @@ def test_many_hosts_together_frame_a_server() -> None:
     assert scene.rules("refuse") == ["budget"]
 
 
+OURS6 = "2001:db8:2::80"  # a web server of ours that everybody may reach
+LAN6 = ENFORCE._replace(lan=((packed("2001:db8:2::"), 64, ""),))
+
+
+def test_outsiders_say_a_listed_name_to_a_server_of_ours() -> None:
+    """Whoever runs the listed site sends requests with its name to a web server of ours, from as many addresses as he
+    likes: they would be infected hosts, and the block be taken back because so many ran into it.
+
+    What comes from outside to a server of ours is no way out: the daemon leaves it aside, and counts it."""
+    scene = LiveScene(settings=LAN6)
+    scene.from_inside(True)
+    scene.tls(0, A, X, C2)
+    scene.from_inside(False)
+    for number in range(1, 40):
+        scene.http(number, f"2001:db8:f::{number}", OURS6, C2)
+        scene.http(number, f"203.0.113.{number}", "10.0.0.80", C2)
+        scene.question(number, f"203.0.113.{number}", C2, server="192.168.0.53")
+    assert scene.said() == [BLOCK, ("extend", "pair", f"pair {A}>{X}")]
+    assert len(scene.opened) == 1 and scene.attempts == []
+    assert scene.engine.counts()["contacts_from_outside"] == 117
+
+
 def test_an_innocent_server_name_on_a_listed_connection() -> None:
     """Domain fronting: a host that resolved a listed name says an innocent one in its handshake, and the address would
     be given free for it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -14,11 +15,13 @@ from tests.netns.attackers import FORGER, VICTIM, flux, forge
 from tests.netns.clients import REFUSED
 from tests.netns.daemon import Refused, until
 from tests.netns.ground import Ground
+from tests.netns.servers import question
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
 
 EVIL = {"*.evil.example": ["203.0.113.66"]}
 LISTED = "listed.evil.example\n"
+IP_FREEBIND = 15  # linux/in.h
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +121,26 @@ def test_5_forged_names_block_nobody_but_their_sender(ground: Ground) -> None:
         assert {pair.partition(">")[0] for pair in found.pairs} <= {FORGER}
         assert ground.get("may", VICTIM, "www.innocent.example") == (clients.ESTABLISHED, True)
         assert ground.get("april", VICTIM, "www.innocent.example") == (clients.ESTABLISHED, True)
+
+
+def test_5_outsiders_are_no_infected_hosts(ground: Ground) -> None:
+    """Sixty addresses elsewhere ask a server of ours for a listed name: enough for a roll-back, were they hosts."""
+    ground.gateway.run("nft", "add", "rule", "inet", "host", "passing", "iifname wan0 udp dport 53 accept")
+    with ground.daemon(LISTED) as daemon:
+        assert ground.kept_out("may", "listed.evil.example")
+        ground.topology.wan.call(_ask_from_outside, ground["beacon"].v6)
+        until(lambda: daemon.metrics().get('egressd_left_out_total{reason="contacts_from_outside"}') == 60, 10)
+        assert [one["client"] for one in daemon.ask("incidents")["incidents"]] == [ground["may"].v4]
+        assert daemon.ask("decisions", id="D1")["decisions"][0]["state"] == "active"
+        assert ground.kept_out("may", "listed.evil.example")
+
+
+def _ask_from_outside(server: str) -> None:
+    for number in range(60):
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as asking:
+            asking.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)
+            asking.bind((f"2001:db8:f::{number + 256:x}", 0))
+            asking.sendto(question("listed.evil.example", clients.A, number), (server, 53))
 
 
 def test_15_a_persons_block_stops_packets_within_a_second(ground: Ground) -> None:

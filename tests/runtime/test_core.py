@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from egressd.capture.links import Surroundings
+from egressd.capture.rtnetlink import Address, Link
 from egressd.errors import Malformed
 from egressd.runtime import screens
 from egressd.runtime.in_force import ACTIVE, PROPOSED, RESTING
@@ -346,6 +347,24 @@ async def test_where_feeds_come_from_is_protected(tmp_path: Path, monkeypatch: p
         protected = core.knowledge.intel.protected
         assert "feed c2 feeds.ours.example" in protected.why(packed("203.0.113.7"))
         assert not protected.why(packed("192.0.2.7"))
+
+
+@in_loop
+async def test_packet_processes_hear_which_networks_are_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    links = [Link(number, name, 1, b"", True, False, "", 0, 0) for number, name in ((2, "lan0"), (3, "wan0"))]
+    addresses = [
+        Address(2, packed("2001:db8:2::1"), packed("2001:db8:2::"), 64),
+        Address(3, packed("2001:db8:f::1"), packed("2001:db8:f::"), 64),
+    ]
+    monkeypatch.setattr(
+        "egressd.runtime.core.read_surroundings", lambda: Surroundings(links, addresses, [], [], [], [])
+    )
+    async with site_at(tmp_path, config=CONFIG + "capture: {interfaces: [lan0]}\n") as site:
+        await site.core.look_around()
+        await site.core.renew()
+        assert [one for one in site.told if isinstance(one, Swap)][-1].settings.lan == (
+            (packed("2001:db8:2::"), 64, ""),
+        )
 
 
 @in_loop
