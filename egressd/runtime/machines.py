@@ -14,6 +14,7 @@ from egressd.web.peers import Peer
 from egressd.web.requests import WRONG, Refused
 
 SHOWN_FLOWS = 20
+_WHOSE = "If it is one, name its network under segments:; what is outside is kept from everybody by egressd block"
 
 
 class Machines:
@@ -45,6 +46,8 @@ class Machines:
             raise Refused(f"{wrong[0]} is not an address or network", WRONG)
         ends_us = self._acts.until(args["for_s"])
         mac = core.devices.device_of(client, core.clock.now_us())
+        if not (mac or core.whose.is_host(client) or self._has_incident(client)):
+            raise Refused(f"{target.value} is no machine of yours that is known. {_WHOSE}")
         targets = [target, *(Target(CLIENT, render_address(one)) for one in self._others(mac, client))]
         made = self._acts.make(peer, targets, no_line(target), ends_us, args["reason"], "isolate")
         if args["remedy"]:
@@ -69,6 +72,9 @@ class Machines:
         await self._acts.end(peer, decision, args["reason"])
         self._acts.remember(peer, Done(lifted=lifted))
         return {"decision_id": decision.id, "text": f"{decision.target.value} is released", "lines": []}
+
+    def _has_incident(self, client: bytes) -> bool:
+        return any(one.client == client for one in self._core.campaigns.incidents.values())
 
     def _others(self, mac: bytes, client: bytes) -> list[bytes]:
         """The further addresses that a device has by lease or by the kernel's own asking: what merely stood in frames

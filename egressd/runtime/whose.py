@@ -26,9 +26,10 @@ class Whose:
 
     def leads_out(self, source: bytes, destination: bytes) -> bool:
         """Whether a flow that `source` opened is a host's of ours to somebody who is not. This machine is no host."""
-        return self._is_host(source) and not self._is_inside(destination)
+        return self.is_host(source) and not self._is_inside(destination)
 
-    def _is_host(self, address: bytes) -> bool:
+    def is_host(self, address: bytes) -> bool:
+        """Whether an address is a host's of ours, as far as addresses tell."""
         return address not in self.own and (is_private(address) or self._is_named(address))
 
     def _is_inside(self, address: bytes) -> bool:

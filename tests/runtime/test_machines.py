@@ -11,6 +11,7 @@ from egressd.web.requests import REFUSED, WRONG
 from tests.detect.scene import packed
 from tests.loops import in_loop
 from tests.runtime.core_scene import WHY, flow, site_at
+from tests.runtime.scene import sighting
 
 X = "198.51.100.7"
 
@@ -46,6 +47,20 @@ async def test_who_cannot_be_isolated(tmp_path: Path, client: str, remedy: list[
         site.core.own = ((packed("192.0.2.1"), 32),)
         assert (await site.refused("isolate", client=client, remedy=remedy)).code == code
         assert len(site.core.register) == 0
+
+
+@in_loop
+async def test_nobody_outside_is_isolated(tmp_path: Path) -> None:
+    """An isolated 8.8.8.8 would be a resolver that nobody reaches, though it is protected from every block."""
+    async with site_at(tmp_path) as site:
+        for client in ("8.8.8.8", "198.51.100.7", "2001:db8:8::1"):
+            error = await site.refused("isolate", client=client)
+            assert (error.code, error.text.partition(" is no machine")[0]) == (REFUSED, client)
+        assert site.rules() == []
+        await site.do("isolate", client="2001:db8:2::1")  # of a segment
+        site.sees(sighting(packed("198.51.100.7")))
+        await site.do("isolate", client="198.51.100.7")  # it came in from the hosts' side
+        assert site.rules() == ["client 2001:db8:2::1", "client 198.51.100.7"]
 
 
 @in_loop
