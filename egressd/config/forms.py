@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from egressd.config.kinds import ADDRESSES, NAMES, NETWORKS, PATH, PATHS, PREFIXES, TEXT, URL, WORDS
 from egressd.intel.entries import parse_name
 from egressd.intel.lines import Wrong, show
-from egressd.intel.networks import first_address, parse_address, parse_network, render_address, render_network
+from egressd.intel.networks import as_sent, first_address, parse_address, parse_network, render_address, render_network
 
 MAX_WORD: Final = 64  # characters
 _NAT64_LENGTHS: Final = (32, 40, 48, 56, 64, 96)  # RFC 6052 section 2.2
@@ -32,7 +32,7 @@ def read_address(text: str) -> str:
     addr = parse_address(text)
     if not addr:
         raise Wrong(1, f'not an address: "{show(text)}"', "write an IPv4 or IPv6 address")
-    return render_address(addr)
+    return render_network(*as_sent(addr, 8 * len(addr)))
 
 
 def read_network(text: str) -> str:
@@ -45,13 +45,13 @@ def read_network(text: str) -> str:
     if first != addr:
         advice = f"write {render_network(first, length)} or {render_address(addr)}"
         raise Wrong(1, f'"{show(text)}" has address bits beyond its length', advice)
-    return render_network(addr, length)
+    return render_network(*as_sent(addr, length))
 
 
 def read_prefix(text: str) -> str:
     """A NAT64 prefix. Raises Wrong."""
     network = parse_network(text)
-    if network is None or len(network[0]) != 16 or network[1] not in _NAT64_LENGTHS:
+    if network is None or network[1] not in _NAT64_LENGTHS or len(as_sent(*network)[0]) != 16:
         advice = "write an IPv6 network of length 96, 64, 56, 48, 40 or 32"
         raise Wrong(1, f'not a NAT64 prefix: "{show(text)}"', advice)
     return read_network(text)

@@ -1,6 +1,7 @@
 """The first word of a line: a domain, a subtree, an address, a network or a URL prefix, in the forms that people write.
 
-Defanged spellings (`hxxp://bad[.]example`), capitals, U-labels and a trailing dot are read as what they mean.
+Defanged spellings (`hxxp://bad[.]example`), capitals, U-labels, a trailing dot and IPv4-mapped addresses are read as
+what they mean.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import re
 from typing import Final, NamedTuple
 
 from egressd.intel.lines import Word, Wrong, show
-from egressd.intel.networks import first_address, parse_address, parse_network, render_address, render_network
+from egressd.intel.networks import as_sent, first_address, parse_address, parse_network, render_address, render_network
 from egressd.names import to_a_label
 
 MAX_URL_PATH: Final = 2048  # characters; request targets are kept no longer
@@ -57,7 +58,8 @@ def parse_entry(word: Word) -> Entry:
         return _parse_url(text.partition("://")[2], column)
     addr = parse_address(text)
     if addr:
-        return Entry(ADDRESS, render_address(addr), addr=addr, length=8 * len(addr))
+        addr, length = as_sent(addr, 8 * len(addr))
+        return Entry(ADDRESS, render_address(addr), addr=addr, length=length)
     if "/" in text:
         if parse_address(text.partition("/")[0]):
             return _parse_network(text, column)
@@ -96,6 +98,7 @@ def _parse_network(text: str, column: int) -> Entry:
     if first != addr:
         what = f'"{show(text)}" has address bits beyond its length'
         raise Wrong(column, what, f"write {render_network(first, length)} or {render_address(addr)}")
+    addr, length = as_sent(addr, length)
     kind = ADDRESS if length == 8 * len(addr) else NETWORK
     return Entry(kind, render_network(addr, length), addr=addr, length=length)
 
@@ -135,5 +138,6 @@ def _parse_authority(authority: str, column: int) -> tuple[str, bytes]:
     if len(addr) == 16 or authority.startswith("["):
         if not addr or not authority.startswith("["):
             raise Wrong(column, f'not a host: "{show(authority)}"', "write an IPv6 address in a URL as [address]")
-        return f"[{render_address(addr)}]", addr
+        addr, _ = as_sent(addr, 8 * len(addr))
+        return (f"[{render_address(addr)}]" if len(addr) == 16 else render_address(addr)), addr
     return (text, addr) if addr else (parse_name(text, column), b"")

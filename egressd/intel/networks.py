@@ -69,6 +69,14 @@ def parse_network(text: str) -> tuple[bytes, int] | None:
     return addr, int(length)
 
 
+def as_sent(addr: bytes, length: int) -> tuple[bytes, int]:
+    """The network as packets carry it: what lies in the IPv4-mapped addresses is reached by IPv4 (RFC 4038 section
+    4.2), whatever a sensor or a socket wrote down."""
+    if len(addr) == 16 and length >= 96 and addr.startswith(_MAPPED):
+        return addr[12:], length - 96
+    return addr, length
+
+
 def first_address(addr: bytes, length: int) -> bytes:
     """The address with its host bits cleared."""
     bits = 8 * len(addr)

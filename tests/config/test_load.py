@@ -46,7 +46,7 @@ allow:
 segments:
   office: [10.1.0.0/16, 2001:db8:1::/48]
   lab: [10.2.0.7]
-resolvers: [10.0.0.53, "2001:DB8::53"]
+resolvers: [10.0.0.53, "2001:DB8::53", "::ffff:10.0.0.54"]
 protected: [192.0.2.1, 198.51.100.0/24]
 own_domains: [Ours.Example., bücher.example]
 guard: {popular_file: top.csv, popular_top: 5_000, file: guard.txt}
@@ -65,7 +65,7 @@ def test_every_kind_of_value() -> None:
     assert problems == []
     assert config.mode == "enforce" and config.lists == ("a.txt", "b/*.txt") and config.allow == ("allow.txt",)
     assert config.segments == {"office": ("10.1.0.0/16", "2001:db8:1::/48"), "lab": ("10.2.0.7",)}
-    assert config.resolvers == ("10.0.0.53", "2001:db8::53")
+    assert config.resolvers == ("10.0.0.53", "2001:db8::53", "10.0.0.54")
     assert config.protected == ("192.0.2.1", "198.51.100.0/24")
     assert config.own_domains == ("ours.example", "xn--bcher-kva.example")
     assert config.guard == GuardOptions("top.csv", 5000, "guard.txt")

@@ -81,6 +81,13 @@ def test_allow_destination(lines: list[str], name: str, server: str, client: str
     assert line_of(allowances(*lines).allows(name, packed(server), packed(client), NOW_S)) == line
 
 
+def test_mapped_addresses_are_what_packets_carry() -> None:
+    found, _ = parse_allowances(
+        'never-block ::ffff:198.51.100.0/120 owner=a reason="as a sensor wrote it"\n', "allow.txt", SUFFIXES
+    )
+    assert Allowances(found).never_blocks("", parse_address("198.51.100.7"), 0) is not None
+
+
 def test_ignore_client() -> None:
     found = allowances("ignore-client 10.0.0.0/24", "ignore-client 2001:db8::5")
     assert line_of(found.ignores_client(packed("10.0.0.9"), NOW_S)) == 1

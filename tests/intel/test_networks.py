@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from egressd.intel.networks import (
     NAT64_WELL_KNOWN,
     NetworkTable,
+    as_sent,
     embedded_ipv4,
     first_address,
     parse_address,
@@ -116,6 +117,22 @@ def test_nat64_prefixes(prefix: str, text: str) -> None:
 )
 def test_embedded(text: str, inner: list[str]) -> None:
     assert [render_address(addr) for addr in embedded_ipv4(parse_address(text))] == inner
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("::ffff:192.0.2.33", "192.0.2.33"),
+        ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::ffff:0:0/95", "::ffff:0:0/95"),
+        ("64:ff9b::192.0.2.33", "64:ff9b::c000:221"),
+        ("192.0.2.33", "192.0.2.33"),
+    ],
+)
+def test_as_sent(written: str, sent: str) -> None:
+    network = parse_network(written)
+    assert network is not None and render_network(*as_sent(*network)) == sent
 
 
 @given(st.binary(min_size=16, max_size=16))

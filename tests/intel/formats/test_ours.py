@@ -46,6 +46,9 @@ def one(line: str, **options: object) -> Indicator:
     [
         ("bad.example", "domain", "bad.example", "registered"),
         ("  bad.example  ", "domain", "bad.example", "registered"),
+        ("::ffff:198.51.100.9", "address", "198.51.100.9", "exact"),
+        ("::FFFF:c633:6400/120", "network", "198.51.100.0/24", "exact"),
+        ("http://[::ffff:198.51.100.9]/x", "url", "198.51.100.9/x", "exact"),
         ("bad.example\r", "domain", "bad.example", "registered"),
         ("BAD.Example.", "domain", "bad.example", "registered"),
         ("www.bad.example # why", "domain", "www.bad.example", "registered"),
