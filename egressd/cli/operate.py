@@ -22,7 +22,8 @@ RELOAD_TIMEOUT_S: Final = 120.0  # a million names are read anew
 
 
 class Option(NamedTuple):
-    """One argument. `key` is its name in the request; `flag` is "" for a positional one."""
+    """One argument. `key` is its name in the request; `flag` is "" for a positional one, `metavar`
+    for one that takes no value."""
 
     key: str
     flag: str
@@ -45,6 +46,9 @@ class Operation(NamedTuple):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the verb's arguments."""
         for option in self.options:
+            if not option.metavar:
+                parser.add_argument(option.flag, dest=option.key, action="store_const", const=True, help=option.what)
+                continue
             words: dict[str, Any] = {"metavar": option.metavar, "help": option.what, "type": option.kind}
             if option.choices:
                 words["choices"] = option.choices
@@ -188,7 +192,13 @@ _TABLE: Final = (
     Operation("untie", (_CAMPAIGN, _CANDIDATE, _WHY)),
     Operation(
         "reload",
-        (Option("only", "--only", "WHAT", "lists: leave the configuration as it is", choices=("lists",)), _WHY),
+        (
+            Option("only", "--only", "WHAT", "lists: leave the configuration as it is", choices=("lists",)),
+            Option(
+                "force", "--force", "", "make the change that waits because it is larger than enforce.largest_change"
+            ),
+            _WHY,
+        ),
         timeout_s=RELOAD_TIMEOUT_S,
     ),
     Operation(

@@ -161,7 +161,9 @@ class Enforcement:
                     EnforcementState(one.target, one.decision_id, "nftables", one.state, one.detail) for one in reported
                 ],
                 on_alarm=lambda text: self._told("nftables", text),
-                on_question=lambda text: self._told("nftables", text),
+                on_question=lambda text: self._told(
+                    "nftables", f"{text}: to make it, egressd reload --force" if text else ""
+                ),
                 limits=limits,
                 settings=ReconcilerSettings(provisional_s=float(config.enforce.provisional_s)),
             )

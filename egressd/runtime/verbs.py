@@ -297,15 +297,17 @@ class Verbs:
         return {"text": f"{args['incident']} is {'yours' if changed else 'acknowledged already'}", "lines": []}
 
     async def reload(self, peer: Peer, args: Record) -> Record:
-        """Read configuration and lists, or lists only, anew; with a mistake in them everything stays as it is."""
+        """Read configuration and lists, or lists only, anew; with a mistake in them everything stays as it is. What
+        follows from them in the kernel may be more than is made unasked; `force` is the yes to that."""
         core = self._core
-        act = Act(peer.actor, "socket", "reload", "", args["reason"])
+        act = Act(peer.actor, "socket", "reload", "force" if args["force"] else "", args["reason"])
         core.scribe.put(audit.append, act, core.clock.now_us())
         try:
             lines = await core.reload(only_lists=args["only"] == "lists")
         except ConfigError as error:
             raise Refused(f"nothing was changed: {len(error.problems)} problem(s)\n{error}", INVALID) from None
-        core.enforcement.force()
+        if args["force"]:
+            core.enforcement.force()
         if core.loaded.kept:
             problems = "\n".join(core.reload_problems)
             raise Refused(

@@ -212,8 +212,13 @@ VERB_ARGS: Final[Mapping[str, Mapping[str, Argument]]] = {
     "ack": {"incident": _INCIDENT, "reason": _WHY},
     "tie": {"campaign": _CAMPAIGN, "candidate": _CAMPAIGN, "reason": _REASON},
     "untie": {"campaign": _CAMPAIGN, "candidate": _CAMPAIGN, "reason": _WHY},
-    # `only` lists: the configuration stays as it was read, whatever somebody is writing into it.
-    "reload": {"only": Argument(_pattern("lists", "lists")), "reason": _WHY},
+    # `only` lists: the configuration stays as it was read, whatever somebody is writing into it. `force` makes a change
+    # that waits because it is large.
+    "reload": {
+        "only": Argument(_pattern("lists", "lists")),
+        "force": Argument(_flag, default=False),
+        "reason": _WHY,
+    },
     "doctor": {"reason": _WHY},
     # `force` takes the next version whatever its size.
     "feeds-update": {"feed": _MAYBE, "force": Argument(_flag, default=False), "reason": _WHY},

@@ -100,7 +100,7 @@ def test_add_shows_what_it_hits_and_says_who_and_why(site: Site) -> None:
     ]
     assert [(verb, args) for _, verb, args in asked] == [
         ("list-preview", {"lines": ["+Bad.example ref=case-17 owner=anna"]}),
-        ("reload", {"only": "lists", "reason": "list add csirt.txt: bad.example: beacons seen"}),
+        ("reload", {"only": "lists", "force": False, "reason": "list add csirt.txt: bad.example: beacons seen"}),
     ]
 
 
@@ -265,7 +265,7 @@ def test_rm_says_which_blocks_it_lifts(site: Site) -> None:
     assert site.list.read_text() == f"# ours\n# removed {NOTE}: listed.example: beacons seen\n"
     assert [args for _, _, args in asked] == [
         {"lines": ["-listed.example force=yes"]},
-        {"only": "lists", "reason": "list rm csirt.txt: listed.example: beacons seen"},
+        {"only": "lists", "force": False, "reason": "list rm csirt.txt: listed.example: beacons seen"},
     ]
 
 
@@ -515,7 +515,7 @@ def test_edit_saves_what_was_edited(site: Site, monkeypatch: pytest.MonkeyPatch)
     assert f"{site.list}: +1 -1 saved" in out.splitlines()
     assert [args for _, _, args in asked] == [
         {"lines": ["+bad.example scope=registered", "-listed.example scope=registered force=yes"]},
-        {"only": "lists", "reason": "list edit csirt.txt: +1 -1: beacons seen"},
+        {"only": "lists", "force": False, "reason": "list edit csirt.txt: +1 -1: beacons seen"},
     ]
     assert copies(site) == []
 

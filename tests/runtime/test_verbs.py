@@ -319,6 +319,9 @@ async def test_reload(tmp_path: Path) -> None:
         assert (site.core.reloads, site.core.reload_problems) == ({"ok": 1, "refused": 0}, [])
         assert ("uid:anna", "reload", "", WHY) in await site.audit()
         assert any(isinstance(one, End) for one in site.told)
+        assert site.kernel.forced == 0
+        await site.do("reload", force=True)
+        assert site.kernel.forced == 1 and ("uid:anna", "reload", "force", WHY) in await site.audit()
         (tmp_path / "csirt.txt").write_text("other.example colour=red\n")
         error = await site.refused("reload")
         assert error.code == INVALID
@@ -330,7 +333,7 @@ async def test_reload(tmp_path: Path) -> None:
         assert error.code == INVALID
         assert "nothing was changed: 1 problem(s)" in error.text and "mode" in error.text
         assert site.core.knowledge.intel.index.size == 2
-        assert site.core.reloads == {"ok": 2, "refused": 1}
+        assert site.core.reloads == {"ok": 3, "refused": 1}
         assert len(site.core.reload_problems) == 1
         (tmp_path / "csirt.txt").write_text("other.example\n")
         (tmp_path / "egressd.yaml").write_text(CONFIG + "capture: {processes: 2}\n")
