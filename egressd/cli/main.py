@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import os
 import sys
@@ -74,6 +75,9 @@ EPILOG: Final = (
 )
 
 
+_UNWRITABLE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 class Verb(Protocol):
     """What a verb's file offers."""
 
@@ -129,13 +133,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"egressd: {printable(line)}", file=sys.stderr)
         return error.code
     except BrokenPipeError:
-        # The reader of our output has gone (`| head`). Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()  # its reader has gone (`| head`)
         return OK
+    except OSError as error:
+        if error.errno not in _UNWRITABLE or args.verb == "run":
+            raise
+        _forget_output()
+        where = "the output" if error.filename is None else printable(os.fsdecode(error.filename))
+        print(f"egressd: {where} cannot be written: {os.strerror(error.errno)}; it is cut short", file=sys.stderr)
+        return RUNTIME
     except KeyboardInterrupt:
         print("egressd: interrupted", file=sys.stderr)
         return 130
     return code
+
+
+def _forget_output() -> None:
+    """Python would complain again when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # At its end Python looks for garbage in all that is still there, which after a large capture takes a tenth as long as
