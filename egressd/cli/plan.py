@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from re import fullmatch
+from textwrap import wrap
 from typing import Final
 
 from egressd.cli.client import Answer
-from egressd.cli.main import OK, USAGE
+from egressd.cli.main import OK
 from egressd.cli.screen import Column, Row, add_read_arguments, date, first, number, read, rows, table, text, texts
-from egressd.cli.terminal import count, cut
+from egressd.cli.terminal import WIDTH, count, cut
 
+MAX_DAYS: Final = 3_650
 _COLUMNS: Final = (
     Column("WOULD"),
     Column("TARGET", least=20),
@@ -22,15 +25,13 @@ _COLUMNS: Final = (
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--days", metavar="N", type=int, default=7, help="how many days of history (default: 7)")
+    parser.add_argument("--days", metavar="N", type=_days, default=7, help="how many days of history (default: 7)")
     parser.add_argument("--segment", metavar="NAME", help="only what machines of this segment contacted")
     add_read_arguments(parser, long=True)
 
 
 def run(args: Namespace) -> int:
     """Show it."""
-    if args.days < 1:
-        return USAGE
     asked = {"days": args.days} | ({"segment": args.segment} if args.segment else {})
     read(args, "plan", asked, lambda answer, now_us: render_plan(answer, args.rows))
     return OK
@@ -45,9 +46,10 @@ def render_plan(answer: Answer, limit: int) -> list[str]:
     asks = sum(text(row, "action") == "ask" for row in found)
     where = f" in segment {text(one, 'segment')}" if one.get("segment") else ""
     lines = [
-        cut(
+        *wrap(
             f"Enforcing{where} in the last {count(days, 'day')} would have made {count(len(acts), 'block')}"
-            f" and asked {count(asks, 'time')}:"
+            f" and asked {count(asks, 'time')}:",
+            WIDTH,
         ),
         cut(
             f"{number(one, 'hosts'):,} of {number(one, 'hosts_seen') or 'unknown'} hosts hit,"
@@ -69,7 +71,13 @@ def render_plan(answer: Answer, limit: int) -> list[str]:
     lines += ["", *table(_COLUMNS, [_cells(row) for row in shown], [_under(row) for row in shown]), *more]
     if number(one, "left_out"):
         lines.append(f"... and {number(one, 'left_out'):,} more with fewer hosts")
-    return [*lines, "", "Next: egressd mode enforce --segment NAME --reason TEXT   (arm one segment first)"]
+    return [*lines, "", "Next: egressd mode enforce --segment NAME --reason TEXT   (arm one segment)"]
+
+
+def _days(typed: str) -> int:
+    if not fullmatch("[0-9]{1,4}", typed) or not 0 < int(typed) <= MAX_DAYS:
+        raise ArgumentTypeError(f"1 to {MAX_DAYS} days")
+    return int(typed)
 
 
 def _cells(row: Row) -> list[str]:

@@ -219,8 +219,14 @@ def add_read_arguments(parser: ArgumentParser, *, long: bool = False) -> None:
     parser.add_argument("--json", action="store_true", help="the daemon's result, one object")
     if long:
         parser.add_argument(
-            "--rows", metavar="N", type=int, default=ROWS, help=f"show at most N (default: {ROWS}; 0 is all)"
+            "--rows", metavar="N", type=_row_count, default=ROWS, help=f"show at most N (default: {ROWS}; 0 is all)"
         )
+
+
+def _row_count(typed: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", typed):
+        raise ArgumentTypeError("a whole number; 0 is all")
+    return int(typed)
 
 
 Render = Callable[[Answer, int], list[str]]

@@ -19,7 +19,7 @@ from egressd.store import entries
 from egressd.store.audit import Act
 from egressd.store.entries import ALLOWANCE, Entry
 from egressd.web.peers import Peer
-from egressd.web.requests import INVALID, Refused
+from egressd.web.requests import INVALID, WRONG, Refused
 
 SECOND_US: Final = 1_000_000
 MAX_DONE: Final = 100  # acts of one person that can be undone
@@ -45,6 +45,12 @@ class Done(NamedTuple):
     lifted: tuple[Lifted, ...] = ()
     dropped: tuple[Entry, ...] = ()
     approved: tuple[str, ...] = ()
+
+
+def no_segment(core: Core, name: str) -> Refused:
+    """What to say of a segment that the configuration does not name."""
+    known = ", ".join(core.config.segments) or "none; name them under segments:"
+    return Refused(f"there is no segment {name}; there are: {known}", WRONG)
 
 
 class Acts:

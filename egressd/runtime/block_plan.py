@@ -18,6 +18,7 @@ from egressd.detect.policy import Policy
 from egressd.detect.resolutions import Resolutions
 from egressd.intel.networks import parse_address, parse_network, render_address
 from egressd.model import BEHAVIOUR, FLOW, FlowKey, Incident, Match, Sighting, Target
+from egressd.runtime.acts import no_segment
 from egressd.runtime.core import Core
 from egressd.store import past
 from egressd.store.history import History
@@ -58,9 +59,11 @@ class BlockPlan:
 
     async def plan(self, args: Record) -> Record:
         """What enforcing now would do, by what was contacted in the last `days`; by one segment's machines if one is
-        named."""
+        named. Raises Refused when the configuration names none such."""
         core = self._core
-        days = args["days"]
+        days, segment = args["days"], args["segment"]
+        if segment is not None and segment not in core.config.segments:
+            raise no_segment(core, segment)
         since_us = max(0, core.clock.now_us() - days * DAY_US)
         judge = _Judge(core)
         if self._flush is not None:
@@ -68,7 +71,6 @@ class BlockPlan:
         seen = await self._history.ask(past.hosts_seen, since_us) if self._history is not None else 0
         incidents = [one for one in core.campaigns.incidents.values() if one.last_us >= since_us]
         incidents.sort(key=lambda one: (one.first_us, int(one.id[1:])))
-        segment = args["segment"]
         for number, one in enumerate(incidents):
             if number % _YIELD_EVERY == 0:
                 await asyncio.sleep(0)

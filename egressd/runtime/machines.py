@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from egressd.enforce.adapter import CLIENT, SEGMENT, AdapterError
 from egressd.intel.networks import first_address, parse_address, parse_network, render_address, render_network
 from egressd.model import Target
-from egressd.runtime.acts import Acts, Done, Record, how_long, no_line
+from egressd.runtime.acts import Acts, Done, Record, how_long, no_line, no_segment
 from egressd.runtime.core import DEVICE_NOW_US
 from egressd.runtime.identity import device_text
 from egressd.web.peers import Peer
@@ -103,8 +103,7 @@ class Machines:
         core = self._core
         texts = core.config.segments.get(args["segment"])
         if not texts:
-            known = ", ".join(core.config.segments) or "none; name them under segments:"
-            raise Refused(f"there is no segment {args['segment']}; there are: {known}", WRONG)
+            raise no_segment(core, args["segment"])
         networks = [(first_address(*one), one[1]) for one in map(parse_network, texts) if one is not None]
         if args["confirm"] is None:
             lines = [f"segment {args['segment']}: {', '.join(texts)}", *await self._flows(networks)]

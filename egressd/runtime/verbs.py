@@ -12,7 +12,7 @@ from egressd.errors import ConfigError
 from egressd.intel.formats import parse_list
 from egressd.intel.networks import parse_address, parse_network, render_address
 from egressd.model import BEHAVIOUR, Indicator, Target
-from egressd.runtime.acts import SECOND_US, Acts, Done, Record, how_long, no_line, told
+from egressd.runtime.acts import SECOND_US, Acts, Done, Record, how_long, no_line, no_segment, told
 from egressd.runtime.core import Core
 from egressd.runtime.in_force import ACTIVE, ASK, PROPOSED, InForce
 from egressd.runtime.machines import Machines
@@ -321,8 +321,7 @@ class Verbs:
         core = self._core
         segment = args["segment"]
         if segment is not None and segment not in core.config.segments:
-            known = ", ".join(core.config.segments) or "none; name them under segments:"
-            raise Refused(f"there is no segment {segment}; there are: {known}", WRONG)
+            raise no_segment(core, segment)
         before = core.mode if segment is None else core.modes.get(segment, core.mode)
         where = "the mode" if segment is None else f"the mode of segment {segment}"
         if args["mode"] == before:

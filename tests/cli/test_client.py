@@ -253,7 +253,7 @@ def test_every_verb_of_the_protocol_can_be_typed() -> None:
         "block evil.example", "block --reason x", "block evil.example --for 2 --reason x", "cut JPS --reason x",
         "block evil.example --reason", "mode off --reason x", "mode enforce", "panic", "approve x", "undo I3", "ack D3",
         "isolate", "audit nonsense", "audit verify --head 12", "audit --limit 0", "watch I3", "decisions --state x",
-        "hosts --rows x",
+        "hosts --rows x", "hosts --rows -1", "plan --days 0", "plan --days 4000",
     ],
 )  # fmt: skip
 def test_usage_is_exit_2_and_nothing_is_asked(path: Path, line: str) -> None:

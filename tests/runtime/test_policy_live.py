@@ -19,6 +19,7 @@ from egressd.runtime.block_plan import BlockPlan
 from egressd.runtime.in_force import ACTIVE, PROPOSED
 from egressd.runtime.modes import site_of, unarmed
 from egressd.runtime.orders import Adopt
+from egressd.web.requests import Refused
 from tests.loops import in_loop
 from tests.runtime.core_scene import BERT, CONFIG, Site, site_at
 from tests.runtime.scene import HOUR, SECOND, A, B, about, address, attempt, match, pair, sighting, verdict
@@ -315,7 +316,11 @@ async def test_the_plan_shows_blocks_with_hosts_and_contacts_and_what_is_over_th
         assert (plan["hosts"], plan["contacts"]) == (3, 3)
         lab = await screens.plan(BlockPlan(site.core, None), {"days": 7, "segment": "lab"})
         assert [(one["target"], one["hosts"]) for one in lab["rows"]] == [("listed.example", 1)]
+        with pytest.raises(Refused, match="there is no segment labb; there are: lab, both"):
+            await screens.plan(BlockPlan(site.core, None), {"days": 7, "segment": "labb"})
         assert site.core.register.by_id == {}  # nothing was decided by looking
+        long = render_plan(Answer({**plan, "segment": "a-segment-with-a-long-name"}, "monitor", 0, "", ()), 10)
+        assert "asked 0 times:" in long[1] and max(map(len, long)) <= 80
         text = "\n".join(render_plan(Answer(plan, "monitor", 0, "", ()), 10))
         assert "would have made 1 block and asked 0 times" in text and "TAKEN BACK" in text
         site.hands.pass_s(8 * 86_400)
