@@ -13,6 +13,7 @@ MAX_LIST_BYTES: Final = 64 << 20  # two million names with options; more belongs
 _STREAMS: Final = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")  # a shell's <(command) and pipes
 _GZIP: Final = b"\x1f\x8b"
 _ZIP: Final = b"PK\x03\x04"
+_UTF8_MARK: Final = b"\xef\xbb\xbf"
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -51,7 +52,8 @@ def read_text(path: Path, name: str, limit: int) -> str | Problem:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        return _not_text(raw, name, error.start, f"the byte 0x{raw[error.start]:02X} is not UTF-8", "save it as UTF-8")
+        at = error.start + (len(_UTF8_MARK) if raw.startswith(_UTF8_MARK) else 0)  # counted from behind it
+        return _not_text(raw, name, at, f"the byte 0x{raw[at]:02X} is not UTF-8", "save it as UTF-8")
     zero = raw.find(0)
     if zero >= 0:
         return _not_text(raw, name, zero, "a zero byte: this is not a text file", "name a text file")

@@ -235,6 +235,8 @@ def test_file_with_byte_order_mark_and_windows_lines(tmp_path: Path) -> None:
     [
         (b"mode: monitor\n# caf\xe9\n", (2, 6), "the byte 0xE9 is not UTF-8"),
         (b"# caf\xc3\xa9 \xff\n", (1, 8), "the byte 0xFF is not UTF-8"),
+        (b"\xef\xbb\xbf# caf\xc3\xa9 \xff\n", (1, 8), "the byte 0xFF is not UTF-8"),
+        (b"\xef\xbb\xbf# caf\xc3\xa9\r\n\xfe\xff\n", (2, 1), "the byte 0xFE is not UTF-8"),
         (b"mode: monitor\nx\0\n", (2, 2), "a zero byte"),
         ("mode: monitor\n".encode("utf-16"), (0, 0), "is UTF-16 text"),
         (b"\x1f\x8b\x08\0", (0, 0), "is compressed"),
