@@ -94,8 +94,8 @@ print(*(one.replace(" ", "") for one in tomllib.load(open("pyproject.toml", "rb"
     chmod 755 "$new/bin/egressd"
     doc=$new/share/doc/egressd
     mkdir -p "$doc"
-    cp docs/*.md docs/*.json README.md LICENSE CHANGELOG.md SECURITY.md config/egressd.reference.yaml "$doc"
-    cp -R monitoring "$doc"
+    cp docs/*.md docs/*.json README.md LICENSE CHANGELOG.md SECURITY.md "$doc"
+    cp -R config monitoring "$doc"
     # The service cannot write here: what Python would cache at its first start is made now.
     "$new/bin/python" -m compileall -q -s "$new" -p "$PREFIX" "$site" >/dev/null || true
     rm -rf "$TREE.old"

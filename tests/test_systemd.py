@@ -185,6 +185,9 @@ def test_what_is_installed_where(installed: Path) -> None:
     assert {
         "/opt/egressd/share/doc/egressd/install.md",
         "/opt/egressd/share/doc/egressd/monitoring/alerts.yml",
+        "/opt/egressd/share/doc/egressd/config/egressd.reference.yaml",
+        "/opt/egressd/share/doc/egressd/config/feeds.example.yaml",
+        "/opt/egressd/share/doc/egressd/config/policy.yaml",
     } <= found
     assert str((installed / "usr/bin/egressd").readlink()) == "/opt/egressd/bin/egressd"
     command = installed / "opt/egressd/bin/egressd"
