@@ -8,10 +8,11 @@ from typing import Final
 from egressd.cli.client import Answer
 from egressd.cli.main import OK
 from egressd.cli.screen import Row, add_read_arguments, ago, number, part, read, rows, text, texts, wrap
-from egressd.cli.terminal import count, cut, fit, printable, span
+from egressd.cli.terminal import count, cut, printable, span
 
 LINES: Final = 23  # of a terminal of 24: the prompt takes one
 ALARMS: Final = 6
+PLACE: Final = 40  # of a mistake: the end of the file's path, line and column
 ROWS: Final = 3  # interfaces and adapters that are shown; one where alarms need the room
 
 
@@ -89,9 +90,15 @@ def _alarms(status: Row, now_us: int) -> list[str]:
     problems = texts(status, "list_problems")
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        alarms.append(f"LIST {fit(problems[0], 70 - len(more))}{more}")
+        alarms.append(f"LIST {cut(_with_place(problems[0]), 70 - len(more))}{more}")
     alarms += texts(status, "warnings")
     return [cut(f"!! {alarm}") for alarm in alarms]
+
+
+def _with_place(problem: str) -> str:
+    """`file:line:column: what`, a long path without its beginning: where it is, is never cut off."""
+    place, colon, what = problem.partition(": ")
+    return (place if len(place) <= PLACE else ".." + place[2 - PLACE :]) + colon + what
 
 
 def _loss(status: Row) -> str:

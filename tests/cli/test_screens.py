@@ -146,6 +146,16 @@ def test_status_is_one_screen_whatever_is_wrong() -> None:
     assert lines[-1].startswith("Next: "), "what to do is not what is cut off"
 
 
+@pytest.mark.parametrize("more", [[], ["two", "three"]])
+def test_where_a_mistake_is_fits(more: list[str]) -> None:
+    folder = "/etc/egressd/lists.d/of-the-national-centre"
+    mistake = f'{folder}/threat-intelligence.txt:12034:17: not a legal name: "x..example"; write it'
+    got = answer({**results.STATUS, "list_problems": [mistake, *more]})
+    (line,) = (line for line in render_status(got, NOW_US) if line.startswith("!! LIST"))
+    assert "threat-intelligence.txt:12034:17: not a legal n" in line and len(line) <= 80
+    assert line.endswith("(and 2 more)") == bool(more)
+
+
 def test_what_is_wrong_is_said_aloud() -> None:
     text = "\n".join(render_status(answer(results.STATUS_BAD), NOW_US))
     assert "!! SENSOR DOWN lan1 (down): last packet 12m33s ago: BLIND there" in text
