@@ -79,7 +79,11 @@ class Verbs:
         self._acts.remember(peer, Done((made.id,), (entry.id,)))
         what = f"{target.value} and every name under it" if target.kind == "registered_domain" else target.value
         text = f"{what} is blocked for everybody{how_long(args)}"
-        return {"decision_id": made.id, "text": text, "lines": self._shared_lines(indicator)}
+        lines = self._shared_lines(indicator)
+        if target.kind == "url":
+            text = f"{what} is watched{how_long(args)}: who asks for it is told"
+            lines = ["nothing here can stop one page of a site; to stop it, block its host"]
+        return {"decision_id": made.id, "text": text, "lines": lines}
 
     async def _would_hit(self, what: str) -> str:
         """In a refusal: what the block would have hit, if it can be blocked at all."""

@@ -58,6 +58,14 @@ async def test_block(tmp_path: Path, what: str, rule: str, covers: str) -> None:
         assert (event["egressd"]["author"], event["egressd"]["decision_id"]) == ("uid:anna", id_)
 
 
+@in_loop
+async def test_of_a_page_it_is_said_that_nothing_stops_it(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        answer = await site.do("block", what="http://files.bad.example/drop/")
+        assert answer["text"] == "files.bad.example/drop/ is watched: who asks for it is told"
+        assert "block its host" in answer["lines"][0]
+
+
 @pytest.mark.parametrize("client", [None, "10.0.0.5"])
 @in_loop
 async def test_who_blocks_an_address_that_many_share_is_told_so(tmp_path: Path, client: str | None) -> None:
