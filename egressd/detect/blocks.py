@@ -185,14 +185,15 @@ class Blocks:
 
     def stops(self, client: bytes, address: bytes, ts_us: int) -> bool:
         """Whether a connection that began at `ts_us` meets a block in force: one that covers it, and did for as long as
-        it takes at most to get into the kernel. What overtakes the block is cut with its next packet, and no leak."""
+        it takes at most to get into the kernel. What overtakes the block is cut with its next packet, and no leak; nor
+        is what goes to the address inside an IPv6 one for the first time, which the kernel does not hold yet."""
         block = self.covering(client, address)
         if block is None:
             return False
         since_us = block.addresses.get(address)
         if since_us is None:
-            since_us = block.pairs.get((client, address), 0)
-        return ts_us - since_us >= ON_ITS_WAY_US
+            since_us = block.pairs.get((client, address))
+        return since_us is not None and ts_us - since_us >= ON_ITS_WAY_US
 
     def covering(self, client: bytes, address: bytes) -> Block | None:
         """The block that would stop a packet from `client` to `address`, by address alone."""

@@ -19,6 +19,7 @@ from egressd.detect.calendar import MICROSECONDS, Calendar
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.contacts import Contacts
 from egressd.detect.correlator import Correlator
+from egressd.detect.coverage import E0
 from egressd.detect.devices import Devices
 from egressd.detect.evidence import Evidence
 from egressd.detect.hearing import Hearing
@@ -266,7 +267,9 @@ class Casework:
         if sighting.match.registered_domain:
             self._shared_history(sighting, address)
         block = self.policy.block_of(sighting)
-        if block is None or block.target.kind in ("address", "network", "url"):
+        if block is None or block.target.kind == "url":
+            return
+        if evidence != E0 and block.target.kind in ("address", "network"):
             return
         if self.policy.is_settled(block, address, sighting.flow.client):
             return

@@ -96,7 +96,7 @@ class Coverage:
             return None
         for_some = None
         narrow = block.narrow or self.site.is_narrow(client)
-        wide = evidence == E2 and not others and not narrow and goes_to not in block.given_back
+        wide = evidence != E1 and not others and not narrow and goes_to not in block.given_back
         wide = wide and len(block.given_back) < MAX_REFUSED  # a name whose addresses were given back so often is shared
         if wide:
             for_some = self.kept.for_some(sighting.name, goes_to, now_s)
@@ -119,6 +119,8 @@ class Coverage:
             self._blocks.add_address(block, goes_to, sighting.ts_us)
             target = Target("address", render_address(goes_to))
             reason = f"{sighting.name} resolved to it, asked and answered"
+            if evidence == E0:
+                reason = f"packets to the listed {sighting.match.indicator.value} carry it"
             return self._verdict(sighting, block.id, "extend", (target,), reason, "address", evidence)
         self._blocks.add_pair(block, client, goes_to, sighting.ts_us)
         reason = f"{sighting.name or render_address(address)} named by this client only"
@@ -126,7 +128,7 @@ class Coverage:
             reason = f"{BY_NAME_AND_HOST}: {shared_with(others)}"
         elif for_some is not None:
             reason = f"{tell(for_some)} is for {for_some.client}; so this client only"
-        elif evidence == E2 and not narrow:
+        elif evidence != E1 and not narrow:
             reason = "given back before; so this client only"
         return self._verdict(sighting, block.id, "extend", (pair(client, goes_to),), reason, "pair", evidence)
 

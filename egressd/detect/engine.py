@@ -9,11 +9,11 @@ from egressd.detect.behaviour.sighting import sighting_of
 from egressd.detect.calendar import NEVER_US
 from egressd.detect.casework import MAX_CLIENTS, Casework
 from egressd.detect.correlator import Hit
-from egressd.detect.coverage import E1, E2
+from egressd.detect.coverage import E0, E1, E2
 from egressd.detect.devices import SAMPLE_US
 from egressd.detect.evidence import Verdict
 from egressd.detect.hearing import hear
-from egressd.detect.resolutions import read_answer
+from egressd.detect.resolutions import place_of, read_answer
 from egressd.model import (
     BEHAVIOUR,
     DNS_ANSWER,
@@ -231,6 +231,21 @@ class Engine(Casework):
         self._handle(sighting, new, seen)
         if direct and hit.name and not hit.url:
             self._extend(sighting, seen.flow.server, E1)
+        elif seen.kind == FLOW and len(seen.flow.server) == 16:
+            self._inside_ipv6(sighting)
+
+    def _inside_ipv6(self, sighting: Sighting) -> None:
+        """A connection goes to a blocked IPv4 address inside an IPv6 one (NAT64, 6to4): the kernel's element for the
+        former stops no such packet, so the block has to cover what packets carry."""
+        client, server = sighting.flow.client, sighting.flow.server
+        block = self.policy.block_of(sighting)
+        if block is None:
+            return
+        place, indicator = place_of(server), sighting.match.indicator
+        if indicator.kind in ("address", "network") and ":" not in indicator.value:
+            self._extend(sighting, server, E0)
+        elif place != server and (place in block.addresses or (client, place) in block.pairs):
+            self._extend(sighting, server, E0 if place in block.addresses else E1)
 
     def _behave(self, seen: Observation, name: str, verdict: Verdict | None) -> None:
         """What no list names behaves like C&C traffic."""
@@ -261,6 +276,8 @@ class Engine(Casework):
             address=flow.server,
         )  # fmt: skip
         self._handle(sighting, self.is_new(seen, match.registered_domain), seen)
+        if len(flow.server) == 16:
+            self._inside_ipv6(sighting)
 
     # -- who lives where
 

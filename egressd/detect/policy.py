@@ -33,7 +33,7 @@ from egressd.detect.sharing import (
 )
 from egressd.detect.site import RANKS, lists_guarded_site
 from egressd.intel.allowances import Allowances
-from egressd.intel.networks import parse_network, render_address
+from egressd.intel.networks import parse_address, parse_network, render_address
 from egressd.intel.protected import Protected
 from egressd.intel.shared_ranges import NO_SHARED_RANGES, SharedRanges
 from egressd.model import BEHAVIOUR, Decision, Sighting, Target
@@ -79,7 +79,7 @@ class Policy(Coverage):
         block.narrow = rule.scope == PAIR
         block.ends_us = sighting.ts_us + rule.ttl_s * SECOND_US if rule.ttl_s else 0
         if target.kind == "address" and sighting.address:
-            self._blocks.add_address(block, sighting.address, sighting.ts_us)
+            self._blocks.add_address(block, parse_address(target.value), sighting.ts_us)
         evidence = E0 if sighting.match.level == "address" else E1
         action = "ask" if waits else "block"
         return self._verdict(sighting, block.id, action, (target,), why(rule, sighting.match), rule.name, evidence)

@@ -212,3 +212,59 @@ def test_what_is_listed_is_not_gathered() -> None:
     scene.tls(1, A, X, C2)
     scene.tls(2, A, Y, "fine.example")
     assert [key for key, _ in scene.engine.gathering.take()] == [(packed(A), "fine.example", packed(Y))]
+
+
+# -- listed addresses, written in another way
+
+
+@pytest.mark.parametrize("line", ["198.51.100.7", "198.51.100.0/24"])
+@pytest.mark.parametrize("written", ["64:ff9b::c633:6407", "2002:c633:6407::1"])
+def test_a_listed_address_is_blocked_as_packets_carry_it(line: str, written: str) -> None:
+    """The kernel's element for the IPv4 address stops no IPv6 packet to it."""
+    scene = LiveScene(line)
+    scene.flow(0, A, written)
+    scene.flow(1, B, written)
+    kind = "network" if "/" in line else "address"
+    assert scene.targets("block", "extend") == [f"{kind} {line}", f"address {written}"]
+    told = scene.decisions[1]
+    assert (told.id, told.evidence) == (scene.decisions[0].id, "E0")
+    assert told.reason == f"packets to the listed {line} carry it"
+    assert scene.engine.blocks.stops(packed(B), packed(written), at(2))
+
+
+def test_who_may_go_to_a_listed_address_may_by_ipv6_too() -> None:
+    scene = LiveScene("198.51.100.0/24", 'never-block 198.51.100.7 owner=a reason="ours"')
+    scene.flow(0, A, "64:ff9b::c633:6407")
+    scene.flow(1, A, "64:ff9b::c633:6408")
+    assert "address 64:ff9b::c633:6407" not in scene.targets("extend")
+
+
+def test_a_listed_ipv6_address_is_blocked_as_it_is() -> None:
+    scene = LiveScene("64:ff9b::c633:6407")
+    scene.flow(0, A, "64:ff9b::c633:6407")
+    assert scene.targets("block", "extend") == ["address 64:ff9b::c633:6407"]
+
+
+def test_what_a_name_led_to_is_blocked_behind_nat64_too() -> None:
+    scene = LiveScene()
+    scene.resolve(0, A, C2, X)
+    scene.flow(1, B, "64:ff9b::c633:6407")
+    assert scene.targets("extend") == [f"address {X}", "address 64:ff9b::c633:6407"]
+    scene.flow(2, B, "64:ff9b::c633:6407", 40_001)
+    assert len(scene.targets("extend")) == 2
+
+
+def test_one_clients_way_is_closed_behind_nat64_for_that_client() -> None:
+    scene = LiveScene()
+    scene.tls(0, A, X, C2)
+    scene.flow(1, A, "64:ff9b::c633:6407")
+    scene.flow(2, B, "64:ff9b::c633:6407")
+    assert scene.targets("extend") == [f"pair {A}>{X}", f"pair {A}>64:ff9b::c633:6407"]
+
+
+def test_a_pair_by_ipv6_stays_a_pair() -> None:
+    scene = LiveScene()
+    scene.engine.adopt(standing(pairs=((A, "2001:db8:f::7"), (A, X))))
+    scene.flow(5, A, "2001:db8:f::7")
+    scene.flow(6, A, "64:ff9b::c633:6407")
+    assert scene.targets("extend") == [f"pair {A}>64:ff9b::c633:6407"]

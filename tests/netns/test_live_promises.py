@@ -143,6 +143,14 @@ def _ask_from_outside(server: str) -> None:
             asking.sendto(question("listed.evil.example", clients.A, number), (server, 53))
 
 
+def test_a_listed_address_is_out_of_reach_behind_nat64_too(ground: Ground) -> None:
+    with ground.daemon("203.0.113.70\n") as daemon:
+        ground.get("may", "64:ff9b::203.0.113.70", "203.0.113.70")
+        until(partial(_is_refused, ground, "64:ff9b::203.0.113.70"), 2)
+        assert ground.get("april", "64:ff9b::203.0.113.70", "203.0.113.70")[0] == REFUSED
+        assert daemon.events("leak") == []
+
+
 def test_15_a_persons_block_stops_packets_within_a_second(ground: Ground) -> None:
     with ground.daemon(LISTED) as daemon:
         for number in range(20):
