@@ -99,10 +99,8 @@ def render_report(
 
 
 def _head(read: Read, lists: Sequence[ListSummary], demo: bool, seconds: float) -> list[str]:
-    lines = [
-        f"{count(read.files, 'file')}, {read.amount()}, {span(read.last_us - read.first_us)}"
-        f" from {moment(read.first_us):%Y-%m-%d %H:%M} UTC, read in {seconds:.1f} s"
-    ]
+    when = f"{span(read.last_us - read.first_us)} from {moment(read.first_us):%Y-%m-%d %H:%M} UTC, "
+    lines = [f"{count(read.files, 'file')}, {read.amount()}, {when if read.last_us else ''}read in {seconds:.1f} s"]
     for file in read.failed[:2]:
         lines.append(fit(f"! {printable(file.path)}: {file.error}", 80))
     if len(read.failed) > 2:
@@ -245,6 +243,8 @@ def _sources(engine: Engine, incidents: Sequence[Incident]) -> list[str]:
 
 
 def _nothing_found(read: Read, engine: Engine, suffixes: Suffixes) -> list[str]:
+    if not read.last_us:
+        return ["!! Nothing was seen in there: whether a listed domain was reached is not known."]
     lines = [
         f"No listed domain observed in {read.amount()} of {count(_machines(engine), 'host')},",
         f"from {moment(read.first_us):%Y-%m-%d %H:%M} to {moment(read.last_us):%Y-%m-%d %H:%M} UTC.",

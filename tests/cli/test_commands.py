@@ -129,6 +129,13 @@ def test_replay_with_segments_and_allowances(capsys: pytest.CaptureFixture[str],
     assert seen == {"10.1.3.23": "", "10.2.5.41": "JPS", "10.2.7.11": "JPS", "10.2.7.52": "JPS", "10.2.9.77": "JPS"}
 
 
+def test_of_nothing_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.pcap").touch()
+    code, out, _ = run(capsys, "replay", str(tmp_path / "empty.pcap"))
+    assert code == 0 and "Nothing was seen in there" in out
+    assert "1970" not in out and "No listed domain" not in out
+
+
 def test_standard_input(tmp_path: Path) -> None:
     with Path(JPS[1]).open("rb") as capture:
         done = subprocess.run(
