@@ -28,6 +28,7 @@ MOST_PARTS: Final = 64  # of retention at a time; the rest comes with the next u
 TENANTS_KEPT_US: Final = DAY_US  # "seen on it in the last day" (detect/resolutions.py)
 MAX_TENANTS: Final = 100_000
 CLOSE_QUIET_US: Final = 30 * DAY_US
+BACKUP: Final = "ledger.db.backup"  # beside the ledger; a day old at most
 
 log = logging.getLogger("egressd.keeping")
 
@@ -40,6 +41,7 @@ class Keeping:
         self._config = config
         self._heads = heads
         self._clock = clock
+        self._backup = directory / BACKUP
         self._bounds = retention.Bounds(age_us=config.state.ledger_days * DAY_US)
         bounds = Bounds(age_us=config.state.history_days * DAY_US, contacts=config.state.history_rows)
         self._history = History(directory / "history.db", bounds)
@@ -119,7 +121,7 @@ class Keeping:
         log.info("audit head %d:%s", head.seq, head.hash)
 
     async def _upkeep(self, core: Core) -> None:
-        """Retention and checkpoints. Raises StoreError."""
+        """Retention, checkpoints, and the copy of the ledger. Raises StoreError."""
         now_us = self._clock.now_us()
         act = Act("egressd", "timer", "retention", "", "rows beyond the bounds of state.ledger_days")
         closed = await core.ledger.run(retention.close_quiet, now_us - CLOSE_QUIET_US, now_us, act)
@@ -139,3 +141,19 @@ class Keeping:
                 if not any((await self._history.trim(now_us)).values()):
                     break
             await self._history.checkpoint()
+        await self.back_up(core)
+
+    async def back_up(self, core: Core) -> None:
+        """Once a day: a copy of the ledger, for when the ledger is damaged. Raises StoreError; the old copy stays."""
+        age_us = self._clock.now_us() - await asyncio.to_thread(_written_us, self._backup)
+        if not 0 <= age_us < DAY_US:  # one from the future was written before the clock was set
+            size_bytes = await core.ledger.backup(self._backup)
+            log.info("the ledger's copy %s is of now, %d bytes", self._backup.name, size_bytes)
+
+
+def _written_us(path: Path) -> int:
+    """When a file was written, 0 when there is none."""
+    try:
+        return path.stat().st_mtime_ns // 1_000
+    except OSError:
+        return 0

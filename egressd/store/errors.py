@@ -37,7 +37,7 @@ _KINDS: Final = {
 _ADVICE: Final = {
     FULL: "the disk is full: free space on it; blocking goes on, and writing resumes by itself",
     IO: "the disk or the file's permissions fail: look into the kernel's log; writing is tried again with each change",
-    CORRUPT: "the file is damaged: stop egressd, keep a copy, and put the last backup in its place",
+    CORRUPT: "the file is damaged: put the daily backup in its place, as docs/operating.md says",
     LOCKED: "another process holds the file: stop it",
 }
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sqlite3
+import time
 from pathlib import Path
 
 from egressd.config.schema import Config
-from egressd.runtime.keeping import Keeping
+from egressd.runtime.keeping import BACKUP, Keeping
 from tests.loops import in_loop
+from tests.runtime.core_scene import site_at
 from tests.runtime.scene import T0, Hands
 
 
@@ -20,3 +25,29 @@ async def test_history_that_cannot_be_kept_is_an_alarm(tmp_path: Path) -> None:
     (told,) = keeping.warnings()
     assert told.startswith("HISTORY is not kept: ") and "history.db" in told
     keeping.close()
+
+
+@in_loop
+async def test_the_ledger_is_copied_once_a_day(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        hands = Hands()
+        keeping = Keeping(tmp_path, Config(), tmp_path / "heads", hands.clock())
+        copy = tmp_path / BACKUP
+        now_s = hands.clock().now_us() // 1_000_000
+        await site.do("block", what="first.example")
+        await keeping.back_up(site.core)
+        os.utime(copy, (now_s, now_s))
+        await site.do("block", what="second.example")
+        await keeping.back_up(site.core)  # a day is not over
+        assert blocked_in(copy) == ["first.example"]
+        for age_s in (86_400, -3_600):  # a day old; from before the clock was set back
+            os.utime(copy, (now_s - age_s, now_s - age_s))
+            await keeping.back_up(site.core)
+            assert blocked_in(copy) == ["first.example", "second.example"]
+            assert abs(copy.stat().st_mtime - time.time()) < 60
+
+
+def blocked_in(ledger: Path) -> list[str]:
+    with contextlib.closing(sqlite3.connect(ledger)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return [text for (text,) in connection.execute("SELECT value FROM targets ORDER BY value")]
