@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from time import process_time
 from typing import Any
 
 import pytest
@@ -325,15 +324,20 @@ def test_a_thousand_slow_connections_leave_the_loop_free() -> None:
     """THREATS 28: whoever else the loop serves does not notice."""
 
     async def work(server: Server) -> None:
-        held = []
-        worst = 0.0
+        held, turns = [], []
+
+        async def somebody_else() -> None:
+            while True:
+                turns.append(len(held))
+                await asyncio.sleep(0)
+
+        other = asyncio.create_task(somebody_else())
         for _ in range(1_000):
-            began = process_time()  # of this process alone: tests run beside others
             held.append(await asyncio.open_connection("127.0.0.1", server.port))
             held[-1][1].write(b"GET /metrics HTTP/1.1\r\nX: ")
-            worst = max(worst, process_time() - began)
         assert len(server._open) <= 64
-        assert worst < 0.2
+        other.cancel()
+        assert len(set(turns)) == 1_000  # it had its turn between any two of them
         for _, writer in held:
             writer.close()
 
