@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from egressd.errors import Malformed
 from egressd.model import ClientHello
-from egressd.wire.octets import read_u16, read_u32
+from egressd.wire.octets import read_u32
 from egressd.wire.quic_keys import SCHEMES, InitialKeys, Numbering, Scheme
 from egressd.wire.tls import CLIENT_HELLO, parse_client_hello, parse_sent_hello
 
@@ -73,9 +73,12 @@ def _varint(buf: bytes, pos: i64, end: i64) -> i64:
     size: i64 = 1 << (first >> 6)
     if pos + size > end:
         return -1
-    if size == 2:
-        return read_u16(buf, pos) & 0x3FFF
-    return int.from_bytes(buf[pos : pos + size], "big") & ((1 << (8 * size - 2)) - 1)
+    value = first & 0x3F
+    at = pos + 1
+    while at < pos + size:
+        value = value << 8 | buf[at]
+        at += 1
+    return value
 
 
 def _body(buf: bytes, start: i64, end: i64, initial: bool) -> tuple[i64, i64]:
@@ -187,7 +190,7 @@ def _after_frame(payload: bytes, pos: int, end: int) -> int:
     pos += 1
     index = 0
     while index < fields:
-        value = _varint(payload, pos, end)
+        value: int = _varint(payload, pos, end)  # twice of it is no machine integer
         if value < 0:
             return end
         pos += 1 << (payload[pos] >> 6)
