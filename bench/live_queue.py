@@ -21,7 +21,7 @@ MILLISECOND_NS: Final = 1_000_000
 def queue(options: Options) -> list[Row]:
     """First connections of a host whose packet process has nothing else, while the other one has a flood."""
     rows: list[Row] = []
-    count = max(20, int(400 * options.scale))
+    count = max(20, int(300 * options.scale))
     capture = {"capture": {"processes": QUEUES}}
     with Ground(("april", "may")) as ground:
         ground.gateway.run("ip", "route", "add", "blackhole", NOWHERE)  # forwarding the flood is not what is measured

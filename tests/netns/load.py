@@ -181,7 +181,7 @@ def send(channel: Channel, kind: str, segment: str, rate: int, packets: int, apa
     """Send `packets` frames of a kind ("named", "bulk" or "repeated") at `rate` a second, in the switch's namespace.
     Says "sending", and ends earlier when told anything."""
     if apart_from:
-        os.nice(-20)  # a flood comes from elsewhere: what else this machine does must not thin it
+        os.nice(-10)  # a flood comes from elsewhere: what else this machine does must not thin it
         frames = repeated(segment, apart_from)
     else:
         frames = named(segment) if kind == "named" else bulk(segment)

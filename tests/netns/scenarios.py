@@ -106,7 +106,7 @@ def first_connections(
         watching = stack.enter_context(ground.gateway.start(kernel.watch, "jps0")) if watched else None
         if watching is not None:
             assert watching.receive() == "watching"
-        seconds = count * (pause_s + 0.02) + 30
+        seconds = 120.0 if apart else count * (pause_s + 0.02) + 30  # at most: load ends with the tries
         kind, rate, segment, host = beside
         with background(ground, kind, rate, seconds, segment, host) as sent:
             used_s = {pid: kernel.cpu_s(pid) for pid in daemon.packet_pids()}
