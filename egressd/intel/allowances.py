@@ -25,6 +25,8 @@ ALLOW_DESTINATION: Final = "allow-destination"
 IGNORE_CLIENT: Final = "ignore-client"
 NEVER_BLOCK: Final = "never-block"
 KINDS: Final = (IGNORE_INDICATOR, ALLOW_DESTINATION, IGNORE_CLIENT, NEVER_BLOCK)
+WIDEST_IPV4: Final = 8  # prefix length; two of /1 are all there is
+WIDEST_IPV6: Final = 7  # of the unique local addresses (RFC 4193)
 
 _OPTIONS: Final = ("owner", "reason", "expires")
 
@@ -88,8 +90,9 @@ def _check_entry(kind: str, entry: Entry, word: Word, suffixes: Suffixes) -> Non
     shown = show(word.text)
     if kind == IGNORE_INDICATOR:
         return
-    if entry.kind == NETWORK and entry.length == 0:
-        raise Wrong(word.column, f"{kind} {shown} would switch everything off", "name smaller networks")
+    if entry.kind == NETWORK and entry.length < (WIDEST_IPV4 if len(entry.addr) == 4 else WIDEST_IPV6):
+        what = f"{kind} {shown} would switch {'everything' if not entry.length else 'most of it'} off"
+        raise Wrong(word.column, what, f"name networks of /{WIDEST_IPV4} (IPv4) or /{WIDEST_IPV6} (IPv6) and longer")
     if kind == IGNORE_CLIENT:
         if entry.kind not in (ADDRESS, NETWORK):
             raise Wrong(word.column, f'not a client\'s address: "{shown}"', "write an address or a network")

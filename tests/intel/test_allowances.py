@@ -88,6 +88,11 @@ def test_mapped_addresses_are_what_packets_carry() -> None:
     assert Allowances(found).never_blocks("", parse_address("198.51.100.7"), 0) is not None
 
 
+def test_the_widest_that_people_use_are_taken() -> None:
+    text = "".join(f"ignore-client {one}{WHY}\n" for one in ("10.0.0.0/8", "fc00::/7"))
+    assert [one.value for one in parse_allowances(text, "a.txt", SUFFIXES)[0]] == ["10.0.0.0/8", "fc00::/7"]
+
+
 def test_ignore_client() -> None:
     found = allowances("ignore-client 10.0.0.0/24", "ignore-client 2001:db8::5")
     assert line_of(found.ignores_client(packed("10.0.0.9"), NOW_S)) == 1
@@ -142,6 +147,9 @@ def test_expiry_uncovers_what_lasts() -> None:
         ("allow-destination intranet" + WHY, 19, "would cover every site"),
         ("allow-destination 0.0.0.0/0" + WHY, 19, "switch everything off"),
         ("ignore-client ::/0" + WHY, 15, "switch everything off"),
+        ("ignore-client 128.0.0.0/1" + WHY, 15, "switch most of it off"),
+        ("never-block 2000::/3" + WHY, 13, "switch most of it off"),
+        ("allow-destination ::ffff:0:0/96" + WHY, 19, "switch everything off"),
         ("ignore-client good.example" + WHY, 15, "not a client's address"),
         ("ignore-client 10.0.0.1/24" + WHY, 15, "address bits beyond"),
         ("allow-destination good.example client=x.example" + WHY, 32, "not a client's address"),
