@@ -62,7 +62,7 @@ class Block:
         self.final = False  # a person has spoken, or it was taken back: policy does not change it by itself
         self.narrow = False  # never an address for everybody: a rule says scope pair
         self.ends_us = 0  # a rule's time to live is over then, 0: none was set
-        self.clients: set[bytes] = set()  # that ran into it, while it can be rolled back
+        self.clients: set[bytes] = set()  # machines that ran into it, while it can be rolled back
 
 
 def main_target(match: Match) -> Target:

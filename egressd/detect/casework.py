@@ -218,9 +218,10 @@ class Casework:
         if block.waits or block.final or sighting.ts_us - block.created_us >= DAY_US:
             return
         clients = block.clients
-        if sighting.flow.client in clients or len(clients) >= MAX_CLIENTS:
+        machine = self.devices.machine_of(sighting.flow.client)
+        if machine in clients or len(clients) >= MAX_CLIENTS:
             return
-        clients.add(sighting.flow.client)
+        clients.add(machine)
         decision = self.policy.roll_back(block, sighting, len(clients), len(self.clients))
         if decision is not None:
             clients.clear()

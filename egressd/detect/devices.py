@@ -221,6 +221,12 @@ class Devices:
         holders = self._holders.peek(address)
         return holders.uses[-1].mac if holders is not None and holders.uses else b""
 
+    def machine_of(self, address: bytes) -> bytes:
+        """What counts as one where many machines are needed: the MAC that used an address last, else the address. So
+        one host with many addresses is one, whether or not it is plain enough to be a device; hosts behind a router are
+        many, those behind a bridge that sends under its own MAC are one."""
+        return self.mac_of(address) or address
+
     def why_none(self, mac: bytes) -> str:
         """Why a MAC is no device, for people; "" when it may be one."""
         device = self._devices.peek(mac)

@@ -166,7 +166,8 @@ def _told(core: Core, row: Planned, seen: int) -> Record:
     registered = row.match.registered_domain
     over = ""
     if row.action == "block":
-        over = why_rolled_back(len(row.clients), seen, 0, settings.rollback_clients, settings.rollback_share)
+        machines = len({core.devices.machine_of(one) for one in row.clients})
+        over = why_rolled_back(machines, seen, 0, settings.rollback_clients, settings.rollback_share)
     clients: Sequence[bytes] = sorted(row.clients)
     return {
         "action": row.action, "kind": row.target.kind, "target": row.target.value, "rule": row.rule,

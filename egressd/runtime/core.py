@@ -128,7 +128,7 @@ class Core:
         self.rulings.is_ours = lambda address: any(render_address(one) == address for one, _ in self.own)
         self.rollback = Rollback(
             self.register, self.rulings, tellers, lambda: self.knowledge.settings, self._known_clients,
-            lambda: self.enforcement.wake(),
+            lambda address: self.devices.machine_of(address), lambda: self.enforcement.wake(),
         )  # fmt: skip
         self.intake.on_client = self.rollback.met
         self.intake.on_domain = self._tie

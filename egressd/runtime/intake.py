@@ -114,8 +114,8 @@ class Intake:
         self._batches: dict[int, int] = {}
         self.on_met: Callable[[Match, int], None] = _nobody  # told of matches with how many contacts they met
         self.on_reached: Callable[[bytes, str, bytes, int], None] = _nowhere  # a listed domain, by whom and where
-        # Told of a decision that a client new to it ran into, with all that did, and when.
-        self.on_client: Callable[[str, Mapping[bytes, WatchSum], int], None] = _unheard
+        # Told of a decision that a client new to it ran into, of that client, of all that did, and when.
+        self.on_client: Callable[[str, bytes, Mapping[bytes, WatchSum], int], None] = _unheard
         self.on_domain: Callable[[str], None] = _nothing  # told of the domains of incidents that were opened
         self._opened: list[str] = []
         self._tried_now: dict[tuple[str, bytes], int] = {}  # told in the batch at hand
@@ -283,7 +283,7 @@ class Intake:
                 return
             self._watched += 1
             known = clients[client] = WatchSum(row.first_us)
-            self.on_client(decision_id, clients, row.first_us)
+            self.on_client(decision_id, client, clients, row.first_us)
         known.last_us = max(known.last_us, row.last_us)
         known.count += row.count
         known.leaks += row.leaks
@@ -355,7 +355,7 @@ class Intake:
         )
 
 
-def _unheard(decision_id: str, clients: Mapping[bytes, WatchSum], ts_us: int) -> None:
+def _unheard(decision_id: str, client: bytes, clients: Mapping[bytes, WatchSum], ts_us: int) -> None:
     """Nobody counts who runs into what."""
 
 

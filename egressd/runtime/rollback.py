@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from egressd.detect.budgets import why_rolled_back
+from egressd.detect.budgets import DAY_US, why_rolled_back
 from egressd.detect.policy_settings import PolicySettings
 from egressd.model import Decision
 from egressd.notify.eve import render_event
@@ -25,7 +25,7 @@ class Tellers(Protocol):
 
 class Rollback:
     """Counts over all packet processes; a replay does the same in its engine (detect/engine.py). `known_clients` is how
-    many clients are known; `wake` makes the kernel follow."""
+    many clients are known, `machine_of` what an address counts as; `wake` makes the kernel follow."""
 
     def __init__(
         self,
@@ -34,6 +34,7 @@ class Rollback:
         tellers: Tellers,
         settings: Callable[[], PolicySettings],
         known_clients: Callable[[], int],
+        machine_of: Callable[[bytes], bytes],
         wake: Callable[[], None],
     ) -> None:
         self._register = register
@@ -41,23 +42,42 @@ class Rollback:
         self._tellers = tellers
         self._settings = settings
         self._known_clients = known_clients
+        self._machine_of = machine_of
         self._wake = wake
+        self._machines: dict[str, set[bytes]] = {}  # that ran into a decision of the last day
 
-    def met(self, decision_id: str, watched: Mapping[bytes, object], ts_us: int) -> None:
-        """A client that was not among those `watched` for a decision before ran into it."""
+    def met(self, decision_id: str, client: bytes, watched: Mapping[bytes, object], ts_us: int) -> None:
+        """`client`, the last of those `watched` for a decision, ran into it for the first time."""
         decision = self._register.by_id.get(decision_id)
         if decision is None or decision.author != POLICY or (decision.state, decision.action) != (ACTIVE, BLOCK):
             return
-        clients = len(watched) + (bool(decision.client) and decision.client not in watched)
-        settings = self._settings()
         age_us = ts_us - decision.created_us
+        if age_us >= DAY_US:
+            self._machines.pop(decision_id, None)
+            return
+        machines = self._machines.get(decision_id)
+        if machines is None:
+            self._forget(ts_us)
+            machines = self._machines[decision_id] = {self._machine_of(one) for one in watched}
+            if decision.client:
+                machines.add(self._machine_of(decision.client))
+        machines.add(self._machine_of(client))
+        settings = self._settings()
         reason = why_rolled_back(
-            clients, self._known_clients(), age_us, settings.rollback_clients, settings.rollback_share
+            len(machines), self._known_clients(), age_us, settings.rollback_clients, settings.rollback_share
         )
         if reason:
+            del self._machines[decision_id]
             told = self._rulings.roll_back(decision, reason)
             self._wake()
             tell(self._tellers, told)
+
+    def _forget(self, ts_us: int) -> None:
+        """Decisions that ended, or are older than a day: when another one is met first, so that few are looked at."""
+        by_id = self._register.by_id
+        over = [id_ for id_ in self._machines if id_ not in by_id or ts_us - by_id[id_].created_us >= DAY_US]
+        for id_ in over:
+            del self._machines[id_]
 
 
 def tell(tellers: Tellers, decision: Decision) -> None:

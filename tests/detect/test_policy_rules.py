@@ -240,6 +240,18 @@ def test_a_share_of_the_known_clients_counts_from_twenty_on_and_for_a_day() -> N
     assert rolled_back(many)[0].startswith("51 of 200 clients (25%)")
 
 
+def test_one_machine_counts_once_whatever_addresses_it_takes() -> None:
+    scene = Scene(settings=settings(rollback_clients=10, rollback_share=0))
+    for number in range(1, 40):
+        scene.engine.devices.spoke(b"\x02host1", packed(f"2001:db8::{number:x}"), at(number), is_attached=True)
+        scene.tls(number, f"2001:db8::{number:x}", X, C2)
+    assert rolled_back(scene) == []
+    for number in range(1, 40):  # hosts behind a router are many
+        scene.engine.devices.spoke(b"\x02route", packed(f"10.9.0.{number}"), at(40 + number), is_attached=False)
+        scene.tls(40 + number, f"10.9.0.{number}", X, C2)
+    assert len(rolled_back(scene)) == 1
+
+
 def test_a_slow_spread_is_no_reason() -> None:
     scene = Scene(settings=settings(rollback_clients=2, rollback_share=0))
     for hour, client in enumerate((A, B, SERVER, "10.0.0.9")):

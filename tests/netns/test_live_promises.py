@@ -16,6 +16,7 @@ from tests.netns.clients import REFUSED
 from tests.netns.daemon import Refused, until
 from tests.netns.ground import Ground
 from tests.netns.servers import question
+from tests.netns.topology import GATEWAY6, MHLW
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
 
@@ -128,18 +129,28 @@ def test_5_outsiders_are_no_infected_hosts(ground: Ground) -> None:
     ground.gateway.run("nft", "add", "rule", "inet", "host", "passing", "iifname wan0 udp dport 53 accept")
     with ground.daemon(LISTED) as daemon:
         assert ground.kept_out("may", "listed.evil.example")
-        ground.topology.wan.call(_ask_from_outside, ground["beacon"].v6)
+        ground.topology.wan.call(_ask_as_sixty, ground["beacon"].v6, "2001:db8:f::")
         until(lambda: daemon.metrics().get('egressd_left_out_total{reason="contacts_from_outside"}') == 60, 10)
         assert [one["client"] for one in daemon.ask("incidents")["incidents"]] == [ground["may"].v4]
         assert daemon.ask("decisions", id="D1")["decisions"][0]["state"] == "active"
         assert ground.kept_out("may", "listed.evil.example")
 
 
-def _ask_from_outside(server: str) -> None:
+def test_5_one_host_is_one_machine_whatever_addresses_it_takes(ground: Ground) -> None:
+    """Sixty addresses of one host ask for the name whose block it wants taken back."""
+    with ground.daemon(LISTED) as daemon:
+        assert ground.kept_out("may", "listed.evil.example")
+        ground["april"].space.call(_ask_as_sixty, GATEWAY6[MHLW], "2001:db8:1::bad:")
+        until(lambda: len(daemon.ask("incidents")["incidents"]) > 50, 10)
+        assert daemon.ask("decisions", id="D1")["decisions"][0]["state"] == "active"
+        assert ground.kept_out("april", "listed.evil.example")
+
+
+def _ask_as_sixty(server: str, network: str) -> None:
     for number in range(60):
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as asking:
             asking.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)
-            asking.bind((f"2001:db8:f::{number + 256:x}", 0))
+            asking.bind((f"{network}{number + 256:x}", 0))
             asking.sendto(question("listed.evil.example", clients.A, number), (server, 53))
 
 

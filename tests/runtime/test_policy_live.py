@@ -200,6 +200,23 @@ async def test_a_block_that_too_many_run_into_waits_for_a_person_from_then_on(tm
 
 
 @in_loop
+async def test_one_machine_with_many_addresses_takes_no_block_back(tmp_path: Path) -> None:
+    """Each host may take as many addresses as it likes: an infected one would free its own controller."""
+    mac = bytes.fromhex("020000000005")
+    async with site_at(tmp_path, config=CONFIG + "policy: {rollback_clients: 3}\n") as site:
+        site.sees(*asked(action="block"), verdict("D1", "extend", address(), found=LISTED))
+        crowd = [parse_address(f"10.0.1.{number}") for number in range(1, 60)]
+        for number, client in enumerate(crowd):
+            site.core.devices.spoke(mac, client, site.core.clock.now_us(), is_attached=True)
+            site.sees(attempt(client, number, found=LISTED))
+        assert site.core.devices.why_none(mac)  # so many that it is no device; still it is one machine
+        assert "address 198.51.100.7" in site.rules()
+        for number in range(3):
+            site.sees(attempt(parse_address(f"10.0.0.{number + 10}"), 60 + number, found=LISTED))
+        assert "address 198.51.100.7" not in site.rules()
+
+
+@in_loop
 async def test_what_a_person_blocks_is_not_taken_back(tmp_path: Path) -> None:
     async with site_at(tmp_path, config=CONFIG + "policy: {rollback_clients: 1}\n") as site:
         made = await site.do("block", what="worse.example")
