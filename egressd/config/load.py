@@ -265,8 +265,8 @@ class _Loading:
                 self._wrong_lines(one.name, problems)
         ranges = self.range_files()
         intel = Intel(
-            index, suffixes, Allowances(allowed), protected, resolvers, self._shared_ranges(ranges), guard,
-            behaviour_settings(config),
+            index, suffixes, Allowances(allowed, self._nat64()), protected, resolvers, self._shared_ranges(ranges),
+            guard, behaviour_settings(config),
         )  # fmt: skip
         policy = self.policy()
         return LoadedIntel(
@@ -380,8 +380,10 @@ class _Loading:
         if SHIPPED_RANGES in self.config.guard.shared_ranges:
             source = "shared_ranges.txt"
             ranges += self._keep(parse_shared_ranges(_shipped(source), source))
-        prefixes = tuple(_network(text) for text in self.config.nat64_prefixes)
-        return SharedRanges(ranges, (NAT64_WELL_KNOWN, *prefixes))
+        return SharedRanges(ranges, self._nat64())
+
+    def _nat64(self) -> tuple[tuple[bytes, int], ...]:
+        return (NAT64_WELL_KNOWN, *(_network(text) for text in self.config.nat64_prefixes))
 
     def _list_files(self, extra_lists: Sequence[Path]) -> list[ListFile]:
         """Each list once, in the order given."""

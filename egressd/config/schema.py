@@ -381,7 +381,8 @@ class Config:
         PREFIXES,
         (),
         "Your network's own NAT64 prefixes (RFC 6052), beside the well-known 64:ff9b::/96. An IPv6 address under one "
-        "is protected when the IPv4 address in it is.",
+        "is protected, shared or allowed when the IPv4 address in it is; lists and blocks know the well-known one "
+        "only.",
         example='["2001:db8:64::/96"]',
     )
     policy: PolicyOptions = field(

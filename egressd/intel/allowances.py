@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from egressd.errors import Problem
 from egressd.intel.entries import ADDRESS, DOMAIN, NETWORK, Entry, parse_entry
 from egressd.intel.lines import Word, Wrong, parse_options, parse_time, problem_at, show, split_comment, split_lines
-from egressd.intel.networks import NetworkTable, embedded_ipv4, parse_network
+from egressd.intel.networks import NAT64_WELL_KNOWN, NetworkTable, embedded_ipv4, parse_network
 from egressd.model import Indicator
 from egressd.names import Suffixes
 
@@ -109,9 +109,10 @@ def _check_entry(kind: str, entry: Entry, word: Word, suffixes: Suffixes) -> Non
 class _Destinations:
     """Allowances by name (it and below) and by network."""
 
-    __slots__ = ("_names", "_networks")
+    __slots__ = ("_names", "_nat64", "_networks")
 
-    def __init__(self, allowances: list[Allowance]) -> None:
+    def __init__(self, allowances: list[Allowance], nat64: tuple[tuple[bytes, int], ...]) -> None:
+        self._nat64 = nat64
         self._names: dict[str, list[Allowance]] = {}
         networks: dict[tuple[bytes, int], list[Allowance]] = {}
         for one in allowances:
@@ -130,7 +131,7 @@ class _Destinations:
         while name and self._names:
             found += self._names.get(name, ())
             name = name.partition(".")[2]
-        for one in (addr, *embedded_ipv4(addr)) if addr else ():
+        for one in (addr, *embedded_ipv4(addr, self._nat64)) if addr else ():
             for group in self._networks.covering(one):
                 found += group
         return found
@@ -139,22 +140,24 @@ class _Destinations:
 class Allowances:
     """Every allowance, immutable. Each question answers with the allowance that applies at a time, or None."""
 
-    __slots__ = ("_allowed", "_clients", "_clients_of", "_indicators", "_unblocked", "allowances")
+    __slots__ = ("_allowed", "_clients", "_clients_of", "_indicators", "_unblocked", "allowances", "nat64")
 
-    def __init__(self, allowances: list[Allowance]) -> None:
+    def __init__(self, allowances: list[Allowance], nat64: tuple[tuple[bytes, int], ...] = (NAT64_WELL_KNOWN,)) -> None:
+        """`nat64` are prefixes whose addresses are judged by the IPv4 address in them (RFC 6052)."""
         self.allowances = tuple(allowances)
+        self.nat64 = nat64
         self._indicators: dict[str, list[Allowance]] = {}
         for one in allowances:
             if one.kind == IGNORE_INDICATOR:
                 self._indicators.setdefault(one.value, []).append(one)
-        self._allowed = _Destinations([one for one in allowances if one.kind == ALLOW_DESTINATION])
-        self._unblocked = _Destinations([one for one in allowances if one.kind == NEVER_BLOCK])
-        self._clients = _Destinations([one for one in allowances if one.kind == IGNORE_CLIENT])
+        self._allowed = _Destinations([one for one in allowances if one.kind == ALLOW_DESTINATION], nat64)
+        self._unblocked = _Destinations([one for one in allowances if one.kind == NEVER_BLOCK], nat64)
+        self._clients = _Destinations([one for one in allowances if one.kind == IGNORE_CLIENT], nat64)
         self._clients_of = {one: NetworkTable([(*_network(one.client), True)]) for one in allowances if one.client}
 
     def __reduce__(self) -> tuple[object, ...]:
         """For other processes; compiled classes are not pickled by themselves."""
-        return Allowances, (list(self.allowances),)
+        return Allowances, (list(self.allowances), self.nat64)
 
     def ignores_indicator(self, indicator: Indicator, now_s: int) -> Allowance | None:
         """By exactly the value that is listed, in any list."""

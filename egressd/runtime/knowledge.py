@@ -160,7 +160,7 @@ def combine(
     index = over(index, large, intel.suffixes)
     allowed = intel.allowances
     if allowances:
-        allowed = Allowances([*intel.allowances.allowances, *allowances])
+        allowed = Allowances([*intel.allowances.allowances, *allowances], intel.allowances.nat64)
     settings = policy_settings(loaded.config, texts.policy)
     if modes is not None:
         settings = settings._replace(modes=tuple(modes.items()))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from egressd.config.document import parse_config
+from egressd.config.load import load_intel
 from egressd.intel.allowances import Allowance, Allowances, parse_allowances
 from egressd.intel.formats import parse_list
 from egressd.intel.guard import Guard
@@ -86,6 +91,15 @@ def test_mapped_addresses_are_what_packets_carry() -> None:
         'never-block ::ffff:198.51.100.0/120 owner=a reason="as a sensor wrote it"\n', "allow.txt", SUFFIXES
     )
     assert Allowances(found).never_blocks("", parse_address("198.51.100.7"), 0) is not None
+
+
+def test_what_is_allowed_is_allowed_behind_the_networks_own_nat64(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(f"never-block 198.51.100.7{WHY}\n")
+    config, _ = parse_config('allow: [a.txt]\nnat64_prefixes: ["2001:db8:64::/96"]\n', "e.yaml")
+    allowances = load_intel(config, base_dir=tmp_path).intel.allowances
+    for again in (allowances, pickle.loads(pickle.dumps(allowances))):  # as a packet process is told
+        for address, kept in (("2001:db8:64::c633:6407", True), ("64:ff9b::c633:6407", True), ("2001:db8::7", False)):
+            assert (again.never_blocks("", parse_address(address), 0) is not None) is kept
 
 
 def test_the_widest_that_people_use_are_taken() -> None:
