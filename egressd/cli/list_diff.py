@@ -59,7 +59,9 @@ def run(args: Namespace) -> int:
     site = load_site(args)
     against = Path(args.against) if args.against else namesake(site, Path(args.file))
     if against is None:
-        raise ClientError(f"the configuration names no file called {Path(args.file).name}; say AGAINST what", USAGE)
+        raise ClientError(
+            f"the configuration names no other file called {Path(args.file).name}, or several; say AGAINST what", USAGE
+        )
     old, problems = said_in(site, against)
     new, more = said_in(site, Path(args.file))
     found = difference(old, new)

@@ -465,6 +465,7 @@ def test_diff_against_the_configuration(site: Site) -> None:
     other = site.folder / "other.txt"
     other.write_text("")
     assert site.run("diff", str(other))[0] == 2
+    assert "names no other file called" in site.run("diff", str(site.list))[2]  # the configuration's own file
     assert site.run("diff", str(site.folder / "absent"), str(new))[0] == 3
 
 
