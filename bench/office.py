@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+if str(ROOT) not in sys.path:  # who measures a compiled copy has put it before
+    sys.path.insert(0, str(ROOT))
 
 from bench.office_day import CLIENTS, DAY_S, HOURS, OWN, RESOLVER, SEED, START_S, Contact, World, make_day
 from egressd.config.load import load_intel

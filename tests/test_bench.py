@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -161,6 +163,16 @@ def test_a_short_soak_tells_tables_memory_and_pauses(tmp_path: Path) -> None:
     last = result["samples"][-1]["tables"]
     assert any(name.startswith("dissector.tcp._table") and size > 100 for name, size in last.items())
     assert any(name.startswith("engine.") and size > 100 for name, size in last.items())
+
+
+def test_a_copy_that_was_put_before_this_tree_is_what_is_measured(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "egressd", tmp_path / "egressd", ignore=shutil.ignore_patterns("__pycache__"))
+    program = "import bench.packet_path, bench.office, egressd.wire.dissector as one; print(one.__file__)"
+    where = {**os.environ, "EGRESSD_TREE": "1", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=where, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert Path(done.stdout.strip()).is_relative_to(tmp_path)
 
 
 def test_what_grows_is_told() -> None:
