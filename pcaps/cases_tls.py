@@ -157,6 +157,27 @@ def tls_data_in_syn() -> Made:
     return capture
 
 
+@case(
+    "tls-lenient-server",
+    "What OpenSSL's server takes though no client sends it: records of an unknown minor version, an unknown version "
+    "before supported_versions, empty records before and inside the hello.",
+)
+def tls_lenient_server() -> Made:
+    capture = Capture()
+    plain = hello("record.bad.example")
+    message = client_hello(b"legacy.bad.example")
+    pieces = client_hello(b"empty.bad.example")
+    for port, octets in enumerate(
+        (
+            b"\x16\x03\xff" + plain[3:],
+            records(message[:4] + b"\x04\x04" + message[6:]),
+            records(b"") * 3 + records(pieces, 60, 60),
+        )
+    ):
+        Tcp(capture, (CLIENT, 40_002 + port)).open().send(octets).receive(SERVER_HELLO).close()
+    return capture
+
+
 def _quic(version: int) -> Capture:
     capture = Capture()
     at, there = (CLIENT, 45_002), (SERVER, 443)

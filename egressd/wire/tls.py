@@ -35,6 +35,9 @@ _SERVER_MESSAGES: Final = frozenset((0, 2, 4, 8, 12, 13, 14, 22))
 # tickets below 20 KB. A longer one is read as far as this and gives its name if the name lies within.
 MAX_HANDSHAKE_BYTES: Final = 65_536
 MAX_RECORD_BYTES: Final = 16_384  # RFC 8446 section 5.1, plaintext
+# In a row. Section 5.1 forbids them in a handshake, but OpenSSL steps over as many. It heeds no more of a record's
+# version than its first byte either, as that section asks ("MUST be ignored for all purposes").
+MAX_EMPTY_RECORDS: Final = 32
 MAX_ALPN: Final = 16  # protocols kept; clients offer one to three
 _MAX_VERSIONS_BYTES: Final = 255  # RFC 8446 section 4.2.1: the list of 2 to 254 bytes has a one-byte length
 _MAX_ALPN_BYTES: Final = 512  # of the extension that are read; also bounds the keys of the memory below
@@ -91,7 +94,7 @@ def parse_client_hello(
     """
     size: i64 = len(body)
     pos: i64 = _extensions_at(body, size)
-    version = body[0] << 8 | body[1]
+    version = body[0] << 8 | body[1] if body[0] == 3 else 0x0303
     if pos == size and not partial:  # before TLS 1.3 extensions were optional (RFC 5246 section 7.4.1.2)
         return ClientHello("", "", version, (), "", "")
     if pos + 2 > size:
@@ -155,7 +158,7 @@ def parse_sent_hello(body: bytes) -> ClientHello:
 
 def _extensions_at(body: bytes, size: int) -> int:
     """Where the extension list stands: behind version, random, session id, cipher suites and compression methods."""
-    if size < _MIN_HELLO_BYTES or body[0] != 3:
+    if size < _MIN_HELLO_BYTES or body[0] < 3:  # more: servers read supported_versions instead (RFC 8446 section 4.2.1)
         raise Malformed("not a ClientHello of SSL 3.0 or TLS")
     if body[34] > 32:
         raise Malformed("ClientHello session id over 32 bytes")
@@ -294,30 +297,40 @@ def looks_like_tls(head: bytes) -> int:
     """1 when a stream that begins so is TLS from either side, 0 when not, -1 when `head` is too short to say.
 
     Asks for a handshake record (RFC 8446 section 5.1) whose first message is ClientHello or ServerHello with a length
-    that fits the record and a version of SSL 3.0 or TLS.
+    that fits the record and a version of SSL 3.0 or more. Empty records may come first.
     """
     size = len(head)
-    if (size and head[0] != HANDSHAKE) or (size > 1 and head[1] != 3) or (size > 2 and head[2] > 4):
+    if (size and head[0] != HANDSHAKE) or (size > 1 and head[1] != 3):
         return 0
     if size < 6:
         return -1
     record = head[3] << 8 | head[4]
-    if not 0 < record <= MAX_RECORD_BYTES or head[5] not in (CLIENT_HELLO, 2):
+    if not record:
+        start = _RECORD_HEADER_BYTES
+        while start < MAX_EMPTY_RECORDS * _RECORD_HEADER_BYTES and _is_empty_record(head, start):
+            start += _RECORD_HEADER_BYTES
+        return 0 if _is_empty_record(head, start) else looks_like_tls(head[start:])
+    if record > MAX_RECORD_BYTES or head[5] not in (CLIENT_HELLO, 2):
         return 0
     if record < 6:  # a message cut into tiny records: its own header lies in later ones
         return 1
     if size < 11:
         return -1
     length = head[6] << 16 | head[7] << 8 | head[8]
-    if length < 38 or head[9] != 3:  # ServerHello has at least 38 bytes, ClientHello more
+    if length < 38 or head[9] < 3:  # ServerHello has at least 38 bytes, ClientHello more
         return 0
     # Nothing can follow a ClientHello in its record; a ServerHello may have company.
     return 1 if head[5] != CLIENT_HELLO or record <= length + 4 else 0
 
 
+def _is_empty_record(head: bytes, at: int) -> bool:
+    """Whether a handshake record without content stands there."""
+    return head[at : at + 2] == b"\x16\x03" and head[at + 3 : at + 5] == b"\0\0"
+
+
 def _only_record(head: bytes) -> int:
     """Bytes of the first record when it holds a whole ClientHello and nothing else, as nearly always; else 0."""
-    if len(head) > 8 and head[0] == HANDSHAKE and head[5] == CLIENT_HELLO and head[1] == 3 and head[2] <= 4:
+    if len(head) > 8 and head[0] == HANDSHAKE and head[5] == CLIENT_HELLO and head[1] == 3:
         record = head[3] << 8 | head[4]
         if record <= MAX_RECORD_BYTES and record == (head[6] << 16 | head[7] << 8 | head[8]) + 4:
             return _RECORD_HEADER_BYTES + record
@@ -331,7 +344,7 @@ class TlsStream:
     `server_side` is set when the first message can only be a server's: the caller has the direction wrong.
     """
 
-    __slots__ = ("_header", "_left", "_message", "_need", "done", "rest", "server_side")
+    __slots__ = ("_empty", "_header", "_left", "_message", "_need", "done", "rest", "server_side")
 
     def __init__(self) -> None:
         self.done: bool = False
@@ -340,6 +353,7 @@ class TlsStream:
         self._need: int = -1  # bytes of the only record when it holds the whole hello; 0 otherwise, -1 before the start
         self._header: bytes = b""  # of a record, as far as it is there: under 5 bytes
         self._left: int = 0  # bytes still to come of the open record
+        self._empty: int = 0  # records in a row without content
         # The handshake message (its record header before it if _need > 0), up to MAX_HANDSHAKE_BYTES. Kept as bytes:
         # hellos come in one to three chunks, and the bound makes the copying of many tiny ones cheap enough.
         self._message: bytes = b""
@@ -404,9 +418,10 @@ class TlsStream:
         header = self._header
         self._header = b""
         kind = header[0]
-        if kind == HANDSHAKE and header[1] == 3 and header[2] <= 4:
+        if kind == HANDSHAKE and header[1] == 3:
             self._left = header[3] << 8 | header[4]
-            if not 0 < self._left <= MAX_RECORD_BYTES:  # section 5.1: no empty handshake fragments
+            self._empty = 0 if self._left else self._empty + 1
+            if self._left > MAX_RECORD_BYTES or self._empty > MAX_EMPTY_RECORDS:
                 raise Malformed("TLS record length out of bounds")
         elif self._message:
             raise Malformed("another record inside a ClientHello")  # section 5.1: no interleaving

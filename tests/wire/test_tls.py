@@ -189,7 +189,7 @@ def test_a_broken_side_extension_cannot_hide_the_name(broken: bytes) -> None:
     [
         b"",
         b"\x03\x03",
-        hello_body(legacy=0xFEFD),
+        hello_body(legacy=0x02FF),
         hello_body(session=bytes(33)),
         hello_body(extension(0, b"")),
         hello_body(extension(0, b"\x00\x09\x00\x00\x01a")),
@@ -288,7 +288,6 @@ STREAMS = {
     "server": records(message(b"\x03\x03" + bytes(38), kind=2)),
     "no TLS": b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n",
     "interleaved": records(message(POST_QUANTUM), 500)[:505] + b"\x15\x03\x01\x00\x02\x02\x28",
-    "empty record": records(message(BROWSER), 9, 9),
     "bad length": b"\x16\x03\x01\x40\x01\x01\x00\x3f\xfd" + bytes(0x4001),
     "bad hello": records(message(BROWSER + b"\x00")),
     "long": records(message(hello_body(server_name(b"a.example"), extension(21, bytes(65_000)), session=b"")), 16000),
@@ -321,9 +320,29 @@ def test_streams_that_end_without_a_hello() -> None:
     assert ssl2.done
 
 
-@pytest.mark.parametrize("kind", ["no TLS", "interleaved", "empty record", "bad length", "bad hello"])
+@pytest.mark.parametrize("kind", ["no TLS", "interleaved", "bad length", "bad hello"])
 def test_streams_that_are_malformed(kind: str) -> None:
     assert stream_result([STREAMS[kind]]) == ([], True)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        records(message(BROWSER), 50, version=0x03FF),
+        records(message(BROWSER), version=0x0305),
+        records(message(b"\x04\x04" + BROWSER[2:])),  # supported_versions counts (RFC 8446 section 4.2.1)
+        records(message(b"\xfe\xfd" + BROWSER[2:])),
+        records(b"") * 32 + records(message(BROWSER)),
+        records(message(BROWSER), 50, 50, 50),
+    ],
+)
+def test_what_openssl_takes_though_no_client_sends_it(sent: bytes) -> None:
+    """Seen with the server of OpenSSL 3: the version of a record and that before supported_versions change nothing."""
+    for chunks in ([sent], [sent[at : at + 1] for at in range(len(sent))]):
+        assert stream_result(chunks) == (["Www.Example"], False)
+    verdicts = [looks_like_tls(sent[:size]) for size in range(len(sent))]
+    assert verdicts == sorted(verdicts) and verdicts[-1] == 1
+    assert stream_result([records(b"") * 33 + sent]) == ([], True)
 
 
 def test_broken_behind_the_name_still_gives_the_name() -> None:
@@ -417,8 +436,10 @@ def test_random_bytes(body: bytes) -> None:
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x02\x00", 0),
         (b"\x16\x03\x01\x02\x00\x0b", 0),
         (b"\x16\x03\x01\x00\x00\x01", 0),
+        (b"\x16\x03\x01\x00\x00\x16", -1),  # an empty record, then perhaps another
+        (b"\x16\x03\x01\x00\x00" * 33, 0),
         (b"\x16\x03\x01\x7f\x00\x01", 0),
-        (b"\x16\x03\x05", 0),
+        (b"\x16\x02\x05", 0),
         (b"\x17\x03\x03", 0),
         (b"GET / HTTP", 0),
         (b"\x16\x04", 0),
