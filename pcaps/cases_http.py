@@ -43,6 +43,35 @@ def http_chunked_upload() -> Made:
 
 
 @case(
+    "http-lenient-server",
+    """Requests that no browser sends and servers answer: behind many blank lines (nginx, Node), with tabs (Python), of
+    a method that nobody knows (Go), of version 2.0 (Node), with a Host behind 70 KB of other fields and with a target
+    of 20 KB (Apache, Go), after a chunk whose size has twenty zeros before it (Node).""",
+)
+def http_lenient_server() -> Made:
+    capture = Capture()
+    for port, (name, change) in enumerate(
+        {
+            "blank": lambda octets: b"\r\n" * 900 + octets,
+            "tabs": lambda octets: octets.replace(b"GET / ", b"GET\t/\t", 1),
+            "method": lambda octets: octets.replace(b"GET", b"XGET", 1),
+            "version": lambda octets: octets.replace(b"/1.1", b"/2.0", 1),
+            "head": lambda octets: octets.replace(b"Host", b"X: %s\r\nHost" % (b"x" * 70_000), 1),
+            "target": lambda octets: octets.replace(b"/ ", b"/%s " % (b"x" * 20_000), 1),
+            "chunk": lambda octets: (
+                get("up.good.example", method="PUT", more="Transfer-Encoding: chunked\r\n")
+                + b"0" * 20
+                + b"2\r\nok\r\n0\r\n\r\n"
+                + octets
+            ),
+        }.items()
+    ):
+        tcp = Tcp(capture, (CLIENT, 40_001 + port), (SERVER, 80)).open()
+        tcp.send(change(get(f"{name}.bad.example")), 1_200).receive(OK).close()
+    return capture
+
+
+@case(
     "http-absolute-form-proxy",
     """Requests to a proxy name the destination in the request target (RFC 9112 section 3.2.2); a Host that disagrees
     is read too, for it may be the one that counts further on.""",

@@ -204,6 +204,9 @@ class ContentReader:
         # Only a direction whose beginning was seen is believed to be DNS because of its port alone.
         port = conversation.flow.server_port if conversation.syn_seen and not side.resumes else 0
         joined = side.head + data if side.head else data
+        if (joined[0] == 0x0D or joined[0] == 0x0A) and not joined.strip(b"\r\n"):
+            side.head = joined[:4]  # blank lines, of which servers pass over any number; a PROXY header begins so too
+            return b""
         whole = joined
         if joined[0] == PROXY_1_FIRST or joined[0] == PROXY_2_FIRST:
             whole = past_proxy_header(joined)

@@ -18,7 +18,7 @@ from egressd.model import HttpRequest
 from egressd.names import escape, normalise
 from egressd.wire.octets import COMPILED
 
-MAX_LINE: Final = 16_384  # request line: the largest default of common servers
+MAX_LINE: Final = 65_536  # of the bytes that begin a direction: what a segment holds at most
 MAX_TARGET: Final = 2048  # kept of target and path: a listed URL is a prefix and no longer than this
 MAX_USER_AGENT: Final = 512  # kept: browsers send under 200
 MAX_HOSTS: Final = 8  # looked at; one is legal, a second tells of disagreement, more is a flood
@@ -41,8 +41,11 @@ _MAX_METHOD: Final = 20
 _LINE_END: Final = " HTTP/1.1\r\n"  # of a request line, nearly always
 
 # Blanks may follow the version, and what careless devices leave there (a NUL and a digit have been seen): lenient
-# servers answer them.
-_REQUEST_LINE: Final = re.compile(r"([A-Z_-]{1,20}) ([^\n]*) HTTP/1\.[0-9][^\n]{0,9}\n")
+# servers answer them. They part the words at any blank (RFC 9112 section 3), take methods that nobody knows, and other
+# versions (2.0, 01.1).
+_REQUEST_LINE: Final = re.compile(
+    r"(?!PRI )([!#-'*+.^_`|~0-9A-Za-z-]{1,20})[ \t\v\f]++([^\n]*)[ \t\v\f]HTTP/[0-9][^\n]{0,11}\n"
+)
 _ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://([^/?#]*)")
 _FOLD: Final = re.compile(r"\r?\n[ \t]+")
 _BLANK: Final = " \t\r"  # around a value; CR is what is left of its line end
@@ -68,27 +71,31 @@ Field = tuple[int, str]  # which it is, and its value with the blanks around it
 def looks_like_http(head: bytes) -> int:
     """1 when `head` begins with a request of HTTP/1, 0 when not, -1 when so few bytes cannot tell.
 
-    A known method is needed, and HTTP/1.x at the end of the first line if that is in `head`: RTSP, SIP, ICAP, the
-    preface of HTTP/2, responses, HTTP/0.9 and text protocols with like commands are all 0.
+    A known method is needed, or a whole first line; and a version of HTTP at the end of that line if it is in `head`:
+    RTSP, SIP, ICAP, the preface of HTTP/2, responses, HTTP/0.9 and text protocols with like commands are all 0. Blank
+    lines may come first.
     """
     text = head.decode("latin-1")
     if head and (head[0] == 0x0D or head[0] == 0x0A):
         text = text.lstrip("\r\n")
-        if len(head) - len(text) > 4:
-            return 0
     space = text.find(" ", 0, _MAX_METHOD + 1)
-    if space < 0:
-        return -1 if text in _PREFIXES else 0
-    if text[:space] not in _METHODS:
-        return 0
+    if space < 0 or text[:space] not in _METHODS:
+        if space < 0 and text in _PREFIXES:
+            return -1
+        end = text.find("\n", 0, MAX_LINE + 1)
+        if end < 0 or text.find("HTTP/", max(0, end - 18), end) < 0:
+            return 0
+        return 1 if _REQUEST_LINE.match(text) is not None else 0
     end = text.find("\n", space, MAX_LINE + 1)
     if end >= 0:
         if end - 10 > space and text[end - 10 : end + 1] == _LINE_END:
             return 1  # nearly always
         # Where _REQUEST_LINE, which would cost twice this, wants the version.
         tail = text[max(space + 1, end - 18) : end]
-        version = tail.rfind(" HTTP/1.")
-        return 1 if version >= 0 and "0" <= tail[version + 8 : version + 9] <= "9" else 0
+        version = tail.rfind("HTTP/")
+        if version > 0 and tail[version - 1] in " \t\v\f" and "0" <= tail[version + 5 : version + 6] <= "9":
+            return 1
+        return 0
     if len(text) > MAX_LINE or (len(text) > space + 1 and ord(text[space + 1]) < 0x20):
         return 0
     return 1
@@ -186,6 +193,11 @@ def read_fields(text: str, first: int) -> tuple[list[Field], int]:
     return _unfolded_fields(text[first:start]) if folded else fields, -1
 
 
+def is_read(line: bytes) -> bool:
+    """Whether a line of a head is a field that `read_fields` takes out."""
+    return line[:64].partition(b":")[0].rstrip(b" \t").lower().decode("latin-1") in _KINDS
+
+
 def _unfolded_fields(text: str) -> list[Field]:
     """The same when lines begin with a blank, and so belong to those before them (RFC 9112 section 5.2). What is folded
     right after the request line goes, as section 2.2 asks."""
@@ -195,15 +207,14 @@ def _unfolded_fields(text: str) -> list[Field]:
 
 def read_request_line(text: str, end: int) -> tuple[str, str]:
     """Method and target of the request line with which `text` begins and which ends at the LF `end`."""
-    if end < MAX_LINE:
-        space = text.find(" ", 0, _MAX_METHOD + 1)
-        if 0 <= space < end - 10 and text[end - 10 : end + 1] == _LINE_END:
-            method = text[:space]
-            if method in _METHODS:
-                return method, text[space + 1 : end - 10]  # nearly always
-        line = _REQUEST_LINE.match(text)
-        if line is not None:
-            return line.group(1), line.group(2)
+    space = text.find(" ", 0, _MAX_METHOD + 1)
+    if 0 <= space < end - 10 and text[end - 10 : end + 1] == _LINE_END:
+        method = text[:space]
+        if method in _METHODS:
+            return method, text[space + 1 : end - 10]  # nearly always
+    line = _REQUEST_LINE.match(text)
+    if line is not None:
+        return line.group(1), line.group(2).rstrip(" \t\v\f")
     raise Malformed("not an HTTP/1 request line")
 
 
@@ -265,7 +276,7 @@ def body_length(framing: list[Field]) -> int:
         elif kind == _CONTENT_LENGTH:  # RFC 9110 section 8.6: a list of equal numbers may be taken
             for text in value.split(","):
                 digits = text.strip(_BLANK)
-                if not _is_decimal(digits) or len(digits) > 15 or int(digits) > MAX_BODY:
+                if not _is_decimal(digits) or len(digits.lstrip("0")) > 15 or int(digits) > MAX_BODY:
                     problem = "absurd Content-Length"
                 elif length >= 0 and int(digits) != length:
                     problem = "Content-Lengths that disagree"

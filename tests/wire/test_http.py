@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from egressd.errors import Malformed
 from egressd.model import HttpRequest
-from egressd.wire import http_head
+from egressd.wire import http, http_head
 from egressd.wire.http import HttpStream
 from egressd.wire.http_head import ends_in_number, looks_like_http, parse_authority
 
@@ -190,12 +190,11 @@ def test_the_request_after_a_body_is_found(message: bytes) -> None:
         (b"Transfer-Encoding: chunked\r\n", b"\r\n"),
         (b"Transfer-Encoding: chunked\r\n", b"FFFFFFFFFFFFFFFF\r\n"),
         (b"Transfer-Encoding: chunked\r\n", b"1\r\nabc\r\n"),
-        (b"Transfer-Encoding: chunked\r\n", b"1;" + b"x" * 5000 + b"\r\n"),
+        (b"Transfer-Encoding: chunked\r\n", b"1;" + b"x" * 20_000 + b"\r\n"),
         (b"Transfer-Encoding: chunked\r\n", b"0\r\n" + b"A: b\r\n" * 5000),
         (b"", b"\x16\x03\x01\x02\x00"),
-        (b"", b"get / HTTP/1.1\r\n"),
-        (b"", b"GET / HTTP/2.0\r\n"),
-        (b"", b"\r\n" * 40),
+        (b"", b"get / HTTP\r\n"),
+        (b"", b"PRI * HTTP/2.0\r\n"),
         (b"", b"HTTP/1.1 200 OK\r\n"),
     ],
 )
@@ -210,7 +209,7 @@ def test_what_cannot_be_followed_is_given_up_after_the_request(fields: bytes, af
         stream.feed(GET)
 
 
-@pytest.mark.parametrize("wire", [b"\x16\x03\x01", b"hello", b"GET /\r\n", b"PRI * HTTP/2.0\r\n\r\n"])
+@pytest.mark.parametrize("wire", [b"\x16\x03\x01", b"hello\n", b"GET /\r\n", b"PRI * HTTP/2.0\r\n\r\n"])
 def test_garbage_is_refused_early(wire: bytes) -> None:
     with pytest.raises(Malformed):
         HttpStream().feed(wire)
@@ -322,21 +321,45 @@ def test_bounds_on_what_is_kept() -> None:
     assert (absolute.host, len(absolute.target), absolute.path) == ("a.example", http_head.MAX_TARGET, request.path)
 
 
-@pytest.mark.parametrize("step", [1000, 1 << 20])
-def test_a_head_past_its_bound_still_tells_its_name(step: int) -> None:
-    wire = b"GET / HTTP/1.1\r\nHost: a.example\r\n" + b"X: y\r\n" * 20_000 + b"\r\n"
-    requests, failed, _, _ = run(wire, list(range(0, len(wire), step)))
+LENIENT = [  # seen with Node 20 or Python's http.server, which answer the request
+    b"\r\n" * 2000 + GET,
+    b"\n" * 10 + GET,
+    GET.replace(b" ", b"\t"),
+    GET.replace(b"1.1", b"2.0"),
+    GET.replace(b"1.1", b"01.1"),
+    GET.replace(b"GET", b"M-SEARCH"),
+    GET.replace(b"GET", b"X.y"),  # Go's net/http
+    GET.replace(b"/a", b"/" + b"a" * 60_000),
+    GET.replace(b"/a", b"/" + b"a" * 200_000),
+    GET.replace(b"Host", b"X: %s\r\nHost" % (b"y" * 200_000)),
+    GET.replace(b"Host", b"X: y\r\n" * 20_000 + b"Host"),
+    GET.replace(b"Host", b"X: y\r\n z\r\n" * 20_000 + b"Host"),
+]
+
+
+@pytest.mark.parametrize("wire", LENIENT)
+@pytest.mark.parametrize("step", [512, 1000, 1 << 20])
+def test_what_lenient_servers_take_is_read(wire: bytes, step: int) -> None:
+    requests, failed, _, _ = run(wire + GET, list(range(0, len(wire), step)))
+    assert ([request.host for request in requests], failed) == (["www.shop.example"] * 2, False)
+    assert looks_like_http(wire[:1000]) != 0 or wire[:3] not in (b"GET", b"\r\n\r")
+
+
+def test_a_head_past_its_bound_still_tells_its_name() -> None:
+    for start in (b"GET / HTTP/1.1\r\nHost: a.example\r\n", b"GET /"):
+        stream = HttpStream()
+        requests = stream.feed(start)
+        with pytest.raises(Malformed):
+            for _ in range(http.MAX_WHOLE_HEAD // 4096 + 20):
+                requests += stream.feed(b"X: y567\r\n" * 456 if b"Host" in start else b"x" * 4096)
+                assert stream.buffered() <= http.MAX_HEAD + 4096
+        assert [request.host for request in requests] == (["a.example"] if b"Host" in start else [])
+
+
+def test_a_head_of_nothing_but_what_matters_is_given_up() -> None:
+    wire = b"GET / HTTP/1.1\r\n" + b"Host: a.example\r\n" * 20_000
+    requests, failed, _, _ = run(wire, list(range(0, len(wire), 1000)))
     assert ([request.host for request in requests], failed) == (["a.example"], True)
-    late = wire.replace(b"Host: a.example\r\n", b"")[:-2] + b"Host: a.example\r\n\r\n"
-    assert run(late, list(range(0, len(late), step)))[:2] == ([], True)
-
-
-@pytest.mark.parametrize("step", [1000, 1 << 20])
-def test_a_request_line_past_its_bound_is_refused(step: int) -> None:
-    for spare, expected in ((0, False), (1, True)):
-        line = b"GET /" + b"x" * (http_head.MAX_LINE - 16 + spare) + b" HTTP/1.1\r\n"
-        assert len(line) == http_head.MAX_LINE + spare
-        assert run(line + b"\r\n", list(range(0, len(line), step)))[1] is expected
 
 
 @pytest.mark.parametrize(
@@ -349,7 +372,10 @@ def test_a_request_line_past_its_bound_is_refused(step: int) -> None:
         (b"GET /", 1),
         (b"GETS /", 0),
         (b"GEX", 0),
-        (b"get / HTTP/1.1\r\n", 0),
+        (b"get / HTTP", 0),
+        (b"get / HTTP/1.1\r\n", 1),
+        (b"X!\t/\x0bHTTP/01.1\r\n", 1),
+        (b"GET / HTTP/2.0\r\n", 1),
         (GET, 1),
         (b"GET /x HTTP/1.0\n", 1),
         (b"GET /x HTTP/1.1  \r\n", 1),
@@ -358,11 +384,11 @@ def test_a_request_line_past_its_bound_is_refused(step: int) -> None:
         (b"GET HTTP/1.1\r\n", 0),
         (b"\r\nGET / HTTP/1.1\r\n", 1),
         (b"\r\n", -1),
-        (b"\r\n\r\n\r\nGET / HTTP/1.1\r\n", 0),
+        (b"\r\n" * 400 + b"GET / HTTP/1.1\r\n", 1),
         (b"GET /x\r\n", 0),
         (b"GET key\r\n", 0),
         (b"GET \x00", 0),
-        (b"GET /" + b"x" * 20_000, 0),
+        (b"GET /" + b"x" * 70_000, 0),
         (b"PROPFIND /d HTTP/1.1\r\n", 1),
         (b"UPDATEREDIRECTRE", -1),
         (b"RPC_IN_DATA /rpc/rpcproxy.dll?a.example:6001 HTTP/1.1\r\n", 1),
@@ -371,7 +397,7 @@ def test_a_request_line_past_its_bound_is_refused(step: int) -> None:
         (b"OPTIONS rtsp://a.example RTSP/1.0\r\n", 0),
         (b"OPTIONS sip:a.example SIP/2.0\r\n", 0),
         (b"OPTIONS icap://a.example/x ICAP/1.0\r\n", 0),
-        (b"M-SEARCH * HTTP/1.1\r\n", 0),
+        (b"M-SEARCH * HTTP/1.1\r\n", 1),
         (b"UPDATE t SET a = 1;\n", 0),
         (b"\x16\x03\x01", 0),
     ],
