@@ -27,7 +27,9 @@ L4_TCP: Final = 6
 L4_UDP: Final = 17
 
 MAX_DEPTH: Final = 4  # IP headers, the innermost included: PPTP inside 6in4 is three
-MAX_EXTENSIONS: Final = 8  # IPv6 extension headers: each may stand once but destination options (RFC 8200 section 4.1)
+# IPv6 extension headers. Each should stand once but destination options, and hosts must take any number in any order
+# (RFC 8200 section 4.1): as many of the shortest as fit in front of a question in 1,500 bytes.
+MAX_EXTENSIONS: Final = 182
 
 # Reasons beside those of links.py, all negative.
 _HELD: Final = -4

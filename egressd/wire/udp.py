@@ -220,7 +220,9 @@ class UdpTracker:
         self._quieten(key, ts_us)
 
     def _quieten(self, key: bytes, ts_us: int) -> None:
-        """Nothing more is expected of a direction, unless its ports are a tunnel's: any datagram may carry a packet."""
+        """Nothing more is expected of a direction, unless its ports are a tunnel's: any datagram may carry a packet. Or
+        those of DNS: a resolver answers the question that follows any number of datagrams which it cannot read."""
         ports = len(key) - 4
-        if read_u16(key, ports) not in PORTS and read_u16(key, ports + 2) not in PORTS:
+        sport, dport = read_u16(key, ports), read_u16(key, ports + 2)
+        if sport not in PORTS and dport not in PORTS and sport != DNS_PORT and dport != DNS_PORT:
             self.quiet.begin(key, ts_us + QUIET_US)

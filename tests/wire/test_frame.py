@@ -65,6 +65,13 @@ CASES: dict[str, tuple[int, Packet | bytes, int, int]] = {
         1,
         -1,
     ),
+    "ipv6 many extensions": (
+        1,
+        raw(ETH / IPv6(src=IN6.src, dst=IN6.dst, nh=60, plen=1400 + len(GRAM)), b"\x3c\0\1\4\0\0\0\0" * 174)
+        + raw(b"\x11\0\1\4\0\0\0\0", GRAM),
+        1,
+        -1,
+    ),
     "ipv6 atomic fragment": (1, ETH / IN6 / IPv6ExtHdrFragment(id=9) / SEG, 1, -1),
     "vlan": (1, ETH / Dot1Q(vlan=100, prio=5) / IN4 / SEG, 1, 100),
     "qinq": (1, ETH / Dot1AD(vlan=200) / Dot1Q(vlan=100) / IN6 / SEG, 1, 200),
@@ -339,7 +346,7 @@ REFUSED = {
     "esp": (1, ETH / IP(proto=50) / Raw(bytes(40)), "other_l4"),
     "five tags": (1, ETH / Dot1Q() / Dot1Q() / Dot1Q() / Dot1Q() / Dot1Q() / IN4 / SEG, "too_deep"),
     "five deep": (1, ETH / OUTER / OUTER / OUTER / OUTER / IN4 / SEG, "too_deep"),
-    "nine extensions": (1, raw(ETH / IPv6(nh=60, plen=72), (b"\x3c" + bytes(7)) * 9), "too_deep"),
+    "200 extensions": (1, raw(ETH / IPv6(nh=60, plen=1600), (b"\x3c" + bytes(7)) * 200), "too_deep"),
     "ppi in ppi without end": (192, b"\0\0\x08\0\xc0\0\0\0" * 40, "too_deep"),
     "ethernet in mpls in ethernet": (
         1,

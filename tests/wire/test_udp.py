@@ -51,6 +51,16 @@ def test_every_question_is_told_and_dns_never_falls_quiet() -> None:
     assert tap.dissector.quiet_udp == {}
 
 
+def test_what_is_no_dns_does_not_hide_the_question_behind_it() -> None:
+    tap = Tap()
+    for _ in range(20):
+        tap.put(udp(STUB, RESOLVER, b"no question"))
+        tap.put(udp(RESOLVER, STUB, b"no answer"))
+    tap.put(udp(STUB, RESOLVER, ASK))
+    tap.put(udp(RESOLVER, STUB, TELL))
+    assert tap.kinds() == [FLOW, REPLY, DNS_QUERY, DNS_ANSWER]
+
+
 @pytest.mark.parametrize("port", [5_300, 1, 443, 40_000])
 def test_dns_is_told_by_content_on_any_port(port: int) -> None:
     tap = Tap()
