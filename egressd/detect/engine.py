@@ -25,6 +25,7 @@ from egressd.model import (
     Observation,
     Sighting,
 )
+from egressd.names import behind_odd_labels
 
 
 class Engine(Casework):
@@ -114,7 +115,7 @@ class Engine(Casework):
     def _question(self, seen: Observation) -> None:
         message = seen.detail
         again = False
-        names = [seen.name]
+        names = [seen.name or behind_odd_labels(seen.raw_name)]
         if isinstance(message, DnsMessage):
             again = not self.resolutions.asked(seen, message.txid)
             if len(message.questions) > 1:
