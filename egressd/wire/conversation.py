@@ -27,6 +27,7 @@ SOCKS: Final = 4
 OVER: Final = 5  # nothing more to learn
 
 DNS_PORT: Final = 53
+_DNS_TELLS: Final = 14  # length and header of a message over TCP: what is none hardly has such a header
 # Segments of an unknown direction whose start is looked at for a request: STARTTLS comes in the third of SMTP's, the
 # tenth of a talkative IMAP client's; after a lost segment the next request begins within a few.
 TRIES: Final = 24
@@ -151,6 +152,11 @@ def identify(head: bytes, server_port: int) -> int:
     """What the bytes that begin a direction (or a segment of it) are; MORE when more bytes could tell."""
     first = head[0]
     verdict = 0
+    as_dns = 0
+    if server_port == DNS_PORT:  # length and number of a question can spell another protocol: padding makes any length
+        as_dns = looks_like_dns_stream(head)
+        if as_dns > 0:
+            return DNS
     if first == 0x16 or first >= 0x80:
         verdict = looks_like_tls(head)
         kind = TLS
@@ -161,7 +167,7 @@ def identify(head: bytes, server_port: int) -> int:
         verdict = looks_like_http(head)
         kind = HTTP
     if verdict > 0:
-        return kind
+        return kind if as_dns == 0 else DNS if len(head) >= _DNS_TELLS else MORE
     if server_port == DNS_PORT:
         return DNS
     as_dns = looks_like_dns_stream(head)

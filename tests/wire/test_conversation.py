@@ -25,6 +25,8 @@ from pcaps.packets import framed, get, question
 
 HELLO = hello("www.shop.example")
 DNS_FRAMED = framed(question("www.shop.example", 7))
+# 1,281 bytes and number 1: the greeting of SOCKS.
+PADDED = framed(question("www.shop.example", 1, edns=0)[:-2] + b"\x04\xd4\0\x0c\x04\xd0" + bytes(1232))
 PROXY_2 = b"\r\n\r\n\0\r\nQUIT\n" + b"\x21\x11\x00\x0c" + bytes(12)
 PROXY_1 = b"PROXY TCP4 10.0.0.5 192.0.2.1 40000 443\r\n"
 
@@ -44,6 +46,10 @@ PROXY_1 = b"PROXY TCP4 10.0.0.5 192.0.2.1 40000 443\r\n"
         (DNS_FRAMED, 5300, DNS),
         (DNS_FRAMED[:2], 5300, MORE),
         (b"\0", 53, DNS),
+        (PADDED, 53, DNS),
+        (PADDED[:100], 53, DNS),
+        (PADDED[:5], 53, MORE),
+        (b"\x05\x01\x00\x05\x01\0\3\4mail\0\x50", 53, SOCKS),
         (b"220 mail.shop.example ESMTP\r\n", 25, UNKNOWN),
         (b"SSH-2.0-OpenSSH_9.6\r\n", 22, UNKNOWN),
         (bytes(40), 9999, UNKNOWN),
