@@ -48,7 +48,7 @@ _RULE_KEYS: Final = ("name", "why", "when", "then", "scope", "ttl", "escalation"
 _TAKEN: Final = frozenset(
     (
         *("protected", "never-block", "allow-destination", "budget", "shared", "guarded", "expired", "address", "pair"),
-        *("unlisted", "kept", "no-rule", "rollback", "lapsed", "person"),
+        *("unlisted", "kept", "no-rule", "rollback", "lapsed", "person", "share"),
     )
 )
 

@@ -40,7 +40,8 @@ class PolicyOptions:
         NUMBER,
         200,
         "The most automatic blocks within an hour. Beyond it a sighting alerts only, so that a bad list cannot cut "
-        "off a whole network.",
+        "off a whole network. One machine causes a quarter of them at most; what it meets beyond that is blocked for "
+        "it alone, until a second machine meets it too.",
         high=100_000,
     )
     isolations_per_hour: int = option(

@@ -37,6 +37,7 @@ class Block:
         "recent_us",
         "refused",
         "resting",
+        "sole",
         "target",
         "waits",
     )
@@ -61,6 +62,7 @@ class Block:
         self.waits = False  # for a person, though the mode may be to block
         self.final = False  # a person has spoken, or it was taken back: policy does not change it by itself
         self.narrow = False  # never an address for everybody: a rule says scope pair
+        self.sole = b""  # the client that it is for alone, which had caused its share of blocks; b"" is everybody
         self.ends_us = 0  # a rule's time to live is over then, 0: none was set
         self.clients: set[bytes] = set()  # machines that ran into it, while it can be rolled back
 
@@ -88,6 +90,7 @@ class Blocks:
         self.by_id: dict[str, Block] = {}
         self.addresses = 0
         self.pairs = 0
+        self.alone = 0  # blocks for one client alone
         self.scoped = False  # whether a rule ever narrowed the target of one
         self._next = 1
         self._stride = 1
@@ -116,6 +119,11 @@ class Blocks:
         self._next += self._stride
         return id_
 
+    def keep_alone(self, block: Block, client: bytes) -> None:
+        """`block` is for `client` alone, or (b"") for everybody."""
+        self.alone += bool(client) - bool(block.sole)
+        block.sole = client
+
     def rename(self, block: Block, id_: str) -> None:
         """`block` is known elsewhere under an older id."""
         del self.by_id[block.id]
@@ -128,6 +136,7 @@ class Blocks:
             self.withdraw_address(block, address)
         for client, address in list(block.pairs):
             self.withdraw_pair(block, client, address)
+        self.keep_alone(block, b"")
         del self.by_target[block.target]
         del self.by_id[block.id]
 

@@ -13,6 +13,10 @@ PAIRS_PER_HOUR: Final = 256  # of one block, over all clients: senders' addresse
 FEW: Final = 20  # clients: the share of a small network says nothing
 ALL_ADDRESSES: Final = b""  # keys of a block's budget beside the clients, which are 4 or 16 bytes
 ALL_PAIRS: Final = b"*"
+SHARE_PART: Final = 4  # one machine causes at most this part of an hour's blocks for everybody
+ALONE_TIMES: Final = 5  # and then so many times the hour's blocks which keep it alone from where it goes
+MAX_ALONE: Final = 25_000  # of the blocks that stand, those that keep one machine alone from somewhere
+MAX_CAUSES: Final = 1_024  # machines that are looked through for those that caused nothing within the hour
 IN_ALL: Final = " in all"  # how the reason of a bound over all blocks ends
 
 
@@ -38,6 +42,47 @@ class Hourly:
     def take(self, ts_us: int) -> None:
         """One more."""
         self._recent_us.append(ts_us)
+
+
+class BlockBudget:
+    """The automatic blocks of an hour: so many for everybody, of which no machine causes more than its share (200 names
+    that one host looks up would leave everybody else's contacts open for the hour). What a machine causes beyond its
+    share is for itself alone, within a budget of its own."""
+
+    def __init__(self) -> None:
+        self.all = Hourly()
+        self._caused: dict[bytes, Hourly] = {}
+        self._alone: dict[bytes, Hourly] = {}
+
+    def is_over_share(self, limit: int, machine: bytes, ts_us: int) -> bool:
+        """Whether this machine has caused its part of `limit` blocks within the hour; b"" stands for nobody."""
+        caused = self._caused.get(machine)
+        return caused is not None and limit > 0 and caused.is_over(share_of(limit), ts_us)
+
+    def take(self, machine: bytes, ts_us: int) -> None:
+        """One more block for everybody."""
+        self.all.take(ts_us)
+        if machine:
+            _hourly_of(self._caused, machine, ts_us).take(ts_us)
+
+    def alone(self, machine: bytes, ts_us: int) -> Hourly:
+        """The blocks for this machine alone."""
+        return _hourly_of(self._alone, machine, ts_us)
+
+
+def share_of(limit: int) -> int:
+    """How many of `limit` blocks an hour one machine may cause."""
+    return max(1, limit // SHARE_PART)
+
+
+def _hourly_of(machines: dict[bytes, Hourly], machine: bytes, ts_us: int) -> Hourly:
+    found = machines.get(machine)
+    if found is None:
+        if len(machines) >= MAX_CAUSES:  # those of this hour are no more than its blocks
+            for one in [key for key, hourly in machines.items() if not hourly.is_over(1, ts_us)]:
+                del machines[one]
+        found = machines[machine] = Hourly()
+    return found
 
 
 def over_budget(block: Block, blocks: Blocks, client: bytes, hourly: int, ts_us: int) -> str:

@@ -175,6 +175,8 @@ class Casework:
         if block is None:
             self._decide(sighting)
             return
+        if block.sole:
+            self._meet_alone(block, sighting)
         if block.waits or block.mode != self.policy.site.strongest:
             decision = self.policy.decide_again(block, sighting, self._others_at(sighting), *self._hit(sighting))
             if decision is not None:
@@ -193,7 +195,8 @@ class Casework:
 
     def _decide(self, sighting: Sighting) -> None:
         """Nothing was decided about it yet."""
-        decision = self.policy.decide(sighting, self._others_at(sighting), *self._hit(sighting))
+        machine = self.devices.machine_of(sighting.flow.client)
+        decision = self.policy.decide(sighting, self._others_at(sighting), *self._hit(sighting), machine)
         if decision is None or (decision.action == "alert" and sighting.via == BEHAVIOUR):
             return
         block = self.blocks.by_id.get(decision.id)
@@ -203,6 +206,14 @@ class Casework:
         self._calendar.watch(block)
         self._put_in_force(block, decision)
         self._ran_into(block, sighting)
+
+    def _meet_alone(self, block: Block, sighting: Sighting) -> None:
+        """A client meets what is blocked for one client alone."""
+        machine = self.devices.machine_of(sighting.flow.client)
+        if machine != self.devices.machine_of(block.sole):
+            decision = self.policy.widen(block, sighting, self._others_at(sighting), *self._hit(sighting), machine)
+            if decision is not None:
+                self._on_event(decision)
 
     def _put_in_force(self, block: Block, decision: Decision) -> None:
         block.enforced = self.enforced and not block.waits and decision.mode == self.policy.site.strongest
@@ -341,4 +352,6 @@ class Casework:
         if target.kind in ("address", "network"):
             address = parse_address(target.value.partition("/")[0])
             return self.correlator.match_address(address, ts_us)
+        if target.kind == "pair":
+            return self.correlator.match_address(parse_address(target.value.rpartition(">")[2]), ts_us)
         return self.correlator.match_name(target.value, ts_us)

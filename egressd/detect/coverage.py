@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from egressd.detect.blocks import MAX_ADDRESSES, MAX_REFUSED, Block, Blocks
-from egressd.detect.budgets import ALL_ADDRESSES, HOUR_US, IN_ALL, Hourly, over_budget
+from egressd.detect.budgets import ALL_ADDRESSES, HOUR_US, IN_ALL, BlockBudget, Hourly, over_budget
 from egressd.detect.kept import Kept, tell
 from egressd.detect.policy_settings import PolicySettings
 from egressd.detect.resolutions import on_the_wire, place_of
@@ -62,7 +62,8 @@ class Coverage:
         self.site = settings.site()
         self.rules = settings.rules_in_force()
         self.ignored = 0  # sightings that a rule ignores
-        self._hourly = Hourly()
+        self._budget = BlockBudget()
+        self.over_share = 0  # blocks for one client alone, which had caused its share of blocks
         self._isolations = Hourly()
         self._isolated: set[Target] = set()
         self._alerted: set[tuple[Target, str]] = set()
@@ -95,7 +96,7 @@ class Coverage:
         if self.is_settled(block, address, client):
             return None
         for_some = None
-        narrow = block.narrow or self.site.is_narrow(client)
+        narrow = block.narrow or bool(block.sole) or self.site.is_narrow(client)
         wide = evidence != E1 and not others and not narrow and goes_to not in block.given_back
         wide = wide and len(block.given_back) < MAX_REFUSED  # a name whose addresses were given back so often is shared
         if wide:
@@ -167,6 +168,9 @@ class Coverage:
             names = others.get(block.id, [])
             if len(names) < self.settings.shared_after:
                 continue
+            if block.sole and block.target.kind == "pair":
+                decisions.append(self.lift(block, sighting, leave_to_person(shared_with(names)), "shared"))
+                continue
             pairs = [(client, held) for client, held in block.pairs if place_of(held) == place]
             for client, held in pairs:
                 self._blocks.withdraw_pair(block, client, held)
@@ -234,13 +238,15 @@ class Coverage:
 
     # -- budgets
 
-    def count_elsewhere(self, block: Block, is_new: bool, addresses: int, ts_us: int) -> None:
-        """Another packet process made `block` (`is_new`), or added `addresses` to it, at `ts_us`: the budgets are those
-        of all processes together. What people do takes nothing from them."""
+    def count_elsewhere(self, block: Block, is_new: bool, addresses: int, ts_us: int, machine: bytes = b"") -> None:
+        """Another packet process made `block` (`is_new`), which `machine` caused, or added `addresses` to it, at
+        `ts_us`: the budgets are those of all processes together. What people do takes nothing from them."""
         if block.match.indicator.source == BY_COMMAND:
             return
-        if is_new:
-            self._hourly.take(ts_us)
+        if is_new and block.sole:
+            self._budget.alone(machine, ts_us).take(ts_us)
+        elif is_new:
+            self._budget.take(machine, ts_us)
         if addresses:
             block.recent_us.setdefault(ALL_ADDRESSES, []).extend([ts_us] * min(addresses, MAX_ADDRESSES))
 

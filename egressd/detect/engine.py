@@ -91,6 +91,7 @@ class Engine(Casework):
         """What was not used, or did not fit a bound, by reason; zero counts are left out."""
         counts = {
             "answers_unasked": self.unasked_answers,
+            "blocks_over_share": self.policy.over_share,
             "clients_beyond_bound": self.clients_beyond + self.blind.uncounted,
             "clients_ignored": self.correlator.clients_ignored,
             "incidents_beyond_bound": self.campaigns.untold,

@@ -22,8 +22,9 @@ from egressd.detect.gathering import GatheringHistory
 from egressd.detect.history import PastContact
 from egressd.detect.hunt import LOOKED_UP, hunt, recall, sieve_for
 from egressd.detect.intel import Intel
+from egressd.detect.policy import SHARE
 from egressd.detect.policy_settings import PolicySettings
-from egressd.detect.review import KEPT, Free, kept_targets, review
+from egressd.detect.review import KEPT, Free, kept_targets, rests_on_list, review
 from egressd.intel.layered import AnyIndex, in_memory
 from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
@@ -48,7 +49,7 @@ class Standing(NamedTuple):
     """A decision that stands, as the core knows it: `addresses` are packed, `pairs` are (client, address), `resting`
     are (address, evidence) that may come back with a try. `enforced` when the kernel holds it. `mode` is the one under
     which it was made, "" for the strongest of the site; `waits` when a person has to say yes; `final` when policy does
-    not change it by itself."""
+    not change it by itself. `rule` made it, when `client` met what it is about."""
 
     id: str
     target: Target
@@ -62,6 +63,8 @@ class Standing(NamedTuple):
     mode: str = ""
     waits: bool = False
     final: bool = False
+    rule: str = ""
+    client: bytes = b""
 
 
 class LiveEngine(Engine):
@@ -195,13 +198,15 @@ class LiveEngine(Engine):
         block.mode = standing.mode or self.policy.site.strongest
         block.waits = standing.waits
         block.final = standing.final
+        blocks.keep_alone(block, standing.client if standing.rule == SHARE else b"")
         addresses = [address for address in standing.addresses if address not in block.addresses]
         pairs = [one for one in standing.pairs if one not in block.pairs]
         for address in addresses:
             blocks.add_address(block, address, since_us)
         for client, address in pairs:
             blocks.add_pair(block, client, address, since_us)
-        self.policy.count_elsewhere(block, is_new, len(addresses), since_us)
+        machine = self.devices.machine_of(standing.client) if standing.client else b""
+        self.policy.count_elsewhere(block, is_new, len(addresses), since_us, machine)
         block.resting.update(standing.resting[: max(0, MAX_REFUSED - len(block.resting))])
         if ts_us:
             for address in dict.fromkeys((*addresses, *(address for _, address in pairs))):
@@ -309,22 +314,16 @@ class LiveEngine(Engine):
         """What may never be blocked has changed: blocked addresses that are protected now are given free."""
         intel = self.intel
         self.intel = intel = Intel(
-            intel.index,
-            intel.suffixes,
-            intel.allowances,
-            protected,
-            intel.resolvers,
-            intel.shared,
-            intel.guard,
+            intel.index, intel.suffixes, intel.allowances, protected, intel.resolvers, intel.shared, intel.guard,
             intel.behaviour,
-        )
+        )  # fmt: skip
         self.behaviour.replace(intel.behaviour, intel.suffixes, intel.guard, protected, intel.resolvers)
         self.policy.replace(self.policy.settings, protected, intel.allowances, intel.shared)
         for block in list(self.blocks.by_id.values()):
             self._free_kept(block, ts_us)
 
     def _look_again(self, block: Block, ts_us: int) -> None:
-        if block.target.kind == "pair" or block.match.level == "behaviour":  # rests on no list line
+        if not rests_on_list(block.target, block.match, bool(block.sole)):
             self._free_kept(block, ts_us)
             return
         intel = self.intel
@@ -339,6 +338,11 @@ class LiveEngine(Engine):
         block.match = verdict.match
         self._calendar.watch(block)
         self.policy.forget_refusals(block, ts_us // MICROSECONDS)
+        if block.target.kind == "pair":
+            self._free_shared(block, ts_us)
+            if self.blocks.by_id.get(block.id) is block:
+                self._free_kept(block, ts_us)
+            return
         self._free(block, verdict.free, ts_us)
         self._free_shared(block, ts_us)
 

@@ -8,10 +8,11 @@ protected and not shared (egressd.detect.sharing). Every refusal is a decision t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from egressd.detect.blocks import MAX_BLOCKS, Block, main_target
-from egressd.detect.budgets import IN_ALL, why_rolled_back
-from egressd.detect.coverage import E0, E1, SECOND_US, Coverage
+from egressd.detect.budgets import ALONE_TIMES, IN_ALL, MAX_ALONE, share_of, why_rolled_back
+from egressd.detect.coverage import E0, E1, SECOND_US, Coverage, pair
 from egressd.detect.kept import Kept, tell
 from egressd.detect.policy_settings import PolicySettings
 from egressd.detect.reasons import scoped_target, why, why_alert
@@ -38,15 +39,18 @@ from egressd.intel.protected import Protected
 from egressd.intel.shared_ranges import NO_SHARED_RANGES, SharedRanges
 from egressd.model import BEHAVIOUR, Decision, Sighting, Target
 
+SHARE: Final = "share"  # the rule of a block that is for one client alone, which has caused its share
+
 
 class Policy(Coverage):
     """The rules of a policy over the blocks in force."""
 
     def decide(
-        self, sighting: Sighting, others: Sequence[str] = (), clients: int = 1, known: int = 0
+        self, sighting: Sighting, others: Sequence[str] = (), clients: int = 1, known: int = 0, machine: bytes = b""
     ) -> Decision | None:
         """The verdict on a sighting whose target is not blocked yet; None when it was given before, or a rule ignores
-        it. `others` are the co-tenants of the address that matched, if one did; `clients` hit the same, of `known`."""
+        it. `others` are the co-tenants of the address that matched, if one did; `clients` hit the same, of `known`;
+        `machine` is what the client counts as where blocks have a budget, b"" itself."""
         target = main_target(sighting.match)
         refusal = self._kept(sighting, target)
         if refusal is not None:
@@ -64,15 +68,17 @@ class Policy(Coverage):
         refusal = self._refusal(sighting, target, others, waits)
         if refusal is not None:
             return self._alert(sighting, target, *refusal)
-        limit = self.settings.blocks_per_hour
-        if self._hourly.is_over(limit, sighting.ts_us) or len(self._blocks) >= MAX_BLOCKS:
-            if self._hourly.is_told(sighting.ts_us):
-                return None  # one alert: the sightings and incidents tell the rest
-            full = len(self._blocks) >= MAX_BLOCKS
-            reason = f"over {MAX_BLOCKS} blocks{IN_ALL}" if full else f"over {limit} blocks in an hour"
-            return self._verdict(sighting, "", "alert", (target,), reason, "budget", E1)
-        self._hourly.take(sighting.ts_us)
+        machine = self._counts_as(sighting.flow.client, machine)
+        alone = self._budget.is_over_share(self.settings.blocks_per_hour, machine, sighting.ts_us)
+        over = self._over_blocks(sighting, machine, alone)
+        if over is not None:
+            return self._verdict(sighting, "", "alert", (target,), over, "budget", E1) if over else None
+        if alone and target.kind in ("address", "network"):
+            target = pair(sighting.flow.client, sighting.address)
         block = self._blocks.add(target, sighting.match, sighting.ts_us)
+        if alone:
+            self._blocks.keep_alone(block, sighting.flow.client)
+            self.over_share += 1
         block.campaign = sighting.campaign
         block.mode = self.site.mode_of(sighting.flow.client)
         block.waits = waits
@@ -80,9 +86,75 @@ class Policy(Coverage):
         block.ends_us = sighting.ts_us + rule.ttl_s * SECOND_US if rule.ttl_s else 0
         if target.kind == "address" and sighting.address:
             self._blocks.add_address(block, parse_address(target.value), sighting.ts_us)
+        elif target.kind == PAIR:
+            self._blocks.add_pair(block, sighting.flow.client, sighting.address, sighting.ts_us)
         evidence = E0 if sighting.match.level == "address" else E1
         action = "ask" if waits else "block"
-        return self._verdict(sighting, block.id, action, (target,), why(rule, sighting.match), rule.name, evidence)
+        reason = why(rule, sighting.match)
+        if alone:
+            limit = self.settings.blocks_per_hour
+            reason += f"; for this client alone, which caused {share_of(limit)} of the {limit} blocks of an hour"
+        return self._verdict(sighting, block.id, action, (target,), reason, SHARE if alone else rule.name, evidence)
+
+    def _counts_as(self, client: bytes, machine: bytes = b"") -> bytes:
+        """Whose share a block is taken from; nobody's when a resolver asks, which does so for everybody."""
+        return b"" if client in self.settings.resolvers else machine or client
+
+    def _over_blocks(self, sighting: Sighting, machine: bytes, alone: bool) -> str | None:
+        """Which budget one more block would exceed, in words; "" when that was told within the hour, None when it is
+        within all of them, and then it is counted. One alert: the sightings and incidents tell the rest."""
+        limit = self.settings.blocks_per_hour
+        hourly = self._budget.all
+        why_over = f"over {limit} blocks in an hour"
+        if alone and sighting.match.level == BEHAVIOUR:
+            return ""  # a question about what it does is asked no more often; incidents tell the rest
+        if alone:
+            limit *= ALONE_TIMES
+            hourly = self._budget.alone(machine, sighting.ts_us)
+            why_over = f"over {limit} blocks for {render_address(sighting.flow.client)} alone in an hour"
+        if len(self._blocks) >= MAX_BLOCKS:
+            why_over = f"over {MAX_BLOCKS} blocks{IN_ALL}"
+        elif alone and self._blocks.alone >= MAX_ALONE:
+            why_over = f"over {MAX_ALONE} blocks for one client alone{IN_ALL}"
+        elif not hourly.is_over(limit, sighting.ts_us):
+            if alone:
+                hourly.take(sighting.ts_us)
+            else:
+                self._budget.take(machine, sighting.ts_us)
+            return None
+        return "" if hourly.is_told(sighting.ts_us) else why_over
+
+    def widen(
+        self, block: Block, sighting: Sighting, others: Sequence[str], clients: int, known: int, machine: bytes
+    ) -> Decision | None:
+        """Another machine meets what is blocked for one client alone: the block is for everybody, as it would have been
+        without the budget. None when it stays as it is."""
+        client = sighting.flow.client
+        limit = self.settings.blocks_per_hour
+        if (
+            block.target.kind == PAIR
+            or client in self.settings.resolvers
+            or self._kept(sighting, block.target) is not None
+        ):
+            return None  # a resolver repeats what the client asked it
+        rule, _ = self._choose(sighting, clients, known)
+        if (
+            rule.outcome not in (ASK, BLOCK)
+            or rule.scope in (CLIENT, PAIR)
+            or (rule.outcome == ASK and not block.waits)
+        ):
+            return None
+        if self._refusal(sighting, block.target, others, block.waits) is not None:
+            return None
+        if self._budget.is_over_share(limit, machine, sighting.ts_us) or self._budget.all.is_over(
+            limit, sighting.ts_us
+        ):
+            return None
+        self._budget.take(machine, sighting.ts_us)
+        self._blocks.keep_alone(block, b"")
+        action = "ask" if block.waits else "block"
+        reason = f"{why(rule, sighting.match)}; a second machine met it"
+        return self._verdict(sighting, block.id, action, (block.target,), reason, rule.name, E1)
 
     def decide_again(
         self, block: Block, sighting: Sighting, others: Sequence[str], clients: int, known: int
@@ -107,7 +179,8 @@ class Policy(Coverage):
         block.mode = mode if RANKS[mode] > RANKS[block.mode] else block.mode
         action = "ask" if waits else "block"
         reason = why(rule, sighting.match)
-        return self._verdict(sighting, block.id, action, (block.target,), reason, rule.name, E1)
+        name = SHARE if block.sole else rule.name
+        return self._verdict(sighting, block.id, action, (block.target,), reason, name, E1)
 
     def block_of(self, sighting: Sighting) -> Block | None:
         """The block that a sighting falls under, whatever scope a rule gave it."""
@@ -116,6 +189,8 @@ class Policy(Coverage):
         if block is None and self._blocks.scoped:
             for scope in ("host", "address"):
                 block = block or by_target.get(scoped_target(sighting, scope))
+            if block is None and sighting.address:
+                block = by_target.get(pair(sighting.flow.client, sighting.address))
         return block
 
     def roll_back(self, block: Block, sighting: Sighting, clients: int, known: int) -> Decision | None:

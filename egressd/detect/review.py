@@ -13,7 +13,7 @@ from egressd.intel.index import Skip
 from egressd.intel.layered import AnyIndex
 from egressd.intel.networks import parse_address, parse_network, render_address
 from egressd.intel.protected import Protected
-from egressd.model import Match, Target
+from egressd.model import BEHAVIOUR, Match, Target
 
 KEPT: Final = "kept"  # the rule of what is protected now
 
@@ -49,7 +49,7 @@ def review(
 ) -> Review:
     """Look at a decision about `target` that covers `addresses` and `pairs` (client, address); `match` is what its
     target matches now (`match_target`). `kept` is of the same allowances, made once by who looks at many."""
-    if match is None or main_target(match) != target:
+    if match is None or (target.kind != "pair" and main_target(match) != target):
         ignored = allowances.ignores_indicator(before.indicator, now_s)
         if ignored is not None:
             return Review(None, tell(ignored), ignored.kind, ())
@@ -64,6 +64,12 @@ def review(
         if why:
             return Review(None, why, "protected", ())
     return Review(match, "", "", tuple(kept_targets(name, addresses, pairs, allowances, protected, now_s, kept)))
+
+
+def rests_on_list(target: Target, match: Match, alone: bool) -> bool:
+    """Whether a list line is what a decision rests on; not when a person made a pair, or a behaviour was asked about.
+    `alone` when policy keeps one client alone from what is listed."""
+    return alone if target.kind == "pair" else match.level != BEHAVIOUR
 
 
 def kept_targets(
@@ -124,6 +130,8 @@ def _match(index: AnyIndex, target: Target, now_s: int, skip: Skip | None) -> Ma
     if target.kind == "url":
         host, _, path = target.value.partition("/")
         return index.match_url(host.strip("[]"), "/" + path, now_s, skip)
+    if target.kind == "pair":
+        return index.match_address(parse_address(target.value.rpartition(">")[2]), now_s, skip)
     if target.kind in ("address", "network"):
         return index.match_address(parse_address(target.value.partition("/")[0]), now_s, skip)
     return index.match_name(target.value, now_s, skip)
@@ -133,4 +141,6 @@ def parts_of(target: Target) -> tuple[str, bytes]:
     """(name, address) of what a decision is about; a network's first address stands for it."""
     if target.kind in ("address", "network"):
         return "", parse_address(target.value.partition("/")[0])
+    if target.kind == "pair":
+        return "", parse_address(target.value.rpartition(">")[2])
     return target.value.partition("/")[0], b""

@@ -64,7 +64,8 @@ def without_lead(reason: str) -> str:
 
 def listed_in_range(ranges: SharedRanges, block: Block) -> str:
     """Why the block of a listed address or network ends for a shared range, "" when it stands."""
-    network = parse_network(block.target.value) if block.target.kind in ("address", "network") else None
+    is_listed = block.target.kind in ("address", "network") or (block.target.kind == "pair" and bool(block.sole))
+    network = parse_network(block.target.value.rpartition(">")[2]) if is_listed else None
     if network is None or chose_address(block.match.indicator):
         return ""
     return ranges.why_network(*network)

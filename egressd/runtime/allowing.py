@@ -15,6 +15,7 @@ from egressd.detect.blocks import main_target
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.intel import Intel
 from egressd.detect.kept import Kept
+from egressd.detect.policy import SHARE
 from egressd.detect.review import Free, kept_reason, kept_targets, match_target, parts_of, review
 from egressd.intel.allowances import Allowance, Allowances
 from egressd.intel.networks import parse_address
@@ -112,12 +113,12 @@ class Allowing:
 
     def _review(self, decision: InForce, intel: Intel, kept: Kept, now_s: int) -> None:
         held = [target for target, one in decision.held.items() if one.state == ACTIVE]
-        if decision.target.kind == "pair":  # a person's, which rests on no list line
+        match = match_target(intel.index, decision.target, now_s, intel.allowances)
+        if decision.target.kind == "pair" and (match is not None or decision.rule != SHARE):
             free = _freed(decision.target, held, intel, kept, now_s)
             if any(one.target == decision.target for one in free):
                 self._rulings.end(decision, "withdrawn", f"rule:{free[0].rule}", POLICY, free[0].reason)
             return
-        match = match_target(intel.index, decision.target, now_s, intel.allowances)
         verdict = review(
             decision.target, decision.match, *_ends(held), match, intel.allowances, intel.protected, now_s, kept
         )
@@ -253,7 +254,8 @@ def _permitted(before: InForce, intel: Intel, now_s: int) -> Match | None:
     if before.target.kind == "pair":
         _, ((client, address),) = _ends([before.target])
         reason, _ = kept_reason(client, address, intel.allowances, intel.protected, now_s)
-        return before.match if not reason else None
+        if reason or before.rule != SHARE:
+            return before.match if not reason else None
     match = match_target(intel.index, before.target, now_s, intel.allowances)
     return review(before.target, before.match, (), (), match, intel.allowances, intel.protected, now_s).match
 

@@ -109,6 +109,7 @@ class _Judge:
         self.planned: dict[Target, Planned] = {}
         self._now_us = core.clock.now_us()
         self._allowances = intel.allowances
+        self._machine_of = core.devices.machine_of
         self._correlator = Correlator(intel.index, intel.allowances, Resolutions(intel.suffixes), intel.suffixes)
         self._policy = Policy(settings, Blocks(), intel.protected, intel.allowances, intel.shared)
 
@@ -138,12 +139,13 @@ class _Judge:
             incident.first_us, 0, FlowKey(0, incident.client, 0, b"", 0), name, match, FLOW, "", True, contacts,
             incident.first_us, incident.last_us, address=address,
         )  # fmt: skip
+        machine = self._machine_of(incident.client)
         block = self._policy.block_of(sighting)
         target = block.target if block is not None else main_target(match)
         planned = self.planned.get(target)
         if block is None:
             hit = len(planned.clients) + 1 if planned is not None else 1
-            decision = self._policy.decide(sighting, (), hit, known)
+            decision = self._policy.decide(sighting, (), hit, known, machine)
             if decision is not None:
                 target = decision.targets[0]
                 said = decision.action, decision.rule, decision.reason
@@ -152,6 +154,10 @@ class _Judge:
                     planned.action, planned.rule, planned.reason = said
             else:
                 said = "ignore", "", "a rule ignores it"
+        elif planned is not None and block.sole and machine != self._machine_of(block.sole):
+            decision = self._policy.widen(block, sighting, (), len(planned.clients) + 1, known, machine)
+            if decision is not None:
+                planned.rule, planned.reason = decision.rule, decision.reason
         if planned is None:
             planned = self.planned[target] = Planned(target, *said, match)
         planned.contacts += contacts

@@ -23,7 +23,7 @@ _TABLES = {
     "tcp_evicted": "tcp", "udp_evicted": "udp", "history_evicted": "history", "resolutions_evicted": "resolutions",
     "client_over_share": "client_share", "clients_beyond_bound": "clients", "incidents_beyond_bound": "incidents",
     "alerts_beyond_bound": "alerts", "attempts_beyond_bound": "attempts", "resolutions_over_share": "resolutions_share",
-    "agreement_evicted": "agreement",
+    "agreement_evicted": "agreement", "blocks_over_share": "blocks_share",
 }  # fmt: skip
 
 

@@ -102,6 +102,7 @@ class InForce:
         return Standing(
             self.id, self.target, self.match, self.created_us, self.campaign, enforced, tuple(addresses), tuple(pairs),
             tuple(resting), self.mode, self.state == PROPOSED, self.author != POLICY or self.rule == ROLLBACK,
+            self.rule, self.client,
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from egressd.clock import Clock
 from egressd.detect.blocks import main_target
 from egressd.detect.campaigns import Campaigns
+from egressd.detect.policy import SHARE
 from egressd.detect.site import RANKS
 from egressd.enforce.adapter import CLIENT, SEGMENT
 from egressd.model import Decision, Match, Target
@@ -120,19 +121,22 @@ class Rulings:
                 self._tell(Adopt((known.standing(self.enforces(known)),)), -1)
             self._promote(known, decision)
             return
-        ends_us = decision.match.indicator.expires_s * SECOND_US if main.kind in ("address", "network") else 0
+        ends_us = decision.match.indicator.expires_s * SECOND_US if main.kind in ("address", "network", "pair") else 0
         rule = self.register.rule_of(decision.rule)
         if rule is not None and rule.ttl_s:
             ends_us = min(decision.ts_us + rule.ttl_s * SECOND_US, ends_us or 1 << 62)
         self.make(decision, _state_of(decision), POLICY, ends_us, None, but=origin)
 
     def _promote(self, known: InForce, decision: Decision) -> None:
-        """A standing decision of policy's is called for by more: by a segment under a stronger mode, or by a rule that
-        blocks where another one asked."""
+        """A standing decision of policy's is called for by more: by a segment under a stronger mode, by a rule that
+        blocks where another one asked, or by a second machine where it is for one alone."""
         stronger = RANKS[decision.mode] > RANKS[known.mode]
+        wider = known.rule == SHARE != decision.rule
         answered = known.action == ASK and known.state == PROPOSED and decision.action != ASK
-        if known.author != POLICY or known.rule == ROLLBACK or not (stronger or answered):
+        if known.author != POLICY or known.rule == ROLLBACK or not (stronger or answered or wider):
             return
+        if wider:
+            known.rule, known.reason = decision.rule, decision.reason
         if stronger:
             known.mode = decision.mode
         if known.state == PROPOSED or stronger:

@@ -267,7 +267,7 @@ def test_flux_is_sixteen_addresses_and_one_refusal_an_hour() -> None:
 def test_two_hundred_blocks_an_hour_and_one_alert() -> None:
     scene = Scene("\n".join(f"bad{number}.example" for number in range(400)))
     for number in range(400):
-        scene.question(number / 10, A, f"bad{number}.example", txid=number)
+        scene.question(number / 10, f"10.0.1.{number % 100}", f"bad{number}.example", txid=number)
     assert len(scene.targets("block")) == 200
     assert scene.rules("alert") == ["budget"]
     scene.question(3700, A, "bad300.example", txid=9)

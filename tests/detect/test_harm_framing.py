@@ -6,6 +6,7 @@ import pytest
 
 from egressd.detect.policy_settings import PolicySettings
 from egressd.model import DNS_ANSWER, DNS_QUERY, UDP
+from egressd.wire.sender import Sender
 from tests.detect.live_scene import ENFORCE, LiveScene, protecting
 from tests.detect.scene import RESOLVER, A, B, C, Scene, X, Y, flow, message, packed, record
 from tests.detect.test_harm_shared import BLOCK, C2, held
@@ -327,3 +328,66 @@ def test_a_host_makes_us_forget_what_others_asked() -> None:
         scene.question(0.1 + number / 1e6, A, f"x{number}.flood.example", txid=number & 0xFFFF, sport=number % 50_000)
     scene.answer(0.9, B, C2, record(C2, X), txid=7, sport=51_000)
     assert held(scene) == ([X], [])
+
+
+# -- decoys that use up what others get
+
+
+def test_a_host_uses_up_the_blocks_of_the_hour() -> None:
+    """A host looks up hundreds of listed names within a moment, and what others contact is open for the rest of the
+    hour; so is what it contacts itself.
+
+    It causes a quarter of the hour's blocks at most; what is more keeps that host alone from where it goes."""
+    scene = Scene("\n".join(f"bad{number}.example" for number in range(240)), settings=ENFORCE)
+    for number in range(230):
+        scene.resolve(number / 100, A, f"c2.bad{number}.example", f"45.10.0.{number}")
+    addresses, pairs = held(scene)
+    assert len(addresses) == 50 and len(pairs) == 180
+    assert scene.said("alert") == [] and scene.engine.counts()["blocks_over_share"] == 180
+    scene.resolve(10, B, "c2.bad239.example", X)
+    assert scene.engine.blocks.covering(packed(C), packed(X)) is not None
+
+
+def test_another_host_meets_what_one_is_kept_from() -> None:
+    """A host asks for a name on purpose once its share is used up, so that it is never blocked for anybody else.
+
+    The second machine that meets it makes it a block for everybody; a resolver, which repeats what it was asked, and
+    another address of the same machine do not."""
+    scene = Scene("bad.example\nworse.example", settings=ENFORCE._replace(blocks_per_hour=4))
+    scene.resolve(0, A, C2, X)
+    scene.resolve(1, A, "c2.worse.example", Y)
+    assert held(scene) == ([X], [(A, Y)])
+    scene.question(2, RESOLVER, "c2.worse.example")
+    assert scene.said("block")[-1] == ("block", "share", "registered_domain worse.example")
+    scene.resolve(3, B, "c2.worse.example", Y)
+    assert scene.said("block")[-1] == ("block", "level-host", "registered_domain worse.example")
+    assert scene.decisions[-2].reason.endswith("; a second machine met it")
+    assert held(scene) == ([X, Y], [(A, Y)])
+
+
+def test_a_host_takes_another_address_to_be_two() -> None:
+    """A host has as many addresses as it likes, and a share of the blocks for each.
+
+    Addresses of one MAC have one share, and are no second machine to one another."""
+    scene = Scene("bad.example\nworse.example", settings=ENFORCE._replace(blocks_per_hour=4))
+    scene.engine.sender_of = lambda _: Sender(b"\x02\x00\x00\x00\x00\x05", True)
+    scene.resolve(0, A, C2, X)
+    scene.resolve(1, B, "c2.worse.example", Y)
+    scene.resolve(2, C, "c2.worse.example", Y)
+    assert held(scene) == ([X], [(B, Y), (C, Y)])
+
+
+def test_a_listed_address_that_one_host_is_kept_from_is_taken_out() -> None:
+    """What keeps one host alone from a listed address would outlive the line.
+
+    It ends with the line, or when the address turns out to be in a shared range."""
+    lists = f"bad.example\n{X}\n{Y}"
+    scene = LiveScene(lists, settings=ENFORCE._replace(blocks_per_hour=4))
+    scene.resolve(0, A, C2, "203.0.113.7")
+    scene.flow(1, A, X)
+    scene.flow(2, A, Y, 40_001)
+    assert held(scene)[1] == [(A, X), (A, Y)]
+    scene.swap(10, f"bad.example\n{Y}")
+    assert scene.said("withdraw") == [("withdraw", "unlisted", f"pair {A}>{X}")] and held(scene)[1] == [(A, Y)]
+    scene.swap(20, f"bad.example\n{Y}", ranges=f"{Y}/32 operator=CDN")
+    assert scene.said("withdraw")[-1] == ("withdraw", "shared", f"pair {A}>{Y}") and held(scene)[1] == []

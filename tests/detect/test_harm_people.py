@@ -185,9 +185,26 @@ def test_another_process_blocks() -> None:
     scene.engine.adopt(standing("old.example", id_="D7", second=-86_400), at(0))
     scene.engine.adopt(standing("listed.example", id_="D8"), at(0))
     scene.resolve(1, A, C2, X)
-    scene.resolve(2, A, "c2.worse.example", Y)
+    scene.resolve(2, B, "c2.worse.example", Y)
     assert scene.said("block") == [BLOCK]
     assert scene.said("alert") == [("alert", "budget", "registered_domain worse.example")]
+
+
+def test_a_host_has_its_share_in_every_process() -> None:
+    """Each packet process gives a host a share of the blocks, and takes another's narrow block for one for everybody.
+
+    Which host caused a block, and whether it is for that host alone, is told to all of them."""
+    scene = LiveScene("bad.example\nworse.example", settings=ENFORCE._replace(blocks_per_hour=4))
+    told = standing("listed.example", id_="D8")._replace(client=packed(A), rule="level-host")
+    scene.engine.adopt(told, at(0))
+    scene.engine.adopt(standing("bad.example", id_="D9")._replace(client=packed(A), rule="share"), at(0))
+    scene.resolve(1, A, C2, X)
+    scene.resolve(2, A, "c2.worse.example", Y)
+    assert held(scene) == ([], [(A, X), (A, Y)])
+    assert scene.said("block") == [("block", "share", "registered_domain worse.example")]
+    scene.engine.adopt(standing("bad.example", id_="D9")._replace(client=packed(A), rule="level-host"), at(3))
+    scene.resolve(4, A, C2, X)
+    assert held(scene) == ([X], [(A, X), (A, Y)])
 
 
 # -- whom it concerns

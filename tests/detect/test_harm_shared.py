@@ -367,7 +367,7 @@ def test_a_thousand_listed_names_within_an_hour() -> None:
     names = [f"c2.bad{number}.example" for number in range(1_000)]
     scene = Scene("\n".join(names))
     for number, name in enumerate(names):
-        scene.resolve(number, A, name, f"203.0.113.{number % 250}")
+        scene.resolve(number, f"10.0.1.{number % 100}", name, f"203.0.113.{number % 250}")
     assert scene.rules("block") == ["level-host"] * 200
     assert scene.rules("alert") == ["budget"]
     assert scene.decisions[-1].reason == "over 200 blocks in an hour"

@@ -40,8 +40,8 @@ class Desk:
             at(second), at(second), address=address, campaign="C1",
         )  # fmt: skip
 
-    def decide(self, what: str, second: float = 0) -> Decision | None:
-        return self.policy.decide(self.sighting(what, second))
+    def decide(self, what: str, second: float = 0, client: str = A) -> Decision | None:
+        return self.policy.decide(self.sighting(what, second, client))
 
     def block(self, what: str = "c2.bad.example") -> Block:
         decision = self.decide(what)
@@ -146,13 +146,63 @@ def test_allowances_for_something_else_or_past_stop_no_block(line: str, allow: s
 
 def test_blocks_an_hour_have_a_budget_with_one_alert_an_hour() -> None:
     desk = Desk("\n".join(f"bad{n}.example" for n in range(9)), settings=PolicySettings(blocks_per_hour=3))
-    said = [desk.decide(f"bad{number}.example", number) for number in range(6)]
+    said = [desk.decide(f"bad{number}.example", number, f"10.0.1.{number}") for number in range(6)]
     assert [one.action if one is not None else "" for one in said] == ["block", "block", "block", "alert", "", ""]
     again = desk.decide("bad4.example", 3600)
     assert again is not None and again.action == "block"
-    assert desk.decide("bad5.example", 3600.5) is None  # the alert of second 3 is not an hour old
-    last = desk.decide("bad5.example", 3601)
+    assert desk.decide("bad5.example", 3600.5, B) is None  # the alert of second 3 is not an hour old
+    last = desk.decide("bad5.example", 3601, B)
     assert last is not None and last.action == "block"
+
+
+def test_one_client_causes_no_more_than_its_share_of_blocks_for_everybody() -> None:
+    desk = Desk("\n".join(f"bad{n}.example" for n in range(60)), settings=PolicySettings(blocks_per_hour=8))
+    said = [desk.decide(f"bad{number}.example", number) for number in range(45)]
+    rules = [one.rule if one is not None else "" for one in said]
+    assert rules == ["level-host"] * 2 + ["share"] * 40 + ["budget"] + [""] * 2
+    assert said[2] is not None and said[2].reason == (
+        "at or below the listed bad2.example (l.txt:3); "
+        "for this client alone, which caused 2 of the 8 blocks of an hour"
+    )
+    assert said[42] is not None and said[42].reason == f"over 40 blocks for {A} alone in an hour"
+    assert desk.policy.over_share == desk.blocks.alone == 40
+    others = [desk.decide(f"bad{50 + number}.example", 50, f"10.0.1.{number}") for number in range(7)]
+    assert [one.rule for one in others if one is not None] == ["level-host"] * 6 + ["budget"]
+    later = desk.decide("bad49.example", 3_700)
+    assert later is not None and later.rule == "level-host"
+
+
+def test_a_resolver_asks_for_everybody_and_has_no_share() -> None:
+    settings = PolicySettings(blocks_per_hour=8, resolvers=frozenset((packed(A),)))
+    desk = Desk("\n".join(f"bad{n}.example" for n in range(9)), settings=settings)
+    said = [desk.decide(f"bad{number}.example", number) for number in range(9)]
+    assert [one.rule for one in said if one is not None] == ["level-host"] * 8 + ["budget"]
+
+
+def test_blocks_for_one_client_alone_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy_module, "MAX_ALONE", 1)
+    desk = Desk("bad1.example\nbad2.example\nbad3.example", settings=PolicySettings(blocks_per_hour=4))
+    said = [desk.decide(f"bad{number}.example") for number in (1, 2, 3)]
+    assert [one.rule for one in said if one is not None] == ["level-host", "share", "budget"]
+    assert said[2] is not None and said[2].reason == "over 1 blocks for one client alone in all"
+    desk.blocks.remove(desk.blocks.by_id["D2"])
+    assert desk.blocks.alone == 0
+
+
+def test_a_listed_address_beyond_the_share_is_kept_from_that_client_alone() -> None:
+    desk = Desk(f"bad.example\n{X}\n198.51.100.8/30", settings=PolicySettings(blocks_per_hour=4))
+    desk.decide("bad.example")
+    said = [desk.decide(X), desk.decide(Y)]
+    assert [one.targets for one in said if one is not None] == [
+        (Target("pair", f"{A}>{X}"),),
+        (Target("pair", f"{A}>{Y}"),),
+    ]
+    block = desk.policy.block_of(desk.sighting(X))
+    assert block is not None and block.id == "D2"
+    assert desk.blocks.covering(packed(A), packed(X)) is block
+    assert desk.blocks.covering(packed(B), packed(X)) is None
+    wide = desk.decide(X, client=B)
+    assert wide is not None and wide.targets == (Target("address", X),)
 
 
 def test_alerts_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def test_4_two_hundred_blocks_an_hour_and_twenty_thousand_addresses_in_all() -> 
     for number, name in enumerate(names):
         second = number * 18.1  # 199 names an hour
         addresses = [f"45.{number >> 8}.{number & 255}.{low}" for low in range(20)]
-        scene.resolve(second, A, name, *addresses)
+        scene.resolve(second, f"10.0.1.{number % 100}", name, *addresses)
         most = max(most, scene.engine.blocks.addresses)
     assert len(scene.said("block")) == 2_000 and scene.said("alert") == []
     assert most == scene.engine.blocks.addresses == MAX_ADDRESSES

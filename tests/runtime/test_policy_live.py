@@ -115,6 +115,23 @@ async def test_a_rule_that_blocks_where_another_one_asked(tmp_path: Path) -> Non
 
 
 @in_loop
+async def test_what_is_for_one_client_alone_stays_so_over_a_restart_until_another_meets_it(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        site.sees(sighting(A, found=LISTED), verdict("D1", "block", OURS, found=LISTED, rule="share"))
+        site.sees(verdict("D1", "extend", pair(A), found=LISTED, rule="pair"))
+        assert site.rules() == ["registered_domain listed.example", "pair 10.0.0.5>198.51.100.7"]
+        assert (await site.row("D1")).rule == "share"
+    async with site_at(tmp_path) as again:
+        standing = again.core.register.by_id["D1"].standing(True)
+        assert (standing.rule, standing.client) == ("share", A)
+        again.sees(sighting(B, found=LISTED), verdict("D1", "block", OURS, found=LISTED, rule="level-host", client=B))
+        assert (adopted(again).rule, adopted(again).client) == ("level-host", B)
+        row = await again.row("D1")
+        assert (row.state, row.rule) == (ACTIVE, "level-host")
+        assert ("rule:level-host", "promote") in [one[:2] for one in await again.audit()]
+
+
+@in_loop
 async def test_yes_to_a_behaviour_lists_what_it_pointed_to(tmp_path: Path) -> None:
     odd = Indicator(
         "behaviour", "odd.example", "registered", "", "odd.example", "example", "behaviour:beacon", 0, "", 85, 0, 0, "",
@@ -342,3 +359,20 @@ async def test_the_plan_shows_blocks_with_hosts_and_contacts_and_what_is_over_th
         assert "would have made 1 block and asked 0 times" in text and "TAKEN BACK" in text
         site.hands.pass_s(8 * 86_400)
         assert (await screens.plan(BlockPlan(site.core, None), {"days": 7, "segment": None}))["rows"] == []
+
+
+@in_loop
+async def test_the_plan_counts_what_one_client_causes(tmp_path: Path) -> None:
+    lists = "c2.listed.example\nworse.example\n"
+    config = CONFIG + "policy: {blocks_per_hour: 4}\n"
+    async with site_at(tmp_path, "monitor", config, lists) as site:
+        site.sees(sighting(A, "c2.listed.example", found=LISTED))
+        site.sees(sighting(A, "worse.example", found=match("worse.example")))
+        args = {"days": 7, "segment": None}
+        plan = await screens.plan(BlockPlan(site.core, None), args)
+        assert [(one["target"], one["rule"]) for one in plan["rows"]] == [
+            ("listed.example", "level-host"), ("worse.example", "share"),
+        ]  # fmt: skip
+        site.sees(sighting(B, "worse.example", found=match("worse.example")))
+        plan = await screens.plan(BlockPlan(site.core, None), args)
+        assert {one["target"]: one["rule"] for one in plan["rows"]}["worse.example"] == "level-host"
