@@ -253,7 +253,7 @@ class _Loading:
                 self._read_list(text, one.name, indicators, lists, suffixes, guard, protected)
         if demo:
             self._read_list(_shipped("demo.txt"), "demo.txt", indicators, lists, suffixes, guard, protected)
-        upper = Index.build(indicators, suffixes)
+        upper = Index.build(indicators, suffixes, self._nat64())
         index: AnyIndex = upper if built is None else LayeredIndex(upper, (built.lower,), suffixes)
         allowed: list[Allowance] = []
         allow = self.named("allow", config.allow)

@@ -381,8 +381,7 @@ class Config:
         PREFIXES,
         (),
         "Your network's own NAT64 prefixes (RFC 6052), beside the well-known 64:ff9b::/96. An IPv6 address under one "
-        "is protected, shared or allowed when the IPv4 address in it is; lists and blocks know the well-known one "
-        "only.",
+        "is listed, blocked, protected, shared or allowed when the IPv4 address in it is.",
         example='["2001:db8:64::/96"]',
     )
     policy: PolicyOptions = field(

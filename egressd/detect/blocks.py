@@ -85,7 +85,9 @@ class Blocks:
     Addresses are looked up by place (resolutions.place_of): what holds an IPv4 address holds it under NAT64 too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, nat64: tuple[tuple[bytes, int], ...] = ()) -> None:
+        """`nat64` are the network's own prefixes (resolutions.own_prefixes)."""
+        self.nat64 = nat64
         self.by_target: dict[Target, Block] = {}
         self.by_id: dict[str, Block] = {}
         self.addresses = 0
@@ -144,7 +146,7 @@ class Blocks:
         """`block` now also covers an address for every client."""
         if address not in block.addresses:
             self.addresses += 1
-            self._by_place.setdefault(place_of(address), []).append(block)
+            self._by_place.setdefault(place_of(address, self.nat64), []).append(block)
         block.addresses[address] = ts_us
         block.resting.pop(address, None)
 
@@ -152,15 +154,28 @@ class Blocks:
         """`block` now also covers an address for one client."""
         if (client, address) not in block.pairs:
             self.pairs += 1
-            self._pairs.setdefault(place_of(address), {}).setdefault(client, []).append(block)
+            self._pairs.setdefault(place_of(address, self.nat64), {}).setdefault(client, []).append(block)
         block.pairs[(client, address)] = ts_us
         block.resting.pop(address, None)
+
+    def know_nat64(self, nat64: tuple[tuple[bytes, int], ...]) -> None:
+        """The network's own prefixes are others now."""
+        if nat64 == self.nat64:
+            return
+        self.nat64 = nat64
+        self._by_place.clear()
+        self._pairs.clear()
+        for block in self.by_id.values():
+            for address in block.addresses:
+                self._by_place.setdefault(place_of(address, nat64), []).append(block)
+            for client, address in block.pairs:
+                self._pairs.setdefault(place_of(address, nat64), {}).setdefault(client, []).append(block)
 
     def withdraw_address(self, block: Block, address: bytes) -> None:
         """`block` keeps nobody from `address` any more."""
         del block.addresses[address]
         self.addresses -= 1
-        place = place_of(address)
+        place = place_of(address, self.nat64)
         holders = self._by_place[place]
         holders.remove(block)
         if not holders:
@@ -170,7 +185,7 @@ class Blocks:
         """`block` does not keep `client` from `address` any more."""
         del block.pairs[(client, address)]
         self.pairs -= 1
-        place = place_of(address)
+        place = place_of(address, self.nat64)
         clients = self._pairs[place]
         clients[client].remove(block)
         if not clients[client]:
@@ -180,16 +195,16 @@ class Blocks:
 
     def is_held(self, address: bytes) -> bool:
         """Whether a block covers `address` for anybody, beyond what lists name themselves."""
-        place = address if len(address) == 4 else place_of(address)
+        place = address if len(address) == 4 else place_of(address, self.nat64)
         return place in self._by_place or place in self._pairs
 
     def holders(self, address: bytes) -> list[Block]:
         """The blocks that cover `address` for everybody, oldest addition first."""
-        return list(dict.fromkeys(self._by_place.get(place_of(address), ())))
+        return list(dict.fromkeys(self._by_place.get(place_of(address, self.nat64), ())))
 
     def pairs_at(self, address: bytes) -> list[tuple[Block, bytes]]:
         """(block, client) of each pair with `address`."""
-        clients = self._pairs.get(place_of(address), {})
+        clients = self._pairs.get(place_of(address, self.nat64), {})
         return list(dict.fromkeys((block, client) for client, blocks in clients.items() for block in blocks))
 
     def stops(self, client: bytes, address: bytes, ts_us: int) -> bool:
@@ -206,7 +221,7 @@ class Blocks:
 
     def covering(self, client: bytes, address: bytes) -> Block | None:
         """The block that would stop a packet from `client` to `address`, by address alone."""
-        place = address if len(address) == 4 else place_of(address)
+        place = address if len(address) == 4 else place_of(address, self.nat64)
         blocks = self._by_place.get(place)
         if blocks is None:
             clients = self._pairs.get(place)

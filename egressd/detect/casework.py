@@ -29,7 +29,7 @@ from egressd.detect.intel import Intel
 from egressd.detect.policy import Policy
 from egressd.detect.policy_settings import PolicySettings
 from egressd.detect.proxied import Proxied
-from egressd.detect.resolutions import Resolutions
+from egressd.detect.resolutions import Resolutions, own_prefixes
 from egressd.detect.watch import Watch
 from egressd.intel.networks import parse_address, render_address
 from egressd.model import (
@@ -78,9 +78,10 @@ class Casework:
         `history` bounds the pairs of client and name that a retro-hunt can find. `sensors`: others than our own tap
         tell of contacts too, so that each is remembered until they have told."""
         self._suffixes = intel.suffixes
-        self.resolutions = Resolutions(intel.suffixes)
+        own = own_prefixes(intel.allowances.nat64)
+        self.resolutions = Resolutions(intel.suffixes, nat64=own)
         self.correlator = Correlator(intel.index, intel.allowances, self.resolutions, intel.suffixes)
-        self.blocks = Blocks()
+        self.blocks = Blocks(own)
         self.policy = Policy(settings, self.blocks, intel.protected, intel.allowances, intel.shared)
         self.contacts = Contacts()
         self.agreement: Agreement | None = Agreement() if sensors else None

@@ -203,7 +203,7 @@ class Correlator:
         self._add(hits, request.header_host, seen.ts_us)
         host = seen.name
         if not host and request.raw_host:
-            address = _literal(request.raw_host)
+            address = _literal(request.raw_host, self._resolutions.nat64)
             if address:
                 host = request.raw_host.strip("[]")
                 match = self.match_address(address, seen.ts_us)
@@ -273,9 +273,9 @@ class Correlator:
         self._of_addresses.clear()
 
 
-def _literal(text: str) -> bytes:
-    """The packed address that `text` spells, or b""; an IPv4-mapped one as IPv4."""
+def _literal(text: str, nat64: tuple[tuple[bytes, int], ...]) -> bytes:
+    """The packed address that `text` spells, or b""; one that leads to an IPv4 address as that."""
     try:
-        return place_of(ip_address(text.strip("[]")).packed)
+        return place_of(ip_address(text.strip("[]")).packed, nat64)
     except ValueError:
         return b""

@@ -148,7 +148,7 @@ class Coverage:
         """An innocent name appeared on a blocked address: give the address free, the names stay blocked; from
         `shared_after` names on give free the pairs too. `others` has the co-tenants by id of each block concerned."""
         decisions: list[Decision] = []
-        place = place_of(address)
+        place = place_of(address, self._blocks.nat64)
         for block in self._blocks.holders(address):
             names = others.get(block.id)
             if not names:
@@ -157,7 +157,7 @@ class Coverage:
                 if len(names) >= self.settings.shared_after and not chose_address(block.match.indicator):
                     decisions.append(self.lift(block, sighting, leave_to_person(shared_with(names)), "shared"))
                 continue
-            addresses = [held for held in block.addresses if place_of(held) == place]
+            addresses = [held for held in block.addresses if place_of(held, self._blocks.nat64) == place]
             for held in addresses:
                 self._blocks.withdraw_address(block, held)
                 block.given_back.add(held)
@@ -171,7 +171,7 @@ class Coverage:
             if block.sole and block.target.kind == "pair":
                 decisions.append(self.lift(block, sighting, leave_to_person(shared_with(names)), "shared"))
                 continue
-            pairs = [(client, held) for client, held in block.pairs if place_of(held) == place]
+            pairs = [(client, held) for client, held in block.pairs if place_of(held, self._blocks.nat64) == place]
             for client, held in pairs:
                 self._blocks.withdraw_pair(block, client, held)
             reason = f"{BY_NAME_ONLY}: {shared_with(names)}"

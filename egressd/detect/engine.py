@@ -243,7 +243,7 @@ class Engine(Casework):
         block = self.policy.block_of(sighting)
         if block is None:
             return
-        place, indicator = place_of(server), sighting.match.indicator
+        place, indicator = place_of(server, self.blocks.nat64), sighting.match.indicator
         if indicator.kind in ("address", "network") and ":" not in indicator.value:
             self._extend(sighting, server, E0)
         elif place != server and (place in block.addresses or (client, place) in block.pairs):

@@ -24,6 +24,7 @@ from egressd.detect.hunt import LOOKED_UP, hunt, recall, sieve_for
 from egressd.detect.intel import Intel
 from egressd.detect.policy import SHARE
 from egressd.detect.policy_settings import PolicySettings
+from egressd.detect.resolutions import own_prefixes
 from egressd.detect.review import KEPT, Free, kept_targets, rests_on_list, review
 from egressd.intel.layered import AnyIndex, in_memory
 from egressd.intel.networks import parse_address
@@ -248,6 +249,8 @@ class LiveEngine(Engine):
         self.intel = intel
         self._suffixes = intel.suffixes
         self.enforced = enforced
+        self.resolutions.nat64 = own_prefixes(intel.allowances.nat64)
+        self.blocks.know_nat64(self.resolutions.nat64)
         self.correlator = Correlator(intel.index, intel.allowances, self.resolutions, intel.suffixes)
         self.correlator.clients_ignored = ignored
         self.policy.replace(settings, intel.protected, intel.allowances, intel.shared)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from egressd.detect.fair_table import FairTable
+from egressd.intel.networks import NAT64_WELL_KNOWN
 from egressd.model import DnsMessage, DnsRecord, FlowKey, Observation
 from egressd.names import Suffixes
 from egressd.native import mypyc_attr
@@ -29,12 +30,26 @@ _CNAME: Final = 5
 _WITH_HINTS: Final = (64, 65)  # SVCB, HTTPS (RFC 9460)
 
 
-def place_of(address: bytes) -> bytes:
+def place_of(address: bytes, nat64: tuple[tuple[bytes, int], ...] = ()) -> bytes:
     """The host that an address leads to: the IPv4 address inside an IPv4-mapped or NAT64 one, else itself. One host
-    has one place, however its address is written, so that who shares it is known."""
-    if len(address) == 16 and address[0] == 0 and address.startswith((_MAPPED, _NAT64)):
+    has one place, however its address is written, so that who shares it is known. `nat64` are the network's own
+    prefixes, beside the well-known one (`own_prefixes`)."""
+    if len(address) != 16:
+        return address
+    if address[0] == 0 and address.startswith((_MAPPED, _NAT64)):
         return address[12:]
+    for prefix, octets in nat64:
+        if address.startswith(prefix):
+            if octets == 12:
+                return address[12:]
+            return (address[octets:8] + address[9:])[:4]  # bits 64 to 71 are kept zero (RFC 6052 section 2.2)
     return address
+
+
+def own_prefixes(nat64: tuple[tuple[bytes, int], ...]) -> tuple[tuple[bytes, int], ...]:
+    """Of NAT64 prefixes (first address, length in bits) those that are the network's own, as `place_of` takes them:
+    (octets that are the prefix, how many)."""
+    return tuple((addr[: length // 8], length // 8) for addr, length in nat64 if (addr, length) != NAT64_WELL_KNOWN)
 
 
 def on_the_wire(address: bytes) -> bytes:
@@ -165,19 +180,20 @@ def _exchange(flow: FlowKey, txid: int) -> tuple[bytes, bytes, int]:
     return flow[1], flow[3], ((flow[0] << 16 | flow[2]) << 16 | flow[4]) << 16 | txid
 
 
-def _way(client: bytes, address: bytes) -> bytes:
-    """A client and the place of an address as one key: two packed addresses, of which no other two make the same."""
-    place = address if len(address) == 4 else place_of(address)
+def _way(client: bytes, place: bytes) -> bytes:
+    """A client and a place as one key: two packed addresses, of which no other two make the same."""
     return client + place if len(client) >= len(place) else client + b"/" + place
 
 
 class Resolutions:
     """Bounded passive DNS by packet time."""
 
-    def __init__(self, suffixes: Suffixes, limit: int = 65_536) -> None:
+    def __init__(self, suffixes: Suffixes, limit: int = 65_536, nat64: tuple[tuple[bytes, int], ...] = ()) -> None:
         """`limit` bounds the addresses and the (client, address) pairs, each. A quarter of it bounds the outstanding
-        questions, which live for seconds. No client fills more than its share of any."""
+        questions, which live for seconds. No client fills more than its share of any. `nat64` are the network's own
+        prefixes (`own_prefixes`)."""
         self._suffixes = suffixes
+        self.nat64 = nat64
         self._name: str | None = None  # asked about last, and its registered domain
         self._domain = ""
         self._asked: FairTable[tuple[bytes, bytes, int], _Asked] = FairTable(max(2, limit // 4))
@@ -219,7 +235,7 @@ class Resolutions:
 
     def reached(self, client: bytes, name: str, address: bytes, ts_us: int) -> None:
         """`client` was told, or showed by SNI or Host, that `name` is at `address`."""
-        key = _way(client, address)
+        key = _way(client, address if len(address) == 4 else place_of(address, self.nat64))
         reached = self._reached.get(key)
         if reached is None:
             self._reached.claim(key, _Reached(name, ts_us), client)
@@ -235,7 +251,7 @@ class Resolutions:
 
     def settles(self, domain: str, address: bytes, ts_us: int, client: bytes = b"", listed: bool = False) -> None:
         """`domain`, which may be `listed`, is a tenant of `address`, as `client` showed (b"": we knew)."""
-        place = address if len(address) == 4 else place_of(address)
+        place = address if len(address) == 4 else place_of(address, self.nat64)
         tenants = self._tenants.get(place)
         if tenants is None:
             if self._tenants.claim(place, _Tenants(domain, ts_us), client):
@@ -267,7 +283,7 @@ class Resolutions:
 
     def co_tenants(self, address: bytes, domains: frozenset[str], ts_us: int) -> list[str]:
         """Registered domains other than `domains` seen on `address` within the last day, in order of first sight."""
-        tenants = self._tenants.get(place_of(address))
+        tenants = self._tenants.get(place_of(address, self.nat64))
         if tenants is None:
             return []
         if tenants.is_single:
@@ -278,7 +294,7 @@ class Resolutions:
 
     def only_tenant(self, address: bytes, ts_us: int) -> str:
         """The one registered domain seen on `address` within the last day; "" when there is none or more than one."""
-        tenants = self._tenants.get(place_of(address))
+        tenants = self._tenants.get(place_of(address, self.nat64))
         if tenants is None:
             return ""
         if tenants.is_single:
@@ -293,12 +309,12 @@ class Resolutions:
 
     def has_tenants(self, address: bytes, ts_us: int) -> bool:
         """Whether any registered domain was seen on `address` within the last day."""
-        tenants = self._tenants.get(place_of(address))
+        tenants = self._tenants.get(place_of(address, self.nat64))
         return tenants is not None and ts_us - tenants.last_us <= TENANT_WITHIN_US
 
     def is_shared(self, address: bytes, domain: str, ts_us: int) -> bool:
         """Whether any other registered domain was seen on `address` within the last day."""
-        tenants = self._tenants.get(place_of(address))
+        tenants = self._tenants.get(place_of(address, self.nat64))
         if tenants is None or not tenants.are_others(domain):
             return False
         for other, last_us in tenants.seen_us.items():
@@ -308,7 +324,7 @@ class Resolutions:
 
     def name_for(self, client: bytes, address: bytes, ts_us: int) -> str:
         """The name that `client` resolved last to reach `address`, or "" when none is recent."""
-        reached = self._reached.get(_way(client, address))
+        reached = self._reached.get(_way(client, address if len(address) == 4 else place_of(address, self.nat64)))
         if reached is None or not 0 <= ts_us - reached.ts_us <= ATTRIBUTE_WITHIN_US:
             return ""
         return reached.name

@@ -22,7 +22,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from egressd.intel.networks import NetworkTable, embedded_ipv4, parse_network
+from egressd.intel.networks import NAT64_WELL_KNOWN, NetworkTable, embedded_ipv4, parse_network
 from egressd.model import Indicator, Match
 from egressd.names import Suffixes
 
@@ -40,7 +40,7 @@ class Index:
 
     __slots__ = (
         *("_addresses", "_by_added", "_changes_s", "_hosts", "_networks", "_registered", "_suffixes", "_urls"),
-        "indicators",
+        *("indicators", "nat64"),
     )
 
     def __init__(
@@ -54,8 +54,10 @@ class Index:
         urls: dict[str, tuple[tuple[int, ...], dict[str, Group]]],
         by_added: list[Indicator],
         changes_s: list[int],
+        nat64: tuple[tuple[bytes, int], ...],
     ) -> None:
         self.indicators = indicators
+        self.nat64 = nat64  # prefixes whose addresses are matched as the IPv4 address in them too (RFC 6052)
         self._suffixes = suffixes
         self._hosts = hosts  # by listed name
         self._registered = (
@@ -79,11 +81,18 @@ class Index:
             self._urls,
             self._by_added,
             self._changes_s,
+            self.nat64,
         )
 
     @classmethod
-    def build(cls, indicators: Iterable[Indicator], suffixes: Suffixes) -> Index:
-        """An index of `indicators` under the suffix list given, whatever list they were read under.
+    def build(
+        cls,
+        indicators: Iterable[Indicator],
+        suffixes: Suffixes,
+        nat64: tuple[tuple[bytes, int], ...] = (NAT64_WELL_KNOWN,),
+    ) -> Index:
+        """An index of `indicators` under the suffix list given, whatever list they were read under. `nat64` are
+        prefixes whose addresses are matched as the IPv4 address in them too (RFC 6052).
 
         Raises ValueError for a kind that is none of model.Indicator's, or an address or network that is none.
         """
@@ -127,11 +136,12 @@ class Index:
             },
             sorted((one for one in ordered if one.added_s), key=added_at),
             sorted({time for one in ordered for time in (one.added_s, one.expires_s) if time}),
+            nat64,
         )
 
     def plus(self, more: list[Indicator]) -> Index:
         """An index of these and more indicators."""
-        return Index.build((*self.indicators, *more), self._suffixes)
+        return Index.build((*self.indicators, *more), self._suffixes, self.nat64)
 
     @property
     def size(self) -> int:
@@ -168,7 +178,7 @@ class Index:
         """
         found = self.match_packed(addr, now_s, skip)
         if found is None and len(addr) == 16:
-            for inner in embedded_ipv4(addr):
+            for inner in embedded_ipv4(addr, self.nat64):
                 found = found or self.match_packed(inner, now_s, skip)
         return found
 

@@ -20,7 +20,8 @@ from egressd.names import Suffixes
 
 
 class LayeredIndex:
-    """`upper` over `lowers`; all under the suffix list given. A name that is in none costs one look at each filter."""
+    """`upper` over `lowers`; all under the suffix list given, and the NAT64 prefixes of `upper`. A name that is in none
+    costs one look at each filter."""
 
     def __init__(self, upper: Index, lowers: tuple[MappedIndex, ...], suffixes: Suffixes) -> None:
         self.upper = upper
@@ -51,7 +52,7 @@ class LayeredIndex:
         """What covers a packed address at a time; the most specific network first."""
         found = self._match_packed(addr, now_s, skip)
         if found is None and len(addr) == 16:
-            for inner in embedded_ipv4(addr):
+            for inner in embedded_ipv4(addr, self.upper.nat64):
                 found = found or self._match_packed(inner, now_s, skip)
         return found
 

@@ -15,7 +15,7 @@ from egressd.detect.blocks import Blocks, main_target
 from egressd.detect.budgets import why_rolled_back
 from egressd.detect.correlator import Correlator
 from egressd.detect.policy import Policy
-from egressd.detect.resolutions import Resolutions
+from egressd.detect.resolutions import Resolutions, own_prefixes
 from egressd.intel.networks import parse_address, parse_network, render_address
 from egressd.model import BEHAVIOUR, FLOW, FlowKey, Incident, Match, Sighting, Target
 from egressd.runtime.acts import no_segment
@@ -111,7 +111,9 @@ class _Judge:
         self._allowances = intel.allowances
         self._machine_of = core.devices.machine_of
         self._correlator = Correlator(intel.index, intel.allowances, Resolutions(intel.suffixes), intel.suffixes)
-        self._policy = Policy(settings, Blocks(), intel.protected, intel.allowances, intel.shared)
+        self._policy = Policy(
+            settings, Blocks(own_prefixes(intel.allowances.nat64)), intel.protected, intel.allowances, intel.shared
+        )
 
     def match(self, name: str) -> Match | None:
         """What is listed now."""

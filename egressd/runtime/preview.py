@@ -139,9 +139,9 @@ class Preview:
         effect.days = min(DAYS, self._core.config.state.history_days)
         since_us = max(0, now_us - effect.days * DAY_US)
         effect.hosts_seen = await history.ask(past.hosts_seen, since_us)
-        index = Index.build(
-            [one._replace(added_s=0, expires_s=0) for one in added], self._core.loaded.texts.intel.suffixes
-        )
+        intel = self._core.loaded.texts.intel
+        listed = [one._replace(added_s=0, expires_s=0) for one in added]
+        index = Index.build(listed, intel.suffixes, intel.allowances.nat64)
         hits = await self._hits(history, added, since_us, index, now_us // 1_000_000)
         effect.more = len(hits) >= MOST_HITS
         effect.hosts = len({one.client for one in hits})

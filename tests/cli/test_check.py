@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from egressd.cli.main import OK, main
+from egressd.cli.main import FINDINGS, OK, main
 
 CONFIG = """\
 lists: [csirt.txt]
@@ -32,3 +32,14 @@ def test_what_is_not_in_files_may_be_in_a_feed(verb: str, tmp_path: Path, capsys
     config.write_text("lists: [csirt.txt]\n")
     assert main([verb, "www.fine.example", "--config", str(config)]) == OK
     assert "not looked at" not in capsys.readouterr().out
+
+
+def test_a_listed_address_is_known_behind_the_networks_own_nat64(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "csirt.txt").write_text("198.51.100.9\n")
+    config = tmp_path / "egressd.yaml"
+    config.write_text("lists: [csirt.txt]\nnat64_prefixes: ['2001:db8:64::/96']\n")
+    assert main(["check", "2001:db8:64::c633:6409", "--exit-code", "--config", str(config)]) == FINDINGS
+    assert "csirt.txt:1" in capsys.readouterr().out
+    assert main(["check", "2001:db8:64::c633:640a", "--exit-code", "--config", str(config)]) == OK

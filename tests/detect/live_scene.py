@@ -6,7 +6,9 @@ from egressd.detect.blocks import main_target
 from egressd.detect.intel import Intel
 from egressd.detect.live import LiveEngine, Standing
 from egressd.detect.policy_settings import PolicySettings
+from egressd.intel.allowances import Allowances
 from egressd.intel.index import Index
+from egressd.intel.networks import NAT64_WELL_KNOWN, parse_network
 from egressd.intel.protected import Protected
 from egressd.model import Match, Target
 from egressd.wire.dissector import Dissector
@@ -15,10 +17,13 @@ from tests.detect.scene import PROTECTED, RESOLVER, RESOLVERS, SUFFIXES, Scene, 
 ENFORCE = PolicySettings(mode="enforce", resolvers=frozenset((packed(RESOLVER),)))
 
 
-def intel(lists: str, allow: str = "", protected: Protected = PROTECTED, ranges: str = "") -> Intel:
-    """What text files say."""
-    index = Index.build(listed(lists), SUFFIXES)
-    return Intel(index, SUFFIXES, allowed(allow), protected, RESOLVERS, shared(ranges))
+def intel(lists: str, allow: str = "", protected: Protected = PROTECTED, ranges: str = "", nat64: str = "") -> Intel:
+    """What text files say, and a NAT64 prefix of the network's own."""
+    own = parse_network(nat64)
+    prefixes = (NAT64_WELL_KNOWN, own) if own is not None else (NAT64_WELL_KNOWN,)
+    index = Index.build(listed(lists), SUFFIXES, prefixes)
+    allowances = Allowances(list(allowed(allow).allowances), prefixes)
+    return Intel(index, SUFFIXES, allowances, protected, RESOLVERS, shared(ranges))
 
 
 def protecting(*entries: tuple[str, str]) -> Protected:
@@ -54,10 +59,10 @@ class LiveScene(Scene):
 
     def swap(
         self, second: float, lists: str, allow: str = "", *, protected: Protected = PROTECTED, enforced: bool = True,
-        settings: PolicySettings = ENFORCE, ranges: str = "",
+        settings: PolicySettings = ENFORCE, ranges: str = "", nat64: str = "",
     ) -> None:  # fmt: skip
         """New text files."""
-        self.engine.swap(intel(lists, allow, protected, ranges), settings, enforced, at(second))
+        self.engine.swap(intel(lists, allow, protected, ranges, nat64), settings, enforced, at(second))
 
     def from_inside(self, inside: bool) -> None:
         """Packets come from the hosts' side, or go to it, as the dissector tells."""

@@ -288,6 +288,17 @@ def test_an_innocent_twin_behind_nat64() -> None:
     assert held(scene) == ([], [(A, "64:ff9b::c633:6407")])
 
 
+def test_an_innocent_twin_behind_the_networks_own_nat64() -> None:
+    """The network translates under a NAT64 prefix of its own, and the innocent site's host is not known for the same.
+
+    Where the configuration names the prefix (`nat64_prefixes`), the host is known by its IPv4 address."""
+    scene = LiveScene()
+    scene.swap(0, "c2.bad.example", nat64="2001:db8:64::/96")
+    scene.resolve(1, B, "www.florist.example", X)
+    scene.resolve(2, A, C2, "2001:db8:64::c633:6407")
+    assert held(scene) == ([], [(A, "2001:db8:64::c633:6407")])
+
+
 def test_a_mapped_address_is_what_packets_carry() -> None:
     """An IPv4-mapped address in an answer would be blocked as IPv6, and nothing stopped.
 

@@ -268,3 +268,19 @@ def test_a_pair_by_ipv6_stays_a_pair() -> None:
     scene.flow(5, A, "2001:db8:f::7")
     scene.flow(6, A, "64:ff9b::c633:6407")
     assert scene.targets("extend") == [f"pair {A}>64:ff9b::c633:6407"]
+
+
+def test_a_listed_address_is_blocked_behind_the_networks_own_nat64() -> None:
+    """The configuration names the prefix while the daemon runs; blocks of before are found under it too."""
+    inside = "2001:db8:64::c633:6407"
+    scene = LiveScene(f"c2.bad.example\n{Y}")
+    scene.resolve(0, A, C2, X)
+    scene.flow(1, B, inside)
+    assert scene.targets("extend") == [f"address {X}"]
+    scene.swap(2, f"c2.bad.example\n{Y}", nat64="2001:db8:64::/96")
+    scene.flow(3, B, inside, 40_001)
+    scene.flow(4, B, "2001:db8:64::c633:6408")
+    assert scene.targets("extend") == [f"address {X}", f"address {inside}", "address 2001:db8:64::c633:6408"]
+    assert scene.targets("block")[-1] == f"address {Y}"
+    scene.swap(5, "worse.example")
+    assert scene.blocks == []

@@ -12,9 +12,11 @@ from egressd.detect.resolutions import (
     MAX_TENANTS,
     Resolutions,
     on_the_wire,
+    own_prefixes,
     place_of,
     read_answer,
 )
+from egressd.intel.networks import NAT64_WELL_KNOWN, embedded_ipv4
 from egressd.model import DNS_ANSWER, DNS_QUERY, UDP, DnsRecord, Observation
 from tests.detect.scene import RESOLVER, SUFFIXES, A, B, X, Y, at, flow, learn, message, packed, record
 
@@ -130,6 +132,21 @@ def test_hints_of_service_records_count_and_only_of_those() -> None:
 def test_places(address: str, place: str, wire: str) -> None:
     assert place_of(packed(address)) == packed(place)
     assert on_the_wire(packed(address)) == packed(wire)
+
+
+@pytest.mark.parametrize("length", [32, 40, 48, 56, 64, 96])
+@given(st.binary(min_size=12, max_size=12), st.binary(min_size=4, max_size=4))
+def test_places_behind_the_networks_own_nat64(length: int, head: bytes, inner: bytes) -> None:
+    octets = length // 8
+    prefix = b"\x20\x01\x0d\xb8" + head[4:octets]
+    prefix = prefix[:8] + bytes(len(prefix) > 8) + prefix[9:]
+    after = prefix + inner if octets == 12 else (prefix + inner)[:8] + b"\0" + (prefix + inner)[8:]
+    address = after.ljust(16, b"\0")
+    own = own_prefixes((NAT64_WELL_KNOWN, (prefix.ljust(16, b"\0"), length)))
+    assert len(own) == 1 and place_of(address, own) == inner
+    assert [place_of(address, own)] == embedded_ipv4(address, ((prefix.ljust(16, b"\0"), length),))
+    assert place_of(address) == address and place_of(packed(X), own) == packed(X)
+    assert place_of(packed("64:ff9b::c633:6407"), own) == packed(X)
 
 
 # -- who lives where

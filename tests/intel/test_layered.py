@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egressd.intel.index import Index
-from egressd.intel.layered import LayeredIndex, in_memory
-from egressd.intel.networks import parse_address
+from egressd.intel.layered import LayeredIndex, in_memory, over
+from egressd.intel.networks import NAT64_WELL_KNOWN, parse_address, parse_network
 from egressd.model import Indicator
+from tests.detect.scene import listed
 from tests.intel.index_scene import SUFFIXES, mapped
 from tests.intel.test_mapped import NAMES, PATHS, TIMES, a_domain, a_network, lists, plain_only
 
@@ -86,3 +87,17 @@ def test_an_index_in_memory_does_not_travel() -> None:
         assert "does not travel" in str(error)
     else:
         raise AssertionError("it did")
+
+
+def test_addresses_in_the_networks_own_nat64_prefixes_are_matched_in_every_layer() -> None:
+    prefix = parse_network("2001:db8:64::/96")
+    assert prefix is not None
+    one, other = listed("198.51.100.9\n198.51.100.10")
+    upper = Index.build([one], SUFFIXES, (NAT64_WELL_KNOWN, prefix))
+    index = over(upper.plus([]), (mapped([other]),), SUFFIXES)
+    for text, found in (("2001:db8:64::c633:6409", one), ("2001:db8:64::c633:640a", other)):
+        match = index.match_address(parse_address(text), 0)
+        assert match is not None and match.indicator == found
+    again = pickle.loads(pickle.dumps(upper))
+    assert again.match_address(parse_address("2001:db8:64::c633:6409"), 0) is not None
+    assert Index.build([one], SUFFIXES).match_address(parse_address("2001:db8:64::c633:6409"), 0) is None
