@@ -209,10 +209,11 @@ class Snapshot:
     sensor_up: Mapping[str, int] = _metric(
         GAUGE, "sensor_up", "1 while the interface is captured from, else 0.", 12, min, interface=CONFIGURED
     )
-    sensor_last_packet_s: Mapping[str, float] = _metric(
+    sensor_shown_s: Mapping[str, float] = _metric(
         GAUGE,
-        "sensor_last_packet_seconds",
-        "Seconds since the interface's last packet, or since capture began if there was none.",
+        "sensor_shown_seconds",
+        "Seconds since the interface showed that it sees: by a packet or, if it is no mirror port, by a canary. "
+        "Since capture began if it never did.",
         12,
         max,
         interface=CONFIGURED,
@@ -488,10 +489,11 @@ class Health(NamedTuple):
 
 
 def health_of(snapshot: Snapshot, *, silent_after_s: float = 300.0, gap_after_s: float = 60.0) -> Health:
-    """What the numbers mean. down: nothing is seen, whatever the process says of itself; a sensor that is up and sees
-    no packet for `silent_after_s` sees nothing. degraded: something is not seen, or not in force, as it should be."""
+    """What the numbers mean. down: nothing is seen, whatever the process says of itself; a sensor that is up and shows
+    neither packet nor canary for `silent_after_s` sees nothing. degraded: something is not seen, or not in force, as it
+    should be."""
     dead = [f"interface {one} is not captured from" for one, up in snapshot.sensor_up.items() if not up]
-    for interface, silent_s in snapshot.sensor_last_packet_s.items():
+    for interface, silent_s in snapshot.sensor_shown_s.items():
         if snapshot.sensor_up.get(interface) and silent_s > silent_after_s:
             dead.append(
                 f"interface {interface} has shown no packet for {silent_s:.0f} s: is the mirror or cable right?"
@@ -526,8 +528,8 @@ def render_reference() -> str:
         "as `other`. Counters count from the daemon's start. `monitoring/` has alert rules and a Grafana dashboard.",
         "",
         '`/healthz` answers `{"status":...,"reasons":[...]}`: `200` when the status is `ok` or `degraded`, `503` when',
-        "it is `down`: nothing is captured, or no interface has shown a packet for five minutes, whatever the process",
-        "does.",
+        "it is `down`: nothing is captured, or no interface has shown for five minutes that it sees, whatever the",
+        "process does.",
         "",
         "| metric | type | labels | meaning |",
         "|---|---|---|---|",

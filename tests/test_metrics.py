@@ -43,9 +43,7 @@ def samples(snapshot: Snapshot) -> dict[tuple[str, ...], float]:
 
 def seeing(**changes: Any) -> Snapshot:
     """A daemon that is well."""
-    well = Snapshot(
-        sensor_up={"lan0": 1, "lan1": 1}, sensor_last_packet_s={"lan0": 0.1, "lan1": 2.0}, packet_processes=2
-    )
+    well = Snapshot(sensor_up={"lan0": 1, "lan1": 1}, sensor_shown_s={"lan0": 0.1, "lan1": 2.0}, packet_processes=2)
     return replace(well, **changes)
 
 
@@ -120,10 +118,10 @@ def test_no_flood_of_labels_makes_more_series_than_the_bound() -> None:
 
 
 def test_what_is_beyond_a_bound_adds_up() -> None:
-    found = samples(Snapshot(decisions=flood(100), sensor_last_packet_s=flood(50), sensor_up={**flood(40), "x": 0}))
+    found = samples(Snapshot(decisions=flood(100), sensor_shown_s=flood(50), sensor_up={**flood(40), "x": 0}))
     total = sum(number for (name, *_), number in found.items() if name == "egressd_decisions_total")
     assert total == sum(range(100))
-    assert found["egressd_sensor_last_packet_seconds", "other"] == 49  # the worst, not the sum
+    assert found["egressd_sensor_shown_seconds", "other"] == 49  # the worst, not the sum
     assert found["egressd_sensor_up", "other"] == 0
 
 
@@ -287,10 +285,10 @@ def test_frequent_notes_are_bounded() -> None:
         (Snapshot(), "down", "no interface is captured from"),
         (seeing(packet_processes=0), "down", "no packet process runs"),
         (seeing(sensor_up={"lan0": 0, "lan1": 0}), "down", "interface lan0 is not captured from"),
-        (seeing(sensor_last_packet_s={"lan0": 301, "lan1": 9999}), "down", "lan1 has shown no packet for 9999 s"),
-        (seeing(sensor_last_packet_s={"lan0": 301, "lan1": 0}), "degraded", "lan0 has shown no packet for 301 s"),
+        (seeing(sensor_shown_s={"lan0": 301, "lan1": 9999}), "down", "lan1 has shown no packet for 9999 s"),
+        (seeing(sensor_shown_s={"lan0": 301, "lan1": 0}), "degraded", "lan0 has shown no packet for 301 s"),
         (seeing(sensor_up={"lan0": 1, "lan1": 0}), "degraded", "lan1 is not captured"),
-        (seeing(sensor_up={"lan0": 1, "lan1": 0}, sensor_last_packet_s={"lan0": 301, "lan1": 400}), "down", "lan1 is"),
+        (seeing(sensor_up={"lan0": 1, "lan1": 0}, sensor_shown_s={"lan0": 301, "lan1": 400}), "down", "lan1 is"),
         (seeing(degraded=1, loss_ratio=0.042), "degraded", "4.2% of packets"),
         (seeing(enforcement_gap_s={"nftables": 61.0, "rpz": 0.0}), "degraded", "adapter nftables"),
         (seeing(canary_enabled=1), "degraded", "self-test fails"),
@@ -306,7 +304,7 @@ def test_health(snapshot: Snapshot, status: str, reason: str) -> None:
 
 
 def test_health_bounds_can_be_set() -> None:
-    quiet = seeing(sensor_last_packet_s={"lan0": 20, "lan1": 20}, enforcement_gap_s={"nftables": 5.0})
+    quiet = seeing(sensor_shown_s={"lan0": 20, "lan1": 20}, enforcement_gap_s={"nftables": 5.0})
     assert health_of(quiet) == Health("ok", ())
     assert health_of(quiet, silent_after_s=10).status == "down"
     assert health_of(quiet, gap_after_s=1).status == "degraded"

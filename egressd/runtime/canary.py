@@ -35,6 +35,7 @@ class Canary:
         self.enabled = True
         self.state = "starting"
         self.last_ok_us = 0
+        self.seen_us: dict[str, int] = {}  # when the last one was seen, by interface
         self.detect_ms: float | None = None
         self.push_ms: float | None = None
         self.failures = 0
@@ -106,6 +107,7 @@ class Canary:
         finally:
             del self._waiting[name]
         seen_us = self._clock.now_us()
+        self.seen_us[interface] = seen_us
         self.detect_ms = round((seen_us - sent_us) / 1000, 2)
         steps = [(f"detect {interface}", True, "a question was seen and told", self.detect_ms)]
         if pushed_us >= 0:

@@ -382,7 +382,7 @@ class Daemon:
             core.mode,
             core.sensing.total("packets"),
             render_time(core.started_us),
-            tuple(one["name"] for one in interfaces if screens.state_of(core, one) != "up"),
+            tuple(one["name"] for one in interfaces if screens.state_of(core, self._canary, one) != "up"),
         )
 
     async def _metrics(self, core: Core) -> MetricsServer[Any] | None:

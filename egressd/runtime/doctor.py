@@ -12,11 +12,10 @@ from egressd.enforce.accounting import TURN_ON
 from egressd.enforce.adapter import AdapterError
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
-from egressd.runtime.screens import verified
+from egressd.runtime.screens import state_of, verified
 from egressd.store.errors import StoreError
 from egressd.store.heads import load_heads
 
-SILENT_US: Final = 300_000_000
 UNREADABLE: Final = -1
 _SETTINGS: Final = Path("/proc/sys/net")
 
@@ -41,7 +40,7 @@ async def examine(core: Core, canary: Canary) -> dict[str, Any]:
         found.add(what, ok, detail, ms=ms)
     if not core.is_enforcing():
         found.add("push", True, "not tried: the mode is monitor, the kernel is left alone")
-    _sensors(core, found)
+    _sensors(core, canary, found)
     await _rules(core, found)
     await _ledger(core, found)
     _lists(core, found)
@@ -49,11 +48,11 @@ async def examine(core: Core, canary: Canary) -> dict[str, Any]:
     return {"ok": all(one["ok"] for one in found.checks), "checks": found.checks}
 
 
-def _sensors(core: Core, found: Findings) -> None:
+def _sensors(core: Core, canary: Canary, found: Findings) -> None:
     now_us = core.clock.now_us()
     for one in core.sensing.interfaces():
         silent_s = max(0, now_us - (one["last_us"] or core.started_us)) // 1_000_000
-        ok = one["state"] == "up" and silent_s * 1_000_000 < SILENT_US
+        ok = state_of(core, canary, one) == "up"
         detail = f"{one['state']}, {one['packets']:,} packets, {one['kernel_drops']:,} dropped, last {silent_s} s ago"
         found.add(f"interface {one['name']}", ok, one["problem"] or detail)
     if not core.sensing.interfaces():

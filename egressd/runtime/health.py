@@ -15,7 +15,7 @@ from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
 from egressd.runtime.keeping import Keeping
 from egressd.runtime.listening import OK, STARTING
-from egressd.runtime.screens import lists
+from egressd.runtime.screens import lists, shown_us
 from egressd.runtime.sensing import resident_bytes
 
 SECOND_US = 1_000_000
@@ -60,9 +60,7 @@ def snapshot_of(
         clients=sum(one["clients"] for one in rows),
         loss_ratio=loss,
         sensor_up={one["name"]: int(one["state"] == "up") for one in interfaces},
-        sensor_last_packet_s={
-            one["name"]: max(0, now_us - (one["last_us"] or core.started_us)) / SECOND_US for one in interfaces
-        },
+        sensor_shown_s={one["name"]: max(0, now_us - shown_us(core, canary, one)) / SECOND_US for one in interfaces},
         sensor_packets={one["name"]: one["packets"] for one in interfaces},
         **_logs(core, now_us),
         packet_processes=sensing.alive(),

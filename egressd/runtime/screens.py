@@ -64,7 +64,7 @@ async def status(
         "interfaces": [
             {
                 "name": one["name"],
-                "state": state_of(core, one),
+                "state": state_of(core, canary, one),
                 "problem": one["problem"],
                 "packets": one["packets"],
                 "kernel_drops": one["kernel_drops"],
@@ -108,11 +108,19 @@ async def status(
     }
 
 
-def state_of(core: Core, interface: Record) -> str:
-    """An interface that is up and has seen nothing for long sees nothing, whatever it says of itself."""
+def state_of(core: Core, canary: Canary, interface: Record) -> str:
+    """An interface that is up and has shown for long that it sees nothing is silent, whatever it says of itself."""
     state = str(interface["state"])
-    silent_us = core.clock.now_us() - max(interface["last_us"], core.started_us)
+    silent_us = core.clock.now_us() - shown_us(core, canary, interface)
     return "silent" if state == "up" and silent_us > SILENT_US else state
+
+
+def shown_us(core: Core, canary: Canary, interface: Record) -> int:
+    """When an interface showed last that it sees what there is to see: by a packet, or by a canary, for at night hosts
+    may be quiet. On a mirror port a canary shows nothing: what others send does not come the way that it comes."""
+    mirrors = core.config.capture.packets == "all"
+    proved_us = canary.seen_us.get(interface["name"], 0) if canary.enabled and not mirrors else 0
+    return max(int(interface["last_us"]), core.started_us, proved_us)
 
 
 def quantiles(times: Histogram) -> Record:

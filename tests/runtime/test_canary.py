@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,11 +14,14 @@ from hypothesis import strategies as st
 from egressd.enforce.adapter import AdapterError
 from egressd.model import DNS_QUERY, UDP, DnsMessage, Observation
 from egressd.runtime import canary as canary_module
+from egressd.runtime import screens
 from egressd.runtime.canary import Canary, send_question
 from egressd.runtime.canary_names import CANARY_ZONE, canary_address, canary_name
+from egressd.runtime.core import Core
 from egressd.wire.dissector import Dissector
 from tests.detect.scene import packed
 from tests.loops import in_loop
+from tests.runtime.core_scene import CONFIG, site_at
 from tests.runtime.scene import T0, Hands
 
 ETHERNET = 1
@@ -242,3 +246,41 @@ def test_off() -> None:
     assert canary.told()["state"] == "starting"
     canary.enabled = False
     assert canary.told() == {"state": "off", "last_ok": None, "detect_ms": None, "push_ms": None, "problem": None}
+
+
+# -- interfaces where hosts are quiet
+
+
+@pytest.mark.parametrize(
+    ("packets", "proved_s", "state"),
+    [
+        ("ours", 250, "up"),  # at night nobody sends: the canary shows that the interface sees
+        ("ours", 0, "silent"),  # it does not come back any more
+        ("ours", None, "silent"),
+        ("all", 250, "silent"),  # of a mirror port it shows nothing: a cable may be pulled
+    ],
+)
+@in_loop
+async def test_an_interface_is_silent_when_no_canary_comes_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packets: str, proved_s: int | None, state: str
+) -> None:
+    config = CONFIG + f"capture: {{packets: {packets}}}\n"
+    async with site_at(tmp_path, "monitor", config) as site:
+        row = {"name": "eth1", "state": "up", "problem": "", "last_us": 0, "packets": 4, "kernel_drops": 0}
+        monkeypatch.setattr(site.core.sensing, "interfaces", lambda: [{**row, "abandoned": 0}])
+        enforcement: Any = Kernel()
+        canary = Canary(site.core.clock, enforcement, {})
+        monkeypatch.setattr(canary_module, "send_question", lambda _, name, __: canary.seen(name, 1, -1))
+        for second in range(0, 301, 10):
+            if second == proved_s:
+                await canary.prove(["eth1"])
+            site.hands.pass_s(10)
+        (interface,) = await interfaces_of(site.core, canary)
+        assert (interface["state"], interface["last_packet"]) == (state, None)
+
+
+async def interfaces_of(core: Core, canary: Canary) -> list[dict[str, Any]]:
+    core.enforcement.adapters = list  # type: ignore[method-assign]
+    shown = await screens.status(core, canary, 0.0, False, 0.0)
+    found: list[dict[str, Any]] = shown["interfaces"]
+    return found

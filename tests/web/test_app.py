@@ -15,7 +15,7 @@ from egressd.metrics import Snapshot, health_of, render
 from egressd.web.app import MAX_REQUEST_BYTES, MetricsServer, _host_of
 
 Server = MetricsServer[Snapshot]
-WELL = Snapshot(packets=42, sensor_up={"lan0": 1}, sensor_last_packet_s={"lan0": 0.5}, packet_processes=1)
+WELL = Snapshot(packets=42, sensor_up={"lan0": 1}, sensor_shown_s={"lan0": 0.5}, packet_processes=1)
 
 
 def run(work: Callable[[Server], Awaitable[None]], snapshot: Snapshot = WELL, **options: Any) -> Server:
@@ -85,7 +85,7 @@ def test_metrics_are_served_with_their_content_type() -> None:
     [
         (WELL, 200, "ok"),
         (Snapshot(), 503, "down"),
-        (Snapshot(sensor_up={"lan0": 1}, sensor_last_packet_s={"lan0": 900.0}, packet_processes=1), 503, "down"),
+        (Snapshot(sensor_up={"lan0": 1}, sensor_shown_s={"lan0": 900.0}, packet_processes=1), 503, "down"),
         (Snapshot(sensor_up={"lan0": 1}, packet_processes=1, degraded=1, loss_ratio=0.1), 200, "degraded"),
     ],
 )
