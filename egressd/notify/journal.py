@@ -29,6 +29,7 @@ NOTICE: Final = 5
 INFO: Final = 6
 DEBUG: Final = 7
 JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
+LEAST_PAUSE_S: Final = 0.1  # between two words to the watchdog, whatever is asked of us
 MAX_LINE: Final = 2_000  # characters; a pipe takes up to 4,096 bytes at once or not at all (pipe(7), PIPE_BUF)
 # One id for each sort of line, for `journalctl MESSAGE_ID=...`.
 MESSAGE_IDS: Final = {
@@ -76,10 +77,12 @@ class Service:
         right = watchdog_us.isascii() and watchdog_us.isdigit() and meant == str(pid)
         return cls(address, int(watchdog_us) if right else 0)
 
-    @property
-    def watchdog_every_s(self) -> float:
-        """How often to call `watchdog`: twice in the time after which systemd restarts us. 0: no need."""
-        return self._watchdog_us / 2_000_000
+    def pause_s(self, usual_s: float) -> float:
+        """How long to wait before `watchdog` is called again: `usual_s`, or less when systemd restarts us after less
+        than twice as long."""
+        if not self._watchdog_us:
+            return usual_s
+        return min(usual_s, max(LEAST_PAUSE_S, self._watchdog_us / 2_000_000))
 
     def ready(self, status: str = "") -> bool:
         """We do our work; also at the end of a reload."""

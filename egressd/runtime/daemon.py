@@ -244,8 +244,9 @@ class Daemon:
         log.info("stopped; what is blocked stays blocked until its time is over")
 
     async def _every_second(self, core: Core) -> None:
+        pause_s = self._service.pause_s(1.0)
         while True:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(pause_s)
             await core.tick()
             interfaces = core.sensing.interfaces()
             received = sum(one["received"] for one in interfaces)

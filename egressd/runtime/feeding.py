@@ -40,11 +40,6 @@ log = logging.getLogger("egressd.feeds")
 Record = dict[str, Any]
 
 
-def feed_hosts(config: Config) -> tuple[str, ...]:
-    """The hosts, names or addresses, that enabled feeds come from: who blocks them blinds himself."""
-    return tuple(dict.fromkeys(feed_host(feed) for feed in config.feeds.values() if feed.enabled))
-
-
 class Feeding:
     """Owns the daemon's feeds."""
 

@@ -32,7 +32,7 @@ from egressd.intel.allowances import Allowance, Allowances, parse_allowances
 from egressd.intel.formats import parse_list
 from egressd.intel.layered import AnyIndex, LayeredIndex, in_memory, over
 from egressd.intel.mapped import MappedIndex
-from egressd.intel.networks import NetworkTable, parse_address
+from egressd.intel.networks import NetworkTable
 from egressd.intel.protected import Protected
 from egressd.model import Indicator
 from egressd.runtime.index_build import builder_in, index_folder
@@ -225,8 +225,3 @@ def files_lost(index: AnyIndex) -> list[str]:
         return []
     paths = [Path(str(lower.reopen[1][0])) for lower in index.lowers if lower.reopen is not None]
     return [path.name for path in paths if not path.exists()]
-
-
-def client_problem(text: str) -> str:
-    """Why a text is no client's address, "" when it is one."""
-    return "" if parse_address(text) else f"{text} is not an address"

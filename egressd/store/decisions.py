@@ -187,16 +187,6 @@ def end(connection: Connection, id_: str, state: str, ts_us: int, by: str, reaso
     return True
 
 
-def end_all(connection: Connection, state: str, ts_us: int, by: str, reason: str, act: Act) -> list[str]:
-    """End every open decision (panic); returns their ids. One audit row for all."""
-    open_ = "SELECT number FROM decisions WHERE state IN ('proposed', 'active') ORDER BY number"
-    numbers = [number for (number,) in connection.execute(open_)]
-    _end_numbers(connection, numbers, state, ts_us, by, reason)
-    ids = [f"{DECISION}{number}" for number in numbers]
-    audit.append(connection, act._replace(after={"ended": len(ids), "decisions": ids[:TOLD_TARGETS]}), ts_us)
-    return ids
-
-
 def approve(connection: Connection, id_: str, ts_us: int, act: Act) -> bool:
     """A proposal takes effect; its targets' time begins now. False when it is active already. Raises StoreError when it
     has ended."""
@@ -253,19 +243,6 @@ def find_open(connection: Connection, main: Target) -> tuple[str, str] | None:
         main,
     ).fetchone()
     return (f"{DECISION}{row[0]}", row[1]) if row else None
-
-
-def find_holding(connection: Connection, value: str) -> list[tuple[str, Target]]:
-    """(id, target) of every active target with this value in an open decision: what an operator wants unblocked by name
-    or address. The client's and the address's own side of a pair are not searched."""
-    return [
-        (f"{DECISION}{number}", Target(kind, value))
-        for number, kind in connection.execute(
-            "SELECT t.decision, t.kind FROM targets t JOIN decisions d ON d.number = t.decision"
-            " WHERE t.value = ? AND t.state = 'active' AND d.state IN ('proposed', 'active') ORDER BY t.id",
-            (value,),
-        )
-    ]
 
 
 def newest(connection: Connection, author: str = "") -> str:

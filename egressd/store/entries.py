@@ -83,11 +83,3 @@ def lapsed_since(connection: Connection, since_us: int, now_us: int, kind: str) 
             (since_us, now_us, kind),
         )
     ]
-
-
-def next_expiry_us(connection: Connection, now_us: int) -> int:
-    """When the next line in force expires; 0 when none does."""
-    row = connection.execute(
-        "SELECT min(expires_us) FROM entries WHERE removed_us = 0 AND expires_us > ?", (now_us,)
-    ).fetchone()
-    return int(row[0] or 0)

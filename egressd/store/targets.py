@@ -90,15 +90,6 @@ def due(connection: Connection, now_us: int, limit: int = 10_000) -> list[Due]:
     return [Due(f"{DECISION}{number}", Target(kind, value), *rest) for number, kind, value, *rest in rows]
 
 
-def next_due_us(connection: Connection) -> int:
-    """When the next active target's time is over; 0 when none ever is."""
-    row = connection.execute(
-        "SELECT expires_us FROM targets INDEXED BY targets_due WHERE state = 'active' AND expires_us > 0"
-        " ORDER BY expires_us LIMIT 1"
-    ).fetchone()
-    return int(row[0]) if row else 0
-
-
 def renew(connection: Connection, renewals: Iterable[Renewal], now_us: int) -> int:
     """Give active targets a new time; returns how many. Renewals leave no audit row: the decision's own said that
     attempts renew it, and each is counted in `attempts`."""

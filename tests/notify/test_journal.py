@@ -112,13 +112,20 @@ def test_abstract_sockets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pid", "told", "every_s"),
-    [("77", "30000000", 15.0), ("78", "30000000", 0.0), ("", "30000000", 15.0), ("77", "x", 0.0)],
+    ("pid", "told", "pause_s"),
+    [
+        ("77", "30000000", 15.0),
+        ("78", "30000000", 20.0),
+        ("", "30000000", 15.0),
+        ("77", "x", 20.0),
+        ("77", "60000000", 20.0),
+        ("77", "1", 0.1),
+    ],
 )
-def test_the_environment_is_read_and_taken_away(pid: str, told: str, every_s: float) -> None:
+def test_the_environment_is_read_and_taken_away(pid: str, told: str, pause_s: float) -> None:
     environ = {"NOTIFY_SOCKET": "/run/x", "WATCHDOG_USEC": told, "WATCHDOG_PID": pid, "PATH": "/bin"}
     service = Service.from_environment(environ, 77)
-    assert service.watchdog_every_s == every_s
+    assert service.pause_s(20.0) == pause_s
     assert environ == {"PATH": "/bin"}
 
 
@@ -128,7 +135,7 @@ def test_without_systemd_nothing_happens(address: str) -> None:
     assert not service.ready() and not service.watchdog()
     assert service.failed == (2 if address.startswith("/") else 0)
     if not address.startswith("/"):
-        assert service.watchdog_every_s == 0.0
+        assert service.pause_s(20.0) == 20.0
 
 
 def test_a_full_socket_is_not_waited_for(listener: tuple[socket.socket, str]) -> None:

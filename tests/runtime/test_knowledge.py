@@ -12,7 +12,6 @@ from egressd.runtime.knowledge import (
     Knowledge,
     Loaded,
     Surroundings,
-    client_problem,
     combine,
     load_texts,
     parse_entries,
@@ -279,10 +278,3 @@ def test_segments(tmp_path: Path) -> None:
     knowledge = known(tmp_path, config='segments: {lab: [10.1.0.0/16], "lab two": [10.1.2.0/24]}\n')
     longest = knowledge.segments.longest
     assert [longest(packed(one)) for one in ("10.1.1.1", "10.1.2.1", "10.2.0.1")] == ["lab", "lab two", None]
-
-
-@pytest.mark.parametrize(
-    ("text", "good"), [("10.0.0.5", True), ("2001:db8::1", True), ("10.0.0", False), ("lab", False)]
-)
-def test_a_clients_address(text: str, good: bool) -> None:
-    assert (client_problem(text) == "") == good

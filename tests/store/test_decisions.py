@@ -114,16 +114,6 @@ def test_the_end(ledger: Database, state: str, left: str) -> None:
         ledger.call(decisions.extend, "D1", [NewTarget(TWO)], T0 + 7, ANNA)
 
 
-def test_panic_ends_everything_with_one_row(ledger: Database) -> None:
-    for number in range(100):
-        put(ledger, f"x{number}.example", state="proposed" if number % 2 else "active")
-    ids = ledger.call(decisions.end_all, "undone", T0 + 1, "uid:anna", "panic", ANNA._replace(act="panic"))
-    assert ids == [f"D{number}" for number in range(1, 101)]
-    assert ledger.call(decisions.load_open) == []
-    row = ledger.call(audit.rows)[0]
-    assert (row["act"], row["after"]["ended"], len(row["after"]["decisions"])) == ("panic", 100, 64)
-
-
 def test_a_proposal_is_approved_once_and_its_time_begins_then(ledger: Database) -> None:
     targets = [NewTarget(about()), NewTarget(ONE, T0 + HOUR)]
     ledger.call(decisions.commit, verdict(), targets, "rule:x", "proposed")
@@ -148,11 +138,9 @@ def test_finding(ledger: Database) -> None:
     put(ledger, "c.example", state="proposed")
     assert ledger.call(decisions.find_open, about("c.example")) == ("D3", "proposed")
     assert ledger.call(decisions.find_open, ONE) is None  # nobody's main target
-    assert ledger.call(decisions.find_holding, "203.0.113.1") == [("D1", ONE), ("D2", ONE)]
     assert ledger.call(decisions.newest) == "D3"
     assert ledger.call(decisions.newest, "uid:anna") == ""
     ledger.call(decisions.end, "D2", "undone", T0, "uid:anna", "", ANNA)
-    assert ledger.call(decisions.find_holding, "203.0.113.1") == [("D1", ONE)]
 
 
 CALLS: list[Callable[[Connection], Any]] = [

@@ -74,7 +74,6 @@ def test_operators_lines(ledger: Database) -> None:
     assert bad == Entry("E1", "indicator", "bad.example scope=host", "uid:anna", "why", T0, 0)
     assert ledger.call(entries.in_force, T0) == [bad, good]
     assert ledger.call(entries.in_force, T0, "allowance") == [good]
-    assert ledger.call(entries.next_expiry_us, T0) == T0 + HOUR
     assert ledger.call(entries.in_force, T0 + HOUR) == [bad]
     longer = add("allowance", "good.example", T0 + DAY)  # the same again: its time is the new one
     assert ledger.call(entries.in_force, T0) == [bad, longer]
@@ -87,7 +86,6 @@ def test_operators_lines(ledger: Database) -> None:
         add("wish", "x.example")
     rows = ledger.call(audit.rows)
     assert [(row["act"], row["object"]) for row in rows[:2]] == [("unblock", "E1"), ("block", "E3")]
-    assert ledger.call(entries.next_expiry_us, T0 + DAY) == 0
 
 
 def test_the_module_is_named_for_what_it_opens(tmp_path: Path) -> None:

@@ -32,7 +32,6 @@ def test_what_should_be_in_force(ledger: Database) -> None:
 def test_due_renewed_expired(ledger: Database) -> None:
     put(ledger, "bad.example", NewTarget(ONE, T0 + 2 * HOUR, 1), NewTarget(TWO, T0 + HOUR))
     put(ledger, "asked.example", NewTarget(address("192.0.2.1"), T0 + 1), state="proposed")
-    assert ledger.call(targets.next_due_us) == T0 + 1
     assert ledger.call(targets.due, T0 + HOUR - 1) == []
     found = ledger.call(targets.due, T0 + 2 * HOUR)
     assert [(one.decision_id, one.target, one.level) for one in found] == [("D1", TWO, 0), ("D1", ONE, 1)]
@@ -59,7 +58,7 @@ def test_a_decision_ends_with_its_main_target(ledger: Database) -> None:
     assert (row.state, row.ended_us, row.ended_by, row.ended_reason) == (
         "expired", T0 + HOUR, "rule:time", "its time is over",
     )  # fmt: skip
-    assert ledger.call(targets.next_due_us) == 0
+    assert ledger.call(targets.due, T0 + 99 * HOUR) == []
 
 
 @pytest.mark.parametrize("delta_us", [86_400 * SECOND, -86_400 * SECOND, -(T0 - 5 * SECOND)])

@@ -25,15 +25,6 @@ _OF_ENVELOPES: Final = frozenset({"more", "next", "type", "id", "spec_version"})
 _NAMING: Final = frozenset({"malware", "tool", "threat-actor", "intrusion-set", "campaign"})
 
 
-class Envelope(NamedTuple):
-    """One answer of a TAXII server. While `more` is true ask again with `next` (a parameter of the request), or, when
-    that is empty, with `added_after` set to the answer's header X-TAXII-Date-Added-Last."""
-
-    found: list[Found]
-    more: bool
-    next: str
-
-
 class StixObject(NamedTuple):
     """An object as it is written, on one line. `key` is its id (or all of it, without one): of two with the same the
     one that was `modified` later is right."""
@@ -44,8 +35,9 @@ class StixObject(NamedTuple):
 
 
 class Page(NamedTuple):
-    """One answer of a TAXII server, its objects unread. `more` and `next` as in an Envelope; `is_whole` is false when
-    it could not be read to its end, or is something else."""
+    """One answer of a TAXII server, its objects unread. While `more` is true ask again with `next` (a parameter of the
+    request, at most 4096 printable characters), or, when that is empty, with `added_after` set to the answer's header
+    X-TAXII-Date-Added-Last. `is_whole` is false when it could not be read to its end, or is something else."""
 
     objects: list[StixObject]
     more: bool
@@ -85,14 +77,6 @@ def read_stix(text: str, source: str, rules: Rules) -> Iterator[Found]:
             raise Wrong(document.column, "no objects in it", "look whether the server tells an error")
     except Wrong as wrong:
         yield problem_at(source, document.line, wrong)
-
-
-def parse_envelope(text: str, source: str, rules: Rules) -> Envelope:
-    """Read a TAXII 2.1 answer: everything `read_feed` gives of its objects, and whether and how to ask for more.
-
-    A text that is no envelope gives one Problem and asks for no more. `next` is at most 4096 printable characters."""
-    page = parse_page(text)  # what is wrong with it is told by the reader
-    return Envelope(list(read_stix(text, source, rules)), page.more, page.next)
 
 
 def parse_page(text: str) -> Page:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from egressd.errors import Problem
-from egressd.intel.formats.stix import parse_envelope, parse_page
+from egressd.intel.formats.stix import parse_page, read_stix
 from egressd.model import Indicator
 from tests.intel.formats.scene import rules
 
@@ -23,18 +23,20 @@ def envelope(**members: object) -> str:
 
 
 def test_pages() -> None:
-    first = parse_envelope(envelope(more=True, next="abc"), "taxii", rules())
-    assert (first.more, first.next) == (True, "abc")
-    assert [one.value for one in first.found if isinstance(one, Indicator)] == ["bad.example"]
-    assert parse_envelope(envelope(more=False), "taxii", rules())[1:] == (False, "")
-    assert parse_envelope(envelope(), "taxii", rules())[1:] == (False, "")
-    assert parse_envelope("{}", "taxii", rules()) == ([], False, "")
-    assert parse_envelope("", "taxii", rules()) == ([], False, "")
+    first = envelope(more=True, next="abc")
+    assert parse_page(first)[1:] == (True, "abc", True)
+    found = list(read_stix(first, "taxii", rules()))
+    assert [one.value for one in found if isinstance(one, Indicator)] == ["bad.example"]
+    assert parse_page(envelope(more=False))[1:] == (False, "", True)
+    assert parse_page(envelope())[1:] == (False, "", True)
+    for nothing in ("{}", ""):
+        assert parse_page(nothing)[:3] == ([], False, "")
+        assert list(read_stix(nothing, "taxii", rules())) == []
 
 
 @pytest.mark.parametrize("following", ["a\nb", "x" * 5000, 7, None, ["a"]])
 def test_a_next_that_no_request_could_carry(following: object) -> None:
-    assert parse_envelope(envelope(more=True, next=following), "taxii", rules())[1:] == (True, "")
+    assert parse_page(envelope(more=True, next=following))[1:3] == (True, "")
 
 
 @pytest.mark.parametrize(
@@ -49,9 +51,8 @@ def test_a_next_that_no_request_could_carry(following: object) -> None:
     ],
 )
 def test_what_is_no_envelope_is_told_and_asks_for_no_more(text: str) -> None:
-    found, more, following = parse_envelope(text, "taxii", rules())
-    assert [type(one) for one in found] == [Problem]
-    assert (more, following) == (False, "")
+    assert [type(one) for one in read_stix(text, "taxii", rules())] == [Problem]
+    assert parse_page(text)[1:3] == (False, "")
 
 
 def test_a_page_taken_apart() -> None:
