@@ -27,7 +27,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Convert it: our format to standard output, what was left out to standard error."""
+    """Convert it: our format to standard output, what was left out to standard error. A mistake is told by the exit
+    code too, whatever else was right."""
     rules = list_reading.load_rules(args)
     found = list_reading.load_list(args.file, args.format, args.source)
     lines: list[str] = []
@@ -57,4 +58,4 @@ def run(args: Namespace) -> int:
     print(f"egressd: {printable(found.source)}, format {found.format}: {counts}", file=sys.stderr)
     for reason, number in reasons.most_common():
         print(f"  {number:>9,} left out: {reason}", file=sys.stderr)
-    return INVALID if problems and not lines else OK
+    return INVALID if problems else OK

@@ -34,7 +34,7 @@ def test_convert_writes_our_format_and_tells_what_was_left_out(
 ) -> None:
     path = write(tmp_path / "ads.txt", "! title\n||bad.example^\n@@||good.example^\n||github.io^\n||bad.example^\n")
     code, out, err = run(capsys, "convert", "--source", "ads", path)
-    assert code == 0
+    assert code == 3, "one line is a mistake, whatever is right with the others"
     assert out.splitlines() == [
         "# From ads, format adblock: 1 indicator, 2 left out, 1 problem.",
         "bad.example scope=registered confidence=100",
@@ -62,9 +62,14 @@ def test_what_convert_writes_has_no_mistake(capsys: pytest.CaptureFixture[str], 
 def test_convert_shows_the_first_twenty_and_counts_the_rest(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = write(tmp_path / "many.txt", "good.example\n" + "bad!.example\n" * 50)
     code, _, err = run(capsys, "convert", path)
-    assert code == 0
+    assert code == 3
     assert err.count("not a legal name") == 20
     assert "... and 30 more" in err
+
+
+def test_convert_of_what_has_no_mistake(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = write(tmp_path / "ads.txt", "||bad.example^\n@@||good.example^\n")
+    assert run(capsys, "convert", path)[0] == 0, "what is left out is no mistake"
 
 
 def test_convert_of_what_holds_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
