@@ -22,7 +22,7 @@ from egressd.runtime.preview import Preview, told
 from egressd.runtime.sensing import resident_bytes
 from egressd.store import audit, queries
 from egressd.store.heads import Head, load_heads
-from egressd.web.requests import REFUSED, Refused
+from egressd.web.requests import REFUSED, WRONG, Refused
 
 SHOWN_CLIENTS: Final = 20
 SILENT_US: Final = 300_000_000
@@ -242,7 +242,7 @@ async def incidents(core: Core, state: str | None, client: str | None) -> Record
     if client is not None:
         packed = parse_address(client)
         if not packed:
-            raise Refused(f"{client} is not an address")
+            raise Refused(f"{client} is not an address", WRONG)
     found = await core.ledger.read(queries.incidents, state or "", packed)
     watched = watched_of(core)
     for one in found:

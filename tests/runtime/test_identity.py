@@ -12,6 +12,7 @@ from egressd.capture.rtnetlink import Neighbour
 from egressd.errors import Malformed
 from egressd.runtime import screens
 from egressd.store import incidents
+from egressd.web.requests import WRONG, Refused
 from tests.detect.scene import packed
 from tests.loops import in_loop
 from tests.runtime.core_scene import CONFIG, WHY, Site, site_at
@@ -47,6 +48,14 @@ async def told(site: Site) -> list[dict[str, Any]]:
     await site.core.scribe.settled()
     found: list[dict[str, Any]] = (await screens.incidents(site.core, None, None))["incidents"]
     return found
+
+
+@in_loop
+async def test_incidents_of_what_is_no_address_are_a_wrong_request(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        with pytest.raises(Refused, match="nobody is not an address") as refused:
+            await screens.incidents(site.core, None, "nobody")
+        assert refused.value.code == WRONG  # as for isolate, release, cut
 
 
 @in_loop
