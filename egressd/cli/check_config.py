@@ -11,6 +11,7 @@ from egressd.cli.main import INVALID, OK, USAGE
 from egressd.cli.options import load
 from egressd.cli.terminal import count, printable
 from egressd.config.load import LoadedIntel
+from egressd.config.schema import Config
 from egressd.errors import ConfigError, Problem
 
 SYSTEM_CONFIG = "/etc/egressd/egressd.yaml"
@@ -56,6 +57,7 @@ def run(args: Namespace) -> int:
             print(printable(str(problem)))
         print(f"egressd: {count(len(problems), 'problem')}; the last good state stays in force", file=sys.stderr)
         return INVALID
+    _warn(config)
     for one in loaded.lists:
         print(f"{printable(one.name)}: {count(one.indicators, 'indicator')}")
     print(f"ok: {count(loaded.intel.index.size, 'indicator')} in force, mode {config.mode}")
@@ -74,7 +76,20 @@ def _can_start(args: Namespace) -> int:
         print(printable(str(problem)))
     if loaded.kept:
         print(f"egressd: {count(len(loaded.kept), 'problem')}; the last good content stands in", file=sys.stderr)
+    _warn(loaded.config)
     return OK
+
+
+def _warn(config: Config) -> None:
+    """What is no mistake of the file, but may be one here: groups are those of the machine that the daemon runs on."""
+    from egressd.web.peers import is_group
+
+    control = config.control
+    for role, groups in (("viewers", control.viewers), ("operators", control.operators), ("admins", control.admins)):
+        for group in groups:
+            if not is_group(group):
+                where = f"{printable(config.origin)}: control.{role}"
+                print(f"egressd: warning: {where}: no group {printable(group)} on this machine", file=sys.stderr)
 
 
 def _second_opinion(loaded: LoadedIntel) -> list[Problem]:

@@ -74,6 +74,15 @@ def find_account(uid: int) -> Account:
     return Account(user.pw_name, frozenset(groups))
 
 
+def is_group(name: str) -> bool:
+    """Whether the account database knows a group; may block as `find_account` does."""
+    try:
+        grp.getgrnam(name)
+    except (KeyError, ValueError):  # ValueError: a NUL in it
+        return False
+    return True
+
+
 class Roles:
     """Maps users to roles by the groups that the configuration names. Root and the daemon's own user are admin, by
     their number alone, so that a broken account database locks nobody out for good."""

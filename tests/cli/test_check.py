@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import grp
+import os
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,19 @@ def test_a_listed_address_is_known_behind_the_networks_own_nat64(
     assert main(["check", "2001:db8:64::c633:6409", "--exit-code", "--config", str(config)]) == FINDINGS
     assert "csirt.txt:1" in capsys.readouterr().out
     assert main(["check", "2001:db8:64::c633:640a", "--exit-code", "--config", str(config)]) == OK
+
+
+@pytest.mark.parametrize("more", [[], ["--for-start"]])
+def test_a_group_that_there_is_not_is_warned_of(
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No mistake of the file: it may be checked on another machine than the daemon's."""
+    (tmp_path / "csirt.txt").write_text("bad.example\n")
+    config = tmp_path / "egressd.yaml"
+    here = grp.getgrgid(os.getgid()).gr_name
+    control = f"control: {{viewers: [no-such-group, {here}], admins: [{here}]}}\n"
+    config.write_text("lists: [csirt.txt]\nstate: {directory: state}\n" + control)
+    assert main(["check-config", *more, str(config)]) == OK
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith("egressd: warning: ")
+    assert warning.endswith("egressd.yaml: control.viewers: no group no-such-group on this machine")
