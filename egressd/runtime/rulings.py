@@ -287,9 +287,9 @@ class Rulings:
         self._scribe.put(decisions.propose_again, decision.id, self._clock.now_us(), act)
         self._tell(Adopt((decision.standing(self.enforces(decision)),)), -1)
 
-    def outcome(self, match: Match) -> str:
-        """What was done about what matches so, as a sentence without its full stop."""
-        decision = self.register.by_target.get(main_target(match))
+    def outcome(self, match: Match, client: bytes = b"") -> str:
+        """What was done about what matches so, as a sentence without its full stop; `client` contacted it."""
+        decision = self.register.by_target.get(main_target(match)) or self._alone(match, client)
         if decision is None:
             return "NOT blocked: alert only"
         if decision.state == PROPOSED:
@@ -297,6 +297,13 @@ class Rulings:
         if not self._is_enforcing() or decision.mode == "monitor":
             return f"NOT blocked: mode is monitor (would be {decision.id})"
         return f"BLOCKED by {decision.id}, still watched"
+
+    def _alone(self, match: Match, client: bytes) -> InForce | None:
+        """The decision that keeps this client alone from a listed address: its target is the pair."""
+        if match.level != "address" or not client:
+            return None
+        alone = (one for one in self.register.by_id.values() if one.rule == SHARE and one.client == client)
+        return next((one for one in alone if one.match.indicator == match.indicator), None)
 
     def enforces(self, decision: InForce) -> bool:
         """Whether the kernel is to hold what this decision covers."""

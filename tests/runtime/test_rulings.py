@@ -237,6 +237,16 @@ def test_what_was_done_in_a_sentence(desk: Desk, mode: str, state: str, outcome:
     assert desk.rulings.outcome(match("c2.bad.example")) == outcome
 
 
+def test_what_was_done_about_a_listed_address_that_one_client_is_kept_from(desk: Desk) -> None:
+    listed = match("198.51.100.7", "address", "address")
+    made = in_force(main=pair(A), found=listed)
+    made.rule = "share"
+    desk.mode = "enforce"
+    desk.register.add(made)
+    assert desk.rulings.outcome(listed, A) == "BLOCKED by D1, still watched"
+    assert desk.rulings.outcome(listed, B) == "NOT blocked: alert only"
+
+
 @pytest.mark.parametrize(
     ("mode", "state", "enforced"),
     [("enforce", ACTIVE, True), ("monitor", ACTIVE, False), ("approve", PROPOSED, False), ("approve", ACTIVE, True)],
