@@ -178,6 +178,36 @@ def tls_lenient_server() -> Made:
     return capture
 
 
+@case(
+    "tls-misleading-segments",
+    "Segments that no server takes and that made observers forget or believe: a SYN in the middle of a hello, a FIN "
+    "and a hello without ACK. And a server that asks for another hello (HelloRetryRequest), with another name in it.",
+)
+def tls_misleading_segments() -> Made:
+    capture = Capture()
+    octets = hello("syn.bad.example")
+    tcp = Tcp(capture, (CLIENT, 40_002)).open().send(octets[:100])
+    Tcp(capture, (CLIENT, 40_002), isn=(5_000_000, 1)).segment(flags="S")
+    tcp.segment(server=True)  # a challenge (RFC 5961 section 4)
+    tcp.send(octets[100:]).receive(SERVER_HELLO).close()
+    octets = hello("fin.bad.example")
+    tcp = Tcp(capture, (CLIENT, 40_003)).open().send(octets[:100])
+    tcp.segment(flags="F")
+    tcp.send(octets[100:]).receive(SERVER_HELLO).close()
+    octets = hello("ack.bad.example")
+    tcp = Tcp(capture, (CLIENT, 40_004)).open()
+    tcp.segment(hello("ack.good.example"), "P", at=0)
+    tcp.segment(octets, "PA", at=0)
+    tcp.receive(SERVER_HELLO).close()
+    # RFC 8446 section 4.1.3; a key share (51) of the group that the second hello is to use.
+    retry = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
+    retry = b"\x03\x03" + retry + b"\x20" + bytes(32) + b"\x13\x01\0\0\x0c\0\x2b\0\2\3\4\0\x33\0\2\0\x18"
+    tcp = Tcp(capture, (CLIENT, 40_005)).open().send(hello("first.good.example"))
+    tcp.receive(records(b"\x02" + len(retry).to_bytes(3, "big") + retry))
+    tcp.send(b"\x14\x03\x03\0\1\1" + hello("retry.bad.example")).receive(SERVER_HELLO).close()
+    return capture
+
+
 def _quic(version: int) -> Capture:
     capture = Capture()
     at, there = (CLIENT, 45_002), (SERVER, 443)

@@ -101,6 +101,12 @@ class ContentReader:
             for request in parser.finish():
                 self._teller.request(conversation, side, request, "partial")
 
+    def read_again(self, side: Side) -> None:
+        """The server asks for another hello (HelloRetryRequest)."""
+        side.kind = TLS
+        side.parser = TlsStream(True)
+        side.since_over = 0
+
     def lose(self, conversation: Conversation, side: Side, lost: int) -> None:
         """`lost` bytes will not come (-1: nobody knows how many); what comes next may begin anywhere."""
         parser = side.parser
@@ -237,7 +243,9 @@ class ContentReader:
         try:
             if isinstance(parser, TlsStream):
                 for hello in parser.feed(data):
-                    teller.hello(conversation, side, hello, "")
+                    if not parser.again or hello.raw_sni != side.told:
+                        teller.hello(conversation, side, hello, "")
+                    side.told = hello.raw_sni
                 if parser.server_side and not conversation.sure:
                     teller.decide(conversation, side, False)
             elif isinstance(parser, HttpStream):

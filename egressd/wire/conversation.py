@@ -68,6 +68,7 @@ class Side(Stream):
         "since_over",
         "stalled_us",
         "strays",
+        "told",
         "told_bytes",
         "tries",
         "waiting",
@@ -87,6 +88,7 @@ class Side(Stream):
         self.head = b""
         self.stalled_us = 0
         self.end_seq = -1  # the sequence number after the last byte, once a FIN has told it
+        self.told = ""  # the server name in the hello, until it is answered
         self.waiting = 0  # bytes accounted for in wire/memory.py: of unfinished messages
         self.compared = 0  # and to compare with
         self.put_off: list[bytes] = _NOTHING_PUT_OFF  # bytes to be read later, b"" where some are missing
@@ -102,9 +104,10 @@ class Side(Stream):
 
 @mypyc_attr(acyclic=True)
 class Conversation(Pair):
-    """A TCP connection. `sure` when SYN or content told the client; `isn` is the SYN's, -1 when that was not seen."""
+    """A TCP connection. `sure` when SYN or content told the client; `isn` is the SYN's, -1 when that was not seen;
+    `next_isn` that of another SYN, which counts once its server has answered it."""
 
-    __slots__ = ("_server", "announced", "client", "isn", "replied", "sure", "syn_seen")
+    __slots__ = ("_server", "announced", "client", "isn", "next_isn", "replied", "sure", "syn_seen")
 
     def __init__(self, forward: bytes, sure: bool, flow: FlowKey | None = None) -> None:
         super().__init__(TCP, forward, flow)
@@ -115,6 +118,7 @@ class Conversation(Pair):
         self.client = Side()
         self._server: Side | None = None
         self.isn = -1
+        self.next_isn = -1
 
     @property
     def server(self) -> Side:

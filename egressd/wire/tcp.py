@@ -21,6 +21,7 @@ from egressd.wire.quiet import Quiet
 from egressd.wire.stream import Rival
 from egressd.wire.table import PairTable
 from egressd.wire.telling import Teller
+from egressd.wire.tls import asks_again
 
 FIN: Final = 1
 SYN: Final = 2
@@ -96,12 +97,16 @@ class TcpTracker:
         size = frame.payload_end - frame.payload_start
         quiet_us = 0
         if not flags & (FIN | SYN | RST):
+            if not flags & ACK:
+                return  # as below
             if size <= 0:
                 return
             quiet_us = self.quiet.until.get(key, 0)
             if quiet_us > ts_us:
                 self.skipped_quiet += 1
                 return
+        elif flags & (FIN | SYN | RST | ACK) == FIN:
+            return  # no receiver takes what has no ACK (RFC 9293 section 3.10.7.4): it is sent to mislead observers
         teller = self._teller
         teller.ts_us = ts_us
         teller.number = number
@@ -112,6 +117,8 @@ class TcpTracker:
         conversation = self._table.get(key)
         seq = frame.seq
         if flags & SYN and not flags & RST:
+            if conversation is not None and not flags & ACK and self._is_refused(conversation, key, seq):
+                return
             conversation = self._opening(conversation, key, seq, bool(flags & ACK))
             seq = (seq + 1) & 0xFFFFFFFF
         elif conversation is None:
@@ -167,8 +174,11 @@ class TcpTracker:
 
     def _opening(self, known: Conversation | None, key: bytes, seq: int, from_server: bool) -> Conversation:
         """A SYN or SYN-ACK: rule 1 of the direction rule."""
+        isn = -1
         if known is not None:
-            if known.syn_seen and self._belongs(known, key, seq, from_server):
+            if from_server and key != known.forward:
+                isn = known.next_isn
+            if isn < 0 and known.syn_seen and self._belongs(known, key, seq, from_server):
                 return known
             self._leave(known)
             self._table.forget(known)
@@ -178,6 +188,9 @@ class TcpTracker:
             self.quiet.end(conversation.forward)
             self.quiet.end(conversation.backward)
         if from_server:
+            conversation.isn = isn
+            if isn >= 0:
+                conversation.client.next_seq = (isn + 1) & 0xFFFFFFFF
             conversation.server.next_seq = (seq + 1) & 0xFFFFFFFF
             self._teller.replied(conversation)
         else:
@@ -186,6 +199,19 @@ class TcpTracker:
             self._teller.announce(conversation)
         self._table.keep(conversation, self._teller.ts_us)
         return conversation
+
+    def _is_refused(self, known: Conversation, key: bytes, seq: int) -> bool:
+        """Whether a SYN comes in the middle of a message, after the server has answered another SYN: it answers this
+        with no more than an acknowledgement (RFC 5961 section 4) and reads on. If it does send a SYN-ACK, or the client
+        goes on from there, this was a new connection all the same."""
+        side = known.client
+        if key != known.forward or not known.replied or seq == known.isn:
+            return False
+        parser = side.parser
+        if side.head == b"" and not side.held and (parser is None or not parser.buffered()):
+            return False
+        known.next_isn = seq
+        return True
 
     def _belongs(self, known: Conversation, key: bytes, seq: int, from_server: bool) -> bool:
         """Whether a SYN or SYN-ACK is that of a known conversation, perhaps sent again or captured in the wrong order;
@@ -248,7 +274,10 @@ class TcpTracker:
     def _payload(self, conversation: Conversation, side: Side, seq: int, data: bytes) -> None:
         from_client = side is conversation.client
         if not from_client and conversation.sure and conversation.client.kind not in (UNKNOWN, DNS):
-            self._quieten(conversation)
+            if conversation.client.kind == OVER and asks_again(data):
+                self._content.read_again(conversation.client)
+            else:
+                self._quieten(conversation)
             return
         if side.kind == UNKNOWN and not conversation.syn_seen and side.overtaken_by(seq, data):
             side.head = b""
@@ -291,6 +320,8 @@ class TcpTracker:
         """A segment outside any plausible window: read by itself, and believed when more of the kind come."""
         self.strays += 1
         side.strays += 1
+        if seq == (conversation.next_isn + 1) & 0xFFFFFFFF and conversation.next_isn >= 0:
+            side.strays = MAX_STRAYS + 1  # the other SYN was taken, and its answer not captured
         self._content.other_copy(conversation, side, Rival(b"", data, 0))
         if side.strays > MAX_STRAYS and side.kind != OVER:
             self._content.lose(conversation, side, -1)
@@ -308,6 +339,7 @@ class TcpTracker:
         if conversation.client.kind == OVER:
             self.quiet.begin(conversation.forward, until_us)
             conversation.client.let_go()
+            conversation.client.told = ""
             self.memory.settle(conversation, conversation.client)
 
     def _give_up_hole(self, conversation: Conversation, side: Side) -> None:

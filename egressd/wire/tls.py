@@ -27,6 +27,8 @@ HANDSHAKE: Final = 22
 APPLICATION_DATA: Final = 23
 
 CLIENT_HELLO: Final = 1
+# The random of a ServerHello that asks for another ClientHello (RFC 8446 section 4.1.3).
+_RETRY: Final = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
 # Messages that only a server sends (RFC 5246 section 7.4, RFC 8446 section 4): HelloRequest, ServerHello,
 # NewSessionTicket, EncryptedExtensions, ServerKeyExchange, CertificateRequest, ServerHelloDone, CertificateStatus.
 _SERVER_MESSAGES: Final = frozenset((0, 2, 4, 8, 12, 13, 14, 22))
@@ -337,6 +339,12 @@ def _only_record(head: bytes) -> int:
     return 0
 
 
+def asks_again(head: bytes) -> bool:
+    """Whether what a server sends first is HelloRetryRequest. The second hello must name the same server (RFC 8446
+    section 4.1.2), but OpenSSL's server takes any other and goes on with that."""
+    return head[11:43] == _RETRY and head[0] == HANDSHAKE and head[5] == 2
+
+
 @mypyc_attr(acyclic=True)
 class TlsStream:
     """Client's direction of one TCP connection: yields the first ClientHello, however it is cut into records or chunks.
@@ -344,9 +352,12 @@ class TlsStream:
     `server_side` is set when the first message can only be a server's: the caller has the direction wrong.
     """
 
-    __slots__ = ("_empty", "_header", "_left", "_message", "_need", "done", "rest", "server_side")
+    __slots__ = ("_empty", "_header", "_left", "_message", "_need", "_passing", "again", "done", "rest", "server_side")
 
-    def __init__(self) -> None:
+    def __init__(self, again: bool = False) -> None:
+        """`again`: the first hello has gone by, and the server asks for another."""
+        self.again: bool = again
+        self._passing: bool = False  # the open record is a ChangeCipherSpec before the second hello (appendix D.4)
         self.done: bool = False
         self.rest: bytes | None = None
         self.server_side: bool = False
@@ -405,6 +416,11 @@ class TlsStream:
                     if self.done:
                         return []
                 continue
+            if self._passing:
+                self._passing = False
+                self._left = 0
+                pos += 1
+                continue
             take = min(self._left, size - pos, MAX_HANDSHAKE_BYTES - len(self._message))
             self._message += data[pos : pos + take]
             self._left -= take
@@ -423,6 +439,9 @@ class TlsStream:
             self._empty = 0 if self._left else self._empty + 1
             if self._left > MAX_RECORD_BYTES or self._empty > MAX_EMPTY_RECORDS:
                 raise Malformed("TLS record length out of bounds")
+        elif self.again and header == b"\x14\x03\x03\0\1" and not self._message:
+            self._passing = True
+            self._left = 1
         elif self._message:
             raise Malformed("another record inside a ClientHello")  # section 5.1: no interleaving
         elif kind in (CHANGE_CIPHER_SPEC, ALERT, APPLICATION_DATA) and header[1] == 3:

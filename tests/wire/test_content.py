@@ -98,7 +98,7 @@ def test_a_hole_behind_a_burst_is_a_hole_in_its_turn() -> None:
     wire = requests(0, 1_000) + b"GET /half HTTP/1.1\nHost: half.example\n"
     line = Line(tap, server=(SERVER, 80)).open().send(wire)
     line.send(get("next.example"), len(wire) + 500)
-    Line(tap, isn=(9_999_999, 1), server=(SERVER, 80)).syn()  # ports used anew: the hole is given up
+    Line(tap, isn=(9_999_999, 1), server=(SERVER, 80)).syn().syn_ack()  # ports used anew: the hole is given up
     pass_time(tap, 40)
     assert tap.told()[-2:] == [(HTTP_HOST, "half.example", "partial"), (HTTP_HOST, "next.example", "")]
 

@@ -78,8 +78,63 @@ def test_ports_used_anew_are_a_new_connection() -> None:
 def test_ports_used_anew_after_a_half_read_hello_tell_that_first() -> None:
     tap = Tap()
     Line(tap).open().send(LONG_HELLO[:900])
-    Line(tap, isn=(5_000_000, 1)).syn()
-    assert tap.told() == [(TLS_SNI, "www.shop.example", "partial")]
+    Line(tap, isn=(5_000_000, 1)).syn().syn_ack().send(hello("second.shop.example"))
+    assert tap.told() == [(TLS_SNI, "www.shop.example", "partial"), (TLS_SNI, "second.shop.example", "")]
+    assert tap.kinds().count(FLOW) == tap.kinds().count(REPLY) == 2
+
+
+def test_a_syn_that_the_server_refuses_does_not_make_us_forget() -> None:
+    for half in (HELLO[:3], HELLO[:100]):
+        tap = Tap()
+        line = Line(tap).open().send(half)
+        Line(tap, isn=(5_000_000, 1)).syn().syn(HELLO)
+        line.send(HELLO[len(half) :])
+        assert tap.kinds() == [FLOW, REPLY, TLS_SNI]
+        assert tap.told() == [SNI]
+
+
+def test_a_syn_whose_answer_was_not_captured_counts_when_the_client_goes_on_from_it() -> None:
+    tap = Tap()
+    Line(tap).open().send(LONG_HELLO[:100])
+    Line(tap, isn=(5_000_000, 1)).syn().send(hello("second.shop.example"))
+    assert tap.told()[-1][:2] == (TLS_SNI, "second.shop.example")
+
+
+def test_what_has_no_ack_is_taken_by_nobody() -> None:
+    tap = Tap()
+    line = Line(tap).open()
+    line.send(hello("other.shop.example"), 0, flags=PSH).send(b"x" * 6_000, 0, flags=0)
+    line.send(HELLO[:100], 0).send(b"", 100, flags=FIN).send(HELLO[100:], 100)
+    assert tap.told() == [SNI]
+    assert tap.dissector.counts() == {}
+
+
+RETRY = records(
+    b"\x02\0\0\x34\x03\x03"
+    + bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
+    + bytes(18)
+)
+CHANGE_CIPHER_SPEC = b"\x14\x03\x03\0\1\1"
+
+
+@pytest.mark.parametrize("between", [b"", CHANGE_CIPHER_SPEC])
+def test_another_name_in_the_hello_that_the_server_asks_for(between: bytes) -> None:
+    for step in (1, 7, 2_000):
+        tap = Tap()
+        line = Line(tap).open().send(HELLO).receive(RETRY + CHANGE_CIPHER_SPEC)
+        second = between + hello("second.shop.example")
+        for at in range(0, len(second), step):
+            line.send(second[at : at + step])
+        line.receive(SERVER_HELLO).send(APPLICATION).receive(APPLICATION)
+        assert tap.told() == [SNI, (TLS_SNI, "second.shop.example", "")]
+        assert len(tap.dissector.quiet) == 2
+
+
+def test_the_same_name_in_the_hello_that_the_server_asks_for_is_told_once() -> None:
+    tap = Tap()
+    Line(tap).open().send(HELLO).receive(RETRY).send(CHANGE_CIPHER_SPEC + HELLO).receive(SERVER_HELLO)
+    assert tap.told() == [SNI]
+    assert len(tap.dissector.quiet) == 2
 
 
 def test_data_in_the_syn() -> None:
