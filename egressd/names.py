@@ -96,21 +96,6 @@ def _escape_labels(labels: list[bytes]) -> str:
     return ".".join(parts)
 
 
-def behind_odd_labels(raw_name: str) -> str:
-    """The normal form of the legal labels behind those that no host name has, in a presentation form; "" when that is
-    no domain. DNS takes any bytes (RFC 2181 section 11), so do tunnels in it and, but for a few, browsers; whoever
-    runs the domain behind answers for them."""
-    labels: list[str] = []
-    for label in reversed(raw_name.lower().removesuffix(".").split(".")):
-        if _LEGAL.fullmatch(label) is None:
-            break
-        labels.append(label)
-    if len(labels) < 2 or labels[0].isdigit():  # a number: part of an address
-        return ""
-    name = ".".join(reversed(labels))
-    return name if len(name) <= MAX_NAME else ""
-
-
 def to_a_label(text: str) -> str:
     """The normal form of a name that a person wrote (U-labels, capitals, a trailing dot), or "" when it is illegal.
 

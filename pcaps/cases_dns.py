@@ -181,8 +181,8 @@ def name_forms() -> Made:
 @case(
     "hostile-names",
     """Names made to hurt whoever prints, stores or runs them: terminal escapes, quotes, markup, line ends, a zero
-    byte, a dot inside a label, shell and path tricks. They stand in the record escaped, and what matches is no more
-    than the legal labels behind the odd ones; so it is with a Host with a second name behind a line end.""",
+    byte, a dot inside a label, shell and path tricks. They stand in the record escaped and match nothing, although
+    they end in a listed name; so does a Host with a second name behind a line end.""",
 )
 def hostile_names() -> Made:
     from pcaps.hellos import SERVER_HELLO, hello

@@ -17,7 +17,6 @@ from egressd.names import (
     MAX_ESCAPED_BYTES,
     UNLISTED,
     Suffixes,
-    behind_odd_labels,
     escape,
     from_labels,
     normalise,
@@ -138,25 +137,6 @@ def test_from_labels_is_bounded_and_never_takes_a_dotted_label_for_two(labels: l
     assert len(raw) <= 4 * MAX_ESCAPED_BYTES + 3
     if name:
         assert name.split(".") == [label.decode().lower() for label in labels]
-
-
-@pytest.mark.parametrize(
-    ("raw_name", "name"),
-    [
-        ("a$b.WWW.bad.example", "www.bad.example"),
-        ("\\200\\201.t.bad.example.", "t.bad.example"),
-        ("a\\046b.bad.example", "bad.example"),
-        ("x" * 64 + ".bad.example", "bad.example"),
-        ("bad.example;reboot", ""),
-        ("$.example", ""),
-        ("$.192.0.2.1", ""),
-        ("[2001:db8::1]", ""),
-        ("a.b...", ""),
-        ("", ""),
-    ],
-)
-def test_behind_odd_labels(raw_name: str, name: str) -> None:
-    assert behind_odd_labels(raw_name) == name
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from egressd.model import (
     Observation,
     SocksRequest,
 )
-from egressd.names import Suffixes, behind_odd_labels
+from egressd.names import Suffixes
 
 # Names whose verdict is remembered. A flood of random names only makes the table turn over: 4 MB at most.
 CACHED_VERDICTS: Final = 32_768
@@ -118,11 +118,8 @@ class Correlator:
         if kind == FLOW:
             hits = self._flow_hits(seen, attributed)
         elif kind == TLS_SNI:
-            name = seen.name
-            if not name and seen.raw_name:
-                name = behind_odd_labels(seen.raw_name)
-            match = self.match_name(name, seen.ts_us) if name else None
-            hits = [] if match is None else [Hit(name, match)]
+            match = self.match_name(seen.name, seen.ts_us) if seen.name else None
+            hits = [] if match is None else [Hit(seen.name, match)]
         else:
             hits = self._hits(seen)
         if not hits:
@@ -170,13 +167,10 @@ class Correlator:
         if kind == DNS_ANSWER:
             return self._answer_hits(seen)
         hits: list[Hit] = []
-        name = seen.name
-        if not name and seen.raw_name:
-            name = behind_odd_labels(seen.raw_name)
-        if name:
-            match = self.match_name(name, ts_us)
+        if seen.name:
+            match = self.match_name(seen.name, ts_us)
             if match is not None:
-                hits.append(Hit(name, match))
+                hits.append(Hit(seen.name, match))
         if kind == QUIC_SNI:
             return hits
         detail = seen.detail
@@ -239,8 +233,8 @@ class Correlator:
         hits: list[Hit] = []
         if isinstance(detail, DnsMessage) and (not seen.name or self.match_name(seen.name, seen.ts_us) is None):
             for record in detail.answers[: detail.answer_count]:
-                if record.raw_target and record.rrtype in _ALIASES and record.target != seen.name:
-                    self._add(hits, record.target or behind_odd_labels(record.raw_target), seen.ts_us)
+                if record.target and record.rrtype in _ALIASES and record.target != seen.name:
+                    self._add(hits, record.target, seen.ts_us)
         return hits
 
     # -- what an allowance ignores hides nothing else

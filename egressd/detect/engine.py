@@ -25,7 +25,6 @@ from egressd.model import (
     Observation,
     Sighting,
 )
-from egressd.names import behind_odd_labels
 
 
 class Engine(Casework):
@@ -116,7 +115,7 @@ class Engine(Casework):
     def _question(self, seen: Observation) -> None:
         message = seen.detail
         again = False
-        names = [seen.name or behind_odd_labels(seen.raw_name)]
+        names = [seen.name]
         if isinstance(message, DnsMessage):
             again = not self.resolutions.asked(seen, message.txid)
             if len(message.questions) > 1:
