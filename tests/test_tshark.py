@@ -14,7 +14,8 @@ from egressd.wire.dissector import Dissector
 
 CASES = Path(__file__).resolve().parent.parent / "pcaps"
 # Cases whose names are not names: the two programs write them differently, and test_pcaps.py says what we must write.
-NOT_COMPARED = {"dns-compression-bomb", "hostile-names"}
+# And one with a name in a segment that no server takes, which tshark reads.
+NOT_COMPARED = {"dns-compression-bomb", "hostile-names", "tls-misleading-segments"}
 CAPTURES = sorted(
     path
     for path in CASES.glob("*/*")
