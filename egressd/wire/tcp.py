@@ -97,16 +97,14 @@ class TcpTracker:
         size = frame.payload_end - frame.payload_start
         quiet_us = 0
         if not flags & (FIN | SYN | RST):
-            if not flags & ACK:
-                return  # as below
-            if size <= 0:
+            if size <= 0 or (not flags & ACK and self._was_opened(key)):
                 return
             quiet_us = self.quiet.until.get(key, 0)
             if quiet_us > ts_us:
                 self.skipped_quiet += 1
                 return
-        elif flags & (FIN | SYN | RST | ACK) == FIN:
-            return  # no receiver takes what has no ACK (RFC 9293 section 3.10.7.4): it is sent to mislead observers
+        elif flags & (FIN | SYN | RST | ACK) == FIN and self._was_opened(key):
+            return
         teller = self._teller
         teller.ts_us = ts_us
         teller.number = number
@@ -199,6 +197,12 @@ class TcpTracker:
             self._teller.announce(conversation)
         self._table.keep(conversation, self._teller.ts_us)
         return conversation
+
+    def _was_opened(self, key: bytes) -> bool:
+        """Whether a packet belongs to a connection whose beginning was seen. What has no ACK then is sent to mislead
+        observers: its receiver drops it (RFC 9293 section 3.10.7.4). Of others, the capture may be a careless one."""
+        known = self._table.get(key)
+        return known is not None and known.syn_seen
 
     def _is_refused(self, known: Conversation, key: bytes, seq: int) -> bool:
         """Whether a SYN comes in the middle of a message, after the server has answered another SYN: it answers this

@@ -109,6 +109,12 @@ def test_what_has_no_ack_is_taken_by_nobody() -> None:
     assert tap.dissector.counts() == {}
 
 
+def test_what_has_no_ack_is_read_where_the_beginning_was_not_seen() -> None:
+    tap = Tap()
+    Line(tap).send(HELLO, 0, flags=PSH)
+    assert tap.told() == [SNI]
+
+
 RETRY = records(
     b"\x02\0\0\x34\x03\x03"
     + bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
