@@ -26,9 +26,10 @@ lint:          ## ruff (format and lint) and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+BENCH =
 bench:         ## packets a second, CPU a packet and names found, beside the peers there are; 20 minutes
 	@$(SETUP) lint
-	$(BIN)/python bench/run.py
+	$(BIN)/python bench/run.py $(BENCH)
 
 soak:          ## half an hour of everything: does a table or memory grow, does anything pause?
 	@$(SETUP) lint

@@ -159,17 +159,14 @@ def told_by(script: str, words: list[str], python: str, tree: Path) -> dict[str,
     return found
 
 
-def compiled_tree(python: str) -> Path | None:
-    """A compiled copy of the packet path, made by scripts/compile.py where that can be done."""
+def compiled_tree(python: str, profile: bool) -> Path | None:
+    """A compiled copy of the packet path, made by scripts/compile.py where that can be done. One that was made by a
+    profile before is taken in any case."""
     tree = WORK / "compiled"
-    script = ROOT / "scripts" / "compile.py"
-    say("compiling the packet path twice, the second time by a profile (eight minutes when it has changed) ...")
-    for words in (["--profile"], []):  # as published wheels are; else as any compiler can
-        command = [python, str(script), "--into", str(tree), *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            break
-        say(done.stderr.strip())
+    words = ["--profile"] if profile else []
+    say(f"compiling the packet path ({'twelve' if profile else 'six'} minutes when it has changed) ...")
+    command = [python, str(ROOT / "scripts" / "compile.py"), "--into", str(tree), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if not any(tree.rglob("*.so")):
         say(done.stdout.strip() or done.stderr.strip())
         return None
@@ -208,7 +205,7 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
     python = args.python
     others, lacking = peers.installed(args.without, args.nfstream_python)
     trees = {"pure": ROOT}
-    compiled = None if "compiled" in args.without else compiled_tree(python)
+    compiled = None if "compiled" in args.without else compiled_tree(python, args.profile)
     if compiled is not None:
         trees = {"compiled": compiled, **trees}
     result: dict[str, Any] = {
@@ -254,6 +251,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="small captures, one run, nothing compiled: does it work?")
     parser.add_argument("--names", nargs="*", type=int, default=[100_000, 1_000_000], help="lengths of lists to index")
     parser.add_argument("--live", type=float, default=0.2, help="scale of the live benches, as root; 0: none")
+    parser.add_argument("--profile", action="store_true", help="compiled as published wheels are: six minutes more")
     parser.add_argument("--without", action="append", default=[], help="a program, or compiled; repeat")
     parser.add_argument("--python", default=sys.executable, help="interpreter that egressd runs with")
     parser.add_argument("--nfstream-python", default="", help="interpreter that has nfstream, if it is another one")
