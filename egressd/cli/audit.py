@@ -9,7 +9,7 @@ from typing import Final
 
 from egressd.cli.client import Answer
 from egressd.cli.main import OK, RUNTIME, USAGE
-from egressd.cli.screen import Column, Row, add_read_arguments, number, part, read, rows, table, text
+from egressd.cli.screen import Column, Row, add_read_arguments, number, part, read, rows, table, text, whole_number
 from egressd.cli.terminal import count, cut, printable
 
 VERIFY_TIMEOUT_S: Final = 120.0
@@ -99,6 +99,4 @@ def _head(typed: str) -> str:
 
 
 def _limit(typed: str) -> int:
-    if not fullmatch("[0-9]{1,5}", typed) or not 0 < int(typed) <= MAX_ROWS:
-        raise ArgumentTypeError(f"1 to {MAX_ROWS} rows")
-    return int(typed)
+    return whole_number(typed, 1, MAX_ROWS, f"1 to {MAX_ROWS} rows")

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from re import fullmatch
+from argparse import ArgumentParser, Namespace
 from textwrap import wrap
 from typing import Final
 
 from egressd.cli.client import Answer
 from egressd.cli.main import OK
-from egressd.cli.screen import Column, Row, add_read_arguments, date, first, number, read, rows, table, text, texts
+from egressd.cli.screen import (
+    Column,
+    Row,
+    add_read_arguments,
+    date,
+    first,
+    number,
+    read,
+    rows,
+    table,
+    text,
+    texts,
+    whole_number,
+)
 from egressd.cli.terminal import WIDTH, count, cut
 
 MAX_DAYS: Final = 3_650
@@ -75,9 +87,7 @@ def render_plan(answer: Answer, limit: int) -> list[str]:
 
 
 def _days(typed: str) -> int:
-    if not fullmatch("[0-9]{1,4}", typed) or not 0 < int(typed) <= MAX_DAYS:
-        raise ArgumentTypeError(f"1 to {MAX_DAYS} days")
-    return int(typed)
+    return whole_number(typed, 1, MAX_DAYS, f"1 to {MAX_DAYS} days")
 
 
 def _cells(row: Row) -> list[str]:

@@ -224,8 +224,14 @@ def add_read_arguments(parser: ArgumentParser, *, long: bool = False) -> None:
 
 
 def _row_count(typed: str) -> int:
-    if not re.fullmatch("[0-9]{1,9}", typed):
-        raise ArgumentTypeError("a whole number; 0 is all")
+    return whole_number(typed, 0, 999_999_999, "a whole number; 0 is all")
+
+
+def whole_number(typed: str, least: int, most: int, what: str) -> int:
+    """A number of `least` to `most`, in digits alone and no more of them than `most` has. Raises ArgumentTypeError,
+    which says `what` is one."""
+    if len(typed) > len(str(most)) or not re.fullmatch("[0-9]+", typed) or not least <= int(typed) <= most:
+        raise ArgumentTypeError(what)
     return int(typed)
 
 

@@ -14,7 +14,7 @@ from egressd.detect.blocks import MAX_ADDRESSES, MAX_REFUSED, Block, Blocks
 from egressd.detect.budgets import ALL_ADDRESSES, HOUR_US, IN_ALL, BlockBudget, Hourly, over_budget
 from egressd.detect.kept import Kept, tell
 from egressd.detect.policy_settings import PolicySettings
-from egressd.detect.resolutions import on_the_wire, place_of
+from egressd.detect.resolutions import place_of
 from egressd.detect.sharing import (
     BY_COMMAND,
     BY_NAME_AND_HOST,
@@ -29,7 +29,7 @@ from egressd.detect.sharing import (
 )
 from egressd.detect.site import APPROVE
 from egressd.intel.allowances import Allowances
-from egressd.intel.networks import render_address
+from egressd.intel.networks import on_the_wire, render_address
 from egressd.intel.protected import Protected
 from egressd.intel.shared_ranges import NO_SHARED_RANGES, SharedRanges
 from egressd.model import Decision, Sighting, Target

@@ -103,11 +103,11 @@ class Policy(Coverage):
     def _over_blocks(self, sighting: Sighting, machine: bytes, alone: bool) -> str | None:
         """Which budget one more block would exceed, in words; "" when that was told within the hour, None when it is
         within all of them, and then it is counted. One alert: the sightings and incidents tell the rest."""
+        if alone and sighting.match.level == BEHAVIOUR:
+            return ""  # a question about what it does is asked no more often; incidents tell the rest
         limit = self.settings.blocks_per_hour
         hourly = self._budget.all
         why_over = f"over {limit} blocks in an hour"
-        if alone and sighting.match.level == BEHAVIOUR:
-            return ""  # a question about what it does is asked no more often; incidents tell the rest
         if alone:
             limit *= ALONE_TIMES
             hourly = self._budget.alone(machine, sighting.ts_us)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from egressd.detect.fair_table import FairTable
-from egressd.intel.networks import NAT64_WELL_KNOWN
+from egressd.intel.networks import NAT64_WELL_KNOWN, behind_prefix
 from egressd.model import DnsMessage, DnsRecord, FlowKey, Observation
 from egressd.names import Suffixes
 from egressd.native import mypyc_attr
@@ -40,9 +40,7 @@ def place_of(address: bytes, nat64: tuple[tuple[bytes, int], ...] = ()) -> bytes
         return address[12:]
     for prefix, octets in nat64:
         if address.startswith(prefix):
-            if octets == 12:
-                return address[12:]
-            return (address[octets:8] + address[9:])[:4]  # bits 64 to 71 are kept zero (RFC 6052 section 2.2)
+            return behind_prefix(address, octets)
     return address
 
 
@@ -50,11 +48,6 @@ def own_prefixes(nat64: tuple[tuple[bytes, int], ...]) -> tuple[tuple[bytes, int
     """Of NAT64 prefixes (first address, length in bits) those that are the network's own, as `place_of` takes them:
     (octets that are the prefix, how many)."""
     return tuple((addr[: length // 8], length // 8) for addr, length in nat64 if (addr, length) != NAT64_WELL_KNOWN)
-
-
-def on_the_wire(address: bytes) -> bytes:
-    """The address that packets carry: hosts send to an IPv4-mapped one by IPv4 (RFC 4038 section 4.2)."""
-    return address[12:] if len(address) == 16 and address.startswith(_MAPPED) else address
 
 
 _new: Final = tuple.__new__  # makes a NamedTuple at half the cost of calling it

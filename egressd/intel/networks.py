@@ -69,12 +69,16 @@ def parse_network(text: str) -> tuple[bytes, int] | None:
     return addr, int(length)
 
 
+def on_the_wire(address: bytes) -> bytes:
+    """The address that packets carry: hosts send to an IPv4-mapped one by IPv4 (RFC 4038 section 4.2), whatever a
+    sensor or a socket wrote down."""
+    return address[12:] if len(address) == 16 and address.startswith(_MAPPED) else address
+
+
 def as_sent(addr: bytes, length: int) -> tuple[bytes, int]:
-    """The network as packets carry it: what lies in the IPv4-mapped addresses is reached by IPv4 (RFC 4038 section
-    4.2), whatever a sensor or a socket wrote down."""
-    if len(addr) == 16 and length >= 96 and addr.startswith(_MAPPED):
-        return addr[12:], length - 96
-    return addr, length
+    """The network as packets carry it."""
+    sent = on_the_wire(addr) if length >= 96 else addr
+    return sent, length - 8 * (len(addr) - len(sent))
 
 
 def first_address(addr: bytes, length: int) -> bytes:
@@ -111,9 +115,14 @@ def embedded_ipv4(addr: bytes, nat64: tuple[tuple[bytes, int], ...] = (NAT64_WEL
     for prefix, length in nat64:
         octets = length // 8
         if addr[:octets] == prefix[:octets]:
-            after = addr[octets:] if octets > 8 else addr[octets:8] + addr[9:]  # bits 64 to 71 are kept zero
-            return [after[:4]]
+            return [behind_prefix(addr, octets)]
     return []
+
+
+def behind_prefix(addr: bytes, octets: int) -> bytes:
+    """The IPv4 address in one of NAT64, whose prefix takes so many octets (RFC 6052 section 2.2)."""
+    after = addr[octets:] if octets > 8 else addr[octets:8] + addr[9:]  # bits 64 to 71 are kept zero
+    return after[:4]
 
 
 class NetworkTable(Generic[Value]):

@@ -11,12 +11,11 @@ from egressd.detect.resolutions import (
     MAX_CHAIN,
     MAX_TENANTS,
     Resolutions,
-    on_the_wire,
     own_prefixes,
     place_of,
     read_answer,
 )
-from egressd.intel.networks import NAT64_WELL_KNOWN, embedded_ipv4
+from egressd.intel.networks import NAT64_WELL_KNOWN, embedded_ipv4, on_the_wire
 from egressd.model import DNS_ANSWER, DNS_QUERY, UDP, DnsRecord, Observation
 from tests.detect.scene import RESOLVER, SUFFIXES, A, B, X, Y, at, flow, learn, message, packed, record
 
