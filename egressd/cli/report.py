@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -277,5 +276,7 @@ def _blind(engine: Engine) -> list[str]:
 
 def _wrapped(sentence: str) -> list[str]:
     """At most two lines."""
-    lines = textwrap.wrap(sentence, 80, initial_indent="  ", subsequent_indent="    ")
+    from textwrap import wrap  # with its expressions it takes a millisecond, and many reports have no such sentence
+
+    lines = wrap(sentence, 80, initial_indent="  ", subsequent_indent="    ")
     return lines if len(lines) <= 2 else [lines[0], cut(lines[1] + " " + lines[2].strip())]
