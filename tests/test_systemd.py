@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from egressd.metrics import DEFINITIONS, HISTOGRAM
+from egressd.metrics.definition import HISTOGRAM
+from egressd.metrics.snapshot import DEFINITIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 SYSTEMD = ROOT / "systemd"

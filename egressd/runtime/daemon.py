@@ -22,7 +22,9 @@ from egressd.clock import SteadyClock
 from egressd.config.volume import volume_settings
 from egressd.detect.probation import FORGET_US
 from egressd.errors import ConfigError, EgressdError
-from egressd.metrics import LossWindow, health_of, render
+from egressd.metrics.exposition import render
+from egressd.metrics.health import health_of
+from egressd.metrics.loss import LossWindow
 from egressd.notify.eve import render_time
 from egressd.notify.journal import Journal, LogHandler, Service
 from egressd.runtime import knowledge, screens

@@ -10,7 +10,7 @@ from typing import Any
 
 from egressd import __version__
 from egressd.intel.feeds.state import FeedState
-from egressd.metrics import Snapshot
+from egressd.metrics.snapshot import Snapshot
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
 from egressd.runtime.keeping import Keeping

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from typing import Any, Final
 
-from egressd.metrics import Histogram
+from egressd.metrics.histogram import Histogram
 from egressd.model import Attempt, Decision, Event, Incident, Sighting
 from egressd.runtime.messages import pack_event, render_batch
 from egressd.runtime.tally import Tally

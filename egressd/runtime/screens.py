@@ -11,7 +11,7 @@ from egressd.config.texts import escape_path
 from egressd.detect.devices import is_local, parse_mac, render_mac
 from egressd.detect.stages import Watched, stage_text
 from egressd.intel.networks import parse_address, render_address
-from egressd.metrics import Histogram
+from egressd.metrics.histogram import Histogram
 from egressd.model import Target
 from egressd.notify.eve import render_time
 from egressd.runtime.block_plan import BlockPlan

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from egressd.config.schema import Config
-from egressd.metrics import Histogram
+from egressd.metrics.histogram import Histogram
 from egressd.runtime.orders import Order, Start
 from egressd.runtime.processes import PacketProcessHandle
 

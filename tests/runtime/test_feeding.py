@@ -16,7 +16,8 @@ from jsonschema import Draft202012Validator
 from egressd.config.load import load_config
 from egressd.intel.feeds.fetch import Times
 from egressd.intel.feeds.state import FeedState
-from egressd.metrics import Snapshot, render
+from egressd.metrics.exposition import render
+from egressd.metrics.snapshot import Snapshot
 from egressd.runtime import screens
 from egressd.runtime.feeding import Feeding
 from egressd.runtime.orders import Swap

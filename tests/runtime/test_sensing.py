@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egressd.config.schema import Config
-from egressd.metrics import Histogram
+from egressd.metrics.histogram import Histogram
 from egressd.runtime.orders import Order, Start, Stop
 from egressd.runtime.sensing import Sensing, resident_bytes, start_order
 from tests.runtime.events import ANY_JSON

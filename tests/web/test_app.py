@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from egressd.metrics import Snapshot, health_of, render
+from egressd.metrics.exposition import render
+from egressd.metrics.health import health_of
+from egressd.metrics.snapshot import Snapshot
 from egressd.web.app import MAX_REQUEST_BYTES, MetricsServer, _host_of
 
 Server = MetricsServer[Snapshot]

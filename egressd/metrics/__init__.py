@@ -1,0 +1,1 @@
+"""The daemon's numbers: what they are, what they mean, and as Prometheus reads them."""
