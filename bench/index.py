@@ -28,7 +28,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 if "EGRESSD_TREE" not in os.environ:
     sys.path.insert(0, str(ROOT))
 
-from egressd.config.load import LoadedIntel, default_config, load_intel, policy_settings
+from egressd.config.load import LoadedIntel, default_config, load_intel
+from egressd.config.settings import policy_settings
 from egressd.detect.gathering import MAX_GATHERED
 from egressd.detect.intel import Intel
 from egressd.detect.live import LiveEngine

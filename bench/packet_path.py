@@ -7,7 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.traffic import planted_list
-from egressd.config.load import default_config, load_intel, policy_settings
+from egressd.config.load import default_config, load_intel
+from egressd.config.settings import policy_settings
 from egressd.detect.live import LiveEngine
 from egressd.model import Event
 from egressd.runtime.heap import keep_large_apart

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from egressd.config.load import default_config, load_intel, policy_settings
-from egressd.config.volume import volume_settings
+from egressd.config.load import default_config, load_intel
+from egressd.config.settings import policy_settings, volume_settings
 from egressd.model import Event
 from egressd.runtime import parallel_replay
 from egressd.runtime.replay import ReplayRun

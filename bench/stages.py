@@ -20,7 +20,8 @@ from typing import Final
 
 from egressd.capture.merge import Replay
 from egressd.capture.prefilter import Sink
-from egressd.config.load import default_config, load_intel, policy_settings
+from egressd.config.load import default_config, load_intel
+from egressd.config.settings import policy_settings
 from egressd.detect.engine import Engine
 from egressd.model import Event, FlowKey, Observation
 from egressd.wire.octets import COMPILED

@@ -37,7 +37,8 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from egressd.capture.merge import iter_packets
-from egressd.config.load import default_config, load_intel, policy_settings
+from egressd.config.load import default_config, load_intel
+from egressd.config.settings import policy_settings
 from egressd.detect.engine import Engine
 from egressd.detect.intel import Intel
 from egressd.detect.policy_settings import PolicySettings

@@ -9,8 +9,8 @@ from argparse import ArgumentParser, Namespace
 from egressd.cli.main import FINDINGS, OK
 from egressd.cli.options import add_intel_arguments, load
 from egressd.cli.terminal import count, printable
-from egressd.config.load import policy_settings
 from egressd.config.schema import Config
+from egressd.config.settings import policy_settings
 from egressd.runtime.question import Verdict, judge, parse_question, render_verdict
 
 

@@ -24,7 +24,7 @@ from egressd.cli.main import USAGE
 from egressd.cli.options import add_intel_arguments, load
 from egressd.cli.replay import JsonWriter, replay_into
 from egressd.cli.terminal import count, fit, printable
-from egressd.config.load import policy_settings
+from egressd.config.settings import policy_settings
 from egressd.errors import ConfigError, Problem
 from egressd.notify.eve import render_address
 from egressd.runtime.question import Question, judge, parse_question

@@ -13,11 +13,11 @@ from egressd.cli.main import FINDINGS, OK
 from egressd.cli.options import add_intel_arguments, load
 from egressd.cli.report import ListSummary, Read, render_report, watched_of
 from egressd.cli.terminal import Progress, printable
-from egressd.config.load import LoadedIntel, policy_settings, segment_table
+from egressd.config.load import LoadedIntel
 from egressd.config.schema import Config
 from egressd.config.sensor_options import LOG_FORMATS
+from egressd.config.settings import policy_settings, segment_table, volume_settings
 from egressd.config.texts import escape_path, read_text
-from egressd.config.volume import volume_settings
 from egressd.detect.devices import Lease, parse_mac
 from egressd.detect.engine import Engine
 from egressd.detect.leases import MAX_LEASE_BYTES, parse_leases

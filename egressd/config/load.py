@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from egressd.config.folders import ABSENT, SHIPPED, may_be_file, why_closed
 from egressd.config.large_lists import Build, ListFile, Order, choose_large
 from egressd.config.schema import SHIPPED_RANGES, Config
+from egressd.config.settings import behaviour_settings, network_of
 from egressd.config.texts import MAX_LIST_BYTES, escape_path, read_text
 from egressd.errors import ConfigError, Problem
 from egressd.intel.allowances import Allowance, Allowances, parse_allowances
@@ -24,7 +25,7 @@ from egressd.intel.formats import parse_list
 from egressd.intel.guard import Guard
 from egressd.intel.index import Index
 from egressd.intel.layered import AnyIndex, LayeredIndex
-from egressd.intel.networks import NAT64_WELL_KNOWN, NetworkTable, first_address, parse_address, parse_network
+from egressd.intel.networks import NAT64_WELL_KNOWN
 from egressd.intel.protected import Protected
 from egressd.intel.resolvers import Resolvers
 from egressd.intel.shared_ranges import SharedRange, SharedRanges, parse_shared_ranges
@@ -33,9 +34,7 @@ from egressd.names import Suffixes
 
 if TYPE_CHECKING:  # detection takes 40 ms to import, which looking at one list does not need
     from egressd.config.policy_file import PolicyFile
-    from egressd.detect.behaviour.settings import BehaviourSettings
     from egressd.detect.intel import Intel
-    from egressd.detect.policy_settings import PolicySettings
 
 MAX_CONFIG_BYTES: Final = 1 << 20  # a person writes it; a large site's has some tens of kilobytes
 MAX_FILES: Final = 1_000  # that one pattern may name
@@ -136,55 +135,6 @@ def named_files(config: Config, base_dir: Path) -> tuple[list[ListFile], list[Li
 def load_ground(config: Config, *, base_dir: Path) -> Ground:
     """Read what lists are judged by and none of them. Never raises: see `problems`. Paths as in `load_intel`."""
     return _Loading(config, base_dir).load_ground()
-
-
-def policy_settings(config: Config, policy: PolicyFile | None = None) -> PolicySettings:
-    """What the policy needs of the configuration and, if there is one, of the file that it names."""
-    from egressd.detect.policy_settings import PolicySettings
-
-    options = config.policy
-    return PolicySettings(
-        mode=config.mode,
-        block_confidence=options.block_confidence,
-        shared_after=options.shared_after,
-        addresses_per_indicator_hour=options.addresses_per_indicator_hour,
-        blocks_per_hour=options.blocks_per_hour,
-        resolvers=frozenset(parse_address(one) for one in config.resolvers),
-        ask_score=config.behaviour.ask_score,
-        alert_only=frozenset(
-            f"behaviour:{name}" for name, switch in behaviour_settings(config).switches if switch.outcome == "alert"
-        ),
-        rules=policy.rules if policy is not None else None,
-        segments=_named_networks(config.segments),
-        tags=_named_networks(config.tags),
-        modes=tuple(config.modes.items()),
-        isolations_per_hour=options.isolations_per_hour,
-        rollback_clients=options.rollback_clients,
-        rollback_share=options.rollback_share,
-    )
-
-
-def behaviour_settings(config: Config) -> BehaviourSettings:
-    """What the detectors of behaviour need of the configuration."""
-    from egressd.detect.behaviour.settings import DETECTORS, BehaviourSettings, Switch
-
-    options = config.behaviour
-    switches = []
-    for name in DETECTORS:
-        key = name.replace("-", "_")
-        switch = Switch(getattr(options, key), getattr(options, f"{key}_least"))
-        if switch != Switch():
-            switches.append((name, switch))
-    return BehaviourSettings(options.alert_score, options.ask_score, options.learning_h * 3600, tuple(switches))
-
-
-def segment_table(config: Config) -> NetworkTable[str]:
-    """Segment names by network: `longest(addr)` is a client's segment."""
-    return NetworkTable(_named_networks(config.segments))
-
-
-def _named_networks(named: Mapping[str, tuple[str, ...]]) -> tuple[tuple[bytes, int, str], ...]:
-    return tuple((*_network(text), name) for name, texts in named.items() for text in texts)
 
 
 def policy_text(path: Path, shown: str) -> tuple[str, str]:
@@ -383,7 +333,7 @@ class _Loading:
         return SharedRanges(ranges, self._nat64())
 
     def _nat64(self) -> tuple[tuple[bytes, int], ...]:
-        return (NAT64_WELL_KNOWN, *(_network(text) for text in self.config.nat64_prefixes))
+        return (NAT64_WELL_KNOWN, *(network_of(text) for text in self.config.nat64_prefixes))
 
     def _list_files(self, extra_lists: Sequence[Path]) -> list[ListFile]:
         """Each list once, in the order given."""
@@ -475,13 +425,6 @@ def rank_names(text: str) -> str:
             rank += 1
             lines[number] = f"{rank},{name}"
     return "\n".join(lines)
-
-
-def _network(text: str) -> tuple[bytes, int]:
-    network = parse_network(text)
-    if network is None:
-        raise ValueError(f"no network: {text}")
-    return first_address(*network), network[1]
 
 
 def _shipped(name: str) -> str:

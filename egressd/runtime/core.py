@@ -18,7 +18,7 @@ from egressd.capture.links import lan_interfaces, read_surroundings
 from egressd.clock import SteadyClock
 from egressd.config.feed_options import feed_host
 from egressd.config.schema import Config
-from egressd.config.volume import volume_settings
+from egressd.config.settings import volume_settings
 from egressd.detect.address_history import AddressHistory
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.devices import Devices, parse_mac

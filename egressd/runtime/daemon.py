@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from egressd.capture.links import LinkWatch
 from egressd.clock import SteadyClock
-from egressd.config.volume import volume_settings
+from egressd.config.settings import volume_settings
 from egressd.detect.probation import FORGET_US
 from egressd.errors import ConfigError, EgressdError
 from egressd.metrics.exposition import render

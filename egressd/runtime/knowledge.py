@@ -13,17 +13,9 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from egressd.config.large_lists import Build
-from egressd.config.load import (
-    LoadedIntel,
-    LoadedList,
-    list_paths,
-    load_config,
-    load_intel,
-    named_files,
-    policy_settings,
-    segment_table,
-)
+from egressd.config.load import LoadedIntel, LoadedList, list_paths, load_config, load_intel, named_files
 from egressd.config.schema import Config
+from egressd.config.settings import policy_settings, segment_table
 from egressd.detect.intel import Intel
 from egressd.detect.policy_settings import PolicySettings
 from egressd.detect.sharing import BY_COMMAND

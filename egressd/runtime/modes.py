@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from ipaddress import ip_network
 from typing import Final, NamedTuple
 
-from egressd.config.load import policy_settings
 from egressd.config.schema import Config
+from egressd.config.settings import policy_settings
 from egressd.detect.site import APPROVE, ENFORCE, MONITOR, Site
 from egressd.intel.networks import parse_address
 from egressd.model import Target

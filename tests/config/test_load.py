@@ -20,13 +20,10 @@ from egressd.config.load import (
     default_config,
     load_config,
     load_intel,
-    policy_settings,
     rank_names,
-    segment_table,
 )
 from egressd.config.schema import Config, GuardOptions, every_option
-from egressd.config.volume import volume_settings
-from egressd.detect.behaviour.volume import VolumeSettings
+from egressd.config.settings import policy_settings
 from egressd.errors import ConfigError, Problem
 from egressd.intel.networks import parse_address
 
@@ -74,13 +71,6 @@ def test_every_kind_of_value() -> None:
     assert config.limits.conversations == 131072 and config.limits.history == 131072
     assert policy_settings(config)[:3] == ("enforce", 70, 5)
     assert config.places["lists[1]"] == (2, 16) and config.places["allow[0]"] == (4, 5)
-
-
-def test_segments_of_a_client() -> None:
-    table = segment_table(parse_config("segments: {all: [10.0.0.0/8], lab: [10.2.0.0/16]}", "e.yaml")[0])
-    assert table.longest(parse_address("10.2.3.4")) == "lab"
-    assert table.longest(parse_address("10.3.3.4")) == "all"
-    assert table.longest(parse_address("192.0.2.1")) is None
 
 
 @pytest.mark.parametrize(
@@ -482,28 +472,6 @@ def test_an_exception_for_a_segment_that_is_not_there_is_a_mistake(tmp_path: Pat
         load_config(path)
     (problem,) = caught.value.problems
     assert (problem.line, "there is no segment office" in problem.what) == (3, True)
-
-
-def test_volume_settings_are_those_of_the_configuration(tmp_path: Path) -> None:
-    made = volume_settings(load_config(_written(tmp_path, "")))
-    empty = VolumeSettings()
-    assert made._replace(except_networks=empty.except_networks, except_clients=empty.except_clients) == empty
-    text = "segments: {lab: [10.1.0.0/24]}\nvolume: {baseline: ignore, floor_mib: 2, learn_hours: 5, out_mib_hour: 3,"
-    text += " out_mib_day: 4, client_mib_hour: 6, client_mib_day: 7, except_domains: [Backup.example],"
-    text += " except_networks: [192.0.2.0/28], except_segments: [lab], pairs: 2048}\n"
-    made = volume_settings(load_config(_written(tmp_path, text)))
-    mib = 1 << 20
-    assert made[:7] == (False, 2 * mib, 5, 3 * mib, 4 * mib, 6 * mib, 7 * mib)
-    assert made.except_domains == {"backup.example"} and made.pairs == 2_048
-    assert made.except_networks.longest(bytes((192, 0, 2, 7))) == ""
-    assert made.except_clients.longest(bytes((10, 1, 0, 7))) == ""
-    assert made.except_clients.longest(bytes((10, 2, 0, 7))) is None
-
-
-def _written(folder: Path, text: str) -> Path:
-    path = folder / "egressd.yaml"
-    path.write_text(text)
-    return path
 
 
 # -- shared ranges

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egressd.config.load import load_config, load_intel, policy_settings
+from egressd.config.load import load_config, load_intel
 from egressd.config.policy_conditions import Known
 from egressd.config.policy_file import PolicyFile, check_examples, parse_policy
+from egressd.config.settings import policy_settings
 from egressd.detect.rules import Condition, Facts, default_rules
 
 ROOT = Path(__file__).resolve().parent.parent.parent

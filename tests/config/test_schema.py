@@ -13,8 +13,9 @@ from egressd.config.document import parse_config
 from egressd.config.feed_options import FeedOptions
 from egressd.config.forms import READERS
 from egressd.config.kinds import CHOICE, FLAG, MAPPINGS, NAMED, NUMBER, SECTION, Option, named_options
-from egressd.config.load import default_config, load_config, load_intel, policy_settings
+from egressd.config.load import default_config, load_config, load_intel
 from egressd.config.schema import Config, every_option, options
+from egressd.config.settings import policy_settings
 from egressd.detect.history import DEFAULT_HISTORY
 from egressd.detect.policy_settings import PolicySettings
 from egressd.intel.guard import POPULAR_LIMIT
