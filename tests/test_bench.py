@@ -165,6 +165,7 @@ def test_a_short_soak_tells_tables_memory_and_pauses(tmp_path: Path) -> None:
     assert any(name.startswith("engine.") and size > 100 for name, size in last.items())
 
 
+@pytest.mark.pure
 def test_a_copy_that_was_put_before_this_tree_is_what_is_measured(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "egressd", tmp_path / "egressd", ignore=shutil.ignore_patterns("__pycache__"))
     program = "import bench.packet_path, bench.office, egressd.wire.dissector as one; print(one.__file__)"

@@ -24,6 +24,7 @@ def copied(tmp_path: Path, file: str, before: str, after: str) -> Path:
     return tmp_path
 
 
+@pytest.mark.pure
 def test_what_differs_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The copy stands for the compiled build: it says so, and takes one name for another.
     tree = copied(tmp_path, "wire/tls.py", "hello = ClientHello(sni, ", "hello = ClientHello('other.example', ")
@@ -36,6 +37,7 @@ def test_what_differs_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert re.match(r"block 0:\npure: .*\ncompiled: .*other\.example", found)
 
 
+@pytest.mark.pure
 def test_the_same_is_the_same(tmp_path: Path) -> None:
     tree = copied(tmp_path, "wire/dissector.py", "from __future__ import annotations\n",
                   'from __future__ import annotations\n__file__ = "compiled.so"\n')  # fmt: skip
