@@ -270,8 +270,9 @@ class _Loading:
     def _decides(self, *texts: object) -> None:
         """These decide how lists are read."""
         for text in texts:
-            raw = repr(text).encode("utf-8", "backslashreplace") if not isinstance(text, str) else text.encode()
-            self.context.update(b"%d:" % len(raw) + raw)
+            raw = text.encode() if isinstance(text, str) else repr(text).encode("utf-8", "backslashreplace")
+            self.context.update(b"%d:" % len(raw))
+            self.context.update(raw)
 
     def _guard(self, suffixes: Suffixes) -> Guard:
         options = self.config.guard
@@ -428,4 +429,4 @@ def rank_names(text: str) -> str:
 
 
 def _shipped(name: str) -> str:
-    return (SHIPPED / name).read_text(encoding="utf-8")
+    return (SHIPPED / name).read_bytes().decode()  # `read_text` goes through the text once more, for line ends
