@@ -26,7 +26,8 @@ from egressd.metrics.exposition import render
 from egressd.metrics.health import health_of
 from egressd.metrics.loss import LossWindow
 from egressd.notify.eve import render_time
-from egressd.notify.journal import Journal, LogHandler, Service
+from egressd.notify.journal import Journal, LogHandler
+from egressd.notify.service import Service
 from egressd.runtime import knowledge, screens
 from egressd.runtime.block_plan import BlockPlan
 from egressd.runtime.canary import Canary

@@ -9,7 +9,10 @@ from typing import Any, Final
 from egressd.clock import Clock
 from egressd.model import Attempt, Decision, Incident
 from egressd.notify.evelog import EveLog
-from egressd.notify.journal import COUNTED, SHORT, Journal, Throttle, defang, digest_line, incident_line, leak_line
+from egressd.notify.journal import Journal
+from egressd.notify.plain import defang
+from egressd.notify.sentences import digest_line, incident_line, leak_line
+from egressd.notify.throttle import COUNTED, SHORT, Throttle
 
 LEAK_AGAIN_US: Final = 3_600_000_000  # the same client through the same block: told once an hour
 MAX_LEAKS: Final = 4_096

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from egressd.detect.behaviour.volume import VolumeSettings
 from egressd.detect.evidence import Evidence
-from egressd.notify.journal import incident_line
+from egressd.notify.sentences import incident_line
 from egressd.runtime import screens
 from egressd.runtime.volume_watch import VolumeWatch
 from tests.loops import in_loop
