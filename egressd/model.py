@@ -408,7 +408,9 @@ class Incident:
 @dataclass(slots=True)
 class Campaign:
     """Incidents tied by registered domain, indicator, address or threat tag, in order of discovery. `ties` are the
-    reasons, for people. `candidates` are campaigns that may be part of it, each with the reason: a person decides."""
+    reasons, for people. `candidates` are campaigns that may be part of it, each with the reason: a person decides.
+    `repeated` and `sent` are those of the incidents that have more than one contact, and that speak for much data
+    having gone out."""
 
     id: str
     keys: list[str]
@@ -417,6 +419,8 @@ class Campaign:
     last_us: int
     ties: list[str] = field(default_factory=list)
     candidates: dict[str, str] = field(default_factory=dict)
+    repeated: set[str] = field(default_factory=set)
+    sent: set[str] = field(default_factory=set)
 
 
 Event = Sighting | Decision | Attempt | Incident

@@ -157,9 +157,8 @@ class JsonWriter:
             return "", [], []
         campaigns = self.engine.campaigns
         campaign = campaigns.campaigns[campaigns.current(incident.campaign)]
-        incidents = [campaigns.incidents[one] for one in campaign.incidents]
         name = self.engine.devices.name_of(parse_mac(incident.device))
-        return name, stages_of(incidents), campaigns.candidate_of(campaign.id)
+        return name, stages_of(campaign), campaigns.candidate_of(campaign.id)
 
     def _write(self, record: dict[str, Any]) -> None:
         self._out.write(render_line(record))

@@ -38,6 +38,7 @@ class Campaigns:
         self._limit = limit
         self._by_key: dict[str, str] = {}
         self._by_place: dict[tuple[bytes, str], str] = {}
+        self._unsure: set[str] = set()  # campaigns that have candidates, or had
         self._merged: dict[str, str] = {}  # campaign or incident -> the older one that took it over
         self._numbered = 0
         self._last = 0
@@ -46,16 +47,19 @@ class Campaigns:
         """What was known before a restart; the next ids come after these. An incident's campaign must be among them."""
         for campaign in campaigns:
             self.campaigns[campaign.id] = campaign
+            if campaign.candidates:
+                self._unsure.add(campaign.id)
             self._by_key.update(dict.fromkeys(campaign.keys, campaign.id))
             self._numbered = max(self._numbered, _number(campaign.id))
+        known = {one for campaign in self.campaigns.values() for one in campaign.incidents}
         for incident in incidents:
             self.incidents[incident.id] = incident
+            self._reaches(incident)
             for holder in _holders(incident):
                 self._by_place[(holder, incident.campaign)] = incident.id
             self._last = max(self._last, _number(incident.id))
-            kept = self.campaigns[incident.campaign].incidents
-            if incident.id not in kept:
-                kept.append(incident.id)
+            if incident.id not in known:
+                self.campaigns[incident.campaign].incidents.append(incident.id)
 
     def number_after(self, incident: int, campaign: int) -> None:
         """The last numbers that were ever given, whether what had them is still known or not."""
@@ -67,7 +71,9 @@ class Campaigns:
         incident = self.incidents.pop(self.current(incident_id), None)
         if incident is not None:
             self._leave(incident)
-            self.campaigns[incident.campaign].incidents.remove(incident.id)
+            campaign = self.campaigns[incident.campaign]
+            campaign.incidents.remove(incident.id)
+            _forget(campaign, incident)
         return incident
 
     def assign(self, sighting: Sighting) -> tuple[Incident, bool]:
@@ -125,8 +131,13 @@ class Campaigns:
 
     def count(self, incident: Incident, sighting: Sighting) -> None:
         """A new contact of this incident."""
-        incident.contacts += sighting.count
+        self.contacted(incident, sighting.count)
         _add_name(incident, sighting.name or sighting.match.indicator.value, sighting.count)
+
+    def contacted(self, incident: Incident, contacts: int) -> None:
+        """So many new contacts of this incident."""
+        incident.contacts += contacts
+        self._reaches(incident)
 
     def tried(self, sighting: Sighting) -> None:
         """This sighting, which is assigned, is an attempt at something blocked."""
@@ -145,6 +156,7 @@ class Campaigns:
                 incident = self.incidents.get(id_ or self._by_place.get((client, campaign), ""))
                 if incident is not None:
                     incident.volume = reason
+                    self._reaches(incident)
                     return incident
         return None
 
@@ -165,7 +177,7 @@ class Campaigns:
 
     def candidate_of(self, id_: str) -> list[tuple[str, str]]:
         """Which campaigns one may be part of, each with the reason."""
-        return [(one.id, one.candidates[id_]) for one in self.campaigns.values() if id_ in one.candidates]
+        return [(one.id, one.candidates[id_]) for one in self._with_candidates() if id_ in one.candidates]
 
     def about(self, domain: str) -> str:
         """The campaign that a registered domain is part of, "" for none."""
@@ -270,6 +282,8 @@ class Campaigns:
         for key in other.keys:
             self._by_key[key] = into.id
             into.keys.append(key)
+        into.repeated |= other.repeated
+        into.sent |= other.sent
         twins = {_owner(one): one for one in (self.incidents[id_] for id_ in into.incidents)}
         for incident_id in other.incidents:
             incident = self.incidents[incident_id]
@@ -291,7 +305,9 @@ class Campaigns:
         for candidate, why in other.candidates.items():
             if candidate != into.id and len(into.candidates) < MAX_TIES:
                 into.candidates.setdefault(candidate, why)
-        for campaign in self.campaigns.values():
+        if into.candidates:
+            self._unsure.add(into.id)
+        for campaign in self._with_candidates():
             if other.id in campaign.candidates:
                 why = campaign.candidates.pop(other.id)
                 if campaign is not into:
@@ -316,6 +332,7 @@ class Campaigns:
         self._merged[gone.id] = kept.id
         gone.folded_into = kept.id
         self._leave(gone)
+        _forget(self.campaigns[kept.campaign], gone)
         by_last = sorted((kept, gone), key=lambda incident: incident.last_us)
         addresses = dict.fromkeys(by_last[1].addresses[::-1] + by_last[0].addresses[::-1])
         kept.addresses = list(addresses)[:MAX_ADDRESSES][::-1]
@@ -334,15 +351,29 @@ class Campaigns:
             kept.sources[source] = kept.sources.get(source, 0) + count
         for holder in _holders(kept):
             self._by_place[(holder, kept.campaign)] = kept.id
+        self._reaches(kept)
         return kept
 
+    def _reaches(self, incident: Incident) -> None:
+        """How far an incident's campaign got by it."""
+        if incident.id and incident.contacts > 1:
+            self.campaigns[incident.campaign].repeated.add(incident.id)
+        if incident.id and incident.volume:
+            self.campaigns[incident.campaign].sent.add(incident.id)
+
     # -- behaviour
+
+    def _with_candidates(self) -> list[Campaign]:
+        """Few, where campaigns may be many."""
+        found = [self.campaigns[one] for one in self._unsure & self.campaigns.keys()]
+        return sorted(found, key=lambda one: _number(one.id))
 
     def _behaves(self, incident: Incident, sighting: Sighting, holder: bytes) -> None:
         """A detector's word: about volume it adds to the stage; what begins after a block may be the same attacker."""
         source = sighting.match.indicator.source
         if source == VOLUME:
             incident.volume = sighting.note or "more than usual"
+            self._reaches(incident)
         campaign = self.campaigns[sighting.campaign]
         found = self.pivots.candidate(holder, sighting)
         if found is None:
@@ -352,6 +383,7 @@ class Campaigns:
             return
         if campaign.id not in before.candidates and len(before.candidates) < MAX_TIES:
             before.candidates[campaign.id] = found.reason
+            self._unsure.add(before.id)
             if self.on_candidate is not None:
                 self.on_candidate(before)
 
@@ -373,6 +405,12 @@ def _holders(incident: Incident) -> list[bytes]:
     if incident.device:
         found[parse_mac(incident.device)] = None
     return list(found)
+
+
+def _forget(campaign: Campaign, incident: Incident) -> None:
+    """An incident is no longer part of a campaign."""
+    campaign.repeated.discard(incident.id)
+    campaign.sent.discard(incident.id)
 
 
 def _owner(incident: Incident) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from egressd.model import Incident
+from egressd.model import Campaign, Incident
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 CONTACT: Final = "contact"
@@ -28,13 +28,13 @@ class Watched(NamedTuple):
     by_volume: bool
 
 
-def stages_of(incidents: Sequence[Incident]) -> list[str]:
-    """The stages that the incidents of one campaign show, in order."""
-    contacts = max((one.contacts for one in incidents), default=0)
-    found = [REPEATED if contacts > 1 else CONTACT]
-    if any(one.volume for one in incidents):
+def stages_of(campaign: Campaign) -> list[str]:
+    """The stages that the incidents of a campaign show, in order. Each incident is told with them, so they are kept as
+    they change: looking through all incidents for each took hours where there were many."""
+    found = [REPEATED if campaign.repeated else CONTACT]
+    if campaign.sent:
         found.append(VOLUME_OUT)
-    if len(incidents) > 1:
+    if len(campaign.incidents) > 1:
         found.append(SPREAD)
     return found
 

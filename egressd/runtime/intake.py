@@ -223,7 +223,7 @@ class Intake:
         incident, _ = self._assign(sighting)
         if row.attempts:
             self._campaigns.tried(sighting)
-        incident.contacts += row.contacts
+        self._campaigns.contacted(incident, row.contacts)
         incident.attempts += row.attempts
         incident.answered += row.answered
         for name, count in row.names.items():
@@ -303,10 +303,11 @@ class Intake:
         """An incident as an event, with what is known of its device and campaign."""
         campaigns = self._campaigns
         campaign = campaigns.campaigns[campaigns.current(incident.campaign)]
-        stages = stages_of([campaigns.incidents[one] for one in campaign.incidents])
         name = campaigns.devices.name_of(parse_mac(incident.device))
         may_be = campaigns.candidate_of(campaign.id)
-        return render_event(incident, segment=segment, device_name=name, stages=stages, candidate_of=may_be)
+        return render_event(
+            incident, segment=segment, device_name=name, stages=stages_of(campaign), candidate_of=may_be
+        )
 
     def write(self, changed: Iterable[Incident]) -> None:
         """Keep incidents as they are now."""
@@ -389,10 +390,8 @@ def copy_incident(one: Incident) -> Incident:
 
 
 def copy_campaign(one: Campaign) -> Campaign:
-    """As it is now."""
-    return Campaign(
-        one.id, list(one.keys), list(one.incidents), one.first_us, one.last_us, list(one.ties), dict(one.candidates)
-    )
+    """As it is now, without its incidents, which say themselves what they are part of."""
+    return Campaign(one.id, list(one.keys), [], one.first_us, one.last_us, list(one.ties), dict(one.candidates))
 
 
 def unpack_history(packed: object) -> list[HistoryRow]:

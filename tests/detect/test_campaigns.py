@@ -232,6 +232,30 @@ def test_any_ties_leave_one_incident_per_client_and_campaign(moves: list[tuple[o
     members = [(one, campaign.id) for campaign in campaigns.campaigns.values() for one in campaign.incidents]
     assert sorted(members) == sorted((one.id, one.campaign) for one in campaigns.incidents.values())
     assert len(campaigns._by_place) == len(campaigns.incidents)
+    stages_are_those_of_incidents(campaigns)
+
+
+def stages_are_those_of_incidents(campaigns: Campaigns) -> None:
+    for campaign in campaigns.campaigns.values():
+        members = [campaigns.incidents[one] for one in campaign.incidents]
+        assert campaign.repeated == {one.id for one in members if one.contacts > 1}
+        assert campaign.sent == {one.id for one in members if one.volume}
+
+
+@given(st.lists(st.one_of(MOVES, st.tuples(st.sampled_from(["close", "volume"]), st.integers(1, 6))), max_size=40))
+def test_stages_follow_their_incidents(moves: list[tuple[object, object]]) -> None:
+    campaigns = Campaigns()
+    for one, other in moves:
+        if one == "close":
+            campaigns.close(f"I{other}")
+        elif one == "volume":
+            campaigns.volume(packed(A), f"d{other}.example", "sent 2 GB", at(1))
+        elif isinstance(one, str):
+            contact(campaigns, sighting(one, str(other)))
+        else:
+            campaigns.tie(f"C{one}", f"C{other}")
+        stages_are_those_of_incidents(campaigns)
+    stages_are_those_of_incidents(restarted(campaigns))
 
 
 @given(st.lists(MOVES, max_size=40))
@@ -421,6 +445,13 @@ def test_the_same_behaviour_elsewhere_after_a_block_is_a_candidate() -> None:
     }
     contact(campaigns, behaves(B, "third.example", 1_320))
     assert list(campaigns.campaigns["C1"].candidates) == ["C2"], "nobody else's"
+    assert [one for one, _ in campaigns.candidate_of("C2")] == ["C1"]
+    again = Campaigns()
+    again.restore(campaigns.campaigns.values(), campaigns.incidents.values())
+    assert again.candidate_of("C2") == campaigns.candidate_of("C2")
+    contact(campaigns, sighting(C, "elder.example"))
+    campaigns.tie("C4", "C2")
+    assert [one for one, _ in campaigns.candidate_of("C2")] == ["C1"], "the younger is part of it by now"
 
 
 def test_a_candidate_after_an_hour_is_none() -> None:

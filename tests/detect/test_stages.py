@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from egressd.detect.stages import Watched, stage_text, stages_of
-from egressd.model import Incident, Match
+from egressd.model import Campaign, Incident, Match
 from tests.detect.scene import A, B, listed, packed
 
 NINE = 1_431_940_200_000_000  # 2015-05-18 09:10 UTC
@@ -18,10 +18,15 @@ WATCHED = Watched(12_345, NINE, NINE + 30_600_000_000, 0, {}, True)
 
 
 def test_words() -> None:
-    assert stages_of([]) == ["contact"]
-    assert stages_of([ONE]) == ["contact"]
-    assert stages_of([MORE]) == ["repeated contact"]
-    assert stages_of([ONE, replace(MORE, volume="sent 1.2 GB")]) == ["repeated contact", "volume out", "spread"]
+    campaign = Campaign("C1", [], [], NINE, NINE)
+    assert stages_of(campaign) == ["contact"]
+    campaign.incidents += ["I1"]
+    assert stages_of(campaign) == ["contact"]
+    campaign.repeated.add("I1")
+    assert stages_of(campaign) == ["repeated contact"]
+    campaign.incidents += ["I2"]
+    campaign.sent.add("I2")
+    assert stages_of(campaign) == ["repeated contact", "volume out", "spread"]
 
 
 @pytest.mark.parametrize(

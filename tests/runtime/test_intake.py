@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import pytest
@@ -302,3 +304,27 @@ def test_an_empty_batch_changes_nothing(desk: Desk) -> None:
     desk.intake.take(0, {})
     desk.intake.take(0, {"n": 1, "t": T0, "stats": {}})
     assert (desk.scribe.waiting, desk.ears.records, desk.history, desk.tenants) == (0, [], [], [])
+
+
+# -- many hosts in one campaign
+
+
+def host(number: int) -> bytes:
+    return bytes((10, 128, *number.to_bytes(2, "big")))
+
+
+def test_hosts_of_a_large_campaign_are_taken_in_as_fast(desk: Desk) -> None:
+    """Each incident is told with the stages of its campaign, for which all its incidents were looked through."""
+
+    def taken_s(first: int) -> float:
+        batch = Process().say(*(sighting(host(number)) for number in range(first, first + 300))).batch()
+        before_s = process_time()
+        desk.intake.take(0, batch)
+        return process_time() - before_s
+
+    few_s = taken_s(0)
+    one = desk.campaigns.incidents["I1"]
+    many = [replace(one, id=f"I{number}", client=host(number), addresses=[]) for number in range(1_000, 21_000)]
+    desk.campaigns.restore([], many)
+    assert taken_s(30_000) < 6 * few_s
+    assert desk.ears.incidents[-1][-1] == 20_600
