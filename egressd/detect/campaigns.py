@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from egressd.detect.devices import Devices, parse_mac, render_mac
+from egressd.detect.incident_shares import IncidentShares
 from egressd.detect.pivots import VOLUME, Pivots
 from egressd.detect.tags import family_of
 from egressd.model import BEHAVIOUR, Campaign, Incident, Match, Sighting
@@ -29,13 +30,14 @@ class Campaigns:
         self.devices = devices if devices is not None else Devices()
         self.campaigns: dict[str, Campaign] = {}
         self.incidents: dict[str, Incident] = {}
-        self.untold = 0  # sightings of clients beyond the bound
+        self.untold = 0  # sightings of clients beyond the bound, or beyond their machine's share
         self.on_merge: Callable[[str, str], None] | None = None  # told (older, younger) when campaigns become one
         # Told (kept, gone) when one device turns out to be behind two incidents of a campaign.
         self.on_fold: Callable[[Incident, Incident], None] | None = None
         self.on_candidate: Callable[[Campaign], None] | None = None  # told of a campaign that has one more
         self.pivots = Pivots()
         self._limit = limit
+        self._shares = IncidentShares(self.devices, limit)
         self._by_key: dict[str, str] = {}
         self._by_place: dict[tuple[bytes, str], str] = {}
         self._unsure: set[str] = set()  # campaigns that have candidates, or had
@@ -55,6 +57,7 @@ class Campaigns:
         for incident in incidents:
             self.incidents[incident.id] = incident
             self._reaches(incident)
+            self._shares.opened(incident, parse_mac(incident.device))
             for holder in _holders(incident):
                 self._by_place[(holder, incident.campaign)] = incident.id
             self._last = max(self._last, _number(incident.id))
@@ -74,6 +77,7 @@ class Campaigns:
             campaign = self.campaigns[incident.campaign]
             campaign.incidents.remove(incident.id)
             _forget(campaign, incident)
+            self._shares.ended(incident)
         return incident
 
     def assign(self, sighting: Sighting) -> tuple[Incident, bool]:
@@ -83,6 +87,8 @@ class Campaigns:
         client = sighting.flow.client
         mac = self.devices.device_of(client, sighting.last_us)
         incident = self._find(client, mac, campaign)
+        if incident is None and not mac:
+            incident = self.incidents.get(self._shares.joins(client, campaign.id))
         opened = incident is None
         if incident is None:
             incident = Incident(
@@ -97,11 +103,12 @@ class Campaigns:
                 number=sighting.number,
                 device=render_mac(mac),
             )
-            if len(self.incidents) < self._limit:
+            if len(self.incidents) < self._limit and not self._shares.is_over(client):
                 self._last += 1
                 incident.id = f"I{self._last}"
                 self.incidents[incident.id] = incident
                 campaign.incidents.append(incident.id)
+                self._shares.opened(incident)
             else:
                 self.untold += 1
                 opened = False
@@ -288,6 +295,7 @@ class Campaigns:
         for incident_id in other.incidents:
             incident = self.incidents[incident_id]
             self._leave(incident)
+            self._shares.moves(incident, into.id)
             incident.campaign = into.id
             twin = twins.get(_owner(incident))
             if twin is None:
@@ -333,6 +341,7 @@ class Campaigns:
         gone.folded_into = kept.id
         self._leave(gone)
         _forget(self.campaigns[kept.campaign], gone)
+        self._shares.ended(gone)
         by_last = sorted((kept, gone), key=lambda incident: incident.last_us)
         addresses = dict.fromkeys(by_last[1].addresses[::-1] + by_last[0].addresses[::-1])
         kept.addresses = list(addresses)[:MAX_ADDRESSES][::-1]

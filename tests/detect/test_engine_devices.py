@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from scapy.layers.inet import IP, TCP
+from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
 from egressd.detect.devices import SAMPLE_US
+from egressd.detect.incident_shares import MAX_APART
 from egressd.detect.live import MAX_SPOKEN
 from egressd.wire.dissector import Dissector
 from tests.detect.live_scene import LiveScene
 from tests.detect.scene import A, X, packed
 
+X6 = "2001:db8:ffff::1"
 LAPTOP, PRINTER = bytes.fromhex("021a2b000001"), bytes.fromhex("021a2b000002")
 
 
@@ -23,8 +26,9 @@ class Tap:
         self.engine.packets = self.dissector
         self.engine.sender_of = self.dissector.sender
 
-    def connection(self, second: int, mac: bytes = LAPTOP, client: str = A) -> None:
-        segment = IP(src=client, dst=X, ttl=64) / TCP(sport=40_000 + second % 10_000, dport=443, flags="S")
+    def connection(self, second: int, mac: bytes = LAPTOP, client: str = A, ttl: int = 64) -> None:
+        address = IPv6(src=client, dst=X6, hlim=ttl) if ":" in client else IP(src=client, dst=X, ttl=ttl)
+        segment = address / TCP(sport=40_000 + second % 10_000, dport=443, flags="S")
         octets = bytes(Ether(src=mac.hex(":"), dst="02:00:00:00:00:01") / segment)
         self.dissector.packet(second * 1_000_000, second, 1, octets, 0, len(octets), len(octets))
 
@@ -54,3 +58,27 @@ def test_samples_that_wait_are_bounded_and_counted() -> None:
     assert (len(tap.engine.spoken), tap.engine.spoken_beyond) == (MAX_SPOKEN, 3)
     assert len(tap.engine.take_spoken(100)) == 100
     assert len(tap.engine.spoken) == MAX_SPOKEN - 100
+
+
+def many_addresses(tap: Tap, ttl: int = 64) -> None:
+    for number in range(1, 1_001):
+        tap.connection(number, client=f"2001:db8::{number:x}", ttl=ttl)
+
+
+def test_a_host_with_a_thousand_addresses_opens_few_incidents() -> None:
+    """It is no device, for it may be a bridge with hosts behind it: those have incidents of their own, to a bound."""
+    tap = Tap(f"{X6}\n")
+    many_addresses(tap)
+    campaigns = tap.engine.campaigns
+    assert campaigns.devices.why_none(LAPTOP) == "several hosts: used 32 IPv6 addresses in a day"
+    assert len(campaigns.incidents) == MAX_APART
+    assert sum(one.contacts for one in campaigns.incidents.values()) == 1_000
+    tap.connection(1_001, PRINTER, "2001:db8::fffe")
+    assert len(campaigns.incidents) == MAX_APART + 1, "another machine has its own"
+    assert campaigns.incidents["I17"].device == "02:1a:2b:00:00:02"
+
+
+def test_hosts_behind_a_router_are_not_joined() -> None:
+    tap = Tap(f"{X6}\n")
+    many_addresses(tap, ttl=63)
+    assert len(tap.engine.campaigns.incidents) == 1_000

@@ -1,0 +1,74 @@
+"""How many incidents one machine may have open: an address costs nothing, and a host can take as many as it likes.
+
+Frames do not tell a host with a thousand addresses from as many hosts behind a bridge that sends under its own MAC, so
+such a MAC is no device (devices.py, rule 2) and each address has its own incident - the first MAX_APART in a campaign.
+What comes after them joins the last of those. Hosts behind a router are seen under no MAC, and are not joined.
+
+Over all campaigns a machine has at most a part of the table. Where its MAC is not known (behind a router, in captures
+without hardware addresses), an IPv6 network of 64 bits stands for it: a host chooses freely in there (RFC 4291, 8981).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from egressd.detect.devices import Devices
+from egressd.model import Incident
+
+MAX_APART: Final = 16  # incidents of one MAC in one campaign
+SHARE_PART: Final = 4  # a machine has at most this part of all incidents
+
+
+class IncidentShares:
+    """Whose the open incidents are; at most `limit` in all."""
+
+    def __init__(self, devices: Devices, limit: int) -> None:
+        self._devices = devices
+        self._share = max(MAX_APART, limit // SHARE_PART)
+        self._machines: dict[str, bytes] = {}  # by incident
+        self._open: dict[bytes, int] = {}  # how many a machine has
+        self._apart: dict[tuple[bytes, str], list[str]] = {}  # those of a MAC in one campaign, oldest first
+
+    def joins(self, client: bytes, campaign: str) -> str:
+        """The incident that another address of a machine belongs to; "" when it may have one of its own."""
+        apart = self._apart.get((self._devices.mac_of(client), campaign))
+        return apart[-1] if apart is not None and len(apart) >= MAX_APART else ""
+
+    def is_over(self, client: bytes) -> bool:
+        """Whether the machine of `client` has its share of incidents."""
+        return self._open.get(self._machine_of(client), 0) >= self._share
+
+    def opened(self, incident: Incident, mac: bytes = b"") -> None:
+        """One more. `mac` is that of its device where the address does not tell, after a restart."""
+        machine = mac or self._machine_of(incident.client)
+        self._machines[incident.id] = machine
+        self._open[machine] = self._open.get(machine, 0) + 1
+        self._enter(incident.id, machine, incident.campaign)
+
+    def ended(self, incident: Incident) -> None:
+        """It was closed, or another one took it over."""
+        machine = self._machines.pop(incident.id)
+        self._open[machine] -= 1
+        if not self._open[machine]:
+            del self._open[machine]
+        self._leave(incident.id, machine, incident.campaign)
+
+    def moves(self, incident: Incident, campaign: str) -> None:
+        """It is about to become part of another campaign."""
+        machine = self._machines[incident.id]
+        self._leave(incident.id, machine, incident.campaign)
+        self._enter(incident.id, machine, campaign)
+
+    def _machine_of(self, client: bytes) -> bytes:
+        return self._devices.mac_of(client) or (client[:8] if len(client) == 16 else client)
+
+    def _enter(self, id_: str, machine: bytes, campaign: str) -> None:
+        if len(machine) == 6:
+            self._apart.setdefault((machine, campaign), []).append(id_)
+
+    def _leave(self, id_: str, machine: bytes, campaign: str) -> None:
+        apart = self._apart.get((machine, campaign))
+        if apart is not None:
+            apart.remove(id_)
+            if not apart:
+                del self._apart[(machine, campaign)]
