@@ -47,7 +47,8 @@ class PolicyOptions:
     isolations_per_hour: int = option(
         NUMBER,
         5,
-        "The most clients that a rule of the policy isolates within an hour. Beyond it, it alerts only.",
+        "The most clients that a rule of the policy isolates within an hour. Beyond it, it alerts only. One machine, "
+        "whatever its addresses, causes a quarter of them at most, and at least one.",
         high=10_000,
     )
     lapse_h: int = option(

@@ -11,9 +11,9 @@ HOUR_US: Final = 3_600_000_000
 DAY_US: Final = 24 * HOUR_US
 PAIRS_PER_HOUR: Final = 256  # of one block, over all clients: senders' addresses can be forged, so clients can
 FEW: Final = 20  # clients: the share of a small network says nothing
-ALL_ADDRESSES: Final = b""  # keys of a block's budget beside the clients, which are 4 or 16 bytes
+ALL_ADDRESSES: Final = b""  # keys of a block's budget beside clients, which are 4 or 16 bytes, and MACs of 6
 ALL_PAIRS: Final = b"*"
-SHARE_PART: Final = 4  # one machine causes at most this part of an hour's blocks for everybody
+SHARE_PART: Final = 4  # one machine causes at most this part of what policy does in an hour
 ALONE_TIMES: Final = 5  # and then so many times the hour's blocks which keep it alone from where it goes
 MAX_ALONE: Final = 25_000  # of the blocks that stand, those that keep one machine alone from somewhere
 MAX_CAUSES: Final = 1_024  # machines that are looked through for those that caused nothing within the hour
@@ -85,13 +85,16 @@ def _hourly_of(machines: dict[bytes, Hourly], machine: bytes, ts_us: int) -> Hou
     return found
 
 
-def over_budget(block: Block, blocks: Blocks, client: bytes, hourly: int, ts_us: int) -> str:
-    """Which budget one more address (`client` empty) or pair of `client` would exceed for a block, in words; "" when it
-    is within all of them, and then it is counted."""
+def over_budget(block: Block, blocks: Blocks, client: bytes, machine: bytes, hourly: int, ts_us: int) -> str:
+    """Which budget one more address (`client` empty) or pair of `client`, an address of `machine`, would exceed for a
+    block, in words; "" when it is within all of them, and then it is counted."""
     if client:
         if blocks.pairs >= MAX_PAIRS:
             return f"over {MAX_PAIRS} pairs{IN_ALL}"
         keys = [(client, hourly, f"over {hourly} addresses of {render_address(client)} in an hour")]
+        if machine and machine != client:
+            share = share_of(PAIRS_PER_HOUR)
+            keys.append((machine, share, f"over {share} pairs of one machine in an hour"))
         keys.append((ALL_PAIRS, PAIRS_PER_HOUR, f"over {PAIRS_PER_HOUR} pairs in an hour"))
     else:
         if blocks.addresses >= MAX_ADDRESSES:

@@ -288,7 +288,8 @@ class Casework:
             return
         others = self.correlator.co_tenants(address, sighting.match.registered_domain, sighting.ts_us)
         others = [name for name in others if name != sighting.name]
-        decision = self.policy.extend(block, sighting, address, evidence, others)
+        machine = self.devices.machine_of(sighting.flow.client)
+        decision = self.policy.extend(block, sighting, address, evidence, others, machine)
         if decision is None:
             return
         self._on_event(decision)

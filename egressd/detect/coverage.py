@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from egressd.detect.blocks import MAX_ADDRESSES, MAX_REFUSED, Block, Blocks
-from egressd.detect.budgets import ALL_ADDRESSES, HOUR_US, IN_ALL, BlockBudget, Hourly, over_budget
+from egressd.detect.budgets import ALL_ADDRESSES, HOUR_US, IN_ALL, BlockBudget, over_budget
 from egressd.detect.kept import Kept, tell
 from egressd.detect.policy_settings import PolicySettings
 from egressd.detect.resolutions import place_of
@@ -64,7 +64,7 @@ class Coverage:
         self.ignored = 0  # sightings that a rule ignores
         self._budget = BlockBudget()
         self.over_share = 0  # blocks for one client alone, which had caused its share of blocks
-        self._isolations = Hourly()
+        self._isolations = BlockBudget()
         self._isolated: set[Target] = set()
         self._alerted: set[tuple[Target, str]] = set()
 
@@ -86,10 +86,16 @@ class Coverage:
         return goes_to in block.addresses and (not self.site.is_narrow(client) or (client, goes_to) in block.pairs)
 
     def extend(
-        self, block: Block, sighting: Sighting, address: bytes, evidence: str, others: Sequence[str]
+        self,
+        block: Block,
+        sighting: Sighting,
+        address: bytes,
+        evidence: str,
+        others: Sequence[str],
+        machine: bytes = b"",
     ) -> Decision | None:
-        """Whether `block` may also cover `address`, which `evidence` ties to it; `others` are the co-tenants. None when
-        that was settled before."""
+        """Whether `block` may also cover `address`, which `evidence` ties to it; `others` are the co-tenants; `machine`
+        is what the client counts as, b"" itself. None when that was settled before."""
         client = sighting.flow.client
         now_s = sighting.ts_us // 1_000_000
         goes_to = on_the_wire(address)
@@ -113,7 +119,7 @@ class Coverage:
         if refusal is not None:
             return self._refuse(block, sighting, address, *refusal, evidence)
         hourly = self.settings.addresses_per_indicator_hour
-        over = over_budget(block, self._blocks, b"" if wide else client, hourly, sighting.ts_us)
+        over = over_budget(block, self._blocks, b"" if wide else client, machine, hourly, sighting.ts_us)
         if over:
             return self._tell_budget(block, sighting, address, wide, evidence, over)
         if wide:

@@ -62,7 +62,7 @@ class Policy(Coverage):
         if rule.outcome == ALERT:
             return self._alert(sighting, target, why_alert(rule, facts, sighting.match), rule.name)
         if rule.outcome == ISOLATE or rule.scope == CLIENT:
-            return self._isolate(sighting, target, rule)
+            return self._isolate(sighting, target, rule, machine or sighting.flow.client)
         target = scoped_target(sighting, rule.scope)
         waits = rule.outcome == ASK
         refusal = self._refusal(sighting, target, others, waits)
@@ -213,8 +213,8 @@ class Policy(Coverage):
             rule = rule._replace(outcome=ALERT)
         return rule, facts
 
-    def _isolate(self, sighting: Sighting, about: Target, rule: Rule) -> Decision | None:
-        """A rule isolates a client, or asks for it."""
+    def _isolate(self, sighting: Sighting, about: Target, rule: Rule, machine: bytes) -> Decision | None:
+        """A rule isolates a client, which is `machine`, or asks for it."""
         client = sighting.flow.client
         target = Target("client", render_address(client))
         if target in self._isolated:
@@ -222,17 +222,26 @@ class Policy(Coverage):
         kept = self._allowances.ignores_client(client, sighting.ts_us // SECOND_US)
         if kept is not None:
             return self._alert(sighting, about, tell(kept), kept.kind)
-        limit = self.settings.isolations_per_hour
-        if self._isolations.is_over(limit, sighting.ts_us) or len(self._isolated) >= MAX_BLOCKS:
-            if self._isolations.is_told(sighting.ts_us):
-                return None
-            reason = f"over {limit} isolated clients in an hour"
-            return self._verdict(sighting, "", "alert", (about,), reason, "budget", E1)
-        self._isolations.take(sighting.ts_us)
+        over = self._over_isolations(machine, sighting.ts_us)
+        if over is not None:
+            return self._verdict(sighting, "", "alert", (about,), over, "budget", E1) if over else None
         self._isolated.add(target)
         action = "ask" if rule.outcome == ASK else "isolate"
         reason = why(rule, sighting.match)
         return self._verdict(sighting, self._blocks.next_id(), action, (target,), reason, rule.name, E1)
+
+    def _over_isolations(self, machine: bytes, ts_us: int) -> str | None:
+        """As `_over_blocks`, of one more isolated client."""
+        limit = self.settings.isolations_per_hour
+        hourly = self._isolations.all
+        why_over = f"over {limit} isolated clients in an hour"
+        if self._isolations.is_over_share(limit, machine, ts_us):
+            hourly = self._isolations.alone(machine, ts_us)
+            why_over = f"over {share_of(limit)} isolated addresses of one machine in an hour"
+        elif not hourly.is_over(limit, ts_us) and len(self._isolated) < MAX_BLOCKS:
+            self._isolations.take(machine, ts_us)
+            return None
+        return "" if hourly.is_told(ts_us) else why_over
 
     def _kept(self, sighting: Sighting, target: Target) -> tuple[str, str] | None:
         """(reason, rule) when people said that this is never blocked: it only alerts."""

@@ -314,6 +314,21 @@ def test_pairs_have_a_budget_by_client_and_by_block(monkeypatch: pytest.MonkeyPa
     assert len(block.pairs) == 5
 
 
+def test_one_machine_has_a_part_of_a_blocks_pairs_whatever_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budgets, "PAIRS_PER_HOUR", 12)
+    desk = Desk()
+    block = desk.block()
+    mac = b"\x02\0\0\0\0\5"
+    said = [
+        desk.policy.extend(block, desk.sighting("c2.bad.example", n, f"10.0.1.{n}"), packed(X), E1, (), mac)
+        for n in range(1, 6)
+    ]
+    assert [one.action for one in said if one is not None] == ["extend"] * 3 + ["refuse"]
+    assert said[3] is not None and said[3].reason == "over 3 pairs of one machine in an hour"
+    extended = desk.extend(block, X, E1, second=10, client=B)
+    assert extended is not None and extended.action == "extend", "others have theirs"
+
+
 @pytest.mark.parametrize(("bound", "evidence"), [("MAX_ADDRESSES", E2), ("MAX_PAIRS", E1)])
 def test_addresses_and_pairs_have_a_bound_over_all_blocks(
     monkeypatch: pytest.MonkeyPatch, bound: str, evidence: str

@@ -10,13 +10,16 @@ from egressd.detect.evidence import Evidence
 from egressd.detect.policy_settings import PolicySettings
 from egressd.intel.networks import first_address
 from egressd.model import FLOW, Indicator, Match, Sighting
+from egressd.wire.sender import Sender
 from tests.detect.live_scene import LiveScene
-from tests.detect.scene import RESOLVER, A, B, Scene, X, Y, at, flow, packed
+from tests.detect.scene import RESOLVER, A, B, C, Scene, X, Y, at, flow, packed
 
 C2 = "c2.bad.example"
 SEGMENTS = ((first_address(packed("10.0.0.0"), 30), 30, "servers"), (packed("10.0.0.4"), 30, "lab"))
 # 10.0.0.5, .6 and .7 are in lab; 10.0.0.1 to .3 in servers
 SERVER = "10.0.0.2"
+HOST = Sender(b"\x02\0\0\0\0\1", True)  # who sends a frame
+OTHER = Sender(b"\x02\0\0\0\0\2", True)
 
 
 def settings(rules: str = "", mode: str = "enforce", **more: object) -> PolicySettings:
@@ -82,6 +85,20 @@ def test_a_client_is_isolated_once_and_within_a_budget() -> None:
         ("isolate", "cut-off", A),
         ("alert", "budget", "bad.example"),
     ]
+
+
+def test_one_machine_does_not_use_up_the_isolations_of_an_hour() -> None:
+    rules = "  - {name: cut-off, when: {match: host}, then: isolate}\n"
+    scene = Scene(settings=settings(rules, isolations_per_hour=5))
+    scene.engine.sender_of = lambda client: OTHER if client == packed(C) else HOST
+    for second, client in enumerate([*(f"10.0.1.{number}" for number in range(1, 8)), C]):
+        scene.tls(second, client, X, C2)
+    assert [(one.action, one.targets[0].value) for one in scene.decisions] == [
+        ("isolate", "10.0.1.1"),
+        ("alert", "bad.example"),
+        ("isolate", C),
+    ]
+    assert scene.decisions[1].reason == "over 1 isolated addresses of one machine in an hour"
 
 
 def test_hard_checks_come_on_top_of_every_rule() -> None:
