@@ -26,6 +26,7 @@ from egressd.detect.policy import SHARE
 from egressd.detect.policy_settings import PolicySettings
 from egressd.detect.resolutions import own_prefixes
 from egressd.detect.review import KEPT, Free, kept_targets, rests_on_list, review
+from egressd.detect.rules import PAIR
 from egressd.intel.layered import AnyIndex, in_memory
 from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
@@ -200,6 +201,9 @@ class LiveEngine(Engine):
         block.waits = standing.waits
         block.final = standing.final
         blocks.keep_alone(block, standing.client if standing.rule == SHARE else b"")
+        rule = self.policy.rules.named(standing.rule)
+        if rule is not None:  # of one that is gone the block stays as it was
+            block.narrow = rule.scope == PAIR
         addresses = [address for address in standing.addresses if address not in block.addresses]
         pairs = [one for one in standing.pairs if one not in block.pairs]
         for address in addresses:

@@ -138,6 +138,10 @@ class Rules(NamedTuple):
                 return score
         return UNKNOWN
 
+    def named(self, name: str) -> Rule | None:
+        """The rule of that name; None when there is none."""
+        return next((one for one in self.rules if one.name == name), None)
+
     def choose(self, facts: Facts) -> Rule:
         """The rule that decides."""
         for rule in self.rules:

@@ -455,8 +455,7 @@ class Core:
 
     def rule_of(self, name: str) -> PolicyRule | None:
         """A rule of the policy in force, None when it has none of that name."""
-        rules = self.knowledge.settings.rules_in_force().rules
-        return next((one for one in rules if one.name == name), None)
+        return self.knowledge.settings.rules_in_force().named(name)
 
     def _known_clients(self) -> int:
         return sum(one["clients"] for one in self.sensing.rows())

@@ -11,7 +11,7 @@ from egressd.detect.policy_settings import PolicySettings
 from egressd.intel.networks import first_address
 from egressd.model import FLOW, Indicator, Match, Sighting
 from egressd.wire.sender import Sender
-from tests.detect.live_scene import LiveScene
+from tests.detect.live_scene import LiveScene, standing
 from tests.detect.scene import RESOLVER, A, B, C, Scene, X, Y, at, flow, packed
 
 C2 = "c2.bad.example"
@@ -119,6 +119,28 @@ def test_scope_host_blocks_the_name_alone_and_scope_pair_no_address_for_everybod
     pair = Scene(settings=settings("  - {name: p, when: {match: host}, then: block, scope: pair}\n"))
     pair.resolve(0, A, C2, X)
     assert pair.targets("block", "extend") == ["registered_domain bad.example", f"pair {A}>{X}"]
+
+
+PAIRS = settings("  - {name: pairs, when: {match: host}, then: block, scope: pair}\n")
+
+
+def test_what_another_process_blocks_by_a_rule_with_scope_pair_stays_narrow() -> None:
+    first = LiveScene(settings=PAIRS)
+    first.tls(0, A, X, C2)
+    (made,) = (one for one in first.decisions if one.action == "block")
+    second = LiveScene(settings=PAIRS, first_number=2, stride=2)
+    second.engine.adopt(standing(id_=made.id)._replace(rule=made.rule, client=made.client), at(1))
+    second.resolve(2, B, C2, X)
+    assert second.targets("block", "extend") == [f"pair {B}>{X}"]
+
+
+def test_a_narrow_block_stays_so_when_its_rule_is_gone() -> None:
+    scene = LiveScene(settings=PAIRS)
+    scene.tls(0, A, X, C2)
+    scene.swap(1, C2, settings=settings())
+    scene.engine.adopt(standing(id_="D1")._replace(rule="pairs", client=packed(A)), at(2))
+    scene.resolve(3, B, C2, X)
+    assert scene.targets("block", "extend")[-1] == f"pair {B}>{X}"
 
 
 def test_a_time_to_live_ends_a_block_and_the_next_sighting_begins_another() -> None:

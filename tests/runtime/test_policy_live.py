@@ -20,6 +20,8 @@ from egressd.runtime.in_force import ACTIVE, PROPOSED
 from egressd.runtime.modes import site_of, unarmed
 from egressd.runtime.orders import Adopt
 from egressd.web.requests import Refused
+from tests.detect.live_scene import LiveScene
+from tests.detect.scene import at
 from tests.loops import in_loop
 from tests.runtime.core_scene import BERT, CONFIG, Site, site_at
 from tests.runtime.scene import HOUR, SECOND, A, B, about, address, attempt, match, pair, sighting, verdict
@@ -28,6 +30,7 @@ LISTED = match("c2.listed.example")
 OURS = about("listed.example")
 LAB = parse_address("10.1.0.5")
 ISOLATING = CONFIG + "policy: {file: p.yaml}\n"
+PAIRS = "rules:\n  - {name: pairs, when: {match: host}, then: block, scope: pair}\n"
 RULES = """\
 rules:
   - {name: cut-off, when: {match: host, threat: worm}, then: isolate, ttl: 2h}
@@ -145,6 +148,19 @@ async def test_yes_to_a_behaviour_lists_what_it_pointed_to(tmp_path: Path) -> No
         assert site.rules() == ["registered_domain odd.example"]
         assert [one.text for one in site.core.entries] == ["odd.example"]
         assert site.core.knowledge.intel.index.match_name("a.odd.example", 1_800_000_000) is not None
+
+
+@in_loop
+async def test_scope_pair_holds_over_a_restart(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(PAIRS, encoding="utf-8")
+    async with site_at(tmp_path, config=ISOLATING) as site:
+        site.sees(sighting(A, found=LISTED), verdict("D1", "block", OURS, found=LISTED, rule="pairs"))
+        await site.core.scribe.settled()
+    async with site_at(tmp_path, config=ISOLATING) as again:
+        scene = LiveScene("c2.listed.example", settings=again.core.knowledge.settings, first_number=2, stride=2)
+        scene.engine.adopt(again.core.rulings.standing().standing[0], at(0))
+        scene.resolve(1, "10.0.0.6", "c2.listed.example", "198.51.100.7")
+        assert scene.targets("block", "extend") == ["pair 10.0.0.6>198.51.100.7"]
 
 
 # -- time to live, escalation, isolation
