@@ -79,6 +79,17 @@ def main_target(match: Match) -> Target:
     return Target(indicator.kind, indicator.value)
 
 
+def is_carried(target: Target, before: Match, match: Match) -> bool:
+    """Whether a block about `target`, which `before` made, may rest on `match`, which its target matches now: that has
+    the same scope, or a rule had narrowed the block to a host or an address inside."""
+    main = main_target(match)
+    if main == target or main_target(before) == target:
+        return main == target
+    if target.kind == "host":
+        return main.kind in ("registered_domain", "host")
+    return target.kind == "address" and main.kind == "network"
+
+
 class Blocks:
     """Every block in force, found by main target, by address or by client and address.
 

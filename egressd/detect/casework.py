@@ -13,7 +13,7 @@ from egressd.detect.agreement import Agreement
 from egressd.detect.behaviour.sighting import sighting_of_evidence
 from egressd.detect.behaviour.watching import Behaviour
 from egressd.detect.blind import BlindSpots
-from egressd.detect.blocks import Block, Blocks, main_target
+from egressd.detect.blocks import Block, Blocks, is_carried
 from egressd.detect.budgets import DAY_US
 from egressd.detect.calendar import MICROSECONDS, Calendar
 from egressd.detect.campaigns import Campaigns
@@ -340,7 +340,7 @@ class Casework:
     def _lapse(self, block: Block, expires_us: int) -> None:
         """The indicator of a block has expired: another one takes the block over, or it ends."""
         successor = self._match_target(block.target, expires_us)
-        if successor is not None and main_target(successor) == block.target:
+        if successor is not None and is_carried(block.target, block.match, successor):
             block.match = successor
             self._calendar.watch(block)
             return

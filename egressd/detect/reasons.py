@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from egressd.detect.blocks import main_target
 from egressd.detect.rules import ASK, Facts, Rule, told
-from egressd.detect.site import is_popular
 from egressd.intel.networks import render_address
 from egressd.model import BEHAVIOUR, Match, Sighting, Target
 
@@ -16,8 +15,6 @@ def scoped_target(sighting: Sighting, scope: str) -> Target:
         return Target("host", sighting.name)
     if scope == "address" and sighting.address:
         return Target("address", render_address(sighting.address))
-    if scope == "registered_domain" and match.registered_domain and not is_popular(match):
-        return Target("registered_domain", match.registered_domain)
     return main_target(match)
 
 

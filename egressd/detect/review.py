@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from egressd.detect.blocks import main_target
+from egressd.detect.blocks import is_carried
 from egressd.detect.coverage import pair
 from egressd.detect.kept import Kept, tell
 from egressd.intel.allowances import Allowances
@@ -49,7 +49,7 @@ def review(
 ) -> Review:
     """Look at a decision about `target` that covers `addresses` and `pairs` (client, address); `match` is what its
     target matches now (`match_target`). `kept` is of the same allowances, made once by who looks at many."""
-    if match is None or (target.kind != "pair" and main_target(match) != target):
+    if match is None or (target.kind != "pair" and not is_carried(target, before, match)):
         ignored = allowances.ignores_indicator(before.indicator, now_s)
         if ignored is not None:
             return Review(None, tell(ignored), ignored.kind, ())

@@ -324,7 +324,7 @@ class Intake:
             incident = self._campaigns.incidents.get(id_)
             if incident is not None:
                 hosts = len(self._campaigns.campaigns[incident.campaign].incidents)
-                outcome = self._rulings.outcome(incident.match, incident.client)
+                outcome = self._rulings.outcome(incident.match, incident.client, incident.names)
                 self._tellers.incident(incident, outcome, self._segment_of(incident.client), hosts)
 
     def _leaks_of(self, id_: str) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
-from egressd.detect.blocks import main_target
+from egressd.detect.blocks import is_carried
 from egressd.detect.review import match_target
 from egressd.errors import Problem
 from egressd.intel.formats import parse_list
@@ -194,7 +194,7 @@ class Preview:
             if not is_gone(decision.match.indicator):
                 continue
             left = match_target(core.knowledge.intel.index, decision.target, now_s, skip=is_gone)
-            if left is not None and main_target(left) == decision.target:
+            if left is not None and is_carried(decision.target, decision.match, left):
                 continue  # another line covers the same
             watched = core.intake.watches.get(decision.id, {})
             tries = sum(one.count for one in watched.values())

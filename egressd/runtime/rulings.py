@@ -5,7 +5,7 @@ Each change goes to the register, the ledger, the packet processes that do not k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from egressd.clock import Clock
@@ -287,9 +287,11 @@ class Rulings:
         self._scribe.put(decisions.propose_again, decision.id, self._clock.now_us(), act)
         self._tell(Adopt((decision.standing(self.enforces(decision)),)), -1)
 
-    def outcome(self, match: Match, client: bytes = b"") -> str:
-        """What was done about what matches so, as a sentence without its full stop; `client` contacted it."""
-        decision = self.register.by_target.get(main_target(match)) or self._alone(match, client)
+    def outcome(self, match: Match, client: bytes = b"", names: Iterable[str] = ()) -> str:
+        """What was done about what matches so, as a sentence without a full stop. `client` contacted it by `names`."""
+        hosts = (self.register.by_target.get(Target("host", name)) for name in names)
+        decision = self.register.by_target.get(main_target(match)) or next(filter(None, hosts), None)
+        decision = decision or self._narrowed(match, client)
         if decision is None:
             return "NOT blocked: alert only"
         if decision.state == PROPOSED:
@@ -298,12 +300,13 @@ class Rulings:
             return f"NOT blocked: mode is monitor (would be {decision.id})"
         return f"BLOCKED by {decision.id}, still watched"
 
-    def _alone(self, match: Match, client: bytes) -> InForce | None:
-        """The decision that keeps this client alone from a listed address: its target is the pair."""
+    def _narrowed(self, match: Match, client: bytes) -> InForce | None:
+        """The decision that this client's contact with a listed address or network led to, though it is about less: its
+        own way there, or one address."""
         if match.level != "address" or not client:
             return None
-        alone = (one for one in self.register.by_id.values() if one.rule == SHARE and one.client == client)
-        return next((one for one in alone if one.match.indicator == match.indicator), None)
+        its = (one for one in self.register.by_id.values() if one.author == POLICY and one.client == client)
+        return next((one for one in its if one.match.indicator == match.indicator), None)
 
     def enforces(self, decision: InForce) -> bool:
         """Whether the kernel is to hold what this decision covers."""

@@ -12,7 +12,7 @@ from egressd.intel.networks import first_address
 from egressd.model import FLOW, Indicator, Match, Sighting
 from egressd.wire.sender import Sender
 from tests.detect.live_scene import LiveScene, standing
-from tests.detect.scene import RESOLVER, A, B, C, Scene, X, Y, at, flow, packed
+from tests.detect.scene import RESOLVER, A, B, C, Scene, X, Y, at, flow, packed, when
 
 C2 = "c2.bad.example"
 SEGMENTS = ((first_address(packed("10.0.0.0"), 30), 30, "servers"), (packed("10.0.0.4"), 30, "lab"))
@@ -119,6 +119,59 @@ def test_scope_host_blocks_the_name_alone_and_scope_pair_no_address_for_everybod
     pair = Scene(settings=settings("  - {name: p, when: {match: host}, then: block, scope: pair}\n"))
     pair.resolve(0, A, C2, X)
     assert pair.targets("block", "extend") == ["registered_domain bad.example", f"pair {A}>{X}"]
+
+
+SCOPES = """\
+  - {name: h, when: {match: [host, sibling]}, then: block, scope: host}
+  - {name: a, when: {match: address}, then: block, scope: address}
+"""
+
+
+def test_what_a_rule_narrowed_stands_while_its_line_does() -> None:
+    lists = f"bad.example\n{X.rpartition('.')[0]}.0/24\n"
+    scene = LiveScene(lists, settings=settings(SCOPES))
+    scene.tls(0, A, Y, "a.bad.example")
+    scene.flow(1, A, X)
+    assert scene.blocks == ["host a.bad.example", f"address {X}"]
+    scene.swap(2, f"{lists}# a comment\nother.example", settings=settings(SCOPES))
+    assert (scene.blocks, scene.targets("withdraw")) == (["host a.bad.example", f"address {X}"], [])
+    scene.swap(3, "other.example", settings=settings(SCOPES))
+    assert scene.said("withdraw") == [
+        ("withdraw", "unlisted", "host a.bad.example"),
+        ("withdraw", "unlisted", f"address {X}"),
+    ]
+
+
+def test_what_a_rule_narrowed_is_taken_over_by_another_line_when_its_own_expires() -> None:
+    scene = LiveScene(f"bad.example expires={when(60)}\nc2.bad.example", settings=settings(SCOPES))
+    scene.tls(0, A, X, "a.bad.example")
+    scene.tls(61, B, X, "a.bad.example")
+    assert scene.blocks == ["host a.bad.example"] and scene.targets("withdraw") == []
+
+
+@pytest.mark.parametrize(
+    ("now", "stands"),
+    [
+        ("bad.example", True),
+        ("a.bad.example scope=host", True),
+        ("a.bad.example scope=exact", False),
+        ("b.bad.example scope=host", False),
+    ],
+)
+def test_what_a_rule_narrowed_is_never_wider_than_what_is_listed(now: str, stands: bool) -> None:
+    scene = LiveScene("bad.example", settings=settings(SCOPES))
+    scene.tls(0, A, X, "a.bad.example")
+    scene.swap(1, now, settings=settings(SCOPES))
+    assert scene.blocks == (["host a.bad.example"] if stands else [])
+
+
+def test_no_scope_is_wider_than_the_line() -> None:
+    rules = settings("  - {name: r, when: {match: [host, sibling]}, then: block, scope: registered_domain}\n")
+    scene = LiveScene(f"{C2} scope=host", settings=rules)
+    scene.tls(0, A, X, C2)
+    assert scene.blocks == [f"host {C2}"]
+    scene.swap(1, f"{C2} scope=host\nother.example", settings=rules)
+    assert scene.blocks == [f"host {C2}"]
 
 
 PAIRS = settings("  - {name: pairs, when: {match: host}, then: block, scope: pair}\n")

@@ -151,6 +151,20 @@ async def test_yes_to_a_behaviour_lists_what_it_pointed_to(tmp_path: Path) -> No
 
 
 @in_loop
+async def test_what_a_rule_narrowed_stands_when_lists_are_read_again(tmp_path: Path) -> None:
+    host = Target("host", "a.listed.example")
+    async with site_at(tmp_path) as site:
+        site.sees(sighting(A, "a.listed.example", found=LISTED), verdict("D1", "block", host, found=LISTED))
+        assert site.ears.incidents[0][1] == "BLOCKED by D1, still watched"
+        await site.core.scribe.settled()
+    async with site_at(tmp_path, lists="other.example\nc2.listed.example\n") as again:
+        assert again.rules() == ["host a.listed.example"]
+        assert again.core.register.by_id["D1"].match.indicator.line == 2
+    async with site_at(tmp_path, lists="other.example\n") as gone:
+        assert gone.rules() == []
+
+
+@in_loop
 async def test_scope_pair_holds_over_a_restart(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(PAIRS, encoding="utf-8")
     async with site_at(tmp_path, config=ISOLATING) as site:

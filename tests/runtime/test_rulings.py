@@ -237,6 +237,15 @@ def test_what_was_done_in_a_sentence(desk: Desk, mode: str, state: str, outcome:
     assert desk.rulings.outcome(match("c2.bad.example")) == outcome
 
 
+def test_what_was_done_where_a_rule_narrowed_the_block(desk: Desk) -> None:
+    network = match("198.51.100.0/24", "address", "network")
+    desk.register.add(in_force("D1", main=Target("host", "a.bad.example")))
+    desk.register.add(in_force("D2", main=address(), found=network))
+    assert desk.rulings.outcome(match(), B, ["x.bad.example", "a.bad.example"]) == "BLOCKED by D1, still watched"
+    assert desk.rulings.outcome(match(), B, ["x.bad.example"]) == "NOT blocked: alert only"
+    assert desk.rulings.outcome(network, A, ["198.51.100.0/24"]) == "BLOCKED by D2, still watched"
+
+
 def test_what_was_done_about_a_listed_address_that_one_client_is_kept_from(desk: Desk) -> None:
     listed = match("198.51.100.7", "address", "address")
     made = in_force(main=pair(A), found=listed)
