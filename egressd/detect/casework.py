@@ -181,6 +181,7 @@ class Casework:
         if block.waits or block.mode != self.policy.site.strongest:
             decision = self.policy.decide_again(block, sighting, self._others_at(sighting), *self._hit(sighting))
             if decision is not None:
+                self._calendar.watch(block)
                 self._put_in_force(block, decision)
         self._ran_into(block, sighting)
         if new and seen is not None and not block.waits:  # a question stops nothing

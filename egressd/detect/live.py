@@ -22,11 +22,10 @@ from egressd.detect.gathering import GatheringHistory
 from egressd.detect.history import PastContact
 from egressd.detect.hunt import LOOKED_UP, hunt, recall, sieve_for
 from egressd.detect.intel import Intel
-from egressd.detect.policy import SHARE
 from egressd.detect.policy_settings import PolicySettings
 from egressd.detect.resolutions import own_prefixes
 from egressd.detect.review import KEPT, Free, kept_targets, rests_on_list, review
-from egressd.detect.rules import PAIR
+from egressd.detect.rules import PAIR, is_share
 from egressd.intel.layered import AnyIndex, in_memory
 from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
@@ -200,7 +199,8 @@ class LiveEngine(Engine):
         block.mode = standing.mode or self.policy.site.strongest
         block.waits = standing.waits
         block.final = standing.final
-        blocks.keep_alone(block, standing.client if standing.rule == SHARE else b"")
+        block.ends_us = 0  # the core sees to that
+        blocks.keep_alone(block, standing.client if is_share(standing.rule) else b"")
         rule = self.policy.rules.named(standing.rule)
         if rule is not None:  # of one that is gone the block stays as it was
             block.narrow = rule.scope == PAIR

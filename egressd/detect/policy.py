@@ -8,7 +8,6 @@ protected and not shared (egressd.detect.sharing). Every refusal is a decision t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from egressd.detect.blocks import MAX_BLOCKS, Block, main_target
 from egressd.detect.budgets import ALONE_TIMES, IN_ALL, MAX_ALONE, share_of, why_rolled_back
@@ -17,13 +16,16 @@ from egressd.detect.kept import Kept, tell
 from egressd.detect.policy_settings import PolicySettings
 from egressd.detect.reasons import scoped_target, why, why_alert
 from egressd.detect.rules import (
+    ADDRESS,
     ALERT,
     ASK,
     BLOCK,
     CLIENT,
+    HOST,
     IGNORE,
     ISOLATE,
     PAIR,
+    SHARE,
     Facts,
     Rule,
 )
@@ -38,8 +40,6 @@ from egressd.intel.networks import parse_address, parse_network, render_address
 from egressd.intel.protected import Protected
 from egressd.intel.shared_ranges import NO_SHARED_RANGES, SharedRanges
 from egressd.model import BEHAVIOUR, Decision, Sighting, Target
-
-SHARE: Final = "share"  # the rule of a block that is for one client alone, which has caused its share
 
 
 class Policy(Coverage):
@@ -82,8 +82,7 @@ class Policy(Coverage):
         block.campaign = sighting.campaign
         block.mode = self.site.mode_of(sighting.flow.client)
         block.waits = waits
-        block.narrow = rule.scope == PAIR
-        block.ends_us = sighting.ts_us + rule.ttl_s * SECOND_US if rule.ttl_s else 0
+        self._holds(block, rule, sighting.ts_us)
         if target.kind == "address" and sighting.address:
             self._blocks.add_address(block, parse_address(target.value), sighting.ts_us)
         elif target.kind == PAIR:
@@ -94,7 +93,12 @@ class Policy(Coverage):
         if alone:
             limit = self.settings.blocks_per_hour
             reason += f"; for this client alone, which caused {share_of(limit)} of the {limit} blocks of an hour"
-        return self._verdict(sighting, block.id, action, (target,), reason, SHARE if alone else rule.name, evidence)
+        return self._verdict(sighting, block.id, action, (target,), reason, _named(block, rule), evidence)
+
+    def _holds(self, block: Block, rule: Rule, ts_us: int) -> None:
+        """What a rule says of a block that it calls for at `ts_us`."""
+        block.narrow = rule.scope == PAIR
+        block.ends_us = ts_us + rule.ttl_s * SECOND_US if rule.ttl_s else 0
 
     def _counts_as(self, client: bytes, machine: bytes = b"") -> bytes:
         """Whose share a block is taken from; nobody's when a resolver asks, which does so for everybody."""
@@ -173,14 +177,18 @@ class Policy(Coverage):
             return None
         if waits == block.waits and RANKS[mode] <= RANKS[block.mode]:
             return None
+        if block.waits and not waits and rule.scope in (HOST, ADDRESS):
+            if scoped_target(sighting, rule.scope) != block.target:
+                return None  # the question is about more than the rule may block
         if self._refusal(sighting, block.target, others, waits) is not None:
             return None
+        if block.waits and not waits:
+            self._holds(block, rule, sighting.ts_us)
         block.waits = waits
         block.mode = mode if RANKS[mode] > RANKS[block.mode] else block.mode
         action = "ask" if waits else "block"
         reason = why(rule, sighting.match)
-        name = SHARE if block.sole else rule.name
-        return self._verdict(sighting, block.id, action, (block.target,), reason, name, E1)
+        return self._verdict(sighting, block.id, action, (block.target,), reason, _named(block, rule), E1)
 
     def block_of(self, sighting: Sighting) -> Block | None:
         """The block that a sighting falls under, whatever scope a rule gave it."""
@@ -305,3 +313,8 @@ class Policy(Coverage):
             return None
         self._alerted.add((target, rule))
         return self._verdict(sighting, "", action, (target,), reason, rule, E1)
+
+
+def _named(block: Block, rule: Rule) -> str:
+    """The rule of a verdict about a block."""
+    return f"{SHARE}:{rule.name}" if block.sole else rule.name

@@ -21,12 +21,16 @@ def term_us(level: int, ladder_s: tuple[int, ...] = ()) -> int:
     return TERMS_US[min(level, len(TERMS_US) - 1)]
 
 
-def level_on_return(level: int, ended_us: int, now_us: int) -> int:
+def level_on_return(level: int, ended_us: int, now_us: int, ladder_s: tuple[int, ...] = ()) -> int:
     """The level of a target that was at rest since `ended_us` and is tried again."""
-    return min(level + 1, len(TERMS_US) - 1) if now_us - ended_us <= FORGET_US else 0
+    return _next(level, ladder_s) if now_us - ended_us <= FORGET_US else 0
 
 
-def level_when_due(level: int, tried: bool) -> int | None:
+def level_when_due(level: int, tried: bool, ladder_s: tuple[int, ...] = ()) -> int | None:
     """What becomes of a target whose term is over: its next level when somebody tried it meanwhile, else None: it is
     given free."""
-    return min(level + 1, len(TERMS_US) - 1) if tried else None
+    return _next(level, ladder_s) if tried else None
+
+
+def _next(level: int, ladder_s: tuple[int, ...]) -> int:
+    return min(level + 1, len(ladder_s or TERMS_US) - 1)

@@ -123,6 +123,16 @@ class Rule(NamedTuple):
     column: int = 0
 
 
+# The rule of a block for one client alone, which had caused its share of an hour's (budgets.py). Behind a colon follows
+# the name of the rule that would have blocked for everybody: that one says for how long.
+SHARE: Final = "share"
+
+
+def is_share(rule: str) -> bool:
+    """Whether what this rule decided is for one client alone."""
+    return rule.partition(":")[0] == SHARE
+
+
 class Rules(NamedTuple):
     """A policy. `scores` are those of sources, by name with * and ?, the first that fits counts; `origin` is the file
     that it was read from."""
@@ -139,7 +149,8 @@ class Rules(NamedTuple):
         return UNKNOWN
 
     def named(self, name: str) -> Rule | None:
-        """The rule of that name; None when there is none."""
+        """The rule of that name, or behind `share:`; None when there is none."""
+        name = name.removeprefix(f"{SHARE}:")
         return next((one for one in self.rules if one.name == name), None)
 
     def choose(self, facts: Facts) -> Rule:

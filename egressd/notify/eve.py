@@ -284,7 +284,7 @@ def _render_decision(event: Decision, file: str) -> Record:
     ours["scope"] = event.targets[0].kind
     ours["targets"] = [{"kind": target.kind, "value": target.value} for target in event.targets]
     ours["reason"] = event.reason
-    ours["rule"] = event.rule
+    ours["rule"] = event.rule.partition(":")[0]  # `share` for one that one client's share led to (detect/rules.py)
     ours["evidence"] = event.evidence
     ours.update(_match_fields(event.match, event.name))
     if event.client:

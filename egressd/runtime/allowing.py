@@ -15,8 +15,8 @@ from egressd.detect.blocks import main_target
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.intel import Intel
 from egressd.detect.kept import Kept
-from egressd.detect.policy import SHARE
 from egressd.detect.review import Free, kept_reason, kept_targets, match_target, parts_of, review
+from egressd.detect.rules import is_share
 from egressd.intel.allowances import Allowance, Allowances
 from egressd.intel.networks import parse_address
 from egressd.model import Decision, Incident, Match, Target
@@ -114,7 +114,7 @@ class Allowing:
     def _review(self, decision: InForce, intel: Intel, kept: Kept, now_s: int) -> None:
         held = [target for target, one in decision.held.items() if one.state == ACTIVE]
         match = match_target(intel.index, decision.target, now_s, intel.allowances)
-        if decision.target.kind == "pair" and (match is not None or decision.rule != SHARE):
+        if decision.target.kind == "pair" and (match is not None or not is_share(decision.rule)):
             free = _freed(decision.target, held, intel, kept, now_s)
             if any(one.target == decision.target for one in free):
                 self._rulings.end(decision, "withdrawn", f"rule:{free[0].rule}", POLICY, free[0].reason)
@@ -254,7 +254,7 @@ def _permitted(before: InForce, intel: Intel, now_s: int) -> Match | None:
     if before.target.kind == "pair":
         _, ((client, address),) = _ends([before.target])
         reason, _ = kept_reason(client, address, intel.allowances, intel.protected, now_s)
-        if reason or before.rule != SHARE:
+        if reason or not is_share(before.rule):
             return before.match if not reason else None
     match = match_target(intel.index, before.target, now_s, intel.allowances)
     return review(before.target, before.match, (), (), match, intel.allowances, intel.protected, now_s).match

@@ -145,7 +145,7 @@ class Register:
             return before
         level = 0
         if before is not None and before.state == RESTING:
-            level = level_on_return(before.level, before.ended_us, now_us)
+            level = level_on_return(before.level, before.ended_us, now_us, self._ladder(decision))
         expires_us = ends_us
         if not ends_us and target.kind in FOUND_OUT and target != decision.target:
             expires_us = now_us + term_us(level, self._ladder(decision))
@@ -214,14 +214,15 @@ class Register:
             held = decision.held.get(target) if decision is not None else None
             if decision is None or held is None or held.state != ACTIVE or held.expires_us != due_us:
                 continue
-            level = level_when_due(held.level, held.tried) if self._has_term(decision, held) else None
+            ladder_s = self._ladder(decision)
+            level = level_when_due(held.level, held.tried, ladder_s) if self._has_term(decision, held) else None
             if level is None:
                 self.release(decision, target, RESTING, now_us)
                 yield decision, held, False
                 continue
             held.level = level
             held.tried = False
-            held.expires_us = now_us + term_us(level, self._ladder(decision))
+            held.expires_us = now_us + term_us(level, ladder_s)
             self._schedule(decision, held)
             self.version += 1
             yield decision, held, True

@@ -11,7 +11,7 @@ from typing import Final
 from egressd.clock import Clock
 from egressd.detect.blocks import main_target
 from egressd.detect.campaigns import Campaigns
-from egressd.detect.policy import SHARE
+from egressd.detect.rules import is_share
 from egressd.detect.site import RANKS
 from egressd.enforce.adapter import CLIENT, SEGMENT
 from egressd.model import Decision, Match, Target
@@ -121,21 +121,26 @@ class Rulings:
                 self._tell(Adopt((known.standing(self.enforces(known)),)), -1)
             self._promote(known, decision)
             return
-        ends_us = decision.match.indicator.expires_s * SECOND_US if main.kind in ("address", "network", "pair") else 0
+        self.make(decision, _state_of(decision), POLICY, self._ends_us(decision), None, but=origin)
+
+    def _ends_us(self, decision: Decision) -> int:
+        """When what policy blocks ends by itself, 0: it does not."""
+        is_address = decision.targets[0].kind in ("address", "network", "pair")
+        ends_us = decision.match.indicator.expires_s * SECOND_US if is_address else 0
         rule = self.register.rule_of(decision.rule)
         if rule is not None and rule.ttl_s:
             ends_us = min(decision.ts_us + rule.ttl_s * SECOND_US, ends_us or 1 << 62)
-        self.make(decision, _state_of(decision), POLICY, ends_us, None, but=origin)
+        return ends_us
 
     def _promote(self, known: InForce, decision: Decision) -> None:
         """A standing decision of policy's is called for by more: by a segment under a stronger mode, by a rule that
         blocks where another one asked, or by a second machine where it is for one alone."""
         stronger = RANKS[decision.mode] > RANKS[known.mode]
-        wider = known.rule == SHARE != decision.rule
+        wider = is_share(known.rule) and not is_share(decision.rule)
         answered = known.action == ASK and known.state == PROPOSED and decision.action != ASK
         if known.author != POLICY or known.rule == ROLLBACK or not (stronger or answered or wider):
             return
-        if wider:
+        if wider or answered:
             known.rule, known.reason = decision.rule, decision.reason
         if stronger:
             known.mode = decision.mode
@@ -143,6 +148,11 @@ class Rulings:
             known.action = decision.action if known.state == PROPOSED else known.action
             known.state = PROPOSED if known.mode == "approve" or known.action == ASK else ACTIVE
         known.client = decision.client
+        if answered:
+            held = known.held[known.target]
+            held.expires_us = self._ends_us(decision)
+            renewal = targets.Renewal(known.id, known.target, held.expires_us, held.level)
+            self._scribe.put(targets.renew, [renewal], decision.ts_us)
         self.register.reschedule(known)
         act = Act(f"rule:{decision.rule}", POLICY, "promote", known.id, decision.reason)
         change = decisions.Change(known.state, known.mode, known.action, known.rule, known.client)

@@ -358,7 +358,7 @@ def test_another_host_meets_what_one_is_kept_from() -> None:
     scene.resolve(1, A, "c2.worse.example", Y)
     assert held(scene) == ([X], [(A, Y)])
     scene.question(2, RESOLVER, "c2.worse.example")
-    assert scene.said("block")[-1] == ("block", "share", "registered_domain worse.example")
+    assert scene.said("block")[-1] == ("block", "share:level-host", "registered_domain worse.example")
     scene.resolve(3, B, "c2.worse.example", Y)
     assert scene.said("block")[-1] == ("block", "level-host", "registered_domain worse.example")
     assert scene.decisions[-2].reason.endswith("; a second machine met it")

@@ -201,7 +201,7 @@ def test_a_host_has_its_share_in_every_process() -> None:
     scene.resolve(1, A, C2, X)
     scene.resolve(2, A, "c2.worse.example", Y)
     assert held(scene) == ([], [(A, X), (A, Y)])
-    assert scene.said("block") == [("block", "share", "registered_domain worse.example")]
+    assert scene.said("block") == [("block", "share:level-host", "registered_domain worse.example")]
     scene.engine.adopt(standing("bad.example", id_="D9")._replace(client=packed(A), rule="level-host"), at(3))
     scene.resolve(4, A, C2, X)
     assert held(scene) == ([X], [(A, X), (A, Y)])

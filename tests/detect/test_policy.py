@@ -159,7 +159,7 @@ def test_one_client_causes_no_more_than_its_share_of_blocks_for_everybody() -> N
     desk = Desk("\n".join(f"bad{n}.example" for n in range(60)), settings=PolicySettings(blocks_per_hour=8))
     said = [desk.decide(f"bad{number}.example", number) for number in range(45)]
     rules = [one.rule if one is not None else "" for one in said]
-    assert rules == ["level-host"] * 2 + ["share"] * 40 + ["budget"] + [""] * 2
+    assert rules == ["level-host"] * 2 + ["share:level-host"] * 40 + ["budget"] + [""] * 2
     assert said[2] is not None and said[2].reason == (
         "at or below the listed bad2.example (l.txt:3); "
         "for this client alone, which caused 2 of the 8 blocks of an hour"
@@ -183,7 +183,7 @@ def test_blocks_for_one_client_alone_are_bounded(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(policy_module, "MAX_ALONE", 1)
     desk = Desk("bad1.example\nbad2.example\nbad3.example", settings=PolicySettings(blocks_per_hour=4))
     said = [desk.decide(f"bad{number}.example") for number in (1, 2, 3)]
-    assert [one.rule for one in said if one is not None] == ["level-host", "share", "budget"]
+    assert [one.rule for one in said if one is not None] == ["level-host", "share:level-host", "budget"]
     assert said[2] is not None and said[2].reason == "over 1 blocks for one client alone in all"
     desk.blocks.remove(desk.blocks.by_id["D2"])
     assert desk.blocks.alone == 0

@@ -204,6 +204,31 @@ def test_a_time_to_live_ends_a_block_and_the_next_sighting_begins_another() -> N
     assert said == [("D1", "block", "short"), ("D1", "withdraw", "expired"), ("D2", "block", "short")]
 
 
+def test_the_rule_that_blocks_where_another_one_asked_says_how_wide_and_how_long() -> None:
+    rules = """\
+  - {name: two, when: {clients: {min: 2}, match: host}, then: block, ttl: 10m, scope: pair}
+  - {name: one, then: ask}
+"""
+    for scene in (Scene(settings=settings(rules)), LiveScene(settings=settings(rules))):
+        scene.tls(0, A, X, C2)
+        scene.tls(1, B, X, C2)
+        scene.resolve(2, B, C2, Y)
+        assert scene.targets("extend") == [f"pair {A}>{X}", f"pair {B}>{X}", f"pair {B}>{Y}"]
+        scene.tls(602, A, X, C2)
+        assert [(one.id, one.action, one.rule) for one in scene.decisions if one.action != "extend"][-2:] == [
+            ("D1", "withdraw", "expired"),
+            ("D2", "block", "two"),
+        ]
+
+
+def test_what_was_approved_lives_as_long_as_the_core_says() -> None:
+    scene = LiveScene(settings=settings("  - {name: short, when: {match: host}, then: ask, ttl: 10m}\n"))
+    scene.tls(0, A, X, C2)
+    scene.engine.adopt(standing(id_="D1")._replace(rule="short", client=packed(A)), at(500))  # approved
+    scene.tls(601, A, X, C2, sport=40_001)
+    assert scene.targets("withdraw") == []
+
+
 def test_hours_are_those_of_packets() -> None:
     # the scene begins on Tuesday 2023-11-14 at 22:13:20 UTC
     rules = "  - {name: night, when: {match: host, time: {hours: '22:00-06:00'}}, then: block}\n"

@@ -35,6 +35,16 @@ def test_when_a_term_is_over(level: int, tried: bool, after: int | None) -> None
     assert level_when_due(level, tried) == after
 
 
+def test_a_rules_own_ladder_is_climbed_to_its_end() -> None:
+    ladder = (60, 120, 180, 240, 300, 360)
+    level, terms = 0, []
+    for _ in range(8):
+        terms.append(term_us(level, ladder) // 1_000_000)
+        level = level_when_due(level, True, ladder) or 0
+    assert terms == [*ladder, 360, 360]
+    assert [level_on_return(one, 0, 1, ladder) for one in (3, 4, 5, 9)] == [4, 5, 5, 5]
+
+
 @given(LEVELS, st.booleans(), st.integers(0, 2 * FORGET_US))
 def test_levels_stay_on_the_ladder(level: int, tried: bool, rest_us: int) -> None:
     due = level_when_due(min(level, 3), tried)

@@ -12,6 +12,7 @@ from egressd.cli.client import Answer
 from egressd.cli.plan import render_plan
 from egressd.config.document import parse_config
 from egressd.detect.live import Standing
+from egressd.detect.rules import is_share
 from egressd.intel.networks import parse_address, render_network
 from egressd.model import Indicator, Match, Target
 from egressd.runtime import screens
@@ -20,7 +21,7 @@ from egressd.runtime.in_force import ACTIVE, PROPOSED
 from egressd.runtime.modes import site_of, unarmed
 from egressd.runtime.orders import Adopt
 from egressd.web.requests import Refused
-from tests.detect.live_scene import LiveScene
+from tests.detect.live_scene import ENFORCE, LiveScene
 from tests.detect.scene import at
 from tests.loops import in_loop
 from tests.runtime.core_scene import BERT, CONFIG, Site, site_at
@@ -190,6 +191,49 @@ async def test_a_rule_sets_how_long_a_block_and_what_it_found_lives(tmp_path: Pa
         assert held[OURS].expires_us == began_us + HOUR
         assert held[address()].expires_us == began_us + 300 * SECOND
         site.hands.pass_s(3_601)
+        await site.core.tick()
+        assert "D1" not in site.core.register.by_id
+
+
+@in_loop
+async def test_what_is_for_one_client_alone_lives_as_its_rule_says(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(RULES, encoding="utf-8")
+    engine = LiveScene("a.example\nc2.listed.example", settings=ENFORCE)
+    async with site_at(tmp_path, config=ISOLATING) as site:
+        engine.swap(
+            0, "a.example\nc2.listed.example", settings=site.core.knowledge.settings._replace(blocks_per_hour=1)
+        )
+        engine.tls(0, "10.0.0.5", "198.51.100.9", "a.example")
+        engine.tls(1, "10.0.0.5", "198.51.100.7", "c2.listed.example")
+        made = next(one for one in engine.decisions if one.action == "block" and one.targets == (OURS,))
+        assert made.reason.endswith("which caused 1 of the 1 blocks of an hour")
+        made.id = "D1"
+        site.sees(made, verdict("D1", "extend", pair(), found=LISTED, rule="pair"))
+        held = site.core.register.by_id["D1"].held
+        assert held[OURS].expires_us == held[OURS].added_us + HOUR
+        assert held[pair()].expires_us == held[pair()].added_us + 300 * SECOND
+        standing = site.core.register.by_id["D1"].standing(True)
+        assert standing.client == A and is_share(standing.rule)
+        told = [one["egressd"]["rule"] for one in site.ears.records if one["event_type"] == "decision"]
+        assert told == ["share", "pair"]
+        await site.core.scribe.settled()
+    async with site_at(tmp_path, config=ISOLATING) as again:
+        again.sees(attempt(found=LISTED))
+        again.hands.pass_s(301)
+        await again.core.tick()
+        held = again.core.register.by_id["D1"].held
+        assert held[pair()].expires_us > again.core.clock.now_us() + 3_600 * SECOND, "a day, the second of its terms"
+
+
+@in_loop
+async def test_the_rule_that_blocks_where_another_one_asked_says_how_long(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(RULES, encoding="utf-8")
+    async with site_at(tmp_path, config=ISOLATING) as site:
+        site.sees(*asked(rule="gone"))
+        site.sees(verdict("D1", "block", OURS, found=LISTED, rule="short", second=60))
+        row = await site.row("D1")
+        assert (row.rule, row.targets[0].expires_us) == ("short", row.created_us + 60 * SECOND + HOUR)
+        site.hands.pass_s(3_661)
         await site.core.tick()
         assert "D1" not in site.core.register.by_id
 
@@ -401,7 +445,7 @@ async def test_the_plan_counts_what_one_client_causes(tmp_path: Path) -> None:
         args = {"days": 7, "segment": None}
         plan = await screens.plan(BlockPlan(site.core, None), args)
         assert [(one["target"], one["rule"]) for one in plan["rows"]] == [
-            ("listed.example", "level-host"), ("worse.example", "share"),
+            ("listed.example", "level-host"), ("worse.example", "share:level-host"),
         ]  # fmt: skip
         site.sees(sighting(B, "worse.example", found=match("worse.example")))
         plan = await screens.plan(BlockPlan(site.core, None), args)
