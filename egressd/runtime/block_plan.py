@@ -15,7 +15,7 @@ from egressd.detect.blocks import Blocks, main_target
 from egressd.detect.budgets import why_rolled_back
 from egressd.detect.correlator import Correlator
 from egressd.detect.policy import Policy
-from egressd.detect.resolutions import Resolutions, own_prefixes
+from egressd.detect.resolutions import Resolutions, own_prefixes, place_of
 from egressd.intel.networks import parse_address, parse_network, render_address
 from egressd.model import BEHAVIOUR, FLOW, FlowKey, Incident, Match, Sighting, Target
 from egressd.runtime.acts import no_segment
@@ -92,7 +92,8 @@ class BlockPlan:
         found: dict[str, None] = {}
         standing = self._core.register.by_target.get(row.target)
         values = [target.value.rpartition(">")[2] for target in standing.held] if standing is not None else []
-        addresses = [one for one in map(parse_address, dict.fromkeys(values)) if one][: AT_ONCE * SHOWN]
+        places = (place_of(one, judge.nat64) for one in map(parse_address, values) if one)  # as history has them
+        addresses = list(dict.fromkeys(places))[: AT_ONCE * SHOWN]
         for at in range(0, len(addresses) if self._history is not None else 0, AT_ONCE):
             assert self._history is not None
             tenants = await self._history.ask(past.tenants_of, addresses[at : at + AT_ONCE], since_us)
@@ -110,10 +111,10 @@ class _Judge:
         self._now_us = core.clock.now_us()
         self._allowances = intel.allowances
         self._machine_of = core.devices.machine_of
-        self._correlator = Correlator(intel.index, intel.allowances, Resolutions(intel.suffixes), intel.suffixes)
-        self._policy = Policy(
-            settings, Blocks(own_prefixes(intel.allowances.nat64)), intel.protected, intel.allowances, intel.shared
-        )
+        self.nat64 = own_prefixes(intel.allowances.nat64)
+        resolutions = Resolutions(intel.suffixes, nat64=self.nat64)
+        self._correlator = Correlator(intel.index, intel.allowances, resolutions, intel.suffixes)
+        self._policy = Policy(settings, Blocks(self.nat64), intel.protected, intel.allowances, intel.shared)
 
     def match(self, name: str) -> Match | None:
         """What is listed now."""

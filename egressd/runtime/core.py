@@ -22,6 +22,7 @@ from egressd.config.settings import volume_settings
 from egressd.detect.address_history import AddressHistory
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.devices import Devices, parse_mac
+from egressd.detect.resolutions import own_prefixes
 from egressd.detect.rules import Rule as PolicyRule
 from egressd.detect.site import Site
 from egressd.enforce.adapter import CLIENT, Rule
@@ -336,7 +337,7 @@ class Core:
         self._keep_apart()
         self.whose = Whose(self.whose.own, self.whose.lan, self.knowledge.segments)
         if self.volume is not None:
-            self.volume.swap(volume_settings(self.config))
+            self.volume.swap(volume_settings(self.config), own_prefixes(intel.allowances.nat64))
         remedies = tuple(network for networks in self.remedies.values() for network in networks)
         await self.enforcement.protect(intel, self.own, remedies)
         self.enforcement.wake()

@@ -21,6 +21,7 @@ from egressd.capture.links import LinkWatch
 from egressd.clock import SteadyClock
 from egressd.config.settings import volume_settings
 from egressd.detect.probation import FORGET_US
+from egressd.detect.resolutions import own_prefixes
 from egressd.errors import ConfigError, EgressdError
 from egressd.metrics.exposition import render
 from egressd.metrics.health import health_of
@@ -304,6 +305,7 @@ class Daemon:
             volume_settings(core.config), suffixes, self._clock, lambda *ends: core.whose.leads_out(*ends),
             core.intake.suspect,
         )  # fmt: skip
+        core.volume.swap(volume_settings(core.config), own_prefixes(core.knowledge.intel.allowances.nat64))
         core.volume.learn((b"", *row) for row in core.tenants)
         await core.volume.run()
 

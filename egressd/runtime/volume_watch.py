@@ -92,7 +92,7 @@ class VolumeWatch:
         self._is_on = is_on
         self._look_s = look_s
         self._names: deque[Naming] = deque()
-        self._settings: VolumeSettings | None = None
+        self._swapped: tuple[VolumeSettings, tuple[tuple[bytes, int], ...]] | None = None
         self._told_now = 0
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -119,9 +119,9 @@ class VolumeWatch:
             else:
                 self._names.append(one)
 
-    def swap(self, settings: VolumeSettings) -> None:
-        """Other settings, from the next look on."""
-        self._settings = settings
+    def swap(self, settings: VolumeSettings, nat64: tuple[tuple[bytes, int], ...] = ()) -> None:
+        """Other settings, and NAT64 prefixes of the network's own (resolutions.own_prefixes), from the next look on."""
+        self._swapped = settings, nat64
 
     def of(self, client: bytes, destination: str) -> Carried | None:
         """What went between a client and a destination, up to the last look; None for nothing, or nothing observed."""
@@ -214,9 +214,10 @@ class VolumeWatch:
         return bool(piece)
 
     def _look(self, counting: Counting) -> None:
-        if self._settings is not None:
-            self.volume.swap(self._settings)
-            self._settings = None
+        if self._swapped is not None:
+            settings, self._resolutions.nat64 = self._swapped
+            self.volume.swap(settings)
+            self._swapped = None
         self._told_now = 0
         self._sums.begin()
         for piece in counting.flows():

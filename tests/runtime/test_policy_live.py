@@ -20,12 +20,13 @@ from egressd.runtime.block_plan import BlockPlan
 from egressd.runtime.in_force import ACTIVE, PROPOSED
 from egressd.runtime.modes import site_of, unarmed
 from egressd.runtime.orders import Adopt
+from egressd.store.history import History, Tenant
 from egressd.web.requests import Refused
 from tests.detect.live_scene import ENFORCE, LiveScene
 from tests.detect.scene import at
 from tests.loops import in_loop
 from tests.runtime.core_scene import BERT, CONFIG, Site, site_at
-from tests.runtime.scene import HOUR, SECOND, A, B, about, address, attempt, match, pair, sighting, verdict
+from tests.runtime.scene import HOUR, SECOND, T0, A, B, about, address, attempt, match, pair, sighting, verdict
 
 LISTED = match("c2.listed.example")
 OURS = about("listed.example")
@@ -433,6 +434,22 @@ async def test_the_plan_shows_blocks_with_hosts_and_contacts_and_what_is_over_th
         assert "would have made 1 block and asked 0 times" in text and "TAKEN BACK" in text
         site.hands.pass_s(8 * 86_400)
         assert (await screens.plan(BlockPlan(site.core, None), {"days": 7, "segment": None}))["rows"] == []
+
+
+@in_loop
+@pytest.mark.parametrize("prefix", ["2001:db8:64::", "64:ff9b::"])
+async def test_the_plan_knows_who_lives_behind_nat64(tmp_path: Path, prefix: str) -> None:
+    inside = parse_address(f"{prefix}c633:6407")  # 198.51.100.7
+    config = CONFIG + 'nat64_prefixes: ["2001:db8:64::/96"]\n'
+    async with site_at(tmp_path, "monitor", config) as site:
+        history = History(tmp_path / "history.db", reserve_bytes=0)
+        assert history.open(T0) == []
+        await history.record((), (Tenant("fine.example", parse_address("198.51.100.7"), T0, T0, 1),))
+        site.sees(sighting(name="c2.listed.example", found=LISTED), asked(action="block", mode="monitor")[1])
+        site.sees(verdict("D1", "extend", address(inside), found=LISTED, mode="monitor"))
+        plan = await screens.plan(BlockPlan(site.core, history), {"days": 7, "segment": None})
+        history.close()
+        assert [one["shared"] for one in plan["rows"]] == [["fine.example"]]
 
 
 @in_loop

@@ -92,6 +92,6 @@ async def test_a_reload_takes_new_quantities(tmp_path: Path) -> None:
         text = site.path.read_text() + "volume: {out_mib_hour: 500, except_segments: [lab]}\n"
         site.path.write_text(text)
         await core.reload()
-        taken = core.volume._settings
-        assert taken is not None and taken.out_hour == 500 << 20
-        assert taken.except_clients.longest(bytes((10, 1, 0, 9))) is not None
+        taken = core.volume._swapped
+        assert taken is not None and taken[0].out_hour == 500 << 20
+        assert taken[0].except_clients.longest(bytes((10, 1, 0, 9))) is not None

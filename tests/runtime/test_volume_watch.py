@@ -13,10 +13,11 @@ import pytest
 from egressd.clock import SteadyClock
 from egressd.detect.behaviour.volume import VolumeSettings
 from egressd.detect.evidence import Evidence
+from egressd.detect.resolutions import own_prefixes
 from egressd.enforce.accounting import TURN_ON, Counted, parse_counted
 from egressd.enforce.adapter import AdapterError
 from egressd.enforce.netlink import Overrun
-from egressd.intel.networks import NetworkTable
+from egressd.intel.networks import NetworkTable, parse_network
 from egressd.runtime import doctor
 from egressd.runtime.volume_watch import MAX_TOLD, VolumeWatch
 from egressd.runtime.whose import Whose
@@ -121,6 +122,17 @@ async def test_sums_come_from_the_kernels_counters() -> None:
         }  # fmt: skip
         assert scene.watch.warnings() == []
     assert table.closed == 1
+
+
+@in_loop
+async def test_what_goes_through_nat64_of_our_own_is_named_by_who_lives_there() -> None:
+    inside = "2001:db8:64::cb00:7109"  # X behind the prefix
+    table = Table([], [counted(1, 150, 7, inside, "fd00::5")])
+    async with watching(table) as scene:
+        scene.watch.swap(DEFAULT, own_prefixes((parse_network("2001:db8:64::/96") or (b"", 0),)))
+        scene.watch.learn([(b"", "there.example", packed(X), scene.watch._clock.now_us())])
+        await scene.until(lambda: scene.watch.looks >= 3)
+        assert scene.watch.of(packed("fd00::5"), "there.example") is not None
 
 
 @in_loop
