@@ -186,3 +186,21 @@ def popular_site_listed() -> Made:
     visit(capture, "www.famous.example", "203.0.113.82", port=40_002)
     visit(capture, "files.famous.example", ATTACKER, port=40_003)
     return capture
+
+
+@case(
+    "outsiders-to-our-server",
+    """On a mirror port twenty strangers say the listed name to a web server inside, by HTTP and TLS, and ask the name
+    server there for it. None of them is a host of ours. One host that goes to the listed site is the only incident.""",
+)
+def outsiders_to_our_server() -> Made:
+    capture = Capture()
+    visit(capture, "c2.bad.example", ATTACKER, port=40_001)
+    for number in range(1, 21):
+        outsider = f"203.0.113.{number}"
+        capture.udp((outsider, 40_001), ("10.0.0.54", 53), question("c2.bad.example", number))
+        web = Tcp(capture, (outsider, 40_002), ("10.0.0.80", 80)).open()
+        web.send(get("c2.bad.example")).receive(OK).close()
+        tls = Tcp(capture, (outsider, 40_003), ("10.0.0.80", 443)).open()
+        tls.send(hello("c2.bad.example")).receive(SERVER_HELLO).close()
+    return capture

@@ -103,6 +103,7 @@ class Casework:
         self.sender_of: Callable[[bytes], Sender | None] | None = None
         self.clients: dict[bytes, int] = {}  # when each was last looked at: who sent its frame
         self.clients_beyond = 0  # observations of clients that `clients` has no room for
+        self.from_outside = 0  # observations of others' contacts with servers of ours
         self.unasked_answers = 0  # DNS answers that nobody asked for: they prove nothing about anybody
         self._unanswered: RecentTable[FlowKey, str] = RecentTable(UNANSWERED)
         self._proxied = Proxied()

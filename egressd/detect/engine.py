@@ -36,6 +36,9 @@ class Engine(Casework):
         if seen.sensor:
             self._tell(seen)
             return
+        if self._is_from_outside(seen):
+            self.from_outside += 1
+            return
         self.observations[kind] = self.observations.get(kind, 0) + 1
         if seen.ts_us >= self._calendar.next_us:
             self._indicators_change(seen.ts_us)
@@ -63,6 +66,20 @@ class Engine(Casework):
             self._answer(seen)
         else:
             self._contact(seen)
+
+    def _is_from_outside(self, seen: Observation) -> bool:
+        """Whether somebody elsewhere turns to a server of ours: that leads nowhere out, and whoever can reach it could
+        have his own machines, as many as he likes, taken for infected hosts of ours - until a block that so many ran
+        into was taken back. By addresses alone a host of ours with a public address that no configuration names looks
+        the same: what it asks a resolver or a proxy inside does lead out, and counts."""
+        flow = seen.flow
+        kind = seen.kind
+        if kind == REPLY or not self.policy.site.comes_in(flow):
+            return False
+        if kind in (DNS_QUERY, DNS_ANSWER):
+            resolvers = self.policy.settings.resolvers
+            return bool(resolvers) and flow.server not in resolvers
+        return self._proxied.is_direct(seen)
 
     def judge_nameless(self, ts_us: int) -> None:
         """Connections that could have shown a name until `ts_us`."""
@@ -93,6 +110,7 @@ class Engine(Casework):
             "blocks_over_share": self.policy.over_share,
             "clients_beyond_bound": self.clients_beyond + self.blind.uncounted,
             "clients_ignored": self.correlator.clients_ignored,
+            "contacts_from_outside": self.from_outside,
             "incidents_beyond_bound": self.campaigns.untold,
             "devices_evicted": self.devices.evicted,
             "alerts_beyond_bound": self.policy.untold,

@@ -94,32 +94,21 @@ class LiveEngine(Engine):
         self._hunts: list[Iterator[None]] = []  # for indicators that came into force by their date
         self.packets: Dissector | None = None  # where observations come from, if they come from packets
         self.knows_ways = True  # whether `packets.incoming` tells; of what a mirror port copies it does not
-        self.from_outside = 0  # observations of others' contacts with servers of ours
         self.spoken: dict[tuple[bytes, bytes, bool], int] = {}  # (MAC, client, attached) -> when, for the core
         self.spoken_beyond = 0
         self._told_by_kernel: RecentTable[FlowKey, int] = RecentTable(TOLD_BY_KERNEL)
         self.canary: Callable[[str, int], None] | None = None  # told of our own canaries: (name, when)
 
-    def observe(self, seen: Observation) -> None:
-        """Take one observation, unless it is about somebody elsewhere who turns to a server of ours: that leads nowhere
-        out, and whoever can reach the server could have his own machines, as many as he likes, taken for infected hosts
-        of ours - until a block that so many ran into was taken back."""
-        packets = self.packets
-        if packets is not None and not packets.incoming and self._is_from_outside(seen):
-            self.from_outside += 1
-            return
-        super().observe(seen)
-
     def _is_from_outside(self, seen: Observation) -> bool:
         """Of what a client sends: whether it went to the hosts' side, from no address of theirs to one of theirs."""
-        if seen.sensor or seen.kind in (DNS_ANSWER, REPLY) or seen.note == BY_KERNEL or not self.knows_ways:
+        packets = self.packets
+        if packets is None or seen.note == BY_KERNEL:
+            return False
+        if not self.knows_ways:
+            return super()._is_from_outside(seen)
+        if packets.incoming or seen.kind in (DNS_ANSWER, REPLY):
             return False
         return self.policy.site.comes_in(seen.flow)
-
-    def counts(self) -> dict[str, int]:
-        """Those of the engine, and what was left out as nobody's way out."""
-        counts = super().counts()
-        return {**counts, "contacts_from_outside": self.from_outside} if self.from_outside else counts
 
     def _spoke(self, mac: bytes, client: bytes, ts_us: int, is_attached: bool) -> None:
         """The core knows all devices; a sample that finds no room comes again within SAMPLE_US."""

@@ -14,7 +14,7 @@ from egressd.detect.engine import Engine
 from egressd.detect.evidence import Evidence
 from egressd.detect.intel import Intel
 from egressd.detect.policy_settings import PolicySettings
-from egressd.model import Event, Observation
+from egressd.model import Event, FlowKey, Observation
 from egressd.runtime.reading import OneProcess, Reading, rare_collections
 from egressd.wire.meter import TELL_BYTES
 
@@ -67,7 +67,8 @@ class ReplayRun:
         if on_observation is not None or logs:
             observe = self._observe
         self.volume = Volume(volume)
-        carried = Carrying(self.engine.resolutions, self.volume, self._evidence, TELL_BYTES).carried
+        self._carrying = Carrying(self.engine.resolutions, self.volume, self._evidence, TELL_BYTES)
+        carried = self._carried
         self._reading: Reading = OneProcess(paths, observe, carried, conversations, prefilter, progress)
         if jobs != 1:
             from egressd.runtime.parallel_replay import SeveralProcesses, processes_for
@@ -94,6 +95,10 @@ class ReplayRun:
             self._reading.run()
             self._hear(_AFTER_ALL_US)
             self.engine.finish()
+
+    def _carried(self, flow: FlowKey, ts_us: int, out_bytes: int, in_bytes: int) -> None:
+        if not self.engine.policy.site.comes_in(flow):
+            self._carrying.carried(flow, ts_us, out_bytes, in_bytes)
 
     def _evidence(self, evidence: Evidence) -> None:
         if evidence.score >= ALERT_SCORE:

@@ -61,7 +61,8 @@ def test_outsiders_say_a_listed_name_to_a_server_of_ours() -> None:
     """Whoever runs the listed site sends requests with its name to a web server of ours, from as many addresses as he
     likes: they would be infected hosts, and the block be taken back because so many ran into it.
 
-    What comes from outside to a server of ours is no way out: the daemon leaves it aside, and counts it."""
+    What comes from outside to a server of ours is no way out: it is left aside, and counted. By packets' ways, or, in a
+    replay and on a mirror port, by addresses."""
     scene = LiveScene(settings=LAN6)
     scene.from_inside(True)
     scene.tls(0, A, X, C2)

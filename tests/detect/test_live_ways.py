@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.detect.live_scene import ENFORCE, LiveScene
-from tests.detect.scene import at, flow, packed
+from tests.detect.scene import Scene, at, flow, packed
 
 GUEST = "2001:db8:9::7"  # in no network that is known to be ours
 
@@ -31,11 +31,35 @@ def test_who_goes_out_is_a_host_whatever_its_address() -> None:
     assert len(scene.sightings) == 1
 
 
-def test_of_a_mirror_port_nobody_knows_which_way_packets_go() -> None:
-    scene = LiveScene()
+def test_of_a_mirror_port_addresses_tell() -> None:
+    scene = mirrored(LiveScene())
+    assert _guest(scene) == 0
+    assert scene.engine.counts() == {"contacts_from_outside": 1}
+
+
+def mirrored(scene: LiveScene) -> LiveScene:
     scene.from_inside(False)
     scene.engine.knows_ways = False
-    assert _guest(scene) == 1
+    return scene
+
+
+def test_on_a_mirror_port_what_a_proxy_or_resolver_inside_is_asked_counts_whoever_asks() -> None:
+    resolvers = frozenset((packed("10.0.0.53"),))
+    for scene in (mirrored(LiveScene(settings=ENFORCE._replace(resolvers=resolvers))), Scene()):
+        scene.question(0, "203.0.113.5", "c2.bad.example", server="10.0.0.53")
+        scene.socks(1, "203.0.113.6", "10.0.0.80", "c2.bad.example")
+        scene.http(2, "203.0.113.7", "10.0.0.80", "c2.bad.example", "http://c2.bad.example/", sport=40_001)
+        scene.http(3, "203.0.113.8", "10.0.0.80", "fine.example", "fine.example:443", method="CONNECT", dport=8080)
+        scene.tls(4, "203.0.113.9", "10.0.0.80", "c2.bad.example", sport=40_002, note="proxied")
+        assert len(scene.sightings) == 4
+
+
+def test_on_a_mirror_port_a_server_of_names_of_ours_is_no_way_out() -> None:
+    scene = mirrored(LiveScene())  # whose resolver is another one
+    scene.question(0, "203.0.113.5", "c2.bad.example", server="10.0.0.53")
+    scene.answer(1, "203.0.113.5", "c2.bad.example", server="10.0.0.53")
+    assert scene.sightings == [] and len(scene.engine.clients) == 0
+    assert scene.engine.counts() == {"contacts_from_outside": 2}
 
 
 @pytest.mark.parametrize(
