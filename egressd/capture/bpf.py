@@ -27,7 +27,7 @@ PACKET_OUTGOING: Final = 4  # of PACKET_TYPE (linux/if_packet.h)
 _LD, _LDX, _ST, _STX, _ALU, _JMP, _RET, _MISC = range(8)
 _SIZES: Final = {4: 0x00, 2: 0x08, 1: 0x10}
 _BYTES: Final = {code: size for size, code in _SIZES.items()}
-_IMM, _ABS, _IND, _MEM, _LEN, _MSH = 0x00, 0x20, 0x40, 0x60, 0x80, 0xA0
+_IMM, _ABS, _IND, _MEM, _LEN = 0x00, 0x20, 0x40, 0x60, 0x80
 _BY_X: Final = 0x08
 _RETURN_A: Final = 0x10
 _TXA: Final = 0x80
@@ -105,10 +105,6 @@ class Assembler:
     def load_x_memory(self, slot: int) -> None:
         """X = memory word `slot`."""
         self._add(_LDX | _MEM, slot)
-
-    def load_x_header(self, k: int) -> None:
-        """X = four times the lower half of the byte at `k`: the length of an IPv4 header in a fixed place."""
-        self._add(_LDX | _SIZES[1] | _MSH, k)
 
     def store(self, slot: int) -> None:
         """Memory word `slot` = A."""
@@ -325,8 +321,6 @@ def _loaded(code: int, k: int, x: int, packet: bytes, memory: list[int], ancilla
         return len(packet)
     if mode == _MEM:
         return memory[k]
-    if mode == _MSH:
-        return (packet[k] & 15) << 2 if k < len(packet) else -1
     if mode == _ABS and k >= ANCILLARY:
         return ancillary.get(k - ANCILLARY, 0) if ancillary is not None else 0
     place = (x + k) & WORD if mode == _IND else k
