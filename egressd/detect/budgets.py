@@ -59,8 +59,11 @@ class BlockBudget:
         caused = self._caused.get(machine)
         return caused is not None and limit > 0 and caused.is_over(share_of(limit), ts_us)
 
-    def take(self, machine: bytes, ts_us: int) -> None:
-        """One more block for everybody."""
+    def take(self, machine: bytes, ts_us: int, alone: bool = False) -> None:
+        """One more block: for everybody, or for this machine `alone`."""
+        if alone:
+            self.alone(machine, ts_us).take(ts_us)
+            return
         self.all.take(ts_us)
         if machine:
             _hourly_of(self._caused, machine, ts_us).take(ts_us)

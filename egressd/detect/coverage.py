@@ -249,10 +249,8 @@ class Coverage:
         `ts_us`: the budgets are those of all processes together. What people do takes nothing from them."""
         if block.match.indicator.source == BY_COMMAND:
             return
-        if is_new and block.sole:
-            self._budget.alone(machine, ts_us).take(ts_us)
-        elif is_new:
-            self._budget.take(machine, ts_us)
+        if is_new:
+            self._budget.take(machine, ts_us, bool(block.sole))
         if addresses:
             block.recent_us.setdefault(ALL_ADDRESSES, []).extend([ts_us] * min(addresses, MAX_ADDRESSES))
 

@@ -109,24 +109,22 @@ class Policy(Coverage):
         within all of them, and then it is counted. One alert: the sightings and incidents tell the rest."""
         if alone and sighting.match.level == BEHAVIOUR:
             return ""  # a question about what it does is asked no more often; incidents tell the rest
-        limit = self.settings.blocks_per_hour
-        hourly = self._budget.all
-        why_over = f"over {limit} blocks in an hour"
-        if alone:
-            limit *= ALONE_TIMES
-            hourly = self._budget.alone(machine, sighting.ts_us)
-            why_over = f"over {limit} blocks for {render_address(sighting.flow.client)} alone in an hour"
-        if len(self._blocks) >= MAX_BLOCKS:
-            why_over = f"over {MAX_BLOCKS} blocks{IN_ALL}"
-        elif alone and self._blocks.alone >= MAX_ALONE:
-            why_over = f"over {MAX_ALONE} blocks for one client alone{IN_ALL}"
-        elif not hourly.is_over(limit, sighting.ts_us):
-            if alone:
-                hourly.take(sighting.ts_us)
-            else:
-                self._budget.take(machine, sighting.ts_us)
+        limit = self.settings.blocks_per_hour * (ALONE_TIMES if alone else 1)
+        hourly = self._budget.alone(machine, sighting.ts_us) if alone else self._budget.all
+        full = self._why_full(alone)
+        if not full and not hourly.is_over(limit, sighting.ts_us):
+            self._budget.take(machine, sighting.ts_us, alone)
             return None
-        return "" if hourly.is_told(sighting.ts_us) else why_over
+        whose = f" for {render_address(sighting.flow.client)} alone" if alone else ""
+        return "" if hourly.is_told(sighting.ts_us) else full or f"over {limit} blocks{whose} in an hour"
+
+    def _why_full(self, alone: bool) -> str:
+        """Which bound over all blocks is reached, in words; "" for none."""
+        if len(self._blocks) >= MAX_BLOCKS:
+            return f"over {MAX_BLOCKS} blocks{IN_ALL}"
+        if alone and self._blocks.alone >= MAX_ALONE:
+            return f"over {MAX_ALONE} blocks for one client alone{IN_ALL}"
+        return ""
 
     def widen(
         self, block: Block, sighting: Sighting, others: Sequence[str], clients: int, known: int, machine: bytes
