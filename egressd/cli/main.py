@@ -143,6 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         gc.set_threshold(OBJECTS_PER_LOOK)
     # A parser takes a tenth of a millisecond to make, and with the verb in its place nobody sees those of the others.
     offered = words[:1] if words[:1] == [verb] else VERBS
+    if not _stand_in_for_closed(verb):
+        return RUNTIME
     args = build_parser(verb, offered).parse_args(words)
     run: Callable[[Namespace], int] = args.run
     try:
@@ -174,6 +176,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("egressd: interrupted", file=sys.stderr)
         return 130
     return code
+
+
+def _stand_in_for_closed(verb: str) -> bool:
+    """Open /dev/null in place of what the caller closed (`2>&-`), for Python has None there, and the next file or
+    socket would get its number. False: the output is closed, and nobody would see what was done."""
+    missing = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
+    for name in missing:
+        fd = ("stdin", "stdout", "stderr").index(name)
+        null = os.open(os.devnull, os.O_RDWR)
+        if null != fd:
+            os.dup2(null, fd, inheritable=True)
+            os.close(null)
+        setattr(sys, name, open(fd, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+    if "stdout" in missing and verb != "run":
+        print("egressd: the standard output is closed; nothing was done", file=sys.stderr)
+        return False
+    return True
 
 
 def _forget_output() -> None:

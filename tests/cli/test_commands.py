@@ -164,6 +164,30 @@ def test_an_output_that_is_full_is_told(verb: str) -> None:
     assert (done.returncode, done.stderr) == (1, told)
 
 
+@pytest.mark.parametrize("verb", ["version", f"replay {JPS[1]}", f"replay --json {JPS[1]}"])
+def test_an_error_output_that_is_closed_stops_nothing(verb: str) -> None:
+    command = f"{sys.executable} -m egressd {verb} "
+    done = subprocess.run(["/bin/sh", "-c", command + "2>&-"], capture_output=True, cwd=ROOT, check=False)
+    plain = subprocess.run(["/bin/sh", "-c", command], capture_output=True, cwd=ROOT, check=False)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == len(plain.stdout.splitlines()) > 1
+
+
+def test_a_closed_output_is_told_before_anything_is_done() -> None:
+    for verb in ("version", f"replay {JPS[1]}", f"list lint {JPS[1]}"):
+        command = f"{sys.executable} -m egressd {verb} >&-"
+        done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, cwd=ROOT, check=False)
+        told = b"egressd: the standard output is closed; nothing was done\n"
+        assert (done.returncode, done.stderr) == (1, told), verb
+
+
+def test_a_closed_standard_input_is_an_empty_one() -> None:
+    command = f"{sys.executable} -m egressd replay - <&-"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"Nothing was seen in there" in done.stdout
+
+
 # -- check and check-config
 
 
