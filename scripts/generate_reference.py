@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT))
 from egressd.config.kinds import (
     CHOICE,
     FLAG,
+    LISTENING,
     MAPPINGS,
     NAMED,
     NUMBER,
@@ -64,7 +65,7 @@ def _bounds(option: Option) -> str:
         return f"A whole number of {option.low} to {option.high}."
     if option.kind == CHOICE:
         return "One of " + ", ".join(option.choices) + "."
-    if option.kind in (SECTION, PATH, NAMED, FLAG, TEXT, URL):
+    if option.kind in (SECTION, PATH, LISTENING, NAMED, FLAG, TEXT, URL):
         return ""
     return f"A {option.kind}."
 

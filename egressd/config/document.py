@@ -18,6 +18,7 @@ from egressd.config.forms import READERS, read_network
 from egressd.config.kinds import (
     CHOICE,
     FLAG,
+    LISTENING,
     MODES,
     NAMED,
     NUMBER,
@@ -200,7 +201,7 @@ class Reader:
             return self.choice(node, option.key, option.choices)
         if kind == FLAG:
             return self.flag(node, key)
-        if kind in (PATH, TEXT, URL):
+        if kind in (PATH, LISTENING, TEXT, URL):
             return self._item(node, key, READERS[kind])
         if kind in (SEGMENTS, TAGS):
             return self._segments(node, key, shared=kind == TAGS)

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
-from egressd.config.kinds import ADDRESSES, NAMES, NETWORKS, PATH, PATHS, PREFIXES, TEXT, URL, WORDS
+from egressd.config.kinds import ADDRESSES, LISTENING, NAMES, NETWORKS, PATH, PATHS, PREFIXES, TEXT, URL, WORDS
+from egressd.intel.allowances import WIDEST_IPV4, WIDEST_IPV6
 from egressd.intel.entries import parse_name
 from egressd.intel.lines import Wrong, show
 from egressd.intel.networks import as_sent, first_address, parse_address, parse_network, render_address, render_network
 
 MAX_WORD: Final = 64  # characters
 _NAT64_LENGTHS: Final = (32, 40, 48, 56, 64, 96)  # RFC 6052 section 2.2
+_MULTICAST: Final = {4: 224, 16: 255}  # by the address's length in bytes: the first byte from which on nobody's host is
 
 
 def read_text_as_it_is(text: str) -> str:
@@ -46,6 +48,28 @@ def read_network(text: str) -> str:
         advice = f"write {render_network(first, length)} or {render_address(addr)}"
         raise Wrong(1, f'"{show(text)}" has address bits beyond its length', advice)
     return render_network(*as_sent(addr, length))
+
+
+def read_spared(text: str) -> str:
+    """An address or network that something does not hold for, in its normal form. Raises Wrong, also for what is so
+    wide that it would hold for nobody."""
+    spared = read_network(text)
+    addr, length = parse_network(spared) or (b"", 0)
+    if length < (WIDEST_IPV4 if len(addr) == 4 else WIDEST_IPV6) and addr[0] < _MULTICAST[len(addr)]:
+        what = f"{spared} is {'everything' if not length else 'most of what there is'}"
+        raise Wrong(1, what, f"name networks of /{WIDEST_IPV4} (IPv4) or /{WIDEST_IPV6} (IPv6) and longer")
+    return spared
+
+
+def read_listening(text: str) -> str:
+    """An address to listen on, or a name that this machine knows one by; may be empty. Raises Wrong."""
+    if text and not parse_address(text):
+        try:
+            parse_name(text, 1)
+        except Wrong:
+            what = f'not an address: "{show(text)}"'
+            raise Wrong(1, what, "write an IPv4 or IPv6 address, without brackets and port") from None
+    return text
 
 
 def read_prefix(text: str) -> str:
@@ -88,7 +112,8 @@ READERS: Final[dict[str, Callable[[str], str]]] = {
     PATHS: read_text_as_it_is,
     WORDS: read_word,
     ADDRESSES: read_address,
-    NETWORKS: read_network,
+    LISTENING: read_listening,
+    NETWORKS: read_spared,
     PREFIXES: read_prefix,
     NAMES: read_name,
     TEXT: read_text_as_it_is,

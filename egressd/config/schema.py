@@ -15,6 +15,7 @@ from egressd.config.kinds import (
     ADDRESSES,
     CHOICE,
     FLAG,
+    LISTENING,
     MODES,
     NAMED,
     NAMES,
@@ -234,7 +235,9 @@ class ControlOptions:
 class MetricsOptions:
     """Section `metrics`."""
 
-    address: str = option(PATH, "127.0.0.1", "Where /metrics and /healthz are served. Empty: nowhere.", example='"::1"')
+    address: str = option(
+        LISTENING, "127.0.0.1", "Where /metrics and /healthz are served. Empty: nowhere.", example='"::1"'
+    )
     port: int = option(NUMBER, 9469, "The TCP port of /metrics and /healthz.", low=0, high=65_535)
     hosts: tuple[str, ...] = option(
         WORDS,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from egressd.config.forms import read_spared
 from egressd.enforce.adapter import CLIENT, SEGMENT, AdapterError
+from egressd.intel.lines import Wrong
 from egressd.intel.networks import first_address, parse_address, parse_network, render_address, render_network
 from egressd.model import Target
 from egressd.runtime.acts import Acts, Done, Record, how_long, no_line, no_segment
@@ -41,9 +43,11 @@ class Machines:
         standing = core.register.isolated().get(target.value)
         if standing is not None:
             raise Refused(f"{target.value} is isolated already by {standing}")
-        wrong = [text for text in args["remedy"] if parse_network(text) is None]
-        if wrong:
-            raise Refused(f"{wrong[0]} is not an address or network", WRONG)
+        for text in args["remedy"]:
+            try:
+                read_spared(text)
+            except Wrong as wrong:
+                raise Refused(f"--remedy: {wrong.what} ({wrong.advice})", WRONG) from None
         ends_us = self._acts.until(args["for_s"])
         mac = core.devices.device_of(client, core.clock.now_us())
         if not (mac or core.whose.is_host(client) or self._has_incident(client)):

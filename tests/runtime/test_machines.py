@@ -39,8 +39,12 @@ async def test_isolate_and_release(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("client", "remedy", "code"),
-    [("lab", [], WRONG), ("10.0.0.0/24", [], WRONG), ("10.0.0.5", ["updates"], WRONG), ("192.0.2.1", [], REFUSED)],
-)
+    [
+        ("lab", [], WRONG), ("10.0.0.0/24", [], WRONG), ("10.0.0.5", ["updates"], WRONG), ("192.0.2.1", [], REFUSED),
+        ("10.0.0.5", ["10.9.0.1", "0.0.0.0/0"], WRONG), ("10.0.0.5", ["8000::/1"], WRONG),
+        ("10.0.0.5", ["10.9.0.1/8"], WRONG),
+    ],
+)  # fmt: skip
 @in_loop
 async def test_who_cannot_be_isolated(tmp_path: Path, client: str, remedy: list[str], code: int) -> None:
     async with site_at(tmp_path) as site:
