@@ -362,6 +362,9 @@ class _Loading:
                 continue
             names = sorted(glob(entry, root_dir=self.base_dir))  # noqa: PTH207  Path.glob takes no absolute pattern
             names = [name for name in names if may_be_file(self.base_dir / name)]
+            if not names and "*" not in entry and "?" not in entry:  # a bracket in a file's name that is misspelt
+                files += self._files(key, [entry])
+                continue
             closed = "" if names else why_closed((self.base_dir / entry).parent)
             if closed == ABSENT:
                 self._wrong(key, f'no file matches "{entry}"', "put one there, or take the pattern out")

@@ -124,6 +124,11 @@ BAD: list[tuple[str, str, str]] = [
     ("network as address", "resolvers: [10.0.0.0/8]\n", '1:13: resolvers[0]: not an address: "10.0.0.0/8"; write a'),
     ("network", "protected:\n- 10.0.0.0/33\n", '2:3: protected[0]: not an address or network: "10.0.0.0/33"; write '),
     ("host bits", "protected: [10.0.0.1/8]\n", '1:13: protected[0]: "10.0.0.1/8" has address bits beyond its length;'),
+    ("protects all", 'protected: ["::/0"]\n', "1:13: protected[0]: ::/0 is everything; name networks of /8 (IPv4) or "),
+    ("remedy for all", "enforce: {remedies: [128.0.0.0/1]}\n", "1:22: enforce.remedies[0]: 128.0.0.0/1 is most of wh"),
+    ("no volume", "volume: {except_networks: [0.0.0.0/0]}\n", "1:28: volume.except_networks[0]: 0.0.0.0/0 is every"),
+    ("listening", 'metrics: {address: "[::1]"}\n', '1:20: metrics.address: not an address: "[::1]"; write an IPv4 '),
+    ("listening port", 'metrics: {address: "::1:9/1"}\n', '1:20: metrics.address: not an address: "::1:9/1"; write a'),
     ("name", "own_domains: [a..b]\n", '1:15: own_domains[0]: not a legal name: "a..b"; labels are 1 to 63 letters, '),
     ("single label", "own_domains: [com]\n", '1:15: own_domains[0]: "com" is a single label; write the name in full'),
     ("NAT64", "nat64_prefixes: [10.0.0.0/8]\n", '1:18: nat64_prefixes[0]: not a NAT64 prefix: "10.0.0.0/8"; write '),
@@ -323,6 +328,16 @@ def test_lists_in_order_each_once(tmp_path: Path) -> None:
     match = loaded.intel.index.match_name("z.bad.example", NOW_S)
     assert match is not None and match.level == "sibling" and match.indicator.source == str(extra)
     assert load_intel(default_config(), (extra,), base_dir=tmp_path).demo is False
+
+
+def test_a_bracket_alone_makes_no_pattern_that_may_match_nothing(tmp_path: Path) -> None:
+    """A misspelt name with a bracket in it was an empty folder: no list, and nobody was told."""
+    _write(tmp_path / "list [old].txt", "old.example\n")
+    _write(tmp_path / "list2.txt", "new.example\n")
+    told = _told(_load(tmp_path, 'lists: ["list [new].txt"]\n'))
+    assert [line.partition("; ")[0] for line in told] == ['e.yaml:1:9: lists[0]: "list [new].txt" does not exist']
+    named = _load(tmp_path, 'lists: ["list [old].txt", "list[12].txt"]\n')
+    assert (_told(named), [one.name for one in named.lists]) == ([], ["list [old].txt", "list2.txt"])
 
 
 def test_every_problem_of_every_file(tmp_path: Path) -> None:
