@@ -171,6 +171,8 @@ class Acts:
         found, problems = parse_allowances(text, "operator", self.core.loaded.texts.intel.suffixes)
         if problems or len(found) != 1:
             raise Refused(told(problems) or f"{what} cannot be allowed", INVALID)
+        if found[0].expires_s:  # a person's line ends as --for says
+            raise Refused("expires= is for files of allowances; say how long with --for TIME", WRONG)
         return text
 
     async def add_allowance(self, peer: Peer, text: str, what: str, for_s: int | None, reason: str) -> Entry:

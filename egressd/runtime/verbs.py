@@ -60,6 +60,8 @@ class Verbs:
             why = told(problems) or f"{args['what']} is no name, address or network"
             raise Refused(why + await self._would_hit(args["what"]), INVALID)
         indicator = found[0]
+        if indicator.expires_s or indicator.added_s:  # a person's line begins now, and ends as --for says
+            raise Refused("expires= and added= are for lists; say how long with --for TIME", WRONG)
         if args["client"] is not None:
             return await self._block_pair(peer, args, indicator)
         match = self._acts.match_of(indicator)

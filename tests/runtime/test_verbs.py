@@ -122,6 +122,22 @@ async def test_what_cannot_be_blocked_says_why(tmp_path: Path, what: str, told: 
         assert (site.rules(), site.core.entries, await site.audit()) == ([], [], [])
 
 
+@pytest.mark.parametrize(
+    ("verb", "what"),
+    [
+        ("block", "bad.example expires=2020-01-31"), ("block", "198.51.100.9 expires=2035-01-31"),
+        ("block", "bad.example added=2035-01-31"), ("allow", "good.example expires=2035-01-31"),
+    ],
+)  # fmt: skip
+@in_loop
+async def test_a_time_that_would_not_hold_is_refused(tmp_path: Path, verb: str, what: str) -> None:
+    """It was dropped without a word: what a person thought was over at some date never was."""
+    async with site_at(tmp_path) as site:
+        error = await site.refused(verb, what=what)
+        assert (error.code, "--for TIME" in error.text) == (WRONG, True)
+        assert (site.rules(), site.core.entries, await site.audit()) == ([], [], [])
+
+
 @in_loop
 async def test_twice_is_refused(tmp_path: Path) -> None:
     async with site_at(tmp_path) as site:
