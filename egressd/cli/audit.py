@@ -9,8 +9,20 @@ from typing import Final
 
 from egressd.cli.client import Answer
 from egressd.cli.main import OK, RUNTIME, USAGE
-from egressd.cli.screen import Column, Row, add_read_arguments, number, part, read, rows, table, text, whole_number
-from egressd.cli.terminal import count, cut, printable
+from egressd.cli.screen import (
+    Column,
+    Row,
+    add_read_arguments,
+    number,
+    part,
+    read,
+    rows,
+    table,
+    text,
+    whole_number,
+    wrap_short,
+)
+from egressd.cli.terminal import count, printable
 
 VERIFY_TIMEOUT_S: Final = 120.0
 MAX_ROWS: Final = 10_000
@@ -63,7 +75,7 @@ def render_verdict(answer: Answer, kept: str) -> list[str]:
     if answer.result.get("ok") is not True:
         problem = text(answer.result, "problem") or "no reason given"
         return [
-            cut(f"!! The audit log is BROKEN: {problem}"),
+            *wrap_short(f"The audit log is BROKEN: {problem}"),
             f"{checked} read. Keep a copy of the ledger; ask who had root.",
         ]
     lines = [f"The chain of {checked} is whole."]

@@ -7,7 +7,7 @@ from typing import Final
 
 from egressd.cli.client import Answer
 from egressd.cli.main import OK, RUNTIME
-from egressd.cli.screen import Row, add_read_arguments, read, rows, text
+from egressd.cli.screen import Row, add_read_arguments, read, rows, text, wrap_short
 from egressd.cli.terminal import count, cut
 
 TIMEOUT_S: Final = 120.0
@@ -28,7 +28,7 @@ def render_doctor(answer: Answer, now_us: int) -> list[str]:
     """The lines under the head."""
     checks = rows(answer.result, "checks")
     wide = min(24, max((len(text(one, "name")) for one in checks), default=0))
-    lines = [_line(one, wide) for one in checks]
+    lines = [line for one in checks for line in _lines(one, wide)]
     failed = sum(1 for one in checks if one.get("ok") is not True)
     if failed or answer.result.get("ok") is not True:
         return [
@@ -43,8 +43,8 @@ def render_doctor(answer: Answer, now_us: int) -> list[str]:
     ]
 
 
-def _line(one: Row, wide: int) -> str:
+def _lines(one: Row, wide: int) -> list[str]:
     ok = one.get("ok") is True
     took = f"{text(one, 'ms', 8)} ms"
-    said = text(one, "detail") if ok else f"FAILED: {text(one, 'detail')}"
-    return cut(f"{'ok' if ok else '!!'} {text(one, 'name', wide):<{wide}} {took:>9}  {said}")
+    head = f"{'ok' if ok else '!!'} {text(one, 'name', wide):<{wide}} {took:>9}  "
+    return [cut(head + text(one, "detail"))] if ok else wrap_short(f"FAILED: {text(one, 'detail')}", head)

@@ -151,13 +151,18 @@ def wrap(head: str, parts: Sequence[str], separator: str = ", ", width: int = WI
     return [cut(line.rstrip(), width) for line in lines]
 
 
+def wrap_short(said: str, head: str = "!! ") -> list[str]:
+    """`head` and a text, on three lines at most."""
+    filled = wrap(head, said.split(" "), " ")
+    return filled if len(filled) <= 3 else [*filled[:2], cut(filled[2] + " ..")]
+
+
 def fields(*pairs: tuple[str, str]) -> list[str]:
     """Lines of label and text for those that have a text; at most three lines for one."""
     lines = []
     for label, value in pairs:
         if value:
-            filled = wrap(f"  {label:<11}", value.split(" "), " ")
-            lines += filled if len(filled) <= 3 else [*filled[:2], cut(filled[2] + " ..")]
+            lines += wrap_short(value, f"  {label:<11}")
     return lines
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from egressd.cli.client import Answer
 from egressd.cli.main import OK
-from egressd.cli.screen import Row, add_read_arguments, ago, number, part, read, rows, text, texts, wrap
+from egressd.cli.screen import Row, add_read_arguments, ago, number, part, read, rows, text, texts, wrap, wrap_short
 from egressd.cli.terminal import count, cut, printable, span
 
 LINES: Final = 23  # of a terminal of 24: the prompt takes one
@@ -31,9 +31,12 @@ def render_status(answer: Answer, now_us: int) -> list[str]:
     """The lines under the head, with what needs a person first; LINES with the head at most."""
     status = answer.result
     alarms = _alarms(status, now_us)
-    shown = alarms[:ALARMS]
+    shown = [cut(f"!! {alarm}") for alarm in alarms[:ALARMS]]
     if len(alarms) > ALARMS:
         shown[-1] = f"!! and {len(alarms) - ALARMS + 1} more: egressd status --json"
+    whole = [line for alarm in alarms for line in wrap_short(alarm)]
+    if len(whole) <= ALARMS:  # a path often takes a line, and the reason stands behind it
+        shown = whole
     head = f"egressd {text(status, 'version', 20)}, up {span(number(status, 'uptime_s') * 1_000_000)}"
     if not alarms:
         head += "; no alarm"
@@ -92,7 +95,7 @@ def _alarms(status: Row, now_us: int) -> list[str]:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         alarms.append(f"LIST {cut(_with_place(problems[0]), 70 - len(more))}{more}")
     alarms += texts(status, "warnings")
-    return [cut(f"!! {alarm}") for alarm in alarms]
+    return alarms
 
 
 def _with_place(problem: str) -> str:

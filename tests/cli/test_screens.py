@@ -146,6 +146,24 @@ def test_status_is_one_screen_whatever_is_wrong() -> None:
     assert lines[-1].startswith("Next: "), "what to do is not what is cut off"
 
 
+DISK = (
+    "/var/lib/egressd/ledger.db: database or disk is full; the disk is full: free space on it; blocking goes on, and"
+    " writing resumes by itself"
+)
+
+
+def test_why_it_is_wrong_is_not_cut_off() -> None:
+    """The path took the line, and the reason stood behind it."""
+    got = answer({**results.STATUS, "warnings": [f"the ledger cannot be written (3 changes wait): {DISK}"]})
+    assert "free space on it" in " ".join(" ".join(render_status(got, NOW_US)).split())
+    checks = [{"name": "ledger", "ok": False, "ms": 0.0, "detail": DISK}]
+    doctor = RENDERS["doctor"](answer({"ok": False, "checks": checks}))
+    assert "free space on it" in " ".join(" ".join(doctor).split())
+    why = "row 4 is not the one whose hash was written outside the ledger, at 2026-11-26T09:17:05Z"
+    verdict = RENDERS["verdict"](answer({"ok": False, "problem": why}))
+    assert "written outside the ledger" in " ".join(" ".join(verdict).split())
+
+
 @pytest.mark.parametrize("more", [[], ["two", "three"]])
 def test_where_a_mistake_is_fits(more: list[str]) -> None:
     folder = "/etc/egressd/lists.d/of-the-national-centre"
