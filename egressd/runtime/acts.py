@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from egressd.detect.blocks import main_target
@@ -18,6 +18,7 @@ from egressd.runtime.in_force import ACTIVE, ASK, FOUND_OUT, PROPOSED, InForce
 from egressd.store import entries
 from egressd.store.audit import Act
 from egressd.store.entries import ALLOWANCE, Entry
+from egressd.store.errors import StoreError
 from egressd.web.peers import Peer
 from egressd.web.requests import INVALID, WRONG, Refused
 
@@ -27,6 +28,7 @@ _NOBODY: Final = b""
 _ACT_OF: Final = {CLIENT: "isolate", SEGMENT: "cut"}  # audit rows of decisions about machines of ours
 
 Record = dict[str, Any]
+Does = Callable[[Peer, Record], Awaitable[Record]]  # what a verb does
 
 
 class Lifted(NamedTuple):
@@ -51,6 +53,17 @@ def no_segment(core: Core, name: str) -> Refused:
     """What to say of a segment that the configuration does not name."""
     known = ", ".join(core.config.segments) or "none; name them under segments:"
     return Refused(f"there is no segment {name}; there are: {known}", WRONG)
+
+
+def on_record(core: Core, does: Does) -> Does:
+    """A verb that is refused while the ledger cannot be written: who did what, and why, would be on no record."""
+
+    async def checked(peer: Peer, args: Record) -> Record:
+        if core.scribe.trouble:
+            raise Refused(f"nothing was done, for it could not be written down: {core.scribe.trouble}")
+        return await does(peer, args)
+
+    return checked
 
 
 class Acts:
@@ -206,10 +219,14 @@ class Acts:
 
     async def settle(self, *, renew: bool = False) -> None:
         """Everything that was done is in the ledger and, if the kernel answers in time, in the kernel. Raises
-        StoreError when it cannot be written."""
+        StoreError when it cannot be written yet, though it is done."""
         if renew:
             await self.core.renew()
-        await self.core.scribe.settled()
+        try:
+            await self.core.scribe.settled()
+        except StoreError as error:
+            await self.core.enforcement.settled()
+            raise StoreError(f"it is done, but not written down yet: {error}", error.kind) from None
         await self.core.enforcement.settled()
 
     def until(self, for_s: int | None) -> int:

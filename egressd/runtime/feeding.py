@@ -22,6 +22,7 @@ from egressd.intel.poison import Poison
 from egressd.model import Indicator, Match, Target
 from egressd.notify.eve import render_feed, render_time
 from egressd.runtime import knowledge
+from egressd.runtime.acts import on_record
 from egressd.runtime.core import Core
 from egressd.runtime.feed_build import judge_in
 from egressd.runtime.knowledge import Fed
@@ -216,7 +217,8 @@ class Feeding:
 
     def table(self) -> dict[str, Callable[[Peer, Record], Awaitable[Record]]]:
         """Verb -> what does it."""
-        return {"feeds-update": self.update, "feeds-judge": self.judge}
+        verbs = {"feeds-update": self.update, "feeds-judge": self.judge}
+        return {verb: on_record(self._core, does) for verb, does in verbs.items()}
 
     async def update(self, peer: Peer, args: Record) -> Record:
         """Ask for one feed or all now, without waiting for it."""
@@ -226,8 +228,8 @@ class Feeding:
         if args["force"] and args["feed"] is None:
             raise Refused("name the feed whose next version is to be taken whatever its size")
         act = Act(peer.actor, "socket", "feeds-update", ", ".join(names)[:200], args["reason"])
-        self._core.scribe.put(audit.append, act._replace(after={"force": args["force"]}), self._now_us())
         await self._core.scribe.settled()
+        await self._core.ledger.run(audit.append, act._replace(after={"force": args["force"]}), self._now_us())
         for name in names:
             self.feeds.ask(name, force=args["force"])
         lines = ["what comes of it: egressd feeds"]

@@ -16,6 +16,7 @@ class Tying:
     """Each method takes (peer, args) and returns the answer's result."""
 
     def __init__(self, acts: Acts) -> None:
+        self._acts = acts
         self._core = acts.core
 
     def table(self) -> dict[str, Callable[[Peer, Record], Awaitable[Record]]]:
@@ -31,7 +32,7 @@ class Tying:
         act = Act(peer.actor, "socket", "tie", one, args["reason"], None, {"with": other})
         core.scribe.put(audit.append, act, core.clock.now_us())
         core.campaigns.tie(one, other, f"{peer.actor}: {args['reason']}")
-        await core.scribe.settled()
+        await self._acts.settle()
         kept = core.campaigns.current(one)
         gone = other if kept == one else one
         hosts = len(core.campaigns.campaigns[kept].incidents)
@@ -46,7 +47,7 @@ class Tying:
         act = Act(peer.actor, "socket", "untie", one, args["reason"], None, {"from": other})
         core.scribe.put(incidents.put_campaign, copy_campaign(core.campaigns.campaigns[one]))
         core.scribe.put(incidents.reject_tie, one, other, core.clock.now_us(), act)
-        await core.scribe.settled()
+        await self._acts.settle()
         return {"text": f"{other} is no candidate of {one} any more", "lines": []}
 
     def _known(self, id_: str) -> str:

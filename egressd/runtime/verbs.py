@@ -12,7 +12,7 @@ from egressd.errors import ConfigError
 from egressd.intel.formats import parse_list
 from egressd.intel.networks import parse_address, parse_network, render_address
 from egressd.model import BEHAVIOUR, Indicator, Target
-from egressd.runtime.acts import SECOND_US, Acts, Done, Record, how_long, no_line, no_segment, told
+from egressd.runtime.acts import SECOND_US, Acts, Done, Record, how_long, no_line, no_segment, on_record, told
 from egressd.runtime.core import Core
 from egressd.runtime.in_force import ACTIVE, ASK, PROPOSED, InForce
 from egressd.runtime.machines import Machines
@@ -41,10 +41,14 @@ class Verbs:
 
     def table(self) -> dict[str, Callable[[Peer, Record], Awaitable[Record]]]:
         """Verb -> what does it."""
-        return {
+        recorded = {
             "block": self.block, "allow": self.allow, "unblock": self.unblock, "approve": self.approve,
-            "reject": self.reject, "undo": self.undo, "ack": self.ack, "reload": self.reload, "mode": self.mode,
-            "panic": self.panic, **self._machines.table(), **self._tying.table(),
+            "reject": self.reject, "undo": self.undo, "ack": self.ack, "mode": self.mode,
+            **self._machines.table(), **self._tying.table(),
+        }  # fmt: skip
+        return {
+            **{verb: on_record(self._core, does) for verb, does in recorded.items()},
+            "reload": self.reload, "panic": self.panic,
         }  # fmt: skip
 
     # -- destinations
@@ -335,8 +339,8 @@ class Verbs:
         if args["mode"] != "monitor" and core.loaded.texts.demo:
             raise Refused("only the demonstration list is loaded: name your lists in the configuration first")
         act = Act(peer.actor, "socket", "mode", segment or "", args["reason"], before, args["mode"])
-        core.scribe.put(audit.append, act, core.clock.now_us())
         await core.scribe.settled()
+        await core.ledger.run(audit.append, act, core.clock.now_us())  # raises before anything is done
         if segment is None:
             await core.set_mode(args["mode"])
         else:

@@ -35,7 +35,7 @@ _KINDS: Final = {
     sqlite3.SQLITE_RANGE: REQUEST,
 }
 _ADVICE: Final = {
-    FULL: "the disk is full: free space on it; blocking goes on, and writing resumes by itself",
+    FULL: "the disk is full: free space on it; writing resumes by itself",
     IO: "the disk or the file's permissions fail: look into the kernel's log; writing is tried again with each change",
     CORRUPT: "the file is damaged: put the daily backup in its place, as docs/operating.md says",
     LOCKED: "another process holds the file: stop it",

@@ -147,7 +147,7 @@ def test_status_is_one_screen_whatever_is_wrong() -> None:
 
 
 DISK = (
-    "/var/lib/egressd/ledger.db: database or disk is full; the disk is full: free space on it; blocking goes on, and"
+    "/var/lib/egressd/ledger.db: database or disk is full; the disk is full: free space on it;"
     " writing resumes by itself"
 )
 

@@ -9,12 +9,12 @@ import pytest
 
 from egressd.runtime.in_force import ACTIVE
 from egressd.runtime.orders import Adopt, End, Swap
-from egressd.store.errors import StoreError
+from egressd.store.errors import FULL, StoreError
 from egressd.web.requests import INVALID, REFUSED, WRONG
 from tests.detect.scene import packed
 from tests.loops import in_loop
 from tests.runtime.core_scene import BERT, CONFIG, WHY, site_at
-from tests.runtime.scene import HOUR, SECOND, A, about, address, match, pair, sighting, verdict
+from tests.runtime.scene import HOUR, SECOND, A, B, about, address, match, pair, sighting, verdict
 
 LISTED = match("c2.listed.example")
 OURS = about("listed.example")
@@ -365,6 +365,49 @@ async def test_reload(tmp_path: Path) -> None:
         answer = await site.do("reload", only="lists")
         assert answer == {"text": "lists are read anew", "lines": ["2 indicators (2 before)"]}, "no word of capture"
         assert (await site.do("reload"))["lines"][1:] == ["in force only after a restart: capture"]
+
+
+def fill_disk(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(*_: object) -> None:
+        raise StoreError("ledger.db: the disk is full", FULL)
+
+    monkeypatch.setattr(site.core.ledger, "run", full)
+    monkeypatch.setattr(site.core.ledger, "run_large", full)
+
+
+@in_loop
+async def test_nothing_is_done_off_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the ledger could not be written hosts were isolated, and it was said that they were not; a mode that was
+    not changed stood in the audit log as changed."""
+    async with site_at(tmp_path) as site:
+        site.sees(sighting(found=LISTED), policy_block(), verdict("D1", "extend", address(), found=LISTED))
+        await site.core.scribe.settled()
+        fill_disk(site, monkeypatch)
+        with pytest.raises(StoreError):
+            await site.do("mode", mode="approve")
+        assert (site.core.mode, site.core.scribe.waiting) == ("enforce", 0)
+        site.sees(sighting(B, found=LISTED))
+        with pytest.raises(StoreError):
+            await site.core.scribe.settled()
+        before, waiting = site.rules(), site.core.scribe.waiting
+        for verb, args in (
+            ("isolate", {"client": "10.0.0.5"}), ("mode", {"mode": "approve"}), ("unblock", {"what": "D1"}),
+            ("block", {"what": "203.0.113.9"}), ("undo", {"id": "D1"}), ("release", {"client": "10.0.0.5"}),
+        ):  # fmt: skip
+            error = await site.refused(verb, **args)
+            assert error.text == "nothing was done, for it could not be written down: ledger.db: the disk is full"
+        assert (site.rules(), site.core.mode, site.core.scribe.waiting) == (before, "enforce", waiting)
+
+
+@in_loop
+async def test_panic_needs_no_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with site_at(tmp_path) as site:
+        await site.do("block", what="203.0.113.9")
+        fill_disk(site, monkeypatch)
+        with pytest.raises(StoreError, match=r"^it is done, but not written down yet: ledger.db: the disk is full"):
+            await site.do("panic", BERT)
+        assert (site.rules(), site.core.mode) == ([], "monitor")
+        monkeypatch.undo()
 
 
 @in_loop
