@@ -243,6 +243,7 @@ class Daemon:
             await core.scribe.drain()
             await self._keeping.flush(core)
             await core.ledger.run(meta.end_run, self._clock.now_us())
+            await self._keeping.save_displaced(core)
             await self._keeping.write_head(core)
         core.tellers.finish()
         log.info("stopped; what is blocked stays blocked until its time is over")

@@ -29,6 +29,10 @@ TENANTS_KEPT_US: Final = DAY_US  # "seen on it in the last day" (detect/resoluti
 MAX_TENANTS: Final = 100_000
 CLOSE_QUIET_US: Final = 30 * DAY_US
 BACKUP: Final = "ledger.db.backup"  # beside the ledger; a day old at most
+DISPLACED: Final = (
+    "the LEDGER was removed or replaced while egressd writes it: what it holds ends with this process."
+    f" {BACKUP} is a copy of it; put that in its place as docs/operating.md says"
+)
 
 log = logging.getLogger("egressd.keeping")
 
@@ -47,6 +51,7 @@ class Keeping:
         self._history = History(directory / "history.db", bounds)
         self._opened = False
         self._trouble = ""
+        self._displaced = False
         self._head_seq = 0
 
     async def open(self, now_us: int) -> tuple[tuple[str, bytes, int], ...]:
@@ -75,7 +80,8 @@ class Keeping:
 
     def warnings(self) -> list[str]:
         """What somebody should know: without history nobody is found who was there before."""
-        return [f"HISTORY is not kept: {self._trouble}"] if self._trouble else []
+        displaced = [DISPLACED] if self._displaced else []
+        return [*displaced, f"HISTORY is not kept: {self._trouble}"] if self._trouble else displaced
 
     @property
     def dropped(self) -> int:
@@ -91,6 +97,8 @@ class Keeping:
             await self.flush(core)
             now_s = loop.time()
             try:
+                if not self._displaced:
+                    await self.save_displaced(core)
                 if now_s >= head_at_s + HEAD_S:
                     head_at_s = now_s
                     await self.write_head(core)
@@ -120,8 +128,18 @@ class Keeping:
         self._head_seq = head.seq
         log.info("audit head %d:%s", head.seq, head.hash)
 
+    async def save_displaced(self, core: Core) -> None:
+        """Copy the ledger when somebody took it away, for nothing else will have what it holds. Raises StoreError."""
+        displaced = await asyncio.to_thread(core.ledger.is_displaced)
+        if displaced and not self._displaced:
+            log.error("%s", DISPLACED)
+        self._displaced = displaced
+        if displaced:
+            await core.ledger.backup(self._backup)
+
     async def _upkeep(self, core: Core) -> None:
         """Retention, checkpoints, and the copy of the ledger. Raises StoreError."""
+        await self.save_displaced(core)
         now_us = self._clock.now_us()
         act = Act("egressd", "timer", "retention", "", "rows beyond the bounds of state.ledger_days")
         closed = await core.ledger.run(retention.close_quiet, now_us - CLOSE_QUIET_US, now_us, act)

@@ -61,6 +61,7 @@ class Database:
         self._lock: LockFile | None = None
         self._writer: Writer | None = None
         self._made: list[str] = []
+        self._identity = (0, 0)  # device and inode of the file that is written
 
     # -- from any thread
 
@@ -77,7 +78,13 @@ class Database:
         except StoreError:
             self.close()
             raise
+        self._identity = _identity(self.path)
         return self._made
+
+    def is_displaced(self) -> bool:
+        """Whether another file, or none, lies where the one that is written was opened: somebody removed or replaced
+        it, and what is written ends with this process. `backup` still has all of it."""
+        return _identity(self.path) != self._identity
 
     async def run(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`fn(connection, ...)` in a transaction; returns after it is on disk. `fn` may be run twice when the disk was
@@ -204,6 +211,15 @@ def _only_reading(connection: Connection, fn: Callable[[Connection], T]) -> T:
         return fn(connection)
     finally:
         connection.execute("PRAGMA query_only = 0")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Device and inode, zeros when there is no file or nobody can say."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_dev, status.st_ino
 
 
 def _back_up(connection: Connection, path: Path) -> int:

@@ -47,6 +47,25 @@ async def test_the_ledger_is_copied_once_a_day(tmp_path: Path) -> None:
             assert abs(copy.stat().st_mtime - time.time()) < 60
 
 
+@in_loop
+async def test_a_ledger_that_was_taken_away_is_an_alarm_and_saved(tmp_path: Path) -> None:
+    """Everything went on into a file that nobody could find any more, without a word."""
+    async with site_at(tmp_path) as site:
+        keeping = Keeping(tmp_path, Config(), tmp_path / "heads", Hands().clock())
+        await site.do("block", what="first.example")
+        await keeping.save_displaced(site.core)
+        assert keeping.warnings() == [] and not (tmp_path / BACKUP).exists()
+        site.core.ledger.path.unlink()
+        await keeping.save_displaced(site.core)
+        (told,) = keeping.warnings()
+        assert told.startswith("the LEDGER was removed or replaced")
+        assert blocked_in(tmp_path / BACKUP) == ["first.example"]
+        await site.do("block", what="second.example")
+        site.core.ledger.path.touch()  # another file
+        await keeping.save_displaced(site.core)
+        assert blocked_in(tmp_path / BACKUP) == ["first.example", "second.example"]
+
+
 def blocked_in(ledger: Path) -> list[str]:
     with contextlib.closing(sqlite3.connect(ledger)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
