@@ -48,7 +48,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "against",
         metavar="AGAINST",
         nargs="?",
-        help="what only this has is told with - (default: the configuration's file of that name)",
+        help="what only this has is told with -: a path, or the name of a file of the configuration (default: that of"
+        " FILE's name)",
     )
     parser.add_argument("--json", action="store_true", help="one object")
     list_where.add_arguments(parser, allow="the files are allowances")
@@ -57,7 +58,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Compare them."""
     site = load_site(args)
-    against = Path(args.against) if args.against else namesake(site, Path(args.file))
+    against = _against(site, args.against) if args.against else namesake(site, Path(args.file))
     if against is None:
         raise ClientError(
             f"the configuration names no other file called {Path(args.file).name}, or several; say AGAINST what", USAGE
@@ -78,6 +79,12 @@ def run(args: Namespace) -> int:
     gone, came = len(found.removed), len(found.added)
     print(f"egressd: {count(gone, 'line')} only in {shown[0]}, {came:,} only in {shown[1]}", file=sys.stderr)
     return INVALID if problems or more else OK
+
+
+def _against(site: Site, named: str) -> Path:
+    """The file of that path; a name alone that is no file here may be one of the configuration's."""
+    path = Path(named)
+    return path if "/" in named or os.path.lexists(path) else namesake(site, path) or path
 
 
 def namesake(site: Site, path: Path) -> Path | None:

@@ -99,10 +99,10 @@ def _edited(site: Site, place: Place, base: str, copy: Path) -> str:
         problems = site.problems(text, place.name)
         if not problems or text == base:
             return text
-        for problem in problems[:_SHOWN]:
-            print(printable(str(problem)), file=sys.stderr)
         if not sys.stdin.isatty():
             raise ConfigError(problems)
+        for problem in problems[:_SHOWN]:
+            print(printable(str(problem)), file=sys.stderr)
         if _answer(f"{count(len(problems), 'mistake')}. Edit again? [Y/n]").lower() in ("n", "no"):
             raise ClientError("nothing was saved", RUNTIME)
 
@@ -118,7 +118,8 @@ def _open_editor(copy: Path) -> None:
         words = shlex.split(editor)
         code = run_program([*words, str(copy)], check=False).returncode
     except (ValueError, OSError) as error:
-        raise ClientError(f"the editor {editor} cannot be started ({error}); set $EDITOR", USAGE) from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ClientError(f"the editor {editor} cannot be started ({why}); set $EDITOR", USAGE) from None
     if code:
         raise ClientError(f"the editor {editor} ended with {code}; nothing was saved", RUNTIME)
 

@@ -469,6 +469,18 @@ def test_diff_against_the_configuration(site: Site) -> None:
     assert site.run("diff", str(site.folder / "absent"), str(new))[0] == 3
 
 
+def test_diff_against_a_name_of_the_configuration(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As docs/lists.md writes it: a name without a slash means the configuration's file of that name."""
+    (site.folder / "elsewhere").mkdir()
+    monkeypatch.chdir(site.folder / "elsewhere")
+    Path("new.txt").write_text("new.example\n")
+    code, out, _ = site.run("diff", "new.txt", "csirt.txt")
+    assert (code, out.splitlines()[0]) == (0, f"--- {site.list}")
+    Path("csirt.txt").write_text("here.example\n")  # one that is here is meant
+    assert site.run("diff", "new.txt", "csirt.txt")[1].splitlines()[0] == "--- csirt.txt"
+    assert site.run("diff", "new.txt", "absent.txt")[0] == 3
+
+
 def test_diff_of_allowances(site: Site) -> None:
     site.allow.write_text("never-block 198.51.100.9 owner=a reason=b\n")
     new = site.folder / "local.txt"
@@ -555,6 +567,7 @@ def test_edit_with_a_mistake_and_nobody_to_ask(site: Site, monkeypatch: pytest.M
     editor(site, monkeypatch, "bad!\n")
     code, _, err = site.run("edit", "csirt.txt")
     assert code == 3 and "your copy is" in err
+    assert err.count("csirt.txt:1:1: ") == 1
     assert site.list.read_text() == "# ours\nlisted.example threat=x\n"
 
 
@@ -581,7 +594,8 @@ def test_edit_of_the_same_line_is_refused_and_the_copy_kept(site: Site, monkeypa
 def test_an_editor_that_fails(site: Site, monkeypatch: pytest.MonkeyPatch, program: str, code: int) -> None:
     monkeypatch.chdir(site.folder)
     monkeypatch.setenv("EDITOR", program)
-    assert site.run("edit", "csirt.txt")[0] == code
+    told, _, err = site.run("edit", "csirt.txt")
+    assert told == code and "Errno" not in err
     assert site.list.read_text() == "# ours\nlisted.example threat=x\n"
 
 
