@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from egressd.cli.main import INVALID, OK, USAGE
-from egressd.cli.options import load
+from egressd.cli.options import is_ours, load
 from egressd.cli.terminal import count, printable
 from egressd.config.load import LoadedIntel
 from egressd.config.schema import Config
@@ -69,9 +69,14 @@ def _can_start(args: Namespace) -> int:
     if not args.config or args.lists or args.allow:
         print("egressd: --for-start is about one configuration", file=sys.stderr)
         return USAGE
-    from egressd.runtime.knowledge import load_texts
+    from tempfile import TemporaryDirectory
 
-    loaded = load_texts(Path(args.config))
+    from egressd.runtime.knowledge import load_own_config, load_texts
+
+    path = Path(args.config)
+    ours = is_ours(path.parent / load_own_config(path).state.directory)
+    with TemporaryDirectory(prefix="egressd-") as scratch:
+        loaded = load_texts(path, scratch=None if ours else Path(scratch))
     for problem in loaded.kept:
         print(printable(str(problem)))
     if loaded.kept:
@@ -84,6 +89,9 @@ def _warn(config: Config) -> None:
     """What is no mistake of the file, but may be one here: groups are those of the machine that the daemon runs on."""
     from egressd.web.peers import is_group
 
+    if config.origin and config == Config() and not config.places:
+        where = printable(config.origin)
+        print(f"egressd: warning: {where}: names no list and no mode; egressd run does not take it", file=sys.stderr)
     control = config.control
     for role, groups in (("viewers", control.viewers), ("operators", control.operators), ("admins", control.admins)):
         for group in groups:

@@ -35,9 +35,16 @@ def load(args: Namespace, *, long_lists: bool = False) -> tuple[Config, LoadedIn
 
         state = base_dir / config.state.directory
         with TemporaryDirectory(prefix="egressd-") as scratch:
-            # The daemon's own user leaves there what the daemon will find; nobody else may make files among its own.
-            mine = state.is_dir() and state.stat().st_uid == os.geteuid()
-            folder = index_folder(state) if mine else Path(scratch)
+            folder = index_folder(state) if is_ours(state) else Path(scratch)
             loaded = load_intel(config, lists, base_dir=base_dir, build=builder_in(folder))
     loaded.check()
     return config, loaded
+
+
+def is_ours(state: Path) -> bool:
+    """Whether the directory of the state is this user's: the daemon's own user leaves there what the daemon will find;
+    nobody else may make files among its own."""
+    try:
+        return state.is_dir() and state.stat().st_uid == os.geteuid()
+    except OSError:
+        return False

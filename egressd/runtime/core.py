@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -60,6 +61,8 @@ MAX_PROBLEMS: Final = 20  # of lists that are told one by one
 LAPSE_US: Final = 10_000_000  # how often it is looked whether proposals lapse
 DEVICE_NOW_US: Final = 600_000_000  # an address that a device used within is still its own
 HISTORY_WAITING: Final = 100_000  # rows; lossy by contract
+# Sections of the configuration that a reload does not change.
+AT_START: Final = ("capture", "enforce", "control", "metrics", "state", "limits", "sensors")
 
 log = logging.getLogger("egressd")
 
@@ -279,8 +282,13 @@ class Core:
         """Read configuration and lists anew; returns what changed, in words. A list with a mistake in it keeps its last
         good content (`reload_problems`). Raises ConfigError, and all stays."""
         before = self.knowledge
+        changed: list[str] = []
         try:
-            loaded = await asyncio.to_thread(known.load_texts, self.path, self.config if only_lists else None)
+            config = self.config
+            if not only_lists:
+                found = await asyncio.to_thread(known.load_own_config, self.path)
+                config, changed = _until_restart(config, found), _needs_restart(config, found)
+            loaded = await asyncio.to_thread(known.load_texts, self.path, config)
         except ConfigError as error:
             self.reloads["refused"] += 1
             self.reload_problems = [str(one) for one in error.problems[:MAX_PROBLEMS]]
@@ -289,7 +297,6 @@ class Core:
         self.reload_problems = [str(one) for one in loaded.kept[:MAX_PROBLEMS]]
         for problem in self.reload_problems:
             log.error("%s; only the last good content, if any, is in force", problem)
-        changed = _needs_restart(self.loaded.config, loaded.config)
         mode_before, modes_before = self.loaded.config.mode, dict(self.loaded.config.modes)
         self.loaded = loaded
         self.loaded_us = self.clock.now_us()
@@ -593,10 +600,15 @@ def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
     return tuple((first_address(*one), one[1]) for one in found)
 
 
-def _needs_restart(before: Config, after: Config) -> list[str]:
-    """Options that a reload does not change."""
-    sections: Sequence[str] = ("capture", "enforce", "control", "metrics", "state", "limits", "sensors")
-    return [name for name in sections if getattr(before, name) != getattr(after, name)]
+def _needs_restart(now: Config, found: Config) -> list[str]:
+    """Sections that a reload does not change, and that are others in the file than what is in force."""
+    return [name for name in AT_START if getattr(now, name) != getattr(found, name)]
+
+
+def _until_restart(now: Config, found: Config) -> Config:
+    """The file's configuration with the sections as they are in force: who asks for an option of them must not be told
+    what nothing here goes by yet."""
+    return replace(found, **{name: getattr(now, name) for name in AT_START})
 
 
 def address_text(packed: bytes) -> str | None:

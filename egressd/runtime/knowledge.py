@@ -80,13 +80,24 @@ class Knowledge(NamedTuple):
 NOTHING_FED: Final[Mapping[str, Fed]] = MappingProxyType({})
 
 
-def load_texts(path: Path, config: Config | None = None) -> Loaded:
+def load_own_config(path: Path) -> Config:
+    """The daemon's configuration. Raises ConfigError, also for a file that says nothing: what a full disk leaves of one
+    would be the mode monitor and no list, and every block lifted."""
+    config = load_config(path)
+    if config == Config(origin=config.origin) and not config.places:
+        what = "leaves every option as it is by default, and names no list"
+        raise ConfigError([Problem(config.origin, 0, 0, what, "if that is meant, write mode: monitor")])
+    return config
+
+
+def load_texts(path: Path, config: Config | None = None, *, scratch: Path | None = None) -> Loaded:
     """Read everything, with `config` only what it names. A list with a mistake in it is left out whole, and its last
     good content, if there is one, stands in for it. Raises ConfigError with every problem when one of the others is
-    wrong, or a list is when nothing was ever good here; nothing is taken then."""
-    config = config or load_config(path)
+    wrong, or a list is when nothing was ever good here; nothing is taken then. Who only looks names a folder `scratch`
+    for an index of long lists, and nothing in the state's directory is changed."""
+    config = config or load_own_config(path)
     state = path.parent / config.state.directory
-    build = builder_in(index_folder(state))
+    build = builder_in(scratch or index_folder(state))
     last_good = LastGood(state / LAST_GOOD)
     files = list_paths(config, path.parent)
     before = read_signs(files)
@@ -98,7 +109,9 @@ def load_texts(path: Path, config: Config | None = None) -> Loaded:
         line, column = config.places.get("mode", (0, 0))
         what = f"mode: {config.mode} needs lists; without any only the built-in demonstration list is there"
         raise ConfigError([Problem(config.origin, line, column, what, "name your lists under lists:")])
-    if read_signs(files) == before:  # else it is not known what was read; whoever watches reads it again
+    if (
+        scratch is None and read_signs(files) == before
+    ):  # else it is not known what was read; whoever watches reads it again
         for one in texts.files:
             if one.path.parent != last_good.folder:
                 last_good.keep(one.name, one.path)

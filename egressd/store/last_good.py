@@ -24,12 +24,18 @@ class LastGood:
 
     def has_begun(self) -> bool:
         """Whether everything that is named was good once."""
-        return self.folder.is_dir()
+        try:
+            return self.folder.is_dir()
+        except OSError:  # PermissionError, by somebody who only checks
+            return False
 
     def find(self, name: str) -> Path | None:
         """Where the last good content of a list lies; None when there is none."""
         path = self._path(name)
-        return path if path.is_file() else None
+        try:
+            return path if path.is_file() else None
+        except OSError:
+            return None
 
     def keep(self, name: str, source: Path) -> None:
         """The content of `source` is good, and becomes the last good one."""

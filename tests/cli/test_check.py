@@ -61,3 +61,15 @@ def test_a_group_that_there_is_not_is_warned_of(
     (warning,) = capsys.readouterr().err.splitlines()
     assert warning.startswith("egressd: warning: ")
     assert warning.endswith("egressd.yaml: control.viewers: no group no-such-group on this machine")
+
+
+def test_a_configuration_that_the_daemon_does_not_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "egressd.yaml"
+    config.write_text("# mode: enforce\n")
+    assert main(["check-config", str(config)]) == 0  # it is right for a replay
+    assert "egressd run does not take it" in capsys.readouterr().err
+    assert main(["check-config", "--for-start", str(config)]) == 3
+    config.write_text("mode: monitor\nstate: {directory: state}\n")
+    assert main(["check-config", "--for-start", str(config)]) == 0
+    assert not (tmp_path / "state").exists(), "who only looks makes nothing that the daemon's user could not change"
+    assert capsys.readouterr().err.endswith("nothing was done\n")

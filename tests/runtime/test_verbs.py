@@ -367,6 +367,35 @@ async def test_reload(tmp_path: Path) -> None:
         assert (await site.do("reload"))["lines"][1:] == ["in force only after a restart: capture"]
 
 
+@in_loop
+async def test_what_waits_for_a_restart_is_not_gone_by(tmp_path: Path) -> None:
+    """Numbers of decisions were given out by the new capture.processes while the old ones ran, two the same; and the
+    last good lists were looked for in the new state.directory."""
+    async with site_at(tmp_path) as site:
+        held = site.core.config
+        other = CONFIG.replace("directory: state", "directory: other")
+        site.path.write_text(other + "capture: {processes: 4}\n")
+        for _ in range(2):
+            assert (await site.do("reload"))["lines"][1:] == ["in force only after a restart: capture, state"]
+        assert (site.core.config.capture, site.core.config.state) == (held.capture, held.state)
+        assert not (tmp_path / "other").exists()
+        made = [int(site.core.new_id()[1:]) % (held.capture.processes + 1) for _ in range(3)]
+        assert made == [0, 0, 0]
+        site.path.write_text(CONFIG)
+        assert (await site.do("reload"))["lines"][1:] == []
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# mode: enforce\n", "---\n", "lists: []\n"])
+@in_loop
+async def test_a_configuration_of_which_nothing_is_left_changes_nothing(tmp_path: Path, text: str) -> None:
+    """A full disk leaves an empty file: that was the mode monitor, and every block was lifted."""
+    async with site_at(tmp_path) as site:
+        site.path.write_text(text)
+        error = await site.refused("reload")
+        assert error.code == INVALID and "names no list" in error.text
+        assert (site.core.mode, site.core.loaded.config.lists) == ("enforce", ("csirt.txt",))
+
+
 def fill_disk(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def full(*_: object) -> None:
         raise StoreError("ledger.db: the disk is full", FULL)
