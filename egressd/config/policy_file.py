@@ -39,6 +39,7 @@ from egressd.model import BEHAVIOUR
 MAX_RULES: Final = 500  # each sighting asks them in order: a tenth of a millisecond
 MAX_LADDER: Final = 8
 MAX_TTL_S: Final = 366 * 86_400
+ONE_RULE: Final = "write rules: and at least one rule"
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,6})([smhdw])")
@@ -80,7 +81,7 @@ def parse_policy(text: str, source: str, known: Known) -> tuple[PolicyFile, list
     if root is not None:
         rules = reading.policy(root)
     elif not reading.reader.problems:
-        reading.reader.add(1, 1, "the policy is empty", "write rules: and at least one rule")
+        reading.reader.add(1, 1, "the policy is empty", ONE_RULE)
     reader = reading.reader
     if not reader.problems:
         for dead in dead_rules(rules):
@@ -107,7 +108,10 @@ class _Reading:
         for name, key_node, node in self.reader.entries(root, ""):
             if name == "rules":
                 had_rules = True
-                rules = [one for one in map(self._rule, self._sequence(node, name, MAX_RULES)) if one is not None]
+                nodes = self._sequence(node, name, MAX_RULES)
+                rules = [one for one in map(self._rule, nodes) if one is not None]
+                if is_null(node) or (isinstance(node, yaml.SequenceNode) and not node.value):
+                    self.reader.wrong(node, name, "there are no rules, and nothing would be blocked", ONE_RULE)
             elif name == "scores":
                 self._scores(node)
             elif name == "examples":
@@ -116,7 +120,7 @@ class _Reading:
             else:
                 self.reader.wrong(key_node, show(name), "unknown key", "known keys are rules, scores, examples")
         if not had_rules:
-            self.reader.wrong(root, "", "there are no rules", "write rules: and at least one rule")
+            self.reader.wrong(root, "", "there are no rules", ONE_RULE)
         for one in self.examples:
             if one.rule and one.rule not in self._names and one.rule != "no-rule":
                 what = f"example {one.name}: there is no rule {show(one.rule)}"

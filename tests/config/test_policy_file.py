@@ -139,6 +139,13 @@ def test_a_mistake_and_its_place(text: str, expected: str) -> None:
     assert any(str(one).startswith(f"p.yaml:{expected}") for one in problems), [str(one) for one in problems]
 
 
+@pytest.mark.parametrize(("text", "column"), [("rules: []\n", 8), ("rules:\n", 7), ("rules: ~\n", 8)])
+def test_rules_of_which_there_are_none(text: str, column: int) -> None:
+    """A policy by which nothing is blocked was taken."""
+    _, problems = parse_policy(text, "p.yaml", KNOWN)
+    assert [str(one).partition(",")[0] for one in problems] == [f"p.yaml:1:{column}: rules: there are no rules"]
+
+
 def test_an_example_that_fails_says_what_came_out() -> None:
     text = "rules:\n  - {name: a, then: alert}\nexamples:\n  - {name: x, given: {match: url}, expect: ask}\n"
     (problem,) = check_examples(read(text))
@@ -184,5 +191,5 @@ def test_the_configuration_names_its_policy(tmp_path: Path) -> None:
     assert (
         settings.site().mode_of(bytes((10, 2, 0, 1))) == "enforce" and settings.site().mode_of(b"\n\0\0\1") == "monitor"
     )
-    (tmp_path / "p.yaml").write_text("rules: []\n", encoding="utf-8")
+    (tmp_path / "p.yaml").write_text("rules: [{name: a, then: alert}]\n", encoding="utf-8")
     assert load_intel(load_config(config), base_dir=tmp_path).problems == []
