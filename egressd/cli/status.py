@@ -92,8 +92,8 @@ def _alarms(status: Row, now_us: int) -> list[str]:
         alarms.append(f"DEGRADED: {_loss(status)} of packets lost; contacts are missed")
     problems = texts(status, "list_problems")
     if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        alarms.append(f"LIST {cut(_with_place(problems[0]), 70 - len(more))}{more}")
+        of = f"(1 of {len(problems)}) " if len(problems) > 1 else ""
+        alarms.append(f"LIST {of}{_with_place(problems[0])}")
     alarms += texts(status, "warnings")
     return alarms
 
