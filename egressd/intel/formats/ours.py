@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from egressd.errors import Problem
+from egressd.intel.allowances import KINDS
 from egressd.intel.entries import DOMAIN, URL, Entry, parse_entry, parse_name
 from egressd.intel.formats.hosts import LOCAL, parse_hosts
 from egressd.intel.formats.judgement import (
@@ -131,6 +132,9 @@ def parse_line(line: str) -> tuple[list[tuple[Entry, int]], list[Word]] | None:
     names, rest = words[1:count], words[count:]
     if not names:
         return [(_parse_first(first), first.column)], rest
+    if first.text in KINDS:
+        advice = "put it into a file that allow: names; check-config --allow FILE checks such a file"
+        raise Wrong(first.column, f"{first.text} is an allowance, no block", advice)
     hosts = parse_hosts(first, names)
     if hosts is None:
         what = f'unexpected word "{show(names[0].text)}"'

@@ -237,6 +237,7 @@ def test_registered_domain_and_rule(line: str, registered: str, rule: str) -> No
         ("http:///x", 1, "not a legal name", "labels"),
         ("http://[2001:db8::1/x", 1, "host", "address"),
         ("http://bad.example/" + "a" * 2100, 1, "longer than 2048", "prefix"),
+        ("never-block partner.example owner=a reason=b", 1, "never-block is an allowance", "--allow FILE"),
         ("bad.example other.example", 13, 'unexpected word "other.example"', "one indicator on a line"),
         ("198.51.100.1 other.example", 14, "unexpected word", "one indicator on a line"),
         ("bad.example threat=x stray", 22, 'unexpected word "stray"', "key=value"),
