@@ -151,7 +151,10 @@ class Rules(NamedTuple):
     def named(self, name: str) -> Rule | None:
         """The rule of that name, or behind `share:`; None when there is none."""
         name = name.removeprefix(f"{SHARE}:")
-        return next((one for one in self.rules if one.name == name), None)
+        for rule in self.rules:
+            if rule.name == name:
+                return rule
+        return None
 
     def choose(self, facts: Facts) -> Rule:
         """The rule that decides."""

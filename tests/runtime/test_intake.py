@@ -12,9 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from egressd.detect.incident_shares import MAX_APART
 from egressd.model import DNS_QUERY, FLOW, TLS_SNI, Sighting
 from egressd.runtime.orders import Adopt
 from egressd.runtime.tally import MAX_NAMES
+from tests.detect.scene import packed
 from tests.runtime.desk import restarted, rows, watches
 from tests.runtime.process import Process
 from tests.runtime.scene import (
@@ -30,6 +32,7 @@ from tests.runtime.scene import (
     address,
     attempt,
     desk_at,
+    flow,
     match,
     pair,
     sighting,
@@ -328,3 +331,18 @@ def test_hosts_of_a_large_campaign_are_taken_in_as_fast(desk: Desk) -> None:
     desk.campaigns.restore([], many)
     assert taken_s(30_000) < 6 * few_s
     assert desk.ears.incidents[-1][-1] == 20_600
+
+
+def reaching(client: bytes) -> Sighting:
+    return replace(sighting(client), flow=flow(client, packed("2001:db8:ffff::1")))
+
+
+def test_a_host_with_a_thousand_addresses_opens_few_incidents_over_all_processes(desk: Desk) -> None:
+    mac = "021a2b000001"
+    for process in range(2):
+        for first in range(0, 500, 100):
+            clients = [packed(f"2001:db8::{process:x}:{number:x}") for number in range(first, first + 100)]
+            spoken = [[mac, client.hex(), True, T0] for client in clients]
+            desk.intake.take(process, Process().say(*(reaching(one) for one in clients)).batch(spoken=spoken))
+    assert len(rows(desk)) == MAX_APART
+    assert sum(row.incident.contacts for row in rows(desk).values()) == 1_000
