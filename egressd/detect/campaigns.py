@@ -196,6 +196,11 @@ class Campaigns:
             id_ = self._merged[id_]
         return id_
 
+    @property
+    def merges(self) -> int:
+        """How many campaigns and incidents others took over until now."""
+        return len(self._merged)
+
     def recognise(self) -> list[Incident]:
         """Look again whose incidents are: a device that has become known since takes them over, one that has turned
         out to be none gives them back. Returns those that changed and are still there."""

@@ -96,6 +96,7 @@ class Intake:
     ) -> None:
         self.watches: dict[str, dict[bytes, WatchSum]] = {}
         self.leaks: dict[str, int] = {}  # by incident
+        self._merges = 0  # of campaigns and incidents, when `leaks` was put together last
         self.counts = {"sightings": 0, "attempts": 0, "leaks": 0, "contacts": 0, "malformed": 0}
         self.levels: dict[str, int] = {}
         self.last_attempt_us = 0
@@ -329,9 +330,13 @@ class Intake:
 
     def _leaks_of(self, id_: str) -> int:
         """Leaks of an incident and of those that it took over."""
-        if not self.leaks:
-            return 0
-        return sum(count for one, count in self.leaks.items() if self._campaigns.current(one) == id_)
+        if self._merges != self._campaigns.merges:
+            self._merges = self._campaigns.merges
+            before, self.leaks = self.leaks, {}
+            for one, count in before.items():
+                current = self._campaigns.current(one)
+                self.leaks[current] = self.leaks.get(current, 0) + count
+        return self.leaks.get(id_, 0)
 
     def restore_watch(self, decision_id: str, client: bytes, known: WatchSum) -> None:
         """What was counted before a restart."""

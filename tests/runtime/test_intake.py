@@ -346,3 +346,16 @@ def test_a_host_with_a_thousand_addresses_opens_few_incidents_over_all_processes
             desk.intake.take(process, Process().say(*(reaching(one) for one in clients)).batch(spoken=spoken))
     assert len(rows(desk)) == MAX_APART
     assert sum(row.incident.contacts for row in rows(desk).values()) == 1_000
+
+
+def test_leaks_of_an_incident_that_another_one_took_over(desk: Desk) -> None:
+    for client, name in ((A, "bad.example"), (A, "worse.example"), (B, "worse.example")):
+        found = match(name)
+        desk.intake.take(
+            0, Process().say(sighting(client, name, found=found), attempt(client, leak=True, found=found)).batch()
+        )
+    desk.campaigns.tie("C1", "C2")
+    desk.intake.take(
+        0, Process().say(sighting(A, second=9), sighting(B, "worse.example", found=match("worse.example"))).batch()
+    )
+    assert {id_: row.leaks for id_, row in rows(desk).items()} == {"I1": 2, "I3": 1}
