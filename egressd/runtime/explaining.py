@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from itertools import islice
 from typing import Any, Final
 
-from egressd.detect.blocks import main_target
 from egressd.errors import ConfigError
 from egressd.intel.networks import render_address
 from egressd.model import Match
@@ -14,7 +13,7 @@ from egressd.notify.eve import render_time
 from egressd.runtime.core import Core
 from egressd.runtime.in_force import WITHDRAWN
 from egressd.runtime.preview import Preview
-from egressd.runtime.question import judge, parse_question, render_verdict
+from egressd.runtime.question import Question, judge, parse_question, render_verdict
 from egressd.web.requests import WRONG, Refused
 
 SHOWN: Final = 20  # incidents, and other lines that say the same
@@ -47,7 +46,7 @@ class Explaining:
             return record
         record["feed"] = await self._score_of(match.indicator.source)
         record["also"] = self._others(match)
-        record["decision"] = self._decision(match)
+        record["decision"] = self._decision(match, question)
         record["incidents"] = self._incidents(match)
         effect = await self._preview.of([match.indicator])
         record["untold"] = effect.sentence() if effect.hosts_seen else ""
@@ -60,8 +59,8 @@ class Explaining:
         others = (other for other in index.alike(one) if other.value == one.value and other != one)
         return [f"{other.source}:{other.line}" for other in islice(others, SHOWN)]
 
-    def _decision(self, match: Match) -> Record | None:
-        standing = self._core.register.by_target.get(main_target(match))
+    def _decision(self, match: Match, question: Question) -> Record | None:
+        standing = self._core.register.about(match, question.name, question.address)
         if standing is None:
             return None
         held = [

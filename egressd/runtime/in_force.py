@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Final
 
+from egressd.detect.blocks import main_target
 from egressd.detect.coverage import E1, E2
 from egressd.detect.live import Standing
 from egressd.detect.probation import level_on_return, level_when_due, term_us
 from egressd.detect.rules import Rule as PolicyRule
 from egressd.enforce.adapter import CLIENT, SEGMENT, Rule
-from egressd.intel.networks import parse_address
+from egressd.intel.networks import parse_address, render_address
 from egressd.model import Match, Target
 from egressd.store.decisions import DecisionRow
 
@@ -187,6 +188,12 @@ class Register:
         number = id_[1:]
         earlier = number.isascii() and number.isdigit() and len(number) < 19 and int(number) <= self.earlier
         return earlier or id_ in self.by_id or id_ in self._ended
+
+    def about(self, match: Match, name: str = "", address: bytes = b"") -> InForce | None:
+        """The decision about what matches so; where a rule narrowed it, about `name` or `address` alone."""
+        main = self.by_target.get(main_target(match))
+        host = self.by_target.get(Target("host", name)) if name else None
+        return main or host or (self.by_target.get(Target("address", render_address(address))) if address else None)
 
     def holders(self, target: Target) -> list[InForce]:
         """The decisions that hold an address or pair now, oldest first."""

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from egressd.clock import Clock
-from egressd.detect.blocks import main_target
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.rules import is_share
 from egressd.detect.site import RANKS
@@ -299,9 +298,8 @@ class Rulings:
 
     def outcome(self, match: Match, client: bytes = b"", names: Iterable[str] = ()) -> str:
         """What was done about what matches so, as a sentence without a full stop. `client` contacted it by `names`."""
-        hosts = (self.register.by_target.get(Target("host", name)) for name in names)
-        decision = self.register.by_target.get(main_target(match)) or next(filter(None, hosts), None)
-        decision = decision or self._narrowed(match, client)
+        about = (self.register.about(match, name) for name in ("", *names))
+        decision = next(filter(None, about), None) or self._narrowed(match, client)
         if decision is None:
             return "NOT blocked: alert only"
         if decision.state == PROPOSED:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from egressd.model import Target
 from egressd.runtime.explaining import Explaining
 from egressd.runtime.preview import Preview
 from egressd.web.requests import Refused
@@ -41,6 +42,15 @@ async def test_a_listed_name_with_all_that_came_of_it(tmp_path: Path) -> None:
         assert answer["decision"]["targets"] == ["registered_domain listed.example", "address 198.51.100.7"]
         assert [(one["id"], one["client"]) for one in answer["incidents"]] == [("I1", "10.0.0.5")]
         assert answer["would"] == "block registered domain listed.example"
+
+
+@in_loop
+async def test_a_block_that_a_rule_narrowed(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        host = Target("host", "a.listed.example")
+        site.sees(verdict("D1", "block", host, found=LISTED))
+        assert (await explaining(site).explain({"what": "a.listed.example"}))["decision"]["id"] == "D1"
+        assert (await explaining(site).explain({"what": "b.listed.example"}))["decision"] is None
 
 
 @in_loop
