@@ -254,6 +254,43 @@ def quic_crypto_out_of_order() -> Made:
 
 
 @case(
+    "quic-several-hellos",
+    """Names that come after a harmless one between the same addresses and ports: a second connection with another
+    connection id; an Initial behind datagrams of junk and Initials that nobody can open; the second hello that
+    HelloRetryRequest asks for; another hello after Retry; the hello behind one under the same keys that did not reach
+    the server.""",
+)
+def quic_several_hellos() -> Made:
+    capture = Capture()
+    there, first, second = (SERVER, 443), b"\x83\x94\xc8\xf0\x3e\x51\x57\x08", b"\xf0\x67\xa5\x50\x2a\x42\x62\xb5"
+
+    def hello_of(name: bytes) -> bytes:
+        return client_hello(name, alpn=(b"h3",))
+
+    def begin(port: int, name: bytes = b"www.good.example") -> tuple[str, int]:
+        capture.udp((CLIENT, port), there, initial(QUIC_V1, first, 0, crypto(0, hello_of(name))))
+        return CLIENT, port
+
+    at = begin(45_001)
+    capture.udp(there, at, handshake(QUIC_V1, first[::-1][:5]))
+    capture.udp(at, there, b"\x40" + bytes(60))
+    capture.udp(at, there, initial(QUIC_V1, second, 0, crypto(0, hello_of(b"next.bad.example"))))
+    at = (CLIENT, 45_002)
+    for number in range(20):
+        capture.udp(at, there, b"junk %02d" % number)
+        capture.udp(at, there, initial(QUIC_V1, first, number, b"\x01", keys_of=second))
+    begin(45_002, b"junk.bad.example")
+    at = begin(45_003)
+    behind = crypto(len(hello_of(b"www.good.example")), hello_of(b"retry.bad.example"))
+    capture.udp(at, there, initial(QUIC_V1, b"chosen by server", 1, behind, keys_of=first))
+    at = begin(45_004)
+    capture.udp(at, there, initial(QUIC_V1, second, 1, crypto(0, hello_of(b"token.bad.example"))))
+    at = begin(45_005)
+    capture.udp(at, there, initial(QUIC_V1, first, 1, crypto(0, hello_of(b"real.bad.example"))))
+    return capture
+
+
+@case(
     "doh-dot-doq-blind-spots",
     """What cannot be read is counted for each client: DNS over TLS, over QUIC, over HTTPS to a known resolver's
     address and by its name, a hello without a name, a hello whose name is encrypted. "Nothing was seen" is worth

@@ -100,8 +100,10 @@ def crypto(offset: int, piece: bytes) -> bytes:
     return b"\x06" + _varint(offset) + _varint(len(piece)) + piece
 
 
-def initial(version: int, dcid: bytes, number: int, frames: bytes, *, pad_to: int = 1200) -> bytes:
-    """A client's Initial packet (RFC 9000 section 17.2.2) under the keys that `dcid` gives, padded."""
+def initial(
+    version: int, dcid: bytes, number: int, frames: bytes, *, pad_to: int = 1200, keys_of: bytes = b""
+) -> bytes:
+    """A client's Initial packet (RFC 9000 section 17.2.2) under the keys that `dcid` gives, or `keys_of`, padded."""
     kind = 0b01 if version == QUIC_V2 else 0b00  # RFC 9369 section 3.2
     prefix = b"quicv2 " if version == QUIC_V2 else b"quic "
     scid = dcid[::-1][:5]
@@ -109,7 +111,7 @@ def initial(version: int, dcid: bytes, number: int, frames: bytes, *, pad_to: in
     head += bytes((len(dcid),)) + dcid + bytes((len(scid),)) + scid + b"\0"  # no token
     frames = frames.ljust(pad_to - len(head) - 2 - 2 - 16, b"\0")
     head += struct.pack(">H", 0x4000 | (2 + len(frames) + 16)) + struct.pack(">H", number)
-    secret = hmac.digest(bytes.fromhex(_SALTS[version]), dcid, "sha256")
+    secret = hmac.digest(bytes.fromhex(_SALTS[version]), keys_of or dcid, "sha256")
     client = _expand(secret, b"client in", 32)
     key, iv, mask_key = (
         _expand(client, prefix + label, size) for label, size in ((b"key", 16), (b"iv", 12), (b"hp", 16))

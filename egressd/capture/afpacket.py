@@ -15,7 +15,7 @@ from struct import Struct
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
-from egressd.capture.prefilter import COMPILED, ETHERNET, Sink, frame_is_quiet
+from egressd.capture.prefilter import COMPILED, ETHERNET, UDP4_END, Sink, frame_is_quiet, opens_quic
 from egressd.capture.ring import (
     PACKET_OTHERHOST,
     SLOT,
@@ -72,7 +72,7 @@ def judge_plain(
             return True
         until = quiet.get(key, 0)
     elif proto == 17:
-        until = quiet_udp.get(key, 0)
+        return quiet_udp.get(key, 0) > ts_us and not opens_quic(buf, start + UDP4_END, start + caplen)
     return until > ts_us
 
 

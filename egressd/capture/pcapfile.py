@@ -30,16 +30,19 @@ from egressd.capture.prefilter import (
     IPV4_LITTLE,
     IPV6_BIG,
     IPV6_LITTLE,
+    LONG_HEADER,
     NEVER,
     QUICK_FIELDS,
     TCP4_END,
     TCP6_END,
     UDP4_END,
+    UDP6_END,
     UNPACK_IPV4,
     UNPACK_IPV6,
     Sink,
     frame_is_quiet,
     ipv6_is_quiet,
+    opens_quic,
     read_u32,
 )
 from egressd.wire.shards import is_others
@@ -212,7 +215,8 @@ class PcapReader(CaptureReader):
                             if quiet.get(key, 0) > ts_us:
                                 continue
                     elif proto == 17 and caplen >= UDP4_END and quiet_udp.get(key, 0) > ts_us:
-                        continue
+                        if not opens_quic(buf, start + UDP4_END, stop):
+                            continue
             elif ethertype == ipv6 and ipv6_is_quiet(buf, start, caplen, ts_us, quiet, quiet_udp):
                 continue
             passed += 1
@@ -265,7 +269,14 @@ class PcapReader(CaptureReader):
                     elif proto == 17 and caplen >= UDP4_END:
                         until_us = quiet_udp(key, 0)
                         if until_us > latest_us or (until_us and pos <= end and until_us > self._time_at(buf, place)):
-                            continue
+                            at = place + head + UDP4_END
+                            if (
+                                at >= pos
+                                or at >= end
+                                or buf[at] < LONG_HEADER
+                                or not opens_quic(buf, at, min(pos, end))
+                            ):
+                                continue
             elif ethertype == ipv6 and pos <= end:
                 if caplen < TCP6_END:
                     if ipv6_is_quiet(buf, place + head, caplen, self._time_at(buf, place), quiet, quiet_other):
@@ -282,7 +293,8 @@ class PcapReader(CaptureReader):
                     elif proto == 17:
                         until_us = quiet_udp(key, 0)
                         if until_us > latest_us or (until_us and until_us > self._time_at(buf, place)):
-                            continue
+                            if not opens_quic(buf, place + head + UDP6_END, pos):
+                                continue
             if pos > end:
                 number += 1
                 break

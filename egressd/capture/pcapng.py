@@ -33,6 +33,7 @@ from egressd.capture.prefilter import (
     Sink,
     frame_is_quiet,
     ipv6_is_quiet,
+    opens_quic,
     read_u32,
 )
 
@@ -184,7 +185,8 @@ class PcapngReader(CaptureReader):
                             if quiet.get(key, 0) > ts_us:
                                 continue
                     elif proto == 17 and caplen >= UDP4_END and quiet_udp.get(key, 0) > ts_us:
-                        continue
+                        if not opens_quic(buf, start + UDP4_END, start + caplen):
+                            continue
             elif ethertype == ipv6 and ipv6_is_quiet(buf, start, caplen, ts_us, quiet, quiet_udp):
                 continue
             passed += 1

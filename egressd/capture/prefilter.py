@@ -9,7 +9,8 @@ without fragmentation, or IPv6 whose fixed header is directly followed by TCP or
 
 - TCP without FIN, SYN and RST and without payload: a bare acknowledgement, whoever sends it;
 - TCP without FIN, SYN and RST of a flow-direction that `Sink.quiet` says is quiet at this packet's time;
-- UDP of a flow-direction that `Sink.quiet_udp` says is quiet at this packet's time.
+- UDP of a flow-direction that `Sink.quiet_udp` says is quiet at this packet's time, but for long headers of QUIC, which
+  may open another connection with a name of its own (`opens_quic`).
 
 Everything else goes to the sink, also whatever is too short to judge. A sink that asks the same dictionaries itself
 gives the same results with the gate and without it.
@@ -20,6 +21,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING, Final, Protocol
 
+from egressd.wire.quic import quic_version
 from egressd.wire.quiet import Recent
 
 if TYPE_CHECKING:  # a machine integer to mypyc, and nothing at run time
@@ -54,6 +56,7 @@ TCP4_END: Final = 54  # Ethernet 14, IPv4 20, TCP 20: the shortest frame whose T
 UDP4_END: Final = 42
 TCP6_END: Final = 74
 UDP6_END: Final = 62
+LONG_HEADER: Final = 0xC0  # the first byte of one, at least
 
 
 class Sink(Protocol):
@@ -87,6 +90,12 @@ def read_u32(buf: bytes, at: i64, little: bool) -> i64:
     return first << 24 | second << 16 | third << 8 | fourth
 
 
+def opens_quic(buf: bytes, at: i64, end: i64) -> bool:
+    """Whether the payload `buf[at:end]` of a quiet flow-direction begins with a long header of QUIC, of a version that
+    can be read. A byte tells it of bulk, which has short headers (RFC 9000 section 17)."""
+    return at < end and buf[at] >= LONG_HEADER and quic_version(buf, at, end) != 0
+
+
 def ipv6_is_quiet(
     buf: bytes,
     start: i64,
@@ -111,9 +120,10 @@ def ipv6_is_quiet(
         return False
     until = quiet if proto == 6 else quiet_udp
     if recent is not None:
-        return recent.is_quiet6(buf, start + 22, proto, ts_us, until)
-    until_us: i64 = until.get(buf[start + 22 : start + 58], 0)
-    return until_us > ts_us
+        is_quiet = recent.is_quiet6(buf, start + 22, proto, ts_us, until)
+    else:
+        is_quiet = until.get(buf[start + 22 : start + 58], 0) > ts_us
+    return is_quiet and (proto == 6 or not opens_quic(buf, start + UDP6_END, start + caplen))
 
 
 def frame_is_quiet(
@@ -148,6 +158,7 @@ def frame_is_quiet(
         return False
     until = quiet if proto == 6 else quiet_udp
     if recent is not None:
-        return recent.is_quiet4(buf, start + 26, proto, ts_us, until)
-    until_us: i64 = until.get(buf[start + 26 : start + 38], 0)
-    return until_us > ts_us
+        is_quiet = recent.is_quiet4(buf, start + 26, proto, ts_us, until)
+    else:
+        is_quiet = until.get(buf[start + 26 : start + 38], 0) > ts_us
+    return is_quiet and (proto == 6 or not opens_quic(buf, start + UDP4_END, start + caplen))

@@ -84,5 +84,6 @@ def left_out(tcp: TcpTracker, udp: UdpTracker) -> dict[str, int]:
         "llmnr": udp.llmnr,
         "multicast": udp.group,
         "quic_undecryptable": udp.quic.undecryptable,
+        "quic_over_share": udp.quic.over_share,
     }
     return {name: count for name, count in counts.items() if count}

@@ -21,7 +21,7 @@ from egressd.wire.frame import Frames
 from egressd.wire.memory import MAX_SENDER_BYTES, MAX_WAITING_BYTES, Memory
 from egressd.wire.meter import OnVolume
 from egressd.wire.octets import COMPILED, read_u16
-from egressd.wire.quic import MAX_CONNECTIONS, QuicConnections
+from egressd.wire.quic import MAX_CONNECTIONS, MAX_KEPT_BYTES, QuicConnections
 from egressd.wire.quiet import Quiet, Recent
 from egressd.wire.sender import Sender, read_sender
 from egressd.wire.tcp import TcpTracker
@@ -138,7 +138,7 @@ class Shards:
             tcp = TcpTracker(emit, part, Quiet(part, self.quiet, self.recent), memory)
             tcp.on_volume = on_volume
             self._tcp.append(tcp)
-            connections = QuicConnections(MAX_CONNECTIONS // SHARDS)
+            connections = QuicConnections(MAX_CONNECTIONS // SHARDS, MAX_KEPT_BYTES // SHARDS)
             self._udp.append(UdpTracker(emit, part, Quiet(part, self.quiet_udp, self.recent), connections))
         self._foreign = Quiet(MAX_FOREIGN, self.quiet, self.recent)
         self._foreign_udp = Quiet(MAX_FOREIGN, self.quiet_udp, self.recent)

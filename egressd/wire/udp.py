@@ -23,7 +23,7 @@ from egressd.wire.direction import flow_of, flow_toward, is_group, is_private, r
 from egressd.wire.dns import looks_like_dns, parse_message
 from egressd.wire.frame import Frames
 from egressd.wire.octets import read_u16
-from egressd.wire.quic import QuicConnections, is_initial, quic_version
+from egressd.wire.quic import QuicConnections, quic_version
 from egressd.wire.quiet import Quiet
 from egressd.wire.table import Pair, PairTable
 from egressd.wire.tunnels import PORTS
@@ -40,6 +40,7 @@ _LINK_LOCAL_PORTS: Final = (MDNS_PORT, LLMNR_PORT)
 # Datagrams of an unknown direction that are looked at before it is quiet. A scrambled post-quantum hello takes two
 # to four Initials; retransmissions may double that.
 TRIES: Final = 12
+LEAST_CONTENT_BYTES: Final = 12  # of a datagram that is DNS or QUIC
 QUIET_US: Final = 30_000_000  # UDP has no SYN to end quiet: look again after this
 IDLE_ROTATE_US: Final = 120_000_000
 
@@ -96,14 +97,15 @@ class UdpTracker:
     def datagram(self, frame: Frames, ts_us: int, number: int) -> None:
         """Take the UDP datagram that `frame` has just decoded."""
         key = frame.key
-        if self.quiet.until.get(key, 0) > ts_us:
+        buf = frame.buf
+        start = frame.payload_start
+        end = frame.payload_end
+        is_quiet = self.quiet.until.get(key, 0) > ts_us
+        if is_quiet and (end - start < LEAST_CONTENT_BYTES or not quic_version(buf, start, end)):
             self.skipped_quiet += 1
             return
         self._ts_us = ts_us
         self._number = number
-        buf = frame.buf
-        start = frame.payload_start
-        end = frame.payload_end
         sport = frame.sport
         dport = frame.dport
         if sport == DNS_PORT or dport == DNS_PORT:
@@ -116,9 +118,9 @@ class UdpTracker:
                 else:
                     self.llmnr += 1
                 return
-        if end - start >= 12:
+        if end - start >= LEAST_CONTENT_BYTES:
             if buf[start] & 0xC0 == 0xC0 and quic_version(buf, start, end):
-                self._quic(key, buf, start, end, ts_us, number)
+                self._quic(key, buf, start, end, ts_us, number, is_quiet)
                 return
             if looks_like_dns(buf, start, end) and self._dns(key, buf, start, end, ts_us, number):
                 return
@@ -157,17 +159,28 @@ class UdpTracker:
 
     # -- QUIC
 
-    def _quic(self, key: bytes, buf: bytes, start: int, end: int, ts_us: int, number: int) -> None:
-        hello = self.quic.feed(key, buf, start, end) if is_initial(buf, start, end) else None
-        conversation = self._flow(key, ts_us, number, hello is not None)
-        if hello is None:
-            self._count(conversation, key, ts_us)
+    def _quic(self, key: bytes, buf: bytes, start: int, end: int, ts_us: int, number: int, is_quiet: bool) -> None:
+        """A datagram with a long header: it is never quiet, since any may open the next connection."""
+        conversation = self._table.get(key)
+        hellos: list[ClientHello] = []
+        if (
+            conversation is None
+            or key == conversation.forward
+            or not self.quic.answers(conversation.forward, buf, start, end)
+        ):
+            hellos = self.quic.feed(key, buf, start, end, ts_us)
+        conversation = self._flow(key, ts_us, number, bool(hellos))
+        if not hellos:
+            if not is_quiet:
+                self._count(conversation, key, ts_us)
             return
         if key != conversation.forward:
             conversation.turn_round()
         conversation.sure = True
-        self._hello(conversation, hello, ts_us, number, "", quic_version(buf, start, end))
-        self._quieten(key, ts_us)
+        for hello in hellos:
+            self._hello(conversation, hello, ts_us, number, "", quic_version(buf, start, end))
+        if not is_quiet:
+            self._quieten(key, ts_us)
 
     def _finish(self, conversation: UdpFlow) -> None:
         """Nothing more will come of a conversation: tell what its half-received ClientHello still reveals."""

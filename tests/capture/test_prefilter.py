@@ -56,6 +56,9 @@ def judge(link: int, frame: bytes, ts_us: int, quiet: dict[bytes, int], quiet_ud
         return False
     key = addresses + segment[:4]
     if proto == 17:
+        payload = segment[8:]
+        if len(payload) >= 7 and payload[0] >= 0xC0 and payload[1:5] in (b"\0\0\0\1", b"\x6b\x33\x43\xcf"):
+            return False  # a long header of QUIC
         return len(segment) >= 8 and quiet_udp.get(key, 0) > ts_us
     if proto != 6 or len(segment) < 20:
         return False
@@ -76,6 +79,10 @@ def random_frame(rng: random.Random) -> bytes:
     ports = rng.choice([b"\xc0\x01\x01\xbb", b"\xc0\x02\x01\xbb"])
     payload = bytes(rng.choice([0, 0, 1, 6, 12, 40, 216, 236, 500]))
     if proto == 17:
+        payload = rng.choice(
+            (b"", b"", b"\x40", b"\xc3\0\0\0\1", b"\xd0\x6b\x33\x43\xcf", b"\xc0\0\0\0\0", b"\x80\0\0\0\1")
+        )
+        payload += bytes(rng.choice([0, 0, 1, 6, 12, 500]))
         segment = ports + struct.pack(">HH", 8 + len(payload), 0) + payload
     else:
         words = odd(rng.choice([5, 8]), 0, 4, 6, 15)

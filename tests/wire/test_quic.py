@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egressd.wire import quic
-from egressd.wire.quic import MAX_CRYPTO_BYTES, MAX_INITIALS, QuicConnections, is_initial, quic_version
+from egressd.wire.quic import MAX_INITIALS, MAX_SENDER_TRIES, QuicConnections, quic_version
 from egressd.wire.quic_keys import SCHEMES, InitialKeys, Numbering
+from egressd.wire.quic_stream import MAX_CRYPTO_BYTES, MAX_RUNS
 
 V1 = 0x00000001
 V2 = 0x6B3343CF
@@ -109,8 +110,7 @@ def client_hello(name: bytes, filler: int = 0, client_random: bytes = bytes(32))
 
 def names_of(datagrams: list[bytes], connections: QuicConnections | None = None) -> list[str]:
     table = QuicConnections() if connections is None else connections
-    hellos = [table.feed(KEY, datagram, 0, len(datagram)) for datagram in datagrams]
-    return [hello.sni for hello in hellos if hello is not None]
+    return [hello.sni for datagram in datagrams for hello in table.feed(KEY, datagram, 0, len(datagram))]
 
 
 SMALL = client_hello(b"a.example")
@@ -150,8 +150,7 @@ def test_vectors_of_the_rfcs(version: int, begins: str, ends: str) -> None:
     assert packet.startswith(bytes.fromhex(begins))
     assert packet.endswith(bytes.fromhex(ends))
     connections = QuicConnections()
-    hello = connections.feed(KEY, packet, 0, len(packet))
-    assert hello is not None
+    (hello,) = connections.feed(KEY, packet, 0, len(packet))
     assert (hello.sni, hello.alpn, hello.version) == ("example.com", ("alpn",), 0x0304)
     assert connections.version == version
 
@@ -165,7 +164,6 @@ def test_versions(version: int) -> None:
     connections = QuicConnections()
     assert names_of([packet], connections) == ["a.example"]
     assert connections.version == quic_version(packet, 0, len(packet)) == version
-    assert is_initial(packet, 0, len(packet))
 
 
 @pytest.mark.parametrize("number_bytes", [1, 2, 3, 4])
@@ -215,11 +213,9 @@ def test_payloads_without_a_hello(payload: bytes) -> None:
 def test_reads_inside_a_larger_buffer() -> None:
     packet = initial(crypto(0, SMALL))
     buf = b"\xee" * 42 + packet + b"\xee" * 9
-    hello = QuicConnections().feed(KEY, buf, 42, 42 + len(packet))
-    assert hello is not None and hello.sni == "a.example"
-    assert is_initial(buf, 42, 42 + len(packet))
-    assert not is_initial(buf, 42, 41 + len(packet))
-    assert QuicConnections().feed(KEY, buf, 42, 41 + len(packet)) is None
+    (hello,) = QuicConnections().feed(KEY, buf, 42, 42 + len(packet))
+    assert hello.sni == "a.example"
+    assert QuicConnections().feed(KEY, buf, 42, 41 + len(packet)) == []
 
 
 def test_coalesced_packets() -> None:
@@ -281,13 +277,13 @@ def test_what_was_tried_before_changes_nothing(begins: list[tuple[int, int, bool
         if server:
             other = initial(crypto(0, SMALL), dcid=dcid, number=number, number_bytes=number_bytes, side="server in")
             before = connections.undecryptable
-            assert connections.feed(b"back" + key, other, 0, len(other)) is None
+            assert connections.feed(b"back" + key, other, 0, len(other)) == []
             assert connections.undecryptable == before + 1
         first = initial(crypto(0, LARGE[:900]), dcid=dcid, number=number, number_bytes=number_bytes)
         second = initial(crypto(900, LARGE[900:]), dcid=dcid, number=number + step, number_bytes=number_bytes)
-        assert connections.feed(key, first, 0, len(first)) is None
-        hello = connections.feed(key, second, 0, len(second))
-        assert hello is not None and hello.sni == "pq.example"
+        assert connections.feed(key, first, 0, len(first)) == []
+        (hello,) = connections.feed(key, second, 0, len(second))
+        assert hello.sni == "pq.example"
     assert connections.undecryptable == sum(server for _, _, server in begins)
 
 
@@ -362,11 +358,93 @@ def test_after_the_hello_its_connection_is_quiet_and_the_next_one_is_heard() -> 
     assert names_of([following, following], connections) == ["b.example"]
 
 
+# -- More hellos between the same addresses and ports
+
+
+def test_the_hello_after_hello_retry_request_is_read() -> None:
+    """The same random (RFC 8446 section 4.1.2), further on in the same CRYPTO stream, to the id the server chose."""
+    second = client_hello(b"second.example", 900)
+    connections = QuicConnections()
+    more = [
+        initial(crypto(len(SMALL), second[:600]), dcid=b"chosen by server", keys_of=DCID, number=1),
+        initial(crypto(len(SMALL) + 600, second[600:]), dcid=b"chosen by server", keys_of=DCID, number=2),
+    ]
+    assert names_of([initial(crypto(0, SMALL)), *more, *more], connections) == ["a.example", "second.example"]
+    assert connections.undecryptable == connections.malformed == 0
+    again = initial(crypto(len(SMALL), SMALL), dcid=b"chosen by server", keys_of=DCID, number=1)
+    assert names_of([initial(crypto(0, SMALL)), again]) == ["a.example"]  # as it mostly is: the same name
+
+
+def test_a_hello_longer_than_is_kept_does_not_hide_the_one_behind_it() -> None:
+    long = padded_hello(60_000)
+    pieces = [initial(crypto(at, long[at : at + 1500])) for at in range(0, len(long), 1500)]
+    assert names_of([*pieces, initial(crypto(len(long), client_hello(b"second.example")), number=99)]) == [
+        "a.example",
+        "second.example",
+    ]
+
+
+def test_another_hello_after_retry_is_read() -> None:
+    again = initial(crypto(0, client_hello(b"second.example")), dcid=OTHER_DCID, token=b"token", number=1)
+    assert names_of([initial(crypto(0, SMALL)), again]) == ["a.example", "second.example"]
+
+
+def test_another_hello_under_the_same_keys_is_read() -> None:
+    """The first one was sent so that it did not reach the server."""
+    decoy = client_hello(b"a.example", 500)
+    for harmless in (SMALL, decoy):
+        for real in (client_hello(b"real.example"), client_hello(b"real.example", 1700)):
+            packets = [initial(crypto(0, harmless)), initial(crypto(0, real[:200])), initial(crypto(200, real[200:]))]
+            assert names_of(packets) == ["a.example", "real.example"]
+            behind = initial(crypto(len(real), client_hello(b"last.example")), number=9)
+            assert names_of([*packets, behind]) == ["a.example", "real.example", "last.example"]
+
+
+@pytest.mark.parametrize("cut", [60, 900])
+def test_half_a_hello_under_the_same_keys_is_read_too(cut: int) -> None:
+    name = LARGE.index(b"pq.example")
+    for other in (b"aa.example", b"zz.example"):
+        decoy = LARGE.replace(b"pq.example", other)
+        parts = [crypto(0, decoy[:cut]), crypto(0, LARGE[:cut]), crypto(cut, LARGE[cut:])]
+        if cut < name:
+            parts = [crypto(0, LARGE[:cut]), crypto(cut, decoy[cut:-1]), crypto(cut, LARGE[cut:]), crypto(0, decoy)]
+        names = names_of([initial(part, number=at) for at, part in enumerate(parts)])
+        assert sorted(names) == sorted(["pq.example", other.decode()]), (cut, other)
+
+
+def test_connections_side_by_side_do_not_hide_each_other() -> None:
+    connections = QuicConnections()
+    first, second = initial(crypto(0, LARGE[:900])), initial(crypto(900, LARGE[900:]), number=1)
+    between = initial(crypto(0, SMALL), dcid=OTHER_DCID)
+    assert names_of([first, between, second], connections) == ["a.example", "pq.example"]
+    assert connections.finish(KEY) is None
+
+
+def test_keys_that_are_let_go_after_the_handshake_are_made_anew() -> None:
+    connections = QuicConnections()
+    handshake = b"\xe0" + V1.to_bytes(4, "big") + b"\x08" + DCID + b"\x00" + varint(100) + bytes(100)
+    assert names_of([initial(crypto(0, SMALL)) + handshake], connections) == ["a.example"]
+    (space,) = connections._table[KEY].spaces
+    assert space._keys is None
+    second = initial(crypto(len(SMALL), client_hello(b"second.example")), dcid=b"srv", keys_of=DCID, number=1)
+    assert names_of([second], connections) == ["second.example"]
+
+
+def test_the_servers_answers_are_known() -> None:
+    connections = QuicConnections()
+    assert names_of([initial(crypto(0, SMALL), scid=b"client")], connections) == ["a.example"]
+    for dcid, answers in ((b"client", True), (b"other", False), (b"", False)):
+        packet = initial(crypto(0, SMALL), dcid=dcid, side="server in")
+        assert connections.answers(KEY, packet, 0, len(packet)) is answers
+        assert not connections.answers(b"another key", packet, 0, len(packet))
+        assert not connections.answers(KEY, packet, 0, 6)
+
+
 def test_directions_do_not_mix() -> None:
     connections = QuicConnections()
     first, second = initial(crypto(0, LARGE[:900])), initial(crypto(900, LARGE[900:]), number=1)
-    assert connections.feed(b"one", first, 0, len(first)) is None
-    assert connections.feed(b"two", second, 0, len(second)) is None
+    assert connections.feed(b"one", first, 0, len(first)) == []
+    assert connections.feed(b"two", second, 0, len(second)) == []
     assert len(connections) == 2
 
 
@@ -392,20 +470,21 @@ def test_other_versions_are_passed_over() -> None:
     assert (connections.unknown_versions, connections.negotiations, len(connections)) == (2, 1, 0)
     for datagram in (grease, negotiation, gquic, b"", b"\xc0\x00\x00"):
         assert quic_version(datagram, 0, len(datagram)) == 0
-        assert not is_initial(datagram, 0, len(datagram))
 
 
-def test_is_initial_is_strict() -> None:
-    packet = initial(crypto(0, SMALL))
-    assert not is_initial(b"\x80" + packet[1:], 0, len(packet))  # fixed bit
-    assert not is_initial(b"\xe0" + packet[1:], 0, len(packet))  # Handshake
-    assert not is_initial(packet[:5] + b"\x15" + packet[6:], 0, len(packet))  # connection id of 21 bytes
-    assert not any(is_initial(packet, 0, length) for length in range(len(packet)))
-    v2 = initial(crypto(0, SMALL), V2)
-    assert is_initial(v2, 0, len(v2))
-    assert not is_initial(bytes((v2[0] & 0xCF,)) + v2[1:], 0, len(v2))  # Retry in version 2
-    retry = b"\xf0" + packet[1:]
-    assert QuicConnections().feed(KEY, retry, 0, len(retry)) is None
+def test_what_is_no_whole_initial_is_not_tried() -> None:
+    connections = QuicConnections()
+    packet, v2 = initial(crypto(0, SMALL)), initial(crypto(0, SMALL), V2)
+    damaged = [
+        b"\x80" + packet[1:],  # fixed bit
+        b"\xe0" + packet[1:],  # Handshake
+        b"\xf0" + packet[1:],  # Retry
+        bytes((v2[0] & 0xCF,)) + v2[1:],  # Retry in version 2
+        packet[:5] + b"\x15" + packet[6:],  # connection id of 21 bytes
+        packet[:-1],
+    ]
+    assert names_of(damaged, connections) == []
+    assert (len(connections), connections.undecryptable) == (0, 0)
 
 
 def test_hello_that_cannot_be_read_is_counted() -> None:
@@ -426,8 +505,8 @@ def test_table_is_bounded_and_the_longest_unheard_makes_room() -> None:
     for key in (b"a", b"b", b"c", b"a", b"d"):
         connections.feed(key, first, 0, len(first))
     assert (len(connections), connections.evicted) == (3, 1)
-    assert connections.feed(b"a", second, 0, len(second)) is not None
-    assert connections.feed(b"b", second, 0, len(second)) is None
+    assert connections.feed(b"a", second, 0, len(second)) != []
+    assert connections.feed(b"b", second, 0, len(second)) == []
 
 
 def test_a_connection_is_given_up_but_not_its_name() -> None:
@@ -444,19 +523,41 @@ def test_a_connection_is_given_up_but_not_its_name() -> None:
 
 def test_junk_cannot_make_work_without_end() -> None:
     connections = QuicConnections()
-    junk = [initial(b"\x01" * 30, dcid=bytes(8), keys_of=at.to_bytes(8, "big")) for at in range(1, MAX_INITIALS + 9)]
-    assert names_of(junk, connections) == []
-    assert connections.undecryptable == MAX_INITIALS
+    most = MAX_INITIALS + MAX_SENDER_TRIES
+
+    def junk(count: int, key: bytes, ts_us: int) -> int:
+        packet = initial(b"\x01" * 30, dcid=bytes(8), keys_of=OTHER_DCID)
+        before = connections.undecryptable
+        for _ in range(count):
+            assert connections.feed(key, packet, 0, len(packet), ts_us) == []
+        return connections.undecryptable - before
+
+    assert junk(most + 9, b"\x0a\0\0\1 some other", 0) == most
     assert connections.given_up == 1
+    assert connections.over_share == 9
+    assert junk(MAX_INITIALS + 9, b"\x0a\0\0\1 next other", 999_999) == MAX_INITIALS  # flows of one sender share
+    assert junk(MAX_INITIALS + 9, b"\x0a\0\0\2 some other", 999_999) == MAX_INITIALS + 9  # others have their own
+    assert junk(most, b"\x0a\0\0\1 some other", 1_000_000) == MAX_SENDER_TRIES
+
+
+def test_a_name_behind_junk_is_read() -> None:
+    connections = QuicConnections()
+    junk = [initial(b"\x01" * 30, dcid=bytes(8), keys_of=at.to_bytes(8, "big")) for at in range(1, 100)]
+    assert names_of([*junk, initial(crypto(0, SMALL))], connections) == ["a.example"]
+
+
+def padded_hello(padding_bytes: int) -> bytes:
+    """A hello with the name before its padding."""
+    hello = client_hello(b"a.example")
+    extensions_at = 4 + 2 + 32 + 1 + 4 + 2
+    padding = b"\x00\x15" + padding_bytes.to_bytes(2, "big") + bytes(padding_bytes)
+    body = hello[4:extensions_at] + (len(hello) - extensions_at - 2 + len(padding)).to_bytes(2, "big")
+    body += hello[extensions_at + 2 :] + padding
+    return b"\x01" + len(body).to_bytes(3, "big") + body
 
 
 def test_crypto_over_the_bound() -> None:
-    name_first = client_hello(b"a.example")
-    extensions_at = 4 + 2 + 32 + 1 + 4 + 2
-    padding = b"\x00\x15" + (20_000).to_bytes(2, "big") + bytes(20_000)
-    body = name_first[4:extensions_at] + (len(name_first) - extensions_at - 2 + len(padding)).to_bytes(2, "big")
-    body += name_first[extensions_at + 2 :] + padding
-    long = b"\x01" + len(body).to_bytes(3, "big") + body
+    long = padded_hello(20_000)
     datagrams = [initial(crypto(at, long[at : at + 1500]), number=at // 1500) for at in range(0, len(long), 1500)]
     assert names_of(datagrams) == ["a.example"]
     connections = QuicConnections()
@@ -466,8 +567,32 @@ def test_crypto_over_the_bound() -> None:
         for first in (9, 400, 800)
     ]
     assert names_of(scattered, connections) == []
-    assert all(len(space.runs) <= quic.MAX_RUNS for space in connections._table[KEY].spaces)
+    assert all(len(space.runs) <= MAX_RUNS for space in connections._table[KEY].spaces)
     assert names_of([initial(crypto(0, SMALL))], connections) == ["a.example"]
+
+
+def test_bytes_kept_are_bounded_and_the_longest_unheard_makes_room() -> None:
+    connections = QuicConnections(max_bytes=5_000)
+    first, second = initial(crypto(0, LARGE[:900])), initial(crypto(900, LARGE[900:]), number=1)
+    for at in range(20):
+        connections.feed(bytes((at,)), first, 0, len(first))
+        assert connections.kept_bytes == sum(connection.kept_bytes for connection in connections._table.values())
+    assert (len(connections), connections.kept_bytes, connections.evicted) == (5, 4_500, 15)
+    assert connections.feed(b"\x13", second, 0, len(second)) != []
+    assert connections.kept_bytes == 3_600
+    for at in range(20):
+        connections.finish(bytes((at,)))
+    assert connections.kept_bytes == 0
+
+
+def test_what_comes_behind_a_hello_is_bounded() -> None:
+    connections = QuicConnections()
+    names_of([initial(crypto(0, SMALL))], connections)
+    for at in range(0, 200_000, 2_000):
+        names_of([initial(crypto(at + 1, bytes(1_000))), initial(crypto(at + 1, b"x" * 1_000))], connections)
+    assert connections.kept_bytes <= 4 * MAX_CRYPTO_BYTES
+    second = client_hello(b"second.example")
+    assert names_of([initial(crypto(len(SMALL), second))], connections) == ["second.example"]
 
 
 def test_key_spaces_are_bounded() -> None:
@@ -513,7 +638,6 @@ def test_damaged_datagrams_never_raise(seed: bytes, edits: list[tuple[int, int]]
     connections = QuicConnections()
     for _ in range(3):
         connections.feed(KEY, datagram, 0, len(datagram))
-    is_initial(datagram, 0, len(datagram))
     connections.finish(KEY)
 
 
@@ -535,7 +659,7 @@ def test_every_truncation_is_silent() -> None:
     packet = SEEDS[0]
     connections = QuicConnections()
     for length in range(len(packet)):
-        assert connections.feed(KEY, packet, 0, length) is None
+        assert connections.feed(KEY, packet, 0, length) == []
     assert names_of([packet], connections) == ["a.example"]
 
 

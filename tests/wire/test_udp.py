@@ -16,6 +16,7 @@ RESOLVER = ("10.0.0.53", 53)
 STUB = (CLIENT, 50_000)
 WEB = (SERVER, 443)
 DCID = bytes(range(8))
+SHORT_HEADER = b"\x40" + bytes(40)
 ASK = question("www.shop.example", 7)
 TELL = answer("www.shop.example", 7, "www.shop.example A 192.0.2.1")
 
@@ -135,8 +136,11 @@ def test_quic_tells_flow_then_name_then_reply_and_is_quiet(version: int) -> None
     assert len(tap.dissector.quiet_udp) == 2
     tap.put(udp(WEB, STUB, handshake(version, DCID)))
     tap.put(udp(STUB, WEB, quic("www.shop.example", version=version)))
+    tap.put(udp(WEB, STUB, SHORT_HEADER))
+    tap.put(udp(STUB, WEB, SHORT_HEADER))
     assert tap.kinds() == [FLOW, QUIC_SNI, REPLY]
     assert tap.dissector.udp.skipped_quiet == 2
+    assert tap.dissector.counts() == {}
 
 
 def test_a_hello_in_two_initials_in_any_order() -> None:
@@ -174,6 +178,51 @@ def test_half_a_hello_is_told_at_the_end_or_when_it_is_pushed_out() -> None:
     for number in range(200):
         tap.put(udp((f"10.0.1.{number}", 40_000), WEB, b"other"))
     assert tap.told() == [(QUIC_SNI, "www.shop.example", "partial")]
+
+
+def test_the_next_connection_from_the_same_port_is_read_at_once() -> None:
+    """A client may open it with another connection id (RFC 9000 section 5.2)."""
+    tap = Tap()
+    tap.put(udp(STUB, WEB, quic("www.shop.example")))
+    tap.put(udp(WEB, STUB, handshake(QUIC_V1, DCID)))
+    tap.put(udp(STUB, WEB, SHORT_HEADER))
+    tap.put(udp(STUB, WEB, quic("www.bad.example", b"another!")))
+    assert tap.names() == ["www.shop.example", "www.bad.example"]
+    assert tap.count(FLOW) == tap.count(REPLY) == 1
+
+
+@pytest.mark.parametrize("junk", [b"junk", b"\xc0" + bytes(30), b"\xc0\0\0\0\1" + bytes(1200), SHORT_HEADER])
+def test_junk_before_an_initial_hides_nothing(junk: bytes) -> None:
+    tap = Tap()
+    for _ in range(40):
+        tap.put(udp(STUB, WEB, junk))
+        tap.put(udp(WEB, STUB, junk))
+    tap.put(udp(STUB, WEB, quic("www.bad.example")))
+    assert tap.names() == ["www.bad.example"]
+
+
+def test_an_initial_behind_a_packet_of_another_kind_is_read() -> None:
+    """Packets of one datagram may come in any order (RFC 9000 section 12.2)."""
+    tap = Tap()
+    tap.put(udp(STUB, WEB, handshake(QUIC_V1, DCID) + quic("www.bad.example")))
+    assert tap.names() == ["www.bad.example"]
+
+
+def test_a_server_that_opens_a_connection_itself_is_read() -> None:
+    tap = Tap()
+    tap.put(udp(STUB, WEB, quic("www.shop.example")))
+    tap.put(udp(WEB, STUB, quic("www.bad.example", b"another!")))
+    assert tap.names() == ["www.shop.example", "www.bad.example"]
+    assert tap.seen[-1].flow.client_port == 443
+
+
+def test_a_servers_initials_cost_no_keys() -> None:
+    tap = Tap()
+    tap.put(udp(STUB, WEB, quic("www.shop.example")))
+    for number in range(3):
+        tap.put(udp(WEB, STUB, initial(QUIC_V1, DCID[::-1][:5], number, b"\x01")))
+    assert tap.dissector.counts() == {}
+    assert len(tap.dissector.udp.quic) == 1
 
 
 def test_quiet_ends_with_time_and_a_new_connection_from_the_same_port_is_read() -> None:
