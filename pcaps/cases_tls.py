@@ -20,7 +20,7 @@ from pcaps.hellos import (
     initial,
     records,
 )
-from pcaps.packets import CLIENT, SERVER, Capture, Tcp, resolve
+from pcaps.packets import CLIENT, OK, SERVER, Capture, Tcp, get, resolve
 
 SEGMENT = 1_400
 
@@ -205,6 +205,32 @@ def tls_misleading_segments() -> Made:
     tcp = Tcp(capture, (CLIENT, 40_005)).open().send(hello("first.good.example"))
     tcp.receive(records(b"\x02" + len(retry).to_bytes(3, "big") + retry))
     tcp.send(b"\x14\x03\x03\0\1\1" + hello("retry.bad.example")).receive(SERVER_HELLO).close()
+    return capture
+
+
+@case(
+    "tls-decoys",
+    """What a client sends with so short a time to live that it does not reach the server: a harmless hello and some
+    segments of nothing before the real hello, which comes in two segments in either order; a RST and a FIN in the
+    middle of a hello; a harmless request with 20 KB of its body before the real request.""",
+)
+def tls_decoys() -> Made:
+    capture = Capture()
+    octets = hello("two.bad.example", post_quantum=True)
+    for port, order in ((40_001, (0, 1_000)), (40_002, (1_000, 0))):
+        tcp = Tcp(capture, (CLIENT, port)).open().send(hello("www.good.example")).send(bytes(6_000), 1_000)
+        for at in order:
+            tcp.segment(octets[at : at + 1_000], "PA", at=at)
+        tcp.receive(SERVER_HELLO).close()
+    for port, flags in ((40_003, "RA"), (40_004, "FA")):
+        octets = hello(f"end{flags[0].lower()}.bad.example")
+        tcp = Tcp(capture, (CLIENT, port)).open().send(octets[:100])
+        tcp.segment(flags=flags)
+        tcp.send(octets[100:]).receive(SERVER_HELLO).close()
+    tcp = Tcp(capture, (CLIENT, 40_005), (SERVER, 80)).open()
+    tcp.send(get("www.good.example", method="POST", body="b" * 20_000), 1_400)
+    tcp.segment(get("post.bad.example"), "PA", at=0)
+    tcp.receive(OK).close()
     return capture
 
 

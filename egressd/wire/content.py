@@ -95,17 +95,40 @@ class ContentReader:
         parser = side.parser
         if isinstance(parser, TlsStream):
             for hello in parser.finish():
-                self._teller.hello(conversation, side, hello, "partial")
+                if not parser.again or hello.raw_sni != side.told:
+                    self._teller.hello(conversation, side, hello, "partial")
                 side.kind = OVER
         elif isinstance(parser, HttpStream):
             for request in parser.finish():
-                self._teller.request(conversation, side, request, "partial")
+                if request.raw_host != side.told:
+                    self._teller.request(conversation, side, request, "partial")
+
+    def tell_so_far(self, conversation: Conversation, side: Side) -> None:
+        """It seems that no more bytes will come: tell what a half-received message has told, and go on reading. Who
+        sends an end that never reaches the server wants that nobody reads what follows."""
+        if side.rivals:
+            self.other_copies(conversation, side, True)
+        parser = side.parser
+        if side.put_off:
+            side.ends = True
+        elif isinstance(parser, TlsStream):
+            for hello in parser.so_far():
+                if not parser.again or hello.raw_sni != side.told:
+                    self._teller.hello(conversation, side, hello, "partial")
+                parser.again = True  # told
+                side.told = hello.raw_sni
+        elif isinstance(parser, HttpStream):
+            for request in parser.so_far():
+                if request.raw_host != side.told:
+                    self._teller.request(conversation, side, request, "partial")
+                side.told = request.raw_host
 
     def read_again(self, side: Side) -> None:
         """The server asks for another hello (HelloRetryRequest)."""
         side.kind = TLS
         side.parser = TlsStream(True)
         side.since_over = 0
+        side.await_answer()
 
     def lose(self, conversation: Conversation, side: Side, lost: int) -> None:
         """`lost` bytes will not come (-1: nobody knows how many); what comes next may begin anywhere."""
@@ -294,10 +317,12 @@ class ContentReader:
                 _begin_at_message(rival)
                 rival.first_size = len(rival.other)
             size = len(rival.other)
-            if size >= rival.next_size or last or side.kind == OVER:
+            if size >= rival.next_size or ((last or side.kind == OVER) and size != rival.seen_size):
+                rival.seen_size = size
                 rival.next_size = size + (size - rival.first_size) + 1
                 self.other_copy(conversation, side, rival)
-        side.rivals = [rival for rival in side.rivals if len(rival.other) <= MAX_RIVAL_BYTES]
+        if not side.keeps_first:
+            side.rivals = [rival for rival in side.rivals if len(rival.other) <= MAX_RIVAL_BYTES]
 
     def other_copy(self, conversation: Conversation, side: Side, rival: Rival) -> None:
         """A name in a copy that lost, and not in what was taken, counts too, marked as ambiguous."""
@@ -339,5 +364,4 @@ def _begin_at_message(rival: Rival) -> None:
         return  # no head ends before it
     if identify(other[start:] or b"\n", 0) != HTTP:
         start = rival.place  # a body lies between: a copy of a segment mostly begins where a request does
-    rival.other = other[start:]
-    rival.taken = rival.taken[start:]
+    rival.begin_at(start)

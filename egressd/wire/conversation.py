@@ -97,6 +97,11 @@ class Side(Stream):
         self.sent_bytes = 0
         self.told_bytes = 0
 
+    def is_inside(self) -> bool:
+        """Whether bytes of a message are kept that is not whole."""
+        parser = self.parser
+        return self.head != b"" or bool(self.held) or (parser is not None and parser.buffered() > 0)
+
     def is_half_way(self) -> bool:
         """Whether bytes are kept that wait for more."""
         return self.parser is not None or self.head != b"" or bool(self.held) or bool(self.put_off)
@@ -105,9 +110,10 @@ class Side(Stream):
 @mypyc_attr(acyclic=True)
 class Conversation(Pair):
     """A TCP connection. `sure` when SYN or content told the client; `isn` is the SYN's, -1 when that was not seen;
-    `next_isn` that of another SYN, which counts once its server has answered it."""
+    `next_isn` that of another SYN, which counts once its server has answered it; `was_reset` when its client has ended
+    it in the middle of a message, and may not mean it."""
 
-    __slots__ = ("_server", "announced", "client", "isn", "next_isn", "replied", "sure", "syn_seen")
+    __slots__ = ("_server", "announced", "client", "isn", "next_isn", "replied", "sure", "syn_seen", "was_reset")
 
     def __init__(self, forward: bytes, sure: bool, flow: FlowKey | None = None) -> None:
         super().__init__(TCP, forward, flow)
@@ -115,6 +121,7 @@ class Conversation(Pair):
         self.syn_seen = False
         self.announced = False
         self.replied = False
+        self.was_reset = False
         self.client = Side()
         self._server: Side | None = None
         self.isn = -1

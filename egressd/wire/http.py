@@ -125,12 +125,17 @@ class HttpStream:
 
     def finish(self) -> list[HttpRequest]:
         """The flow ended, or the rest of it is lost: the request of a head cut short, if the name is already told."""
-        found: list[HttpRequest] = []
-        if self._state == _HEAD and self._line_ok and not self.failed:
-            self._take_cut_head(self._buffer.decode("latin-1"), found)
+        found = self.so_far()
         self._buffer = bytearray()
         self._line_ok = False
         self.done = True
+        return found
+
+    def so_far(self) -> list[HttpRequest]:
+        """The request of a head whose rest has not come, if the name is already told."""
+        found: list[HttpRequest] = []
+        if self._state == _HEAD and self._line_ok and not self.failed:
+            self._take_cut_head(self._buffer.decode("latin-1"), found)
         return found
 
     def _feed_head(self, data: bytes, at: int, found: list[HttpRequest]) -> int:

@@ -28,9 +28,11 @@ SYN: Final = 2
 RST: Final = 4
 ACK: Final = 16
 
-# After the name was found, this many more client segments are compared with what was sent before (an attacker may send
-# a harmless copy first), unless the server's answer shows earlier which copy it took.
+# After the name was found, client segments are compared with what was sent before (an attacker may send a harmless copy
+# first) until the server's answer shows which copy it took; this many when no server is seen. Where nothing was
+# recognised many more, if the server has taken the connection and sent nothing: such an upload is rare.
 SEGMENTS_AFTER: Final = 3
+SEGMENTS_UNANSWERED: Final = 256
 # Then a conversation is looked at anew, a packet of each direction; a SYN ends quiet at once. Sequence numbers must not
 # wrap twice meanwhile (wire/meter.py).
 QUIET_US: Final = 60_000_000
@@ -144,7 +146,7 @@ class TcpTracker:
             if side.held and ts_us - side.stalled_us > OVERTAKEN_US:
                 self._give_up_holes(conversation, side)
         if side.end_seq >= 0 and side.next_seq in (side.end_seq, -1):
-            self._content.salvage(conversation, side)
+            self._content.tell_so_far(conversation, side)
 
     def flush(self) -> None:
         """The capture has ended: tell what half-received messages still reveal."""
@@ -182,6 +184,7 @@ class TcpTracker:
             self._table.forget(known)
         conversation = Conversation(reverse_key(key) if from_server else key, True)
         conversation.syn_seen = True
+        conversation.client.keeps_first = True
         if self.quiet.until:
             self.quiet.end(conversation.forward)
             self.quiet.end(conversation.backward)
@@ -208,11 +211,9 @@ class TcpTracker:
         """Whether a SYN comes in the middle of a message, after the server has answered another SYN: it answers this
         with no more than an acknowledgement (RFC 5961 section 4) and reads on. If it does send a SYN-ACK, or the client
         goes on from there, this was a new connection all the same."""
-        side = known.client
-        if key != known.forward or not known.replied or seq == known.isn:
+        if key != known.forward or not known.replied or seq == known.isn or known.was_reset:
             return False
-        parser = side.parser
-        if side.head == b"" and not side.held and (parser is None or not parser.buffered()):
+        if not known.client.is_inside():
             return False
         known.next_isn = seq
         return True
@@ -250,6 +251,11 @@ class TcpTracker:
             followed = side is conversation.client or conversation.client.kind in (UNKNOWN, DNS)
             if followed and any(one.is_half_way() for one in conversation.sides()):
                 return
+        if side is conversation.client and side.is_inside():
+            # Its time to live may have ended before the server: when the client goes on, the message is read on.
+            conversation.was_reset = True
+            self._content.tell_so_far(conversation, side)
+            return
         self._leave(conversation)
         self._table.forget(conversation)
 
@@ -277,6 +283,8 @@ class TcpTracker:
 
     def _payload(self, conversation: Conversation, side: Side, seq: int, data: bytes) -> None:
         from_client = side is conversation.client
+        if not from_client and conversation.client.keeps_first:
+            conversation.client.answered()
         if not from_client and conversation.sure and conversation.client.kind not in (UNKNOWN, DNS):
             if conversation.client.kind == OVER and asks_again(data):
                 self._content.read_again(conversation.client)
@@ -315,7 +323,10 @@ class TcpTracker:
         side.held.clear()
         side.held_bytes = 0
         side.since_over += 1
-        if side.since_over > SEGMENTS_AFTER:
+        most = SEGMENTS_AFTER
+        if side.keeps_first and conversation.replied:
+            most = 0 if side.tries > 0 else SEGMENTS_UNANSWERED
+        if most and side.since_over > most:
             key = conversation.forward if side is conversation.client else conversation.backward
             self.quiet.begin(key, self._teller.ts_us + QUIET_US)
             side.let_go()

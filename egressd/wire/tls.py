@@ -392,9 +392,14 @@ class TlsStream:
 
     def finish(self) -> list[ClientHello]:
         """What can be had of a hello whose rest will not come (the flow ended, or a hole stays). Never raises."""
+        hellos = self.so_far()
+        self.done = True
+        return hellos
+
+    def so_far(self) -> list[ClientHello]:
+        """What can be had of a hello if its rest does not come. Never raises."""
         if self.done:
             return []
-        self.done = True
         message = self._message[5:] if self._need > 0 else self._message
         if len(message) < 4 or message[0] != CLIENT_HELLO:
             return []

@@ -136,6 +136,18 @@ def test_another_name_in_the_hello_that_the_server_asks_for(between: bytes) -> N
         assert len(tap.dissector.quiet) == 2
 
 
+def test_a_decoy_of_the_hello_that_the_server_asks_for_hides_nothing() -> None:
+    tap = Tap()
+    line = Line(tap).open().send(HELLO).receive(RETRY)
+    at = line.sent[0]
+    line.send(hello("www.good.example"))
+    for _ in range(10):
+        line.send(APPLICATION * 10)
+    line.send(hello("www.evil.example"), at).receive(SERVER_HELLO)
+    assert tap.told() == [SNI, *BOTH]
+    assert len(tap.dissector.quiet) == 2
+
+
 def test_the_same_name_in_the_hello_that_the_server_asks_for_is_told_once() -> None:
     tap = Tap()
     Line(tap).open().send(HELLO).receive(RETRY).send(CHANGE_CIPHER_SPEC + HELLO).receive(SERVER_HELLO)
@@ -427,6 +439,44 @@ def test_a_reset_that_its_receiver_would_not_take_makes_nobody_forget() -> None:
     assert tap.told() == [SNI]
 
 
+@pytest.mark.parametrize("flags", [FIN | ACK, RST, RST | ACK])
+@pytest.mark.parametrize("cut", [20, 700])
+def test_an_end_that_does_not_reach_the_server_hides_nothing(flags: int, cut: int) -> None:
+    """Its time to live is short. What was told by then is told once."""
+    tap = Tap()
+    line = Line(tap).open().send(LONG_HELLO[:cut])
+    for _ in range(3):
+        tap.put(line.made(0, cut, b"", flags))
+    line.send(LONG_HELLO[cut:]).receive(SERVER_HELLO)
+    assert tap.flush().told() == [SNI if cut == 20 else (TLS_SNI, "www.shop.example", "partial")]
+    assert tap.count(FLOW) == 1
+    tap = Tap()
+    wire = get("www.shop.example")
+    line = Line(tap, server=(SERVER, 80)).open().send(wire[:cut])
+    tap.put(line.made(0, min(cut, len(wire)), b"", flags))
+    line.send(wire[cut:]).receive(OK).send(get("next.example"))
+    assert tap.flush().told() == [(HTTP_HOST, "www.shop.example", ""), (HTTP_HOST, "next.example", "")]
+
+
+def test_a_name_behind_what_a_reset_had_told_is_read() -> None:
+    tap = Tap()
+    wire = get("www.shop.example", "/x")
+    line = Line(tap, server=(SERVER, 80)).open().send(wire[:-2])
+    tap.put(line.made(0, len(wire) - 2, b"", RST))
+    assert tap.told() == [(HTTP_HOST, "www.shop.example", "partial")]
+    line.send(b"X: y\r\n\r\n").receive(OK).send(get("next.example"))
+    assert tap.flush().names() == ["www.shop.example", "www.shop.example", "next.example"]
+
+
+def test_a_connection_after_a_reset_inside_a_hello_is_a_new_one() -> None:
+    tap = Tap()
+    line = Line(tap).open().send(LONG_HELLO[:300])
+    tap.put(line.made(0, 300, b"", RST))
+    Line(tap, isn=(500_000, 7)).open().send(hello("next.example"))
+    assert tap.told()[-1] == (TLS_SNI, "next.example", "")
+    assert tap.count(FLOW) == 2
+
+
 def test_the_end_of_the_capture_tells_what_is_half_read() -> None:
     tap = Tap()
     Line(tap).open().send(LONG_HELLO[:700])
@@ -512,17 +562,78 @@ def test_the_same_bytes_again_and_the_garbage_of_a_keep_alive_tell_nothing_more(
     assert tap.told() == [SNI]
 
 
-def test_copies_are_compared_until_the_server_answers_and_a_few_segments_long() -> None:
+def test_copies_are_compared_until_the_server_answers() -> None:
     good, evil = pair_of_hellos()
     tap = Tap()
     Line(tap).open().send(good).receive(SERVER_HELLO).send(evil, 0)
     assert tap.told() == BOTH[:1]
     tap = Tap()
     line = Line(tap).open().send(good)
-    for _ in range(SEGMENTS_AFTER):
-        line.send(APPLICATION)
+    for _ in range(300):
+        line.send(APPLICATION * 10)
+    assert tap.dissector.quiet == {}
     line.send(evil, 0).send(evil, 0).send(evil, 0)
     assert tap.told() == BOTH
+    line.receive(SERVER_HELLO).send(evil, 0)
+    assert len(tap.dissector.quiet) == 2
+    assert tap.told() == BOTH
+
+
+def test_copies_are_compared_a_few_segments_long_where_no_server_is_seen() -> None:
+    good, evil = pair_of_hellos()
+    for more, told in ((SEGMENTS_AFTER, BOTH), (SEGMENTS_AFTER + 1, BOTH[:1])):
+        tap = Tap()
+        line = Line(tap).syn().send(good)
+        for _ in range(more):
+            line.send(APPLICATION)
+        line.send(evil, 0).send(evil, 0).send(evil, 0)
+        assert tap.told() == told
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("junk", [0, 30, 3_000, 9_000])
+def test_a_hello_in_segments_behind_a_decoy_and_junk_is_read(junk: int, order: tuple[int, int]) -> None:
+    """Neither the decoy nor the junk reaches the server."""
+    evil = pair_of_hellos()[1]
+    halves = ((evil[:1_400], 0), (evil[1_400:], 1_400))
+    for decoy in (hello("www.good.example"), pair_of_hellos()[0], b"\0" * 40):
+        tap = Tap()
+        line = Line(tap).open().send(decoy)
+        for _ in range(junk // 1_000):
+            line.send(b"junk" * 250)
+        line.send(b"j" * (junk % 1_000)) if junk % 1_000 else None
+        for half in order:
+            line.send(*halves[half])
+        line.receive(SERVER_HELLO)
+        assert "www.evil.example" in tap.names(), len(decoy)
+        assert set(tap.names()) <= {"www.evil.example", "www.good.example"}
+        assert len(tap.told()) <= 2
+
+
+def test_a_third_copy_does_not_hide_the_second() -> None:
+    good, evil = pair_of_hellos()
+    third = hello("www.fine.example", post_quantum=True)
+    tap = Tap()
+    line = Line(tap).open().send(good).send(evil[:900], 0).send(third[:900], 0).send(evil[900:], 900)
+    line.receive(SERVER_HELLO)
+    assert (TLS_SNI, "www.evil.example", "ambiguous") in tap.told()
+
+
+def test_a_request_behind_a_decoy_and_its_body_is_read() -> None:
+    tap = Tap()
+    line = Line(tap, server=(SERVER, 80)).open().send(get("www.good.example", method="POST", body="b" * 20_000)[:1_400])
+    for _ in range(12):
+        line.send(b"b" * 1_400)
+    line.send(get("www.evil.example"), 0)
+    assert tap.told() == [(HTTP_HOST, "www.good.example", ""), (HTTP_HOST, "www.evil.example", "ambiguous")]
+
+
+def test_an_upload_of_nothing_known_becomes_quiet_though_the_server_sends_nothing() -> None:
+    tap = Tap()
+    line = Line(tap, server=(SERVER, 9_999)).open()
+    for _ in range(400):
+        line.send(bytes(1_400))
+    assert set(tap.dissector.quiet) == {key_of(line)}
 
 
 def test_a_syn_that_no_server_took_does_not_hide_the_hello() -> None:
