@@ -33,6 +33,7 @@ from pcaps.packets import (
     NULL,
     OK,
     RAW,
+    RESOLVER,
     SERVER,
     Capture,
     Packet,
@@ -158,6 +159,36 @@ def ip_fragments() -> Made:
     datagram[UDP].chksum = 0x1234  # never looked at: a tap sees what the host will judge
     for piece in reversed(fragment6(datagram, 40 + 8 + 40)):
         capture.add(piece)
+    return capture
+
+
+@case(
+    "ip-fragments-decoy",
+    """A DNS question in three fragments, IPv4 and IPv6, and a fourth that has a harmless name in the place of the
+    listed one and does not reach the resolver: it comes first, or behind all others.""",
+)
+def ip_fragments_decoy() -> Made:
+    capture = Capture()
+    for number, is_first in enumerate((True, False, True, False), 1):
+        name = f"{number}-with-a-name-in-the-middle"
+        made = []
+        for domain in ("news.bad.example", "news.fan.example"):
+            datagram = UDP(sport=50_000 + number, dport=53) / question(f"{name}.{domain}", 0x2000 + number)
+            datagram.chksum = 0x1234
+            if number < 3:
+                whole = capture.ip(CLIENT, RESOLVER) / datagram
+                whole.id = number
+                made.append(fragment(whole, fragsize=24))
+            else:
+                whole = capture.ip(CLIENT_6, RESOLVER_6) / IPv6ExtHdrFragment(id=number) / datagram
+                made.append(fragment6(whole, 40 + 8 + 24))
+        real, decoy = made
+        differing = [at for at, piece in enumerate(real) if bytes(piece) != bytes(decoy[at])]
+        for piece in (*(decoy[at] for at in differing if is_first), *real):
+            capture.add(piece)
+        for at in differing:
+            if not is_first:
+                capture.add(decoy[at])
     return capture
 
 

@@ -48,10 +48,14 @@ class Dissector:
         self._start = start
         frames = self.frames
         proto = frames.decode(link, buf, start, end, ts_us)
-        if proto == TCP:
-            self.tcp.segment(frames, ts_us, number)
-        elif proto == UDP:
-            self.udp.datagram(frames, ts_us, number)
+        while proto or frames.rival:
+            if proto == TCP:
+                self.tcp.segment(frames, ts_us, number)
+            elif proto == UDP:
+                self.udp.datagram(frames, ts_us, number)
+            if not frames.rival:
+                return
+            proto = frames.decode_rival()
 
     def sender(self, client: bytes) -> Sender | None:
         """Who sent the frame at hand, from within `emit`; None when that is not a plain packet from `client`."""

@@ -59,6 +59,7 @@ _MORE: Final = 0x2000
 _OPTIONS_HEADERS: Final = frozenset(
     (0, 43, 60, 135, 139, 140)
 )  # 8-byte units without the first: RFC 8200, 6275, 7401, 5533
+_SYSTEM_PORTS_END: Final = 1024
 _ICMP_ERRORS: Final = frozenset((3, 4, 5, 11, 12))  # RFC 792: these quote the packet they are about
 
 
@@ -71,11 +72,15 @@ class Frames:
     · `payload_start`, `payload_end` · `cut` the capture lacks bytes of the payload · `depth` IP headers, 1 = not
     tunnelled · `vlan` outermost VLAN id or -1 · `seq`, `flags` for TCP only.
 
+    `rival` is what `decode_rival` is to decode then: fragments may disagree, and the segment be read in two ways.
+
     `counts` holds why other packets gave nothing (not_ip, fragment_held, malformed, other_l4, too_deep, icmp_quoted,
     fragment_cut) and what became of fragments (see `Fragments`).
     """
 
     __slots__ = (
+        "_rival_addresses",
+        "_rival_depth",
         "_ts_us",
         "buf",
         "counts",
@@ -87,6 +92,7 @@ class Frames:
         "key",
         "payload_end",
         "payload_start",
+        "rival",
         "seq",
         "sport",
         "vlan",
@@ -106,6 +112,9 @@ class Frames:
         self.flags = 0
         self.depth = 0
         self.vlan = -1
+        self.rival = b""
+        self._rival_addresses = b""
+        self._rival_depth = 0
         self._ts_us = 0
 
     def decode(self, link: int, buf: bytes, start: int, end: int, ts_us: int) -> int:
@@ -162,6 +171,18 @@ class Frames:
         reason = _REASONS[status]
         self.counts[reason] = self.counts.get(reason, 0) + 1
         return 0
+
+    def decode_rival(self) -> int:
+        """Decode the other reading of the fragments that `decode` put together last, as `decode` does."""
+        whole = self.rival
+        self.rival = b""
+        self.depth = self._rival_depth
+        self.cut = False
+        try:
+            status = self._rival_carried(whole, self._rival_addresses)
+        except (IndexError, StructError):
+            status = MALFORMED
+        return max(status, 0)
 
     def _plain(self, buf: bytes, start: i64, end: i64) -> int:
         """What nearly all packets are, as compiled code judges it best, and Python for IPv6; 0 when it is not that."""
@@ -273,12 +294,23 @@ class Frames:
         if self.cut:
             # Short captures can never be put together; names mostly lie in the first fragment, so read what is there.
             return _CUT_FRAGMENT if place else self._carried(proto, addresses, buf, start, end, True)
-        strict = len(addresses) == 32
-        source = addresses[:16] if strict else addresses[:4]
-        whole = self.fragments.add(key, source, proto, place, more, buf[start:end], self._ts_us, strict)
+        fragments = self.fragments
+        whole = fragments.add(key, addresses[: len(addresses) >> 1], proto, place, more, buf[start:end], self._ts_us)
         if whole is None:
-            return _HELD
-        return self._carried(self.fragments.next_header, addresses, whole, 0, len(whole), True)
+            if not fragments.rival:
+                return _HELD
+            return self._rival_carried(fragments.rival, addresses)
+        if fragments.rival:
+            self.rival = fragments.rival
+            self._rival_addresses = addresses
+            self._rival_depth = self.depth
+        return self._carried(fragments.next_header, addresses, whole, 0, len(whole), True)
+
+    def _rival_carried(self, whole: bytes, addresses: bytes) -> int:
+        """What the other reading carries. Only clients are believed: an address is blocked because of an answer, and
+        anybody can send a fragment that makes one say something else."""
+        status = self._carried(self.fragments.rival_header, addresses, whole, 0, len(whole), True)
+        return _HELD if status > 0 and self.sport < _SYSTEM_PORTS_END else status
 
     def _carried(self, proto: int, addresses: bytes, buf: bytes, start: int, end: int, fragmented: bool) -> int:
         """What an IP header carries: extension headers, then a segment or another packet."""

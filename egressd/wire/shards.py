@@ -159,14 +159,17 @@ class Shards:
                 self._leave(buf, start, end)
                 return
         proto = frames.decode(link, buf, start, end, ts_us)
-        if proto:
-            shard = shard_of(frames.key)
-            if not self._own[shard]:
+        while proto or frames.rival:
+            if proto:
+                shard = shard_of(frames.key)
+                if self._own[shard]:
+                    if proto == TCP:
+                        self._tcp[shard].segment(frames, ts_us, number)
+                    else:
+                        self._udp[shard].datagram(frames, ts_us, number)
+            if not frames.rival:
                 return
-            if proto == TCP:
-                self._tcp[shard].segment(frames, ts_us, number)
-            else:
-                self._udp[shard].datagram(frames, ts_us, number)
+            proto = frames.decode_rival()
 
     def sender(self, client: bytes) -> Sender | None:
         """See Dissector.sender; None within `flush`, where no frame is at hand."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -12,6 +13,9 @@ from egressd.wire.fragments import (
     MAX_BYTES,
     MAX_DATAGRAMS,
     MAX_PIECES,
+    MAX_READ_BYTES,
+    MAX_READ_DATAGRAMS,
+    MAX_READINGS,
     MAX_SOURCE_BYTES,
     MAX_SOURCE_DATAGRAMS,
     PIECE_OVERHEAD,
@@ -24,8 +28,8 @@ KEY = SOURCE + b"\xcb\0\x71\x09\0\x07\x11"
 WHOLE = bytes(range(256)) * 2 + b"tail"  # 516 bytes: the last fragment is no multiple of eight
 
 
-def add(table: Fragments, start: int, body: bytes, more: bool, strict: bool = False, ts_us: int = 0) -> bytes | None:
-    return table.add(KEY, SOURCE, 17, start, more, body, ts_us, strict)
+def add(table: Fragments, start: int, body: bytes, more: bool, ts_us: int = 0) -> bytes | None:
+    return table.add(KEY, SOURCE, 17, start, more, body, ts_us)
 
 
 def check_books(table: Fragments) -> None:
@@ -42,17 +46,16 @@ def check_books(table: Fragments) -> None:
         assert all(end <= start for end, start in zip(ends, datagram.starts[1:], strict=False))
 
 
-@pytest.mark.parametrize("strict", [False, True])
 @given(st.integers(1, 30), st.randoms(use_true_random=False))
 @settings(max_examples=80, deadline=None)
-def test_any_order_with_duplicates(strict: bool, units: int, shuffle: random.Random) -> None:
+def test_any_order_with_duplicates(units: int, shuffle: random.Random) -> None:
     size = units * 8
     pieces = [(at, WHOLE[at : at + size], at + size < len(WHOLE)) for at in range(0, len(WHOLE), size)]
     again = shuffle.sample(pieces, len(pieces) // 2)
     order = pieces + again
     shuffle.shuffle(order)
     table = Fragments({})
-    results = [add(table, *piece, strict=strict) for piece in order]
+    results = [add(table, *piece) for piece in order]
     done = [result for result in results if result is not None]
     assert done and set(done) == {WHOLE}
     assert "overlap_conflict" not in table.counts
@@ -78,18 +81,17 @@ def test_agreeing_overlaps(extra: list[tuple[int, int]], shuffle: random.Random)
 
 @given(
     st.lists(st.tuples(st.integers(0, 30), st.binary(min_size=1, max_size=64), st.booleans()), max_size=40),
-    st.booleans(),
 )
 @settings(max_examples=200, deadline=None)
-def test_first_wins(fragments: list[tuple[int, bytes, bool]], strict: bool) -> None:
+def test_first_wins(fragments: list[tuple[int, bytes, bool]]) -> None:
     """Against a model that paints bytes one by one, for any fragments at all."""
     table = Fragments({})
     painted: dict[int, int] = {}
     for unit, body, more in fragments:
         refused = table.counts.get("fragment_refused", 0)
-        result = add(table, unit * 8, body, more, strict)
+        result = add(table, unit * 8, body, more)
         check_books(table)
-        if strict or table.counts.get("fragment_refused", 0) > refused:
+        if table.counts.get("fragment_refused", 0) > refused:
             continue
         for at, byte in enumerate(body, unit * 8):
             painted.setdefault(at, byte)
@@ -106,17 +108,87 @@ def test_conflict_in_ipv4_first_wins_and_counts() -> None:
     assert add(table, 24, b"end", False) == b"a" * 8 + b"B" * 16 + b"end"
 
 
-@pytest.mark.parametrize("body", [b"B" * 16, b"a" * 16])
-def test_overlap_in_ipv6_ends_the_datagram(body: bytes) -> None:
-    """RFC 5722 section 4: also when the bytes agree, and with everything that comes later."""
+def read(table: Fragments, *fragments: tuple[int, bytes, bool]) -> list[bytes]:
+    """All readings of what these fragments make."""
+    readings = []
+    for fragment in fragments:
+        readings += [whole for whole in (add(table, *fragment), table.rival) if whole]
+        check_books(table)
+    return readings
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_fragments_that_disagree_are_read_both_ways(order: tuple[int, ...]) -> None:
+    """Whatever comes first: a harmless fragment, the one that arrives, or what they share."""
+    fragments = ((0, b"harmless", True), (0, b"listed! ", True), (8, b".example", False))
+    wholes = {b"harmless.example", b"listed! .example"}
+    assert set(read(Fragments({}), *(fragments[at] for at in order))) == wholes
+
+
+def test_the_other_reading_goes_on_when_the_first_is_whole() -> None:
     table = Fragments({})
-    add(table, 0, b"a" * 24, True, strict=True)
-    assert add(table, 8, body, True, strict=True) is None
+    decoy = [(0, b"harmless", True), (8, b".example", False)]
+    real = [(0, b"listed! ", True), (8, b".at.last.example", False)]
+    assert read(table, decoy[0], real[0], decoy[1], real[1]) == [
+        b"harmless.example",
+        b"listed! .example",
+        b"listed! .at.last.example",
+    ]
     assert table.counts == {"overlap_conflict": 1}
+    assert read(table, *real) == [b"listed! .at.last.example"]  # sent again: as a datagram of its own
+
+
+def test_ends_that_disagree_are_read_both_ways() -> None:
+    for decoy, more in ((b"x", False), (b"12345678" * 4, False), (b"12345678" * 4, True)):
+        real = [(0, b"listed! ", True), (8, b".at.last.example", False)]
+        assert b"listed! .at.last.example" in read(Fragments({}), (8, decoy, more), *real)
+        assert b"listed! .at.last.example" in read(Fragments({}), (8, decoy, more), *reversed(real))
+        assert b"listed! .at.last.example" in read(Fragments({}), real[0], (8, decoy, more), real[1])
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.binary(min_size=8, max_size=40), st.booleans()), max_size=30))
+@settings(max_examples=200, deadline=None)
+def test_what_came_last_is_read_too(fragments: list[tuple[int, bytes, bool]]) -> None:
+    """Against a model that paints over what is there, once there is a rival."""
+    table = Fragments({})
+    sent = [(unit * 8, body[: len(body) & ~7] if more else body, more) for unit, body, more in fragments]
+    painted: dict[int, int] = {}
+    for start, body, more in sent:
+        end = start + len(body)
+        painted = {at: byte for at, byte in painted.items() if more or at < end}
+        painted.update(enumerate(body, start))
+        add(table, start, body, more)
+        check_books(table)
+        if table.rival:
+            assert table.rival == bytes(painted[at] for at in range(len(painted)))
+
+
+def test_what_was_read_is_kept_within_bounds() -> None:
+    table = Fragments({})
+    for number in range(1_000):
+        table.add(number.to_bytes(4, "big"), SOURCE, 17, 0, True, bytes(8 * (number % 900 + 1)), number)
+        assert table.add(number.to_bytes(4, "big"), SOURCE, 17, 8 * (number % 900 + 1), False, b"end", number)
+        assert len(table._read) <= MAX_READ_DATAGRAMS
+        assert sum(len(whole) for whole, _, _ in table._read.values()) == table._read_bytes <= MAX_READ_BYTES
+    assert len(table) == 0
+
+
+def test_another_copy_long_after_is_another_datagram() -> None:
+    table = Fragments({})
+    assert read(table, (0, b"harmless", True), (8, b".example", False)) == [b"harmless.example"]
+    assert add(table, 0, b"listed! ", True, ts_us=TIMEOUT_US + 1) is None
+    assert table.rival == b""
+
+
+def test_readings_are_bounded() -> None:
+    table = Fragments({})
+    add(table, 8, b"end", False)
+    readings = [read(table, (0, b"%8d" % number, True)) for number in range(50)]
+    assert sum(map(len, readings)) <= 50 + MAX_READINGS
+    assert [len(one) for one in readings[MAX_READINGS + 1 :]] == [0] * (49 - MAX_READINGS)
+    for at in range(0, 16 * (MAX_PIECES + 50), 16):
+        read(table, (at, bytes(8), True), (at, b"x" * 8, True))
     assert table.held_bytes == 0
-    assert add(table, 0, b"a" * 24, True, strict=True) is None
-    assert add(table, 24, b"end", False, strict=True) is None
-    check_books(table)
 
 
 @pytest.mark.parametrize(
@@ -150,8 +222,8 @@ def test_greatest_datagram() -> None:
 
 def test_next_header_is_that_of_the_first_fragment() -> None:
     table = Fragments({})
-    table.add(KEY, SOURCE, 6, 8, False, b"x", 0, True)
-    assert table.add(KEY, SOURCE, 17, 0, True, b"12345678", 0, True) == b"12345678x"
+    table.add(KEY, SOURCE, 6, 8, False, b"x", 0)
+    assert table.add(KEY, SOURCE, 17, 0, True, b"12345678", 0) == b"12345678x"
     assert table.next_header == 17
 
 
@@ -167,8 +239,8 @@ def test_time_out(later_us: int) -> None:
 def test_old_ones_leave_when_new_ones_come() -> None:
     table = Fragments({})
     for number in range(50):
-        table.add(number.to_bytes(2, "big"), SOURCE, 17, 0, True, bytes(8), number, False)
-    table.add(KEY, SOURCE, 17, 0, True, bytes(8), TIMEOUT_US + 30, False)
+        table.add(number.to_bytes(2, "big"), SOURCE, 17, 0, True, bytes(8), number)
+    table.add(KEY, SOURCE, 17, 0, True, bytes(8), TIMEOUT_US + 30)
     assert table.counts == {"fragment_expired": 30}
     check_books(table)
 
@@ -178,7 +250,7 @@ def test_flood_from_one_source_leaves_the_others_alone() -> None:
     add(table, 0, WHOLE[:256], True)
     flooder = b"\x0a\0\0\x66"
     for number in range(5000):
-        table.add(flooder + number.to_bytes(4, "big"), flooder, 17, 0, True, bytes(1480), number, False)
+        table.add(flooder + number.to_bytes(4, "big"), flooder, 17, 0, True, bytes(1480), number)
     assert len(table) <= MAX_SOURCE_DATAGRAMS + 1
     assert table.held_bytes <= MAX_SOURCE_BYTES + 256 + PIECE_OVERHEAD
     check_books(table)
@@ -189,7 +261,7 @@ def test_flood_from_many_sources_stays_in_bounds() -> None:
     table = Fragments({})
     for number in range(5000):
         source = number.to_bytes(4, "big")
-        table.add(source + b"key", source, 17, 0, True, bytes(8000 + number % 7 * 8), number, False)
+        table.add(source + b"key", source, 17, 0, True, bytes(8000 + number % 7 * 8), number)
         assert len(table) <= MAX_DATAGRAMS
         assert table.held_bytes <= MAX_BYTES
     check_books(table)
@@ -200,7 +272,7 @@ def test_flood_of_small_ones_is_bounded_in_number() -> None:
     table = Fragments({}, max_datagrams=100)
     for number in range(5000):
         source = number.to_bytes(4, "big")
-        table.add(source, source, 17, 0, True, bytes(8), number, False)
+        table.add(source, source, 17, 0, True, bytes(8), number)
     assert len(table) == 100 == len(table._sources)
 
 
@@ -218,7 +290,7 @@ def test_large_ones_from_one_source_leave_the_others_alone() -> None:
     add(table, 0, WHOLE[:256], True)
     flooder = b"\x0a\0\0\x66"
     for number in range(100):
-        table.add(flooder + bytes([number]), flooder, 17, 0, True, bytes(64000), number, False)
+        table.add(flooder + bytes([number]), flooder, 17, 0, True, bytes(64000), number)
         assert table.held_bytes <= MAX_SOURCE_BYTES + 256 + PIECE_OVERHEAD
     check_books(table)
     assert add(table, 256, WHOLE[256:], False) == WHOLE

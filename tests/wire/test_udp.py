@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import struct
 from ipaddress import ip_address
 
 import pytest
@@ -10,7 +12,7 @@ from egressd.model import DNS_ANSWER, DNS_QUERY, FLOW, QUIC_SNI, REPLY
 from egressd.wire.udp import IDLE_ROTATE_US, QUIET_US, TRIES
 from pcaps.hellos import QUIC_V1, QUIC_V2, client_hello, crypto, handshake, initial
 from pcaps.packets import answer, question
-from tests.wire.frames_made import CLIENT, SERVER, Tap, udp
+from tests.wire.frames_made import CLIENT, SERVER, Tap, frame, udp
 
 RESOLVER = ("10.0.0.53", 53)
 STUB = (CLIENT, 50_000)
@@ -84,6 +86,53 @@ def test_an_answer_that_nobody_was_seen_asking_for_still_has_the_asker_as_client
     tap = Tap()
     tap.put(udp(RESOLVER, STUB, TELL))
     assert tap.seen[0].flow.client_port == 50_000
+
+
+def fragment(place: int, more: bool, body: bytes, six: bool = False, back: bool = False) -> bytes:
+    if back:
+        made = bytearray(frame("192.0.2.53", CLIENT, 17, body))
+        made[20:22] = struct.pack(">H", more << 13 | place >> 3)
+        return bytes(made)
+    if six:
+        header = struct.pack(">BBHI", 17, 0, place | more, 7)
+        return frame("fd00::5", "2001:db8::53", 44, header + body)
+    made = bytearray(frame(CLIENT, "192.0.2.53", 17, body))
+    made[20:22] = struct.pack(">H", more << 13 | place >> 3)
+    return bytes(made)
+
+
+@pytest.mark.parametrize("six", [False, True])
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_a_decoy_among_fragments_hides_no_question(order: tuple[int, ...], six: bool) -> None:
+    """It does not reach the resolver, or the resolver's host takes the other one."""
+    good, bad = question("www.good.example", 7), question("www.evil.example", 7)
+    head = struct.pack(">HHHH", 50_000, 53, 8 + len(good), 0)
+    parts = [
+        fragment(0, True, (head + good)[:24], six),
+        fragment(0, True, (head + bad)[:24], six),
+        fragment(24, True, good[16:24], six),
+        fragment(24, True, bad[16:24], six),
+        fragment(32, False, good[24:], six),
+    ]
+    assert good[24:] == bad[24:] and good[:16] == bad[:16]
+    tap = Tap()
+    tap.put(parts[0])
+    for at in order:
+        tap.put(parts[2 + at])
+    assert sorted(tap.names()) == ["www.evil.example", "www.good.example"]
+
+
+def test_only_the_first_reading_of_an_answer_is_believed() -> None:
+    """Whoever guesses an identification could have any address blocked."""
+    told = struct.pack(">HHHH", 53, 50_000, 8 + len(TELL), 0) + TELL
+    forged = told[:-4] + bytes((203, 0, 113, 1))
+    cut = len(told) & ~7
+    for order in ((0, 1, 2), (0, 2, 1), (1, 0, 2)):
+        parts = [(0, True, told[:cut]), (cut, False, told[cut:]), (cut, False, forged[cut:])]
+        tap = Tap()
+        for at in order:
+            tap.put(fragment(*parts[at], back=True))
+        assert tap.kinds() == [DNS_ANSWER]
 
 
 # -- mDNS and LLMNR
