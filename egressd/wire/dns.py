@@ -1,6 +1,6 @@
 """DNS messages, in datagrams and in TCP streams (RFC 1035 section 4, RFC 7766), and telling them from other bytes.
 
-A message gives what can be read of it: its question always (or it is Malformed), then records until one breaks.
+A message gives what can be read of it: its question always (or it is Malformed), then the records that can be read.
 mDNS (RFC 6762) and LLMNR (RFC 4795) have the same form.
 """
 
@@ -34,7 +34,7 @@ def parse_message(buf: bytes, start: int, end: int) -> DnsMessage:
     """The DNS message `buf[start:end]` (0 <= start <= end <= len(buf)); bytes after its last record are left alone.
 
     Raises Malformed when the header or the question section cannot be read, or there are over 16 questions. A record
-    that breaks ends the reading: what came before is kept and `error` says why.
+    that breaks is left out, and those behind it when nothing tells where they begin; `error` says why.
     """
     if end - start < HEADER_BYTES:
         raise Malformed("DNS header is cut")

@@ -237,7 +237,8 @@ def _joined(labels: list[bytes], octets: int, tail: Name) -> Name:
 
 
 class RecordReader:
-    """The record sections of one message. Reading stops at the first record that breaks; `error` says why, or is empty.
+    """The record sections of one message. A record whose contents break is left out: its length tells where the next
+    one begins. Reading stops at the first that has no such place. `error` says what broke first, or is empty.
 
     `records` are those of all sections in order, without OPT; the first `answer_count` stand in the answer section.
     """
@@ -259,15 +260,17 @@ class RecordReader:
         """Read `answers` records from `pos` on, then `others` more of the authority and additional sections."""
         pos = self._read_section(pos, answers)
         self.answer_count = len(self.records)
-        if not self.error:
+        if pos >= 0:
             self._read_section(pos, others)
 
     def _read_section(self, pos: int, count: int) -> int:
+        """The place behind the records, -1 when it cannot be told."""
         try:
             for _ in range(count):
                 pos = self._read_record(pos)
         except Malformed as error:
-            self.error = str(error)
+            self.error = self.error or str(error)
+            return -1
         return pos
 
     def _read_record(self, pos: int) -> int:
@@ -297,20 +300,30 @@ class RecordReader:
         if rrclass & CLASS_BITS != IN:  # rdata of other classes has other forms; in updates it is empty (RFC 2136)
             self._keep(owner, rrtype, ttl_s, _NO_TARGET)
         elif rrtype in (A, AAAA):
-            if size != (4 if rrtype == A else 16):
-                raise Malformed("DNS address of wrong length")
-            address = buf[pos:after]
-            self.records.append(DnsRecord(owner.name, owner.raw_name, rrtype, ttl_s, address, "", "", (), False))
-        elif rrtype in _TARGET_AT:
-            target = names.read(pos + _TARGET_AT[rrtype])
-            if names.after != after:
-                raise Malformed("DNS rdata of wrong length")
-            self._keep(owner, rrtype, ttl_s, target)
-        elif rrtype in (SVCB, HTTPS):
-            self._read_service(owner, rrtype, ttl_s, pos, after)
+            if size == (4 if rrtype == A else 16):
+                address = buf[pos:after]
+                self.records.append(DnsRecord(owner.name, owner.raw_name, rrtype, ttl_s, address, "", "", (), False))
+            else:
+                self.error = self.error or "DNS address of wrong length"
+        elif rrtype in _TARGET_AT or rrtype in (SVCB, HTTPS):
+            try:
+                self._read_target(owner, rrtype, ttl_s, pos, after)
+            except Malformed as error:
+                self.error = self.error or str(error)
         else:
             self._keep(owner, rrtype, ttl_s, _NO_TARGET)
         return after
+
+    def _read_target(self, owner: Name, rrtype: int, ttl_s: int, pos: int, after: int) -> None:
+        """A record whose rdata has a name, or more."""
+        if rrtype not in _TARGET_AT:
+            self._read_service(owner, rrtype, ttl_s, pos, after)
+            return
+        names = self._names
+        target = names.read(pos + _TARGET_AT[rrtype])
+        if names.after != after:
+            raise Malformed("DNS rdata of wrong length")
+        self._keep(owner, rrtype, ttl_s, target)
 
     def _keep(self, owner: Name, rrtype: int, ttl_s: int, target: Name) -> None:
         self.records.append(

@@ -254,12 +254,21 @@ def test_record_types(
         (HTTPS, service(1, ROOT, HINT4, HINT4)),
     ],
 )
-def test_a_broken_record_ends_the_reading_and_keeps_the_rest(rrtype: int, rdata: bytes) -> None:
-    message = parse(response(record(OWNER, A, V4), record(OWNER, rrtype, rdata), record(OWNER, A, V4)))
+def test_a_broken_record_is_left_out_and_hides_none_behind_it(rrtype: int, rdata: bytes) -> None:
+    other = bytes((198, 51, 100, 7))
+    broken = record(OWNER, rrtype, rdata)
+    message = parse(response(record(OWNER, A, V4), broken, record(OWNER, A, other), record(OWNER, A, V4), an=3, ns=1))
     assert message.error
-    assert [r.address for r in message.answers] == [V4]
-    assert message.answer_count == 1
+    assert [r.address for r in message.answers] == [V4, other, V4]
+    assert message.answer_count == 2
     assert message.questions[0].name == OWN
+
+
+def test_a_broken_owner_ends_the_reading() -> None:
+    """Nothing tells where the next record begins."""
+    message = parse(response(record(OWNER, A, V4), record(b"\x80", A, V4), record(OWNER, A, V4)))
+    assert message.error == "DNS label of unknown type"
+    assert [r.address for r in message.answers] == [V4]
 
 
 def test_sections_and_answer_count() -> None:
