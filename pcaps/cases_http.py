@@ -46,7 +46,8 @@ def http_chunked_upload() -> Made:
     "http-lenient-server",
     """Requests that no browser sends and servers answer: behind many blank lines (nginx, Node), with tabs (Python), of
     a method that nobody knows (Go), of version 2.0 (Node), with a Host behind 70 KB of other fields and with a target
-    of 20 KB (Apache, Go), after a chunk whose size has twenty zeros before it (Node).""",
+    of 20 KB (Apache, Go), after a chunk whose size has twenty zeros before it (Node), in a request without a version,
+    behind a Content-Length with a sign, and behind a coding that says nothing of an end (Python).""",
 )
 def http_lenient_server() -> Made:
     capture = Capture()
@@ -64,6 +65,9 @@ def http_lenient_server() -> Made:
                 + b"2\r\nok\r\n0\r\n\r\n"
                 + octets
             ),
+            "old": lambda octets: octets.replace(b" HTTP/1.1", b"", 1),
+            "sign": lambda octets: get("up.good.example", more="Content-Length: +2\r\n") + b"ok" + octets,
+            "coding": lambda octets: get("up.good.example", more="Transfer-Encoding: gzip\r\n") + octets,
         }.items()
     ):
         tcp = Tcp(capture, (CLIENT, 40_001 + port), (SERVER, 80)).open()

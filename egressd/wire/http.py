@@ -17,6 +17,7 @@ from egressd.wire.http_head import (
     Field,
     asks_upgrade,
     body_length,
+    is_line_open,
     is_read,
     read_fields,
     read_request_line,
@@ -53,6 +54,7 @@ class HttpStream:
         "_buffer",
         "_left_out",
         "_line_ok",
+        "_line_open",
         "_scanned",
         "_state",
         "_trailers",
@@ -66,6 +68,7 @@ class HttpStream:
     def __init__(self) -> None:
         self.done = False
         self._line_ok = False  # the buffer's request line has been seen whole and is one
+        self._line_open = False  # it may be one of HTTP/0.9: what is behind it tells
         self._upgrade = False
         self.failed = ""
         self.rest: bytes | None = None
@@ -174,7 +177,7 @@ class HttpStream:
             raise Malformed("head too long")
         framing: list[Field] = []
         found.append(request_of(method, target, fields, framing))
-        self._line_ok = False
+        self._line_ok = self._line_open = False
         self._scanned = self._left_out = 0
         if method == "CONNECT":  # has no content: RFC 9110 section 9.3.6
             self._upgrade = True
@@ -194,9 +197,11 @@ class HttpStream:
         buffer = self._buffer
         if not self._line_ok:
             end = buffer.find(b"\n", self._scanned)
-            if end >= 0:
-                read_request_line(buffer.decode("latin-1"), end)
-                self._line_ok = True
+            if end >= 0 or self._line_open:
+                text = buffer.decode("latin-1")
+                read_request_line(text, end)
+                self._line_open = is_line_open(text)
+                self._line_ok = not self._line_open
             elif _METHOD_SO_FAR.match(buffer) is None:
                 raise Malformed("not an HTTP/1 request line")
         if len(buffer) > MAX_HEAD:

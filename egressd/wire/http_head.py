@@ -5,7 +5,9 @@ letter. What is passed over keeps nothing, so the bound on the head is the bound
 latin-1 text, a character for each byte: compiled, to search a string costs a sixth of searching bytes.
 
 Leniency follows what servers accept, because a client that a lenient server understands has been heard: bare LF line
-ends, blanks before a field's colon, obs-fold, several Host fields.
+ends, blanks before a field's colon, obs-fold, several Host fields, fields behind a request line of HTTP/0.9 (Python's
+http.server), lengths with a sign, codings and lengths that say nothing (a server that does not look at them takes what
+follows for the next request; when it is none, it is found out at once).
 """
 
 from __future__ import annotations
@@ -45,6 +47,11 @@ _LINE_END: Final = " HTTP/1.1\r\n"  # of a request line, nearly always
 # versions (2.0, 01.1).
 _REQUEST_LINE: Final = re.compile(
     r"(?!PRI )([!#-'*+.^_`|~0-9A-Za-z-]{1,20})[ \t\v\f]++([^\n]*)[ \t\v\f]HTTP/[0-9][^\n]{0,11}\n"
+)
+# A request line of HTTP/0.9, and the beginning of a field behind it, as far as it is there: without one it is too
+# little to tell it from other protocols, and there is no name in it.
+_OLD_LINE: Final = re.compile(
+    r"GET[ \t]+((?:/|[Hh][Tt][Tt][Pp]://)[^ \t\n]*)[ \t]*\n(?:\Z|[A-Za-z][A-Za-z0-9-]{0,40}(?:\Z|[ \t]*(?:\Z|:)))"
 )
 _ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://([^/?#]*)")
 _FOLD: Final = re.compile(r"\r?\n[ \t]+")
@@ -95,7 +102,10 @@ def looks_like_http(head: bytes) -> int:
         version = tail.rfind("HTTP/")
         if version > 0 and tail[version - 1] in " \t\v\f" and "0" <= tail[version + 5 : version + 6] <= "9":
             return 1
-        return 0
+        old = _OLD_LINE.match(text)
+        if old is None:
+            return 0
+        return 1 if text[old.end() - 1] == ":" else -1
     if len(text) > MAX_LINE or (len(text) > space + 1 and ord(text[space + 1]) < 0x20):
         return 0
     return 1
@@ -215,7 +225,16 @@ def read_request_line(text: str, end: int) -> tuple[str, str]:
     line = _REQUEST_LINE.match(text)
     if line is not None:
         return line.group(1), line.group(2).rstrip(" \t\v\f")
+    line = _OLD_LINE.match(text)
+    if line is not None:
+        return "GET", line.group(1).rstrip("\r")
     raise Malformed("not an HTTP/1 request line")
+
+
+def is_line_open(text: str) -> bool:
+    """Whether `text` begins with a request line of HTTP/0.9, and too little behind it to believe that."""
+    old = _OLD_LINE.match(text)
+    return old is not None and text[old.end() - 1] != ":"
 
 
 def request_of(method: str, target: str, fields: list[Field], framing: list[Field]) -> HttpRequest:
@@ -263,29 +282,25 @@ def asks_upgrade(framing: list[Field]) -> bool:
 
 
 def body_length(framing: list[Field]) -> int:
-    """Bytes of body, or -1 when it is chunked, by RFC 9112 section 6.3: a transfer coding beats Content-Length.
+    """Bytes of body, or -1 when it is chunked, by RFC 9112 section 6.3: a transfer coding beats Content-Length. What
+    says nothing, a coding without an end or a length that is no number, is left out; the first of several lengths counts.
 
-    Raises Malformed when the body's end cannot be told.
+    Raises Malformed when the body has no end.
     """
     coding = ""
     length = -1
-    problem = ""
     for kind, value in framing:
         if kind == _TRANSFER_CODING:  # several are one list
             coding = value.rpartition(",")[2].strip(_BLANK).lower() or coding
         elif kind == _CONTENT_LENGTH:  # RFC 9110 section 8.6: a list of equal numbers may be taken
             for text in value.split(","):
                 digits = text.strip(_BLANK)
-                if not _is_decimal(digits) or len(digits.lstrip("0")) > 15 or int(digits) > MAX_BODY:
-                    problem = "absurd Content-Length"
-                elif length >= 0 and int(digits) != length:
-                    problem = "Content-Lengths that disagree"
-                else:
-                    length = int(digits)
+                if digits[:1] == "+":
+                    digits = digits[1:]
+                if length < 0 and _is_decimal(digits):
+                    length = int(digits) if len(digits.lstrip("0")) <= 15 else MAX_BODY + 1
     if coding == "chunked":
         return -1
-    if coding and coding != "identity":  # of RFC 2616 section 3.6: no coding at all
-        raise Malformed("transfer coding without an end")
-    if problem:
-        raise Malformed(problem)
+    if length > MAX_BODY:
+        raise Malformed("absurd Content-Length")
     return max(length, 0)

@@ -167,6 +167,17 @@ BODIES = [
     b"POST / HTTP/1.1\r\nHost: p.example\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab",
     b"POST / HTTP/1.1\r\nHost: p.example\r\nContent-Length: 2\r\n\r\nab\r\n",  # a stray line end after the body
     b"GET / HTTP/1.1\r\nHost: p.example\r\nUpgrade-Insecure-Requests: 1\r\nUpgrade:\r\n\r\n",
+    # What a lenient server takes, or does not look at.
+    b"POST / HTTP/1.1\r\nHost: p.example\r\nContent-Length: +3\r\n\r\nabc",
+    b"POST / HTTP/1.1\r\nHost: p.example\r\nContent-Length: -1\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: p.example\r\nContent-Length: \r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: p.example\r\nContent-Length: x\r\nContent-Length: 2\r\n\r\nab",
+    b"POST / HTTP/1.1\r\nHost: p.example\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nGET"[:-2],
+    b"POST / HTTP/1.1\r\nHost: p.example\r\nTransfer-Encoding: gzip\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: p.example\r\nTransfer-Encoding: chunked, gzip\r\nContent-Length: 3\r\n\r\nabc",
+    b"GET /\r\nHost: p.example\r\n\r\n",
+    b"GET \t/x \nA-b : c\nHost: p.example\n\n",
+    b"GET http://p.example/\r\nHost: p.example\r\n\r\n",
 ]
 
 
@@ -181,10 +192,9 @@ def test_the_request_after_a_body_is_found(message: bytes) -> None:
     ("fields", "after"),
     [
         (b"Content-Length: 18446744073709551615\r\n", b""),
-        (b"Content-Length: -1\r\n", b""),
-        (b"Content-Length: \r\n", b""),
-        (b"Content-Length: 1\r\nContent-Length: 2\r\n", b""),
-        (b"Transfer-Encoding: chunked, gzip\r\n", b""),
+        (b"Content-Length: 1%s\r\n" % (b"0" * 5_000), b""),
+        (b"Content-Length: 5\r\nContent-Length: 9\r\n", b"GET / HTTP/1.1\r\n"),
+        (b"Transfer-Encoding: gzip\r\n", b"\x1f\x8b\x08\x00\x00"),
         (b"Transfer-Encoding: chunked\r\n", b"x\r\n"),
         (b"Transfer-Encoding: chunked\r\n", b"-1\r\n"),
         (b"Transfer-Encoding: chunked\r\n", b"\r\n"),
@@ -209,7 +219,9 @@ def test_what_cannot_be_followed_is_given_up_after_the_request(fields: bytes, af
         stream.feed(GET)
 
 
-@pytest.mark.parametrize("wire", [b"\x16\x03\x01", b"hello\n", b"GET /\r\n", b"PRI * HTTP/2.0\r\n\r\n"])
+@pytest.mark.parametrize(
+    "wire", [b"\x16\x03\x01", b"hello\n", b"GET /\r\n\r\n", b"GET /\r\nx y\r\n", b"PRI * HTTP/2.0\r\n\r\n"]
+)
 def test_garbage_is_refused_early(wire: bytes) -> None:
     with pytest.raises(Malformed):
         HttpStream().feed(wire)
@@ -385,8 +397,16 @@ def test_a_head_of_nothing_but_what_matters_is_given_up() -> None:
         (b"\r\nGET / HTTP/1.1\r\n", 1),
         (b"\r\n", -1),
         (b"\r\n" * 400 + b"GET / HTTP/1.1\r\n", 1),
-        (b"GET /x\r\n", 0),
+        (b"GET /x\r\n", -1),
+        (b"GET /x\r\nHo", -1),
+        (b"GET /x\r\nHost", -1),
+        (b"GET /x\r\nHost:", 1),
+        (b"GET http://a.example/\nUser-Agent : x", 1),
+        (b"GET /x\r\n\r\n", 0),
+        (b"GET /x\r\nHo st: x\r\n", 0),
+        (b"POST /x\r\nHost: a.example\r\n", 0),
         (b"GET key\r\n", 0),
+        (b"GET key\r\nHost: a.example\r\n", 0),
         (b"GET \x00", 0),
         (b"GET /" + b"x" * 70_000, 0),
         (b"PROPFIND /d HTTP/1.1\r\n", 1),
