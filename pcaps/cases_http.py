@@ -176,7 +176,11 @@ def url_listed() -> Made:
     return capture
 
 
-@case("socks5-name", "SOCKS 5 with user name and password, then a request by name, then TLS for another name inside.")
+@case(
+    "socks5-name",
+    """SOCKS 5 with user name and password, then a request by name, then TLS for another name inside; and with a method
+    of those that are for private use, of which nothing is known but that the request follows.""",
+)
 def socks5_name() -> Made:
     capture = Capture()
     tcp = Tcp(capture, (CLIENT, 40_001), (PROXY, 1080)).open()
@@ -186,6 +190,10 @@ def socks5_name() -> Made:
     tcp.send(b"\x05\x01\x00\x03" + bytes((len(name),)) + name + b"\x01\xbb")
     tcp.receive(b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
     tcp.send(hello("cover.good.example")).receive(SERVER_HELLO).close()
+    name = b"private.bad.example"
+    tcp = Tcp(capture, (CLIENT, 40_002), (PROXY, 1080)).open().send(b"\x05\x02\x80\xfe").receive(b"\x05\x80")
+    tcp.send(b"\x80secret").receive(b"\x80\0")
+    tcp.send(b"\x05\x01\x00\x03" + bytes((len(name),)) + name + b"\x01\xbb").close()
     return capture
 
 

@@ -283,7 +283,8 @@ def asks_upgrade(framing: list[Field]) -> bool:
 
 def body_length(framing: list[Field]) -> int:
     """Bytes of body, or -1 when it is chunked, by RFC 9112 section 6.3: a transfer coding beats Content-Length. What
-    says nothing, a coding without an end or a length that is no number, is left out; the first of several lengths counts.
+    says nothing, a coding without an end or a length that is no number, is left out; of several lengths the first one
+    counts.
 
     Raises Malformed when the body has no end.
     """

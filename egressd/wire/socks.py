@@ -1,7 +1,9 @@
 """SOCKS 4, 4a and 5 (RFC 1928, RFC 1929), the client's direction of a connection, on any port.
 
 A client behind a proxy never asks our resolver: the request names its destination, and what follows is the protocol
-that the client speaks with it. User names and passwords are stepped over, never kept.
+that the client speaks with it. User names and passwords are stepped over, never kept. What a method for private use
+says is nobody's to know: a request by name is recognised behind it, without a greeting, as in a capture that begins
+late.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from egressd.wire.http_head import ends_in_number
 # below is done or raises before its piece is that long, so no more is ever kept.
 MAX_PIECE: Final = 1024
 MAX_TEXT: Final = 255  # user name and host name of SOCKS 4 and 4a: no length is given, so that of SOCKS 5 is taken
-MAX_METHODS: Final = 10  # offered in a greeting, for telling SOCKS by its first bytes; nine are assigned
+MAX_METHODS: Final = 32  # offered in a greeting, for telling SOCKS by its first bytes; nine are assigned
 
 CONNECT: Final = 1
 BIND: Final = 2
@@ -28,8 +30,10 @@ RESOLVE: Final = 0xF0  # of Tor, with names like the others
 RESOLVE_PTR: Final = 0xF1
 
 _COMMANDS: Final = frozenset((CONNECT, BIND, UDP_ASSOCIATE, RESOLVE, RESOLVE_PTR))
-_METHODS: Final = frozenset((0, 1, 2, 3, 5, 6, 7, 8, 9))  # IANA "SOCKS Methods"
+_METHODS: Final = frozenset((0, 1, 2, 3, 5, 6, 7, 8, 9, *range(0x80, 0xFF)))  # IANA "SOCKS Methods", private ones too
+_NO_METHOD: Final = 0xFF
 _GSSAPI: Final = 1
+_CONNECT_TO_NAME: Final = b"\x05\x01\x00\x03"  # a greeting of one method goes on with 1 or 5
 _ADDRESS_BYTES: Final = {1: 4, 4: 16}  # by address type; 3 is a name
 
 _START: Final = 0  # what the bytes in the buffer begin
@@ -43,13 +47,15 @@ _REQUEST_4: Final = 5
 def looks_like_socks(head: bytes) -> int:
     """1 when `head` begins with what a SOCKS client sends first, 0 when not, -1 when so few bytes cannot tell.
 
-    Strict, since two bytes of version and count say little: SOCKS 5 must offer assigned methods, each once, and send no
-    more than that unless it is the start of a request or of a password; SOCKS 4 must be one whole request of text.
+    Strict, since two bytes of version and count say little: SOCKS 5 must offer methods, each once, one at least that is
+    assigned or private (a proxy passes over what it does not know), and send no more than that unless it is the start
+    of a request or of a password; a request without greeting must be whole and for a name of text; SOCKS 4 must be one
+    whole request of text.
     """
     if not head:
         return -1
     if head[0] == 5:
-        return _looks_like_greeting(head)
+        return _looks_like_request_5(head) if head.startswith(_CONNECT_TO_NAME) else _looks_like_greeting(head)
     if head[0] == 4:
         return _looks_like_socks4(head)
     return 0
@@ -60,10 +66,12 @@ def _looks_like_greeting(head: bytes) -> int:
         return -1
     count = head[1]
     offered = head[2 : 2 + count]
-    if not 1 <= count <= MAX_METHODS or len(set(offered)) != len(offered) or not _METHODS.issuperset(offered):
+    if not 1 <= count <= MAX_METHODS or len(set(offered)) != len(offered) or _NO_METHOD in offered:
         return 0
     if len(offered) < count:
         return -1
+    if _METHODS.isdisjoint(offered):
+        return 0
     after = head[2 + count :]  # clients may send on without waiting for the answer
     if not after:
         return 1
@@ -72,6 +80,16 @@ def _looks_like_greeting(head: bytes) -> int:
     if after[0] != 5 or (len(after) > 1 and after[1] not in _COMMANDS):
         return 0
     return 0 if after[2:3] > b"\0" or (len(after) > 3 and after[3] not in (1, 3, 4)) else 1
+
+
+def _looks_like_request_5(head: bytes) -> int:
+    if len(head) < 5:
+        return -1
+    end = 5 + head[4]
+    name = head[5:end]
+    if not head[4] or len(head) > end + 2 or (name and not (name.isascii() and name.decode("ascii").isprintable())):
+        return 0
+    return 1 if len(head) == end + 2 else -1
 
 
 def _looks_like_socks4(head: bytes) -> int:
@@ -158,7 +176,11 @@ class SocksStream:
         if self._state == _START:
             if piece[0] != 4 and piece[0] != 5:
                 raise Malformed("not a version of SOCKS")
+            if len(piece) < 4 and _CONNECT_TO_NAME.startswith(piece):
+                return 0, None
             self._state = _GREETING if piece[0] == 5 else _REQUEST_4
+            if piece.startswith(_CONNECT_TO_NAME):
+                self._state = _REQUEST_5
         if self._state == _REQUEST_4:
             return _take_request_4(piece)
         if self._state == _GREETING:

@@ -234,6 +234,16 @@ def test_protocols_inside_one_another() -> None:
     ]
 
 
+def test_a_request_of_socks_behind_what_a_private_method_says() -> None:
+    tap = Tap()
+    line = Line(tap, server=(SERVER, 1_080)).open().send(b"\x05\x02\x80\x81").receive(b"\x05\x80")
+    for part in (b"\x80\x10challenge", b"\x00\x16\x03", b"\x99" * 40):
+        line.send(part).receive(b"\x80\x00")
+    line.send(b"\x05\x01\x00\x03\x0fwww.evil.example\x01\xbb".replace(b"\x0f", b"\x10")).receive(b"\x05\x00" + bytes(8))
+    line.send(HELLO)
+    assert tap.told() == [(SOCKS_HOST, "www.evil.example", ""), (TLS_SNI, "www.shop.example", "proxied")]
+
+
 def test_socks4a_cut_anywhere_then_tls() -> None:
     """A client of SOCKS 4 waits for the answer: what is spoken through the proxy comes in segments of its own."""
     request = b"\x04\x01\x01\xbb\0\0\0\x01user\0proxy.example\0"
