@@ -12,6 +12,7 @@ in a second, some 10 ms of work.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from egressd.errors import Malformed
@@ -31,6 +32,7 @@ MAX_INITIALS: Final = 16
 MAX_SENDER_TRIES: Final = 256  # in a second; who sends more hides what follows, and is counted
 MAX_SENDERS: Final = 4096  # whose tries are counted in one second
 MAX_KEY_SPACES: Final = 3  # first flight, the one after Retry, and one more: somebody opens a second connection
+MAX_HOLDING: Final = 256  # connections that keep their keys for what follows the hello; it comes a round trip later
 MAX_TOLD: Final = 8  # hellos of a flow that are known again when they are sent again
 MAX_CID_BYTES: Final = 20  # RFC 9000 section 17.2
 MIN_FIRST_DCID_BYTES: Final = 8  # RFC 9000 section 7.2, "at least 8 bytes"
@@ -129,6 +131,7 @@ class QuicConnections:
         self._max_bytes: int = max_bytes
         self._numbering: Numbering = Numbering()
         self._table: dict[bytes, _Connection] = {}  # in order of use, oldest first
+        self._holding: deque[KeySpace] = deque()  # with their keys, the hello was found
         self._tried: dict[bytes, int] = {}  # by sender, beyond what each connection has, in the second at hand
         self._second: int = 0
 
@@ -219,13 +222,15 @@ class QuicConnections:
             if hello is not None:
                 found.append(hello)
             connection.spaces.clear()
-        self._settle(connection)
+        if connection.kept_bytes or (space is not None and space.runs):
+            self._settle(connection)
 
     def _settle(self, connection: _Connection) -> None:
         """Account for what a connection keeps now, and let others make room for it."""
         kept = 0
         for space in connection.spaces:
-            kept += space.kept_bytes()
+            if space.runs:
+                kept += space.kept_bytes()
         self.kept_bytes += kept - connection.kept_bytes
         connection.kept_bytes = kept
         while self.kept_bytes > self._max_bytes and len(self._table) > 1:
@@ -304,9 +309,16 @@ class QuicConnections:
             if connection.spaces[0] is not space:  # most packets that follow are of the newest connection
                 connection.spaces.remove(space)
                 connection.spaces.insert(0, space)
+            self._hold(space)
             hello = self._parse(stream[: min(size, MAX_CRYPTO_BYTES)], size > MAX_CRYPTO_BYTES, space.scheme)
             if hello is not None and connection.is_news(stream[6:38], hello.raw_sni):
                 found.append(hello)
+
+    def _hold(self, space: KeySpace) -> None:
+        """Keep the keys of a hello that was found, in place of those of one that was long ago."""
+        self._holding.append(space)
+        if len(self._holding) > MAX_HOLDING:
+            self._holding.popleft().let_go()
 
     def _salvage(self, connection: _Connection) -> ClientHello | None:
         for space in connection.spaces:

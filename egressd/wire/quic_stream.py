@@ -141,6 +141,9 @@ class KeySpace:
     def messages(self) -> list[tuple[bool, int, bytes]]:
         """(whether in the rival copy, place, bytes without a gap) of where messages of the client may begin: the first
         hello, and what follows one that was read."""
+        runs = self.runs
+        if not self.hello_end and self._rival is None:  # nearly always
+            return [(False, 0, runs[0][1])] if runs and not runs[0][0] else []
         found: list[tuple[bool, int, bytes]] = []
         for is_rival in (False, True):
             for at, run in self._of(is_rival):
@@ -157,6 +160,9 @@ class KeySpace:
         """The message between two places was read: let go of it."""
         if start == 0:
             self.hello_end = end
+        if not is_rival and len(self.runs) == 1 and self.runs[0][0] + len(self.runs[0][1]) <= end:
+            self.runs = []
+            return
         kept = [(max(at, end), run[max(0, end - at) :]) for at, run in self._of(is_rival) if at + len(run) > end]
         if not is_rival:
             self.runs = kept

@@ -169,7 +169,7 @@ class UdpTracker:
             or not self.quic.answers(conversation.forward, buf, start, end)
         ):
             hellos = self.quic.feed(key, buf, start, end, ts_us)
-        conversation = self._flow(key, ts_us, number, bool(hellos))
+        conversation = self._flow(conversation, key, ts_us, number, bool(hellos))
         if not hellos:
             if not is_quiet:
                 self._count(conversation, key, ts_us)
@@ -202,11 +202,10 @@ class UdpTracker:
             self.group += 1
             self._quieten(key, ts_us)
             return
-        self._count(self._flow(key, ts_us, number), key, ts_us)
+        self._count(self._flow(self._table.get(key), key, ts_us, number, False), key, ts_us)
 
-    def _flow(self, key: bytes, ts_us: int, number: int, from_client: bool = False) -> UdpFlow:
-        """The conversation of a packet. `from_client`: content has told who sent it."""
-        conversation = self._table.get(key)
+    def _flow(self, conversation: UdpFlow | None, key: bytes, ts_us: int, number: int, from_client: bool) -> UdpFlow:
+        """The conversation of a packet, None when it is not known yet. `from_client`: content has told who sent it."""
         if conversation is None:
             flow = flow_of(UDP, key)
             if from_client or sender_is_client(flow):
