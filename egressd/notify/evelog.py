@@ -171,6 +171,8 @@ class EveLog:
         trouble = ""
         try:
             if wants_reopening or self._moved():
+                with self._changed:
+                    self._wants_reopening = True  # until it works: what goes on into a removed file is found by nobody
                 self._open()
             with self._changed:
                 self._wants_reopening = False

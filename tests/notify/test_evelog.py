@@ -175,6 +175,26 @@ def test_while_the_new_file_cannot_be_made_the_old_one_goes_on(tmp_path: Path) -
     assert (numbers(moved / "eve.json"), numbers(path)) == ([1], [2])
 
 
+def test_what_comes_while_nothing_can_be_opened_under_the_name_waits(tmp_path: Path) -> None:
+    """One try in LOOK_S failed; in between events went into the removed file, and no trouble was told."""
+    path = tmp_path / "eve.json"
+    now_s = [100.0]
+    with opened(path, clock_s=lambda: now_s[0]) as log:
+        log.write(sighting(1))
+        assert log.flush(WAIT_S)
+        path.unlink()
+        path.mkdir()
+        now_s[0] += LOOK_S
+        for number in (2, 3):
+            log.write(sighting(number))
+            assert not log.flush(0.05)
+            assert "eve.json: Is a directory" in log.stats.trouble
+        path.rmdir()
+        assert log.flush(WAIT_S)
+        assert log.stats.trouble == ""
+    assert numbers(path) == [2, 3]
+
+
 def test_truncated_by_somebody_else(tmp_path: Path) -> None:
     path = tmp_path / "eve.json"
     with opened(path) as log:
