@@ -28,6 +28,7 @@ OK: Final = "ok"
 STARTING: Final = "starting"
 SILENT: Final = "silent"
 FAILING: Final = "failing"
+ILLEGIBLE: Final = 100  # lines of which none is of the format: the log is another one than was said
 
 log = logging.getLogger("egressd.sensors")
 
@@ -53,6 +54,13 @@ class SensorState:
     problem: str = ""
     agreed: int = 0
     clock_ahead_us: int = 0
+    legible: int = 0  # lines that are of the format
+    last_legible_us: int = 0
+
+    def note_legible(self) -> None:
+        """Counts have changed."""
+        if self.lines - self.malformed > self.legible:
+            self.legible, self.last_legible_us = self.lines - self.malformed, self.last_line_us
 
 
 class Listening:
@@ -184,6 +192,7 @@ class Listening:
                 counts[word] + before.get(word, 0) for word in ("lines", "malformed", "observations", "gaps")
             )
             state.last_line_us = max(state.last_line_us, _number(told.get("last_line_us")))
+            state.note_legible()
             state.late_us, state.correction_us = _number(told.get("late_us")), _number(told.get("correction_us"))
             state.problem = str(told.get("problem", ""))[:200]
 
@@ -215,11 +224,14 @@ class Listening:
             return FAILING, state.problem
         if not self._pid:
             return STARTING, ""
+        if state.lines >= ILLEGIBLE and not state.legible:
+            return FAILING, f"none of its lines is of the format {state.options.format}"
         silence_us = state.options.silence_s * SECOND_US
-        quiet_us = now_us - max(state.last_line_us, self._began_us)
+        quiet_us = now_us - max(state.last_legible_us, self._began_us)
         if silence_us and quiet_us > silence_us:
             if state.state == SILENT or now_us - self._last_packet() < ALIVE_US:
-                return SILENT, f"no line for {state.options.silence_s} s while packets are seen"
+                what = "line" if state.last_legible_us == state.last_line_us else f"line of {state.options.format}"
+                return SILENT, f"no {what} for {state.options.silence_s} s while packets are seen"
         return OK, ""
 
     def warnings(self) -> list[str]:

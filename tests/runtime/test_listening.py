@@ -230,6 +230,35 @@ def test_what_cannot_be_read_is_an_alarm() -> None:
     assert desk.listening.warnings() == ["SENSOR proxy failing: /a: permission denied"]
 
 
+def test_a_log_of_another_format_is_an_alarm() -> None:
+    """`format: suricata` for the log of a proxy was `ok` for ever, and nobody was found by it."""
+    desk = Desk()
+    desk.stats(lines=99, malformed=99)
+    desk.listening.tick()
+    assert desk.listening.warnings() == []
+    desk.stats(lines=100, malformed=100)
+    desk.listening.tick()
+    assert desk.listening.warnings() == ["SENSOR proxy failing: none of its lines is of the format squid"]
+    desk.stats(lines=101, malformed=100)
+    desk.listening.tick()
+    assert desk.listening.states["proxy"].state == OK
+    assert [one["egressd"]["state"] for one in desk.events] == [FAILING, OK]
+    for event in desk.events:
+        Draft202012Validator(SCHEMA).validate(event)
+
+
+def test_lines_of_others_are_no_sign_of_life() -> None:
+    """A log that several programs write: silent when the one that we listen to is."""
+    desk = Desk(silence_s=600)
+    desk.stats(lines=2, malformed=1)
+    desk.listening.tick()
+    desk.now_us += 601 * SECOND
+    desk.packet_us = desk.now_us - SECOND
+    desk.stats(lines=500, malformed=499)
+    desk.listening.tick()
+    assert desk.listening.warnings() == ["SENSOR proxy silent: no line of squid for 600 s while packets are seen"]
+
+
 def test_counts_go_on_when_the_process_is_started_again() -> None:
     desk = Desk()
     desk.stats(lines=5, malformed=1)
