@@ -7,8 +7,10 @@ looked at again which incidents a device turns out to be behind, and whether an 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -103,12 +105,15 @@ class Identity:
         for gone in self._leased.keys() - set(self._options().leases):
             self._take(gone, [])
             del self._leased[gone], self._signs[gone]
+        self.problems = {name: why for name, why in self.problems.items() if name in self._options().leases}
         self._on_look()
 
     async def _read(self, name: str) -> None:
         path = self._base_dir / name
         try:
             status = await asyncio.to_thread(path.stat)
+            if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for without end
+                raise OSError(errno.EINVAL, "is no file")
             sign = (status.st_ino, status.st_size, status.st_mtime_ns)
             if self._signs.get(name) == sign:
                 return

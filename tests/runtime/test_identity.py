@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,20 @@ async def test_a_lease_file_that_is_not_there(tmp_path: Path, caplog: pytest.Log
         lease(tmp_path, (_colons(LAPTOP), "10.1.0.7", "*"))
         await site.core.identity.look()
         assert (site.core.identity.problems, site.core.devices.leases) == ({}, 1)
+
+
+@in_loop
+async def test_a_lease_file_that_is_none_and_is_not_named_any_more(tmp_path: Path) -> None:
+    """A pipe held up everything about devices; and the alarm stayed when the configuration did not name the file."""
+    os.mkfifo(tmp_path / "dnsmasq.leases")
+    async with site_at(tmp_path, config=LEASES) as site:
+        async with asyncio.timeout(5):
+            await site.core.identity.look()
+        assert site.core.identity.problems == {"dnsmasq.leases": "is no file"}
+        site.path.write_text(CONFIG)
+        await site.do("reload")
+        await site.core.identity.look()
+        assert site.core.identity.problems == {}
 
 
 @in_loop
