@@ -380,8 +380,8 @@ class Daemon:
     async def _screen(self, core: Core) -> dict[str, Any]:
         now_us = self._clock.now_us()
         ratio, degraded = self._loss.ratio(now_us), self._loss.degraded(now_us)
-        more = [*core.listening.warnings(), *self._keeping.warnings(), *self._feeding.warnings()]
-        return await screens.status(core, self._canary, ratio, degraded, self._lag_s, more)
+        more = [*core.listening.warnings(), *self._feeding.warnings()]
+        return await screens.status(core, self._canary, ratio, degraded, self._lag_s, self._keeping.warnings(), more)
 
     def _standing(self, core: Core) -> Standing:
         interfaces = core.sensing.interfaces()

@@ -43,9 +43,16 @@ def timed(value: Any) -> Any:
 
 
 async def status(
-    core: Core, canary: Canary, loss: float, degraded: bool, lag_s: float, more: Sequence[str] = ()
+    core: Core,
+    canary: Canary,
+    loss: float,
+    degraded: bool,
+    lag_s: float,
+    first: Sequence[str] = (),
+    more: Sequence[str] = (),
 ) -> Record:
-    """One screen's worth of everything. `more` are warnings of parts that the core does not know."""
+    """One screen's worth of everything. `first` and `more` are warnings of parts that the core does not know, that
+    stand before its own and behind them: the command shows as many as there is room for."""
     now_us = core.clock.now_us()
     told = await core.ledger.read(queries.status, now_us)
     sensing = core.sensing
@@ -104,7 +111,7 @@ async def status(
             "packet": sum(one["rss_bytes"] for one in sensing.rows()),
         },
         "loop_lag_s": round(lag_s, 3),
-        "warnings": [*warnings(core), *more],
+        "warnings": [*first, *warnings(core), *more],
     }
 
 

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 from egressd.config.schema import Config
+from egressd.runtime import screens
+from egressd.runtime.canary import Canary
 from egressd.runtime.keeping import BACKUP, Keeping
 from tests.loops import in_loop
 from tests.runtime.core_scene import site_at
@@ -58,6 +60,10 @@ async def test_a_ledger_that_was_taken_away_is_an_alarm_and_saved(tmp_path: Path
         site.core.ledger.path.unlink()
         await keeping.save_displaced(site.core)
         (told,) = keeping.warnings()
+        site.core.enforcement.adapters = list  # type: ignore[method-assign]
+        canary = Canary(site.core.clock, site.core.enforcement, {})
+        shown = await screens.status(site.core, canary, 0.0, False, 0.0, keeping.warnings(), ["more"])
+        assert (shown["warnings"][0], shown["warnings"][-1]) == (told, "more"), "first, for few are shown"
         assert told.startswith("the LEDGER was removed or replaced")
         assert blocked_in(tmp_path / BACKUP) == ["first.example"]
         await site.do("block", what="second.example")
