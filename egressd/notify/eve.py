@@ -289,7 +289,8 @@ def _render_decision(event: Decision, file: str) -> Record:
     ours.update(_match_fields(event.match, event.name))
     if event.client:
         ours["client"] = render_address(event.client)
-    ours["campaign"] = event.campaign
+    if event.campaign:  # what a person cuts off or blocks has none
+        ours["campaign"] = event.campaign
     record["egressd"] = ours
     return record
 

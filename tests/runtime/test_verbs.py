@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from egressd.runtime.in_force import ACTIVE
 from egressd.runtime.orders import Adopt, End, Swap
@@ -394,6 +396,26 @@ async def test_a_configuration_of_which_nothing_is_left_changes_nothing(tmp_path
         error = await site.refused("reload")
         assert error.code == INVALID and "names no list" in error.text
         assert (site.core.mode, site.core.loaded.config.lists) == ("enforce", ("csirt.txt",))
+
+
+@in_loop
+async def test_events_of_what_people_do_keep_to_the_schema(tmp_path: Path) -> None:
+    """Their `campaign` was empty, which no campaign's number is."""
+    schema = json.loads((Path(__file__).parents[2] / "docs" / "events.schema.json").read_text(encoding="utf-8"))
+    async with site_at(tmp_path) as site:
+        await site.do("block", what="bad.example")
+        await site.do("block", what="203.0.113.9", for_s=60)
+        await site.do("block", what="203.0.113.8", client="10.0.0.5")
+        await site.do("block", what="http://bad2.example/x")
+        await site.do("isolate", client="10.0.0.5")
+        await site.do("cut", segment="both", confirm="both", for_s=60)
+        await site.do("unblock", what="bad.example")
+        await site.do("uncut", segment="both")
+        await site.do("undo")
+        await site.do("panic")
+        assert len(site.ears.records) > 10
+        for event in site.ears.records:
+            Draft202012Validator(schema).validate(event)
 
 
 def fill_disk(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
