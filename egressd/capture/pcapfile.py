@@ -243,7 +243,7 @@ class PcapReader(CaptureReader):
         for number in range(first, first + len(buf)):  # counts at less cost than an addition
             if pos > last:
                 break
-            sec, upper, caplen, ethertype, version, frag, proto, key, flags = unpack(buf, pos)
+            sec, upper, caplen, ethertype, version, frag, proto, key, first_byte, flags = unpack(buf, pos)
             if sec != second:
                 second = sec
                 latest_us = sec * 1_000_000 + QUICK_US
@@ -269,13 +269,9 @@ class PcapReader(CaptureReader):
                     elif proto == 17 and caplen >= UDP4_END:
                         until_us = quiet_udp(key, 0)
                         if until_us > latest_us or (until_us and pos <= end and until_us > self._time_at(buf, place)):
-                            at = place + head + UDP4_END
-                            if (
-                                at >= pos
-                                or at >= end
-                                or buf[at] < LONG_HEADER
-                                or not opens_quic(buf, at, min(pos, end))
-                            ):
+                            if first_byte < LONG_HEADER:
+                                continue
+                            if not opens_quic(buf, place + head + UDP4_END, min(pos, end)):
                                 continue
             elif ethertype == ipv6 and pos <= end:
                 if caplen < TCP6_END:

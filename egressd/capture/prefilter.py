@@ -35,7 +35,8 @@ ETHERNET: Final = 1  # LINKTYPE_ETHERNET
 # 48 bytes from the first of an Ethernet frame: EtherType, version and IHL, the two bytes of the total length, flags and
 # fragment offset, protocol, the twelve bytes of addresses and ports, TCP data offset, TCP flags (RFC 791, RFC 9293).
 GATE_FIELDS: Final = "12xHBxBB2xHxB2x12s8xBB"
-QUICK_FIELDS: Final = "12xHB5xHxB2x12s9xB"  # the same without the total length and the TCP data offset
+# The same without the total length and the TCP data offset, and with the first byte behind a UDP header.
+QUICK_FIELDS: Final = "12xHB5xHxB2x12s4xB4xB"
 GATE_SPAN: Final = 48
 # What is needed of few packets beside those. IPv4 with TCP: total length, TCP data offset. IPv6, beside EtherType and
 # version: payload length, next header, the 36 bytes of addresses and ports, TCP data offset, TCP flags (RFC 8200
