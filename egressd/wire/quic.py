@@ -7,7 +7,7 @@ are under other keys, do not open with these, and give nothing.
 Addresses and ports do not make a connection: a client may open the next one between the same two (RFC 9000 section
 5.2), and a harmless hello may come before the one that counts. So every Initial is looked at, also after a hello was
 found. How many that give none: MAX_INITIALS of a flow since its last hello, beyond those MAX_SENDER_TRIES of a sender
-in a second, some 10 ms of work.
+in a second, 40 ms of work at most.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ MAX_CONNECTIONS: Final = 4096  # of interest for their first packets only
 MAX_KEPT_BYTES: Final = 64 << 20  # of hellos that are not whole, of all connections together
 # Of a connection, that any sender has for each; clients need one to three, and a few when packets get lost.
 MAX_INITIALS: Final = 16
-MAX_SENDER_TRIES: Final = 256  # in a second; who sends more hides what follows, and is counted
+MAX_SENDER_TRIES: Final = 1024  # in a second; who sends more hides what follows, and is counted
+PIECES_A_TRY: Final = 16  # of CRYPTO: a packet with many counts as more tries
 MAX_SENDERS: Final = 4096  # whose tries are counted in one second
 MAX_KEY_SPACES: Final = 3  # first flight, the one after Retry, and one more: somebody opens a second connection
 MAX_HOLDING: Final = 256  # connections that keep their keys for what follows the hello; it comes a round trip later
@@ -106,6 +107,11 @@ def prepare() -> None:
     """Load now what the first Initial needs, 8 ms: for who must not stop then."""
     keys = InitialKeys(_V1, bytes(MIN_FIRST_DCID_BYTES), Numbering())
     keys.open(bytes(64), 0, 10, 64)
+
+
+def _sender(key: bytes) -> bytes:
+    """The address that a packet with this key comes from."""
+    return key[: (len(key) - 4) >> 1]
 
 
 class QuicConnections:
@@ -210,7 +216,9 @@ class QuicConnections:
         if space is None:
             self.undecryptable += 1
         else:
-            space.gather(payload)
+            pieces = space.gather(payload)
+            if pieces >= PIECES_A_TRY and connection.tries > MAX_INITIALS:
+                self._tried[_sender(key)] = self._tried.get(_sender(key), 0) + pieces // PIECES_A_TRY
             self._answer(connection, space, found)
         if len(found) > before:
             connection.tries = 0
@@ -254,7 +262,7 @@ class QuicConnections:
         if second != self._second:
             self._second = second
             self._tried.clear()
-        sender = key[: (len(key) - 4) >> 1]
+        sender = _sender(key)
         tried = self._tried.get(sender, 0)
         if tried >= MAX_SENDER_TRIES or (not tried and len(self._tried) >= MAX_SENDERS):
             return False

@@ -77,8 +77,9 @@ class KeySpace:
         is made anew."""
         self._keys = None
 
-    def gather(self, payload: bytes) -> None:
-        """Keep the CRYPTO frames of a payload. Stops at the first frame that has no place in an Initial packet."""
+    def gather(self, payload: bytes) -> int:
+        """Keep the CRYPTO frames of a payload, and return how many there are. Stops at the first frame that has no
+        place in an Initial packet."""
         pieces: Runs = []
         crypto_frame: i64 = self.scheme.crypto_frame
         limit: i64 = self.hello_end + MAX_CRYPTO_BYTES
@@ -111,6 +112,7 @@ class KeySpace:
                 pos = _after_frame(payload, pos, end)
         if pieces:
             self._keep(_merge(pieces) if len(pieces) > 1 else pieces)
+        return len(pieces)
 
     def _keep(self, pieces: Runs) -> None:
         """Put pieces, sorted and apart, with what is there: most hellos come in order, a packet or two of them."""

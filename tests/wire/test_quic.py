@@ -540,6 +540,15 @@ def test_junk_cannot_make_work_without_end() -> None:
     assert junk(most, b"\x0a\0\0\1 some other", 1_000_000) == MAX_SENDER_TRIES
 
 
+def test_a_packet_of_many_pieces_counts_as_many() -> None:
+    connections = QuicConnections()
+    packets = [initial(b"".join(crypto(9 + 2 * at, b"x") for at in range(320)), number=number) for number in range(200)]
+    for packet in packets:
+        connections.feed(KEY, packet, 0, len(packet))
+    looked_at = len(packets) - connections.over_share
+    assert looked_at == MAX_INITIALS + 49  # of 1,024 tries 21 each
+
+
 def test_a_name_behind_junk_is_read() -> None:
     connections = QuicConnections()
     junk = [initial(b"\x01" * 30, dcid=bytes(8), keys_of=at.to_bytes(8, "big")) for at in range(1, 100)]
