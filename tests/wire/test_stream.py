@@ -207,3 +207,40 @@ def test_letting_go_keeps_no_bytes() -> None:
     assert stream.rivals
     stream.let_go()
     assert (stream.window, stream.held, stream.held_bytes, stream.rivals) == (b"", [], 0, [])
+
+
+@given(st.lists(st.binary(min_size=1, max_size=3 * WINDOW_BYTES), max_size=12))
+def test_until_there_is_an_answer_the_first_bytes_are_kept(parts: list[bytes]) -> None:
+    stream = Stream(0)
+    stream.keeps_first = True
+    for part in parts:
+        assert stream.add(stream.next_seq, part) == part
+    whole = b"".join(parts)
+    assert stream.window == whole[:WINDOW_BYTES]
+    assert stream.window_gap == len(whole) - len(stream.window)
+    stream.answered()
+    assert stream.window == (whole if len(whole) <= WINDOW_BYTES else b"")
+    stream.add(stream.next_seq, b"more")
+    assert stream.window.endswith(b"more") and stream.window_gap == 0
+
+
+@settings(max_examples=200)
+@given(
+    st.binary(min_size=1, max_size=300), st.integers(0, 6_000), st.lists(st.integers(0, 299), max_size=4), st.randoms()
+)
+def test_another_copy_in_any_segments_is_put_together(real: bytes, junk: int, cuts: list[int], order: object) -> None:
+    """Whatever was sent first, in its place and behind it, and whatever comes between."""
+    stream = Stream(0)
+    stream.keeps_first = True
+    decoy = bytes(byte ^ 0xFF for byte in real)
+    stream.add(0, decoy)
+    for _ in range(junk // 1_000):
+        stream.add(stream.next_seq, bytes(1_000))
+    edges = sorted({0, len(real), *(cut % len(real) for cut in cuts)})
+    segments = [(first, real[first:last]) for first, last in pairwise(edges)]
+    order.shuffle(segments)  # type: ignore[attr-defined]
+    for at, segment in segments:
+        assert stream.add(at, segment) == b""
+        stream.add(0, decoy)
+    assert any(rival.other.startswith(real) for rival in stream.rivals)
+    assert len(stream.rivals) <= MAX_RIVALS
