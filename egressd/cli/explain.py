@@ -31,6 +31,15 @@ from egressd.runtime.question import Question, judge, parse_question
 
 SHOWN: Final = 6  # lines of a kind before the rest is counted
 MAX_LINE_BYTES: Final = 1 << 20
+# What is shown of an event, by its type: fields of its object `egressd`, and their types (docs/events.md).
+_SHOWN_OF: Final[dict[str, dict[str, type]]] = {
+    "sighting": {"client": str, "retro": bool, "count": int, "via": str, "name": str, "match_level": str},
+    "decision": {"decision_id": str, "action": str, "targets": list, "reason": str, "evidence": str},
+    "incident": {"incident": str, "client": str, "match_level": str, "last_seen": str},
+    "totals": {"count": int, "attempts": int, "answered": int},  # of an incident in that state, too
+    "attempt": {},
+    "leak": {},
+}  # fmt: skip
 
 Record = dict[str, Any]
 
@@ -109,12 +118,36 @@ def _load_events(path: Path) -> list[Record]:
         for number, line in enumerate(iter(lambda: opened.readline(MAX_LINE_BYTES), b""), 1):
             try:
                 record = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ConfigError([Problem(str(path), number, 1, f"is not JSON: {error}")]) from error
-            if not isinstance(record, dict) or "event_type" not in record:
+            if not isinstance(record, dict) or not _is_whole(record):
                 raise ConfigError([Problem(str(path), number, 1, "is not an event of egressd replay --json")])
             records.append(record)
     return records
+
+
+def _is_whole(record: Record) -> bool:
+    """Whether an event has what is shown of it. Those of other types are not shown, nor are other programs'."""
+    sort, ours = record.get("event_type"), record.get("egressd")
+    if not isinstance(sort, str):
+        return False
+    if sort not in _SHOWN_OF:
+        return True
+    if not isinstance(ours, dict) or not isinstance(record.get("timestamp"), str):
+        return False
+    shown = _SHOWN_OF[sort] | (_SHOWN_OF["totals"] if sort == "incident" and ours.get("state") == "totals" else {})
+    if not all(isinstance(ours.get(field), kind) for field, kind in shown.items()):
+        return False
+    targets = ours.get("targets", [])
+    named = isinstance(targets, list) and all(
+        isinstance(one, dict) and {"kind", "value"} <= one.keys() for one in targets
+    )
+    return (
+        named
+        and bool(targets or sort != "decision")
+        and isinstance(ours.get("indicator"), dict)
+        and (sort != "incident" or _epoch_s(ours["last_seen"]) > 0)
+    )
 
 
 def _concerns(record: Record, question: Question, domain: str) -> bool:
@@ -157,7 +190,7 @@ def _some(lines: list[str], shown: int = SHOWN) -> list[str]:
 
 
 def _place(record: Record) -> str:
-    file = record.get("pcap_filename", "")
+    file = str(record.get("pcap_filename", ""))
     if not record.get("pcap_cnt"):
         return ""
     return f"{Path(file).name} #{record.get('pcap_cnt', 0)}" if file else f"#{record.get('pcap_cnt', 0)}"
@@ -166,7 +199,7 @@ def _place(record: Record) -> str:
 def _sighting_line(record: Record) -> str:
     ours = record["egressd"]
     retro = f", from history, {ours['count']} contacts" if ours["retro"] else ""
-    text = f"  {_clock(record)} {ours['client']} {ours['via']} {ours['name'] or record['dest_ip']}"
+    text = f"  {_clock(record)} {ours['client']} {ours['via']} {ours['name'] or record.get('dest_ip', '')}"
     return fit(printable(f"{text} ({ours['match_level']}{retro}) {_place(record)}".rstrip()), 80)
 
 
@@ -197,4 +230,7 @@ def _clock(record: Record) -> str:
 def _epoch_s(stamp: str) -> int:
     from datetime import datetime
 
-    return int(datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%S.%f%z").timestamp())
+    try:
+        return int(datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%S.%f%z").timestamp())
+    except ValueError:
+        return 0

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -186,6 +187,58 @@ def test_a_closed_standard_input_is_an_empty_one() -> None:
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"Nothing was seen in there" in done.stdout
+
+
+# -- explain, of saved events
+
+
+SEEN = {
+    "timestamp": "2015-04-22T00:12:00.000000+0000", "event_type": "sighting", "src_ip": "10.1.3.23",
+    "egressd": {
+        "registered_domain": EVIL, "name": f"a.{EVIL}", "match_level": "host", "via": "dns", "client": "10.1.3.23",
+        "indicator": {"value": EVIL}, "retro": False, "count": 1, "incident": "I1", "campaign": "C1",
+    },
+}  # fmt: skip
+TOTALS = {
+    "state": "totals",
+    "incident": "I1",
+    "attempts": 1,
+    "answered": 0,
+    "last_seen": "2015-04-22T00:12:00.000000+0000",
+}
+DECIDED = {"decision_id": "D1", "action": "block", "reason": "x", "evidence": "E0"}
+
+
+def test_saved_events_that_are_damaged_are_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A field that was not there, or of another type, was a traceback."""
+    ours: dict[str, Any] = SEEN["egressd"]  # type: ignore[assignment]
+    target = {"kind": "address", "value": "192.0.2.1"}
+    whole: list[dict[str, Any]] = [
+        SEEN,
+        {**SEEN, "event_type": "incident", "egressd": {**ours, **TOTALS}},
+        {**SEEN, "event_type": "decision", "egressd": {**ours, **DECIDED, "targets": [target]}},
+    ]
+    saved = tmp_path / "saved.json"
+    saved.write_text("".join(json.dumps(one) + "\n" for one in whole) + '{"event_type": "dns", "dns": 1}\n')
+    code, out, _ = run(capsys, "explain", EVIL, str(saved))
+    assert code == 0 and "First sighting of each of 1 host" in out and "Incidents (1)" in out
+    for event in whole:
+        broken: list[dict[str, Any]] = [
+            {**event, "timestamp": 5},
+            {**event, "egressd": []},
+            {**event, "event_type": []},
+        ]
+        broken += [{**event, "egressd": {**event["egressd"], "indicator": 1}}]
+        for field in ("client", "retro", "last_seen", "attempts", "targets", "reason"):
+            if field in event["egressd"] and not (field == "client" and event["event_type"] == "decision"):
+                if not (field == "retro" and event["event_type"] != "sighting"):
+                    broken.append({**event, "egressd": {**event["egressd"], field: None}})
+        for one in broken:
+            saved.write_text('{"event_type": "summary"}\n' + json.dumps(one) + "\n")
+            code, _, err = run(capsys, "explain", EVIL, str(saved))
+            assert code == 3 and "saved.json:2:1: is not an event of egressd" in err, one
+    saved.write_text('{"a":' * 100_000 + "\n")
+    assert run(capsys, "explain", EVIL, str(saved))[0] == 3
 
 
 # -- check and check-config
