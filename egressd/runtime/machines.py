@@ -139,7 +139,11 @@ class Machines:
                 self._acts.remember(peer, Done(lifted=lifted))
                 text = f"segment {args['segment']} is connected again"
                 return {"decision_id": decision.id, "text": text, "lines": []}
-        raise Refused(f"{args['segment']} is not cut")
+        cuts = [one for one in core.register.by_id.values() if one.target.kind == SEGMENT]
+        other = f"; {cuts[0].id} cuts {cuts[0].target.value}, and ends with: egressd undo {cuts[0].id}" if cuts else ""
+        if args["segment"] not in core.config.segments:  # it may have been when it was cut
+            raise Refused(no_segment(core, args["segment"]).text + other, WRONG)
+        raise Refused(f"{args['segment']} is not cut{other}")
 
     async def _flows(self, networks: list[tuple[bytes, int]]) -> list[str]:
         """What still flows, as the kernel's table of connections and the interfaces tell."""

@@ -10,7 +10,7 @@ from egressd.runtime.orders import Adopt
 from egressd.web.requests import REFUSED, WRONG
 from tests.detect.scene import packed
 from tests.loops import in_loop
-from tests.runtime.core_scene import WHY, flow, site_at
+from tests.runtime.core_scene import CONFIG, WHY, flow, site_at
 from tests.runtime.scene import sighting
 
 X = "198.51.100.7"
@@ -51,6 +51,24 @@ async def test_who_cannot_be_isolated(tmp_path: Path, client: str, remedy: list[
         site.core.own = ((packed("192.0.2.1"), 32),)
         assert (await site.refused("isolate", client=client, remedy=remedy)).code == code
         assert len(site.core.register) == 0
+
+
+@in_loop
+async def test_a_cut_segment_that_the_configuration_does_not_name_any_more(tmp_path: Path) -> None:
+    """It was `not cut`, while nobody in it reached anything."""
+    async with site_at(tmp_path) as site:
+        cut = (await site.do("cut", segment="both", confirm="both", for_s=60))["decision_id"]
+        moved = CONFIG.replace("10.2.0.0/24", "10.2.0.0/25").replace("2001:db8:2::/64", "2001:db8:3::/64")
+        for text, told in (
+            (CONFIG.replace("both:", "half:"), "there is no segment both"),
+            (moved, "both is not cut"),
+        ):
+            site.path.write_text(text)
+            await site.do("reload")
+            error = await site.refused("uncut", segment="both")
+            assert error.text.startswith(told) and error.text.endswith(f"egressd undo {cut}")
+        await site.do("undo", id=cut)
+        assert (await site.refused("uncut", segment="both")).text == "both is not cut"
 
 
 @in_loop
