@@ -13,6 +13,7 @@ from egressd.cli.terminal import count, cut, printable, span
 LINES: Final = 23  # of a terminal of 24: the prompt takes one
 ALARMS: Final = 6
 PLACE: Final = 40  # of a mistake: the end of the file's path, line and column
+FIRST_S: Final = 10  # until the first canaries have been seen
 ROWS: Final = 3  # interfaces and adapters that are shown; one where alarms need the room
 
 
@@ -65,7 +66,7 @@ def _body(status: Row, now_us: int, limit: int) -> list[str]:
 def _alarms(status: Row, now_us: int) -> list[str]:
     alarms = []
     for one in rows(status, "interfaces"):
-        if text(one, "state") != "up" or not number(one, "packets"):
+        if _is_blind(one, status):
             last = ago(one.get("last_packet"), now_us)
             since = "has never seen a packet" if last == "never" else f"last packet {last} ago"
             why = f"{text(one, 'state', 12)}, {text(one, 'problem', 30)}".strip(", ")
@@ -98,6 +99,13 @@ def _alarms(status: Row, now_us: int) -> list[str]:
     return alarms
 
 
+def _is_blind(one: Row, status: Row) -> bool:
+    """Whether nothing can be seen on an interface. In a quiet network the first canary, some seconds after the start,
+    is the first packet."""
+    unseen = not number(one, "packets") and number(status, "uptime_s") >= FIRST_S
+    return text(one, "state") != "up" or unseen
+
+
 def _with_place(problem: str) -> str:
     """`file:line:column: what`, a long path without its beginning: where it is, is never cut off."""
     place, colon, what = problem.partition(": ")
@@ -111,11 +119,11 @@ def _loss(status: Row) -> str:
 
 def _sensors(status: Row, now_us: int, limit: int) -> list[str]:
     found = sorted(
-        rows(status, "interfaces"), key=lambda one: text(one, "state") == "up" and number(one, "packets") > 0
+        rows(status, "interfaces"), key=lambda one: not _is_blind(one, status) and number(one, "packets") > 0
     )
     lines = []
     for one in found[:limit]:
-        state = "up" if text(one, "state") == "up" and number(one, "packets") else "DOWN"
+        state = "DOWN" if _is_blind(one, status) else "up"
         lines.append(
             f"{text(one, 'name', 15):<9} {state:<4} {count(number(one, 'packets'), 'packet')},"
             f" {number(one, 'kernel_drops'):,} dropped, last {_ago(one, 'last_packet', now_us)}"

@@ -187,6 +187,14 @@ def test_what_is_wrong_is_said_aloud() -> None:
     assert "no alarm" in calm
 
 
+@pytest.mark.parametrize(("uptime_s", "is_told"), [(2, False), (10, True)])
+def test_a_start_in_a_quiet_network_is_no_blind_sensor(uptime_s: int, is_told: bool) -> None:
+    """`systemctl enable --now egressd; egressd status` said so of each."""
+    quiet = [{"name": "lan0", "state": "up", "packets": 0, "kernel_drops": 0, "last_packet": None}]
+    text = "\n".join(render_status(answer({**results.STATUS, "interfaces": quiet, "uptime_s": uptime_s}), NOW_US))
+    assert ("SENSOR DOWN lan0" in text, "DOWN" in text) == (is_told, is_told)
+
+
 @pytest.mark.parametrize("name", [name for name in SCREENS if name.endswith("-none")])
 def test_nothing_found_is_never_called_clean(name: str) -> None:
     got, render = SCREENS[name]
