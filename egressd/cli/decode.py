@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from argparse import ArgumentParser, Namespace
+from typing import Final
 
 from egressd.capture.merge import iter_packets
 from egressd.cli.main import OK, RUNTIME, USAGE
@@ -11,6 +13,12 @@ from egressd.cli.terminal import printable
 from egressd.model import Observation
 from egressd.notify.eve import render_line, render_observation, render_time
 from egressd.wire.dissector import Dissector
+
+# What its dissectors were seen to raise over broken packets, and what such code may.
+_OF_SCAPY: Final = (
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RecursionError),
+    struct.error,
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -52,12 +60,13 @@ def _explain(link: int, data: bytes) -> str:
 
     logging.getLogger("scapy").setLevel(logging.ERROR)
     from scapy.config import conf
+    from scapy.error import Scapy_Exception
     from scapy.layers import all as _  # noqa: F401  (registers the link types)
     from scapy.packet import Raw
 
     layer = conf.l2types.num2layer.get(link, Raw)
     try:
         text = str(layer(data).show(dump=True))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
+    except (*_OF_SCAPY, Scapy_Exception) as error:
         return f"scapy cannot read it: {type(error).__name__}"
     return "\n".join(printable(line.rstrip()) for line in text.splitlines())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -362,6 +363,16 @@ def test_decode_shows_both_views(capsys: pytest.CaptureFixture[str]) -> None:
     assert f'"hostname":"b.{EVIL}"' in out
     assert run(capsys, "decode", JPS[1], "99999")[0] == 1
     assert run(capsys, "decode", JPS[1], "0")[0] == 2
+
+
+def test_decode_of_a_packet_that_scapy_breaks_on(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """One byte of a frame of IEEE 802.11 was a traceback."""
+    path = tmp_path / "short.pcap"
+    head = struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, 105)
+    path.write_bytes(head + struct.pack("<IIII", 1_700_000_000, 0, 1, 1) + b"\x08")
+    code, out, err = run(capsys, "decode", str(path), "1")
+    assert (code, err) == (0, "") and "scapy cannot read it: error" in out
+    assert "egressd sees no destination complete in this packet." in out
 
 
 def test_decode_escapes_hostile_bytes(capsys: pytest.CaptureFixture[str]) -> None:
