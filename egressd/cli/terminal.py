@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from datetime import UTC, datetime
@@ -61,6 +62,10 @@ class Progress:
     def __init__(self) -> None:
         self._last_s = 0.0
         self._shown = False
+        try:  # a line that the terminal breaks cannot be written over
+            self._width = max(1, min(WIDTH, os.get_terminal_size(sys.stderr.fileno()).columns or WIDTH) - 2)
+        except (OSError, ValueError):  # no terminal, or no file at all
+            self._width = WIDTH - 2
 
     @staticmethod
     def wanted() -> bool:
@@ -79,9 +84,9 @@ class Progress:
             line = f"[{bar:<40}] {share:4.0%}  {done / 1e6:,.0f} of {total / 1e6:,.0f} MB"
         else:
             line = f"{done / 1e6:,.0f} MB read"
-        print(f"\r{line:<78}", end="", file=sys.stderr, flush=True)
+        print(f"\r{line[: self._width]:<{self._width}}", end="", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Take the bar away."""
         if self._shown:
-            print("\r" + " " * 78 + "\r", end="", file=sys.stderr, flush=True)
+            print("\r" + " " * self._width + "\r", end="", file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from egressd.cli.main import VERBS, main
-from egressd.cli.terminal import count, cut, fit, printable, span
+from egressd.cli.terminal import Progress, count, cut, fit, printable, span
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 JPS = sorted(str(path) for path in (ROOT / "pcaps" / "jps-2015").glob("*.pcap"))
@@ -136,6 +137,21 @@ def test_of_nothing_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixtur
     code, out, _ = run(capsys, "replay", str(tmp_path / "empty.pcap"))
     assert code == 0 and "Nothing was seen in there" in out
     assert "1970" not in out and "No listed domain" not in out
+
+
+@pytest.mark.parametrize(("columns", "width"), [(40, 38), (60, 58), (80, 78), (200, 78), (0, 78)])
+def test_the_bar_fits_the_terminal(
+    columns: int, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a narrow one each step of it was another line."""
+    monkeypatch.setattr("os.get_terminal_size", lambda *_: os.terminal_size((columns, 24)))
+    monkeypatch.setattr("sys.stderr.fileno", lambda: 2, raising=False)
+    bar = Progress()
+    bar(123_000_000, 456_000_000)
+    bar.close()
+    steps = capsys.readouterr().err.split("\r")
+    assert {len(one) for one in steps if one} == {width}
+    assert steps[1].startswith("[##########")
 
 
 def test_standard_input(tmp_path: Path) -> None:
