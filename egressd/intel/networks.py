@@ -165,8 +165,11 @@ class NetworkTable(Generic[Value]):
 
     def longest(self, addr: bytes) -> Value | None:
         """The value of the most specific network that holds the address."""
+        tables = self._ipv4 if len(addr) == 4 else self._ipv6
+        if not tables:  # as nearly all are whose networks an operator names
+            return None
         number = int.from_bytes(addr, "big")
-        for shift, table in self._ipv4 if len(addr) == 4 else self._ipv6:
+        for shift, table in tables:
             value = table.get(number >> shift)
             if value is not None:
                 return value
