@@ -109,9 +109,8 @@ def load_texts(path: Path, config: Config | None = None, *, scratch: Path | None
         line, column = config.places.get("mode", (0, 0))
         what = f"mode: {config.mode} needs lists; without any only the built-in demonstration list is there"
         raise ConfigError([Problem(config.origin, line, column, what, "name your lists under lists:")])
-    if (
-        scratch is None and read_signs(files) == before
-    ):  # else it is not known what was read; whoever watches reads it again
+    unchanged = read_signs(files) == before  # else it is not known what was read; whoever watches reads it again
+    if unchanged and scratch is None:
         for one in texts.files:
             if one.path.parent != last_good.folder:
                 last_good.keep(one.name, one.path)

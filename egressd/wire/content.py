@@ -33,7 +33,7 @@ from egressd.wire.http import HttpStream
 from egressd.wire.socks import SocksStream
 from egressd.wire.stream import MAX_RIVAL_BYTES, Rival
 from egressd.wire.telling import Teller
-from egressd.wire.tls import TlsStream
+from egressd.wire.tls_records import TlsStream
 
 # Of one packet, and again of what was put off: 32 messages, and the slice that passes the bound may have as many. When
 # each of them is a sighting that costs 3 ms. An ordinary packet has at most 91 (16 bytes each): 5 ms.

@@ -12,7 +12,7 @@ from egressd.wire.http_head import looks_like_http
 from egressd.wire.socks import SocksStream, looks_like_socks
 from egressd.wire.stream import Stream
 from egressd.wire.table import Pair
-from egressd.wire.tls import TlsStream, looks_like_tls
+from egressd.wire.tls_records import TlsStream, looks_like_tls
 
 if TYPE_CHECKING:  # four bytes to mypyc instead of eight, and nothing at run time
     from mypy_extensions import i32

@@ -21,7 +21,7 @@ from egressd.wire.quiet import Quiet
 from egressd.wire.stream import Rival
 from egressd.wire.table import PairTable
 from egressd.wire.telling import Teller
-from egressd.wire.tls import asks_again
+from egressd.wire.tls_records import asks_again
 
 FIN: Final = 1
 SYN: Final = 2

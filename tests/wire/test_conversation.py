@@ -19,7 +19,7 @@ from egressd.wire.conversation import (
 from egressd.wire.dns import DnsStream
 from egressd.wire.http import HttpStream
 from egressd.wire.socks import SocksStream
-from egressd.wire.tls import TlsStream
+from egressd.wire.tls_records import TlsStream
 from pcaps.hellos import hello
 from pcaps.packets import framed, get, question
 
