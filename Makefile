@@ -16,7 +16,7 @@ test:          ## every test that this machine can run; what is skipped says wha
 	@# As root also what the daemon does to real packets, one at a time: fractions of a millisecond need the machine.
 	@[ "$$(id -u)" != 0 ] || $(BIN)/python -m pytest tests/netns -n 0 -k live -m "not slow" -ra
 
-test-compiled: ## all tests again with the packet path compiled, in a copy under build/
+test-compiled: ## the tests again with the packet path compiled, in a copy under build/
 	@$(SETUP) lint
 	@scripts/test_compiled.sh
 
