@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from egressd import __version__
 from egressd.cli.client import ClientError
-from egressd.cli.terminal import printable
+from egressd.cli.terminal import columns_of, printable
 from egressd.errors import CaptureError, ConfigError
 
 OK: Final = 0
@@ -25,7 +25,6 @@ INVALID: Final = 3
 UNREACHABLE: Final = 4
 FINDINGS: Final = 10
 
-USUAL_COLUMNS: Final = 80
 # What a command loads is needed until its end: to look for garbage in it again and again took 6 of 100 ms.
 OBJECTS_PER_LOOK: Final = 100_000
 
@@ -97,9 +96,7 @@ def _columns() -> int:
         given = int(os.environ.get("COLUMNS", "0"))
         if given > 0:
             return given
-    with suppress(OSError):  # no standard output, or no terminal
-        return os.get_terminal_size().columns or USUAL_COLUMNS
-    return USUAL_COLUMNS
+    return columns_of(sys.stdout)
 
 
 class Verb(Protocol):

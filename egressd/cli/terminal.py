@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TextIO
 
 WIDTH: Final = 80
 _EVERY_S: Final = 0.1
@@ -56,16 +56,21 @@ def count(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def columns_of(stream: TextIO) -> int:
+    """How wide the terminal is that a stream goes to; WIDTH when it is none, or does not say."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or WIDTH
+    except (OSError, ValueError):  # no terminal, or no file at all
+        return WIDTH
+
+
 class Progress:
     """A bar on standard error, on a terminal only."""
 
     def __init__(self) -> None:
         self._last_s = 0.0
         self._shown = False
-        try:  # a line that the terminal breaks cannot be written over
-            self._width = max(1, min(WIDTH, os.get_terminal_size(sys.stderr.fileno()).columns or WIDTH) - 2)
-        except (OSError, ValueError):  # no terminal, or no file at all
-            self._width = WIDTH - 2
+        self._width = max(1, min(WIDTH, columns_of(sys.stderr)) - 2)  # a line that is broken cannot be written over
 
     @staticmethod
     def wanted() -> bool:

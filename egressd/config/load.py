@@ -58,6 +58,7 @@ class Ground(NamedTuple):
 
     suffixes: Suffixes
     guard: Guard
+    resolvers: Resolvers
     protected: Protected
     problems: list[Problem]
 
@@ -165,21 +166,18 @@ class _Loading:
         self.context = blake2b(digest_size=16)  # of the texts that decide how a list's lines are read
 
     def load_ground(self) -> Ground:
-        """Suffixes, guard, protected addresses."""
+        """Suffixes, guard, resolvers, protected addresses."""
         suffixes = self._suffixes()
         guard = self._guard(suffixes)
         resolvers = self._keep(Resolvers.parse(_shipped("resolvers.txt"), "resolvers.txt"))
-        return Ground(suffixes, guard, self._protected(resolvers), self.problems)
+        return Ground(suffixes, guard, resolvers, self._protected(resolvers), self.problems)
 
     def load(self, extra_lists: Sequence[Path], build: Build | None) -> LoadedIntel:
-        """Suffixes, guard, protected addresses, lists, allowances."""
+        """The ground, lists, allowances."""
         from egressd.detect.intel import Intel
 
         config = self.config
-        suffixes = self._suffixes()
-        guard = self._guard(suffixes)
-        resolvers = self._keep(Resolvers.parse(_shipped("resolvers.txt"), "resolvers.txt"))
-        protected = self._protected(resolvers)
+        suffixes, guard, resolvers, protected, _ = self.load_ground()
         feeds = any(feed.enabled for feed in config.feeds.values())  # the daemon has them, and adds what they say
         demo = not config.lists and not extra_lists and not feeds
         indicators: list[Indicator] = []
@@ -312,8 +310,9 @@ class _Loading:
         ]
         extra += resolvers.protected_entries()
         source = "special_purpose.txt"
-        self._decides(extra, config.nat64_prefixes, _shipped(source))
-        return self._keep(Protected.parse(_shipped(source), source, extra=extra, nat64=config.nat64_prefixes))
+        text = _shipped(source)
+        self._decides(extra, config.nat64_prefixes, text)
+        return self._keep(Protected.parse(text, source, extra=extra, nat64=config.nat64_prefixes))
 
     def range_files(self) -> list[ListFile]:
         """The files of shared ranges that the configuration names, the shipped one left out."""

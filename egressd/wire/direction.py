@@ -18,7 +18,7 @@ from egressd.wire.octets import COMPILED, read_u16, read_u32
 if TYPE_CHECKING:  # a machine integer to mypyc, and nothing at run time
     from mypy_extensions import i64
 
-_SYSTEM_PORTS_END: Final = 1024
+SYSTEM_PORTS_END: Final = 1024
 _EPHEMERAL_FIRST: Final = 32768  # Linux; IANA says 49152
 # Registered ports that servers listen on although they are above the system range.
 _SERVICE_PORTS: Final = frozenset(
@@ -43,7 +43,7 @@ _new: Final = tuple.__new__  # makes a NamedTuple at half the cost of calling it
 MAX_SHARED: Final = 8_192
 _SHARED: Final[dict[bytes, bytes]] = {}
 # The same for the numbers of servers' ports, nearly all of which are these.
-_PORTS: Final[tuple[object, ...]] = tuple(range(_SYSTEM_PORTS_END))
+_PORTS: Final[tuple[object, ...]] = tuple(range(SYSTEM_PORTS_END))
 _DNS_PORT: Final = 53
 
 
@@ -80,7 +80,7 @@ def flow_toward(proto: int, key: bytes) -> FlowKey:
 
 
 def _flow(proto: int, client: bytes, client_port: int, server: bytes, server_port: i64) -> FlowKey:
-    if server_port >= _SYSTEM_PORTS_END:
+    if server_port >= SYSTEM_PORTS_END:
         return _new(FlowKey, (proto, _shared(client), client_port, server, server_port))
     if server_port == _DNS_PORT:
         server = _shared(server)  # there are few resolvers
@@ -142,8 +142,8 @@ def sender_is_client(flow: FlowKey) -> bool:
     """Rules 3 to 6 for a packet whose sender stands as `client` in `flow`: whether that is right."""
     client_port = flow.client_port
     server_port = flow.server_port
-    sender_serves = client_port < _SYSTEM_PORTS_END or client_port in _SERVICE_PORTS
-    receiver_serves = server_port < _SYSTEM_PORTS_END or server_port in _SERVICE_PORTS
+    sender_serves = client_port < SYSTEM_PORTS_END or client_port in _SERVICE_PORTS
+    receiver_serves = server_port < SYSTEM_PORTS_END or server_port in _SERVICE_PORTS
     if sender_serves != receiver_serves:
         return receiver_serves
     sender_private = is_private(flow.client)

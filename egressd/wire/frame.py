@@ -15,6 +15,7 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812  (a lower-case class name)
 from typing import TYPE_CHECKING, Final
 
+from egressd.wire.direction import SYSTEM_PORTS_END
 from egressd.wire.fragments import Fragments
 from egressd.wire.links import ETHERNET, LINK, MALFORMED, NOT_IP, RAW_IP, RAW_LINKS, TOO_DEEP, find_ip
 from egressd.wire.octets import COMPILED, read_u16, read_u32
@@ -59,7 +60,6 @@ _MORE: Final = 0x2000
 _OPTIONS_HEADERS: Final = frozenset(
     (0, 43, 60, 135, 139, 140)
 )  # 8-byte units without the first: RFC 8200, 6275, 7401, 5533
-_SYSTEM_PORTS_END: Final = 1024
 _ICMP_ERRORS: Final = frozenset((3, 4, 5, 11, 12))  # RFC 792: these quote the packet they are about
 
 
@@ -310,7 +310,7 @@ class Frames:
         """What the other reading carries. Only clients are believed: an address is blocked because of an answer, and
         anybody can send a fragment that makes one say something else."""
         status = self._carried(self.fragments.rival_header, addresses, whole, 0, len(whole), True)
-        return _HELD if status > 0 and self.sport < _SYSTEM_PORTS_END else status
+        return _HELD if status > 0 and self.sport < SYSTEM_PORTS_END else status
 
     def _carried(self, proto: int, addresses: bytes, buf: bytes, start: int, end: int, fragmented: bool) -> int:
         """What an IP header carries: extension headers, then a segment or another packet."""

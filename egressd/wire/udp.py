@@ -101,7 +101,8 @@ class UdpTracker:
         start = frame.payload_start
         end = frame.payload_end
         is_quiet = self.quiet.until.get(key, 0) > ts_us
-        if is_quiet and (end - start < LEAST_CONTENT_BYTES or not quic_version(buf, start, end)):
+        version = quic_version(buf, start, end) if end - start >= LEAST_CONTENT_BYTES else 0
+        if is_quiet and not version:
             self.skipped_quiet += 1
             return
         self._ts_us = ts_us
@@ -118,11 +119,11 @@ class UdpTracker:
                 else:
                     self.llmnr += 1
                 return
-        if end - start >= LEAST_CONTENT_BYTES:
-            if buf[start] & 0xC0 == 0xC0 and quic_version(buf, start, end):
-                self._quic(key, buf, start, end, ts_us, number, is_quiet)
-                return
-            if looks_like_dns(buf, start, end) and self._dns(key, buf, start, end, ts_us, number):
+        if version:
+            self._quic(key, buf, start, end, ts_us, number, version, is_quiet)
+            return
+        if end - start >= LEAST_CONTENT_BYTES and looks_like_dns(buf, start, end):
+            if self._dns(key, buf, start, end, ts_us, number):
                 return
         self._other(key, ts_us, number)
 
@@ -159,7 +160,9 @@ class UdpTracker:
 
     # -- QUIC
 
-    def _quic(self, key: bytes, buf: bytes, start: int, end: int, ts_us: int, number: int, is_quiet: bool) -> None:
+    def _quic(
+        self, key: bytes, buf: bytes, start: int, end: int, ts_us: int, number: int, version: int, is_quiet: bool
+    ) -> None:
         """A datagram with a long header: it is never quiet, since any may open the next connection."""
         conversation = self._table.get(key)
         hellos: list[ClientHello] = []
@@ -178,7 +181,7 @@ class UdpTracker:
             conversation.turn_round()
         conversation.sure = True
         for hello in hellos:
-            self._hello(conversation, hello, ts_us, number, "", quic_version(buf, start, end))
+            self._hello(conversation, hello, ts_us, number, "", version)
         if not is_quiet:
             self._quieten(key, ts_us)
 
