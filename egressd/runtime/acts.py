@@ -103,7 +103,7 @@ class Acts:
 
     def as_they_stand(self, found: Sequence[InForce]) -> tuple[Lifted, ...]:
         """What `make_again` needs of decisions that are about to be lifted."""
-        remedies = self.core.remedies
+        remedies = self.core.isolation.remedies
         return tuple(
             Lifted(one, tuple(render_network(*network) for network in remedies.get(one.id, ()))) for one in found
         )
@@ -127,7 +127,7 @@ class Acts:
             if found_out:
                 core.rulings.extend(made, found_out, peer.actor, "socket", reason)
             if remedies:
-                core.remember_remedies(made.id, remedies)
+                core.isolation.remember(made.id, remedies)
             verb = "blocks" if core.is_enforcing() else "would block"
             what = f"{made.id} {verb} {before.target.value} again"
             if state == PROPOSED:

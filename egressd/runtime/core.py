@@ -9,60 +9,50 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from egressd.capture.links import lan_interfaces, read_surroundings
 from egressd.clock import SteadyClock
-from egressd.config.feed_options import feed_host
 from egressd.config.schema import Config
 from egressd.config.settings import volume_settings
-from egressd.detect.address_history import AddressHistory
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.devices import Devices, parse_mac
 from egressd.detect.resolutions import own_prefixes
 from egressd.detect.rules import Rule as PolicyRule
 from egressd.detect.site import Site
-from egressd.enforce.adapter import CLIENT, Rule
-from egressd.errors import ConfigError
-from egressd.intel.networks import NetworkTable, first_address, parse_address, parse_network, render_address
+from egressd.enforce.adapter import Rule
 from egressd.model import Campaign, FlowKey, Incident, Indicator, Target
-from egressd.notify.evelog import EveLog
 from egressd.runtime import knowledge as known
 from egressd.runtime.allowing import Allowing
-from egressd.runtime.enforcement import Enforcement, Network
-from egressd.runtime.identity import Identity, follow_isolated
+from egressd.runtime.enforcement import Enforcement
+from egressd.runtime.identity import Identity
 from egressd.runtime.in_force import InForce, Register, from_row
 from egressd.runtime.intake import HistoryRow, Intake, WatchSum, copy_campaign
-from egressd.runtime.knowledge import Fed, Knowledge, Loaded, Surroundings
+from egressd.runtime.isolation import Isolation
+from egressd.runtime.knowledge import Fed, Knowledge, Loaded
 from egressd.runtime.lapsing import Lapsing
+from egressd.runtime.learning import Learning, Reached, Tenants
 from egressd.runtime.listening import Listening, marks_path
 from egressd.runtime.messages import Values
 from egressd.runtime.modes import is_apart, site_of, stand_in, unarmed
-from egressd.runtime.named_hosts import NamedHosts
 from egressd.runtime.orders import Dropped, Learn, LogSource, LogStart, Order, Start, Step, Swap
+from egressd.runtime.reloading import Reloading
 from egressd.runtime.rollback import Rollback, tell
 from egressd.runtime.rulings import HOUR_US, Rulings
 from egressd.runtime.scribe import Scribe
 from egressd.runtime.sensing import Sensing, reserve_processors, start_order
+from egressd.runtime.station import Station
 from egressd.runtime.tellers import Watchers
 from egressd.runtime.volume_watch import VolumeWatch
-from egressd.runtime.whose import Whose
 from egressd.store import decisions, entries, incidents, ledger, meta, targets
 from egressd.store.db import Database
 from egressd.store.entries import Entry
 
 DRIFT_US: Final = 10_000  # the clock was slewed by so much: packet processes are told
 SEEN_US: Final = 10_000_000  # how exactly the ledger knows until when we lived
-MAX_PROBLEMS: Final = 20  # of lists that are told one by one
 LAPSE_US: Final = 10_000_000  # how often it is looked whether proposals lapse
-DEVICE_NOW_US: Final = 600_000_000  # an address that a device used within is still its own
-HISTORY_WAITING: Final = 100_000  # rows; lossy by contract
-# Sections of the configuration that a reload does not change.
-AT_START: Final = ("capture", "enforce", "control", "metrics", "state", "limits", "sensors")
 
 log = logging.getLogger("egressd")
 
@@ -77,35 +67,24 @@ class Core:
         self.tellers = tellers
         self.ledger = ledger_db
         self.loaded = loaded
-        self.loaded_us = self.started_us
+        self.reloading = Reloading(path, loaded, clock)
         self.mode = loaded.config.mode
         self.modes: dict[str, str] = dict(loaded.config.modes)  # of segments where it is another one
         self._site: tuple[Any, Site] | None = None
         self.entries: list[Entry] = []
         self.fed: Mapping[str, Fed] = {}  # by feed
         self.on_loaded: Callable[[], Awaitable[None]] = _nobody  # configuration and lists were read anew
-        self.around = Surroundings((), frozenset())
-        self.named = NamedHosts()
-        self.own: tuple[Network, ...] = ()
-        self.remedies: dict[str, tuple[Network, ...]] = {}  # by decision
-        self.interfaces: tuple[str, ...] = ()
-        self.judged: list[str] = []
-        self.reloads = {"ok": 0, "refused": 0}
-        self.reload_problems = [str(one) for one in loaded.kept]
-        self.history_waiting: list[HistoryRow] = []
-        self.history_lost = 0
-        self.tenants_waiting: list[tuple[str, bytes, int]] = []
-        self.tenants: tuple[tuple[str, bytes, int], ...] = ()  # of before the start, for new packet processes
         self.fanout_group = os.getpid() & 0xFFFF or 1
         self.processors = reserve_processors(loaded.config)
-        self.knowledge: Knowledge = known.combine(loaded, (), self.around, self.mode)
         self.register = Register()
         self.devices = Devices()
+        self.station = Station(self.devices, self._capture_elsewhere)
+        self.knowledge: Knowledge = known.combine(loaded, (), self.station.around, self.mode)
         self.campaigns = Campaigns(self.devices)
         self.campaigns.on_merge = self._merged
         self.campaigns.on_fold = self._folded
         self.campaigns.on_candidate = self._proposed
-        self.address_history = AddressHistory()
+        self.learning = Learning(self.campaigns, clock, lambda: self.knowledge.intel, self._learn)
         self.identity = Identity(self.devices, clock, lambda: self.config.devices, loaded.base_dir, self.follow_devices)
         self.identity.wanted = self._nameless
         tellers.domain_of = self.domain_of
@@ -129,17 +108,17 @@ class Core:
         self._lapse_due_us = 0
         self.register.rule_of = self.rule_of
         self.rulings.isolations_per_hour = lambda: self.knowledge.settings.isolations_per_hour
-        self.rulings.is_ours = lambda address: any(render_address(one) == address for one, _ in self.own)
+        self.rulings.is_ours = self.station.is_own_text
+        self.isolation = Isolation(self.register, self.rulings, self.scribe, self.devices, self.station, clock)
         self.rollback = Rollback(
             self.register, self.rulings, tellers, lambda: self.knowledge.settings, self._known_clients,
             lambda address: self.devices.machine_of(address), lambda: self.enforcement.wake(),
         )  # fmt: skip
         self.intake.on_client = self.rollback.met
-        self.intake.on_domain = self._tie
+        self.intake.on_domain = self.learning.tie
         self.sensing = Sensing(loaded.config.capture.processes, self.start_of, self.take)
-        self.whose = Whose()
         self.volume: VolumeWatch | None = None  # who counts bytes, in the daemon
-        self.intake.on_reached = self._reached
+        self.intake.on_reached = self.learning.reached
         self._seen_us = 0
         self._told_offset_us = clock.offset_us
         self.stale = False  # what rests on entries and remedies is to be made anew with the next tick
@@ -174,54 +153,28 @@ class Core:
         for watch in found.watches:
             watched = WatchSum(watch.first_us, watch.last_us, watch.attempts, watch.leaks)
             self.intake.restore_watch(watch.decision_id, watch.client, watched)
-        self.remedies = {id_: _networks(texts) for id_, texts in remedies.items() if id_ in self.register.by_id}
+        self.isolation.restore(remedies)
         self.allowing.restore(found.lifted, found.allowed)
         _, lapsed, _ = known.parse_entries(found.lapsed, self.loaded.texts, self.knowledge.intel.protected)
         self.lapsing.restore(lapsed, self.started_us)
         self._stand_in_mode()
 
     async def look_around(self) -> None:
-        """Read interfaces, addresses, gateways, resolvers, time servers, feeds' hosts and who is logged in. Raises
-        OSError when the kernel does not tell."""
-        found = await asyncio.to_thread(read_surroundings)
-        feeds = {feed_host(one): f"feed {name}" for name, one in self.config.feeds.items() if one.enabled}
-        self.named.want({**feeds, **dict.fromkeys(found.time_servers, "time server")})
-        depended_on = [*found.protected(), *self.named.addresses()]
-        own = {*found.own_addresses(), *found.gateways(), *found.resolvers}
-        resolvers = frozenset((*found.own_addresses(), *found.resolvers))
-        self.devices.exclude(frozenset(link.mac for link in found.links))
-        choice = lan_interfaces(found.links, found.addresses, found.routes)
-        self.judged = choice.explain()
-        interfaces = self.config.capture.interfaces or choice.names
-        if interfaces != self.interfaces:
-            self._capture_on(interfaces)
-        faces = {link.ifindex for link in found.links if link.name in self.interfaces}
-        lan = tuple(sorted({(one.network, one.length, "") for one in found.addresses if one.ifindex in faces}))
-        self.whose = Whose(frozenset(found.own_addresses()), NetworkTable(lan), self.knowledge.segments)
-        never = tuple((address, 8 * len(address), what) for address, what in depended_on)
-        around = Surroundings(never, resolvers, lan)
-        if around == self.around:
-            return
-        self.around = around
-        self.own = tuple(sorted((address, 8 * len(address)) for address in own))
-        await self.renew()
+        """See how the machine stands now. Raises OSError when the kernel does not tell."""
+        if await self.station.look(self.config, self.knowledge.segments):
+            await self.renew()
 
-    def _capture_on(self, interfaces: tuple[str, ...]) -> None:
-        """Other interfaces face the hosts now: packet processes begin anew there. None at all is no reason to stop
-        looking where we look: an interface that is down comes back."""
-        if not set(interfaces) - set(self.interfaces):
-            return  # one that went away may come back: its packet processes wait for it
-        if self.interfaces:
-            log.warning("capturing on %s (before: %s)", ", ".join(interfaces), ", ".join(self.interfaces))
+    def _capture_elsewhere(self, has_captured: bool) -> None:
+        """Packet processes begin, or begin anew, on the interfaces that face the hosts now."""
+        if has_captured:
             self.sensing.renew()
-        self.interfaces = interfaces
         self.on_interfaces()
 
     async def start_enforcing(self) -> None:
         """Begin to put decisions into force. Raises AdapterError."""
         reported = await self.ledger.read(targets.load_enforcements, "nftables")
         self._keep_apart()
-        await self.enforcement.start(self.site.strongest, self.config, self.knowledge.intel, self.own, reported)
+        await self.enforcement.start(self.site.strongest, self.config, self.knowledge.intel, self.station.own, reported)
 
     # -- packet processes
 
@@ -231,7 +184,7 @@ class Core:
         start = start_order(
             self.config,
             number,
-            self.interfaces,
+            self.station.interfaces,
             self.fanout_group,
             self.processors,
             self._next_number(number + 1, stride),
@@ -243,8 +196,8 @@ class Core:
             sensors=self.listening.is_wanted,
         )
         following: list[Order] = [self.rulings.standing()]
-        if self.tenants:
-            following.append(Learn(self.tenants))
+        if self.learning.tenants:
+            following.append(Learn(self.learning.tenants))
         return start, following
 
     def new_id(self) -> str:
@@ -280,26 +233,11 @@ class Core:
 
     async def reload(self, *, only_lists: bool = False) -> list[str]:
         """Read configuration and lists anew; returns what changed, in words. A list with a mistake in it keeps its last
-        good content (`reload_problems`). Raises ConfigError, and all stays."""
+        good content (`reloading.problems`). Raises ConfigError, and all stays."""
         before = self.knowledge
-        changed: list[str] = []
-        try:
-            config = self.config
-            if not only_lists:
-                found = await asyncio.to_thread(known.load_own_config, self.path)
-                config, changed = _until_restart(config, found), _needs_restart(config, found)
-            loaded = await asyncio.to_thread(known.load_texts, self.path, config)
-        except ConfigError as error:
-            self.reloads["refused"] += 1
-            self.reload_problems = [str(one) for one in error.problems[:MAX_PROBLEMS]]
-            raise
-        self.reloads["ok"] += 1
-        self.reload_problems = [str(one) for one in loaded.kept[:MAX_PROBLEMS]]
-        for problem in self.reload_problems:
-            log.error("%s; only the last good content, if any, is in force", problem)
+        loaded, waiting = await self.reloading.read(self.config, only_lists=only_lists)
         mode_before, modes_before = self.loaded.config.mode, dict(self.loaded.config.modes)
         self.loaded = loaded
-        self.loaded_us = self.clock.now_us()
         await self.on_loaded()
         await self.renew()
         if dict(loaded.config.modes) != modes_before:
@@ -312,8 +250,8 @@ class Core:
         now = self.knowledge
         count, earlier = now.intel.index.size, before.intel.index.size
         lines = [f"{count:,} indicators ({earlier:,} before)", *changed_mode]
-        if changed:
-            lines.append(f"in force only after a restart: {', '.join(changed)}")
+        if waiting:
+            lines.append(f"in force only after a restart: {', '.join(waiting)}")
         return lines
 
     async def renew(self) -> None:
@@ -324,9 +262,9 @@ class Core:
     async def _renew(self) -> None:
         before = self.knowledge.intel
         while True:
-            said = (self.loaded, tuple(self.entries), self.around, self.mode, self.fed, dict(self.modes))
+            said = (self.loaded, tuple(self.entries), self.station.around, self.mode, self.fed, dict(self.modes))
             self.knowledge = await asyncio.to_thread(known.combine, *said)
-            if said == (self.loaded, tuple(self.entries), self.around, self.mode, self.fed, self.modes):
+            if said == (self.loaded, tuple(self.entries), self.station.around, self.mode, self.fed, self.modes):
                 break  # else somebody said more meanwhile, and what rests on that would be taken for unlisted
         intel = self.knowledge.intel
         armed = self.site.strongest == "enforce"
@@ -342,11 +280,10 @@ class Core:
         )
         self.allowing.look(intel, self.site.strongest)
         self._keep_apart()
-        self.whose = Whose(self.whose.own, self.whose.lan, self.knowledge.segments)
+        self.station.name(self.knowledge.segments)
         if self.volume is not None:
             self.volume.swap(volume_settings(self.config), own_prefixes(intel.allowances.nat64))
-        remedies = tuple(network for networks in self.remedies.values() for network in networks)
-        await self.enforcement.protect(intel, self.own, remedies)
+        await self.enforcement.protect(intel, self.station.own, self.isolation.reachable())
         self.enforcement.wake()
 
     async def set_mode(self, mode: str, modes: Mapping[str, str] | None = None) -> None:
@@ -426,7 +363,7 @@ class Core:
         """How other sensors stand, and what of theirs is history by now."""
         if self.listening.is_wanted:
             self.listening.agreed(self.sensing.told("heard"))
-            self._keep_history(self.listening.tick())
+            self.learning.keep(self.listening.tick())
 
     def _take_effect(self, now_s: int) -> None:
         """Indicators that said when they come into force have."""
@@ -479,14 +416,8 @@ class Core:
 
     def _ended(self, decision_id: str) -> None:
         self.intake.forget(decision_id)
-        if self.remedies.pop(decision_id, None) is not None:
-            self.scribe.put(meta.forget, f"remedies {decision_id}")
+        if self.isolation.ended(decision_id):
             self.stale = True
-
-    def remember_remedies(self, decision_id: str, texts: Sequence[str]) -> None:
-        """What an isolated host may still reach, for as long as that decision stands. Takes effect with `renew`."""
-        self.remedies[decision_id] = _networks(texts)
-        self.scribe.put(meta.put, f"remedies {decision_id}", ",".join(texts))
 
     def _written(self) -> None:
         self.enforcement.wake()
@@ -509,37 +440,8 @@ class Core:
         changed = self.campaigns.recognise()
         if changed:
             self.intake.write(one for one in changed if one.id in self.campaigns.incidents)
-        isolated = [(id_, parse_address(text)) for text, id_ in self.register.isolated().items()]
-        found = follow_isolated(self.devices, isolated, self.clock.now_us() - DEVICE_NOW_US) if isolated else {}
-        for id_, addresses in found.items():
-            self.cover(self.register.by_id[id_], addresses)
-
-    def cover(self, decision: InForce, addresses: Sequence[bytes]) -> None:
-        """An isolated device has further addresses."""
-        more = [Target(CLIENT, render_address(one)) for one in addresses if (one, 8 * len(one)) not in self.own]
-        taken = self.register.isolated()
-        more = [target for target in more if target.value not in taken]
-        if more:
-            self.rulings.extend(decision, more, "egressd", "devices", "the isolated device has this address now")
+        if self.isolation.follow():
             self.enforcement.wake()
-
-    def _tie(self, domain: str) -> None:
-        """Campaigns whose names lived on one address are one."""
-        intel = self.knowledge.intel
-        now_us = self.clock.now_us()
-
-        def is_everybodys(address: bytes) -> bool:
-            if intel.protected.why(address) or intel.shared.why(address):
-                return True
-            return intel.allowances.never_blocks("", address, now_us // 1_000_000) is not None
-
-        self.address_history.tie(self.campaigns, domain, now_us, is_everybodys)
-
-    def remember_tenants(self, tenants: tuple[tuple[str, bytes, int], ...]) -> None:
-        """Passive DNS of before the start."""
-        self.tenants = tenants
-        for domain, address, ts_us in tenants:
-            self.address_history.lives_at(domain, address, ts_us)
 
     def _nameless(self) -> Iterator[tuple[bytes, bytes]]:
         """Devices with an incident and without a name, each with its address of now."""
@@ -552,10 +454,18 @@ class Core:
         """What the kernel stopped goes to the packet processes: they know which of it the tap has seen."""
         self.tell(Dropped(tuple(flows)))
 
-    def _reached(self, client: bytes, domain: str, address: bytes, ts_us: int) -> None:
-        """A listed domain was reached there: history tells only of others."""
+    def _learn(self, reached: Iterable[Reached]) -> None:
         if self.volume is not None:
-            self.volume.learn([(client, domain, address, ts_us)])
+            self.volume.learn(reached)
+
+    def _take_history(self, rows: list[HistoryRow]) -> None:
+        self.listening.seen(self._taking, rows)
+        self.learning.take_history(rows)
+
+    def _take_tenants(self, number: int, rows: Tenants) -> None:
+        if len(self.sensing.processes) > 1:
+            self.tell(Learn(rows), but=number)
+        self.learning.take_tenants(rows)
 
     def _log_start(self, sources: tuple[LogSource, ...]) -> LogStart:
         directory = self.loaded.base_dir / self.config.state.directory
@@ -567,53 +477,10 @@ class Core:
     def _last_packet(self) -> int:
         return max((one["last_us"] for one in self.sensing.interfaces()), default=0)
 
-    def _take_history(self, rows: list[HistoryRow]) -> None:
-        if self.volume is not None:
-            self.volume.learn((row[0], row[1], row[3], row[5]) for row in rows if row[1] and row[3])
-        self.listening.seen(self._taking, rows)
-        self._keep_history(rows)
-
-    def _keep_history(self, rows: list[HistoryRow]) -> None:
-        room = HISTORY_WAITING - len(self.history_waiting)
-        self.history_waiting += rows[:room]
-        self.history_lost += max(0, len(rows) - room)
-
-    def _take_tenants(self, number: int, rows: tuple[tuple[str, bytes, int], ...]) -> None:
-        if len(self.sensing.processes) > 1:
-            self.tell(Learn(rows), but=number)
-        if self.volume is not None:
-            self.volume.learn((b"", *row) for row in rows)
-        for domain, address, ts_us in rows:
-            self.address_history.lives_at(domain, address, ts_us)
-        for domain in dict.fromkeys(domain for domain, _, _ in rows):
-            self._tie(domain)
-        self.tenants_waiting += rows[: max(0, HISTORY_WAITING - len(self.tenants_waiting))]
-
 
 def _added_before(entry: Entry, now_us: int) -> Entry:
     """A line counts from when it was added: where the clock was set back since then, from now on."""
     return entry._replace(created_us=now_us) if entry.created_us > now_us else entry
-
-
-def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
-    found = [network for network in map(parse_network, texts) if network is not None]
-    return tuple((first_address(*one), one[1]) for one in found)
-
-
-def _needs_restart(now: Config, found: Config) -> list[str]:
-    """Sections that a reload does not change, and that are others in the file than what is in force."""
-    return [name for name in AT_START if getattr(now, name) != getattr(found, name)]
-
-
-def _until_restart(now: Config, found: Config) -> Config:
-    """The file's configuration with the sections as they are in force: who asks for an option of them must not be told
-    what nothing here goes by yet."""
-    return replace(found, **{name: getattr(now, name) for name in AT_START})
-
-
-def address_text(packed: bytes) -> str | None:
-    """An address for a screen."""
-    return render_address(packed) if packed else None
 
 
 def _nothing(*_: object) -> None:
@@ -622,8 +489,3 @@ def _nothing(*_: object) -> None:
 
 async def _nobody() -> None:
     """Nobody waits for that yet."""
-
-
-def open_events(config: Config, base_dir: Path) -> EveLog | None:
-    """The event log that the configuration names, not started."""
-    return EveLog(str(base_dir / config.state.events)) if config.state.events else None

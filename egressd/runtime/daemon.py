@@ -27,12 +27,13 @@ from egressd.metrics.exposition import render
 from egressd.metrics.health import health_of
 from egressd.metrics.loss import LossWindow
 from egressd.notify.eve import render_time
+from egressd.notify.evelog import EveLog
 from egressd.notify.journal import Journal, LogHandler
 from egressd.notify.service import Service
 from egressd.runtime import knowledge, screens
 from egressd.runtime.block_plan import BlockPlan
 from egressd.runtime.canary import Canary
-from egressd.runtime.core import Core, open_events
+from egressd.runtime.core import Core
 from egressd.runtime.doctor import examine
 from egressd.runtime.explaining import Explaining
 from egressd.runtime.feeding import Feeding
@@ -96,7 +97,7 @@ class Daemon:
         config = self._loaded.config
         directory = self._loaded.base_dir / config.state.directory
         database = await asyncio.to_thread(ledger.open_ledger, directory / "ledger.db", self._clock.now_us())
-        events = open_events(config, self._loaded.base_dir)
+        events = EveLog(str(self._loaded.base_dir / config.state.events)) if config.state.events else None
         keeping = Keeping(directory, config, self._loaded.base_dir / config.state.heads, self._clock)
         try:
             if events is not None:
@@ -133,19 +134,19 @@ class Daemon:
         capturing = asyncio.Event()
         for process in core.sensing.processes:
             self._watch(self._capture(core, process, capturing), f"packet process {process.number}")
-        if core.interfaces:
+        if core.station.interfaces:
             capturing.set()
         core.on_interfaces = capturing.set
         self._watch(control.serve(), "control")
         self._watch(self._every_second(core), "clock")
         self._watch(self._measure_lag(), "lag")
         self._watch(self._follow_links(core), "links")
-        self._watch(core.named.run(), "names")
+        self._watch(core.station.named.run(), "names")
         self._watch(core.identity.run(), "devices")
         self._watch(self._keeping.run(core), "keeping")
         self._watch(self._feeding.run(), "feeds")
         self._watch(self._count_volume(core), "volume")
-        if not core.interfaces:
+        if not core.station.interfaces:
             # At boot we come before the network, and the network waits for us: what stood before is in force already.
             log.error("no interface faces your hosts yet; waiting for one (or name them: capture: interfaces: [eth1])")
         elif not await core.sensing.ready(READY_S):
@@ -157,7 +158,7 @@ class Daemon:
         if self._hunts is not None:
             self._hunts.hunt(None)  # for what was listed while nothing ran
             self._watch(self._hunts.run(), "retro-hunt")
-        where = ", ".join(core.interfaces) or "no interface"
+        where = ", ".join(core.station.interfaces) or "no interface"
         log.info("egressd %s: mode %s on %s", screens.version()["version"], core.mode, where)
         self._service.ready(self._status(core))
         code = await self._until_stopped()
@@ -189,10 +190,10 @@ class Daemon:
         )
         remedies = await core.ledger.read(meta.under, "remedies")
         core.restore(found, {id_: text.split(",") for id_, text in remedies.items()})
-        core.remember_tenants(await self._keeping.open(now_us))
+        core.learning.remember(await self._keeping.open(now_us))
         await self._feeding.open()
         await core.look_around()
-        for line in core.judged:
+        for line in core.station.judged:
             log.info("interface %s", line)
 
     # -- parts that run
@@ -303,11 +304,11 @@ class Daemon:
     async def _count_volume(self, core: Core) -> None:
         suffixes = core.knowledge.intel.suffixes
         core.volume = VolumeWatch(
-            volume_settings(core.config), suffixes, self._clock, lambda *ends: core.whose.leads_out(*ends),
+            volume_settings(core.config), suffixes, self._clock, lambda *ends: core.station.whose.leads_out(*ends),
             core.intake.suspect,
         )  # fmt: skip
         core.volume.swap(volume_settings(core.config), own_prefixes(core.knowledge.intel.allowances.nat64))
-        core.volume.learn((b"", *row) for row in core.tenants)
+        core.volume.learn((b"", *row) for row in core.learning.tenants)
         await core.volume.run()
 
     async def _prove(self, core: Core) -> None:

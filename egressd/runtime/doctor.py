@@ -102,12 +102,14 @@ def _lists(core: Core, found: Findings) -> None:
     if texts.demo:
         found.add("lists", False, "only the demonstration list is loaded: name your lists under lists:")
     else:
-        found.add("lists", count > 0 and not core.reload_problems, "; ".join(core.reload_problems[:2]) or f"{count:,}")
+        found.add(
+            "lists", count > 0 and not core.reloading.problems, "; ".join(core.reloading.problems[:2]) or f"{count:,}"
+        )
 
 
 def _system(core: Core, found: Findings) -> None:
     """Settings of the machine that make blocks pointless, or evidence worthless."""
-    for interface in core.interfaces:
+    for interface in core.station.interfaces:
         values = [_setting(f"ipv4/conf/{one}/rp_filter") for one in (interface, "all")]
         said = "is not strict: hosts may send under others' addresses (sysctl net.ipv4.conf)"
         if UNREADABLE in values:

@@ -110,7 +110,7 @@ class Feeding:
         """By what a version is judged: lists, allowances and surroundings as they are now."""
         core = self._core
         texts = core.loaded.texts
-        protected = texts.intel.protected.plus(core.around.networks)
+        protected = texts.intel.protected.plus(core.station.around.networks)
         _, added, _ = knowledge.parse_entries(core.entries, texts, protected)
         allowances = Allowances([*texts.intel.allowances.allowances, *added, *_own_hosts(core.config)])
         now_s = core.clock.now_us() // SECOND_US

@@ -110,8 +110,8 @@ class Keeping:
 
     async def flush(self, core: Core) -> None:
         """Write history that waits."""
-        rows, core.history_waiting = core.history_waiting, []
-        tenants, core.tenants_waiting = core.tenants_waiting, []
+        rows, core.learning.history_waiting = core.learning.history_waiting, []
+        tenants, core.learning.tenants_waiting = core.learning.tenants_waiting, []
         if not self._opened or not (rows or tenants):
             return
         contacts = [Contact(*row) for row in rows if row[6] > 0]

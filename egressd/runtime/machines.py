@@ -10,7 +10,6 @@ from egressd.intel.lines import Wrong
 from egressd.intel.networks import first_address, parse_address, parse_network, render_address, render_network
 from egressd.model import Target
 from egressd.runtime.acts import Acts, Done, Record, how_long, no_line, no_segment
-from egressd.runtime.core import DEVICE_NOW_US
 from egressd.runtime.identity import device_text
 from egressd.web.peers import Peer
 from egressd.web.requests import WRONG, Refused
@@ -37,7 +36,7 @@ class Machines:
         client = parse_address(args["client"])
         if not client:
             raise Refused(f"{args['client']} is not an address", WRONG)
-        if (client, 8 * len(client)) in core.own:
+        if core.station.is_own(client):
             raise Refused(f"{args['client']} is this gateway, its gateway or its resolver: it is never isolated")
         target = Target(CLIENT, render_address(client))
         standing = core.register.isolated().get(target.value)
@@ -50,12 +49,12 @@ class Machines:
                 raise Refused(f"--remedy: {wrong.what} ({wrong.advice})", WRONG) from None
         ends_us = self._acts.until(args["for_s"])
         mac = core.devices.device_of(client, core.clock.now_us())
-        if not (mac or core.whose.is_host(client) or self._has_incident(client)):
+        if not (mac or core.station.whose.is_host(client) or self._has_incident(client)):
             raise Refused(f"{target.value} is no machine of yours that is known. {_WHOSE}")
-        targets = [target, *(Target(CLIENT, render_address(one)) for one in self._others(mac, client))]
+        targets = [target, *(one for one in core.isolation.others_of(mac) if one != target)]
         made = self._acts.make(peer, targets, no_line(target), ends_us, args["reason"], "isolate")
         if args["remedy"]:
-            core.remember_remedies(made.id, args["remedy"])
+            core.isolation.remember(made.id, args["remedy"])
         await self._acts.settle(renew=bool(args["remedy"]))
         self._acts.remember(peer, Done((made.id,)))
         lines = self._covers(mac, targets)
@@ -79,20 +78,6 @@ class Machines:
 
     def _has_incident(self, client: bytes) -> bool:
         return any(one.client == client for one in self._core.campaigns.incidents.values())
-
-    def _others(self, mac: bytes, client: bytes) -> list[bytes]:
-        """The further addresses that a device has by lease or by the kernel's own asking: what merely stood in frames
-        anybody can forge, and would cut off whom he likes."""
-        core = self._core
-        if not mac:
-            return []
-        found = core.devices.addresses_of(mac, core.clock.now_us() - DEVICE_NOW_US)
-        taken = core.register.isolated()
-        return [
-            one
-            for one in found
-            if one != client and (one, 8 * len(one)) not in core.own and render_address(one) not in taken
-        ]
 
     def _covers(self, mac: bytes, targets: Sequence[Target]) -> list[str]:
         """Which addresses are cut off, and whether that follows the device."""

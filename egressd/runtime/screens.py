@@ -81,14 +81,14 @@ async def status(
         ]
         or [
             {"name": name, "state": "starting", "packets": 0, "kernel_drops": 0, "last_packet": None}
-            for name in core.interfaces
+            for name in core.station.interfaces
         ],
         "packet_processes": list(sensing.rows()),
         "sensors": core.listening.screen(),
         "loss_ratio": loss,
         "degraded": degraded,
         "lists": lists(core, now_us),
-        "list_problems": [str(one) for one in core.knowledge.problems] + core.reload_problems,
+        "list_problems": [str(one) for one in core.knowledge.problems] + core.reloading.problems,
         "blind": sensing.totals("blind"),
         "adapters": adapters,
         "blocks": {
@@ -146,13 +146,13 @@ def lists(core: Core, now_us: int) -> list[Record]:
     found = []
     for one in core.loaded.texts.lists:
         sign = core.loaded.signs.get(paths[one.name]) if one.name in paths else None
-        saved_us = sign[3] // 1_000 if sign is not None else core.loaded_us
+        saved_us = sign[3] // 1_000 if sign is not None else core.reloading.at_us
         found.append(
             {
                 "source": escape_path(one.name),
                 "indicators": one.indicators,
                 "problems": one.problems,
-                "loaded": render_time(core.loaded_us),
+                "loaded": render_time(core.reloading.at_us),
                 "age_s": max(0, now_us - saved_us) // 1_000_000,
             }
         )
@@ -169,7 +169,13 @@ def lists(core: Core, now_us: int) -> list[Record]:
     mine = sum(one.kind == "indicator" for one in core.entries)
     if mine:
         found.append(
-            {"source": "operator", "indicators": mine, "problems": 0, "loaded": render_time(core.loaded_us), "age_s": 0}
+            {
+                "source": "operator",
+                "indicators": mine,
+                "problems": 0,
+                "loaded": render_time(core.reloading.at_us),
+                "age_s": 0,
+            }
         )
     return found
 

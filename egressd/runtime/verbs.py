@@ -319,7 +319,7 @@ class Verbs:
         if args["force"]:
             core.enforcement.force()
         if core.loaded.kept:
-            problems = "\n".join(core.reload_problems)
+            problems = "\n".join(core.reloading.problems)
             raise Refused(
                 f"everything is read anew, but lists with mistakes keep their last good content, if any:\n{problems}",
                 INVALID,

@@ -163,7 +163,7 @@ async def test_a_process_that_begins_anew_gives_no_number_of_what_has_ended(tmp_
 async def test_what_becomes_protected_is_given_free(tmp_path: Path) -> None:
     async with site_at(tmp_path) as site:
         site.sees(*policy_block(address(X), address(Y), pair(A, X)))
-        site.core.around = site.core.around._replace(networks=((X, 32, "gateway of this machine"),))
+        site.core.station.around = site.core.station.around._replace(networks=((X, 32, "gateway of this machine"),))
         await site.core.renew()
         assert site.rules() == ["registered_domain listed.example", "address 198.51.100.8"]
         row = await site.row("D1")
@@ -245,7 +245,7 @@ async def test_remedies_are_there_after_a_restart(tmp_path: Path) -> None:
         await again.do("release", client="10.0.0.5")
         await again.core.scribe.settled()
     async with site_at(tmp_path) as third:
-        assert (third.core.remedies, third.kernel.remedies) == ({}, ())
+        assert (third.core.isolation.remedies, third.kernel.remedies) == ({}, ())
         assert await third.ledger.read(meta.under, "remedies") == {}
 
 
@@ -264,8 +264,8 @@ async def test_a_batch_goes_to_everybody_concerned(tmp_path: Path) -> None:
         )
         await site.core.take(0, batch)
         assert seen == [("x.canary.egressd.invalid", T0, -1)]
-        assert site.core.history_waiting == [(A, "a.example", "a.example", X, T0, T0, 1)]
-        assert site.core.tenants_waiting == [("a.example", X, T0)]
+        assert site.core.learning.history_waiting == [(A, "a.example", "a.example", X, T0, T0, 1)]
+        assert site.core.learning.tenants_waiting == [("a.example", X, T0)]
         learned = [one for one in site.told if isinstance(one, Learn)]
         assert learned == [Learn((("a.example", X, T0),))]  # the other process alone
         with pytest.raises(Malformed):
@@ -274,13 +274,17 @@ async def test_a_batch_goes_to_everybody_concerned(tmp_path: Path) -> None:
 
 @in_loop
 async def test_history_that_nobody_writes_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from egressd.runtime import core
+    from egressd.runtime import learning
 
-    monkeypatch.setattr(core, "HISTORY_WAITING", 3)
+    monkeypatch.setattr(learning, "HISTORY_WAITING", 3)
     async with site_at(tmp_path) as site:
         row = ["0a000005", "a.example", "a.example", "c6336407", T0, T0, 1]
         await site.core.take(0, Process().batch(history=[row] * 5, tenants=[["a.example", "c6336407", T0]] * 5))
-        assert (len(site.core.history_waiting), site.core.history_lost, len(site.core.tenants_waiting)) == (3, 2, 3)
+        assert (
+            len(site.core.learning.history_waiting),
+            site.core.learning.history_lost,
+            len(site.core.learning.tenants_waiting),
+        ) == (3, 2, 3)
 
 
 @in_loop
@@ -334,15 +338,15 @@ async def test_watches_are_bounded_after_a_restart_too(tmp_path: Path, monkeypat
 
 @in_loop
 async def test_where_feeds_come_from_is_protected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("egressd.runtime.core.read_surroundings", lambda: Surroundings([], [], [], [], [], []))
+    monkeypatch.setattr("egressd.runtime.station.read_surroundings", lambda: Surroundings([], [], [], [], [], []))
     feeds = (
         "feeds:\n  c2: {url: https://feeds.ours.example/c2.txt}\n  old: {url: https://192.0.2.7/x, enabled: false}\n"
     )
     async with site_at(tmp_path, config=CONFIG + feeds) as site:
         core = site.core
-        core.named = NamedHosts(lambda name: [packed("203.0.113.7")], lambda: 0.0)
+        core.station.named = NamedHosts(lambda name: [packed("203.0.113.7")], lambda: 0.0)
         await core.look_around()
-        await core.named.resolve_due()
+        await core.station.named.resolve_due()
         await core.look_around()
         protected = core.knowledge.intel.protected
         assert "feed c2 feeds.ours.example" in protected.why(packed("203.0.113.7"))
@@ -357,7 +361,7 @@ async def test_packet_processes_hear_which_networks_are_ours(tmp_path: Path, mon
         Address(3, packed("2001:db8:f::1"), packed("2001:db8:f::"), 64),
     ]
     monkeypatch.setattr(
-        "egressd.runtime.core.read_surroundings", lambda: Surroundings(links, addresses, [], [], [], [])
+        "egressd.runtime.station.read_surroundings", lambda: Surroundings(links, addresses, [], [], [], [])
     )
     async with site_at(tmp_path, config=CONFIG + "capture: {interfaces: [lan0]}\n") as site:
         await site.core.look_around()
@@ -375,22 +379,22 @@ async def test_time_servers_and_administrators_are_protected_while_they_are(
     seen = [packed("192.0.2.7")]
     servers = ["time.ours.example", "192.0.2.123"]
     monkeypatch.setattr(
-        "egressd.runtime.core.read_surroundings", lambda: Surroundings([], [], [], [], seen.copy(), servers.copy())
+        "egressd.runtime.station.read_surroundings", lambda: Surroundings([], [], [], [], seen.copy(), servers.copy())
     )
     async with site_at(tmp_path) as site:
         core = site.core
-        core.named = NamedHosts(lambda name: [packed("203.0.113.123")], lambda: 0.0)
+        core.station.named = NamedHosts(lambda name: [packed("203.0.113.123")], lambda: 0.0)
         for where in ("192.0.2.7", "192.0.2.123", "203.0.113.123"):
             await site.do("block", what=where)
         await core.look_around()
-        await core.named.resolve_due()
+        await core.station.named.resolve_due()
         await core.look_around()
         assert site.rules() == []
         protected = core.knowledge.intel.protected
         assert "somebody is logged in from there" in protected.why(packed("192.0.2.7"))
         assert "time server time.ours.example" in protected.why(packed("203.0.113.123"))
         assert "(time server)" in protected.why(packed("192.0.2.123"))
-        assert (packed("192.0.2.7"), 32) not in core.own  # an administrator's machine may be isolated
+        assert (packed("192.0.2.7"), 32) not in core.station.own  # an administrator's machine may be isolated
         seen.clear()
         servers.clear()
         await core.look_around()

@@ -276,7 +276,7 @@ async def test_a_candidate_is_shown_kept_and_decided_by_a_person(tmp_path: Path)
 @in_loop
 async def test_names_that_lived_on_one_address_are_one_campaign(tmp_path: Path) -> None:
     async with site_at(tmp_path, lists="c2.listed.example\nworse.example\n") as site:
-        site.core.remember_tenants((("worse.example", packed("203.0.113.66"), T0 - SECOND),))
+        site.core.learning.remember((("worse.example", packed("203.0.113.66"), T0 - SECOND),))
         site.sees(sighting(found=match("worse.example"), client=A9))
         site.sees(sighting(found=LISTED, client=A7))
         assert {one["campaign"] for one in await told(site)} == {"C1", "C2"}

@@ -121,10 +121,10 @@ async def test_tap_eve_json_and_squid_make_one_sighting_with_three_sources(tmp_p
         await core.scribe.settled()
         await core.listening.stop()
         await running
-        assert core.history_waiting == []
+        assert core.learning.history_waiting == []
         site.hands.pass_s(WAIT_US / 1e6 + 1)
         core._listen()
-        assert [row[2] for row in core.history_waiting] == ["www.good.example"]
+        assert [row[2] for row in core.learning.history_waiting] == ["www.good.example"]
         (row,) = await site.ledger.read(incidents.load_incidents)
         assert row.incident.sources == {"tap": 1, "eve": 1, "proxy": 1}
         found = await screens.incidents(core, None, None)

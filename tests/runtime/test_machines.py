@@ -48,7 +48,7 @@ async def test_isolate_and_release(tmp_path: Path) -> None:
 @in_loop
 async def test_who_cannot_be_isolated(tmp_path: Path, client: str, remedy: list[str], code: int) -> None:
     async with site_at(tmp_path) as site:
-        site.core.own = ((packed("192.0.2.1"), 32),)
+        site.core.station.own = ((packed("192.0.2.1"), 32),)
         assert (await site.refused("isolate", client=client, remedy=remedy)).code == code
         assert len(site.core.register) == 0
 
@@ -92,7 +92,7 @@ async def test_remedies_end_with_the_isolation(tmp_path: Path) -> None:
         site.hands.pass_s(61)
         await site.core.tick()
         await site.core.renew()
-        assert (site.rules(), site.core.remedies, site.kernel.remedies) == ([], {}, ())
+        assert (site.rules(), site.core.isolation.remedies, site.kernel.remedies) == ([], {}, ())
 
 
 @in_loop

@@ -259,7 +259,7 @@ async def test_a_rule_isolates_within_its_budget_and_not_after_a_person_released
         for number in range(5, 15, 2):
             site.sees(isolate(number, bytes((10, 0, 1, number))))
         assert len(site.rules()) == 4  # five an hour, and the one that was released counts
-        site.core.own = ((B, 32),)
+        site.core.station.own = ((B, 32),)
         site.hands.pass_s(3_601)
         site.sees(isolate(21, B))
         assert "client 10.0.0.6" not in site.rules()

@@ -58,11 +58,15 @@ async def test_what_packet_processes_tell_names_the_destinations_of_volume(tmp_p
     async with site_at(tmp_path) as site:
         core = site.core
         core.volume = volume = VolumeWatch(
-            VolumeSettings(), core.knowledge.intel.suffixes, core.clock, core.whose.leads_out, core.intake.suspect
+            VolumeSettings(),
+            core.knowledge.intel.suffixes,
+            core.clock,
+            core.station.whose.leads_out,
+            core.intake.suspect,
         )
         core._take_history([(A, "shop.example", "www.shop.example", X, T0, T0 + SECOND, 1), (A, "", "", X, T0, T0, 1)])
         core._take_tenants(0, (("cloud.example", X, T0),))
-        core._reached(A, "listed.example", X, T0)
+        core.learning.reached(A, "listed.example", X, T0)
         assert list(volume._names) == [
             (A, "shop.example", X, T0 + SECOND), (b"", "cloud.example", X, T0), (A, "listed.example", X, T0),
         ]  # fmt: skip
@@ -73,8 +77,8 @@ async def test_status_says_when_volume_is_not_observed(tmp_path: Path) -> None:
     async with site_at(tmp_path) as site:
         core = site.core
         core.volume = VolumeWatch(
-            VolumeSettings(), core.knowledge.intel.suffixes, core.clock, core.whose.leads_out, core.intake.suspect,
-            is_on=lambda: False,
+            VolumeSettings(), core.knowledge.intel.suffixes, core.clock, core.station.whose.leads_out,
+            core.intake.suspect, is_on=lambda: False,
         )  # fmt: skip
         assert not any("VOLUME" in one for one in screens.warnings(core))
         assert core.volume._open() is None
@@ -87,7 +91,11 @@ async def test_a_reload_takes_new_quantities(tmp_path: Path) -> None:
     async with site_at(tmp_path) as site:
         core = site.core
         core.volume = VolumeWatch(
-            VolumeSettings(), core.knowledge.intel.suffixes, core.clock, core.whose.leads_out, core.intake.suspect
+            VolumeSettings(),
+            core.knowledge.intel.suffixes,
+            core.clock,
+            core.station.whose.leads_out,
+            core.intake.suspect,
         )
         text = site.path.read_text() + "volume: {out_mib_hour: 500, except_segments: [lab]}\n"
         site.path.write_text(text)

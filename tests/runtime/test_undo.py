@@ -61,7 +61,7 @@ async def test_undo_of_an_isolation_takes_its_remedies(tmp_path: Path) -> None:
     async with site_at(tmp_path) as site:
         await site.do("isolate", client="10.0.0.5", remedy=["10.9.0.1"])
         await site.do("undo")
-        assert (site.rules(), site.core.remedies, site.kernel.remedies) == ([], {}, ())
+        assert (site.rules(), site.core.isolation.remedies, site.kernel.remedies) == ([], {}, ())
 
 
 @in_loop
@@ -215,7 +215,9 @@ async def test_undo_of_an_unblock_of_what_is_protected_now(tmp_path: Path) -> No
     async with site_at(tmp_path) as site:
         site.sees(*policy_block(address()))
         await site.do("unblock", what="D1")
-        site.core.around = site.core.around._replace(networks=((packed(X), 32, "gateway of this machine"),))
+        site.core.station.around = site.core.station.around._replace(
+            networks=((packed(X), 32, "gateway of this machine"),)
+        )
         await site.core.renew()
         await site.do("undo")
         assert site.rules() == ["registered_domain listed.example"]

@@ -342,7 +342,7 @@ async def test_reload(tmp_path: Path) -> None:
         assert answer["lines"][0] == "2 indicators (1 before)"
         assert site.rules() == []
         assert ((await site.row("D1")).state, (await site.row("D1")).ended_by) == ("withdrawn", "rule:unlisted")
-        assert (site.core.reloads, site.core.reload_problems) == ({"ok": 1, "refused": 0}, [])
+        assert (site.core.reloading.counts, site.core.reloading.problems) == ({"ok": 1, "refused": 0}, [])
         assert ("uid:anna", "reload", "", WHY) in await site.audit()
         assert any(isinstance(one, End) for one in site.told)
         assert site.kernel.forced == 0
@@ -353,14 +353,14 @@ async def test_reload(tmp_path: Path) -> None:
         assert error.code == INVALID
         assert "keep their last good content" in error.text and "csirt.txt:1" in error.text
         assert [one.value for one in site.core.knowledge.intel.index.listed()] == ["other.example", "third.example"]
-        assert "csirt.txt:1" in site.core.reload_problems[0]
+        assert "csirt.txt:1" in site.core.reloading.problems[0]
         (tmp_path / "egressd.yaml").write_text("mode: loud\n")
         error = await site.refused("reload")
         assert error.code == INVALID
         assert "nothing was changed: 1 problem(s)" in error.text and "mode" in error.text
         assert site.core.knowledge.intel.index.size == 2
-        assert site.core.reloads == {"ok": 3, "refused": 1}
-        assert len(site.core.reload_problems) == 1
+        assert site.core.reloading.counts == {"ok": 3, "refused": 1}
+        assert len(site.core.reloading.problems) == 1
         (tmp_path / "csirt.txt").write_text("other.example\n")
         (tmp_path / "egressd.yaml").write_text(CONFIG + "capture: {processes: 2}\n")
         (tmp_path / "csirt.txt").write_text("other.example\nthird.example\n")

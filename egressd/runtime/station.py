@@ -1,0 +1,85 @@
+"""Where this gateway stands: its interfaces, addresses, gateways and resolvers, and the hosts that it depends on.
+
+Read from the kernel and the system's files, again and again; never learned from traffic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from egressd.capture.links import lan_interfaces, read_surroundings
+from egressd.config.feed_options import feed_host
+from egressd.config.schema import Config
+from egressd.detect.devices import Devices
+from egressd.intel.networks import NetworkTable, render_address
+from egressd.runtime.enforcement import Network
+from egressd.runtime.knowledge import Surroundings
+from egressd.runtime.named_hosts import NamedHosts
+from egressd.runtime.whose import Whose
+
+log = logging.getLogger("egressd")
+
+
+class Station:
+    """What was seen last. `on_elsewhere` hears that other interfaces than before face the hosts."""
+
+    def __init__(self, devices: Devices, on_elsewhere: Callable[[bool], None]) -> None:
+        """`on_elsewhere` is told whether packets were captured before."""
+        self.around = Surroundings((), frozenset())
+        self.named = NamedHosts()
+        self.own: tuple[Network, ...] = ()
+        self.interfaces: tuple[str, ...] = ()
+        self.judged: list[str] = []  # how it was found which interfaces face the hosts, a line each
+        self.whose = Whose()
+        self._devices = devices
+        self._on_elsewhere = on_elsewhere
+
+    async def look(self, config: Config, segments: NetworkTable[str]) -> bool:
+        """Read interfaces, addresses, gateways, resolvers, time servers, feeds' hosts and who is logged in; returns
+        whether anything is other than it was. Raises OSError when the kernel does not tell."""
+        found = await asyncio.to_thread(read_surroundings)
+        feeds = {feed_host(one): f"feed {name}" for name, one in config.feeds.items() if one.enabled}
+        self.named.want({**feeds, **dict.fromkeys(found.time_servers, "time server")})
+        depended_on = [*found.protected(), *self.named.addresses()]
+        own = {*found.own_addresses(), *found.gateways(), *found.resolvers}
+        resolvers = frozenset((*found.own_addresses(), *found.resolvers))
+        self._devices.exclude(frozenset(link.mac for link in found.links))
+        choice = lan_interfaces(found.links, found.addresses, found.routes)
+        self.judged = choice.explain()
+        interfaces = config.capture.interfaces or choice.names
+        if interfaces != self.interfaces:
+            self._capture_on(interfaces)
+        faces = {link.ifindex for link in found.links if link.name in self.interfaces}
+        lan = tuple(sorted({(one.network, one.length, "") for one in found.addresses if one.ifindex in faces}))
+        self.whose = Whose(frozenset(found.own_addresses()), NetworkTable(lan), segments)
+        never = tuple((address, 8 * len(address), what) for address, what in depended_on)
+        around = Surroundings(never, resolvers, lan)
+        if around == self.around:
+            return False
+        self.around = around
+        self.own = tuple(sorted((address, 8 * len(address)) for address in own))
+        return True
+
+    def name(self, segments: NetworkTable[str]) -> None:
+        """An operator named other segments."""
+        self.whose = Whose(self.whose.own, self.whose.lan, segments)
+
+    def is_own(self, address: bytes) -> bool:
+        """Whether an address is this machine's, its gateway's or its resolver's."""
+        return (address, 8 * len(address)) in self.own
+
+    def is_own_text(self, text: str) -> bool:
+        """The same of an address in text."""
+        return any(render_address(one) == text for one, _ in self.own)
+
+    def _capture_on(self, interfaces: tuple[str, ...]) -> None:
+        """Other interfaces face the hosts now. None at all is no reason to stop looking where we look: an interface
+        that is down comes back."""
+        if not set(interfaces) - set(self.interfaces):
+            return  # one that went away may come back: its packet processes wait for it
+        before, self.interfaces = self.interfaces, interfaces
+        if before:
+            log.warning("capturing on %s (before: %s)", ", ".join(interfaces), ", ".join(before))
+        self._on_elsewhere(bool(before))
