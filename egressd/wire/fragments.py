@@ -5,14 +5,15 @@ datagram is read a second time with what came last (its *rival*): receivers diff
 5722), and who sends a harmless fragment with so short a time to live that it arrives nowhere sends the real one after
 it. Time is the packets' own, in microseconds; it may jump.
 
-Invariants: the pieces of a datagram are sorted, not empty and do not overlap; `held_bytes` is the sum of all `size`s;
-every key in `_table` is in exactly one source's keys, and the other way round.
+Invariants: `held_bytes` is the sum of all `size`s; every key in `_table` is in exactly one source's keys, and the other
+way round.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from typing import Final
+
+from egressd.wire.patchwork import Patchwork
 
 MAX_DATAGRAMS: Final = 1024  # as many as a busy gateway has half-done at once, ten times over
 MAX_BYTES: Final = 4 << 20  # for everything held, with PIECE_OVERHEAD for each piece
@@ -26,36 +27,23 @@ TIMEOUT_US: Final = 30_000_000  # Linux's ipfrag_time; RFC 8200 section 4.5 says
 MAX_READ_DATAGRAMS: Final = 256  # that are whole, and kept in case another copy of a fragment comes after that
 MAX_READ_BYTES: Final = 1 << 20
 MAX_READINGS: Final = 4  # of what came last, each time that a fragment changes it
-PIECE_OVERHEAD: Final = 128  # what CPython spends on a small bytes object and its places in two lists
 
 
 class _Datagram:
-    __slots__ = (
-        "dead",
-        "first_us",
-        "have",
-        "next_header",
-        "pieces",
-        "readings",
-        "rival",
-        "size",
-        "source",
-        "starts",
-        "total",
-    )
+    __slots__ = ("dead", "first", "first_us", "readings", "rival", "size", "source")
 
     def __init__(self, source: bytes, ts_us: int) -> None:
         self.source = source
         self.first_us = ts_us
-        self.starts: list[int] = []
-        self.pieces: list[bytes] = []
-        self.have = 0  # payload bytes held
-        self.size = 0  # what it costs, with its rival
-        self.total = -1  # known when the last fragment has come
-        self.next_header = -1  # of the fragment at offset 0, the only one that counts (RFC 8200 section 4.5)
+        self.first = Patchwork()  # of the bytes that came first
+        self.rival: Patchwork | None = None  # of those that came last, once some disagree
+        self.size = 0  # what both cost
         self.dead = False  # kept, empty, so that later fragments do not begin it anew
-        self.rival: _Datagram | None = None  # the same with the bytes that came last, once some disagree
         self.readings: list[int] = []  # hashes of what was read of it, once there is a rival
+
+    def has_too_many(self) -> bool:
+        """Whether it comes in more pieces than anybody sends who means well."""
+        return len(self.first.pieces) > MAX_PIECES or (self.rival is not None and len(self.rival.pieces) > MAX_PIECES)
 
 
 class _Source:
@@ -133,48 +121,69 @@ class Fragments:
                 self._begin_again(datagram, key)
         if datagram.dead:
             return None
-        before = datagram.size
-        if not _fits(datagram, stop, more):
-            self._count("fragment_refused")
-            agrees = False
-        else:
-            agrees = self._insert(datagram, start, body)
-            if start == 0 and datagram.next_header < 0:
-                datagram.next_header = next_header
-        if not agrees and datagram.rival is None:
-            datagram.rival = _copy(datagram)
-        if datagram.rival is not None:
-            _lay(datagram.rival, start, more, body, next_header)
-            datagram.size = _cost(datagram) + _cost(datagram.rival)
-        self.held_bytes += datagram.size - before
-        self._sources[source].size += datagram.size - before
-        whole: bytes | None = None
-        if datagram.have == datagram.total:
-            self.next_header = datagram.next_header
-            whole = b"".join(datagram.pieces)
-            if datagram.rival is None:
-                self._drop(key, "")
-                self._keep(key, whole, ts_us)
-                return whole
-            self._clear(datagram)
-            datagram.readings.append(hash(whole))
+        self._put(datagram, start, more, body, next_header)
+        whole = self._read_first(datagram, key, ts_us)
         if datagram.rival is not None:
             self._read_rival(datagram, datagram.rival)
-        if len(datagram.pieces) > MAX_PIECES or (datagram.rival and len(datagram.rival.pieces) > MAX_PIECES):
+        elif whole is not None:
+            return whole  # and the datagram is gone
+        if datagram.has_too_many():
             self._count("fragment_refused")
             self._kill(datagram)
         self._make_room(source)
         return whole
 
-    def _read_rival(self, datagram: _Datagram, rival: _Datagram) -> None:
+    def _put(self, datagram: _Datagram, start: int, more: bool, body: bytes, next_header: int) -> None:
+        """Into both readings; the other one begins where a fragment disagrees with what is there."""
+        first = datagram.first
+        agrees = first.fits(start + len(body), more)
+        if agrees:
+            agrees = first.insert(start, body)
+            if not agrees:
+                self._count("overlap_conflict")
+            if start == 0 and first.next_header < 0:
+                first.next_header = next_header
+        else:
+            self._count("fragment_refused")
+        if not agrees and datagram.rival is None:
+            datagram.rival = first.copy()
+        if datagram.rival is not None:
+            datagram.rival.lay(start, more, body, next_header)
+        self._weigh(datagram)
+
+    def _read_first(self, datagram: _Datagram, key: bytes, ts_us: int) -> bytes | None:
+        """What came first, once it is whole. Without a rival that is the end of it; with one, what comes now begins
+        the first reading anew, and goes on with the other."""
+        first = datagram.first
+        if not first.is_whole:
+            return None
+        self.next_header = first.next_header
+        whole = first.joined()
+        if datagram.rival is None:
+            self._drop(key, "")
+            self._keep(key, whole, ts_us)
+        else:
+            datagram.first = Patchwork()
+            datagram.readings.append(hash(whole))
+            self._weigh(datagram)
+        return whole
+
+    def _read_rival(self, datagram: _Datagram, rival: Patchwork) -> None:
         """What came last, if it is whole, and not as it was read before."""
-        if rival.have == rival.total and len(datagram.readings) < MAX_READINGS:
-            reading = b"".join(rival.pieces)
+        if rival.is_whole and len(datagram.readings) < MAX_READINGS:
+            reading = rival.joined()
             known = hash(reading)
             if known not in datagram.readings:
                 datagram.readings.append(known)
                 self.rival = reading
                 self.rival_header = rival.next_header
+
+    def _weigh(self, datagram: _Datagram) -> None:
+        """What it costs now."""
+        size = datagram.first.cost + (datagram.rival.cost if datagram.rival is not None else 0)
+        self.held_bytes += size - datagram.size
+        self._sources[datagram.source].size += size - datagram.size
+        datagram.size = size
 
     def _keep(self, key: bytes, whole: bytes, ts_us: int) -> None:
         """A datagram was read, and nothing disagreed so far."""
@@ -190,21 +199,9 @@ class Fragments:
         """Another fragment of a datagram that was read: of a copy of it, or of another datagram."""
         whole, next_header, read_us = self._read[key]
         if abs(datagram.first_us - read_us) <= self._timeout_us:
-            rival = datagram.rival = _Datagram(datagram.source, datagram.first_us)
-            rival.starts, rival.pieces = [0], [whole]
-            rival.have = rival.total = len(whole)
-            rival.next_header = next_header
+            rival = datagram.rival = Patchwork()
+            rival.lay(0, False, whole, next_header)
             datagram.readings.append(hash(whole))
-
-    def _clear(self, datagram: _Datagram) -> None:
-        """It was read: what comes now begins the first reading anew, and goes on with the other."""
-        freed = _cost(datagram)
-        datagram.starts, datagram.pieces = [], []
-        datagram.have = 0
-        datagram.total = datagram.next_header = -1
-        datagram.size -= freed
-        self.held_bytes -= freed
-        self._sources[datagram.source].size -= freed
 
     def _begin(self, key: bytes, source: bytes, ts_us: int) -> _Datagram:
         while self._table:  # arrival order, so the walk ends at the first that is young enough
@@ -220,33 +217,6 @@ class Fragments:
         owner.keys[key] = None
         return datagram
 
-    def _insert(self, datagram: _Datagram, start: int, body: bytes) -> bool:
-        """Put in what is new of `body`. False: it disagrees with what is there."""
-        starts, pieces = datagram.starts, datagram.pieces
-        stop = start + len(body)
-        at = bisect_right(starts, start)
-        if at and starts[at - 1] + len(pieces[at - 1]) > start:
-            at -= 1
-        if at == len(starts) or starts[at] >= stop:  # no overlap, the usual case
-            _place(datagram, at, start, body)
-            return True
-        conflict = False
-        position = start
-        while at < len(starts) and starts[at] < stop:
-            held, held_start = pieces[at], starts[at]
-            low, high = max(held_start, start), min(held_start + len(held), stop)
-            conflict |= held[low - held_start : high - held_start] != body[low - start : high - start]
-            if position < low:
-                _place(datagram, at, position, body[position - start : low - start])
-                at += 1
-            position = high
-            at += 1
-        if position < stop:
-            _place(datagram, at, position, body[position - start :])
-        if conflict:
-            self._count("overlap_conflict")
-        return not conflict
-
     def _make_room(self, source: bytes) -> None:
         owner = self._sources[source]
         while len(owner.keys) > MAX_SOURCE_DATAGRAMS or owner.size > MAX_SOURCE_BYTES:
@@ -256,13 +226,11 @@ class Fragments:
 
     def _kill(self, datagram: _Datagram) -> None:
         """Forget the bytes but remember that the datagram is not to be had."""
-        self._sources[datagram.source].size -= datagram.size
-        self.held_bytes -= datagram.size
-        datagram.starts, datagram.pieces = [], []
+        datagram.first = Patchwork()
         datagram.rival = None
         datagram.readings = []
-        datagram.size = 0
         datagram.dead = True
+        self._weigh(datagram)
 
     def _drop(self, key: bytes, reason: str) -> None:
         datagram = self._table.pop(key)
@@ -277,64 +245,3 @@ class Fragments:
 
     def _count(self, reason: str) -> None:
         self.counts[reason] = self.counts.get(reason, 0) + 1
-
-
-def _place(datagram: _Datagram, at: int, start: int, body: bytes) -> None:
-    datagram.starts.insert(at, start)
-    datagram.pieces.insert(at, body)
-    datagram.have += len(body)
-    datagram.size += len(body) + PIECE_OVERHEAD
-
-
-def _cost(datagram: _Datagram) -> int:
-    """Of a datagram without its rival."""
-    return datagram.have + len(datagram.pieces) * PIECE_OVERHEAD
-
-
-def _copy(datagram: _Datagram) -> _Datagram:
-    """A rival that says the same so far."""
-    rival = _Datagram(datagram.source, datagram.first_us)
-    rival.starts = list(datagram.starts)
-    rival.pieces = list(datagram.pieces)
-    rival.have = datagram.have
-    rival.total = datagram.total
-    rival.next_header = datagram.next_header
-    return rival
-
-
-def _lay(rival: _Datagram, start: int, more: bool, body: bytes, next_header: int) -> None:
-    """Put `body` in the place of what is there. The end is where the fragment that came last has it."""
-    stop = start + len(body)
-    if not more:
-        rival.total = stop
-    elif 0 <= rival.total < stop:
-        rival.total = -1
-    if start == 0:
-        rival.next_header = next_header
-    starts: list[int] = []
-    pieces: list[bytes] = []
-    for at, piece in zip(rival.starts, rival.pieces, strict=True):
-        if more or at < start:
-            if at < start:
-                starts.append(at)
-                pieces.append(piece[: start - at])
-            if at + len(piece) > stop and more:
-                starts.append(max(at, stop))
-                pieces.append(piece[max(0, stop - at) :])
-    at = bisect_right(starts, start)
-    starts.insert(at, start)
-    pieces.insert(at, body)
-    rival.starts, rival.pieces = starts, pieces
-    rival.have = sum(len(piece) for piece in pieces)
-
-
-def _fits(datagram: _Datagram, stop: int, more: bool) -> bool:
-    """Whether a fragment ending at `stop` agrees with the datagram's length, as far as known; the last one tells it."""
-    if datagram.total >= 0:
-        return stop <= datagram.total if more else stop == datagram.total
-    if more:
-        return True
-    if datagram.starts and datagram.starts[-1] + len(datagram.pieces[-1]) > stop:
-        return False
-    datagram.total = stop
-    return True

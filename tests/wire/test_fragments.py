@@ -18,10 +18,10 @@ from egressd.wire.fragments import (
     MAX_READINGS,
     MAX_SOURCE_BYTES,
     MAX_SOURCE_DATAGRAMS,
-    PIECE_OVERHEAD,
     TIMEOUT_US,
     Fragments,
 )
+from egressd.wire.patchwork import PIECE_OVERHEAD
 
 SOURCE = b"\x0a\0\0\x01"
 KEY = SOURCE + b"\xcb\0\x71\x09\0\x07\x11"
@@ -41,9 +41,12 @@ def check_books(table: Fragments) -> None:
         own = [datagram for _, datagram in datagrams if datagram.source == name]
         assert len(source.keys) == len(own) and source.size == sum(datagram.size for datagram in own)
     for _, datagram in datagrams:
-        assert datagram.have == sum(map(len, datagram.pieces)) or datagram.dead
-        ends = [start + len(piece) for start, piece in zip(datagram.starts, datagram.pieces, strict=True)]
-        assert all(end <= start for end, start in zip(ends, datagram.starts[1:], strict=False))
+        readings = [datagram.first, *([datagram.rival] if datagram.rival is not None else [])]
+        assert datagram.size == sum(reading.cost for reading in readings)
+        for reading in readings:
+            assert reading.have == sum(map(len, reading.pieces))
+            ends = [start + len(piece) for start, piece in zip(reading.starts, reading.pieces, strict=True)]
+            assert all(end <= start for end, start in zip(ends, reading.starts[1:], strict=False))
 
 
 @given(st.integers(1, 30), st.randoms(use_true_random=False))
