@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from math import log2
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from egressd.detect.behaviour.beacon import LEAST_INTERVALS, regularity, surprise_bits
-from egressd.detect.behaviour.letters import is_strange, surprise
+from egressd.detect.behaviour.letters import entropy_bits, is_strange, surprise
 from egressd.detect.behaviour.sketch import MARKS, marks
 
 
@@ -81,6 +83,12 @@ def test_surprise_grows_with_hits(count: int) -> None:
 
 
 # -- letters and sketches
+
+
+@given(st.text(alphabet="ab09-é", max_size=60) | st.sampled_from(["a" * 255 + "b", "a" * 256 + "b", "ab" * 300]))
+def test_entropy_is_shannons(text: str) -> None:
+    shares = [count / len(text) for count in Counter(text).values()]
+    assert entropy_bits(text) == pytest.approx(-sum(share * log2(share) for share in shares), abs=1e-9)
 
 
 @pytest.mark.parametrize(
