@@ -14,7 +14,7 @@ import yaml
 
 from egressd.config import feed_options, sensor_options
 from egressd.config.feed_options import MAX_FEEDS, FeedOptions
-from egressd.config.forms import READERS, read_network
+from egressd.config.forms import READERS, read_network, read_own_network
 from egressd.config.kinds import (
     CHOICE,
     FLAG,
@@ -249,7 +249,7 @@ class Reader:
                 self.wrong(key_node, f"{key}.{show(name)}", what, "write a short name")
                 continue
             path = f"{key}.{name}"
-            networks = self._items(value_node, path, read_network) or ()
+            networks = self._items(value_node, path, read_network if shared else read_own_network) or ()
             for number, network in enumerate(networks):
                 if not shared and owner.setdefault(network, name) != name:
                     what = f"{network} is in segment {owner[network]} already"

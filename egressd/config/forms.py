@@ -11,9 +11,12 @@ from egressd.intel.allowances import WIDEST_IPV4, WIDEST_IPV6
 from egressd.intel.entries import parse_name
 from egressd.intel.lines import Wrong, show
 from egressd.intel.networks import as_sent, first_address, parse_address, parse_network, render_address, render_network
+from egressd.wire.direction import is_private
 
 MAX_WORD: Final = 64  # characters
 _NAT64_LENGTHS: Final = (32, 40, 48, 56, 64, 96)  # RFC 6052 section 2.2
+WIDEST_OWN_IPV4: Final = 8  # prefix lengths of what one owner has of the public addresses, at most
+WIDEST_OWN_IPV6: Final = 16
 _MULTICAST: Final = {4: 224, 16: 255}  # by the address's length in bytes: the first byte from which on nobody's host is
 
 
@@ -59,6 +62,23 @@ def read_spared(text: str) -> str:
         what = f"{spared} is {'everything' if not length else 'most of what there is'}"
         raise Wrong(1, what, f"name networks of /{WIDEST_IPV4} (IPv4) or /{WIDEST_IPV6} (IPv6) and longer")
     return spared
+
+
+def read_own_network(text: str) -> str:
+    """An address or network of the operator's own, in its normal form. Raises Wrong, also for what holds other
+    people's addresses: whoever of them turns to a server inside would be a host of ours."""
+    own = read_network(text)
+    addr, length = parse_network(own) or (b"", 0)
+    last = (int.from_bytes(addr) | (1 << 8 * len(addr) - length) - 1).to_bytes(len(addr))
+    if is_private(addr) and is_private(last):
+        return own
+    if length < (WIDEST_OWN_IPV4 if len(addr) == 4 else WIDEST_OWN_IPV6):
+        what = f"{own} is {'everybody' if not length else 'far more than yours'}; outsiders would be hosts of yours"
+        advice = (
+            f"name your own networks, public ones of /{WIDEST_OWN_IPV4} (IPv4) or /{WIDEST_OWN_IPV6} (IPv6) at most"
+        )
+        raise Wrong(1, what, advice + "; who is in no segment is under mode:")
+    return own
 
 
 def read_listening(text: str) -> str:

@@ -332,7 +332,8 @@ class Config:
         SEGMENTS,
         {},
         "Names of your networks (tenants, sites, VLANs), each with its addresses. Reports show a client with the "
-        "segment it is in; the most specific network decides.",
+        "segment it is in; the most specific network decides. Whoever is in one is a host of yours: public networks "
+        "wider than /8 (IPv4) or /16 (IPv6) are refused, for they hold others too.",
         example="{office: [10.1.0.0/16], laboratory: [10.2.0.0/16]}",
     )
     tags: Mapping[str, tuple[str, ...]] = option(

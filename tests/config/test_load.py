@@ -142,6 +142,10 @@ BAD: list[tuple[str, str, str]] = [
     ("segment as list", "segments: [10.0.0.0/8]\n", "1:11: segments: needs keys with values, not a list; write key"),
     ("segment as text", "segments: {a: 10.0.0.0/8}\n", '1:15: segments.a: needs a list, not text ("10.0.0.0/8"); wr'),
     ("segment's network", "segments: {a: [10.0.0.0/8, x]}\n", '1:28: segments.a[1]: not an address or network: "x"; w'),
+    ("segment of all", "segments: {all: [0.0.0.0/0]}\n", "1:18: segments.all[0]: 0.0.0.0/0 is everybody; outsiders wo"),
+    ("segment of half", "segments: {a: [128.0.0.0/1]}\n", "1:16: segments.a[0]: 128.0.0.0/1 is far more than yours; "),
+    ("segment of IPv6", 'segments: {a: ["2000::/3"]}\n', "1:16: segments.a[0]: 2000::/3 is far more than yours; outs"),
+    ("segment around", 'segments: {a: ["fc00::/6"]}\n', "1:16: segments.a[0]: fc00::/6 is far more than yours; outs"),
     ("tag", "mode: !mine monitor\n", "1:7: mode: needs text, not something with the tag !mine; write text, or ta"),
     ("Python tag", "lists: !!python/tuple [a]\n", "1:8: lists: needs a list, not something with the tag !!python/tu"),
     ("binary", "mode: !!binary aGk=\n", '1:7: mode: needs text, not something with the tag !!binary; quote it: "aGk'),
@@ -164,6 +168,12 @@ BAD: list[tuple[str, str, str]] = [
 @pytest.mark.parametrize(("text", "said"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
 def test_error_and_its_place(text: str, said: str) -> None:
     assert any(problem.startswith("e.yaml:" + said) for problem in _problems(text)), _problems(text)
+
+
+def test_segments_as_wide_as_one_owner_has() -> None:
+    text = 'segments: {a: [10.0.0.0/8, 100.64.0.0/10, "fc00::/7", "fe80::/10", 44.0.0.0/8, "2630::/16"]}\n'
+    assert _problems(text) == []
+    assert _problems("tags: {anyone: [0.0.0.0/0]}\n") == []  # makes nobody a host of ours
 
 
 def test_every_problem_is_told_in_order() -> None:
