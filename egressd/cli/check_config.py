@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 from egressd.cli.main import INVALID, OK, USAGE
@@ -57,7 +58,7 @@ def run(args: Namespace) -> int:
             print(printable(str(problem)))
         print(f"egressd: {count(len(problems), 'problem')}; the last good state stays in force", file=sys.stderr)
         return INVALID
-    _warn(config)
+    _warn(config, Path(args.config or "").parent)
     for one in loaded.lists:
         print(f"{printable(one.name)}: {count(one.indicators, 'indicator')}")
     print(f"ok: {count(loaded.intel.index.size, 'indicator')} in force, mode {config.mode}")
@@ -81,23 +82,66 @@ def _can_start(args: Namespace) -> int:
         print(printable(str(problem)))
     if loaded.kept:
         print(f"egressd: {count(len(loaded.kept), 'problem')}; the last good content stands in", file=sys.stderr)
-    _warn(loaded.config)
+    _warn(loaded.config, path.parent)
     return OK
 
 
-def _warn(config: Config) -> None:
-    """What is no mistake of the file, but may be one here: groups are those of the machine that the daemon runs on."""
-    from egressd.web.peers import is_group
-
+def _warn(config: Config, base_dir: Path) -> None:
+    """What is no mistake of the file, but may be one here: groups, interfaces and files that only the daemon may read
+    are those of the machine that it runs on."""
     if config.origin and config == Config() and not config.places:
         where = printable(config.origin)
         print(f"egressd: warning: {where}: names no list and no mode; egressd run does not take it", file=sys.stderr)
+    for key, what in (*_missing_here(config), *_unusable_files(config, base_dir)):
+        line, column = config.places.get(key, (0, 0))
+        print(f"egressd: warning: {printable(str(Problem(config.origin, line, column, what)))}", file=sys.stderr)
+
+
+def _missing_here(config: Config) -> Iterator[tuple[str, str]]:
+    """(option, what) for groups and interfaces that this machine has not."""
+    from socket import if_nametoindex
+
+    from egressd.web.peers import is_group
+
     control = config.control
     for role, groups in (("viewers", control.viewers), ("operators", control.operators), ("admins", control.admins)):
-        for group in groups:
+        for number, group in enumerate(groups):
             if not is_group(group):
-                where = f"{printable(config.origin)}: control.{role}"
-                print(f"egressd: warning: {where}: no group {printable(group)} on this machine", file=sys.stderr)
+                yield f"control.{role}[{number}]", f"control.{role}: no group {group} on this machine"
+    for number, name in enumerate(config.capture.interfaces):
+        try:
+            if_nametoindex(name)
+        except OSError:
+            key = f"capture.interfaces[{number}]"
+            yield key, f"{key}: no interface {name} on this machine; the daemon waits until there is one"
+
+
+def _unusable_files(config: Config, base_dir: Path) -> Iterator[tuple[str, str]]:
+    """(option, what) for what feeds cannot be fetched with. They fail, and are tried again; the rest goes on. What
+    systemd hands over is known to the service alone."""
+    for name, feed in config.feeds.items():
+        if not feed.enabled or not (feed.credential or feed.ca_file):
+            continue
+        from egressd.intel.feeds.fetch import FeedError, trust
+        from egressd.intel.feeds.follow import FOLDER_VARIABLE, load_credential
+
+        handed = FOLDER_VARIABLE in feed.credential and "CREDENTIALS_DIRECTORY" not in os.environ
+        try:
+            if feed.credential and not handed:
+                load_credential(feed.credential, base_dir)
+        except FeedError as error:
+            yield (
+                f"feeds.{name}.credential",
+                f"feeds.{name}.{error}; where the daemon finds the same, it does not fetch the feed",
+            )
+        try:
+            if feed.ca_file:
+                trust(str(base_dir / feed.ca_file))
+        except FeedError as error:
+            yield (
+                f"feeds.{name}.ca_file",
+                f"feeds.{name}.{error}; where the daemon finds the same, it does not fetch the feed",
+            )
 
 
 def _second_opinion(loaded: LoadedIntel) -> list[Problem]:

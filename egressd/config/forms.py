@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
-from egressd.config.kinds import ADDRESSES, LISTENING, NAMES, NETWORKS, PATH, PATHS, PREFIXES, TEXT, URL, WORDS
+from egressd.config.kinds import (
+    ADDRESSES,
+    INTERFACES,
+    LISTENING,
+    NAMES,
+    NETWORKS,
+    PATH,
+    PATHS,
+    PREFIXES,
+    TEXT,
+    URL,
+    WORDS,
+)
 from egressd.intel.allowances import WIDEST_IPV4, WIDEST_IPV6
 from egressd.intel.entries import parse_name
 from egressd.intel.lines import Wrong, show
@@ -14,6 +27,7 @@ from egressd.intel.networks import as_sent, first_address, parse_address, parse_
 from egressd.wire.direction import is_private
 
 MAX_WORD: Final = 64  # characters
+MAX_INTERFACE_BYTES: Final = 15  # IFNAMSIZ of linux/if.h, less the zero at its end
 _NAT64_LENGTHS: Final = (32, 40, 48, 56, 64, 96)  # RFC 6052 section 2.2
 WIDEST_OWN_IPV4: Final = 8  # prefix lengths of what one owner has of the public addresses, at most
 WIDEST_OWN_IPV6: Final = 16
@@ -29,6 +43,17 @@ def read_word(text: str) -> str:
     """A name that the machine gives. Raises Wrong."""
     if not text or len(text) > MAX_WORD or text.split() != [text] or "/" in text:
         raise Wrong(1, f'not a name: "{show(text)}"', "write it as the system shows it, without spaces")
+    return text
+
+
+def read_interface(text: str) -> str:
+    """A name that the kernel takes for an interface (dev_valid_name in net/core/dev.c). Raises Wrong."""
+    if not text or text in (".", "..") or text.split() != [text] or "/" in text or ":" in text:
+        advice = "write it as ip link shows it, without @ and what follows"
+        raise Wrong(1, f'not the name of an interface: "{show(text)}"', advice)
+    if len(os.fsencode(text)) > MAX_INTERFACE_BYTES:
+        what = f'"{show(text)}" is longer than the {MAX_INTERFACE_BYTES} bytes that an interface\'s name has'
+        raise Wrong(1, what, "write it as ip link shows it; its other names (altname) are not taken")
     return text
 
 
@@ -131,6 +156,7 @@ READERS: Final[dict[str, Callable[[str], str]]] = {
     PATH: read_text_as_it_is,
     PATHS: read_text_as_it_is,
     WORDS: read_word,
+    INTERFACES: read_interface,
     ADDRESSES: read_address,
     LISTENING: read_listening,
     NETWORKS: read_spared,

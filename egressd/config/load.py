@@ -18,6 +18,7 @@ from egressd.config.folders import ABSENT, SHIPPED, may_be_file, why_closed
 from egressd.config.large_lists import Build, ListFile, Order, choose_large
 from egressd.config.schema import SHIPPED_RANGES, Config
 from egressd.config.settings import behaviour_settings, network_of
+from egressd.config.sockets import wrong_sockets
 from egressd.config.texts import MAX_LIST_BYTES, escape_path, read_text
 from egressd.errors import ConfigError, Problem
 from egressd.intel.allowances import Allowance, Allowances, parse_allowances
@@ -98,6 +99,7 @@ def load_config(path: Path) -> Config:
     from egressd.config.document import parse_config  # PyYAML takes 20 ms that a replay without a file does not need
 
     config, problems = parse_config(found, shown)
+    problems = problems or list(wrong_sockets(config, path.parent))
     if problems:
         raise ConfigError(problems)
     return config

@@ -15,6 +15,7 @@ from egressd.config.kinds import (
     ADDRESSES,
     CHOICE,
     FLAG,
+    INTERFACES,
     LISTENING,
     MODES,
     NAMED,
@@ -104,7 +105,7 @@ class CaptureOptions:
     """Section `capture`."""
 
     interfaces: tuple[str, ...] = option(
-        WORDS,
+        INTERFACES,
         (),
         "Interfaces on the side of your hosts, where packets are seen before the firewall drops them and with the "
         "hosts' own addresses. Empty: those that are up, have a private address and hold no default route.",

@@ -60,7 +60,35 @@ def test_a_group_that_there_is_not_is_warned_of(
     assert main(["check-config", *more, str(config)]) == OK
     (warning,) = capsys.readouterr().err.splitlines()
     assert warning.startswith("egressd: warning: ")
-    assert warning.endswith("egressd.yaml: control.viewers: no group no-such-group on this machine")
+    assert warning.endswith("egressd.yaml:3:21: control.viewers: no group no-such-group on this machine")
+
+
+@pytest.mark.parametrize("more", [[], ["--for-start"]])
+def test_files_of_feeds_and_interfaces_that_are_not_here_are_warned_of(
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    (tmp_path / "open").write_text("geheim\n")
+    (tmp_path / "open").chmod(0o644)
+    config = tmp_path / "egressd.yaml"
+    config.write_text(
+        "state: {directory: state}\ncapture: {interfaces: [lo, nosuch0]}\nfeeds:\n"
+        "  a: {url: 'https://feeds.example/a', credential: nosuch}\n"
+        "  b: {url: 'https://feeds.example/b', credential: open, ca_file: nosuch.pem}\n"
+        "  c: {url: 'https://feeds.example/c', credential: '${CREDENTIALS_DIRECTORY}/c'}\n"
+        "  d: {url: 'https://feeds.example/d', credential: nosuch, enabled: false}\n"
+    )
+    assert main(["check-config", *more, str(config)]) == OK
+    told = [line.partition("egressd.yaml:")[2] for line in capsys.readouterr().err.splitlines()]
+    assert [line.rpartition(";")[0] for line in told] == [
+        "2:28: capture.interfaces[1]: no interface nosuch0 on this machine",
+        "4:51: feeds.a.credential: the file cannot be read: No such file or directory",
+        "5:51: feeds.b.credential: everybody may read that file; chmod o= it",
+        "5:66: feeds.b.ca_file: cannot be read, or holds no certificates in PEM form",
+    ]
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))  # in the service
+    assert main(["check-config", *more, str(config)]) == OK
+    assert "feeds.c.credential: the file cannot be read" in capsys.readouterr().err
 
 
 def test_a_configuration_that_the_daemon_does_not_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

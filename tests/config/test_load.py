@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 from itertools import pairwise
@@ -129,6 +130,11 @@ BAD: list[tuple[str, str, str]] = [
     ("no volume", "volume: {except_networks: [0.0.0.0/0]}\n", "1:28: volume.except_networks[0]: 0.0.0.0/0 is every"),
     ("listening", 'metrics: {address: "[::1]"}\n', '1:20: metrics.address: not an address: "[::1]"; write an IPv4 '),
     ("listening port", 'metrics: {address: "::1:9/1"}\n', '1:20: metrics.address: not an address: "::1:9/1"; write a'),
+    ("interface", "capture: {interfaces: [eth0, a/b]}\n", '1:30: capture.interfaces[1]: not the name of an interfac'),
+    ("interface blank", "capture: {interfaces: [lan 1]}\n", '1:24: capture.interfaces[0]: not the name of an interfac'),
+    ("interface colon", 'capture: {interfaces: ["eth0:1"]}\n', "1:24: capture.interfaces[0]: not the name of an inter"),
+    ("interface dots", "capture: {interfaces: [..]}\n", '1:24: capture.interfaces[0]: not the name of an interface: "'),
+    ("long interface", f"capture: {{interfaces: [{'e' * 16}]}}\n", '1:24: capture.interfaces[0]: "eeeeeeeeeeeeeee'),
     ("name", "own_domains: [a..b]\n", '1:15: own_domains[0]: not a legal name: "a..b"; labels are 1 to 63 letters, '),
     ("single label", "own_domains: [com]\n", '1:15: own_domains[0]: "com" is a single label; write the name in full'),
     ("NAT64", "nat64_prefixes: [10.0.0.0/8]\n", '1:18: nat64_prefixes[0]: not a NAT64 prefix: "10.0.0.0/8"; write '),
@@ -488,6 +494,30 @@ def test_list_from_a_pipe(tmp_path: Path) -> None:
 def test_yaml_is_imported_only_for_a_file() -> None:
     code = "import sys, egressd.config.load; sys.exit('yaml' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+SOCKETS = "control:\n  socket: {}\nsensors:\n  own: {{format: dnstap, path: {}}}\n"
+
+
+def test_a_socket_whose_path_the_kernel_does_not_take(tmp_path: Path) -> None:
+    """The daemon started for that, and then ended."""
+    path = tmp_path / "egressd.yaml"
+    longest = 107 - len(str(tmp_path)) - 1
+    path.write_text(SOCKETS.format("c" * (longest - 4), "d" * longest))
+    config = load_config(path)
+    with socket.socket(socket.AF_UNIX) as control, socket.socket(socket.AF_UNIX) as dnstap:
+        control.bind(f"{tmp_path / config.control.socket}.new")  # as web.control has it
+        dnstap.bind(str(tmp_path / config.sensors["own"].path))
+    path.write_text(SOCKETS.format("c" * (longest - 3), "d" * (longest + 1)))
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    control_too, dnstap_too = caught.value.problems
+    assert (control_too.line, control_too.column) == (2, 11)
+    assert control_too.what == "control.socket: is 104 bytes long with its folder, and a socket's path has 103 at most"
+    assert (dnstap_too.line, "sensors.own.path: is 108 bytes" in dnstap_too.what) == (4, True)
+    path.write_text('control: {socket: ""}\n')
+    with pytest.raises(ConfigError, match=r":1:19: control\.socket: is empty"):
+        load_config(path)
 
 
 def test_an_exception_for_a_segment_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ SHORT: Final = 20_000  # indicators; a feed of so many is judged in a second
 MAX_CREDENTIAL_BYTES: Final = 4_096
 log = logging.getLogger("egressd.feeds")
 
-_VARIABLE: Final = "${CREDENTIALS_DIRECTORY}"
+FOLDER_VARIABLE: Final = "${CREDENTIALS_DIRECTORY}"
 _OTHERS_READ: Final = 0o004
 
 
@@ -305,11 +305,11 @@ def load_credential(written: str, base_dir: Path) -> str:
     """The secret in a file: one line of printable ASCII. Raises FeedError, which says where it is looked for, never
     what is in it."""
     text = written
-    if _VARIABLE in written:
+    if FOLDER_VARIABLE in written:
         folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
         if not folder:
             raise FeedError(CREDENTIAL, "credential: systemd handed none over; add LoadCredential= to the service")
-        text = written.replace(_VARIABLE, folder)
+        text = written.replace(FOLDER_VARIABLE, folder)
     try:
         with (base_dir / text).open("rb") as stream:
             if os.fstat(stream.fileno()).st_mode & _OTHERS_READ:
