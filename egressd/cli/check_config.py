@@ -10,6 +10,7 @@ from pathlib import Path
 
 from egressd.cli.main import INVALID, OK, USAGE
 from egressd.cli.options import is_ours, load
+from egressd.cli.paths import path_given
 from egressd.cli.terminal import count, printable
 from egressd.config.load import LoadedIntel
 from egressd.config.schema import Config
@@ -22,16 +23,24 @@ ORACLE_LIMIT = 20_000  # indicators that are compared with the second reader of 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "files", nargs="*", metavar="FILE", help=f"configuration (*.yaml) or lists (default: {SYSTEM_CONFIG} if there)"
+        "files",
+        nargs="*",
+        metavar="FILE",
+        type=path_given,
+        help=f"configuration (*.yaml) or lists (default: {SYSTEM_CONFIG} if there)",
     )
-    parser.add_argument("--config", metavar="FILE", help="configuration")
-    parser.add_argument("--list", metavar="FILE", action="append", default=[], dest="lists", help="a blocklist; repeat")
+    parser.add_argument("--config", metavar="FILE", type=path_given, help="configuration")
+    parser.add_argument(
+        "--list", metavar="FILE", type=path_given, action="append", default=[], dest="lists", help="a blocklist; repeat"
+    )
     parser.add_argument(
         "--for-start",
         action="store_true",
         help="as the daemon starts: a list with mistakes does no harm while its last good content stands in for it",
     )
-    parser.add_argument("--allow", metavar="FILE", action="append", default=[], help="an allowances file; repeat")
+    parser.add_argument(
+        "--allow", metavar="FILE", type=path_given, action="append", default=[], help="an allowances file; repeat"
+    )
 
 
 def run(args: Namespace) -> int:

@@ -11,6 +11,7 @@ import os
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from egressd.cli.paths import path_given
 from egressd.errors import EgressdError
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def add_socket_argument(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--socket",
         metavar="PATH",
+        type=path_given,
         default=None,
         help=f"the daemon's control socket (default: $EGRESSD_SOCKET or {SOCKET})",
     )

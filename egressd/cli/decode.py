@@ -9,6 +9,7 @@ from typing import Final
 
 from egressd.capture.merge import iter_packets
 from egressd.cli.main import OK, RUNTIME, USAGE
+from egressd.cli.paths import path_given
 from egressd.cli.terminal import printable
 from egressd.model import Observation
 from egressd.notify.eve import render_line, render_observation, render_time
@@ -23,7 +24,7 @@ _OF_SCAPY: Final = (
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("file", metavar="FILE", help="pcap or pcapng, may be gzip'd")
+    parser.add_argument("file", metavar="FILE", type=path_given, help="pcap or pcapng, may be gzip'd")
     parser.add_argument("number", metavar="N", type=int, help="the packet's number, from 1 (pcap_cnt in events)")
 
 

@@ -22,6 +22,7 @@ from egressd.cli.client import add_socket_argument, ask
 from egressd.cli.explain_live import render_live
 from egressd.cli.main import USAGE
 from egressd.cli.options import add_intel_arguments, load
+from egressd.cli.paths import path_given
 from egressd.cli.replay import JsonWriter, replay_into
 from egressd.cli.terminal import count, fit, printable
 from egressd.config.settings import policy_settings
@@ -47,7 +48,9 @@ Record = dict[str, Any]
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("subject", metavar="NAME|ADDRESS|URL", help="what to explain")
-    parser.add_argument("files", nargs="*", metavar="FILE", help="captures, or the saved output of replay --json")
+    parser.add_argument(
+        "files", nargs="*", metavar="FILE", type=path_given, help="captures, or the saved output of replay --json"
+    )
     add_intel_arguments(parser)
     parser.add_argument("--json", action="store_true", help="the events concerned, one a line")
     parser.add_argument("--live", action="store_true", help="ask the daemon: by all its lists, feeds and allowances")

@@ -9,6 +9,7 @@ from egressd.cli import list_change, list_effect
 from egressd.cli.client import ClientError
 from egressd.cli.list_where import Place, Site, load_site
 from egressd.cli.main import OK, RUNTIME
+from egressd.cli.paths import path_given
 from egressd.cli.screen import show
 from egressd.cli.terminal import printable
 from egressd.errors import ConfigError
@@ -33,7 +34,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         nargs="+",
         help="a line as in a list: bad.example ref=case-17; an allowance with --allow",
     )
-    parser.add_argument("--to", metavar="FILE", help="a file, by path or name (default: the only one, or local.txt)")
+    parser.add_argument(
+        "--to", metavar="FILE", type=path_given, help="a file, by path or name (default: the only one, or local.txt)"
+    )
     parser.add_argument("--force", action="store_true", help="add it whatever it would hit, and though it is listed")
     list_change.add_arguments(parser)
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from egressd.cli import list_reading
 from egressd.cli.main import INVALID, OK
+from egressd.cli.paths import path_given
 from egressd.cli.terminal import count, printable
 from egressd.intel.formats.feed import read_feed
 from egressd.intel.formats.judgement import Ignored
@@ -21,7 +22,7 @@ SHOWN: Final = 20  # lines left out that are told one by one; the rest is counte
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("file", metavar="FILE", help="the list; - is standard input")
+    parser.add_argument("file", metavar="FILE", type=path_given, help="the list; - is standard input")
     parser.add_argument("--source", metavar="NAME", default="", help="what to call it (default: its file name)")
     list_reading.add_arguments(parser)
 

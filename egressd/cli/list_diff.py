@@ -13,6 +13,7 @@ from egressd.cli import list_reading, list_where
 from egressd.cli.client import ClientError
 from egressd.cli.list_where import Site, load_site
 from egressd.cli.main import INVALID, OK, USAGE
+from egressd.cli.paths import path_given
 from egressd.cli.terminal import count, printable
 from egressd.config.texts import escape_path
 from egressd.errors import Problem
@@ -43,10 +44,11 @@ class Difference(NamedTuple):
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("file", metavar="FILE", help="a list; what only it has is told with +")
+    parser.add_argument("file", metavar="FILE", type=path_given, help="a list; what only it has is told with +")
     parser.add_argument(
         "against",
         metavar="AGAINST",
+        type=path_given,
         nargs="?",
         help="what only this has is told with -: a path, or the name of a file of the configuration (default: that of"
         " FILE's name)",

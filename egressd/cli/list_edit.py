@@ -16,6 +16,7 @@ from egressd.cli.list_effect import Effect
 from egressd.cli.list_preview import changes_of
 from egressd.cli.list_where import Place, Site, load_site
 from egressd.cli.main import OK, RUNTIME, USAGE
+from egressd.cli.paths import path_given
 from egressd.cli.screen import show
 from egressd.cli.terminal import count, printable
 from egressd.errors import ConfigError
@@ -28,7 +29,9 @@ _SHOWN: Final = 20
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("file", metavar="FILE", help="a file, by path or name; it opens in $VISUAL or $EDITOR")
+    parser.add_argument(
+        "file", metavar="FILE", type=path_given, help="a file, by path or name; it opens in $VISUAL or $EDITOR"
+    )
     parser.add_argument("--force", action="store_true", help="save it whatever it would hit")
     list_change.add_arguments(parser)
 

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from egressd.cli import list_reading
 from egressd.cli.main import INVALID, OK
+from egressd.cli.paths import path_given
 from egressd.cli.terminal import count, printable
 from egressd.errors import ConfigError, Problem
 from egressd.intel.formats.feed import read_feed
@@ -30,7 +31,7 @@ class Verdict(NamedTuple):
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help="lists; - is standard input")
+    parser.add_argument("files", nargs="+", metavar="FILE", type=path_given, help="lists; - is standard input")
     parser.add_argument("--json", action="store_true", help="one object for each file, one a line")
     list_reading.add_arguments(parser)
 

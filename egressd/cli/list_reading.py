@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from egressd.cli.paths import path_given
 from egressd.config.load import default_config, load_config, load_ground
 from egressd.config.texts import escape_path, load_text
 from egressd.errors import ConfigError
@@ -29,7 +30,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     formats = ", ".join(FORMATS)
     parser.add_argument("--format", choices=tuple(FORMATS), metavar="F", help=f"{formats} (default: by the content)")
-    parser.add_argument("--config", metavar="FILE", help="configuration: own domains, guard, protected addresses")
+    parser.add_argument(
+        "--config", metavar="FILE", type=path_given, help="configuration: own domains, guard, protected addresses"
+    )
 
 
 def load_rules(args: Namespace) -> Rules:

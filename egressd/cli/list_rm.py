@@ -9,6 +9,7 @@ from egressd.cli import list_change, list_effect
 from egressd.cli.client import ClientError
 from egressd.cli.list_where import Place, Site, load_site
 from egressd.cli.main import OK, RUNTIME, USAGE
+from egressd.cli.paths import path_given
 from egressd.cli.screen import show
 from egressd.cli.terminal import cut, printable
 from egressd.errors import ConfigError, Problem
@@ -36,7 +37,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         nargs="+",
         help="what is listed, in any spelling; with --allow also KIND VALUE, and client=ADDRESS",
     )
-    parser.add_argument("--from", metavar="FILE", dest="from_", help="a file (default: the only one that lists it)")
+    parser.add_argument(
+        "--from", metavar="FILE", type=path_given, dest="from_", help="a file (default: the only one that lists it)"
+    )
     parser.add_argument("--no-trace", action="store_true", help="leave no comment in the line's place")
     list_change.add_arguments(parser)
 

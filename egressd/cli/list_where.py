@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from egressd.cli.client import ClientError
 from egressd.cli.main import USAGE
+from egressd.cli.paths import path_given
 from egressd.config.large_lists import ListFile
 from egressd.config.load import default_config, load_config, load_ground, named_files
 from egressd.config.schema import Config
@@ -145,7 +146,9 @@ def add_arguments(parser: ArgumentParser, *, allow: str = "edit allowances (allo
     """Declare what commands that edit have in common."""
     if allow:
         parser.add_argument("--allow", action="store_true", help=allow)
-    parser.add_argument("--config", metavar="FILE", help=f"the daemon's configuration (default: {CONFIG})")
+    parser.add_argument(
+        "--config", metavar="FILE", type=path_given, help=f"the daemon's configuration (default: {CONFIG})"
+    )
 
 
 def load_site(args: Namespace) -> Site:

@@ -7,15 +7,20 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
 
+from egressd.cli.paths import path_given
 from egressd.config.load import LoadedIntel, default_config, load_config, load_intel
 from egressd.config.schema import Config
 
 
 def add_intel_arguments(parser: ArgumentParser) -> None:
     """Where configuration, lists and allowances come from."""
-    parser.add_argument("--config", metavar="FILE", help="configuration (default: none is needed)")
-    parser.add_argument("--list", metavar="FILE", action="append", default=[], dest="lists", help="a blocklist; repeat")
-    parser.add_argument("--allow", metavar="FILE", action="append", default=[], help="an allowances file; repeat")
+    parser.add_argument("--config", metavar="FILE", type=path_given, help="configuration (default: none is needed)")
+    parser.add_argument(
+        "--list", metavar="FILE", type=path_given, action="append", default=[], dest="lists", help="a blocklist; repeat"
+    )
+    parser.add_argument(
+        "--allow", metavar="FILE", type=path_given, action="append", default=[], help="an allowances file; repeat"
+    )
 
 
 def load(args: Namespace, *, long_lists: bool = False) -> tuple[Config, LoadedIntel]:

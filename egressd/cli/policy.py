@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from egressd.cli.main import FINDINGS, INVALID, OK
+from egressd.cli.paths import path_given
 from egressd.cli.terminal import count, printable
 from egressd.config.folders import SHIPPED_POLICY
 from egressd.config.load import default_config, load_config, policy_text
@@ -25,8 +26,16 @@ def add_arguments(parser: ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="policy_verb", metavar="WHAT", required=True)
     for name, what in _VERBS.items():
         sub = verbs.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
-        sub.add_argument("file", nargs="?", metavar="FILE", help="a policy (default: that of --config, or the shipped)")
-        sub.add_argument("--config", metavar="FILE", help="configuration: its segments, tags and policy.file")
+        sub.add_argument(
+            "file",
+            nargs="?",
+            metavar="FILE",
+            type=path_given,
+            help="a policy (default: that of --config, or the shipped)",
+        )
+        sub.add_argument(
+            "--config", metavar="FILE", type=path_given, help="configuration: its segments, tags and policy.file"
+        )
         sub.add_argument("--json", action="store_true", help="one object a line")
         if name == "test":
             sub.add_argument("--exit-code", action="store_true", help="exit 10, not 3, when an example fails")

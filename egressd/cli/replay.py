@@ -11,6 +11,7 @@ from typing import Any, Final, TextIO
 
 from egressd.cli.main import FINDINGS, OK
 from egressd.cli.options import add_intel_arguments, load
+from egressd.cli.paths import path_given
 from egressd.cli.report import ListSummary, Read, render_report, watched_of
 from egressd.cli.terminal import Progress, printable
 from egressd.config.load import LoadedIntel
@@ -39,7 +40,9 @@ MOST_VOLUME: Final = 10  # pairs of client and destination in a summary
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("files", nargs="*", metavar="FILE", help="pcap or pcapng, may be gzip'd; - is standard input")
+    parser.add_argument(
+        "files", nargs="*", metavar="FILE", type=path_given, help="pcap or pcapng, may be gzip'd; - is standard input"
+    )
     parser.add_argument(
         "--log",
         action="append",

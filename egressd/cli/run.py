@@ -6,12 +6,16 @@ from argparse import ArgumentParser, Namespace
 from importlib import import_module
 from pathlib import Path
 
+from egressd.cli.paths import path_given
+
 CONFIG = "/etc/egressd/egressd.yaml"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--config", metavar="FILE", default=CONFIG, help=f"configuration (default: {CONFIG})")
+    parser.add_argument(
+        "--config", metavar="FILE", type=path_given, default=CONFIG, help=f"configuration (default: {CONFIG})"
+    )
 
 
 def run(args: Namespace) -> int:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
+from argparse import Action, ArgumentParser, ArgumentTypeError
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from egressd.cli.main import VERBS, main
+from egressd.cli.main import VERBS, build_parser, main
 from egressd.cli.terminal import Progress, count, cut, fit, printable, span
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -436,6 +439,30 @@ def test_usage_is_exit_2(argv: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(argv)
     assert stopped.value.code == 2
+
+
+def paths_of(parser: ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Action]]:
+    """Every argument that names a file, behind the words of its verb."""
+    for action in parser._actions:
+        if isinstance(action.choices, dict):
+            for name, sub in action.choices.items():
+                yield from paths_of(sub, (*words, name))
+        elif isinstance(action.metavar, str) and re.search("FILE|PATH|AGAINST", action.metavar):
+            yield words, action
+
+
+def test_an_empty_path_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--config "$CONFIG"` with nothing in it was taken for no configuration at all."""
+    found = list(paths_of(build_parser(None)))
+    assert len(found) > 30
+    for words, action in found:
+        assert callable(action.type), (words, action)
+        with pytest.raises(ArgumentTypeError):
+            action.type("")
+    with pytest.raises(SystemExit) as stopped:
+        main(["check", "bad.example", "--config", ""])
+    assert stopped.value.code == 2
+    assert "argument --config: the path is empty; name a file" in capsys.readouterr().err
 
 
 def test_text_for_people() -> None:
