@@ -15,12 +15,18 @@ from egressd.cli.list_diff import Difference, difference, namesake, said_in
 from egressd.cli.list_where import Site, load_site
 from egressd.cli.main import OK
 from egressd.cli.screen import show
+from egressd.config.texts import escape_path
 from egressd.errors import ConfigError, Problem
 from egressd.intel.lines import Wrong, problem_at
 from egressd.intel.list_edit import parse_wanted
 
 WHAT: Final = "say what a change of lists would hit and lift, before it is made"
 SOURCE: Final = "change"  # what problems call a change that was typed
+# As files of lists end. None is a top-level domain, so nobody lists names below them.
+FILE_ENDINGS: Final = frozenset(
+    ("txt", "list", "lst", "csv", "tsv", "json", "jsonl", "conf", "cfg", "yaml", "yml", "hosts", "rpz", "rules", "gz",
+     "bak", "tmp")
+)  # fmt: skip
 _COVER: Final = "\0"
 
 
@@ -97,6 +103,9 @@ def _of_word(site: Site, word: str, number: int) -> tuple[list[str], list[str]]:
     sign, rest = (word[0], word[1:].strip()) if word[:1] in ("+", "-") else ("", word)
     if not sign and os.path.isfile(word):  # noqa: PTH113  False for what no file can be called
         return _of_file(site, Path(word))
+    if not sign and looks_like_path(word):
+        what = f"there is no file {escape_path(word)}"
+        raise ConfigError([Problem(SOURCE, number, 1, what, f"if it is a line to add, write +{escape_path(word)}")])
     try:
         if sign == "-":
             wanted = parse_wanted(rest, allow=site.allow)
@@ -110,6 +119,13 @@ def _of_word(site: Site, word: str, number: int) -> tuple[list[str], list[str]]:
     if problems or not indicators:
         raise ConfigError(problems or [Problem(SOURCE, number, 1, "lists nothing", "name what would be listed")])
     return [list_effect.change("+", rest)], site.reasons(indicators)
+
+
+def looks_like_path(word: str) -> bool:
+    """Whether a person who wrote this meant a file: it stands for a folder, or ends as lists do and no name does."""
+    if word.startswith(("/", "./", "../", "~")):
+        return True
+    return "://" not in word and " " not in word and word.rpartition(".")[2].lower() in FILE_ENDINGS
 
 
 def _of_file(site: Site, path: Path) -> tuple[list[str], list[str]]:

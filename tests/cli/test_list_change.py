@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from egressd.cli import list_change, list_effect
+from egressd.cli.list_preview import FILE_ENDINGS
 from egressd.cli.main import main
+from egressd.config.folders import SHIPPED
 from egressd.errors import Problem
 from egressd.runtime.preview import Effect, told
 from egressd.web import requests
@@ -361,6 +363,23 @@ def test_preview_of_what_no_file_can_be_called(site: Site) -> None:
     code, out, err = site.run("preview", "a" * 300)
     assert (code, out) == (3, "")
     assert err.startswith("change:1:1: ")
+
+
+@pytest.mark.parametrize("word", ["nosuch.txt", "./lists", "/etc/egressd/bad", "lists/nosuch.CSV", "hosts", "~/bad"])
+def test_preview_of_a_file_that_is_not_there(site: Site, word: str) -> None:
+    """It was taken for a name, and said to hit nothing."""
+    with daemon(site.socket, results(SMALL)) as asked:
+        code, out, err = site.run("preview", "+bad.example", word)
+        assert (code, out) == (3, "")
+        assert err.startswith(f"change:2:1: there is no file {word}; if it is a line to add, write +{word}")
+        assert asked == []
+        assert site.run("preview", "+nosuch.txt", "http://bad.example/a.txt", "two.example ref=a.txt")[0] == 0
+    assert asked[0][2]["lines"] == ["+nosuch.txt", "+http://bad.example/a.txt", "+two.example ref=a.txt"]
+
+
+def test_no_name_ends_as_files_of_lists_do() -> None:
+    rules = {line.strip() for line in (SHIPPED / "public_suffix_list.dat").read_text("utf-8").splitlines()}
+    assert not FILE_ENDINGS & rules
 
 
 def test_preview_of_a_file(site: Site) -> None:
