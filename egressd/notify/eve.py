@@ -354,7 +354,8 @@ def render_sensor(ts_us: int, fields: Mapping[str, Any]) -> Record:
 
 
 def render_summary(ts_us: int, fields: Mapping[str, Any]) -> Record:
-    """The last record: what was read, what was left out, what was found."""
-    record = _head("summary", ts_us, 0, "")
+    """The last record: what was read, what was left out, what was found. `ts_us` is 0 when nothing was read that has a
+    time; then the record has none."""
+    record: Record = _head("summary", ts_us, 0, "") if ts_us else {"event_type": "summary"}
     record["egressd"] = dict(fields)
     return record

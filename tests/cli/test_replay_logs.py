@@ -53,6 +53,20 @@ class Folder:
         return records
 
 
+@pytest.mark.parametrize("text", ["", "garbage\n"])
+def test_a_log_in_which_nothing_is_read_has_no_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    """Its summary was of 1970."""
+    folder = Folder(tmp_path)
+    folder.write("access.log", text)
+    (record,) = folder.records(capsys, "--log", f"squid:{tmp_path}/access.log")
+    assert record.keys() == {"event_type", "egressd"}
+    saved = tmp_path / "events.jsonl"
+    saved.write_text(json.dumps(record) + "\n")
+    assert main(["explain", C2, str(saved)]) == OK
+
+
 def squid(second: float, url: str = f"http://{C2}/a", client: str = CLIENT) -> str:
     when = EPOCH_US / 1e6 + second
     return f"{when:.3f}     90 {client} TCP_MISS/200 512 GET {url} - HIER_DIRECT/{SERVER} text/html\n"
