@@ -63,10 +63,7 @@ def render_plan(answer: Answer, limit: int) -> list[str]:
             f" and asked {count(asks, 'time')}:",
             WIDTH,
         ),
-        cut(
-            f"{number(one, 'hosts'):,} of {number(one, 'hosts_seen') or 'unknown'} hosts hit,"
-            f" {count(number(one, 'contacts'), 'contact')} stopped"
-        ),
+        cut(f"{_hosts_hit(one)}, {count(number(one, 'contacts'), 'contact')} stopped"),
     ]
     shared = [row for row in acts if number(row, "shared_names")]
     guarded = [row for row in found if row.get("guard")]
@@ -77,6 +74,9 @@ def render_plan(answer: Answer, limit: int) -> list[str]:
         lines.append(f"!! {count(len(guarded), 'target')} under a guarded site")
     if back:
         lines.append(f"!! {count(len(back), 'block')} would be TAKEN BACK: over the budget of clients")
+    if not found and not number(one, "hosts_seen"):
+        none = f"No host was seen in the last {count(days, 'day')}, so nothing is known of what enforcing would do."
+        return [*wrap(none, WIDTH), "History fills while egressd runs: ask again later."]
     if not found:
         return [*lines, "", "Nobody contacted anything that is listed."]
     shown, more = first(found, limit)
@@ -84,6 +84,13 @@ def render_plan(answer: Answer, limit: int) -> list[str]:
     if number(one, "left_out"):
         lines.append(f"... and {number(one, 'left_out'):,} more with fewer hosts")
     return [*lines, "", "Next: egressd mode enforce --segment NAME --reason TEXT   (arm one segment)"]
+
+
+def _hosts_hit(one: Row) -> str:
+    seen = number(one, "hosts_seen")
+    if not seen:  # incidents are older than history, or there is none
+        return f"{count(number(one, 'hosts'), 'host')} hit, of how many is not known (no history)"
+    return f"{number(one, 'hosts'):,} of {count(seen, 'host')} hit"
 
 
 def _days(typed: str) -> int:

@@ -72,7 +72,9 @@ class Effect:
         if not self.days:
             return "; ".join(["what it would hit is not known: no history is kept", *self.guards[:SHOWN]])
         least = "at least " if self.more else ""
-        if not self.contacts:
+        if not self.hosts_seen:
+            text = f"what it would hit is not known: no host was seen in {self.days} days"
+        elif not self.contacts:
             text = f"nobody of {self.hosts_seen:,} hosts contacted it in {self.days} days"
         else:
             text = (

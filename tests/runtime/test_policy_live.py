@@ -407,6 +407,16 @@ def _within(client: bytes, addr: bytes, length: int) -> bool:
 # -- the plan
 
 
+def test_the_plan_of_a_daemon_that_has_seen_nobody_yet() -> None:
+    """It said that nobody of unknown hosts contacted anything."""
+    nothing = {"days": 7, "segment": "", "hosts_seen": 0, "hosts": 0, "contacts": 0, "left_out": 0, "rows": []}
+    lines = render_plan(Answer(nothing, "monitor", 0, "", ()), 10)
+    assert lines[0] == "No host was seen in the last 7 days, so nothing is known of what enforcing would"
+    assert "unknown" not in "".join(lines)
+    seen = "\n".join(render_plan(Answer({**nothing, "hosts_seen": 1}, "monitor", 0, "", ()), 10))
+    assert "0 of 1 host hit, 0 contacts stopped" in seen and "Nobody contacted anything that is listed." in seen
+
+
 @in_loop
 async def test_the_plan_shows_blocks_with_hosts_and_contacts_and_what_is_over_the_budget(tmp_path: Path) -> None:
     lists = "c2.listed.example\nweak.example confidence=10\n"

@@ -203,6 +203,13 @@ def test_a_direct_count_confirms_it(
 
 
 @in_loop
+async def test_with_an_empty_history_nobody_is_not_the_answer(tmp_path: Path) -> None:
+    async with previewing(tmp_path) as (_, preview):
+        effect, _ = await preview.of_lines(["+bad.example"])
+        assert effect.sentence() == "what it would hit is not known: no host was seen in 30 days"
+
+
+@in_loop
 async def test_without_history_nobody_is_not_the_answer(tmp_path: Path) -> None:
     async with site_at(tmp_path, config=CONFIG) as site:
         effect, _ = await Preview(site.core, None).of_lines(["+bad.example"])
