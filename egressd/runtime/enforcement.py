@@ -22,6 +22,7 @@ from egressd.enforce.nftables import NftablesAdapter, NftablesSettings
 from egressd.enforce.plan import PlanLimits
 from egressd.enforce.reconciler import Reconciler, ReconcilerSettings
 from egressd.enforce.ruleset import DROP, REJECT, Ground, RulesetSettings
+from egressd.enforce.table_lock import TableHeld, TableLock
 from egressd.intel.networks import first_address, parse_network
 from egressd.model import TCP, FlowKey, Target
 from egressd.runtime.in_force import InForce, Register
@@ -66,6 +67,7 @@ class Enforcement:
         self._nflog: Nflog | None = None
         self._frames = Frames()
         self._tasks: list[asyncio.Task[None]] = []
+        self._lock = TableLock()
         self._config = Config()
         self._remedies: tuple[Network, ...] = ()
         self._own: tuple[Network, ...] = ()
@@ -77,7 +79,8 @@ class Enforcement:
         self, mode: str, config: Config, intel: Intel, own: tuple[Network, ...], reported: Sequence[Row] = ()
     ) -> None:
         """Begin in a mode. `own` are machines of ours that are never isolated; `reported` is what the ledger says that
-        is in force in the kernel. Raises AdapterError when the kernel cannot be used in a mode that needs it."""
+        is in force in the kernel. Raises AdapterError when the kernel, or the table, cannot be used in a mode that
+        needs it."""
         self.mode = mode
         self._config = config
         self._intel = intel
@@ -88,6 +91,7 @@ class Enforcement:
             dry_run = DryRunAdapter(intel.protected, self._clock.now_us)
             self._add(Reconciler(dry_run, self._rules, self._state, self._clock.now_us))
         else:
+            self._take_table()
             self._begin_kernel(config, intel, reported)
         for reconciler in self.reconcilers:
             reconciler.wake()
@@ -114,6 +118,7 @@ class Enforcement:
         self.reconcilers = []
         self._tasks = []
         self._nftables = None
+        self._let_table_go()
         self.problems.clear()
 
     async def change_mode(self, mode: str) -> None:
@@ -134,12 +139,33 @@ class Enforcement:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=10.0)
         try:
+            self._lock.take()
+        except TableHeld as held:
+            log.warning("%s; the table is left as it is", held)
+            return
+        try:
             process = await asyncio.create_subprocess_exec(
                 *DELETE_TABLE, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
             )
         except OSError:
             return  # no nft: nothing of ours can be there
-        await process.wait()
+        else:
+            await process.wait()
+        finally:
+            self._let_table_go()
+
+    def _take_table(self) -> None:
+        """Raises TableHeld when another egressd has it."""
+        self._lock.take()
+        if self._lock.problem:
+            self._told("table", self._lock.problem)
+        else:
+            asyncio.get_running_loop().add_reader(self._lock.fileno(), self._lock.answer)
+
+    def _let_table_go(self) -> None:
+        if self._lock.is_held:
+            asyncio.get_running_loop().remove_reader(self._lock.fileno())
+        self._lock.release()
 
     def _begin_kernel(self, config: Config, intel: Intel, reported: Sequence[Row]) -> None:
         settings = NftablesSettings(

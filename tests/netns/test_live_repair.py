@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.netns import clients, kernel, ledgers
-from tests.netns.daemon import Daemon, until
+from tests.netns.daemon import Daemon, Refused, until
 from tests.netns.ground import Ground
+from tests.netns.spaces import Failed
 from tests.netns.upheaval import FLUSH, RELOAD, foreign_hand, killed_at_random, knocking, never_is_first
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
@@ -97,6 +98,30 @@ def test_a_stop_leaves_the_blocks(ground: Ground, daemon: Daemon) -> None:
     assert len(knocks.seen) > 20
     assert not knocks.through()
     assert set(BLOCKED) <= set(kernel.blocked(ground.gateway))
+
+
+def test_a_second_daemon_leaves_the_table_alone(ground: Ground, daemon: Daemon) -> None:
+    """Two with folders of their own repaired each other's rules for ever, and no alarm told."""
+    _block(ground, daemon, BLOCKED)
+    installed = ground.gateway.run("nft", "-a", "list", "table", "inet", "egressd").stdout.split("chain", 1)[1]
+    quiet = {"metrics": {"address": ""}}
+    second = Daemon(ground.topology.gateway, LISTED, quiet)
+    try:
+        with pytest.raises(Failed, match=rf"ended with 1:[^$]*another egressd \(process {daemon.pid}\) has the table"):
+            second.start()
+    finally:
+        second.__exit__()
+    with Daemon(ground.topology.gateway, LISTED, {**quiet, "mode": "monitor"}) as other:
+        with pytest.raises(Refused, match="has the table inet egressd"):
+            other.ask("mode", mode="enforce", reason="to see")
+        assert other.ask("status")["mode"] == "monitor"
+        assert "the table is left as it is" in other.tail()
+    assert set(BLOCKED) <= set(kernel.blocked(ground.gateway))
+    assert ground.gateway.run("nft", "-a", "list", "table", "inet", "egressd").stdout.split("chain", 1)[1] == installed
+    assert sum(one["drift_repaired"] for one in daemon.ask("status")["adapters"]) == 0
+    daemon.ask("mode", mode="monitor", reason="to see")
+    with Daemon(ground.topology.gateway, LISTED, quiet) as other:  # it may now
+        assert other.ask("status")["mode"] == "enforce"
 
 
 def test_kill_9_at_random_points(ground: Ground, daemon: Daemon) -> None:
