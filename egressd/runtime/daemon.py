@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -59,6 +59,7 @@ READY_S: Final = 20.0  # until packet processes capture
 LAG_S: Final = 0.1
 LINKS_S: Final = 2.0  # interfaces, addresses and resolvers are also looked at without being told
 STOP_S: Final = 8.0
+MAX_UNREAD: Final = 10  # rows of the ledger that are named
 
 log = logging.getLogger("egressd")
 
@@ -91,6 +92,7 @@ class Daemon:
         self._loss = LossWindow()
         self._lag_s = 0.0
         self._tasks: list[asyncio.Task[None]] = []
+        self._unread: list[str] = []  # what of the ledger could not be read
 
     async def run(self) -> int:
         """Until SIGTERM or SIGINT."""
@@ -188,6 +190,9 @@ class Daemon:
             Act("egressd", "start", "start", "", f"mode {core.mode}", None, {"clean": last.clean, "pid": os.getpid()}),
             now_us,
         )
+        self._unread = unread_rows(found.unread)
+        for line in self._unread:
+            log.error("%s", line)
         remedies = await core.ledger.read(meta.under, "remedies")
         core.restore(found, {id_: text.split(",") for id_, text in remedies.items()})
         core.learning.remember(await self._keeping.open(now_us))
@@ -381,7 +386,7 @@ class Daemon:
     async def _screen(self, core: Core) -> dict[str, Any]:
         now_us = self._clock.now_us()
         ratio, degraded = self._loss.ratio(now_us), self._loss.degraded(now_us)
-        more = [*core.listening.warnings(), *self._feeding.warnings()]
+        more = [*core.listening.warnings(), *self._feeding.warnings(), *self._unread]
         return await screens.status(core, self._canary, ratio, degraded, self._lag_s, self._keeping.warnings(), more)
 
     def _standing(self, core: Core) -> Standing:
@@ -433,6 +438,12 @@ class Daemon:
         seen = f"{packets:,} packets" if not down else f"DOWN: {', '.join(down)}"
         standing = f"{len(core.register)} decisions, {len(core.campaigns.incidents)} incidents open"
         return f"mode {core.mode}; {seen}; {standing}"
+
+
+def unread_rows(unread: Sequence[str]) -> list[str]:
+    """What to tell of rows of the ledger that could not be read whole: a disk may be failing."""
+    more = [f"the ledger is damaged: and {len(unread) - MAX_UNREAD:,} rows more"] if len(unread) > MAX_UNREAD else []
+    return [*(f"the ledger is damaged: {one}" for one in unread[:MAX_UNREAD]), *more]
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from egressd.detect.campaigns import MAX_NAMES
 from egressd.model import Target
 from egressd.store.records import DECISION, INCIDENT, number_of, parse_counts, render_counts
+from egressd.store.unread import Unread
 
 HOUR_US: Final = 3_600_000_000
 
@@ -136,11 +137,16 @@ def _count_contacts(connection: Connection, one: ContactCount) -> bool:
 
 def add_counts(text: str, more: Iterable[tuple[str, int]]) -> str:
     """Counts by name as stored, with `more` added; of new names no more than fit in (a DGA would fill the ledger)."""
-    counts = parse_counts(text)
+    counts = known_counts(text)
     for name, count in more:
         if name in counts or len(counts) < MAX_NAMES:
             counts[name] = counts.get(name, 0) + count
     return render_counts(counts)
+
+
+def known_counts(text: str) -> dict[str, int]:
+    """Counts by name as stored; of what cannot be read none."""
+    return Unread().parsed(parse_counts, text, {}, "", "")
 
 
 def load_watches(connection: Connection) -> list[WatchRow]:

@@ -49,14 +49,16 @@ class Database:
         steps: Sequence[Step],
         ballast_bytes: int = DEFAULT_BALLAST_BYTES,
         cache_kib: int = CACHE_KIB,
+        text_of: Callable[[bytes], str] | None = None,
     ) -> None:
         """`steps` are the migrations; `ballast_bytes` is kept free for when the disk is full, 0 = none; `cache_kib` of
-        pages are kept in memory."""
+        pages are kept in memory; `text_of` reads text columns, which are UTF-8 or an error without it."""
         self.path = path
         self.low_on_space = False  # the ballast is spent; `checkpoint` takes it again once there is room
         self._synchronous = synchronous
         self._steps = steps
         self._cache_kib = cache_kib
+        self._text_of = text_of
         self._ballast = Ballast(path.with_name(path.name + ".ballast"), ballast_bytes)
         self._lock: LockFile | None = None
         self._writer: Writer | None = None
@@ -175,6 +177,8 @@ class Database:
         except (sqlite3.Error, StoreError):
             connection.close()
             raise
+        if self._text_of is not None:
+            connection.text_factory = self._text_of
         self._ballast.refill()
         return connection
 

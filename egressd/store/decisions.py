@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from egressd.model import Decision, Match, Target
 from egressd.store import audit
 from egressd.store.audit import Act
-from egressd.store.errors import refused
+from egressd.store.errors import StoreError, refused
 from egressd.store.records import (
     DECISION,
     campaign_id,
@@ -23,6 +23,7 @@ from egressd.store.records import (
     parse_match,
     render_match,
 )
+from egressd.store.unread import Unread, is_address, match_about
 
 PROPOSED: Final = "proposed"  # waits for a person
 ACTIVE: Final = "active"
@@ -254,7 +255,9 @@ def newest(connection: Connection, author: str = "") -> str:
     return f"{DECISION}{row[0]}" if row[0] else ""
 
 
-def load_open(connection: Connection, resting_since_us: int = -1, lifted_since_us: int = -1) -> list[DecisionRow]:
+def load_open(
+    connection: Connection, resting_since_us: int = -1, lifted_since_us: int = -1, unread: Unread | None = None
+) -> list[DecisionRow]:
     """Every open decision with its active targets in order of addition; with those that expired since a time too, if
     given: somebody who tries them brings them back; and with those that an allowance freed since a time."""
     which = "t.state = 'active'"
@@ -262,7 +265,7 @@ def load_open(connection: Connection, resting_since_us: int = -1, lifted_since_u
         which += f" OR (t.state = 'expired' AND t.renewed_us > {int(resting_since_us)})"
     if lifted_since_us >= 0:
         which += f" OR (t.state = 'withdrawn' AND t.withdrawn_by IN {_LIFTING} AND t.renewed_us > {lifted_since_us:d})"
-    return load_where(connection, "state IN ('proposed', 'active')", (), -1, f"AND ({which})")
+    return load_where(connection, "state IN ('proposed', 'active')", (), -1, f"AND ({which})", unread)
 
 
 def load_lifted(connection: Connection, since_us: int, limit: int) -> list[DecisionRow]:
@@ -315,31 +318,53 @@ def load(connection: Connection, id_: str) -> DecisionRow | None:
 
 
 def load_where(
-    connection: Connection, which: str, values: tuple[Any, ...], newest: int = -1, and_targets: str = ""
+    connection: Connection,
+    which: str,
+    values: tuple[Any, ...],
+    newest: int = -1,
+    and_targets: str = "",
+    unread: Unread | None = None,
 ) -> list[DecisionRow]:
     """The newest decisions that fit, all if negative, oldest first. `which` and `and_targets` are SQL of this room's
-    own, never of anybody else's making."""
+    own, never of anybody else's making. What cannot be read of a row is left out, and `unread` told."""
+    unread = unread or Unread()
     wanted = f"SELECT number FROM decisions WHERE {which} ORDER BY number DESC LIMIT {newest}"
     targets: dict[int, list[TargetRow]] = {}
+    headless: set[int] = set()  # the first target is what a decision is about; without it the others say nothing
     for number, kind, value, *rest in connection.execute(
         "SELECT t.decision, t.kind, t.value, t.state, t.added_us, t.expires_us, t.level, t.renewed_us, t.attempts,"
         f" t.last_attempt_us, t.withdrawn_by FROM targets t WHERE t.decision IN ({wanted}) {and_targets} ORDER BY t.id",
         values,
     ):
-        targets.setdefault(number, []).append(TargetRow(Target(kind, value), *rest))
+        its = targets.setdefault(number, [])
+        if number in headless or unread.garbled(f"a target of decision {DECISION}{number}", (kind, value)):
+            headless.update([] if its else [number])
+        else:
+            its.append(TargetRow(Target(kind, value), *rest))
     rows = connection.execute(
         "SELECT number, created_us, action, state, mode, author, reason, rule, evidence, match, client, name, campaign,"
-        f" ended_us, ended_by, ended_reason, ended_from FROM decisions WHERE number IN ({wanted}) ORDER BY number",
+        f" registered_domain, ended_us, ended_by, ended_reason, ended_from FROM decisions WHERE number IN ({wanted})"
+        " ORDER BY number",
         values,
     )
-    return [_row(row, tuple(targets.get(row[0], ()))) for row in rows]
+    return [_row(row, tuple(targets.get(row[0], ())), unread) for row in rows]
 
 
-def _row(row: Sequence[Any], targets: tuple[TargetRow, ...]) -> DecisionRow:
-    number, created_us, action, state, mode, author, reason, rule, evidence, match, client, name, campaign, *end = row
+def _row(row: Sequence[Any], targets: tuple[TargetRow, ...], unread: Unread) -> DecisionRow:
+    number, created_us, action, state, mode, author, reason, rule, evidence, text, client, name, campaign, *more = row
+    id_, (domain, *end) = f"{DECISION}{number}", more
+    unread.garbled(f"decision {id_}", row)
+    try:
+        match = parse_match(text)
+    except StoreError:
+        unread.tell(f"decision {id_}", "why it was made cannot be read; it stands by what it is about")
+        match = match_about(targets[0].target if targets else Target("host", domain), domain)
+    if not is_address(client):
+        unread.tell(f"decision {id_}", "the client is no address; it counts as none")
+        client = b""
     return DecisionRow(
-        f"{DECISION}{number}", created_us, action, state, mode, author, reason, rule, evidence, parse_match(match),
-        client, name, campaign_id(campaign), end[0], end[1], end[2], targets, end[3],
+        id_, created_us, action, state, mode, author, reason, rule, evidence, match, client, name,
+        campaign_id(campaign), end[0], end[1], end[2], targets, end[3],
     )  # fmt: skip
 
 

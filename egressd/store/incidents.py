@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 from typing import Any, Final, NamedTuple
 
-from egressd.model import Campaign, Incident, Match
+from egressd.model import Campaign, Incident, Match, Target
 from egressd.store import audit
-from egressd.store.attempts import add_counts
+from egressd.store.attempts import add_counts, known_counts
 from egressd.store.audit import Act
 from egressd.store.errors import refused
 from egressd.store.records import (
@@ -33,6 +33,7 @@ from egressd.store.records import (
     render_reasons,
     render_texts,
 )
+from egressd.store.unread import Unread, match_about
 
 OPEN: Final = "open"
 ACKNOWLEDGED: Final = "acknowledged"
@@ -265,9 +266,9 @@ def load_allowed(connection: Connection) -> dict[str, str]:
     return {f"{INCIDENT}{number}": allowance for number, allowance in rows}
 
 
-def load_incidents(connection: Connection) -> list[IncidentRow]:
+def load_incidents(connection: Connection, unread: Unread | None = None) -> list[IncidentRow]:
     """Every incident that is not closed, in order of discovery."""
-    return load_where(connection, "WHERE state <> 'closed' ORDER BY number", ())
+    return load_where(connection, "WHERE state <> 'closed' ORDER BY number", (), unread)
 
 
 def load_incident(connection: Connection, id_: str) -> IncidentRow | None:
@@ -276,40 +277,60 @@ def load_incident(connection: Connection, id_: str) -> IncidentRow | None:
     return found[0] if found else None
 
 
-def load_campaigns(connection: Connection) -> list[Campaign]:
-    """Every campaign with its keys and its incidents that are not closed, in order of discovery."""
-    campaigns = {
-        number: Campaign(f"{CAMPAIGN}{number}", [], [], first_us, last_us, parse_texts(ties), parse_reasons(candidates))
-        for number, first_us, last_us, ties, candidates in connection.execute(
-            "SELECT number, first_us, last_us, ties, candidates FROM campaigns ORDER BY number"
-        )
-    }
+def load_campaigns(connection: Connection, unread: Unread | None = None) -> list[Campaign]:
+    """Every campaign with its keys and its incidents that are not closed, in order of discovery. What cannot be read is
+    left out, and `unread` told."""
+    unread = unread or Unread()
+    campaigns: dict[int, Campaign] = {}
+    for number, first_us, last_us, ties, candidates in connection.execute(
+        "SELECT number, first_us, last_us, ties, candidates FROM campaigns ORDER BY number"
+    ):
+        id_ = f"{CAMPAIGN}{number}"
+        row = f"campaign {id_}"
+        campaigns[number] = Campaign(
+            id_, [], [], first_us, last_us, unread.parsed(parse_texts, ties, [], row, "its ties"),
+            unread.parsed(parse_reasons, candidates, {}, row, "its candidates"),
+        )  # fmt: skip
     for key, number in connection.execute("SELECT key, campaign FROM campaign_keys ORDER BY rowid"):
-        campaigns[number].keys.append(key)
+        if not unread.garbled(f"a key of campaign {CAMPAIGN}{number}", (key,)):
+            campaigns[number].keys.append(key)
     rows = connection.execute("SELECT number, campaign FROM incidents WHERE state <> 'closed' ORDER BY number")
     for incident, number in rows:
         campaigns[number].incidents.append(f"{INCIDENT}{incident}")
     return list(campaigns.values())
 
 
-def load_where(connection: Connection, where: str, values: tuple[Any, ...]) -> list[IncidentRow]:
-    """The incidents that fit. `where` is SQL of this room's own, never of anybody else's making."""
+def load_where(
+    connection: Connection, where: str, values: tuple[Any, ...], unread: Unread | None = None
+) -> list[IncidentRow]:
+    """The incidents that fit. `where` is SQL of this room's own, never of anybody else's making. What cannot be read of
+    a row is left out, and `unread` told."""
+    unread = unread or Unread()
     rows = connection.execute(
         "SELECT number, campaign, client, match, opened_us, first_us, last_us, contacts, attempts, answered, retro,"
-        " names, via, sources, device, addresses, volume, segment, state, leaks, acked_us, acked_by, closed_us"
-        f" FROM incidents {where}",
+        " names, via, sources, device, addresses, volume, registered_domain, segment, state, leaks, acked_us, acked_by,"
+        f" closed_us FROM incidents {where}",
         values,
     )
-    return [_row(row) for row in rows]
+    return [_row(row, unread) for row in rows]
 
 
-def _row(row: Sequence[Any]) -> IncidentRow:
-    number, campaign, client, match, opened_us, first_us, last_us, contacts, attempts, answered, retro, *rest = row
-    names, via, sources, device, addresses, volume, segment, state, leaks, acked_us, acked_by, closed_us = rest
+def _row(row: Sequence[Any], unread: Unread) -> IncidentRow:
+    number, campaign, client, text, opened_us, first_us, last_us, contacts, attempts, answered, retro, *rest = row
+    names, via, sources, device, addresses, volume, domain, segment, state, leaks, acked_us, acked_by, closed_us = rest
+    id_ = f"{INCIDENT}{number}"
+    told = f"incident {id_}"
+    unread.garbled(told, row)
+    about = match_about(Target("registered_domain", domain), domain)
+
+    def counts(column: str, what: str) -> dict[str, int]:
+        return unread.parsed(parse_counts, column, {}, told, what)
+
     incident = Incident(
-        f"{INCIDENT}{number}", f"{CAMPAIGN}{campaign}", client, parse_match(match), opened_us, first_us, last_us,
-        contacts, attempts, answered, bool(retro), 0, parse_counts(names), parse_counts(via), parse_counts(sources),
-        device, parse_addresses(addresses), volume,
+        id_, f"{CAMPAIGN}{campaign}", client, unread.parsed(parse_match, text, about, told, "its reasons"), opened_us,
+        first_us, last_us, contacts, attempts, answered, bool(retro), 0, counts(names, "its names"),
+        counts(via, "its ways"), counts(sources, "its sources"), device,
+        unread.parsed(parse_addresses, addresses, [], told, "its addresses"), volume,
     )  # fmt: skip
     return IncidentRow(incident, segment, state, leaks, acked_us, acked_by, closed_us)
 
@@ -371,15 +392,20 @@ def _take_over(connection: Connection, kept: int, other: int) -> None:
         " names = ?, via = ?, sources = ?, addresses = ? WHERE number = ?",
         (
             other,
-            add_counts(one[0], parse_counts(gone[0]).items()),
-            add_counts(one[1], parse_counts(gone[1]).items()),
-            add_counts(one[3], parse_counts(gone[3]).items()),
-            render_addresses(list(dict.fromkeys(parse_addresses(one[2]) + parse_addresses(gone[2])))),
+            add_counts(one[0], known_counts(gone[0]).items()),
+            add_counts(one[1], known_counts(gone[1]).items()),
+            add_counts(one[3], known_counts(gone[3]).items()),
+            render_addresses(list(dict.fromkeys(known_addresses(one[2]) + known_addresses(gone[2])))),
             kept,
         ),
     )
     connection.execute("UPDATE incident_notes SET incident = ? WHERE incident = ?", (kept, other))
     connection.execute("DELETE FROM incidents WHERE number = ?", (other,))
+
+
+def known_addresses(text: str) -> list[bytes]:
+    """Packed addresses as stored; of what cannot be read none."""
+    return Unread().parsed(parse_addresses, text, [], "", "")
 
 
 def _state_of(connection: Connection, id_: str) -> tuple[int, str]:

@@ -18,6 +18,7 @@ from egressd.store.decisions import DecisionRow, load_lifted, load_open
 from egressd.store.entries import ALLOWANCE, Entry, in_force, lapsed_since
 from egressd.store.incidents import IncidentRow, load_allowed, load_campaigns, load_incidents, load_rejected
 from egressd.store.migrations import LEDGER
+from egressd.store.unread import Unread, is_address, text_of
 
 DAY_US: Final = 86_400_000_000
 LIFTED_US: Final = 30 * DAY_US  # what an allowance lifted longer ago does not stand again: its addresses are stale
@@ -27,7 +28,8 @@ MAX_LIFTED: Final = 10_000
 class Loaded(NamedTuple):
     """Everything that the daemon carries on with. `last` is the number given out last of each kind (D, I, C, E);
     `lifted` are decisions that an allowance ended, `lapsed` allowances of the last day, `allowed` what lets incidents'
-    contacts be, by incident; `rejected` pairs of campaigns that a person said do not belong together."""
+    contacts be, by incident; `rejected` pairs of campaigns that a person said do not belong together; `unread` says
+    which rows could not be read whole."""
 
     decisions: list[DecisionRow]
     watches: list[WatchRow]
@@ -39,26 +41,61 @@ class Loaded(NamedTuple):
     lapsed: list[Entry]
     allowed: dict[str, str]
     rejected: list[tuple[str, str]]
+    unread: tuple[str, ...] = ()
 
 
 def open_ledger(path: Path, now_us: int, ballast_bytes: int = DEFAULT_BALLAST_BYTES) -> Database:
     """The ledger at `path`, made if there is none; the caller closes it. Raises StoreError (see Database.open)."""
-    ledger = Database(path, "FULL", steps=LEDGER, ballast_bytes=ballast_bytes)
+    ledger = Database(path, "FULL", steps=LEDGER, ballast_bytes=ballast_bytes, text_of=text_of)
     ledger.open(now_us)
     return ledger
 
 
 def load_all(connection: Connection, now_us: int, resting_us: int = 0) -> Loaded:
-    """What was open when the daemon stopped, with targets that came to rest in the last `resting_us`."""
+    """What was open when the daemon stopped, with targets that came to rest in the last `resting_us`. A row that cannot
+    be read takes no other one down."""
+    unread = Unread()
+    resting_since_us = max(0, now_us - resting_us) if resting_us else -1
+    found, strange = _split(load_incidents(connection, unread))
+    for id_ in strange:
+        unread.tell(f"incident {id_}", "the client is no address; it is left out")
+    campaigns = load_campaigns(connection, unread)
+    for campaign in campaigns if strange else ():
+        campaign.incidents[:] = [one for one in campaign.incidents if one not in strange]
     return Loaded(
-        decisions=load_open(connection, max(0, now_us - resting_us) if resting_us else -1, now_us - LIFTED_US),
-        watches=load_watches(connection),
-        incidents=load_incidents(connection),
-        campaigns=load_campaigns(connection),
-        entries=in_force(connection, now_us),
+        decisions=_with_targets(load_open(connection, resting_since_us, now_us - LIFTED_US, unread), unread),
+        watches=[one for one in load_watches(connection) if _is_whole(one, unread)],
+        incidents=found,
+        campaigns=campaigns,
+        entries=[one for one in in_force(connection, now_us) if not unread.garbled(f"entry {one.id}", one)],
         last=dict(connection.execute("SELECT kind, last FROM numbers").fetchall()),
         lifted=load_lifted(connection, now_us - LIFTED_US, MAX_LIFTED),
-        lapsed=lapsed_since(connection, now_us - DAY_US, now_us, ALLOWANCE),
+        lapsed=[
+            one
+            for one in lapsed_since(connection, now_us - DAY_US, now_us, ALLOWANCE)
+            if not unread.garbled(f"entry {one.id}", one)
+        ],
         allowed=load_allowed(connection),
         rejected=load_rejected(connection),
+        unread=tuple(unread.told),
     )
+
+
+def _with_targets(rows: list[DecisionRow], unread: Unread) -> list[DecisionRow]:
+    for row in rows:
+        if not row.targets:
+            unread.tell(f"decision {row.id}", "what it is about is not there; it is not in force")
+    return [row for row in rows if row.targets]
+
+
+def _split(rows: list[IncidentRow]) -> tuple[list[IncidentRow], list[str]]:
+    """Those of clients that have an address, and the ids of others."""
+    whole = [row for row in rows if row.incident.client and is_address(row.incident.client)]
+    return whole, sorted({row.incident.id for row in rows} - {row.incident.id for row in whole})
+
+
+def _is_whole(watch: WatchRow, unread: Unread) -> bool:
+    whole = is_address(watch.client)
+    if not whole:
+        unread.tell(f"watch of {watch.decision_id}", "the client is no address; it is left out")
+    return whole

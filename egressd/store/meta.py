@@ -15,7 +15,9 @@ class LastRun(NamedTuple):
 
 def begin_run(connection: Connection, now_us: int) -> LastRun:
     """A run begins: not ended well until `end_run` says so."""
-    last = LastRun(get(connection, "clean", "1") == "1", int(get(connection, "seen_us", "0")))
+    seen_us = get(connection, "seen_us", "0")
+    is_number = seen_us.isascii() and seen_us.isdigit()
+    last = LastRun(get(connection, "clean", "1") == "1" and is_number, int(seen_us) if is_number else 0)
     put(connection, "clean", "0")
     seen(connection, now_us)
     return last

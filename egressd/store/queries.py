@@ -15,9 +15,9 @@ from egressd.store import decisions, targets
 from egressd.store.attempts import attempts_since
 from egressd.store.decisions import ENDED, OPEN, DecisionRow
 from egressd.store.errors import refused
-from egressd.store.incidents import ACKNOWLEDGED, CLOSED, IncidentRow, Note, load_notes, load_where
+from egressd.store.incidents import ACKNOWLEDGED, CLOSED, IncidentRow, Note, known_addresses, load_notes, load_where
 from egressd.store.incidents import OPEN as OPEN_INCIDENT
-from egressd.store.records import CAMPAIGN, DECISION, INCIDENT, indicator_of, number_of, parse_addresses
+from egressd.store.records import CAMPAIGN, DECISION, INCIDENT, indicator_of, number_of
 
 DAY_US: Final = 86_400_000_000
 DEFAULT_LIMIT: Final = 1_000
@@ -58,7 +58,7 @@ def hosts(connection: Connection) -> list[dict[str, Any]]:
         " last_us FROM incidents WHERE state <> 'closed' ORDER BY number"
     )
     for client, device, packed, number, segment, domain, contacts, attempts, leaks, first_us, last_us in rows:
-        addresses = [render_address(one) for one in parse_addresses(packed) or [client]]
+        addresses = [render_address(one) for one in known_addresses(packed) or [client]]
         host = found.get(device or client)
         if host is None:
             host = found[device or client] = {
@@ -115,7 +115,7 @@ def watches(connection: Connection, now_us: int, id_: str = "", limit: int = DEF
         )
     wanted = [number_of(row.id, DECISION) for row in rows]
     clients = _clients_of(connection, wanted)
-    return [_watch(row, clients.get(row.id, []), now_us) for row in rows]
+    return [_watch(row, clients.get(row.id, []), now_us) for row in rows if row.targets]
 
 
 def decisions_told(

@@ -115,9 +115,12 @@ def render_addresses(addresses: Sequence[bytes]) -> str:
 def parse_addresses(text: str) -> list[bytes]:
     """The other way. Raises StoreError."""
     try:
-        return [bytes.fromhex(one) for one in parse_texts(text)]
+        found = [bytes.fromhex(one) for one in parse_texts(text)]
     except ValueError as error:
         raise StoreError("a column of addresses of the ledger cannot be read", CORRUPT) from error
+    if any(len(one) not in (4, 16) for one in found):
+        raise StoreError("a column of addresses of the ledger holds something else", CORRUPT)
+    return found
 
 
 def render_texts(texts: Sequence[str]) -> str:

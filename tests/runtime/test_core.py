@@ -12,6 +12,7 @@ from egressd.capture.links import Surroundings
 from egressd.capture.rtnetlink import Address, Link
 from egressd.errors import Malformed
 from egressd.runtime import screens
+from egressd.runtime.daemon import unread_rows
 from egressd.runtime.in_force import ACTIVE, PROPOSED, RESTING
 from egressd.runtime.named_hosts import NamedHosts
 from egressd.runtime.orders import Adopt, Dropped, End, Learn, Swap
@@ -24,6 +25,7 @@ from tests.runtime.scene import (
     SECOND,
     T0,
     A,
+    B,
     Hands,
     X,
     Y,
@@ -89,6 +91,33 @@ async def test_everything_that_stood_stands_again(tmp_path: Path) -> None:
         _, (adopt, *_) = again.core.start_of(0)
         assert isinstance(adopt, Adopt)
         assert (adopt.standing[0].addresses, adopt.standing[0].resting) == ((X,), ((Y, "E1"),))
+
+
+@in_loop
+@pytest.mark.parametrize("value", ["'{'", "CAST(x'ff' AS TEXT)"])
+async def test_a_block_stands_again_though_its_reasons_are_damaged(tmp_path: Path, value: str) -> None:
+    """What is listed still finds its reasons anew; its incident counts on."""
+    async with site_at(tmp_path) as site:
+        site.sees(*policy_block(address(X)))
+        await site.core.scribe.settled()
+        rules, hands = site.rules(), site.hands
+        for table in ("decisions", "incidents"):
+            await site.ledger.run(lambda one, name: one.execute(f"UPDATE {name} SET match = {value}"), table)
+    async with site_at(tmp_path, hands=hands) as again:
+        assert again.rules() == rules
+        assert again.core.register.by_id["D1"].match.indicator.source == "csirt.txt"
+        again.sees(sighting(B, found=LISTED))
+        again.sees(sighting(A, found=LISTED))
+        assert {one.client for one in again.core.campaigns.incidents.values()} == {A, B}
+        await again.core.scribe.settled()
+        assert again.core.scribe.trouble == ""
+        assert len((await screens.hosts(again.core))["hosts"]) == 2
+
+
+def test_damaged_rows_are_named_and_many_are_counted() -> None:
+    assert unread_rows(["decision D1: x"]) == ["the ledger is damaged: decision D1: x"]
+    many = unread_rows([f"watch of D{number}: x" for number in range(1, 1_012)])
+    assert (len(many), many[-1]) == (11, "the ledger is damaged: and 1,001 rows more")
 
 
 @in_loop

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from egressd.model import Campaign
-from egressd.store import attempts, audit, decisions, entries, incidents, ledger, meta
+from egressd.detect.blocks import main_target
+from egressd.model import Campaign, Incident
+from egressd.store import attempts, audit, decisions, entries, incidents, ledger, meta, queries
 from egressd.store.attempts import AttemptCount, Batch, WatchRow
 from egressd.store.db import Database
 from egressd.store.decisions import NewTarget
@@ -45,6 +46,84 @@ def test_the_daemon_carries_on_with_what_was_open(tmp_path: Path) -> None:
         assert loaded.campaigns == [Campaign("C1", ["indicator bad.example"], ["I1"], T0, T0)]
         assert loaded.entries == [line]
         assert loaded.last == {"D": 3, "I": 1, "C": 1, "E": 1}
+
+
+def full_ledger(ledger: Database) -> Loaded:
+    """Two of everything that the daemon carries on with; the second of each stays as it is."""
+    one = address("203.0.113.1")
+    for number, domain in enumerate(("bad.example", "worse.example"), 1):
+        put(ledger, domain, NewTarget(one, T0 + HOUR, 1))
+        ledger.call(attempts.record_batch, Batch("p", number, (AttemptCount(f"D{number}", A, one, T0, T0 + 5, 3),)), T0)
+        campaign = Campaign(f"C{number}", [f"indicator {domain}"], [f"I{number}"], T0, T0, ["tie"], {"C9": "why"})
+        ledger.call(incidents.put_campaign, campaign)
+        found = Incident(
+            f"I{number}", f"C{number}", A, match(domain), T0, T0, T0, 1, 1, 0, False, 0, {domain: 1}, {"dns": 1},
+            {"tap": 1}, "", [A], "",
+        )  # fmt: skip
+        ledger.call(incidents.put_incident, found)
+        ledger.call(entries.add, "indicator", domain, "uid:anna", "notice", T0, 0, ANNA)
+    put(ledger, "lifted.example")
+    ledger.call(decisions.end, "D3", "withdrawn", T0, decisions.LIFTING[0], "allowed", ANNA)
+    return ledger.call(load_all, T0)
+
+
+NO_TEXT, NO_JSON, NO_ADDRESS = "CAST(x'ff7b' AS TEXT)", "'{'", "x'0a00'"
+DAMAGE = [
+    ("decisions", "match", NO_JSON, "decision D1: why it was made cannot be read; it stands by what it is about"),
+    ("decisions", "match", NO_TEXT, "decision D1: a text is damaged"),
+    ("decisions", "reason", NO_TEXT, "decision D1: a text is damaged"),
+    ("decisions", "client", NO_ADDRESS, "decision D1: the client is no address; it counts as none"),
+    ("targets", "value", NO_TEXT, "decision D1: what it is about is not there; it is not in force"),
+    ("watches", "client", NO_ADDRESS, "watch of D1: the client is no address; it is left out"),
+    ("incidents", "match", NO_JSON, "incident I1: its reasons cannot be read, and count as none"),
+    ("incidents", "names", NO_JSON, "incident I1: its names cannot be read, and count as none"),
+    ("incidents", "via", NO_TEXT, "incident I1: its ways cannot be read, and count as none"),
+    ("incidents", "sources", "'[]'", "incident I1: its sources cannot be read, and count as none"),
+    ("incidents", "addresses", NO_JSON, "incident I1: its addresses cannot be read, and count as none"),
+    ("incidents", "addresses", "'[\"0a\"]'", "incident I1: its addresses cannot be read, and count as none"),
+    ("incidents", "device", NO_TEXT, "incident I1: a text is damaged"),
+    ("incidents", "client", NO_ADDRESS, "incident I1: the client is no address; it is left out"),
+    ("campaigns", "ties", NO_JSON, "campaign C1: its ties cannot be read, and count as none"),
+    ("campaigns", "candidates", NO_JSON, "campaign C1: its candidates cannot be read, and count as none"),
+    ("campaign_keys", "key", NO_TEXT, "a key of campaign C1: a text is damaged"),
+    ("entries", "text", NO_TEXT, "entry E1: a text is damaged"),
+]
+
+
+@pytest.mark.parametrize(("table", "column", "value", "said"), DAMAGE, ids=[f"{d[0]}.{d[1]}={d[2]}" for d in DAMAGE])
+def test_a_row_that_cannot_be_read_takes_no_other_down(
+    tmp_path: Path, table: str, column: str, value: str, said: str
+) -> None:
+    """The daemon did not start for one."""
+    with ledger_at(tmp_path / "ledger.db") as before:
+        whole = full_ledger(before)
+        before.call(lambda connection: connection.execute(f"UPDATE {table} SET {column} = {value} WHERE rowid IN"
+            f" (SELECT min(rowid) FROM {table})" if table != "watches" else  # it has no rowid
+            f"UPDATE watches SET client = {value} WHERE decision = 1"))  # fmt: skip
+    with ledger_at(tmp_path / "ledger.db") as ledger:
+        loaded = ledger.call(load_all, T0)
+        assert whole.unread == () and said in loaded.unread
+        for name in ("decisions", "watches", "incidents", "campaigns", "entries", "lifted"):
+            assert getattr(loaded, name)[-1] == getattr(whole, name)[-1]
+        assert not {one.incident.id for one in loaded.incidents} ^ {
+            id_ for campaign in loaded.campaigns for id_ in campaign.incidents
+        }
+        if column == "match" and table == "decisions":
+            (first, _) = loaded.decisions
+            assert first.targets == whole.decisions[0].targets
+            assert main_target(first.match) == first.targets[0].target
+        ledger.call(queries.hosts)
+        assert ledger.call(queries.decisions_told)[-1]["id"] == "D3"
+        assert ledger.call(queries.watches, T0)[-1]["decision_id"] == "D2"
+        assert ledger.call(queries.incidents, "all")[-1]["id"] == "I2"
+        ledger.call(meta.begin_run, T0)
+
+
+def test_a_damaged_time_of_the_last_run(ledger: Database) -> None:
+    ledger.call(meta.begin_run, T0)
+    ledger.call(meta.end_run, T0)
+    ledger.call(meta.put, "seen_us", "12x")
+    assert ledger.call(meta.begin_run, T0) == LastRun(False, 0)
 
 
 def test_whether_the_last_run_ended_well(tmp_path: Path) -> None:
