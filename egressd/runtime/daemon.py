@@ -15,6 +15,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from sqlite3 import Connection
 from typing import Any, Final
 
 from egressd.capture.links import LinkWatch
@@ -48,7 +49,7 @@ from egressd.runtime.verbs import Verbs
 from egressd.runtime.volume_watch import VolumeWatch
 from egressd.store import audit, ledger, meta
 from egressd.store.audit import Act
-from egressd.store.errors import StoreError
+from egressd.store.errors import FULL, StoreError
 from egressd.web.app import MetricsServer
 from egressd.web.control import ControlServer, Peer, Roles, Standing
 from egressd.web.requests import INVALID
@@ -59,6 +60,7 @@ READY_S: Final = 20.0  # until packet processes capture
 LAG_S: Final = 0.1
 LINKS_S: Final = 2.0  # interfaces, addresses and resolvers are also looked at without being told
 STOP_S: Final = 8.0
+LOW_ON_SPACE: Final = "the disk of state.directory is nearly full: little more can be recorded; free space on it"
 MAX_UNREAD: Final = 10  # rows of the ledger that are named
 
 log = logging.getLogger("egressd")
@@ -183,13 +185,17 @@ class Daemon:
     async def _begin(self, core: Core) -> None:
         """Ledger, surroundings, everything that stood before."""
         now_us = self._clock.now_us()
-        last = await core.ledger.run(meta.begin_run, now_us)
+        last = await core.ledger.read(meta.last_run)
         found = await core.ledger.read(ledger.load_all, now_us, FORGET_US)
-        await core.ledger.run(
-            audit.append,
-            Act("egressd", "start", "start", "", f"mode {core.mode}", None, {"clean": last.clean, "pid": os.getpid()}),
-            now_us,
-        )
+        told = {"clean": last.clean, "pid": os.getpid()}
+        act = Act("egressd", "start", "start", "", f"mode {core.mode}", None, told)
+        try:
+            await core.ledger.run(_begin_run, act, now_us)
+        except StoreError as error:
+            if error.kind != FULL:
+                raise
+            log.error("%s; egressd starts all the same", error)
+            core.scribe.put(_begin_run, act, now_us)
         self._unread = unread_rows(found.unread)
         for line in self._unread:
             log.error("%s", line)
@@ -386,7 +392,8 @@ class Daemon:
     async def _screen(self, core: Core) -> dict[str, Any]:
         now_us = self._clock.now_us()
         ratio, degraded = self._loss.ratio(now_us), self._loss.degraded(now_us)
-        more = [*core.listening.warnings(), *self._feeding.warnings(), *self._unread]
+        space = [LOW_ON_SPACE] if core.ledger.low_on_space else []
+        more = [*space, *core.listening.warnings(), *self._feeding.warnings(), *self._unread]
         return await screens.status(core, self._canary, ratio, degraded, self._lag_s, self._keeping.warnings(), more)
 
     def _standing(self, core: Core) -> Standing:
@@ -438,6 +445,11 @@ class Daemon:
         seen = f"{packets:,} packets" if not down else f"DOWN: {', '.join(down)}"
         standing = f"{len(core.register)} decisions, {len(core.campaigns.incidents)} incidents open"
         return f"mode {core.mode}; {seen}; {standing}"
+
+
+def _begin_run(connection: Connection, act: Act, now_us: int) -> None:
+    meta.begin_run(connection, now_us)
+    audit.append(connection, act, now_us)
 
 
 def unread_rows(unread: Sequence[str]) -> list[str]:

@@ -54,7 +54,7 @@ class Database:
         """`steps` are the migrations; `ballast_bytes` is kept free for when the disk is full, 0 = none; `cache_kib` of
         pages are kept in memory; `text_of` reads text columns, which are UTF-8 or an error without it."""
         self.path = path
-        self.low_on_space = False  # the ballast is spent; `checkpoint` takes it again once there is room
+        self.low_on_space = False  # there is no ballast, or it is spent; `checkpoint` takes it again once there is room
         self._synchronous = synchronous
         self._steps = steps
         self._cache_kib = cache_kib
@@ -179,7 +179,7 @@ class Database:
             raise
         if self._text_of is not None:
             connection.text_factory = self._text_of
-        self._ballast.refill()
+        self.low_on_space = not self._ballast.refill()
         return connection
 
     def _check(self, connection: Connection) -> None:

@@ -13,11 +13,16 @@ class LastRun(NamedTuple):
     seen_us: int
 
 
-def begin_run(connection: Connection, now_us: int) -> LastRun:
-    """A run begins: not ended well until `end_run` says so."""
+def last_run(connection: Connection) -> LastRun:
+    """How the run ended that began last."""
     seen_us = get(connection, "seen_us", "0")
     is_number = seen_us.isascii() and seen_us.isdigit()
-    last = LastRun(get(connection, "clean", "1") == "1" and is_number, int(seen_us) if is_number else 0)
+    return LastRun(get(connection, "clean", "1") == "1" and is_number, int(seen_us) if is_number else 0)
+
+
+def begin_run(connection: Connection, now_us: int) -> LastRun:
+    """A run begins: not ended well until `end_run` says so. Returns how the one before ended."""
+    last = last_run(connection)
     put(connection, "clean", "0")
     seen(connection, now_us)
     return last

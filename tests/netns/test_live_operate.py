@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -207,6 +209,33 @@ def test_every_screen_shows_the_block(ground: Ground, daemon: Daemon) -> None:
         assert "evil.example" in shown, verb
         assert max(map(len, shown.splitlines())) <= 100, verb
     assert ground["office"].v4 in daemon.command("hosts")
+
+
+def test_a_start_on_a_full_disk(ground: Ground) -> None:
+    """Smaller than what is kept free for that: what is blocked stays so, and is written when there is room."""
+    daemon = ground.daemon(LISTED, {"metrics": {"address": ""}})
+    state = daemon.folder / "state"
+    mounted = f"size=3m,mode=0700,uid={NOBODY},gid={NOBODY}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", mounted, "tmpfs", str(state)], check=True)
+    try:
+        daemon.start()
+        daemon.ask("block", what="203.0.113.50", reason="before")
+        assert any("nearly full" in one for one in daemon.ask("status")["warnings"])
+        daemon.stop()
+        with (state / "filler").open("ab", buffering=0) as filler, contextlib.suppress(OSError):
+            while filler.write(bytes(4_096)):
+                pass
+        daemon.start()
+        assert "203.0.113.50" in kernel.blocked(ground.gateway)
+        assert any("cannot be written (" in one for one in daemon.ask("status")["warnings"])
+        (state / "filler").unlink()
+        until(lambda: not any("cannot be written (" in one for one in daemon.ask("status")["warnings"]), 10)
+        daemon.ask("block", what="203.0.113.51", reason="after")
+        assert len(daemon.ask("decisions")["decisions"]) == 2
+    finally:
+        daemon.stop()
+        subprocess.run(["umount", "-l", str(state)], check=True)
+        daemon.__exit__()
 
 
 def test_doctor_proves_detect_push_verify_remove(ground: Ground, daemon: Daemon) -> None:

@@ -54,6 +54,16 @@ def fill(folder: Path) -> Path:
     return filler
 
 
+@pytest.mark.root
+def test_a_disk_without_room_for_the_ballast(disk: Path) -> None:
+    ledger = open_ledger(disk / "ledger.db", T0)
+    try:
+        assert ledger.low_on_space and not (disk / "ledger.db.ballast").exists()
+        put(ledger)
+    finally:
+        ledger.close()
+
+
 async def commit_until_full(ledger: Database, acknowledged: list[str]) -> StoreError:
     for number in range(100_000):
         domain = f"x{number}.example"
