@@ -7,6 +7,7 @@ An incident is found by its *place*: a holder and a campaign. The holder is the 
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -281,7 +282,7 @@ class Campaigns:
             campaign = Campaign(f"C{self._numbered}", [], [], sighting.first_us, sighting.last_us)
             self.campaigns[campaign.id] = campaign
         family = next((key for key in keys if key.startswith("threat ")), "")
-        if family in campaign.keys and keys[0] not in campaign.keys:
+        if self._by_key.get(family) == campaign.id and self._by_key.get(keys[0]) != campaign.id:
             _add_tie(campaign, f"{keys[0]} is listed for {family}, too")
         for key in keys:
             if key not in self._by_key:
@@ -296,20 +297,19 @@ class Campaigns:
             into.keys.append(key)
         into.repeated |= other.repeated
         into.sent |= other.sent
-        twins = {_owner(one): one for one in (self.incidents[id_] for id_ in into.incidents)}
         for incident_id in other.incidents:
             incident = self.incidents[incident_id]
+            twin = self._twin_in(into, incident)
             self._leave(incident)
             self._shares.moves(incident, into.id)
             incident.campaign = into.id
-            twin = twins.get(_owner(incident))
             if twin is None:
-                into.incidents.append(incident_id)
+                insort(into.incidents, incident_id, key=_number)
                 for holder in _holders(incident):
                     self._by_place.setdefault((holder, into.id), incident_id)
-            else:
-                twins[_owner(incident)] = self._take_over(twin, incident)
-        into.incidents = sorted({self.current(one) for one in into.incidents}, key=_number)
+            elif self._take_over(twin, incident) is incident:
+                into.incidents.remove(twin.id)
+                insort(into.incidents, incident_id, key=_number)
         into.first_us = min(into.first_us, other.first_us)
         into.last_us = max(into.last_us, other.last_us)
         into.candidates.pop(other.id, None)
@@ -327,6 +327,17 @@ class Campaigns:
                     campaign.candidates.setdefault(into.id, why)
         if self.on_merge is not None:
             self.on_merge(into.id, other.id)
+
+    def _twin_in(self, campaign: Campaign, incident: Incident) -> Incident | None:
+        """The incident of the same device, or client without one, in a campaign: found by its place, for a campaign may
+        have thousands, and they may be joined one by one."""
+        owner = _owner(incident)
+        held = self.incidents.get(self._by_place.get((owner, campaign.id), ""))
+        if held is None or _owner(held) == owner:
+            return held
+        # A device has used the client's address since.
+        its = (self.incidents[one] for one in campaign.incidents)
+        return next((one for one in its if _owner(one) == owner), None)
 
     def _fold(self, one: Incident, other: Incident) -> Incident:
         """Of two incidents of a device in one campaign the older takes over the younger."""

@@ -29,7 +29,7 @@ from egressd.runtime.allowing import Allowing
 from egressd.runtime.enforcement import Enforcement
 from egressd.runtime.identity import Identity
 from egressd.runtime.in_force import InForce, Register, from_row
-from egressd.runtime.intake import HistoryRow, Intake, WatchSum, copy_campaign
+from egressd.runtime.intake import HistoryRow, Intake, WatchSum
 from egressd.runtime.isolation import Isolation
 from egressd.runtime.knowledge import Fed, Knowledge, Loaded
 from egressd.runtime.lapsing import Lapsing
@@ -424,7 +424,7 @@ class Core:
 
     def _merged(self, older: str, younger: str) -> None:
         self.scribe.put(incidents.merge_campaigns, older, younger)
-        self.scribe.put(incidents.put_campaign, copy_campaign(self.campaigns.campaigns[older]))
+        self.scribe.put(incidents.put_campaign, self.intake.copies.copy(self.campaigns.campaigns[older]))
 
     def _folded(self, kept: Incident, gone: Incident) -> None:
         """One device is behind two incidents: the ledger keeps the older, and the event log is told."""
@@ -433,7 +433,7 @@ class Core:
 
     def _proposed(self, campaign: Campaign) -> None:
         """A campaign has a candidate, which waits for a person."""
-        self.scribe.put(incidents.put_campaign, copy_campaign(campaign))
+        self.scribe.put(incidents.put_campaign, self.intake.copies.copy(campaign))
 
     def follow_devices(self) -> None:
         """Once in a few seconds: incidents whose device is known by now, and new addresses of isolated devices."""

@@ -32,6 +32,7 @@ from egressd.model import (
     Target,
 )
 from egressd.notify.eve import render_event
+from egressd.runtime.campaign_copies import CampaignCopies
 from egressd.runtime.in_force import FOUND_OUT, Register
 from egressd.runtime.messages import MAX_SOURCES, Values, unpack_event
 from egressd.runtime.rulings import Rulings
@@ -105,6 +106,7 @@ class Intake:
         self._rulings = rulings
         self._campaigns = campaigns
         self._scribe = scribe
+        self.copies = CampaignCopies(scribe)
         self._clock = clock
         self._tellers = tellers
         self._segment_of = segment_of
@@ -354,7 +356,7 @@ class Intake:
         campaigns = {one.campaign: self._campaigns.campaigns[one.campaign] for one in changed.values()}
         self._scribe.put(
             write_incidents,
-            tuple(copy_campaign(one) for one in campaigns.values()),
+            tuple(map(self.copies.copy, campaigns.values())),
             tuple(
                 (copy_incident(one), self._segment_of(one.client), self._leaks_of(one.id)) for one in changed.values()
             ),
@@ -392,11 +394,6 @@ def copy_incident(one: Incident) -> Incident:
         one.attempts, one.answered, one.retro, 0, dict(one.names), dict(one.via), dict(one.sources),
         one.device, list(one.addresses), one.volume,
     )  # fmt: skip
-
-
-def copy_campaign(one: Campaign) -> Campaign:
-    """As it is now, without its incidents, which say themselves what they are part of."""
-    return Campaign(one.id, list(one.keys), [], one.first_us, one.last_us, list(one.ties), dict(one.candidates))
 
 
 def unpack_history(packed: object) -> list[HistoryRow]:

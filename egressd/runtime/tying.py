@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from egressd.runtime.acts import Acts, Record
-from egressd.runtime.intake import copy_campaign
 from egressd.store import audit, incidents
 from egressd.store.audit import Act
 from egressd.web.peers import Peer
@@ -45,7 +44,7 @@ class Tying:
         if not core.campaigns.reject(one, other):
             raise Refused(f"{other} is no candidate of {one}; what is one already cannot be taken apart")
         act = Act(peer.actor, "socket", "untie", one, args["reason"], None, {"from": other})
-        core.scribe.put(incidents.put_campaign, copy_campaign(core.campaigns.campaigns[one]))
+        core.scribe.put(incidents.put_campaign, core.intake.copies.copy(core.campaigns.campaigns[one]))
         core.scribe.put(incidents.reject_tie, one, other, core.clock.now_us(), act)
         await self._acts.settle()
         return {"text": f"{other} is no candidate of {one} any more", "lines": []}

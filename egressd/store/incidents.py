@@ -161,7 +161,7 @@ def put_incident(connection: Connection, incident: Incident, segment: str = "", 
 
 
 def put_campaign(connection: Connection, campaign: Campaign) -> None:
-    """Keep a campaign with its keys; a key that another one held moves."""
+    """Keep a campaign; the keys that it has here are added to those that it had. One that another held moves."""
     number = claim_number(connection, campaign.id, CAMPAIGN)
     connection.execute(
         "INSERT INTO campaigns VALUES(?, ?, ?, ?, ?) ON CONFLICT(number) DO UPDATE SET"
@@ -176,7 +176,8 @@ def put_campaign(connection: Connection, campaign: Campaign) -> None:
         ),
     )
     connection.executemany(
-        "INSERT INTO campaign_keys VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET campaign = excluded.campaign",
+        "INSERT INTO campaign_keys VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET campaign = excluded.campaign"
+        " WHERE campaign <> excluded.campaign",
         [(key, number) for key in campaign.keys],
     )
 
@@ -357,10 +358,15 @@ def _merge(connection: Connection, into: int, gone: int) -> list[tuple[str, str]
         " SELECT ?, first_us, last_us FROM campaigns WHERE number = ?",
         (into, gone),
     )  # the older one may have had nothing to write yet
+    # From what goes to what stays, which may have thousands, and there by client or device: CROSS JOIN and the plus keep
+    # SQLite from choosing otherwise (https://www.sqlite.org/optoverview.html).
     twins = connection.execute(
-        "SELECT min(a.number, b.number), max(a.number, b.number) FROM incidents a JOIN incidents b"
-        " ON b.device = a.device AND (a.device <> '' OR b.client = a.client)"
-        " WHERE a.campaign = ? AND b.campaign = ? AND a.state <> 'closed' AND b.state <> 'closed'",
+        "SELECT min(a.number, b.number), max(a.number, b.number) FROM incidents b CROSS JOIN incidents a"
+        " ON a.campaign = ?1 AND a.client = b.client AND a.device = '' AND a.state <> 'closed'"
+        " WHERE b.campaign = ?2 AND b.device = '' AND b.state <> 'closed'"
+        " UNION ALL SELECT min(a.number, b.number), max(a.number, b.number) FROM incidents b CROSS JOIN incidents a"
+        " ON +a.campaign = ?1 AND a.device = b.device AND a.device <> '' AND a.state <> 'closed'"
+        " WHERE b.campaign = ?2 AND b.device <> '' AND b.state <> 'closed'",
         (into, gone),
     ).fetchall()
     for kept, other in twins:

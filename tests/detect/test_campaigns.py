@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from time import process_time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -209,6 +210,41 @@ def test_every_merge_is_told_older_first() -> None:
     assert told == [("C2", "C3"), ("C1", "C2")]
 
 
+def test_campaigns_join_a_large_one_as_fast() -> None:
+    """A list that names the family of thousands of names makes one campaign of theirs, one after the other."""
+    campaigns = Campaigns()
+    contact(campaigns, sighting(A, "first.example"))
+
+    def joined_s(first: int) -> float:
+        names = [f"n{number}.example" for number in range(first, first + 200)]
+        for number, name in enumerate(names, first):
+            contact(campaigns, sighting(f"10.200.{number >> 8}.{number & 255}", name))
+        ids = [campaigns.about(name) for name in names]
+        before_s = process_time()
+        for one in ids:
+            campaigns.tie("C1", one, "the same family")
+        return process_time() - before_s
+
+    few_s = joined_s(1_000)
+    one = campaigns.incidents["I1"]
+    many = [
+        replace(one, id=f"I{n}", client=packed("10.100.0.0")[:2] + n.to_bytes(2, "big")) for n in range(1_000, 9_000)
+    ]
+    campaigns.restore([], many)
+    assert joined_s(10_000) < 6 * few_s
+    assert len(campaigns.campaigns["C1"].incidents) == 8_401
+
+
+def test_the_stronger_tie_of_a_family_is_told_once() -> None:
+    campaigns = Campaigns()
+    for name in ("a.example", "b.example", "b.example"):
+        one = sighting(A, name)
+        indicator = one.match.indicator._replace(threat="c2:dyre")
+        contact(campaigns, replace(one, match=one.match._replace(indicator=indicator)))
+    (campaign,) = campaigns.campaigns.values()
+    assert campaign.ties == ["registered domain b.example is listed for threat dyre, too"]
+
+
 DOMAINS = [f"d{number}.example" for number in range(5)]
 MOVES = st.one_of(
     st.tuples(st.sampled_from([A, B, C]), st.sampled_from(DOMAINS)),
@@ -372,6 +408,18 @@ def test_when_campaigns_merge_a_device_has_one_incident() -> None:
     assert campaigns.campaigns["C1"].ties == ["both used 203.0.113.66"]
     assert campaigns.incidents["I1"].contacts == 2
     assert campaigns.incidents["I1"].addresses == [packed(A), packed("2001:db8::a")]
+
+
+def test_when_campaigns_merge_a_client_whose_address_a_device_has_now_has_one_incident() -> None:
+    campaigns = Campaigns()
+    contact(campaigns, sighting(A))
+    contact(campaigns, sighting(A, "worse.example"))
+    under(campaigns, LAPTOP, B, 1)
+    under(campaigns, LAPTOP, A, 4_000)
+    campaigns.tie("C1", "C2")
+    places = [(one.client, one.device) for one in campaigns.incidents.values()]
+    assert len(set(places)) == len(places)
+    assert campaigns.campaigns["C1"].incidents == sorted(campaigns.incidents)
 
 
 DEVICES = {A: LAPTOP, "2001:db8::a": LAPTOP, "2001:db8::b": LAPTOP, B: PRINTER, C: b""}

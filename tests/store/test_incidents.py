@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from sqlite3 import Connection
+from time import process_time
+
 import pytest
 
 from egressd.model import Campaign, Incident
@@ -166,6 +169,37 @@ def test_sources_of_incidents_that_become_one_add_up(ledger: Database) -> None:
     ledger.call(incidents.merge_campaigns, "C1", "C2")
     (row,) = ledger.call(incidents.load_incidents)
     assert row.incident.sources == {"tap": 2, "squid": 5}
+
+
+def test_a_campaign_joins_a_large_one_as_fast(ledger: Database) -> None:
+    """Nor do incidents of other campaigns, open or closed, take any longer."""
+
+    def fill(campaign: int, first: int, count: int) -> None:
+        def put(connection: Connection) -> None:
+            incidents.put_campaign(connection, Campaign(f"C{campaign}", [f"key {campaign}"], [], T0, T0))
+            for number in range(first, first + count):
+                client = number.to_bytes(4, "big")
+                device = f"02:00:00:00:{number >> 8 & 255:02x}:{number & 255:02x}" if number % 2 else ""
+                one = Incident(f"I{number}", f"C{campaign}", client, match(), T0, T0, T0, device=device)
+                incidents.put_incident(connection, one)
+
+        ledger.call(put)
+
+    def joined_s(first: int) -> float:
+        for number in range(first, first + 50):
+            fill(number, number, 1)
+        before_s = process_time()
+        for number in range(first, first + 50):
+            ledger.call(incidents.merge_campaigns, "C1", f"C{number}")
+        return process_time() - before_s
+
+    fill(1, 1, 1)
+    few_s = joined_s(100)
+    fill(1, 1_000, 16_000)
+    fill(2, 20_000, 16_000)
+    assert joined_s(40_000) < 6 * few_s
+    (one, _) = ledger.call(incidents.load_campaigns)
+    assert len(one.incidents) == 16_101
 
 
 # -- devices

@@ -118,4 +118,5 @@ def test_names_of_released_steps_do_not_change() -> None:
         "allowances_and_notes",
         "sources_of_incidents",
         "devices_and_ties",
+        "incidents_of_campaigns",
     ]
