@@ -36,7 +36,7 @@ from egressd.runtime.lapsing import Lapsing
 from egressd.runtime.learning import Learning, Reached, Tenants
 from egressd.runtime.listening import Listening, marks_path
 from egressd.runtime.messages import Values
-from egressd.runtime.modes import is_apart, site_of, stand_in, unarmed
+from egressd.runtime.modes import is_apart, reread, site_of, stand_in, unarmed
 from egressd.runtime.orders import Dropped, Learn, LogSource, LogStart, Order, Start, Step, Swap
 from egressd.runtime.reloading import Reloading
 from egressd.runtime.rollback import Rollback, tell
@@ -236,12 +236,12 @@ class Core:
         good content (`reloading.problems`). Raises ConfigError, and all stays."""
         before = self.knowledge
         loaded, waiting = await self.reloading.read(self.config, only_lists=only_lists)
-        mode_before, modes_before = self.loaded.config.mode, dict(self.loaded.config.modes)
+        mode_before, (modes, gone) = self.loaded.config.mode, reread(self.modes, self.loaded.config, loaded.config)
         self.loaded = loaded
         await self.on_loaded()
         await self.renew()
-        if dict(loaded.config.modes) != modes_before:
-            await self.set_mode(self.mode, loaded.config.modes)
+        if modes != self.modes:
+            await self.set_mode(self.mode, modes)
         if loaded.config.mode not in (mode_before, self.mode):
             await self.set_mode(loaded.config.mode)
             changed_mode = [f"the mode is {self.mode}"]
@@ -249,7 +249,7 @@ class Core:
             changed_mode = []
         now = self.knowledge
         count, earlier = now.intel.index.size, before.intel.index.size
-        lines = [f"{count:,} indicators ({earlier:,} before)", *changed_mode]
+        lines = [f"{count:,} indicators ({earlier:,} before)", *changed_mode, *gone]
         if waiting:
             lines.append(f"in force only after a restart: {', '.join(waiting)}")
         return lines

@@ -31,6 +31,21 @@ def site_of(config: Config, mode: str, modes: Mapping[str, str]) -> Site:
     return policy_settings(config)._replace(mode=mode, modes=tuple(modes.items())).site()
 
 
+def reread(modes: Mapping[str, str], before: Config, after: Config) -> tuple[dict[str, str], list[str]]:
+    """The modes of segments when the configuration has been read anew: those of the file where it has others than
+    before, else what commands made of them, but for segments that are gone; and what to tell of those given up."""
+    edited = dict(after.modes) != dict(before.modes)
+    kept = dict(after.modes) if edited else {name: mode for name, mode in modes.items() if name in after.segments}
+    told: list[str] = []
+    for name, mode in modes.items():
+        if name not in after.segments:
+            told.append(f"segment {name} is not in the configuration any more: its mode, {mode}, is given up")
+        elif kept.get(name) != mode and before.modes.get(name) != mode:
+            now = kept.get(name, "that of all others")
+            told.append(f"the mode of segment {name} is {now}, as modes: says; it was {mode} by command")
+    return kept, told
+
+
 def stand_in(register: Register, site: Site) -> Restood:
     """Decisions that were made in another mode stand in that of their client's segment from now on, people's in the
     strongest: in approve, what policy decided when nothing was blocked waits for a person; in enforce nothing waits but

@@ -361,6 +361,27 @@ async def test_one_segment_is_armed_by_command_and_panic_disarms_it(tmp_path: Pa
 
 
 @in_loop
+async def test_the_mode_of_a_segment_goes_with_it(tmp_path: Path) -> None:
+    """Set by command, it stayed for whoever might be called so later, and armed the site meanwhile."""
+    async with site_at(tmp_path, "monitor") as site:
+        core, path = site.core, tmp_path / "egressd.yaml"
+        await site.do("mode", BERT, mode="enforce", segment="lab")
+        assert (await core.reload())[1:] == [] and core.modes == {"lab": "enforce"}
+        path.write_text(CONFIG.replace("lab:", "library:"))
+        told = "segment lab is not in the configuration any more: its mode, enforce, is given up"
+        assert told in await core.reload()
+        assert (core.modes, site.kernel.modes[-1], core.is_enforcing()) == ({}, "monitor", False)
+        path.write_text(CONFIG)
+        await core.reload()
+        assert core.modes == {}
+        await site.do("mode", BERT, mode="enforce", segment="lab")
+        path.write_text(CONFIG + "modes: {both: approve}\n")
+        told = "the mode of segment lab is that of all others, as modes: says; it was enforce by command"
+        assert told in await core.reload()
+        assert core.modes == {"both": "approve"}
+
+
+@in_loop
 async def test_approve_beside_enforce_holds_a_pair_only_when_a_person_said_yes(tmp_path: Path) -> None:
     async with site_at(tmp_path, "enforce", CONFIG + "modes: {lab: approve}\n") as site:
         site.sees(*asked(action="block", mode="approve", client=LAB))
