@@ -44,6 +44,7 @@ class Answer(NamedTuple):
     packets: int
     since: str
     down: tuple[str, ...]
+    failing: tuple[str, ...] = ()
 
 
 def add_socket_argument(parser: ArgumentParser) -> None:
@@ -76,14 +77,19 @@ def ask(args: Namespace, verb: str, arguments: dict[str, Any], timeout_s: float 
     if not record["ok"]:
         code = record.get("code")
         raise ClientError(str(record.get("error", "refused")), code if code in (1, 2, 3) else RUNTIME)
-    result, packets, down = record.get("result"), record.get("packets"), record.get("down")
+    result, packets = record.get("result"), record.get("packets")
     return Answer(
         result if isinstance(result, dict) else {},
         str(record.get("mode", "unknown")),
         packets if isinstance(packets, int) else 0,
         str(record.get("since", "")),
-        tuple(map(str, down)) if isinstance(down, list) else (),
+        _words(record.get("down")),
+        _words(record.get("failing")),
     )
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 def _exchange(path: str, request: bytes, timeout_s: float) -> bytes:

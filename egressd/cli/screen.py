@@ -187,13 +187,16 @@ def listed(indicator: Row) -> str:
 
 
 def head_lines(answer: Answer) -> list[str]:
-    """The first line of every screen, and a loud one when a sensor sees nothing."""
+    """The first line of every screen, and loud ones when a sensor sees nothing and when blocks may not hold."""
     seen = f"; {count(answer.packets, 'packet')} seen"
     lines = [cut(MODES.get(answer.mode, f"mode {printable(answer.mode)}") + seen)]
     if answer.down:
         lines.append(
             cut(f"!! SENSOR DOWN: {', '.join(map(printable, answer.down))}. What follows misses what it did not see.")
         )
+    if answer.failing:
+        names = ", ".join(printable(one) for one in answer.failing)
+        lines.append(cut(f"!! RULES FAIL: {names}. What is blocked may get through. See: egressd status"))
     return lines
 
 

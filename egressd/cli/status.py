@@ -42,7 +42,7 @@ def render_status(answer: Answer, now_us: int) -> list[str]:
     if not alarms:
         head += "; no alarm"
     step = _next(status)
-    room = LINES - 2 - len(answer.down[:1]) - len(shown) - len(step)
+    room = LINES - 2 - len(answer.down[:1]) - len(answer.failing[:1]) - len(shown) - len(step)
     body = _body(status, now_us, ROWS)
     if len(body) > room:
         body = _body(status, now_us, 1)
@@ -84,6 +84,10 @@ def _alarms(status: Row, now_us: int) -> list[str]:
         state, failed, detail = text(one, "state", 12), number(one, "failed"), text(one, "detail")
         if state == "asks":
             alarms.append(f"RULES {text(one, 'name', 15)} asks before a large change: {detail or 'see the log'}")
+        elif state == "failing":
+            held = number(one, "active") + number(one, "pending") + failed
+            what = f"{count(held, 'block')} may not hold" if held else "nothing can be blocked"
+            alarms.append(f"RULES {text(one, 'name', 15)} failing, {what}: {detail or 'see the log'}")
         elif failed or state != "ok":
             alarms.append(
                 f"RULES {text(one, 'name', 15)} {state}: {failed:,} FAILED,"
@@ -95,7 +99,8 @@ def _alarms(status: Row, now_us: int) -> list[str]:
     if problems:
         of = f"(1 of {len(problems)}) " if len(problems) > 1 else ""
         alarms.append(f"LIST {of}{_with_place(problems[0])}")
-    alarms += texts(status, "warnings")
+    told = {f"{text(one, 'name')}: {text(one, 'detail')}" for one in rows(status, "adapters") if one.get("detail")}
+    alarms += [warning for warning in texts(status, "warnings") if warning not in told]
     return alarms
 
 
@@ -205,8 +210,9 @@ def _blocks(status: Row) -> list[str]:
 def _rules(status: Row, now_us: int, limit: int) -> list[str]:
     lines = []
     for one in rows(status, "adapters")[:limit]:
+        held = "were held" if text(one, "state") == "failing" else "in force"
         lines.append(
-            f"{text(one, 'name', 12)} {text(one, 'state', 10)}: {number(one, 'active'):,} in force,"
+            f"{text(one, 'name', 12)} {text(one, 'state', 10)}: {number(one, 'active'):,} {held},"
             f" {number(one, 'pending'):,} pending, drift {number(one, 'drift_repaired'):,};"
             f" read {_ago(one, 'last_check', now_us)}"
         )

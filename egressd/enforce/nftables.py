@@ -254,6 +254,12 @@ class NftablesAdapter:
     def _replace(self, script: str, problem: str) -> None:
         """The table that is there cannot be changed into ours (a set of another make). Replace it whole, and put back
         what it held."""
+        owner = self.sets.foreign_owner()
+        if owner:
+            raise AdapterError(
+                f"another program owns the table inet egressd (netlink port {owner}, as a rule its process id): "
+                "end that program, and our rules are put back"
+            )
         if not self.sets.has_table():
             raise AdapterError(f"nft refused our rules: {problem}")
         held = self.sets.read_marked()

@@ -87,6 +87,7 @@ class Reconciler:
         is_known: Callable[[str], bool] = lambda decision_id: True,
         on_alarm: Callable[[str], object] = lambda text: None,
         on_question: Callable[[str], object] = lambda text: None,
+        on_repair: Callable[[int, int], object] = lambda lost, added: None,
         reported: Iterable[EnforcementState] = (),
         limits: PlanLimits | None = None,
         settings: ReconcilerSettings | None = None,
@@ -94,7 +95,8 @@ class Reconciler:
         """`desired` tells every rule that should be in force now; `is_known` whether the ledger knows a decision's id
         (elements of unknown ones are left alone while they are young). `on_state` hears of rules whose state changed,
         `reported` are the states that the ledger has already. `on_alarm` hears why the adapter fails, and "" when it
-        works again; `on_question` why a plan is too big, and "" when that is settled: `force()` is the yes."""
+        works again; `on_question` why a plan is too big, and "" when that is settled: `force()` is the yes. `on_repair`
+        hears how many rules somebody else had taken away and were put back, and how many were added and taken out."""
         self.adapter = adapter
         self.stats = ReconcilerStats()
         self.alarm = ""  # why the adapter fails, while it does
@@ -105,6 +107,7 @@ class Reconciler:
         self._is_known = is_known
         self._on_alarm = on_alarm
         self._on_question = on_question
+        self._on_repair = on_repair
         self._limits = limits or PlanLimits()
         self._settings = settings or ReconcilerSettings()
         self._reports = Reports(adapter.name, reported)
@@ -134,10 +137,13 @@ class Reconciler:
         """How many rules are in each state."""
         return self._reports.counts
 
+    def differs_s(self) -> float:
+        """For how many seconds what is live has differed from what is intended; 0 when it does not."""
+        return 0.0 if self._differs_since is None else self._time() - self._differs_since
+
     def gap_s(self) -> float:
         """Seconds, in all and until now, in which what was intended was not live."""
-        running = 0.0 if self._differs_since is None else self._time() - self._differs_since
-        return self.stats.gap_s + running
+        return self.stats.gap_s + self.differs_s()
 
     def wake(self) -> None:
         """The ledger changed."""
@@ -332,7 +338,10 @@ class Reconciler:
         stats.failed += len(done.failures)
         stats.generation = done.generation
         stats.last_check_us = self._now_us()
-        stats.drift_repaired += done.lost + (len(done.made.remove) if disturbed else 0)
+        added = len(done.made.remove) if disturbed else 0
+        stats.drift_repaired += done.lost + added
+        if done.lost or added:
+            self._on_repair(done.lost, added)
         if done.lost and since is None:
             since = self._looked  # it was so at the last look, at least
         self._looked = self._time()

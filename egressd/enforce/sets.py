@@ -33,6 +33,7 @@ from egressd.enforce.netlink import (
     Overrun,
     Step,
     generic,
+    parse_attributes,
     text,
 )
 from egressd.errors import Malformed
@@ -42,6 +43,7 @@ GETSETELEM: Final = NFTABLES | 13
 DELSETELEM: Final = NFTABLES | 14
 GETGEN: Final = NFTABLES | 16
 GETTABLE: Final = NFTABLES | 1
+_TABLE_OWNER: Final = 7  # NFTA_TABLE_OWNER (linux/netfilter/nf_tables.h)
 
 CHUNK: Final = 1_000  # elements a transaction: a single add beside it then waits 5 ms, not 300 (ENFORCEMENT section 1)
 _LIST_BYTES: Final = 60_000  # an attribute's length has 16 bits
@@ -89,6 +91,18 @@ class KernelSets:
                 return False
             raise
         return True
+
+    def foreign_owner(self) -> int:
+        """The netlink port of the program that owns our table (nft's `flags owner`), so that nobody else may change it;
+        0 when nobody does."""
+        try:
+            answers = self._link.request(GETTABLE, 0, generic(FAMILY_INET) + text(1, TABLE))
+        except NetlinkError as error:
+            if error.number == errno.ENOENT:
+                return 0
+            raise
+        port = b"".join(parse_attributes(answer.body, 4).get(_TABLE_OWNER, b"") for answer in answers[:1])
+        return int.from_bytes(port, "big")
 
     def read(self, set_name: bytes) -> list[Existing]:
         """Everything in one set."""

@@ -403,6 +403,7 @@ class Daemon:
             core.sensing.total("packets"),
             render_time(core.started_us),
             tuple(one["name"] for one in interfaces if screens.state_of(core, self._canary, one) != "up"),
+            core.enforcement.failing(),
         )
 
     async def _metrics(self, core: Core) -> MetricsServer[Any] | None:

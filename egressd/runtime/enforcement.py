@@ -34,6 +34,7 @@ from egressd.wire.frame import Frames
 RAW_IP: Final = 101  # LINKTYPE_RAW: the log gives packets from their IP header on
 DELETE_TABLE: Final = ("nft", "delete", "table", "inet", "egressd")
 SETTLE_S: Final = 15.0  # a hundred thousand elements are read and compared in two seconds
+REPAIR_LINE_US: Final = 600_000_000  # a program that flushes all rules every minute gets six lines an hour
 SYN: Final = 2
 ACK: Final = 16
 
@@ -59,6 +60,8 @@ class Enforcement:
         self.is_apart: Callable[[InForce, Target], bool] = _nothing_apart  # asked for each target: not in the kernel
         self.problems: dict[str, str] = {}  # by adapter: why it fails, or what it asks
         self.dropped = 0  # packets that the kernel's log told of
+        self._lost = self._added = 0  # blocks that others took away and put in, not told yet
+        self._repair_told_us = -REPAIR_LINE_US
         self._register = register
         self._clock = clock
         self._write = write
@@ -190,6 +193,7 @@ class Enforcement:
                 on_question=lambda text: self._told(
                     "nftables", f"{text}: to make it, egressd reload --force" if text else ""
                 ),
+                on_repair=self._repaired,
                 limits=limits,
                 settings=ReconcilerSettings(provisional_s=float(config.enforce.provisional_s)),
             )
@@ -285,6 +289,19 @@ class Enforcement:
         elif self.problems.pop(adapter, ""):
             log.warning("%s works again", adapter)
 
+    def _repaired(self, lost: int, added: int) -> None:
+        """Somebody else changed what we hold: told at once, and what comes soon after it in one line."""
+        self._lost += lost
+        self._added += added
+        now_us = self._clock.now_us()
+        if 0 <= now_us - self._repair_told_us < REPAIR_LINE_US:
+            return
+        self._repair_told_us = now_us
+        what = [f"took away {self._lost} of our blocks"] if self._lost else []
+        what += [f"put in {self._added} that are not ours"] if self._added else []
+        log.warning("nftables: another program %s; put right. Which: nft monitor", " and ".join(what))
+        self._lost = self._added = 0
+
     async def counters(self, wanted: list[Target]) -> dict[Target, Existing]:
         """The kernel's counters of single targets."""
         nftables = self._nftables
@@ -313,6 +330,10 @@ class Enforcement:
                 return await reconciler.call(function, *args)
         return None
 
+    def failing(self) -> tuple[str, ...]:
+        """Adapters that do not answer or refuse us: whether what they hold is in force is not known."""
+        return tuple(one.adapter.name for one in self.reconcilers if one.alarm)
+
     def adapters(self) -> list[dict[str, Any]]:
         """One entry per adapter, for screens."""
         found = []
@@ -331,7 +352,7 @@ class Enforcement:
                     "unsupported": counts.get("unsupported", 0),
                     "drift_repaired": stats.drift_repaired,
                     "push_failures": stats.failed + stats.retries,
-                    "gap_s": reconciler.gap_s(),
+                    "gap_s": reconciler.differs_s(),
                     "last_check_us": stats.last_check_us,
                     "generation": stats.generation,
                 }

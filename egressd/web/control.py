@@ -50,12 +50,14 @@ class ControlError(EgressdError):
 
 class Standing(NamedTuple):
     """How the daemon stands; goes with every answer, so that every screen can show it. `since` is when it began to
-    look, in ISO 8601; `down` names the interfaces that see nothing."""
+    look, in ISO 8601; `down` names the interfaces that see nothing, `failing` the adapters of which nobody knows what
+    they hold."""
 
     mode: str
     packets: int
     since: str
     down: tuple[str, ...] = ()
+    failing: tuple[str, ...] = ()
 
 
 class ControlServer:

@@ -126,6 +126,20 @@ def assert_fits(lines: list[str]) -> None:
         assert all(" " <= char <= "~" for char in line), line
 
 
+def test_what_an_adapter_held_is_not_said_to_be_in_force_while_it_fails() -> None:
+    """Every screen said so, and `status` told the reason twice."""
+    why = "another program owns the table inet egressd"
+    failing = {**results.STATUS["adapters"][0], "state": "failing", "detail": why, "active": 1, "unsupported": 0}
+    status = {**results.STATUS, "adapters": [failing], "warnings": [f"nftables: {why}"]}
+    got = answer(status)._replace(failing=("nftables",))
+    lines = head_lines(got) + render_status(got, NOW_US)
+    assert lines[1] == "!! RULES FAIL: nftables. What is blocked may get through. See: egressd status"
+    alarms = " ".join(line.removeprefix("!! ").strip() for line in lines[2:5])
+    assert f"RULES nftables failing, 1 block may not hold: {why}" in alarms and "".join(lines).count("owns") == 1
+    assert any("nftables failing: 1 were held" in line for line in lines)
+    assert len(lines) <= 23
+
+
 def test_every_golden_file_is_a_screen() -> None:
     assert {file.stem for file in GOLDEN.glob("*.txt")} == set(SCREENS)
 

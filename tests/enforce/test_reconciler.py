@@ -99,6 +99,7 @@ class Loop:
         self.reports = 0
         self.alarms: list[str] = []
         self.questions: list[str] = []
+        self.repairs: list[tuple[int, int]] = []
         self.unknown: set[str] = set()
         self.reconciler = Reconciler(
             adapter,
@@ -108,6 +109,7 @@ class Loop:
             is_known=lambda decision_id: decision_id not in self.unknown,
             on_alarm=self.alarms.append,
             on_question=self.questions.append,
+            on_repair=lambda lost, added: self.repairs.append((lost, added)),
             settings=QUICK,
             **options,  # type: ignore[arg-type]
         )
@@ -212,6 +214,7 @@ def test_what_somebody_takes_away_is_put_back_and_what_they_add_is_removed() -> 
         loop.adapter.meddle(lose=[ONE.target], add=[rule("address", "192.0.2.66", "")])
         await until(lambda: loop.adapter.holds() == {"192.0.2.1"})
         await until(lambda: loop.reconciler.stats.drift_repaired == 2)
+        assert [sum(told) for told in zip(*loop.repairs, strict=True)] == [1, 1]
         assert loop.reconciler.stats.gap_s > 0
         assert loop.state("192.0.2.1") == "active"
 
@@ -251,13 +254,14 @@ def test_an_outage_is_alarmed_and_then_drained() -> None:
         loop.reconciler.wake()
         await until(lambda: loop.alarms)
         assert loop.reconciler.alarm == "out of order"
-        assert loop.reconciler.gap_s() > 0
+        assert loop.reconciler.gap_s() >= loop.reconciler.differs_s() > 0
         assert loop.state("192.0.2.2", "D2") == ""
         loop.adapter.broken = False
         await until(lambda: loop.state("192.0.2.2", "D2") == "active")
         await until(lambda: len(loop.alarms) == 2)
         assert loop.alarms == ["out of order", ""]
         assert loop.reconciler.stats.gap_s > 0
+        assert loop.reconciler.differs_s() == 0  # what is over is no gap any more, and pages nobody
         assert loop.adapter.holds() == {"192.0.2.1", "192.0.2.2"}
 
     assert play(body).reconciler.stats.retries > 1

@@ -150,6 +150,32 @@ def test_a_table_of_another_make_is_replaced_and_keeps_its_blocks(inside: Callab
     inside(body)
 
 
+def test_a_table_that_another_program_owns_is_told_to_be_one(inside: Callable[[Body], Any]) -> None:
+    """nft's own words for it are `Operation not permitted`, or `No buffer space available` where rules are many."""
+
+    def body() -> tuple[int, str, int]:
+        adapter = made()
+        nft("delete table inet egressd")
+        with subprocess.Popen(["nft", "-i"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as owner:
+            assert owner.stdin is not None
+            owner.stdin.write("add table inet egressd { flags owner; }\n")
+            owner.stdin.flush()
+            end_s = time.monotonic() + 10
+            while not adapter.sets.has_table() and time.monotonic() < end_s:
+                pass
+            with pytest.raises(AdapterError) as refused:
+                adapter.install()
+            owner.kill()
+        while adapter.sets.has_table() and time.monotonic() < end_s:
+            pass
+        adapter.install()
+        return owner.pid, str(refused.value), adapter.sets.foreign_owner()
+
+    pid, said, after = inside(body)
+    assert said.startswith("another program owns the table inet egressd") and str(pid) in said
+    assert after == 0
+
+
 def test_other_settings_replace_the_rules_and_keep_the_elements(inside: Callable[[Body], Any]) -> None:
     def body() -> None:
         settle(made(), some(10))
