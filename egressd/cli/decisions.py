@@ -92,6 +92,7 @@ def _waiting(one: Row) -> list[str]:
     clients = texts(one, "clients")
     more = f" and {number(one, 'hosts') - len(clients)} more" if number(one, "hosts") > len(clients) else ""
     return fields(
+        ("taken back", text(one, "taken_back")),
         ("met by", f"{count(number(one, 'hosts'), 'host')}: {', '.join(clients)}{more}"),
         ("contacts", f"{number(one, 'contacts'):,}"),
         ("approving", text(one, "approving")),
@@ -133,10 +134,12 @@ def _one(wanted: str, found: Sequence[Row]) -> list[str]:
     )
     targets = rows(one, "targets")
     lines += [""] if targets else []
+    waits = text(one, "state") == "proposed"
     for target in targets:
         expires = date(target.get("expires"))
-        until = "" if expires == "-" else f" until {expires}"
-        lines.append(cut(f"{text(target, 'kind', 17)} {text(target, 'value', 45)}: {text(target, 'state', 12)}{until}"))
+        until = "" if expires == "-" or waits else f" until {expires}"
+        state = "not blocked, waits" if waits and text(target, "state") == "active" else text(target, "state", 12)
+        lines.append(cut(f"{text(target, 'kind', 17)} {text(target, 'value', 45)}: {state}{until}"))
         for place in rows(target, "enforcements"):
             state, detail = text(place, "state", 12), text(place, "detail")
             loud = "!! " if state == "failed" else "   "
@@ -145,6 +148,6 @@ def _one(wanted: str, found: Sequence[Row]) -> list[str]:
     waiting = one.get("waiting")
     if isinstance(waiting, dict):
         lines += ["", *_waiting(waiting)]
-    if text(one, "state") == "proposed":
+    if waits:
         return [*lines, "", f"Next: egressd approve {wanted}, or egressd reject {wanted}"]
     return [*lines, "", f"Next: egressd watch {wanted}; egressd undo {wanted}"]

@@ -7,7 +7,7 @@ from textwrap import wrap
 from typing import Final
 
 from egressd.cli.client import Answer
-from egressd.cli.screen import Row, date, number, rows, text, texts
+from egressd.cli.screen import Row, date, number, part, rows, text, texts
 from egressd.cli.terminal import count, printable
 
 _TIMES: Final = (("first seen", "first_seen_s"), ("added", "added_s"), ("until", "expires_s"))
@@ -19,6 +19,9 @@ def render_live(subject: str, answer: Answer) -> list[str]:
     one = answer.result
     listed = one.get("listed") is True
     head = f"LISTED, match level {text(one, 'match_level')}" if listed else "not listed"
+    if one.get("held"):
+        verb = "would be blocked" if answer.mode == "monitor" else "BLOCKED"
+        head += f"; {verb} {text(one, 'held')} by {text(part(one, 'decision'), 'id')}"
     said = [("registered domain", _of(one, "registered_domain")), ("suffix rule", _of(one, "suffix_rule"))]
     indicator = one.get("indicator")
     if isinstance(indicator, dict):

@@ -70,7 +70,10 @@ def state(host: Row, mode: str, now_us: int) -> str:
         return QUIET
     if mode == "monitor":
         return NOT_BLOCKED
-    return TRYING if number(host, "attempts") else CONTACT
+    blocked = host.get("blocked", True)
+    if blocked is False:
+        return NOT_BLOCKED
+    return TRYING if number(host, "attempts") and blocked else CONTACT
 
 
 def render_hosts(answer: Answer, now_us: int, limit: int) -> list[str]:

@@ -45,7 +45,6 @@ _CLIENTS: Final = (
     Column("LEAKS", right=True),
 )
 _ADDRESSES: Final = (
-    Column("BLOCKED", least=15),
     Column("KIND"),
     Column("STATE"),
     Column("UNTIL"),
@@ -91,7 +90,7 @@ def render_watch(answer: Answer, now_us: int, limit: int) -> list[str]:
         target = part(one, "target")
         decision = text(one, "decision_id", 20)
         lines.append(cut(f"{decision} {text(one, 'state', 12)}: {text(target, 'kind', 20)} {text(target, 'value')}"))
-        lines.append(f"blocked since {date(one.get('since'))} UTC, {ago(one.get('since'), now_us)}")
+        lines.append(_since(one, answer.mode, now_us))
         lines += _leaks(number(one, "leaks"))
         clients = sorted(rows(one, "clients"), key=lambda row: (not number(row, "leaks"), -time_us(row.get("last"))))
         quiet = span(number(one, "quiet_s") * 1_000_000)
@@ -105,11 +104,32 @@ def render_watch(answer: Answer, now_us: int, limit: int) -> list[str]:
         addresses = rows(one, "addresses")
         shown, more = first(addresses, limit)
         if addresses:
-            lines += ["", *table(_ADDRESSES, [_address(row) for row in shown]), *more]
+            columns = (Column(_title(text(one, "state"), answer.mode), least=15), *_ADDRESSES)
+            lines += ["", *table(columns, [_address(row, text(one, "state")) for row in shown]), *more]
         else:
             lines += ["", "No address is blocked for it: none was seen, or what was is protected."]
-        lines += ["", cut(f"Next: egressd isolate CLIENT --reason TEXT; egressd unblock {decision} --reason TEXT")]
+        lines += ["", cut(f"Next: egressd isolate CLIENT --reason TEXT; {_then(decision, text(one, 'state'))}")]
     return lines or ["Nothing is watched under that id."]
+
+
+def _title(state: str, mode: str) -> str:
+    """Over the addresses of a decision."""
+    if state != "active":
+        return "ADDRESS"
+    return "WOULD BLOCK" if mode == "monitor" else "BLOCKED"
+
+
+def _since(one: Row, mode: str, now_us: int) -> str:
+    """Whether it is blocked, and since when."""
+    state, since = text(one, "state", 12), f"{date(one.get('since'))} UTC, {ago(one.get('since'), now_us)}"
+    if state == "active":
+        return f"would be blocked since {since}" if mode == "monitor" else f"blocked since {since}"
+    return ("!! NOT BLOCKED: waits for a person; " if state == "proposed" else "") + f"decided {since} ago"
+
+
+def _then(decision: str, state: str) -> str:
+    """What may be done about it beside."""
+    return f"egressd unblock {decision} --reason TEXT" if state == "active" else f"egressd decisions {decision}"
 
 
 def _leaks(leaks: int) -> list[str]:
@@ -140,12 +160,16 @@ def _client(row: Row, now_us: int) -> list[str]:
     ]
 
 
-def _address(row: Row) -> list[str]:
+def _address(row: Row, of: str) -> list[str]:
+    """A row of what a decision in state `of` covers: only of an active one it is in force."""
     expires = date(row.get("expires"))
+    state = text(row, "state", 12)
+    if of != "active" and state == "active":
+        state, expires = "waits" if of == "proposed" else of, "-"
     return [
         text(row, "value"),
         text(row, "kind", 17),
-        text(row, "state", 12),
+        cut(state, 12),
         "as listed" if expires == "-" else expires,
         text(row, "level", 6) or "-",
         f"{number(row, 'packets') or number(row, 'attempts'):,}",

@@ -11,7 +11,7 @@ from egressd.intel.networks import render_address
 from egressd.model import Match
 from egressd.notify.eve import render_time
 from egressd.runtime.core import Core
-from egressd.runtime.in_force import WITHDRAWN
+from egressd.runtime.in_force import ACTIVE, WITHDRAWN, InForce
 from egressd.runtime.preview import Preview
 from egressd.runtime.question import Question, judge, parse_question, render_verdict
 from egressd.web.requests import WRONG, Refused
@@ -43,10 +43,11 @@ class Explaining:
         record = render_verdict(verdict, core.mode)
         match = verdict.match
         if match is None:
-            return record
+            return {**record, **self._found_out(question)}
         record["feed"] = await self._score_of(match.indicator.source)
         record["also"] = self._others(match)
-        record["decision"] = self._decision(match, question)
+        standing = core.register.about(match, question.name, question.address)
+        record["decision"] = self._decision(standing) if standing is not None else None
         record["incidents"] = self._incidents(match)
         effect = await self._preview.of([match.indicator])
         record["untold"] = effect.sentence() if effect.hosts_seen else ""
@@ -59,10 +60,22 @@ class Explaining:
         others = (other for other in index.alike(one) if other.value == one.value and other != one)
         return [f"{other.source}:{other.line}" for other in islice(others, SHOWN)]
 
-    def _decision(self, match: Match, question: Question) -> Record | None:
-        standing = self._core.register.about(match, question.name, question.address)
-        if standing is None:
-            return None
+    def _found_out(self, question: Question) -> Record:
+        """Of an address that no list names, but that a decision covers because a listed name led to it."""
+        found = self._core.register.reached_by(render_address(question.address)) if question.address else None
+        if found is None:
+            return {}
+        standing, target = found
+        record = {"decision": self._decision(standing), "incidents": self._incidents(standing.match)}
+        if standing.state == ACTIVE:
+            client, _, _ = target.value.rpartition(">")
+            record |= {
+                "held": f"for {client}" if client else "for everybody",
+                "would": "nothing more: not listed itself",
+            }
+        return record
+
+    def _decision(self, standing: InForce) -> Record:
         held = [
             f"{target.kind} {target.value}"
             for target, one in islice(standing.held.items(), SHOWN)

@@ -199,6 +199,12 @@ class Register:
         """The decisions that hold an address or pair now, oldest first."""
         return [self.by_id[id_] for id_ in self._holders.get(target, ()) if id_ in self.by_id]
 
+    def reached_by(self, address: str) -> tuple[InForce, Target] | None:
+        """A decision that holds an address now, and which of its targets does: for everybody before one client's way."""
+        for_all = Target("address", address)
+        way = next((one for one in self._holders if one.kind == "pair" and one.value.endswith(f">{address}")), for_all)
+        return next(((one, target) for target in (for_all, way) for one in self.holders(target)), None)
+
     def tried(self, decision: InForce, client: Target, address: Target, count: int, ts_us: int) -> Held | None:
         """Somebody tried an address that a decision holds, as `client` (the pair) or for everybody: its term is
         renewed when it is over."""

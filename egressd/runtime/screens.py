@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Final
 
 from egressd import __version__
@@ -12,12 +13,12 @@ from egressd.detect.devices import is_local, parse_mac, render_mac
 from egressd.detect.stages import Watched, stage_text
 from egressd.intel.networks import parse_address, render_address
 from egressd.metrics.histogram import Histogram
-from egressd.model import Target
+from egressd.model import BEHAVIOUR, Target
 from egressd.notify.eve import render_time
 from egressd.runtime.block_plan import BlockPlan
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
-from egressd.runtime.in_force import ACTIVE, PROPOSED, InForce
+from egressd.runtime.in_force import ACTIVE, PROPOSED, ROLLBACK, InForce
 from egressd.runtime.preview import Preview, told
 from egressd.runtime.sensing import resident_bytes
 from egressd.store import audit, queries
@@ -25,6 +26,8 @@ from egressd.store.heads import Head, load_heads
 from egressd.web.requests import REFUSED, WRONG, Refused
 
 SHOWN_CLIENTS: Final = 20
+SHOWN_BACK: Final = 2  # blocks that were taken back, each with a line of `status`
+NAMES: Final = 20  # of an incident, looked up when what was decided may be about one of them alone
 SILENT_US: Final = 300_000_000
 
 Record = dict[str, Any]
@@ -186,9 +189,15 @@ def warnings(core: Core) -> list[str]:
     if not core.is_enforcing():
         found.append("mode is monitor: nothing is blocked. To arm: egressd mode enforce --reason TEXT")
     found += [f"segment {name} is under {mode}" for name, mode in core.modes.items() if mode != core.mode]
-    waiting = sum(one.state == PROPOSED for one in core.register.by_id.values())
-    if waiting:
-        found.append(f"{waiting} decision(s) wait for a person: egressd decisions --state proposed")
+    waiting = [one for one in core.register.by_id.values() if one.state == PROPOSED]
+    back = [one for one in waiting if one.rule == ROLLBACK]
+    found += [
+        f"TAKEN BACK: {one.target.value} is not blocked, too many hosts ran into it: egressd decisions {one.id}"
+        for one in back[:SHOWN_BACK]
+    ]
+    if len(waiting) > len(back[:SHOWN_BACK]):
+        some = "1 decision waits" if len(waiting) == 1 else f"{len(waiting)} decisions wait"
+        found.append(f"{some} for a person: egressd decisions --state proposed")
     if core.scribe.trouble:
         found.append(f"the ledger cannot be written ({core.scribe.waiting} changes wait): {core.scribe.trouble}")
     found += [f"{name}: {text}" for name, text in core.enforcement.problems.items()]
@@ -216,7 +225,24 @@ async def hosts(core: Core) -> Record:
     found = await core.ledger.read(queries.hosts)
     for one in found:
         one.update(device_fields(core, one["device"]))
+        one["blocked"] = is_blocked(core, one["incidents"])
     return {"hosts": timed(found)}
+
+
+def is_blocked(core: Core, ids: Sequence[str]) -> bool | None:
+    """Whether what these incidents are about is blocked; False: a person is to say whether, None: nothing of it is
+    decided, or it was lifted."""
+    told: bool | None = None
+    for incident in filter(None, map(core.campaigns.incidents.get, ids)):
+        match = incident.match
+        about = core.register.about(match) or next(
+            filter(None, (core.register.about(match, name) for name in islice(incident.names, NAMES))), None
+        )
+        if about is not None and about.state == ACTIVE:
+            return True
+        if about is not None and match.level != BEHAVIOUR:
+            told = False
+    return told
 
 
 def device_fields(core: Core, device: str | None) -> Record:
@@ -290,6 +316,9 @@ async def decisions(core: Core, args: Record) -> Record:
         standing = core.register.by_id.get(one["id"])
         if standing is not None and standing.state == PROPOSED:
             one["waiting"] = waiting_of(core, standing)
+            if standing.rule == ROLLBACK:  # its reason is not kept over a restart: the audit has it
+                why = standing.reason if standing.reason != one["reason"] else "too many hosts ran into it"
+                one["waiting"]["taken_back"] = why
     return {"decisions": timed(found[-limit:]), "more": len(found) > limit}
 
 
@@ -308,7 +337,7 @@ def waiting_of(core: Core, one: InForce) -> Record:
     if one.target.kind == "client":
         does = f"keeps {one.target.value} from everything outside but remedies"
     else:
-        wide = f"{addresses} addresses for everybody, {pairs} for one client each"
+        wide = f"{addresses} {'address' if addresses == 1 else 'addresses'} for everybody, {pairs} for one client each"
         does = f"blocks {one.target.kind.replace('_', ' ')} {one.target.value}: {wide}, and what it leads to later"
     return {
         "clients": [render_address(client) for client in sorted(clients)][:SHOWN_CLIENTS],

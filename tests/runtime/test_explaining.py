@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
+from egressd.cli.client import Answer
+from egressd.cli.explain_live import render_live
+from egressd.intel.networks import render_address
 from egressd.model import Target
 from egressd.runtime.explaining import Explaining
 from egressd.runtime.preview import Preview
 from egressd.web.requests import Refused
 from tests.loops import in_loop
 from tests.runtime.core_scene import Site, site_at
-from tests.runtime.scene import A, X, about, address, attempt, match, sighting, verdict
+from tests.runtime.scene import A, X, about, address, attempt, match, pair, sighting, verdict
 
 LISTED = match("c2.listed.example")
 FEED = {"name": "csirt.txt", "state": "ok", "hits": 7}
@@ -51,6 +54,32 @@ async def test_a_block_that_a_rule_narrowed(tmp_path: Path) -> None:
         site.sees(verdict("D1", "block", host, found=LISTED))
         assert (await explaining(site).explain({"what": "a.listed.example"}))["decision"]["id"] == "D1"
         assert (await explaining(site).explain({"what": "b.listed.example"}))["decision"] is None
+
+
+@in_loop
+async def test_an_address_that_was_found_out_is_not_said_to_be_free(tmp_path: Path) -> None:
+    """It stood in the kernel, and the answer was `not listed; nothing`."""
+    async with site_at(tmp_path) as site:
+        ways = [address(X), pair()]
+        site.sees(
+            sighting(A, "b.listed.example", found=LISTED),
+            verdict("D1", "block", about("listed.example"), found=LISTED),
+            *[verdict("D1", "extend", one, found=LISTED) for one in ways],
+        )
+        x = render_address(X)
+        answer = await explaining(site).explain({"what": x})
+        assert (answer["listed"], answer["held"], answer["decision"]["id"]) == (False, "for everybody", "D1")
+        assert answer["would"] == "nothing more: not listed itself"
+        assert [one["client"] for one in answer["incidents"]] == ["10.0.0.5"]
+        assert (
+            render_live(x, Answer(answer, "enforce", 1, "", ()))[0] == f"{x}: not listed; BLOCKED for everybody by D1"
+        )
+        first = render_live(x, Answer(answer, "monitor", 1, "", ()))[0]
+        assert first == f"{x}: not listed; would be blocked for everybody by D1"
+        site.sees(verdict("D1", "withdraw", address(X), found=LISTED))
+        client, _, other = pair().value.partition(">")
+        assert (await explaining(site).explain({"what": other}))["held"] == f"for {client}"
+        assert "held" not in await explaining(site).explain({"what": "203.0.113.200"})
 
 
 @in_loop

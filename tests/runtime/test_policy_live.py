@@ -3,13 +3,17 @@ and what enforcing would do."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from egressd.cli import decisions as decisions_verb
 from egressd.cli.client import Answer
+from egressd.cli.hosts import render_hosts
 from egressd.cli.plan import render_plan
+from egressd.cli.watch import render_watch
 from egressd.config.document import parse_config
 from egressd.detect.live import Standing
 from egressd.detect.rules import is_share
@@ -85,9 +89,9 @@ async def test_a_proposal_shows_what_a_person_needs(tmp_path: Path) -> None:
         told = await screens.decisions(site.core, {"state": "proposed", "id": None, "limit": 10})
         waiting = told["decisions"][0]["waiting"]
         assert (waiting["clients"], waiting["hosts"], waiting["contacts"]) == (["10.0.0.5", "10.0.0.6"], 2, 3)
-        assert waiting["approving"].startswith("blocks registered domain listed.example: 1 addresses for everybody, 1 ")
+        assert waiting["approving"].startswith("blocks registered domain listed.example: 1 address for everybody, 1 ")
         assert waiting["lapses"].startswith("2023-11-17")  # 72 hours after it was made
-        assert "1 decision(s) wait for a person: egressd decisions --state proposed" in screens.warnings(site.core)
+        assert "1 decision waits for a person: egressd decisions --state proposed" in screens.warnings(site.core)
 
 
 @in_loop
@@ -289,6 +293,47 @@ async def test_a_block_that_too_many_run_into_waits_for_a_person_from_then_on(tm
         await site.do("approve", BERT, id="D1")
         site.sees(attempt(parse_address("10.0.0.10"), 20, found=LISTED))
         assert "address 198.51.100.7" in site.rules()  # a person said yes
+
+
+def shown(site: Site, result: dict[str, Any], render: Callable[[Answer], list[str]]) -> str:
+    lines = render(Answer(result, site.core.mode, 1, "", ()))
+    assert all(len(line) <= 80 for line in lines)
+    return "\n".join(lines)
+
+
+@in_loop
+async def test_no_screen_says_that_what_was_taken_back_is_blocked(tmp_path: Path) -> None:
+    """`watch D1` said `blocked since`, its addresses were `active`, hosts that got through were STILL TRYING, and why
+    it was taken back stood in the journal only."""
+    config = CONFIG + "policy: {rollback_clients: 1}\n"
+    async with site_at(tmp_path, config=config) as site:
+        site.sees(*asked(action="block"), verdict("D1", "extend", address(), found=LISTED))
+        site.sees(attempt(A, 1, found=LISTED))
+        await site.core.scribe.settled()
+        now_us = site.core.clock.now_us()
+        assert [one["blocked"] for one in (await screens.hosts(site.core))["hosts"]] == [True]
+        before = shown(site, await screens.watch(site.core, "D1"), lambda got: render_watch(got, now_us, 40))
+        assert "blocked since" in before and "\nBLOCKED " in before
+        site.sees(attempt(B, 2, found=LISTED))
+        await site.core.scribe.settled()
+
+        hosts = await screens.hosts(site.core)
+        assert [one["blocked"] for one in hosts["hosts"]] == [False, False]
+        assert "2 NOT BLOCKED" in shown(site, hosts, lambda got: render_hosts(got, now_us, 40))
+        after = shown(site, await screens.watch(site.core, "D1"), lambda got: render_watch(got, now_us, 40))
+        assert "!! NOT BLOCKED: waits for a person; decided" in after
+        assert "blocked since" not in after and "\nADDRESS " in after and " active " not in after
+        warning = "TAKEN BACK: listed.example is not blocked, too many hosts ran into it: egressd decisions D1"
+        assert warning in screens.warnings(site.core)
+        assert not any("wait" in one for one in screens.warnings(site.core))
+        told = await screens.decisions(site.core, {"state": None, "limit": 10, "id": "D1"})
+        one = shown(site, told, lambda got: decisions_verb._one("D1", got.result["decisions"]))
+        assert "taken back 2 clients ran into it within its first hour, over 1" in one
+        assert "address 198.51.100.7: not blocked, waits" in one and ": active" not in one
+    async with site_at(tmp_path, config=config) as site:
+        told = await screens.decisions(site.core, {"state": None, "limit": 10, "id": "D1"})
+        one = shown(site, told, lambda got: decisions_verb._one("D1", got.result["decisions"]))
+        assert "taken back too many hosts ran into it" in one
 
 
 @in_loop
