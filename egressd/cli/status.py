@@ -211,6 +211,8 @@ def _rules(status: Row, now_us: int, limit: int) -> list[str]:
     lines = []
     for one in rows(status, "adapters")[:limit]:
         held = "were held" if text(one, "state") == "failing" else "in force"
+        if text(one, "name") == "dryrun":
+            held = "would be in force"
         lines.append(
             f"{text(one, 'name', 12)} {text(one, 'state', 10)}: {number(one, 'active'):,} {held},"
             f" {number(one, 'pending'):,} pending, drift {number(one, 'drift_repaired'):,};"

@@ -49,7 +49,6 @@ _ADDRESSES: Final = (
     Column("STATE"),
     Column("UNTIL"),
     Column("LEVEL", right=True),
-    Column("DROPPED", right=True),
 )
 
 
@@ -104,7 +103,9 @@ def render_watch(answer: Answer, now_us: int, limit: int) -> list[str]:
         addresses = rows(one, "addresses")
         shown, more = first(addresses, limit)
         if addresses:
-            columns = (Column(_title(text(one, "state"), answer.mode), least=15), *_ADDRESSES)
+            title = _title(text(one, "state"), answer.mode)
+            stopped = Column("DROPPED" if title == "BLOCKED" else "TRIES", right=True)
+            columns = (Column(title, least=15), *_ADDRESSES, stopped)
             lines += ["", *table(columns, [_address(row, text(one, "state")) for row in shown]), *more]
         else:
             lines += ["", "No address is blocked for it: none was seen, or what was is protected."]

@@ -200,7 +200,7 @@ class Register:
         return [self.by_id[id_] for id_ in self._holders.get(target, ()) if id_ in self.by_id]
 
     def reached_by(self, address: str) -> tuple[InForce, Target] | None:
-        """A decision that holds an address now, and which of its targets does: for everybody before one client's way."""
+        """A decision that holds an address now, and its target that does: for everybody before one client's way."""
         for_all = Target("address", address)
         way = next((one for one in self._holders if one.kind == "pair" and one.value.endswith(f">{address}")), for_all)
         return next(((one, target) for target in (for_all, way) for one in self.holders(target)), None)

@@ -14,7 +14,7 @@ from egressd.detect.stages import Watched, stage_text
 from egressd.intel.networks import parse_address, render_address
 from egressd.metrics.histogram import Histogram
 from egressd.model import BEHAVIOUR, Target
-from egressd.notify.eve import render_time
+from egressd.notify.eve import VIA, render_time
 from egressd.runtime.block_plan import BlockPlan
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
@@ -285,6 +285,7 @@ async def incidents(core: Core, state: str | None, client: str | None) -> Record
     found = await core.ledger.read(queries.incidents, state or "", packed)
     watched = watched_of(core)
     for one in found:
+        one["via"] = {VIA.get(via, via): contacts for via, contacts in one["via"].items()}
         one.update(device_fields(core, one["device"]))
         one.update(campaign_fields(core, one["campaign"], watched))
     return {"incidents": timed(found)}

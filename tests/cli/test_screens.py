@@ -140,6 +140,16 @@ def test_what_an_adapter_held_is_not_said_to_be_in_force_while_it_fails() -> Non
     assert len(lines) <= 23
 
 
+def test_in_monitor_nothing_is_said_to_be_blocked() -> None:
+    """`watch D1` had a column BLOCKED and one of what was DROPPED, `status` rules that are in force."""
+    text = "\n".join(render_watch(answer(results.WATCHES, "monitor"), NOW_US, 40))
+    assert "would be blocked since" in text and "WOULD BLOCK" in text
+    assert "BLOCKED" not in text and "DROPPED" not in text
+    rules = {**results.STATUS["adapters"][0], "name": "dryrun"}
+    shown = "\n".join(render_status(answer({**results.STATUS, "adapters": [rules]}, "monitor"), NOW_US))
+    assert "dryrun ok: 357 would be in force," in shown
+
+
 def test_every_golden_file_is_a_screen() -> None:
     assert {file.stem for file in GOLDEN.glob("*.txt")} == set(SCREENS)
 

@@ -72,6 +72,7 @@ async def test_an_incident_follows_its_device_over_a_restart(tmp_path: Path) -> 
             ("I2", "00:1a:2b:00:00:02", "10.1.0.7", ["10.1.0.7"]),
         ]
         assert [one["device_random"] for one in first] == [True, False]
+        assert first[0]["via"].keys() == {"tls"}  # as in events; it was `tls_sni` here alone
         assert len((await screens.hosts(site.core))["hosts"]) == 2
         hands = site.hands
     hands.pass_s(120)
