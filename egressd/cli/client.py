@@ -45,6 +45,7 @@ class Answer(NamedTuple):
     since: str
     down: tuple[str, ...]
     failing: tuple[str, ...] = ()
+    unwritten: int = 0
 
 
 def add_socket_argument(parser: ArgumentParser) -> None:
@@ -77,7 +78,7 @@ def ask(args: Namespace, verb: str, arguments: dict[str, Any], timeout_s: float 
     if not record["ok"]:
         code = record.get("code")
         raise ClientError(str(record.get("error", "refused")), code if code in (1, 2, 3) else RUNTIME)
-    result, packets = record.get("result"), record.get("packets")
+    result, packets, unwritten = record.get("result"), record.get("packets"), record.get("unwritten")
     return Answer(
         result if isinstance(result, dict) else {},
         str(record.get("mode", "unknown")),
@@ -85,6 +86,7 @@ def ask(args: Namespace, verb: str, arguments: dict[str, Any], timeout_s: float 
         str(record.get("since", "")),
         _words(record.get("down")),
         _words(record.get("failing")),
+        unwritten if isinstance(unwritten, int) else 0,
     )
 
 

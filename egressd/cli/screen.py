@@ -187,7 +187,7 @@ def listed(indicator: Row) -> str:
 
 
 def head_lines(answer: Answer) -> list[str]:
-    """The first line of every screen, and loud ones when a sensor sees nothing and when blocks may not hold."""
+    """The first line of every screen, and loud ones for what makes it untrue: of sensors, rules and the ledger."""
     seen = f"; {count(answer.packets, 'packet')} seen"
     lines = [cut(MODES.get(answer.mode, f"mode {printable(answer.mode)}") + seen)]
     if answer.down:
@@ -197,6 +197,10 @@ def head_lines(answer: Answer) -> list[str]:
     if answer.failing:
         names = ", ".join(printable(one) for one in answer.failing)
         lines.append(cut(f"!! RULES FAIL: {names}. What is blocked may get through. See: egressd status"))
+    if answer.unwritten:
+        lines.append(
+            cut(f"!! LEDGER NOT WRITTEN: {count(answer.unwritten, 'change')} may be missing. See: egressd status")
+        )
     return lines
 
 

@@ -7,7 +7,20 @@ from typing import Final
 
 from egressd.cli.client import Answer
 from egressd.cli.main import OK
-from egressd.cli.screen import Row, add_read_arguments, ago, number, part, read, rows, text, texts, wrap, wrap_short
+from egressd.cli.screen import (
+    Row,
+    add_read_arguments,
+    ago,
+    head_lines,
+    number,
+    part,
+    read,
+    rows,
+    text,
+    texts,
+    wrap,
+    wrap_short,
+)
 from egressd.cli.terminal import count, cut, printable, span
 
 LINES: Final = 23  # of a terminal of 24: the prompt takes one
@@ -42,7 +55,7 @@ def render_status(answer: Answer, now_us: int) -> list[str]:
     if not alarms:
         head += "; no alarm"
     step = _next(status)
-    room = LINES - 2 - len(answer.down[:1]) - len(answer.failing[:1]) - len(shown) - len(step)
+    room = LINES - 1 - len(head_lines(answer)) - len(shown) - len(step)
     body = _body(status, now_us, ROWS)
     if len(body) > room:
         body = _body(status, now_us, 1)

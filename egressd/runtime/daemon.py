@@ -404,6 +404,7 @@ class Daemon:
             render_time(core.started_us),
             tuple(one["name"] for one in interfaces if screens.state_of(core, self._canary, one) != "up"),
             core.enforcement.failing(),
+            core.scribe.waiting if core.scribe.trouble else 0,
         )
 
     async def _metrics(self, core: Core) -> MetricsServer[Any] | None:

@@ -16,6 +16,7 @@ from egressd.notify.throttle import COUNTED, SHORT, Throttle
 
 LEAK_AGAIN_US: Final = 3_600_000_000  # the same client through the same block: told once an hour
 MAX_LEAKS: Final = 4_096
+TROUBLE_AGAIN_US: Final = 600_000_000  # an event log that cannot be written is told of once in ten minutes
 
 log = logging.getLogger("egressd")
 
@@ -38,6 +39,8 @@ class Watchers:
         self._clock = clock
         self._throttle = Throttle()
         self._leaks: dict[tuple[str, bytes], int] = {}
+        self._trouble = ""  # of the event log, as it was told
+        self._trouble_us = -TROUBLE_AGAIN_US  # when
         self.domain_of: Callable[[str], str] = str  # what a campaign is about
 
     def event(self, record: dict[str, Any]) -> None:
@@ -75,9 +78,26 @@ class Watchers:
             log.warning("%s: %s %s (%s): %s", text, decision.id, what, decision.rule, defang(decision.reason))
 
     def tick(self) -> None:
-        """Digests that are due."""
+        """Digests that are due, and how the event log does."""
+        self._tell_of_events()
         for digest in self._throttle.due(self._clock.now_us()):
             self._journal.say(digest_line(digest, self.domain_of(digest.campaign)))
+
+    def _tell_of_events(self) -> None:
+        """Whoever reads the event log alone misses what is not in it: said once, and once when it is over."""
+        stats = self.events.stats if self.events is not None else None
+        if stats is None or bool(stats.trouble) == bool(self._trouble):
+            return
+        now_us = self._clock.now_us()
+        if stats.trouble and 0 <= now_us - self._trouble_us < TROUBLE_AGAIN_US:
+            return  # a disk that is full and not full by turns
+        self._trouble = stats.trouble
+        if stats.trouble:
+            self._trouble_us = now_us
+            log.error("the event log cannot be written, events wait in memory: %s", stats.trouble)
+        else:
+            lost = sum(stats.dropped.values())
+            log.warning("the event log is written again; %d events since the start did not fit into memory", lost)
 
     def finish(self) -> None:
         """The daemon ends: what was held back is told."""

@@ -140,6 +140,14 @@ def test_what_an_adapter_held_is_not_said_to_be_in_force_while_it_fails() -> Non
     assert len(lines) <= 23
 
 
+def test_what_the_ledger_lacks_is_said_on_every_screen() -> None:
+    """With a full disk `hosts` and `incidents` showed one host where the journal had named four."""
+    got = answer(results.HOSTS)._replace(unwritten=11)
+    assert head_lines(got)[1] == "!! LEDGER NOT WRITTEN: 11 changes may be missing. See: egressd status"
+    assert_fits(head_lines(got._replace(unwritten=12_345_678, failing=("nftables",), down=("lan1",))))
+    assert len(head_lines(got) + render_status(got._replace(result=results.STATUS_BAD), NOW_US)) <= 23
+
+
 def test_in_monitor_nothing_is_said_to_be_blocked() -> None:
     """`watch D1` had a column BLOCKED and one of what was DROPPED, `status` rules that are in force."""
     text = "\n".join(render_watch(answer(results.WATCHES, "monitor"), NOW_US, 40))
