@@ -45,11 +45,16 @@ UNPACK_WITH: Final = {
 }
 
 
+WHOLE_BYTES: Final = 1_500  # Ethernet's usual packet: a capture with less has only the beginning of some
+ORDER_US: Final = 1_000_000  # several queues of a network card give packets a little out of order
+
+
 @dataclass
 class FileResult:
     """What reading one file came to. Times are those of its first and last packet in file order, 0 without packets;
     `content_bytes` is the content read (after gunzip), `truncated_bytes` what of it, at the end, made no packet;
-    `error` says why the file ended other than at the end of a record, or is empty."""
+    `error` says why the file ended other than at the end of a record, or is empty; `note` why what is read of it may
+    mislead though it is whole."""
 
     path: str
     format: str = ""  # pcap | pcapng, "" when the file is too short to tell
@@ -60,7 +65,18 @@ class FileResult:
     first_us: int = 0
     last_us: int = 0
     error: str = ""
+    note: str = ""
     links: tuple[int, ...] = ()
+
+
+def _note(snaplen: int, read: FileResult) -> str:
+    """What a reader of the result should know about the capture."""
+    notes = []
+    if read.packets and 0 < snaplen < WHOLE_BYTES:
+        notes.append(f"holds {snaplen} bytes of a packet at most: names behind are missed")
+    if read.last_us < read.first_us - ORDER_US:
+        notes.append("is not in order of time: sort it (reordercap), or counts are wrong")
+    return "; ".join(notes)
 
 
 def open_capture(path: str | Path, chunk_bytes: int = CHUNK_BYTES) -> CaptureReader:
@@ -232,6 +248,7 @@ class Replay:
         result.truncated_bytes = reader.truncated_bytes
         result.last_us = reader.last_us
         result.error = reader.error
+        result.note = _note(reader.snaplen, result)
         result.links = tuple(reader.links)
         self._closed_bytes += reader.source.position
         reader.close()

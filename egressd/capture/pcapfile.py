@@ -65,7 +65,8 @@ class CaptureReader:
 
     `packets` were read, `gated` of them were thrown away by the gate. `content_bytes` (after gunzip) were read;
     `truncated_bytes` of them, at the end, made no packet. `first_us` and `last_us` are the times of the first and the
-    last packet in file order, `error` why the file ended other than at the end of a record, or empty.
+    last packet in file order, `error` why the file ended other than at the end of a record, or empty. `snaplen` is how
+    many bytes of a packet were captured at most, as the file says, 0 where it sets no limit.
     """
 
     format = ""
@@ -79,6 +80,7 @@ class CaptureReader:
         self.last_us = 0
         self.next_us = 0  # after `step` returned True: the time of the packet that waits
         self.error = ""
+        self.snaplen = 0
         self.done = False
         self.others = 0  # shards whose packets the sink does not want: readers may leave them out, where that is cheap
         self.links: list[int] = []  # link types, in order of appearance
@@ -163,6 +165,7 @@ class PcapReader(CaptureReader):
         major, minor, snaplen, network = layout.unpack_from(self._buf, 0)
         self.link = network & 0x03FFFFFF  # the upper bits tell of frame check sequences
         self.links.append(self.link)
+        self.snaplen = snaplen
         self.max_caplen = min(max(snaplen, USUAL_PACKET_BYTES), MAX_PACKET_BYTES)
         if major != 2:
             self._finish(f"is of pcap version {major}.{minor}, only version 2 can be read")

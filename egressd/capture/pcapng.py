@@ -343,6 +343,8 @@ class PcapngReader(CaptureReader):
             interface = Interface(link, self._word(self._buf, self._pos + 12)[0])
             self._read_options(interface, self._pos + 16, self._pos + size - 4)
             self.interfaces.append(interface)
+            if interface.snaplen and (not self.snaplen or interface.snaplen < self.snaplen):
+                self.snaplen = interface.snaplen
             if link not in self.links:
                 self.links.append(link)
             self._pos += size

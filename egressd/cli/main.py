@@ -142,7 +142,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     offered = words[:1] if words[:1] == [verb] else VERBS
     if not _stand_in_for_closed(verb):
         return RUNTIME
-    args = build_parser(verb, offered).parse_args(words)
+    parser = build_parser(verb, offered)
+    args, rest = parser.parse_known_args(words)
+    if rest and not _take_files(args, rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     run: Callable[[Namespace], int] = args.run
     try:
         code = run(args)
@@ -173,6 +176,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("egressd: interrupted", file=sys.stderr)
         return 130
     return code
+
+
+def _take_files(args: Namespace, rest: list[str]) -> bool:
+    """argparse takes arguments of any number where the first of them stands, so that it leaves over FILE in `explain
+    NAME --list LIST FILE`. Whether all that it left over are files of a verb that takes any number of them."""
+    files = getattr(args, "files", None)
+    if not isinstance(files, list) or any(word.startswith("-") and word != "-" for word in rest):
+        return False
+    files += rest
+    return True
 
 
 def _stand_in_for_closed(verb: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,13 @@ def add_intel_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--allow", metavar="FILE", type=path_given, action="append", default=[], help="an allowances file; repeat"
     )
+
+
+def intel_options(args: Namespace) -> str:
+    """The same arguments as they would be typed again, with a blank behind; "" for none."""
+    given = [("--config", args.config)] if args.config else []
+    given += [("--list", one) for one in args.lists] + [("--allow", one) for one in args.allow]
+    return "".join(f"{option} {shlex.quote(value)} " for option, value in given)
 
 
 def load(args: Namespace, *, long_lists: bool = False) -> tuple[Config, LoadedIntel]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from egressd.cli.main import FINDINGS, OK
-from egressd.cli.options import add_intel_arguments, load
+from egressd.cli.options import add_intel_arguments, intel_options, load
 from egressd.cli.paths import path_given
 from egressd.cli.report import ListSummary, Read, render_report, watched_of
 from egressd.cli.terminal import Progress, printable
@@ -92,6 +92,7 @@ def run(args: Namespace) -> int:
             loaded.demo,
             loaded.intel.suffixes,
             time.monotonic() - started_s,
+            "" if args.log else intel_options(args),
             "EVENTS   (saved output of this with --json)" if args.log else " ".join(map(shlex.quote, args.files)),
         )
         print("\n".join(lines))
@@ -184,6 +185,7 @@ def summary_fields(replay: ReplayRun, loaded: LoadedIntel) -> dict[str, Any]:
                 "packets": file.packets,
                 "truncated_bytes": file.truncated_bytes,
                 "error": file.error,
+                **({"note": file.note} if file.note else {}),
             }
             for file in replay.files
         ],

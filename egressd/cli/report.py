@@ -41,6 +41,7 @@ class Read(NamedTuple):
     last_us: int
     failed: list[FileResult | LogResult]
     logs: Sequence[LogResult] = ()
+    noted: Sequence[FileResult] = ()
 
     @classmethod
     def of(cls, files: Sequence[FileResult], logs: Sequence[LogResult] = ()) -> Read:
@@ -50,10 +51,11 @@ class Read(NamedTuple):
         return cls(
             len(files) + len(logs),
             sum(f.packets for f in files),
-            min((f.first_us for f in filled), default=0),
-            max((f.last_us for f in filled), default=0),
+            min((min(f.first_us, f.last_us) for f in filled), default=0),
+            max((max(f.first_us, f.last_us) for f in filled), default=0),
             [*(f for f in files if f.error), *(one for one in logs if one.error)],
             logs,
+            [f for f in files if f.note],
         )
 
     def amount(self) -> str:
@@ -76,9 +78,11 @@ def render_report(
     demo: bool,
     suffixes: Suffixes,
     seconds: float,
+    options: str,
     arguments: str,
 ) -> list[str]:
-    """The lines of the report. `arguments` is what follows `explain NAME` to look further."""
+    """The lines of the report. `options` are those of the lists, `arguments` what follows `explain NAME` to look
+    further."""
     incidents = list(engine.campaigns.incidents.values())
     lines = _head(read, lists, demo, seconds)
     if incidents:
@@ -90,8 +94,11 @@ def render_report(
     lines += _blind(engine)
     if incidents:
         name = incidents[0].match.registered_domain or incidents[0].match.indicator.value
-        next_step = f"Next: egressd explain {name} {arguments}"
-        lines += ["", next_step if len(next_step) <= 80 else cut(f"Next: egressd explain {name} FILE...")]
+        step = printable(f"Next: egressd explain {options}{name} {arguments}")
+        if len(step) > 80:
+            same = f"   (with the same {options.partition(' ')[0]})" if options else ""
+            step = f"{fit(f'Next: egressd explain {name}', 48)} FILE...{same}"
+        lines += ["", cut(step)]
     elif demo:
         lines += ["", "Next: give your own list: egressd replay --list FILE ..."]
     return lines
@@ -104,6 +111,10 @@ def _head(read: Read, lists: Sequence[ListSummary], demo: bool, seconds: float) 
         lines.append(fit(f"! {printable(file.path)}: {file.error}", 80))
     if len(read.failed) > 2:
         lines.append(f"! and {len(read.failed) - 2} more files with damage; --json lists them")
+    for noted in read.noted[:2]:
+        lines.append(fit(f"! {printable(noted.path)}: {noted.note}", 80))
+    if len(read.noted) > 2:
+        lines.append(f"! and {len(read.noted) - 2} more files that mislead; --json lists them")
     bad = [one for one in read.logs if one.malformed]
     if bad:
         lost = ", ".join(

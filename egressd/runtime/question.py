@@ -140,6 +140,8 @@ def _outcome(rule: Rule, match: Match) -> str:
         return f"alert: rule {rule.name}"
     if rule.outcome == ISOLATE or rule.scope == CLIENT:
         return "isolate the client" if rule.outcome == ISOLATE else "ask a person whether to isolate the client"
+    if target.kind == "url":
+        return "tell of it and count it: one page cannot be blocked, list the host"
     return f"ask a person whether to block {what}" if rule.outcome == ASK else f"block {what}"
 
 

@@ -417,3 +417,26 @@ def test_no_bytes_make_it_raise(tmp_path_factory, data):
                 assert result.packets == len(sink.seen) and result.content_bytes == len(whole)
                 results.append((sink.seen, result))
     assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize(
+    ("snaplen", "backwards_us", "note"),
+    [
+        (65_535, 0, ""),
+        (0, 0, ""),
+        (1_500, 0, ""),
+        (96, 0, "holds 96 bytes of a packet at most: names behind are missed"),
+        (65_535, 900_000, ""),
+        (65_535, 1_000_001, "is not in order of time: sort it (reordercap), or counts are wrong"),
+    ],
+)
+def test_what_may_mislead_though_it_is_whole_is_noted(
+    tmp_path: Path, snaplen: int, backwards_us: int, note: str
+) -> None:
+    """A capture with 96 bytes of each packet has no names of HTTP and TLS, and nothing said so."""
+    path = tmp_path / "a.pcap"
+    path.write_bytes(pcap([(T0_US, bytes(60)), (T0_US + 5, bytes(60)), (T0_US - backwards_us, b"x")], snaplen=snaplen))
+    _, replay = read(path)
+    assert (replay.files[0].note, replay.files[0].error) == (note, "")
+    path.write_bytes(pcap([], snaplen=snaplen))
+    assert read(path)[1].files[0].note == ""

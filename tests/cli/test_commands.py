@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+<<<<<<< HEAD
 import re
+=======
+import shlex
+>>>>>>> f61e315 (Replay: a capture that misleads though it is whole says so; the next step asks the same lists)
 import struct
 import subprocess
 import sys
@@ -57,6 +61,45 @@ def test_replay_report_fits_and_tells_the_incident(capsys: pytest.CaptureFixture
     assert len(rows) == 6, "no innocent host"
     assert "monitor" in out
     assert "nothing was changed" in out
+
+
+def test_the_next_step_asks_the_same_lists(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It left `--list` out, and what had just been found was not listed."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "own list.txt", "b.news-portal.example\n")
+    os.link(JPS[1], "may.pcap")
+    _, out, _ = run(capsys, "replay", "--list", "own list.txt", "may.pcap")
+    step = out.splitlines()[-1]
+    assert step == "Next: egressd explain --list 'own list.txt' news-portal.example may.pcap"
+    code, told, _ = run(capsys, *shlex.split(step)[2:])
+    assert code == 0 and "from               own list.txt:1" in told
+    _, out, _ = run(
+        capsys, "replay", "--list", "own list.txt", str(Path("may.pcap").absolute()), "may.pcap", "may.pcap"
+    )
+    assert out.splitlines()[-1] == "Next: egressd explain news-portal.example FILE...   (with the same --list)"
+
+
+def test_options_may_stand_between_a_name_and_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """`explain NAME --list L FILE` was `unrecognized arguments: FILE`."""
+    lists = write(tmp_path / "l.txt", "b.news-portal.example\n")
+    straight = run(capsys, "explain", "--list", lists, EVIL, *JPS)
+    assert run(capsys, "explain", EVIL, "--list", lists, *JPS) == straight
+    assert run(capsys, "explain", EVIL, JPS[0], "--list", lists, *JPS[1:]) == straight
+    assert run(capsys, "replay", JPS[0], "--list", lists, "--json", *JPS[1:])[1].count('"event_type":"summary"') == 1
+    for wrong in (["status", "--json", "x"], ["replay", JPS[0], "--jbos", "4"], ["check", EVIL, "--json", JPS[0]]):
+        with pytest.raises(SystemExit) as end:
+            main(wrong)
+        assert end.value.code == 2
+        assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_a_listed_page_is_not_said_to_be_blocked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Nothing on a gateway stops one page of a site (docs/lists.md); the verdict was `block url ...`."""
+    lists = write(tmp_path / "l.txt", "http://files.example/drop/\n")
+    _, out, _ = run(capsys, "check", "http://files.example/drop/x", "--list", lists)
+    assert "would              tell of it and count it: one page cannot be blocked, list the host" in out
 
 
 def test_replay_blocks_nothing_innocent(capsys: pytest.CaptureFixture[str]) -> None:
