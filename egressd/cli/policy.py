@@ -6,11 +6,12 @@ import json
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Final
 
 from egressd.cli.main import FINDINGS, INVALID, OK
 from egressd.cli.paths import path_given
-from egressd.cli.terminal import count, printable
+from egressd.cli.terminal import count, printable, span
 from egressd.config.folders import SHIPPED_POLICY
 from egressd.config.load import default_config, load_config, policy_text
 from egressd.config.schema import Config
@@ -76,11 +77,11 @@ def _show(policy: Any, as_json: bool) -> int:
             print(json.dumps(record, separators=(",", ":")))
             continue
         more = f", scope {rule.scope}" if rule.scope else ""
-        more += f", for {rule.ttl_s} s" if rule.ttl_s else ""
+        more += f", for {span(rule.ttl_s * 1_000_000)}" if rule.ttl_s else ""
         print(printable(f"{rule.outcome:<8}{rule.name}{more}  (line {rule.line})"))
-        print(printable("        when " + ("; ".join(conditions) or "anything")))
-        if rule.why:
-            print(printable(f"        why  {rule.why}"))
+        for what, words in (("when ", "; ".join(conditions) or "anything"), ("why  ", rule.why)):
+            for at, line in enumerate(wrap(printable(words), 66, break_on_hyphens=False)):
+                print(f"        {what if not at else '     '}{line}")
     if not as_json:
         print("alert   no-rule\n        when no rule above applies")
     return OK

@@ -179,7 +179,10 @@ def _watch_counts(connection: Connection, now_us: int) -> dict[str, Any]:
     attempts, leaks = attempts_since(connection, now_us - DAY_US)
     last = connection.execute("SELECT max(last_us) FROM watches").fetchone()[0]
     watched = "SELECT count(*) FROM decisions WHERE state = 'active' AND main_kind NOT IN ('client', 'segment')"
-    trying = "SELECT count(DISTINCT client) FROM watches WHERE last_us > ?"
+    trying = (
+        "SELECT count(DISTINCT w.client) FROM watches w JOIN decisions d ON d.number = w.decision"
+        " WHERE w.last_us > ? AND d.state = 'active'"  # of what was lifted nobody is kept from anything
+    )
     return {
         "blocks_watched": _one(connection, watched),
         "clients_trying": _one(connection, trying, now_us - DAY_US),

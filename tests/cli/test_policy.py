@@ -34,11 +34,14 @@ def test_the_shipped_policy_is_shown_and_proven(capsys: pytest.CaptureFixture[st
     assert main(["policy", "show"]) == OK
     shown = capsys.readouterr().out
     assert shown.startswith("alert   confidence  (line ") and "block   level-sibling" in shown and "no-rule" in shown
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_a_policy_of_a_configuration(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["policy", "test", "--config", str(config)]) == OK
     assert capsys.readouterr().out == "ok      in the lab\nok      elsewhere\n"
+    assert main(["policy", "show", "--config", str(config)]) == OK
+    assert capsys.readouterr().out.splitlines()[0] == "block   lab, scope pair, for 2h  (line 2)"
     assert main(["policy", "show", "--config", str(config), "--json"]) == OK
     first = json.loads(capsys.readouterr().out.splitlines()[0])
     assert first == {

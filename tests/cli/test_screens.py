@@ -156,6 +156,7 @@ def test_in_monitor_nothing_is_said_to_be_blocked() -> None:
     rules = {**results.STATUS["adapters"][0], "name": "dryrun"}
     shown = "\n".join(render_status(answer({**results.STATUS, "adapters": [rules]}, "monitor"), NOW_US))
     assert "dryrun ok: 357 would be in force," in shown
+    assert "3 clients NOT BLOCKED" in shown and "STILL TRYING" not in shown
 
 
 def test_every_golden_file_is_a_screen() -> None:

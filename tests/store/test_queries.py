@@ -70,6 +70,13 @@ def test_status(busy: Database) -> None:
     )
 
 
+def test_nobody_is_still_trying_what_was_lifted(busy: Database) -> None:
+    """`status` had `0 blocks watched; 1 client STILL TRYING` after an allowance and after panic."""
+    busy.call(decisions.end, "D1", "withdrawn", NOW, "uid:anna", "ours", ANNA)
+    watch = busy.call(queries.status, NOW)["watch"]
+    assert (watch["blocks_watched"], watch["clients_trying"], watch["attempts_24h"]) == (0, 0, 5)
+
+
 def test_status_of_an_empty_ledger(ledger: Database) -> None:
     told = ledger.call(queries.status, NOW)
     assert told["watch"]["last_attempt_us"] is None and told["adapters"] == {}
