@@ -8,7 +8,7 @@ from typing import Final
 from egressd.cli.client import Answer
 from egressd.cli.main import OK, RUNTIME
 from egressd.cli.screen import Row, add_read_arguments, read, rows, text, wrap_short
-from egressd.cli.terminal import count, cut
+from egressd.cli.terminal import count
 
 TIMEOUT_S: Final = 120.0
 
@@ -47,4 +47,4 @@ def _lines(one: Row, wide: int) -> list[str]:
     ok = one.get("ok") is True
     took = f"{text(one, 'ms', 8)} ms"
     head = f"{'ok' if ok else '!!'} {text(one, 'name', wide):<{wide}} {took:>9}  "
-    return [cut(head + text(one, "detail"))] if ok else wrap_short(f"FAILED: {text(one, 'detail')}", head)
+    return wrap_short(text(one, "detail") if ok else f"FAILED: {text(one, 'detail')}", head)

@@ -188,8 +188,8 @@ def _lists(status: Row) -> list[str]:
     if found:
         oldest = max(found, key=lambda one: number(one, "age_s"))
         line += f"; oldest {span(number(oldest, 'age_s') * 1_000_000)} ({text(oldest, 'source', 36)})"
-    else:
-        line += ": NOTHING IS LISTED"
+    if not indicators:
+        line = f"NOTHING IS LISTED: {line}"
     return _under("LISTS", [line])
 
 

@@ -88,10 +88,10 @@ def digest_line(digest: Digest, what: str = "") -> Line:
         whose = f"campaign {digest.campaign}" + (f" ({defang(what)})" if what else "")
     else:
         whose = f"{digest.campaigns} further campaigns"
-    text = f"STILL TRYING: {whose}: {digest.events} more contacts in the last {over}"
+    text = f"IT GOES ON: {whose}: {digest.events} more contacts in the last {over}"
     if digest.new_hosts:
         text += f", {digest.new_hosts} more hosts that no line named"
     if digest.hosts:
         text += f"; {digest.hosts} hosts in all"
     fields = {"MESSAGE_ID": MESSAGE_IDS["digest"], "EGRESSD_CAMPAIGN": digest.campaign}
-    return Line(WARNING, f"{text}. See: egressd watch", fields)
+    return Line(WARNING, f"{text}. See: egressd hosts", fields)

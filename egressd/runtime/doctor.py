@@ -102,9 +102,9 @@ def _lists(core: Core, found: Findings) -> None:
     if texts.demo:
         found.add("lists", False, "only the demonstration list is loaded: name your lists under lists:")
     else:
-        found.add(
-            "lists", count > 0 and not core.reloading.problems, "; ".join(core.reloading.problems[:2]) or f"{count:,}"
-        )
+        listed = f"{count:,}" if count else "nothing is listed, so nothing is found: put something into your lists"
+        problems = "; ".join(core.reloading.problems[:2])
+        found.add("lists", count > 0 and not problems, problems or listed)
 
 
 def _system(core: Core, found: Findings) -> None:

@@ -148,6 +148,12 @@ def test_what_the_ledger_lacks_is_said_on_every_screen() -> None:
     assert len(head_lines(got) + render_status(got._replace(result=results.STATUS_BAD), NOW_US)) <= 23
 
 
+def test_lists_without_indicators_are_loud() -> None:
+    empty = [{**results.STATUS["lists"][0], "indicators": 0}]
+    shown = "\n".join(render_status(answer({**results.STATUS, "lists": empty}), NOW_US))
+    assert "LISTS     NOTHING IS LISTED: 1 list, 0 indicators; oldest 3h14m" in shown
+
+
 def test_in_monitor_nothing_is_said_to_be_blocked() -> None:
     """`watch D1` had a column BLOCKED and one of what was DROPPED, `status` rules that are in force."""
     text = "\n".join(render_watch(answer(results.WATCHES, "monitor"), NOW_US, 40))

@@ -77,10 +77,11 @@ def test_a_leak_is_loud() -> None:
 
 
 def test_digests() -> None:
+    """Of what is not blocked, or was taken back, too: `STILL TRYING` and `egressd watch` were of blocks only."""
     line = digest_line(Digest("C1", 1, 120, 2, 9, 15 * MINUTE_US), "evil.example")
     assert line.text == (
-        "STILL TRYING: campaign C1 (evil[.]example): 120 more contacts in the last 15 min, 2 more hosts that no line "
-        "named; 9 hosts in all. See: egressd watch"
+        "IT GOES ON: campaign C1 (evil[.]example): 120 more contacts in the last 15 min, 2 more hosts that no line "
+        "named; 9 hosts in all. See: egressd hosts"
     )
     assert (
         "40 further campaigns: 80 more contacts in the last 6 h."
