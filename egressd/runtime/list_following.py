@@ -46,6 +46,7 @@ async def follow_lists(core: Core) -> None:
 async def _take(core: Core, what: str) -> None:
     act = Act("egressd", "files", "lists", what[:MAX_TEXT], "files were saved")
     core.scribe.put(audit.append, act, core.clock.now_us())
+    before = core.knowledge.intel.index.size
     try:
         lines = await core.reload(only_lists=True)
     except ConfigError as error:
@@ -53,4 +54,5 @@ async def _take(core: Core, what: str) -> None:
             log.error("%s", problem)
         log.error("lists: %s; %d problem(s): everything stays as it was", what, len(error.problems))
     else:
-        log.info("lists: %s; %s", what, "; ".join(lines))
+        emptied = before and not core.knowledge.intel.index.size
+        log.log(logging.ERROR if emptied else logging.INFO, "lists: %s; %s", what, "; ".join(lines))

@@ -211,7 +211,7 @@ class Listening:
             if not news or (first and found == OK):
                 continue
             if found == OK:
-                log.warning("sensor %s: lines come again", name)
+                log.warning("sensor %s: %s", name, "lines come again" if state.lines else "its log can be read again")
             elif found != STARTING:
                 log.error("sensor %s is %s: %s", name, found, reason)
             self._on_event(

@@ -201,6 +201,8 @@ def warnings(core: Core) -> list[str]:
     if core.scribe.trouble:
         found.append(f"the ledger cannot be written ({core.scribe.waiting} changes wait): {core.scribe.trouble}")
     found += [f"{name}: {text}" for name, text in core.enforcement.problems.items()]
+    if not core.knowledge.intel.index.size:
+        found.append("NOTHING IS LISTED: nothing that a list should name is found or blocked")
     if core.loaded.texts.demo:
         found.append("no list is configured: only the built-in demonstration list of reserved names is watched for")
     if not core.config.resolvers:

@@ -222,12 +222,15 @@ def test_a_network_that_is_dead_itself_is_no_silence() -> None:
     assert desk.listening.states["proxy"].state == OK
 
 
-def test_what_cannot_be_read_is_an_alarm() -> None:
+def test_what_cannot_be_read_is_an_alarm(caplog: pytest.LogCaptureFixture) -> None:
     desk = Desk()
     desk.stats(problem="/a: permission denied")
     desk.listening.tick()
     assert desk.listening.states["proxy"].state == FAILING
     assert desk.listening.warnings() == ["SENSOR proxy failing: /a: permission denied"]
+    desk.stats(lines=0)
+    desk.listening.tick()
+    assert caplog.messages[-1] == "sensor proxy: its log can be read again"  # it was `lines come again`: none had come
 
 
 def test_a_log_of_another_format_is_an_alarm() -> None:

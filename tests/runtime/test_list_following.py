@@ -1,0 +1,34 @@
+"""What is told when lists were saved."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from egressd.runtime import screens
+from egressd.runtime.list_following import _take
+from tests.loops import in_loop
+from tests.runtime.core_scene import site_at
+
+
+@in_loop
+async def test_a_list_that_was_emptied_is_loud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It lifts every block of it, and was one line of the lowest priority; `status` had no alarm."""
+    caplog.set_level(logging.INFO, "egressd")
+    async with site_at(tmp_path) as site:
+        (tmp_path / "csirt.txt").write_text("c2.listed.example\n")
+        await _take(site.core, "csirt.txt changed")
+        assert caplog.records[-1].levelno == logging.INFO
+        assert not any("NOTHING IS LISTED" in one for one in screens.warnings(site.core))
+        (tmp_path / "csirt.txt").write_text("")
+        await _take(site.core, "csirt.txt changed")
+        told = caplog.records[-1]
+        assert (told.levelno, told.getMessage()) == (
+            logging.ERROR,
+            "lists: csirt.txt changed; 0 indicators (1 before)",
+        )
+        assert "NOTHING IS LISTED: nothing that a list should name is found or blocked" in screens.warnings(site.core)
+        await _take(site.core, "csirt.txt changed")
+        assert caplog.records[-1].levelno == logging.INFO
