@@ -92,7 +92,7 @@ def render_hosts(answer: Answer, now_us: int, limit: int) -> list[str]:
         *table(_COLUMNS, [_cells(host, answer.mode, now_us) for host in shown], [_under(host) for host in shown]),
     ]
     lines += [*more, ""]
-    lines.append("HITS: all contacts; TRIES: those after the block; LEAKS: tries with an answer.")
+    lines.append("HITS: all contacts; TRIES: those after the block; LEAKS: answers through it.")
     worst = known[0][2]
     if known[0][0] <= URGENCY.index(CONTACT):
         client = text(worst, "client", 39)

@@ -137,11 +137,18 @@ def _leaks(leaks: int) -> list[str]:
     return [f"!! {count(leaks, 'try', 'tries')} GOT THROUGH: a blocked target answered"] if leaks else []
 
 
+def _kept(one: Row) -> str:
+    """The state of a block; of one without an address `active` would say that somebody is kept from something."""
+    state = text(one, "state", 9)
+    kept = any(text(row, "state") != "withdrawn" for row in rows(one, "addresses"))
+    return "name only" if state == "active" and not kept else state
+
+
 def _cells(one: Row, now_us: int) -> list[str]:
     last = ago(one.get("last"), now_us)
     return [
         text(one, "decision_id", 20),
-        text(one, "state", 9),
+        _kept(one),
         text(part(one, "target"), "value"),
         date(one.get("since")),
         f"{len(rows(one, 'clients')):,}",

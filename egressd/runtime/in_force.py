@@ -34,6 +34,7 @@ ISOLATE: Final = "isolate"
 ROLLBACK: Final = "rollback"  # the rule of what was taken back because too many ran into it
 PAIR: Final = "pair"
 MAX_SPARED: Final = 16  # targets of one decision that were refused or given free, the last of them
+DESTINATIONS: Final = frozenset(("address", "network", "pair"))  # kinds that adapters can hold
 FOUND_OUT: Final = frozenset(("address", "pair"))  # kinds that have a term when they are not what was decided about
 
 
@@ -82,6 +83,11 @@ class InForce:
             if len(self.spared) >= MAX_SPARED and target not in self.spared:
                 del self.spared[next(iter(self.spared))]
             self.spared[target] = reason
+
+    def is_name_only(self) -> bool:
+        """Whether all that it led to was refused or given free, so that nobody is kept from anything."""
+        kept = (held.state in (ACTIVE, RESTING) and target.kind in DESTINATIONS for target, held in self.held.items())
+        return self.state == ACTIVE and bool(self.spared) and not any(kept)
 
     def standing(self, enforced: bool) -> Standing:
         """As a packet process is told of it."""

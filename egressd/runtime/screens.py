@@ -15,6 +15,7 @@ from egressd.intel.networks import parse_address, render_address
 from egressd.metrics.histogram import Histogram
 from egressd.model import BEHAVIOUR, Target
 from egressd.notify.eve import VIA, render_time
+from egressd.runtime.alarms import warnings
 from egressd.runtime.block_plan import BlockPlan
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
@@ -26,7 +27,6 @@ from egressd.store.heads import Head, load_heads
 from egressd.web.requests import REFUSED, WRONG, Refused
 
 SHOWN_CLIENTS: Final = 20
-SHOWN_BACK: Final = 2  # blocks that were taken back, each with a line of `status`
 NAMES: Final = 20  # of an incident, looked up when what was decided may be about one of them alone
 SILENT_US: Final = 300_000_000
 
@@ -183,45 +183,6 @@ def lists(core: Core, now_us: int) -> list[Record]:
     return found
 
 
-def warnings(core: Core) -> list[str]:
-    """What somebody should know, most urgent first."""
-    found: list[str] = []
-    if not core.is_enforcing():
-        found.append("mode is monitor: nothing is blocked. To arm: egressd mode enforce --reason TEXT")
-    found += [f"segment {name} is under {mode}" for name, mode in core.modes.items() if mode != core.mode]
-    waiting = [one for one in core.register.by_id.values() if one.state == PROPOSED]
-    back = [one for one in waiting if one.rule == ROLLBACK]
-    found += [
-        f"TAKEN BACK: {one.target.value} is not blocked, too many hosts ran into it: egressd decisions {one.id}"
-        for one in back[:SHOWN_BACK]
-    ]
-    if len(waiting) > len(back[:SHOWN_BACK]):
-        some = "1 decision waits" if len(waiting) == 1 else f"{len(waiting)} decisions wait"
-        found.append(f"{some} for a person: egressd decisions --state proposed")
-    if core.scribe.trouble:
-        found.append(f"the ledger cannot be written ({core.scribe.waiting} changes wait): {core.scribe.trouble}")
-    found += [f"{name}: {text}" for name, text in core.enforcement.problems.items()]
-    if not core.knowledge.intel.index.size:
-        found.append("NOTHING IS LISTED: nothing that a list should name is found or blocked")
-    if core.loaded.texts.demo:
-        found.append("no list is configured: only the built-in demonstration list of reserved names is watched for")
-    if not core.config.resolvers:
-        found.append("resolvers: is not set; this machine's own and those it asks are taken for yours")
-    events = core.tellers.events
-    if events is not None and events.stats.trouble:
-        found.append(f"the event log cannot be written: {events.stats.trouble}")
-    if core.volume is not None:
-        found += core.volume.warnings()
-    found += [
-        f"the lease file {escape_path(name)} cannot be read: {why}" for name, why in core.identity.problems.items()
-    ]
-    found += core.lapsing.warnings(core.clock.now_us())
-    faults = core.sensing.total("faults")
-    if faults:
-        found.append(f"{faults} packets met a fault of ours (see the log); please report them")
-    return found
-
-
 async def hosts(core: Core) -> Record:
     """The census of infected hosts."""
     found = await core.ledger.read(queries.hosts)
@@ -232,15 +193,15 @@ async def hosts(core: Core) -> Record:
 
 
 def is_blocked(core: Core, ids: Sequence[str]) -> bool | None:
-    """Whether what these incidents are about is blocked; False: a person is to say whether, None: nothing of it is
-    decided, or it was lifted."""
+    """Whether what these incidents are about is blocked; False: a person is to say whether, or no address of it may be
+    blocked, None: nothing of it is decided, or it was lifted."""
     told: bool | None = None
     for incident in filter(None, map(core.campaigns.incidents.get, ids)):
         match = incident.match
         about = core.register.about(match) or next(
             filter(None, (core.register.about(match, name) for name in islice(incident.names, NAMES))), None
         )
-        if about is not None and about.state == ACTIVE:
+        if about is not None and about.state == ACTIVE and not about.is_name_only():
             return True
         if about is not None and match.level != BEHAVIOUR:
             told = False

@@ -71,7 +71,8 @@ class Watchers:
         """Verdicts that need a person: what was not blocked, and why."""
         if decision.action in ("refuse", "alert"):
             what = ", ".join(f"{one.kind} {defang(one.value)}" for one in decision.targets[:3])
-            log.warning("not blocked (%s): %s: %s", decision.rule, what, defang(decision.reason))
+            whose = f", of {defang(decision.name)} ({decision.id})" if decision.name and decision.id else ""
+            log.warning("not blocked (%s): %s%s: %s", decision.rule, what, whose, defang(decision.reason))
         elif decision.action in TOLD or decision.rule in TOLD:
             what = ", ".join(f"{one.kind} {defang(one.value)}" for one in decision.targets[:3])
             text = TOLD.get(decision.rule) or TOLD[decision.action]

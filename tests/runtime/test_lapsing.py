@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from egressd.intel.allowances import Allowance, Allowances
-from egressd.runtime import screens
+from egressd.runtime import alarms
 from egressd.runtime.lapsing import DAY_S, Lapsing
 from tests.loops import in_loop
 from tests.runtime.core_scene import WHY, site_at
@@ -106,7 +106,7 @@ async def test_an_operators_allowance_for_an_hour(tmp_path: Path, restarted: boo
         await site.do("allow", what="good.example", for_s=3_600)
         await site.core.tick()
         assert site.core.lapsing.counts(site.core.clock.now_us()) == {"active": 0, "ending": 1, "ended": 0}
-        (line,) = [one for one in screens.warnings(site.core) if "ALLOWANCE" in one]
+        (line,) = [one for one in alarms.warnings(site.core) if "ALLOWANCE" in one]
         assert line.endswith(f"allow-destination good.example of uid:anna ({WHY})")
         assert line.startswith("ALLOWANCE ends at 2023-11-14T23:13:20")
         hands.pass_s(3_600)
@@ -114,11 +114,11 @@ async def test_an_operators_allowance_for_an_hour(tmp_path: Path, restarted: boo
             await site.core.tick()
             assert site.core.entries == []
             assert site.core.lapsing.counts(site.core.clock.now_us()) == {"active": 0, "ending": 0, "ended": 1}
-            assert any(one.startswith("ALLOWANCE ended") for one in screens.warnings(site.core))
+            assert any(one.startswith("ALLOWANCE ended") for one in alarms.warnings(site.core))
             return
         await site.core.scribe.settled()
     async with site_at(tmp_path, hands=hands) as site:
-        assert any(one.startswith("ALLOWANCE ended") for one in screens.warnings(site.core))
+        assert any(one.startswith("ALLOWANCE ended") for one in alarms.warnings(site.core))
 
 
 @in_loop

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from egressd.runtime import screens
+from egressd.runtime import alarms
 from egressd.runtime.list_following import _take
 from tests.loops import in_loop
 from tests.runtime.core_scene import site_at
@@ -21,7 +21,7 @@ async def test_a_list_that_was_emptied_is_loud(tmp_path: Path, caplog: pytest.Lo
         (tmp_path / "csirt.txt").write_text("c2.listed.example\n")
         await _take(site.core, "csirt.txt changed")
         assert caplog.records[-1].levelno == logging.INFO
-        assert not any("NOTHING IS LISTED" in one for one in screens.warnings(site.core))
+        assert not any("NOTHING IS LISTED" in one for one in alarms.warnings(site.core))
         (tmp_path / "csirt.txt").write_text("")
         await _take(site.core, "csirt.txt changed")
         told = caplog.records[-1]
@@ -29,6 +29,6 @@ async def test_a_list_that_was_emptied_is_loud(tmp_path: Path, caplog: pytest.Lo
             logging.ERROR,
             "lists: csirt.txt changed; 0 indicators (1 before)",
         )
-        assert "NOTHING IS LISTED: nothing that a list should name is found or blocked" in screens.warnings(site.core)
+        assert "NOTHING IS LISTED: nothing that a list should name is found or blocked" in alarms.warnings(site.core)
         await _take(site.core, "csirt.txt changed")
         assert caplog.records[-1].levelno == logging.INFO

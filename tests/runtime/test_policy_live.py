@@ -19,7 +19,7 @@ from egressd.detect.live import Standing
 from egressd.detect.rules import is_share
 from egressd.intel.networks import parse_address, render_network
 from egressd.model import Indicator, Match, Target
-from egressd.runtime import screens
+from egressd.runtime import alarms, screens
 from egressd.runtime.block_plan import BlockPlan
 from egressd.runtime.in_force import ACTIVE, PROPOSED
 from egressd.runtime.modes import site_of, unarmed
@@ -91,7 +91,7 @@ async def test_a_proposal_shows_what_a_person_needs(tmp_path: Path) -> None:
         assert (waiting["clients"], waiting["hosts"], waiting["contacts"]) == (["10.0.0.5", "10.0.0.6"], 2, 3)
         assert waiting["approving"].startswith("blocks registered domain listed.example: 1 address for everybody, 1 ")
         assert waiting["lapses"].startswith("2023-11-17")  # 72 hours after it was made
-        assert "1 decision waits for a person: egressd decisions --state proposed" in screens.warnings(site.core)
+        assert "1 decision waits for a person: egressd decisions --state proposed" in alarms.warnings(site.core)
 
 
 @in_loop
@@ -324,8 +324,8 @@ async def test_no_screen_says_that_what_was_taken_back_is_blocked(tmp_path: Path
         assert "!! NOT BLOCKED: waits for a person; decided" in after
         assert "blocked since" not in after and "\nADDRESS " in after and " active " not in after
         warning = "TAKEN BACK: listed.example is not blocked, too many hosts ran into it: egressd decisions D1"
-        assert warning in screens.warnings(site.core)
-        assert not any("wait" in one for one in screens.warnings(site.core))
+        assert warning in alarms.warnings(site.core)
+        assert not any("wait" in one for one in alarms.warnings(site.core))
         told = await screens.decisions(site.core, {"state": None, "limit": 10, "id": "D1"})
         one = shown(site, told, lambda got: decisions_verb._one("D1", got.result["decisions"]))
         assert "taken back 2 clients ran into it within its first hour, over 1" in one
@@ -400,7 +400,7 @@ async def test_one_segment_is_armed_by_command_and_panic_disarms_it(tmp_path: Pa
         assert (site.core.mode, site.core.modes, site.kernel.modes) == ("monitor", {"lab": "enforce"}, ["enforce"])
         start, _ = site.core.start_of(0)
         assert start.enforced and start.fast_lane and start.settings.modes == (("lab", "enforce"),)
-        assert "segment lab is under enforce" in screens.warnings(site.core)
+        assert "segment lab is under enforce" in alarms.warnings(site.core)
         await site.do("panic", BERT)
         assert (site.core.modes, site.kernel.modes[-1]) == ({}, "monitor")
 

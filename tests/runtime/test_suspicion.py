@@ -7,7 +7,7 @@ from pathlib import Path
 from egressd.detect.behaviour.volume import VolumeSettings
 from egressd.detect.evidence import Evidence
 from egressd.notify.sentences import incident_line
-from egressd.runtime import screens
+from egressd.runtime import alarms
 from egressd.runtime.volume_watch import VolumeWatch
 from tests.loops import in_loop
 from tests.runtime.core_scene import site_at
@@ -80,9 +80,9 @@ async def test_status_says_when_volume_is_not_observed(tmp_path: Path) -> None:
             VolumeSettings(), core.knowledge.intel.suffixes, core.clock, core.station.whose.leads_out,
             core.intake.suspect, is_on=lambda: False,
         )  # fmt: skip
-        assert not any("VOLUME" in one for one in screens.warnings(core))
+        assert not any("VOLUME" in one for one in alarms.warnings(core))
         assert core.volume._open() is None
-        (said,) = [one for one in screens.warnings(core) if "VOLUME" in one]
+        (said,) = [one for one in alarms.warnings(core) if "VOLUME" in one]
         assert said.endswith("is not counted: sysctl -w net.netfilter.nf_conntrack_acct=1") and len(said) < 77
 
 

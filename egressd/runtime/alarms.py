@@ -1,0 +1,57 @@
+"""What `egressd status` says that somebody should know, of what the core knows itself."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from egressd.config.texts import escape_path
+from egressd.runtime.core import Core
+from egressd.runtime.in_force import PROPOSED, ROLLBACK
+
+SHOWN: Final = 2  # decisions of a kind, each with a line
+
+
+def warnings(core: Core) -> list[str]:
+    """What somebody should know, most urgent first."""
+    found: list[str] = []
+    if not core.is_enforcing():
+        found.append("mode is monitor: nothing is blocked. To arm: egressd mode enforce --reason TEXT")
+    found += [f"segment {name} is under {mode}" for name, mode in core.modes.items() if mode != core.mode]
+    waiting = [one for one in core.register.by_id.values() if one.state == PROPOSED]
+    back = [one for one in waiting if one.rule == ROLLBACK]
+    found += [
+        f"TAKEN BACK: {one.target.value} is not blocked, too many hosts ran into it: egressd decisions {one.id}"
+        for one in back[:SHOWN]
+    ]
+    if len(waiting) > len(back[:SHOWN]):
+        some = "1 decision waits" if len(waiting) == 1 else f"{len(waiting)} decisions wait"
+        found.append(f"{some} for a person: egressd decisions --state proposed")
+    if core.is_enforcing():
+        free = [one for one in core.register.by_id.values() if one.is_name_only()]
+        for one in free[:SHOWN]:
+            value = one.target.value
+            found.append(f"{one.id} keeps nobody from {value}: protected or shared; egressd explain --live {value}")
+        if len(free) > SHOWN:
+            found.append(f"{len(free) - SHOWN} more blocks keep nobody from anything (egressd watch: name only)")
+    if core.scribe.trouble:
+        found.append(f"the ledger cannot be written ({core.scribe.waiting} changes wait): {core.scribe.trouble}")
+    found += [f"{name}: {text}" for name, text in core.enforcement.problems.items()]
+    if not core.knowledge.intel.index.size:
+        found.append("NOTHING IS LISTED: nothing that a list should name is found or blocked")
+    if core.loaded.texts.demo:
+        found.append("no list is configured: only the built-in demonstration list of reserved names is watched for")
+    if not core.config.resolvers:
+        found.append("resolvers: is not set; this machine's own and those it asks are taken for yours")
+    events = core.tellers.events
+    if events is not None and events.stats.trouble:
+        found.append(f"the event log cannot be written: {events.stats.trouble}")
+    if core.volume is not None:
+        found += core.volume.warnings()
+    found += [
+        f"the lease file {escape_path(name)} cannot be read: {why}" for name, why in core.identity.problems.items()
+    ]
+    found += core.lapsing.warnings(core.clock.now_us())
+    faults = core.sensing.total("faults")
+    if faults:
+        found.append(f"{faults} packets met a fault of ours (see the log); please report them")
+    return found

@@ -1,0 +1,69 @@
+"""A block that keeps nobody from anything, because its addresses are protected or shared, is said to be one."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from egressd.cli.client import Answer
+from egressd.cli.hosts import render_hosts
+from egressd.cli.watch import render_watches
+from egressd.runtime import alarms, screens
+from tests.loops import in_loop
+from tests.runtime.core_scene import Site, site_at
+from tests.runtime.scene import A, X, about, address, attempt, match, sighting, verdict
+
+LISTED = match("c2.listed.example")
+WHY = "198.51.100.7 is protected (resolvers.txt:6: public resolver)"
+WARNING = "D1 keeps nobody from listed.example: protected or shared; egressd explain --live listed.example"
+
+
+async def blocked(site: Site) -> bool | None:
+    await site.core.scribe.settled()
+    (host,) = (await screens.hosts(site.core))["hosts"]
+    told: bool | None = host["blocked"]
+    return told
+
+
+@in_loop
+async def test_what_reaches_a_protected_address_is_not_said_to_be_kept_out(tmp_path: Path) -> None:
+    """`hosts` said STILL TRYING, `watch` active, and `status` nothing, while every connection was answered."""
+    async with site_at(tmp_path) as site:
+        site.sees(
+            sighting(A, "b.listed.example", found=LISTED),
+            verdict("D1", "block", about("listed.example"), found=LISTED),
+        )
+        assert await blocked(site) is True  # no address is known yet
+        assert WARNING not in alarms.warnings(site.core)
+        site.sees(verdict("D1", "refuse", address(X), rule="protected", found=LISTED, reason=WHY))
+        site.sees(attempt(A, 5, first=True, found=LISTED))
+        assert await blocked(site) is False
+        assert WARNING in alarms.warnings(site.core)
+        assert site.core.rulings.outcome(LISTED) == "NOT blocked: all that D1 led to is protected or shared"
+        now_us = site.core.clock.now_us()
+        hosts = render_hosts(Answer(await screens.hosts(site.core), "enforce", 1, "", ()), now_us, 40)
+        assert "  1 NOT BLOCKED" in hosts
+        watches = render_watches(Answer(await screens.watch(site.core, None), "enforce", 1, "", ()), now_us, 40)
+        assert any(line.startswith("D1 name only listed.example") for line in watches)
+        site.sees(verdict("D1", "extend", address("203.0.113.9"), found=LISTED))  # another address may be blocked
+        assert await blocked(site) is True
+        assert WARNING not in alarms.warnings(site.core)
+
+
+def test_the_journal_says_whose_address_is_not_blocked(caplog: pytest.LogCaptureFixture) -> None:
+    """It named the address alone, after a line that said BLOCKED."""
+    from types import SimpleNamespace
+    from typing import Any
+
+    from egressd.notify.journal import Journal
+    from egressd.runtime.tellers import Watchers
+
+    caplog.set_level(logging.WARNING, "egressd")
+    clock: Any = SimpleNamespace(now_us=lambda: 0)
+    told = verdict("D1", "refuse", address(X), rule="protected", found=LISTED, reason="it is protected")
+    Watchers(None, Journal(2), clock).decision(told)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("not blocked (protected): address 198[.]51[.]100[.]7, of ")
+    assert line.endswith(" (D1): it is protected")
