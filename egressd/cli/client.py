@@ -46,6 +46,12 @@ class Answer(NamedTuple):
     down: tuple[str, ...]
     failing: tuple[str, ...] = ()
     unwritten: int = 0
+    modes: int = 0
+
+    @property
+    def blocks_nothing(self) -> bool:
+        """Whether the mode is monitor, and that of no segment another one."""
+        return self.mode == "monitor" and not self.modes
 
 
 def add_socket_argument(parser: ArgumentParser) -> None:
@@ -78,7 +84,8 @@ def ask(args: Namespace, verb: str, arguments: dict[str, Any], timeout_s: float 
     if not record["ok"]:
         code = record.get("code")
         raise ClientError(str(record.get("error", "refused")), code if code in (1, 2, 3) else RUNTIME)
-    result, packets, unwritten = record.get("result"), record.get("packets"), record.get("unwritten")
+    result, packets = record.get("result"), record.get("packets")
+    unwritten, modes = record.get("unwritten"), record.get("modes")
     return Answer(
         result if isinstance(result, dict) else {},
         str(record.get("mode", "unknown")),
@@ -87,6 +94,7 @@ def ask(args: Namespace, verb: str, arguments: dict[str, Any], timeout_s: float 
         _words(record.get("down")),
         _words(record.get("failing")),
         unwritten if isinstance(unwritten, int) else 0,
+        modes if isinstance(modes, int) else 0,
     )
 
 

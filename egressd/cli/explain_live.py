@@ -20,7 +20,7 @@ def render_live(subject: str, answer: Answer) -> list[str]:
     listed = one.get("listed") is True
     head = f"LISTED, match level {text(one, 'match_level')}" if listed else "not listed"
     if one.get("held"):
-        verb = "would be blocked" if answer.mode == "monitor" else "BLOCKED"
+        verb = "BLOCKED" if one.get("enforced") is True else "would be blocked"
         head += f"; {verb} {text(one, 'held')} by {text(part(one, 'decision'), 'id')}"
     said = [("registered domain", _of(one, "registered_domain")), ("suffix rule", _of(one, "suffix_rule"))]
     indicator = one.get("indicator")

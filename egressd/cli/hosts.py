@@ -60,7 +60,7 @@ def run(args: Namespace) -> int:
     return OK
 
 
-def state(host: Row, mode: str, now_us: int) -> str:
+def state(host: Row, blocks_nothing: bool, now_us: int) -> str:
     """What has to be known of a host in one word of URGENCY."""
     if host.get("isolated") is True:
         return ISOLATED
@@ -68,10 +68,8 @@ def state(host: Row, mode: str, now_us: int) -> str:
         return GOT_THROUGH
     if now_us - time_us(host.get("last")) > RECENT_US:
         return QUIET
-    if mode == "monitor":
-        return NOT_BLOCKED
     blocked = host.get("blocked", True)
-    if blocked is False:
+    if blocks_nothing or blocked is False:
         return NOT_BLOCKED
     return TRYING if number(host, "attempts") and blocked else CONTACT
 
@@ -81,7 +79,9 @@ def render_hosts(answer: Answer, now_us: int, limit: int) -> list[str]:
     hosts = rows(answer.result, "hosts")
     if not hosts:
         return observed(answer, "No contact with a listed destination observed")
-    known = [(URGENCY.index(state(host, answer.mode, now_us)), -time_us(host.get("last")), host) for host in hosts]
+    known = [
+        (URGENCY.index(state(host, answer.blocks_nothing, now_us)), -time_us(host.get("last")), host) for host in hosts
+    ]
     known.sort(key=lambda one: one[:2])
     sorts = Counter(URGENCY[urgency] for urgency, _, _ in known)
     parts = [f"{sorts[word]:,} {word}" for word in URGENCY if sorts[word]]
@@ -89,7 +89,9 @@ def render_hosts(answer: Answer, now_us: int, limit: int) -> list[str]:
     shown, more = first([host for _, _, host in known], limit)
     lines += [
         "",
-        *table(_COLUMNS, [_cells(host, answer.mode, now_us) for host in shown], [_under(host) for host in shown]),
+        *table(
+            _COLUMNS, [_cells(host, answer.blocks_nothing, now_us) for host in shown], [_under(host) for host in shown]
+        ),
     ]
     lines += [*more, ""]
     lines.append("HITS: all contacts; TRIES: those after the block; LEAKS: answers through it.")
@@ -101,11 +103,11 @@ def render_hosts(answer: Answer, now_us: int, limit: int) -> list[str]:
     return lines
 
 
-def _cells(host: Row, mode: str, now_us: int) -> list[str]:
+def _cells(host: Row, blocks_nothing: bool, now_us: int) -> list[str]:
     last = ago(host.get("last"), now_us)
     return [
         text(host, "client"),
-        state(host, mode, now_us),
+        state(host, blocks_nothing, now_us),
         short(host, "contacts"),
         short(host, "attempts"),
         short(host, "leaks"),

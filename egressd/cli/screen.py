@@ -189,7 +189,10 @@ def listed(indicator: Row) -> str:
 def head_lines(answer: Answer) -> list[str]:
     """The first line of every screen, and loud ones for what makes it untrue: of sensors, rules and the ledger."""
     seen = f"; {count(answer.packets, 'packet')} seen"
-    lines = [cut(MODES.get(answer.mode, f"mode {printable(answer.mode)}") + seen)]
+    mode = MODES.get(answer.mode, f"mode {printable(answer.mode)}")
+    if answer.modes:  # what the mode means does not hold for all
+        mode = f"{mode.partition(':')[0]}, {count(answer.modes, 'segment')} under another (egressd status)"
+    lines = [cut(mode + seen)]
     if answer.down:
         lines.append(
             cut(f"!! SENSOR DOWN: {', '.join(map(printable, answer.down))}. What follows misses what it did not see.")

@@ -56,13 +56,13 @@ def render_status(answer: Answer, now_us: int) -> list[str]:
         head += "; no alarm"
     step = _next(status)
     room = LINES - 1 - len(head_lines(answer)) - len(shown) - len(step)
-    body = _body(status, answer.mode, now_us, ROWS)
+    body = _body(status, answer.blocks_nothing, now_us, ROWS)
     if len(body) > room:
-        body = _body(status, answer.mode, now_us, 1)
+        body = _body(status, answer.blocks_nothing, now_us, 1)
     return [head, *shown, *body[:room], *step]
 
 
-def _body(status: Row, mode: str, now_us: int, limit: int) -> list[str]:
+def _body(status: Row, blocks_nothing: bool, now_us: int, limit: int) -> list[str]:
     """What is calm; `limit` is for the lines of which there may be many."""
     return [
         *_sensors(status, now_us, limit),
@@ -71,7 +71,7 @@ def _body(status: Row, mode: str, now_us: int, limit: int) -> list[str]:
         *_blind(status, limit),
         *_blocks(status),
         *_rules(status, now_us, limit),
-        *_watch(status, mode, now_us),
+        *_watch(status, blocks_nothing, now_us),
         *_life(status, now_us),
     ]
 
@@ -234,11 +234,11 @@ def _rules(status: Row, now_us: int, limit: int) -> list[str]:
     return _under("RULES", lines or ["no adapter: nothing can be blocked"])
 
 
-def _watch(status: Row, mode: str, now_us: int) -> list[str]:
+def _watch(status: Row, blocks_nothing: bool, now_us: int) -> list[str]:
     watch, incidents = part(status, "watch"), part(status, "incidents")
     trying = number(watch, "clients_trying")
     line = f"{count(number(watch, 'blocks_watched'), 'block')} watched; {count(trying, 'client')}"
-    if mode == "monitor":
+    if blocks_nothing:
         line += " NOT BLOCKED" if trying else " in contact"
     else:
         line += " STILL TRYING" if trying else " trying"

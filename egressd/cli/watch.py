@@ -89,7 +89,8 @@ def render_watch(answer: Answer, now_us: int, limit: int) -> list[str]:
         target = part(one, "target")
         decision = text(one, "decision_id", 20)
         lines.append(cut(f"{decision} {text(one, 'state', 12)}: {text(target, 'kind', 20)} {text(target, 'value')}"))
-        lines.append(_since(one, answer.mode, now_us))
+        mode = text(one, "mode") or answer.mode
+        lines.append(_since(one, mode, now_us))
         lines += _leaks(number(one, "leaks"))
         clients = sorted(rows(one, "clients"), key=lambda row: (not number(row, "leaks"), -time_us(row.get("last"))))
         quiet = span(number(one, "quiet_s") * 1_000_000)
@@ -103,7 +104,7 @@ def render_watch(answer: Answer, now_us: int, limit: int) -> list[str]:
         addresses = rows(one, "addresses")
         shown, more = first(addresses, limit)
         if addresses:
-            title = _title(text(one, "state"), answer.mode)
+            title = _title(text(one, "state"), mode)
             stopped = Column("DROPPED" if title == "BLOCKED" else "TRIES", right=True)
             columns = (Column(title, least=15), *_ADDRESSES, stopped)
             lines += ["", *table(columns, [_address(row, text(one, "state")) for row in shown]), *more]

@@ -405,6 +405,7 @@ class Daemon:
             tuple(one["name"] for one in interfaces if screens.state_of(core, self._canary, one) != "up"),
             core.enforcement.failing(),
             core.scribe.waiting if core.scribe.trouble else 0,
+            sum(mode != core.mode for mode in core.modes.values()),
         )
 
     async def _metrics(self, core: Core) -> MetricsServer[Any] | None:

@@ -66,13 +66,12 @@ class Explaining:
         if found is None:
             return {}
         standing, target = found
-        record = {"decision": self._decision(standing), "incidents": self._incidents(standing.match)}
+        record: Record = {"decision": self._decision(standing), "incidents": self._incidents(standing.match)}
         if standing.state == ACTIVE:
             client, _, _ = target.value.rpartition(">")
-            record |= {
-                "held": f"for {client}" if client else "for everybody",
-                "would": "nothing more: not listed itself",
-            }
+            record["held"] = f"for {client}" if client else "for everybody"
+            record["enforced"] = self._core.rulings.enforces(standing)
+            record["would"] = "nothing more: not listed itself"
         return record
 
     def _decision(self, standing: InForce) -> Record:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from egressd import __version__
 from egressd.config.texts import escape_path
 from egressd.detect.devices import is_local, parse_mac, render_mac
+from egressd.detect.site import MONITOR
 from egressd.detect.stages import Watched, stage_text
 from egressd.intel.networks import parse_address, render_address
 from egressd.metrics.histogram import Histogram
@@ -188,20 +189,22 @@ async def hosts(core: Core) -> Record:
     found = await core.ledger.read(queries.hosts)
     for one in found:
         one.update(device_fields(core, one["device"]))
-        one["blocked"] = is_blocked(core, one["incidents"])
+        one["blocked"] = is_blocked(core, one["client"], one["incidents"])
     return {"hosts": timed(found)}
 
 
-def is_blocked(core: Core, ids: Sequence[str]) -> bool | None:
-    """Whether what these incidents are about is blocked; False: a person is to say whether, or no address of it may be
-    blocked, None: nothing of it is decided, or it was lifted."""
+def is_blocked(core: Core, client: str, ids: Sequence[str]) -> bool | None:
+    """Whether what these incidents of a client are about is blocked; False: its segment is under monitor, a person has
+    to say, or no address of it may be blocked, None: nothing of it is decided, or it was lifted."""
+    if core.site.mode_of(parse_address(client)) == MONITOR:
+        return False
     told: bool | None = None
     for incident in filter(None, map(core.campaigns.incidents.get, ids)):
         match = incident.match
         about = core.register.about(match) or next(
             filter(None, (core.register.about(match, name) for name in islice(incident.names, NAMES))), None
         )
-        if about is not None and about.state == ACTIVE and not about.is_name_only():
+        if about is not None and core.rulings.enforces(about) and not about.is_name_only():
             return True
         if about is not None and match.level != BEHAVIOUR:
             told = False

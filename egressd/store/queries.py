@@ -231,6 +231,7 @@ def _watch(row: DecisionRow, clients: list[dict[str, Any]], now_us: int) -> dict
         "decision_id": row.id,
         "target": {"kind": main.kind, "value": main.value},
         "state": row.state,
+        "mode": row.mode,
         "since_us": row.created_us,
         "clients": clients,
         "attempts": sum(one["count"] for one in clients),

@@ -51,7 +51,8 @@ class ControlError(EgressdError):
 class Standing(NamedTuple):
     """How the daemon stands; goes with every answer, so that every screen can show it. `since` is when it began to
     look, in ISO 8601; `down` names the interfaces that see nothing, `failing` the adapters of which nobody knows what
-    they hold; `unwritten` counts changes that the ledger lacks because it cannot be written."""
+    they hold; `unwritten` counts changes that the ledger lacks because it cannot be written, `modes`
+    segments that are under another mode."""
 
     mode: str
     packets: int
@@ -59,6 +60,7 @@ class Standing(NamedTuple):
     down: tuple[str, ...] = ()
     failing: tuple[str, ...] = ()
     unwritten: int = 0
+    modes: int = 0
 
 
 class ControlServer:

@@ -148,6 +148,17 @@ def test_what_the_ledger_lacks_is_said_on_every_screen() -> None:
     assert len(head_lines(got) + render_status(got._replace(result=results.STATUS_BAD), NOW_US)) <= 23
 
 
+def test_a_segment_under_another_mode_is_said_in_the_first_line() -> None:
+    """`nothing is blocked` stood over blocks that were in force in an armed segment, and its hosts were NOT BLOCKED."""
+    got = answer(results.HOSTS, "monitor")._replace(modes=1)
+    assert head_lines(got)[0].startswith("mode MONITOR, 1 segment under another (egressd status); 48,211,377 packets")
+    assert_fits(head_lines(got._replace(modes=12)))
+    shown = "\n".join(render_hosts(got, NOW_US, 40))
+    assert "STILL TRYING" in shown and "NOT BLOCKED" not in shown
+    armed = {"watches": [{**results.WATCHES["watches"][0], "mode": "enforce"}]}
+    assert "\nblocked since" in "\n".join(render_watch(got._replace(result=armed), NOW_US, 40))
+
+
 def test_lists_without_indicators_are_loud() -> None:
     empty = [{**results.STATUS["lists"][0], "indicators": 0}]
     shown = "\n".join(render_status(answer({**results.STATUS, "lists": empty}), NOW_US))

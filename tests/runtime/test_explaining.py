@@ -74,7 +74,7 @@ async def test_an_address_that_was_found_out_is_not_said_to_be_free(tmp_path: Pa
         assert (
             render_live(x, Answer(answer, "enforce", 1, "", ()))[0] == f"{x}: not listed; BLOCKED for everybody by D1"
         )
-        first = render_live(x, Answer(answer, "monitor", 1, "", ()))[0]
+        first = render_live(x, Answer({**answer, "enforced": False}, "monitor", 1, "", ()))[0]
         assert first == f"{x}: not listed; would be blocked for everybody by D1"
         site.sees(verdict("D1", "withdraw", address(X), found=LISTED))
         client, _, other = pair().value.partition(">")

@@ -384,6 +384,8 @@ async def test_a_block_on_account_of_a_monitored_client_is_not_in_force_until_an
         assert "10.1.0.0/24" not in networks and "10.1.1.0/24" in networks and "::/0" in networks
         row = await site.row("D1")
         assert (row.mode, row.client) == ("enforce", LAB)
+        assert screens.is_blocked(core, "10.1.0.5", ["I1"]) is True
+        assert screens.is_blocked(core, "10.0.0.5", ["I1"]) is False  # its segment is under monitor
         await site.restore()
         assert core.register.by_id["D1"].mode == "enforce"
 

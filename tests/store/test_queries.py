@@ -146,6 +146,7 @@ def test_watches(busy: Database) -> None:
     (watch,) = busy.call(queries.watches, NOW)
     assert watch == {
         "decision_id": "D1", "target": {"kind": "registered_domain", "value": "bad.example"}, "state": "active",
+        "mode": "enforce",
         "since_us": T0,
         "clients": [
             {"client": "10.0.0.1", "first_us": T0, "last_us": T0 + 5, "count": 4, "leaks": 1},

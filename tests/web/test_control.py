@@ -187,7 +187,7 @@ def test_an_answer_says_how_the_daemon_stands(path: Path) -> None:
             return await exchange(path, line("watch"))
 
     answer = asyncio.run(main())
-    assert list(answer) == ["ok", "mode", "packets", "since", "down", "failing", "unwritten", "result"]
+    assert list(answer) == ["ok", "mode", "packets", "since", "down", "failing", "unwritten", "modes", "result"]
     assert (answer["mode"], answer["packets"], answer["down"]) == ("enforce", 1_000, ["lan1"])
     assert answer["result"]["args"] == {"id": None}
 
