@@ -358,8 +358,8 @@ def _merge(connection: Connection, into: int, gone: int) -> list[tuple[str, str]
         " SELECT ?, first_us, last_us FROM campaigns WHERE number = ?",
         (into, gone),
     )  # the older one may have had nothing to write yet
-    # From what goes to what stays, which may have thousands, and there by client or device: CROSS JOIN and the plus keep
-    # SQLite from choosing otherwise (https://www.sqlite.org/optoverview.html).
+    # From what goes to what stays, which may have thousands, and there by client or device: CROSS JOIN and the plus
+    # keep SQLite from choosing otherwise (https://www.sqlite.org/optoverview.html).
     twins = connection.execute(
         "SELECT min(a.number, b.number), max(a.number, b.number) FROM incidents b CROSS JOIN incidents a"
         " ON a.campaign = ?1 AND a.client = b.client AND a.device = '' AND a.state <> 'closed'"

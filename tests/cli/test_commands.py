@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-<<<<<<< HEAD
 import re
-=======
 import shlex
->>>>>>> f61e315 (Replay: a capture that misleads though it is whole says so; the next step asks the same lists)
 import struct
 import subprocess
 import sys
