@@ -106,7 +106,7 @@ class LiveEngine(Engine):
             return False
         if not self.knows_ways:
             return super()._is_from_outside(seen)
-        if packets.incoming or seen.kind in (DNS_ANSWER, REPLY):
+        if seen.kind in (DNS_ANSWER, REPLY) or packets.came_in(seen.flow.proto):
             return False
         return self.policy.site.comes_in(seen.flow)
 
@@ -134,9 +134,14 @@ class LiveEngine(Engine):
         super()._question(seen)
 
     def _is_evidence(self, answer: Observation) -> bool:
-        """Not what a host of ours sends under the resolver's address: on the hosts' side of a gateway every answer to
-        them goes out. Nor what comes from another port than the resolver's."""
-        if answer.flow.server_port != DNS_PORT or (self.packets is not None and self.packets.incoming):
+        """Not what a host of ours sends under the resolver's address, or a part of it: on the hosts' side of a gateway
+        every answer to them goes out. Nor what comes inside another packet, which whoever sends that writes as he likes
+        (on a mirror port all may come so: VXLAN, ERSPAN). Nor what comes from another port than the resolver's."""
+        packets = self.packets
+        proto = answer.flow.proto
+        if answer.flow.server_port != DNS_PORT or (packets is not None and packets.came_in(proto)):
+            return False
+        if packets is not None and self.knows_ways and packets.is_carried(proto):
             return False
         return super()._is_evidence(answer)
 

@@ -57,6 +57,8 @@ class Side(Stream):
         "end_seq",
         "ends",
         "head",
+        "incoming",
+        "is_carried",
         "kind",
         "last_seq",
         "parser",
@@ -79,6 +81,8 @@ class Side(Stream):
         # What is true or not stands together, and so do small numbers: compiled, they take a byte and four each.
         self.proxied = False  # what comes is for another host than this connection's server (CONNECT, SOCKS)
         self.resumes = False  # bytes were lost, or were not what they seemed: it may begin again at any segment
+        self.incoming = False  # live: some of what it sent came in from the hosts
+        self.is_carried = False  # some came inside another packet
         self.ends = False  # no more will come behind `put_off`
         self.kind: i32 = UNKNOWN
         self.tries: i32 = TRIES

@@ -47,6 +47,7 @@ class Dissector:
         self._link = link
         self._start = start
         frames = self.frames
+        frames.incoming = self.incoming
         proto = frames.decode(link, buf, start, end, ts_us)
         while proto or frames.rival:
             if proto == TCP:
@@ -56,6 +57,15 @@ class Dissector:
             if not frames.rival:
                 return
             proto = frames.decode_rival()
+
+    def came_in(self, proto: int) -> bool:
+        """Live: whether what is told came from the hosts' side, from within `emit`; of TCP (`proto`) whether any of it
+        did, for it may be read when another packet is at hand."""
+        return self.tcp.incoming if proto == TCP else self.incoming
+
+    def is_carried(self, proto: int) -> bool:
+        """Whether what is told, or any of it, came inside another packet (a tunnel), as `came_in`."""
+        return self.tcp.is_carried if proto == TCP else self.frames.depth > 1
 
     def sender(self, client: bytes) -> Sender | None:
         """Who sent the frame at hand, from within `emit`; None when that is not a plain packet from `client`."""

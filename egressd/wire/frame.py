@@ -89,6 +89,7 @@ class Frames:
         "dport",
         "flags",
         "fragments",
+        "incoming",
         "key",
         "payload_end",
         "payload_start",
@@ -101,6 +102,7 @@ class Frames:
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
         self.fragments = Fragments(self.counts)
+        self.incoming = False  # live: the packet at hand came in from the hosts
         self.buf = b""
         self.key = b""
         self.sport = 0
@@ -295,6 +297,8 @@ class Frames:
             # Short captures can never be put together; names mostly lie in the first fragment, so read what is there.
             return _CUT_FRAGMENT if place else self._carried(proto, addresses, buf, start, end, True)
         fragments = self.fragments
+        if self.incoming:  # a host could add to what its resolver sends: these are put together apart
+            key += b"\1"
         whole = fragments.add(key, addresses[: len(addresses) >> 1], proto, place, more, buf[start:end], self._ts_us)
         if whole is None:
             if not fragments.rival:

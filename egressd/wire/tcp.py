@@ -78,6 +78,16 @@ class TcpTracker:
         return self._table.over_share
 
     @property
+    def incoming(self) -> bool:
+        """Of what is told now: whether any of it came in from the hosts."""
+        return self._teller.incoming
+
+    @property
+    def is_carried(self) -> bool:
+        """Of what is told now: whether any of it came inside another packet."""
+        return self._teller.is_carried
+
+    @property
     def malformed(self) -> int:
         """Bytes that began like a protocol and went on as nothing of the kind."""
         return self._content.malformed
@@ -114,6 +124,7 @@ class TcpTracker:
         self._content.read_bytes = 0
         if self._content.put_off:
             self._content.work_off()
+        teller.incoming = frame.incoming
         conversation = self._table.get(key)
         seq = frame.seq
         if flags & SYN and not flags & RST:
@@ -130,6 +141,10 @@ class TcpTracker:
         if self.on_volume is not None and (quiet_us or flags & (FIN | SYN | RST) or not side.sent_bytes):
             self._meter(self.on_volume, conversation, side, seq, 0 if flags & RST else size, flags)
         if size > 0 and not flags & RST:
+            if frame.incoming:
+                side.incoming = True
+            if frame.depth > 1:
+                side.is_carried = True
             self._payload(conversation, side, seq, frame.buf[frame.payload_start : frame.payload_end])
             if key != conversation.forward:  # content may just have told who is who
                 self._teller.replied(conversation)

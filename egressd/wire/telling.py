@@ -31,13 +31,15 @@ Emit = Callable[[Observation], None]
 
 class Teller:
     """Emits the observations of TCP. `ts_us` and `number` are those of the packet at hand; `told` counts what content
-    has told since it was last set to 0."""
+    has told since it was last set to 0. `incoming` and `is_carried` are of what is emitted, as a Side has them."""
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
         self.ts_us = 0
         self.number = 0
         self.told = 0
+        self.incoming = False
+        self.is_carried = False
 
     def announce(self, conversation: Conversation) -> None:
         """The conversation has begun: FLOW."""
@@ -70,7 +72,7 @@ class Teller:
         flow = self._flow(conversation, side)
         if side.proxied and not note:
             note = "proxied"
-        self.told += 1
+        self._tells(side)
         self._emit(Observation(TLS_SNI, self.ts_us, self.number, flow, hello.sni, hello.raw_sni, hello, 0, note))
 
     def request(self, conversation: Conversation, side: Side, request: HttpRequest, note: str) -> None:
@@ -78,7 +80,7 @@ class Teller:
         flow = self._flow(conversation, side)
         if side.proxied and not note:
             note = "proxied"
-        self.told += 1
+        self._tells(side)
         self._emit(
             Observation(HTTP_HOST, self.ts_us, self.number, flow, request.host, request.raw_host, request, 0, note)
         )
@@ -88,7 +90,7 @@ class Teller:
     def socks(self, conversation: Conversation, side: Side, asked: SocksRequest) -> None:
         """`side` sent a request of SOCKS."""
         flow = self._flow(conversation, side)
-        self.told += 1
+        self._tells(side)
         self._emit(Observation(SOCKS_HOST, self.ts_us, self.number, flow, asked.host, asked.raw_host, asked))
         side.proxied = True
 
@@ -101,8 +103,13 @@ class Teller:
             name = question.name
             raw_name = question.raw_name
         kind = DNS_ANSWER if message.is_response else DNS_QUERY
-        self.told += 1
+        self._tells(side)
         self._emit(Observation(kind, self.ts_us, self.number, flow, name, raw_name, message))
+
+    def _tells(self, side: Side) -> None:
+        self.told += 1
+        self.incoming = side.incoming
+        self.is_carried = side.is_carried
 
     def _flow(self, conversation: Conversation, side: Side) -> FlowKey:
         """The flow of what only a client sends."""

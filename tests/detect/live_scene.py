@@ -69,6 +69,7 @@ class LiveScene(Scene):
         if self.engine.packets is None:
             self.engine.packets = Dissector(self.engine.observe)
         self.engine.packets.incoming = inside
+        self.engine.packets.tcp._teller.incoming = inside
 
     @property
     def blocks(self) -> list[str]:
