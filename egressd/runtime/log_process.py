@@ -155,7 +155,8 @@ class Source:
             if live and parser.written_us:
                 self.offset.note(parser.written_us, now_us)
             for seen in told:
-                seen.ts_us = max(0, seen.ts_us + self.offset.correction_us)
+                # Nothing was seen later than now, whatever a log says: what lists end by then would end at once.
+                seen.ts_us = min(max(0, seen.ts_us + self.offset.correction_us), now_us)
                 found.append(seen)
         if lines:
             self.last_line_us = now_us

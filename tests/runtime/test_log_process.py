@@ -167,6 +167,21 @@ def test_a_clock_that_is_an_hour_behind_is_corrected_unless_it_is_said_to_be_rig
     assert reader.stats["sensors"]["proxy"]["late_us"] == round(3600.25 * SECOND)
 
 
+@pytest.mark.parametrize("estimate", [True, False])
+def test_a_line_of_the_future_is_of_now(tmp_path: Path, estimate: bool) -> None:
+    """A sensor's clock may be a year ahead. Where it is corrected that takes a few lines; until then a line's time would
+    end what is listed."""
+    log = tmp_path / "access.log"
+    log.write_text("")
+    reader = Reader(tmp_path, source(tmp_path, estimate=estimate))
+    reader.turn()
+    log.write_text(squid(365 * 86_400) + squid(365 * 86_400, "www.innocent.example"))
+    reader.turn(1)
+    reader.turn(20)
+    assert [one.ts_us for one in reader.observed] == [NOW_US + SECOND]
+    assert {row[1][5] for row in reader.history} == {NOW_US + SECOND}
+
+
 def test_many_that_match_wait_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "access.log"
     log.write_text("")
