@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from egressd.detect.resolutions import place_of
@@ -13,6 +14,10 @@ MAX_BLOCKS: Final = 100_000  # far over any budget; beyond it nothing new is blo
 MAX_ADDRESSES: Final = 20_000
 MAX_PAIRS: Final = 65_536
 ON_ITS_WAY_US: Final = 10_000  # from the answer to the kernel: 0.3 ms, and under load no more than this
+# Blocks that hold one address, or one client's way to it: more keep nobody from it who is not kept already, and each of
+# them would have to be looked at whenever somebody is seen there.
+MAX_ADDRESS_HOLDERS: Final = 256  # that many, for their campaigns are tied by it
+MAX_PAIR_HOLDERS: Final = 16
 MAX_REFUSED: Final = 256  # addresses per block that are refused with an event each; the rest only in silence
 
 
@@ -107,6 +112,7 @@ class Blocks:
         self.scoped = False  # whether a rule ever narrowed the target of one
         self._next = 1
         self._stride = 1
+        self.on_remove: Callable[[str], None] | None = None  # told which block is no more
         self._by_place: dict[bytes, list[Block]] = {}
         self._pairs: dict[bytes, dict[bytes, list[Block]]] = {}  # by place, then client
 
@@ -152,6 +158,8 @@ class Blocks:
         self.keep_alone(block, b"")
         del self.by_target[block.target]
         del self.by_id[block.id]
+        if self.on_remove is not None:
+            self.on_remove(block.id)
 
     def add_address(self, block: Block, address: bytes, ts_us: int) -> None:
         """`block` now also covers an address for every client."""
@@ -208,6 +216,19 @@ class Blocks:
         """Whether a block covers `address` for anybody, beyond what lists name themselves."""
         place = address if len(address) == 4 else place_of(address, self.nat64)
         return place in self._by_place or place in self._pairs
+
+    def is_crowded(self, address: bytes, client: bytes = b"") -> bool:
+        """Whether as many blocks as may cover this very address, for everybody or for `client`."""
+        place = address if len(address) == 4 else place_of(address, self.nat64)
+        if client:
+            held = self._pairs.get(place, {}).get(client, [])
+            return len(held) >= MAX_PAIR_HOLDERS and (
+                sum((client, address) in block.pairs for block in held) >= MAX_PAIR_HOLDERS
+            )
+        held = self._by_place.get(place, [])
+        return len(held) >= MAX_ADDRESS_HOLDERS and (
+            sum(address in block.addresses for block in held) >= MAX_ADDRESS_HOLDERS
+        )
 
     def holders(self, address: bytes) -> list[Block]:
         """The blocks that cover `address` for everybody, oldest addition first."""

@@ -1,5 +1,4 @@
-"""How much policy may do within a time: bounds that no rule lifts. A clock may have been wrong: what it put into the
-future, by more than the time that counts, takes nothing from what there is now."""
+"""How much policy may do within a time: bounds that no rule lifts."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ class Hourly:
 
     def is_over(self, limit: int, ts_us: int) -> bool:
         """Whether there may be no more now."""
-        self._recent_us = [t for t in self._recent_us if abs(ts_us - t) < HOUR_US]
+        self._recent_us = [t for t in self._recent_us if ts_us - t < HOUR_US]
         return len(self._recent_us) >= limit
 
     def is_told(self, ts_us: int) -> bool:
@@ -105,9 +104,9 @@ def over_budget(block: Block, blocks: Blocks, client: bytes, machine: bytes, hou
             return f"over {MAX_ADDRESSES} addresses{IN_ALL}"
         keys = [(ALL_ADDRESSES, hourly, f"over {hourly} addresses in an hour")]
     if len(block.recent_us) > 2 * PAIRS_PER_HOUR:
-        block.recent_us = {k: times for k, times in block.recent_us.items() if abs(ts_us - times[-1]) < HOUR_US}
+        block.recent_us = {k: times for k, times in block.recent_us.items() if ts_us - times[-1] < HOUR_US}
     for key, limit, reason in keys:
-        recent = [t for t in block.recent_us.get(key, ()) if abs(ts_us - t) < HOUR_US]
+        recent = [t for t in block.recent_us.get(key, ()) if ts_us - t < HOUR_US]
         if recent:
             block.recent_us[key] = recent
         if len(recent) >= limit:

@@ -171,7 +171,10 @@ class Campaigns:
     def tie(self, one: str, other: str, reason: str = "") -> None:
         """Two campaigns turned out to be one: the older takes over the younger's incidents. Of a device, or client,
         that has an incident in both, the older incident takes over the younger."""
-        ids = sorted({self.current(one), self.current(other)} & self.campaigns.keys(), key=_number)
+        one, other = self.current(one), self.current(other)
+        if one == other:
+            return
+        ids = sorted({one, other} & self.campaigns.keys(), key=_number)
         for younger in ids[1:]:
             self._merge(self.campaigns[ids[0]], self.campaigns.pop(younger), reason)
 
@@ -193,9 +196,17 @@ class Campaigns:
 
     def current(self, id_: str) -> str:
         """The id of the campaign, or incident, that one with this id is part of by now."""
-        while id_ in self._merged:
-            id_ = self._merged[id_]
-        return id_
+        merged = self._merged
+        into = merged.get(id_)
+        if into is None:
+            return id_
+        last = into
+        while last in merged:
+            last = merged[last]
+        while into != last:  # the next time it is one step, however often they were taken over
+            merged[id_] = last
+            id_, into = into, merged[into]
+        return last
 
     @property
     def merges(self) -> int:
@@ -282,11 +293,12 @@ class Campaigns:
             campaign = Campaign(f"C{self._numbered}", [], [], sighting.first_us, sighting.last_us)
             self.campaigns[campaign.id] = campaign
         family = next((key for key in keys if key.startswith("threat ")), "")
-        if self._by_key.get(family) == campaign.id and self._by_key.get(keys[0]) != campaign.id:
+        by_key = self._by_key  # a campaign of a family has thousands of keys: no search in the list
+        if family and by_key.get(family) == campaign.id and by_key.get(keys[0]) != campaign.id:
             _add_tie(campaign, f"{keys[0]} is listed for {family}, too")
         for key in keys:
-            if key not in self._by_key:
-                self._by_key[key] = campaign.id
+            if key not in by_key:
+                by_key[key] = campaign.id
                 campaign.keys.append(key)
         return campaign
 

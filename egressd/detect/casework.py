@@ -56,6 +56,7 @@ from egressd.model import (
 from egressd.wire.sender import Sender
 from egressd.wire.table import RecentTable
 
+LOOKED: Final = 4_096  # shared addresses of which it is remembered when the pairs there were looked at
 UNANSWERED: Final = 8_192  # contacts whose answer is waited for: seconds, or it never comes
 MAX_CLIENTS: Final = 65_536  # addresses remembered as clients; beyond it they are matched, but not counted
 NOBODY: Final = FlowKey(TCP, b"", 0, b"", 0)
@@ -87,6 +88,7 @@ class Casework:
         self.agreement: Agreement | None = Agreement() if sensors else None
         self.hearing = Hearing()
         self.watch = Watch()
+        self.blocks.on_remove = self.watch.forget
         self.measures_volume = False  # whether data out is measured, so that "not observed" of it means something
         self.enforced = enforced  # of the blocks that are decided from now on
         self.on_answered: Callable[[Incident], None] | None = None  # told of each answer that an incident counts
@@ -106,6 +108,7 @@ class Casework:
         self.from_outside = 0  # observations of others' contacts with servers of ours
         self.unasked_answers = 0  # DNS answers that nobody asked for: they prove nothing about anybody
         self._unanswered: RecentTable[FlowKey, str] = RecentTable(UNANSWERED)
+        self._looked: RecentTable[bytes, tuple[int, int]] = RecentTable(LOOKED)
         self._proxied = Proxied()
         self._on_event = on_event
         self._calendar = Calendar(intel.index.pending_after(0))

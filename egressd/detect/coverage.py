@@ -110,6 +110,8 @@ class Coverage:
             wide = for_some is None
         if not wide and ((client, goes_to) in block.pairs or client in self.settings.resolvers):
             return None  # a resolver asks for everybody: kept from a name server, it would answer nobody
+        if self._blocks.is_crowded(goes_to, b"" if wide else client):
+            return None  # it is closed already, by many
         allowed = self._allowances.allows("", goes_to, client, now_s)
         if allowed is not None and allowed.client:
             return None  # this client may go there; of others nothing is said

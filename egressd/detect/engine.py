@@ -5,6 +5,8 @@ Replay and live run this same object; only who calls it and what is done with th
 
 from __future__ import annotations
 
+from typing import Final
+
 from egressd.detect.behaviour.sighting import sighting_of
 from egressd.detect.calendar import NEVER_US
 from egressd.detect.casework import MAX_CLIENTS, Casework
@@ -25,6 +27,8 @@ from egressd.model import (
     Observation,
     Sighting,
 )
+
+LOOK_US: Final = 10_000_000
 
 
 class Engine(Casework):
@@ -320,10 +324,13 @@ class Engine(Casework):
         """Nobody is kept from an address where an innocent name lives."""
         if not self.blocks.is_held(address):
             return
-        blocks = [*self.blocks.holders(address), *(block for block, _ in self.blocks.pairs_at(address))]
-        others = {
-            block.id: self.correlator.co_tenants(address, block.match.registered_domain, seen.ts_us) for block in blocks
-        }
+        innocent = self.correlator.co_tenants(address, "", seen.ts_us)
+        if not innocent:
+            return
+        blocks = self.blocks.holders(address)
+        if self._may_free_pairs(address, len(innocent), seen.ts_us):
+            blocks += dict.fromkeys(block for block, _ in self.blocks.pairs_at(address))
+        others = {block.id: [name for name in innocent if name != block.match.registered_domain] for block in blocks}
         if not any(others.values()):
             return
         why = Sighting(
@@ -332,3 +339,14 @@ class Engine(Casework):
         )  # fmt: skip
         for decision in self.policy.reconsider(why, address, others):
             self._on_event(decision)
+
+    def _may_free_pairs(self, address: bytes, innocent: int, ts_us: int) -> bool:
+        """Whether to look at who is kept from `address`, where so many innocent names live: they may be thousands, and
+        innocent visits as many a second. Where nothing has changed a look in LOOK_US does."""
+        if innocent < self.policy.settings.shared_after:
+            return False
+        looked = self._looked.get(address)
+        if looked is not None and looked[0] == innocent and 0 <= ts_us - looked[1] < LOOK_US:
+            return False
+        self._looked.put(address, (innocent, ts_us))
+        return True

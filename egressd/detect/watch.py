@@ -74,7 +74,12 @@ class Watch:
         """A decision is known under another id from now on."""
         clients = self.by_block.pop(decision_id, None)
         if clients is not None:
+            self.forget(known_as)
             self.by_block[known_as] = clients
+
+    def forget(self, decision_id: str) -> None:
+        """A block is no more: there is room for the clients of others."""
+        self._watched -= len(self.by_block.pop(decision_id, {}))
 
     def answered(self, flow: FlowKey, ts_us: int, number: int) -> Attempt | None:
         """The server of `flow` answered. If this was an attempt that should have been stopped, that is a leak."""

@@ -114,6 +114,17 @@ def test_ties_in_a_row_fold_into_the_oldest() -> None:
     assert campaigns.current("I3") == "I1"
 
 
+def test_campaigns_that_were_taken_over_in_a_long_row_are_found_in_one_step() -> None:
+    """Whoever owns the names chooses the order: to walk the row again for each contact would cost more and more."""
+    campaigns = Campaigns()
+    for number in range(50):
+        contact(campaigns, sighting(A, f"d{number}.example"))
+    for number in range(49, 0, -1):
+        campaigns.tie(f"C{number}", f"C{number + 1}")
+    assert campaigns.current("C50") == campaigns.current("C30") == "C1"
+    assert {campaigns._merged[f"C{number}"] for number in range(2, 51)} == {"C1"}
+
+
 def test_the_older_incident_takes_over_even_from_the_younger_campaign() -> None:
     campaigns = Campaigns()
     contact(campaigns, sighting(B, "a.example"))  # I1 in C1

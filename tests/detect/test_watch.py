@@ -7,7 +7,7 @@ import pytest
 from egressd.detect.blocks import Block, Blocks, main_target
 from egressd.detect.watch import Watch
 from egressd.model import DNS_QUERY, FLOW, Match, Sighting
-from tests.detect.scene import A, B, X, at, flow, listed, packed
+from tests.detect.scene import A, B, Scene, X, at, flow, listed, packed
 
 (INDICATOR,) = listed("bad.example")
 MATCH = Match("host", INDICATOR, "bad.example", "example")
@@ -96,3 +96,29 @@ def test_beyond_the_bound_an_answer_is_a_leak_all_the_same() -> None:
     assert (tried.first, watch.uncounted) == (False, 1)
     leak = watch.answered(tried.flow, at(1), 4)
     assert leak is not None and leak.leak
+
+
+def test_a_block_that_ends_makes_room_for_the_clients_of_others() -> None:
+    scene = Scene("bad.example\nworse.example", history=10)
+    watch = scene.engine.watch = Watch(clients=1)
+    scene.engine.blocks.on_remove = watch.forget
+    scene.question(0, A, "bad.example")
+    scene.question(1, A, "worse.example", txid=1)
+    scene.question(60, A, "bad.example", txid=2)
+    scene.question(61, A, "worse.example", txid=3)
+    assert [one.first for one in scene.attempts] == [True, False] and watch.uncounted == 1
+    scene.engine.blocks.remove(scene.engine.blocks.by_id["D1"])
+    scene.question(120, A, "worse.example", txid=4)
+    assert scene.attempts[-1].first and list(watch.by_block) == ["D2"]
+
+
+def test_a_block_that_is_known_elsewhere_under_an_older_id_leaves_no_client_behind() -> None:
+    watch, blocks = Watch(clients=2), Blocks()
+    one = blocks.add(main_target(MATCH), MATCH, 0)
+    watch.attempt(one, sighting(A), False)
+    blocks.rename(one, "D9")
+    watch.attempt(one, sighting(B), False)
+    watch.rename("D9", "D1")
+    watch.forget("D1")
+    blocks.rename(one, "D7")
+    assert [watch.attempt(one, sighting(client), False).first for client in (A, B)] == [True, True]

@@ -169,8 +169,8 @@ def test_a_clock_that_is_an_hour_behind_is_corrected_unless_it_is_said_to_be_rig
 
 @pytest.mark.parametrize("estimate", [True, False])
 def test_a_line_of_the_future_is_of_now(tmp_path: Path, estimate: bool) -> None:
-    """A sensor's clock may be a year ahead. Where it is corrected that takes a few lines; until then a line's time would
-    end what is listed."""
+    """A sensor's clock may be a year ahead. Where it is corrected that takes a few lines; until then a line's time
+    would end what is listed."""
     log = tmp_path / "access.log"
     log.write_text("")
     reader = Reader(tmp_path, source(tmp_path, estimate=estimate))
