@@ -98,7 +98,8 @@ class Devices:
         self.now_us = 0
         self.leases = 0  # addresses with a lease
         self._devices: RecentTable[bytes, _Device] = RecentTable(limit)
-        self._holders: RecentTable[bytes, _Holders] = RecentTable(limit)
+        self._holders: RecentTable[bytes, _Holders] = RecentTable(limit, self._left)
+        self._leased_to: dict[bytes, dict[bytes, None]] = {}  # addresses by MAC, of the leases among the holders
         self._names: RecentTable[bytes, str] = RecentTable(limit)
         self._own: frozenset[bytes] = frozenset()
 
@@ -157,9 +158,10 @@ class Devices:
         holders = self._holders_of(lease.address)
         if holders.lease is not None and lease.from_us < holders.lease.from_us:
             return
-        if holders.lease is None:
-            self.leases += 1
+        self._end_lease(lease.address, holders)
         holders.lease = lease
+        self.leases += 1
+        self._leased_to.setdefault(lease.mac, {})[lease.address] = None
         self.now_us = max(self.now_us, lease.from_us)
         name = host_name(lease.name)
         if name:
@@ -174,9 +176,8 @@ class Devices:
     def forget_lease(self, address: bytes) -> None:
         """The server's file does not name it any more."""
         holders = self._holders.peek(address)
-        if holders is not None and holders.lease is not None:
-            holders.lease = None
-            self.leases -= 1
+        if holders is not None:
+            self._end_lease(address, holders)
 
     def named(self, mac: bytes, name: str) -> None:
         """A name from elsewhere (the reverse zone); one that a lease gave stays."""
@@ -241,9 +242,10 @@ class Devices:
             for use in device.uses.values():
                 if use.is_asked and use.last_us >= since_us and self.device_of(use.address, self.now_us) == mac:
                     found[use.address] = use.last_us
-        for address, holders in self._holders.items():
-            lease = holders.lease
-            if lease is not None and lease.mac == mac and (not lease.until_us or lease.until_us >= self.now_us):
+        for address in self._leased_to.get(mac, ()):
+            holders = self._holders.peek(address)
+            lease = holders.lease if holders is not None else None
+            if lease is not None and (not lease.until_us or lease.until_us >= self.now_us):
                 found[address] = max(found.get(address, 0), lease.from_us)
         return sorted(found, key=lambda one: (-found[one], one))
 
@@ -325,6 +327,26 @@ class Devices:
         uses.append(use)
         if len(uses) > MAX_HOLDERS:
             del uses[0]
+
+    def _end_lease(self, address: bytes, holders: _Holders) -> None:
+        lease = holders.lease
+        if lease is None:
+            return
+        holders.lease = None
+        self.leases -= 1
+        addresses = self._leased_to.get(lease.mac, {})
+        addresses.pop(address, None)
+        if not addresses:
+            self._leased_to.pop(lease.mac, None)
+
+    def _left(self, address: bytes, holders: _Holders) -> None:
+        """An address was not used for longest, and is forgotten with its lease; it may have come back with another."""
+        again = self._holders.peek(address)
+        if again is not None and again.lease is not None and holders.lease is not None:
+            if again.lease.mac == holders.lease.mac:
+                self.leases -= 1
+                return
+        self._end_lease(address, holders)
 
     def _holders_of(self, address: bytes) -> _Holders:
         holders = self._holders.get(address)

@@ -243,6 +243,26 @@ def test_the_gateways_own_mac_is_nobodys() -> None:
     assert owner(devices, A7, 0) == b""
 
 
+@given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 3), st.integers(0, 2)), max_size=60))
+def test_the_addresses_leased_to_a_device_are_those_of_all_leases_that_stand(moves: list[tuple[int, int, int]]) -> None:
+    """They are kept by MAC: to look through all addresses for each device would be what a flood of them makes dear."""
+    devices = Devices(8)
+    macs = [bytes((2, 0, 0, 0, 0, number)) for number in range(4)]
+    for turn, (number, mac, what) in enumerate(moves):
+        address = bytes((10, 0, 0, number))
+        if what == 0:
+            devices.leased(Lease(address, macs[mac], turn + 1, 0, ""))
+        elif what == 1:
+            devices.forget_lease(address)
+        else:
+            devices.spoke(macs[mac], address, turn + 1, is_attached=True)
+    devices._holders.free_all()
+    stand = [(one.lease.mac, address) for address, one in devices._holders.items() if one.lease is not None]
+    for mac in macs:
+        assert sorted(devices.addresses_of(mac, 0)) == sorted(address for of, address in stand if of == mac)
+    assert devices.leases == len(stand) == sum(map(len, devices._leased_to.values()))
+
+
 def test_names_are_the_leases_first_and_harmless() -> None:
     devices = Devices()
     devices.named(LAPTOP, "from-the-zone.ours.example")
