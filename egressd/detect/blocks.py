@@ -18,7 +18,8 @@ ON_ITS_WAY_US: Final = 10_000  # from the answer to the kernel: 0.3 ms, and unde
 # them would have to be looked at whenever somebody is seen there.
 MAX_ADDRESS_HOLDERS: Final = 256  # that many, for their campaigns are tied by it
 MAX_PAIR_HOLDERS: Final = 16
-MAX_REFUSED: Final = 256  # addresses per block that are refused with an event each; the rest only in silence
+MAX_REFUSED: Final = 256  # addresses per block that are remembered as refused
+MAX_REFUSALS: Final = 16  # of them are told, with an event each; the rest is refused in silence
 
 
 class Block:

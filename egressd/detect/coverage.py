@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from egressd.detect.blocks import MAX_ADDRESSES, MAX_REFUSED, Block, Blocks
+from egressd.detect.blocks import MAX_ADDRESSES, MAX_REFUSALS, MAX_REFUSED, Block, Blocks
 from egressd.detect.budgets import ALL_ADDRESSES, HOUR_US, IN_ALL, BlockBudget, over_budget
 from egressd.detect.kept import Kept, tell
 from egressd.detect.policy_settings import PolicySettings
@@ -277,6 +277,8 @@ class Coverage:
         if len(block.refused) >= MAX_REFUSED:
             return None  # refused all the same, but an answer of thousands is not to become thousands of events
         block.refused[address] = reason
+        if len(block.refused) > MAX_REFUSALS:
+            return None
         target = Target("address", render_address(address))
         return self._verdict(sighting, block.id, "refuse", (target,), reason, rule, evidence)
 

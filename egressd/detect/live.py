@@ -153,6 +153,13 @@ class LiveEngine(Engine):
         self._told_by_kernel.put(flow, ts_us)
         self.observe(Observation(FLOW, ts_us, 0, flow, "", "", None, 0, BY_KERNEL))
 
+    def _reply(self, seen: Observation) -> None:
+        """A host may send the answer of a blocked server itself, so that the block seems not to hold: on a gateway what
+        answers from outside goes to the hosts."""
+        packets = self.packets
+        if packets is None or not self.knows_ways or not packets.came_in(seen.flow.proto):
+            super()._reply(seen)
+
     def _begins(self, seen: Observation) -> None:
         if len(self._told_by_kernel) and seen.note != BY_KERNEL:
             told_us = self._told_by_kernel.pop(seen.flow)

@@ -14,6 +14,9 @@ from egressd.notify.plain import defang
 from egressd.notify.sentences import digest_line, incident_line, leak_line
 from egressd.notify.throttle import COUNTED, SHORT, Throttle
 
+HOUR_US: Final = 3_600_000_000
+# About verdicts, and as many about leaks: journald drops what comes beyond some thousand, whatever it is.
+LINES_PER_HOUR: Final = 128
 LEAK_AGAIN_US: Final = 3_600_000_000  # the same client through the same block: told once an hour
 MAX_LEAKS: Final = 4_096
 TROUBLE_AGAIN_US: Final = 600_000_000  # an event log that cannot be written is told of once in ten minutes
@@ -30,6 +33,35 @@ TOLD: Final = {
 }
 
 
+class _Hour:
+    """Lines of one sort within an hour. What finds no room is counted, and told when the hour is over."""
+
+    def __init__(self) -> None:
+        self._began_us = 0
+        self._said = 0
+        self.untold = 0
+
+    def is_over(self, now_us: int) -> bool:
+        """Whether another hour begins."""
+        return not 0 <= now_us - self._began_us < HOUR_US
+
+    def may_say(self, now_us: int) -> bool:
+        """Whether there is room for a line; counts it, said or not."""
+        if self.is_over(now_us):
+            self._began_us = now_us
+            self._said = 0
+        if self._said >= LINES_PER_HOUR:
+            self.untold += 1
+            return False
+        self._said += 1
+        return True
+
+    def take_untold(self) -> int:
+        """What was not told until now."""
+        untold, self.untold = self.untold, 0
+        return untold
+
+
 class Watchers:
     """The event log, which may be missing, and the journal."""
 
@@ -41,6 +73,8 @@ class Watchers:
         self._leaks: dict[tuple[str, bytes], int] = {}
         self._trouble = ""  # of the event log, as it was told
         self._trouble_us = -TROUBLE_AGAIN_US  # when
+        self._verdicts = _Hour()
+        self._leaking = _Hour()
         self.domain_of: Callable[[str], str] = str  # what a campaign is about
 
     def event(self, record: dict[str, Any]) -> None:
@@ -65,11 +99,14 @@ class Watchers:
         if len(self._leaks) >= MAX_LEAKS:
             self._leaks.clear()
         self._leaks[key] = now_us
-        self._journal.say(leak_line(attempt, segment=segment))
+        if self._leaking.may_say(now_us):
+            self._journal.say(leak_line(attempt, segment=segment))
 
     def decision(self, decision: Decision) -> None:
         """Verdicts that need a person: what was not blocked, and why."""
         if decision.action in ("refuse", "alert"):
+            if not self._verdicts.may_say(self._clock.now_us()):
+                return
             what = ", ".join(f"{one.kind} {defang(one.value)}" for one in decision.targets[:3])
             whose = f", of {defang(decision.name)} ({decision.id})" if decision.name and decision.id else ""
             log.warning("not blocked (%s): %s%s: %s", decision.rule, what, whose, defang(decision.reason))
@@ -81,8 +118,15 @@ class Watchers:
     def tick(self) -> None:
         """Digests that are due, and how the event log does."""
         self._tell_of_events()
-        for digest in self._throttle.due(self._clock.now_us()):
+        now_us = self._clock.now_us()
+        for digest in self._throttle.due(now_us):
             self._journal.say(digest_line(digest, self.domain_of(digest.campaign)))
+        self._tell_untold(now_us, False)
+
+    def _tell_untold(self, now_us: int, at_once: bool) -> None:
+        for hour, what in ((self._verdicts, "verdicts (egressd audit)"), (self._leaking, "leaks (egressd watch)")):
+            if hour.untold and (at_once or hour.is_over(now_us)):
+                log.warning("%d more %s were too many to be told one by one", hour.take_untold(), what)
 
     def _tell_of_events(self) -> None:
         """Whoever reads the event log alone misses what is not in it: said once, and once when it is over."""
@@ -102,5 +146,7 @@ class Watchers:
 
     def finish(self) -> None:
         """The daemon ends: what was held back is told."""
-        for digest in self._throttle.flush(self._clock.now_us()):
+        now_us = self._clock.now_us()
+        for digest in self._throttle.flush(now_us):
             self._journal.say(digest_line(digest, self.domain_of(digest.campaign)))
+        self._tell_untold(now_us, True)

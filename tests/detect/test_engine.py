@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egressd.detect import engine as engine_module
+from egressd.detect.blocks import MAX_REFUSALS
 from egressd.detect.policy_settings import PolicySettings
 from egressd.model import TCP, Attempt, Decision, FlowKey, Incident, Sighting
 from tests.detect.scene import RESOLVER, A, B, C, Scene, X, Y, at, packed, record, when
@@ -124,7 +125,7 @@ def test_thousands_of_protected_answers_are_not_thousands_of_events() -> None:
     for number in range(2000):
         scene.resolve(number * 2, A, C2, f"10.{number >> 8}.{number & 255}.1")
     assert scene.targets("extend") == []
-    assert len(scene.rules("refuse")) == 256
+    assert len(scene.rules("refuse")) == MAX_REFUSALS
 
 
 @pytest.mark.parametrize("names", [1, 2])

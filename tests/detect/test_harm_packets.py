@@ -146,3 +146,19 @@ def test_an_answer_that_is_read_later() -> None:
     for port in range(40_000, 40_400):
         scene.put(tcp((TRUE, 443), (B, port), 1, ACK | PSH, b"x"), False)
     assert held(scene)[0] == []
+
+
+def test_a_host_answers_for_a_blocked_server() -> None:
+    """A host sends the answer of a blocked server itself, as often as it likes and for whom it likes: each would be a
+    leak, the loudest alarm there is, and people would look for what is wrong with a block that holds.
+
+    On a gateway what answers from outside goes to the hosts; what comes from them is no answer."""
+    scene = Gateway()
+    scene.ask()
+    scene.put(udp((RESOLVER, 53), (A, PORT), answered(TRUE)), False)
+    for inside, leaks in ((True, 0), (False, 1)):
+        scene.now_us += 60_000_000
+        scene.put(tcp((A, 41_000 + leaks), (TRUE, 443), 1_000, SYN), True)
+        scene.put(tcp((TRUE, 443), (A, 41_000 + leaks), 9_000, SYN | ACK, b"", 1_001), inside)
+        scene.put(tcp((TRUE, 443), (A, 41_000 + leaks), 9_001, ACK | PSH, b"x", 1_001), inside)
+        assert len(scene.leaks) == leaks
