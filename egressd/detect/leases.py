@@ -2,11 +2,13 @@
 
 Which of them it is shows the content. What is no lease, or one cut short because the server is just writing, is left
 out; nothing is raised. Times are epoch microseconds.
+
+Host names in them are the hosts' own words, which must end no line, open no block and quote nothing: a line ends at a
+line feed and nowhere else, whatever Unicode or CSV take for an end.
 """
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,8 +22,8 @@ MAX_LEASES: Final = 65_536
 MAX_LINE: Final = 4_096
 _US: Final = 1_000_000
 _MAX_S: Final = 1 << 33  # a time after the year 2200 is a mistake
-_ISC: Final = re.compile(r"^\s*lease\s+([0-9.]+)\s*\{([^{}]*)\}", re.M)
-_STATEMENT: Final = re.compile(r"^\s*(starts|ends|binding state|hardware ethernet|client-hostname)\s+([^;]*);", re.M)
+_ISC: Final = re.compile(r"\s*lease\s+([0-9.]+)\s*\{\s*$")
+_STATEMENT: Final = re.compile(r"\s*(starts|ends|binding state|hardware ethernet|client-hostname)\s+([^;]*);")
 
 
 def parse_leases(text: str) -> list[Lease]:
@@ -46,7 +48,7 @@ def parse_leases(text: str) -> list[Lease]:
 
 def _dnsmasq(text: str) -> Iterator[Lease]:
     """`EXPIRY MAC ADDRESS NAME CLIENT-ID`; below a line `duid`, `EXPIRY IAID ADDRESS NAME DUID` (dnsmasq(8))."""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         fields = line[:MAX_LINE].split()
         if len(fields) < 5:
             continue
@@ -58,42 +60,52 @@ def _dnsmasq(text: str) -> Iterator[Lease]:
 
 def _isc(text: str) -> Iterator[Lease]:
     """dhcpd.leases(5): a journal, the last block of an address holds."""
-    for match in _ISC.finditer(text):
-        address = parse_address(match[1])
-        said = {key: value.strip() for key, value in _STATEMENT.findall(match[2])}
-        if not address:
-            continue
-        mac = parse_mac(said.get("hardware ethernet", ""))
-        if said.get("binding state", "active") != "active":
-            mac = b""
-        ends = said.get("ends", "never")
-        until_us = 0 if ends == "never" else _isc_time(ends)
-        if ends != "never" and not until_us:
-            mac = b""
-        yield Lease(
-            address, mac, _isc_time(said.get("starts", "")), until_us, said.get("client-hostname", "").strip('"')
-        )
+    address = b""
+    said: dict[str, str] = {}
+    for whole in text.split("\n"):
+        line = whole[:MAX_LINE]
+        begins = _ISC.match(line)
+        if begins is not None:
+            address = parse_address(begins[1])
+            said = {}
+        elif address and line.strip() == "}":
+            yield _isc_lease(address, said)
+            address = b""
+        elif address:
+            statement = _STATEMENT.match(line)
+            if statement is not None:
+                said[statement[1]] = statement[2].strip()
+
+
+def _isc_lease(address: bytes, said: dict[str, str]) -> Lease:
+    mac = parse_mac(said.get("hardware ethernet", ""))
+    if said.get("binding state", "active") != "active":
+        mac = b""
+    ends = said.get("ends", "never")
+    until_us = 0 if ends == "never" else _isc_time(ends)
+    if ends != "never" and not until_us:
+        mac = b""
+    return Lease(address, mac, _isc_time(said.get("starts", "")), until_us, said.get("client-hostname", "").strip('"'))
 
 
 def _kea(text: str) -> Iterator[Lease]:
     """kea-leases4.csv and kea-leases6.csv, which is a journal too; commas in values are written as `&#x2c`."""
-    lines = (line[:MAX_LINE] for line in text.splitlines())
-    try:
-        for row in csv.DictReader(lines, restval="", restkey=""):
-            address = parse_address(row.get("address") or "")
-            expire, lifetime = row.get("expire") or "", row.get("valid_lifetime") or ""
-            if not address or not _is_time(expire) or not _is_time(lifetime):
-                continue
-            mac = parse_mac(row.get("hwaddr") or "") or _mac_of_duid(row.get("duid") or "")
-            if (row.get("state") or "0") != "0" or lifetime == "0" or (row.get("lease_type") or "0") != "0":
-                mac = b""  # declined, reclaimed, released; or a prefix, which is no host's address
-            name = (row.get("hostname") or "").replace("&#x2c", "").rstrip(".")
-            if int(lifetime) == 0xFFFFFFFF:
-                yield Lease(address, mac, 0, 0, name)
-            else:
-                yield Lease(address, mac, (int(expire) - int(lifetime)) * _US, int(expire) * _US, name)
-    except csv.Error:
-        return
+    head, *lines = text.lstrip().split("\n")
+    columns = head.strip().split(",")
+    for line in lines:
+        row = dict(zip(columns, line[:MAX_LINE].rstrip("\r").split(","), strict=False))
+        address = parse_address(row.get("address", ""))
+        expire, lifetime = row.get("expire", ""), row.get("valid_lifetime", "")
+        if not address or not _is_time(expire) or not _is_time(lifetime):
+            continue
+        mac = parse_mac(row.get("hwaddr", "")) or _mac_of_duid(row.get("duid", ""))
+        if row.get("state", "") not in ("", "0") or lifetime == "0" or row.get("lease_type", "") not in ("", "0"):
+            mac = b""  # declined, reclaimed, released; or a prefix, which is no host's address
+        name = row.get("hostname", "").replace("&#x2c", "").rstrip(".")
+        if int(lifetime) == 0xFFFFFFFF:
+            yield Lease(address, mac, 0, 0, name)
+        else:
+            yield Lease(address, mac, (int(expire) - int(lifetime)) * _US, int(expire) * _US, name)
 
 
 def _is_time(text: str) -> bool:

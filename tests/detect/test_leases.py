@@ -95,6 +95,35 @@ def test_what_is_no_lease_of_dnsmasq(line: str) -> None:
     assert parse_leases(line + "\n" + DNSMASQ) == parse_leases(DNSMASQ)
 
 
+NAMES = [
+    '"quoted',
+    "a}b",
+    "a{b",
+    "x\x0b",
+    "x\x85",
+    "x\u2028",
+    "x\r",
+    "x\x1c",
+    "a}\x0blease 10.1.1.9 {",
+    "%s",
+    "\x1b[2J",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_host_name_hides_no_lease_and_makes_none(name: str) -> None:
+    """A host calls itself what it likes: a quote made all leases behind its own a part of its name (CSV), a brace its
+    own lease none, and what Unicode takes for the end of a line began another one, of whose address it liked."""
+    forged = name + "10.1.1.9,02:1a:2b:00:00:01,,3600,1431943200,1,0,0,x,0,,0"
+    kea = KEA4.replace(",old,", f",{forged},") + "10.1.1.9,02:1a:2b:00:00:02,,3600,1431943200,1,0,0,,0,,0\n"
+    macs = {lease.address: lease.mac for lease in parse_leases(kea)}
+    assert macs == {A7: MAC, A9: OTHER}
+    isc = ISC.replace("pc-kasuga", name)
+    assert [(lease.address, lease.mac) for lease in parse_leases(isc)] == [(A7, MAC)]
+    line = f"0 02:1a:2b:00:00:01 10.1.1.7 {name}0 02:1a:2b:00:00:01 10.1.1.9 x *\n"
+    assert [lease.address for lease in parse_leases(line)] == [A7]
+
+
 def test_a_file_cut_short_while_it_is_written() -> None:
     for text in (DNSMASQ, ISC, KEA4, KEA6):
         for end in range(len(text)):
