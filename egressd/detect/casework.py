@@ -93,6 +93,7 @@ class Casework:
         self.enforced = enforced  # of the blocks that are decided from now on
         self.on_answered: Callable[[Incident], None] | None = None  # told of each answer that an incident counts
         self.devices = Devices()
+        self.resolutions.machine_of = self.devices.machine_of
         self.campaigns = Campaigns(self.devices)
         self.campaigns.on_fold = self._folded
         self.history = History(history)

@@ -7,6 +7,7 @@ Which name did this client resolve to reach this address (so that a connection w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from egressd.detect.fair_table import FairTable
@@ -187,12 +188,17 @@ class Resolutions:
         prefixes (`own_prefixes`)."""
         self._suffixes = suffixes
         self.nat64 = nat64
+        self.machine_of: Callable[[bytes], bytes] = bytes  # what an IPv6 address counts as, see `_source`
         self._name: str | None = None  # asked about last, and its registered domain
         self._domain = ""
         self._asked: FairTable[tuple[bytes, bytes, int], _Asked] = FairTable(max(2, limit // 4))
         self._tenants: FairTable[bytes, _Tenants] = FairTable(limit)
         self._reached: FairTable[bytes, _Reached] = FairTable(limit)
         self.learned: list[tuple[str, bytes, int]] | None = None  # tenants as they are met, where somebody takes them
+
+    def _source(self, client: bytes) -> bytes:
+        """Whose share of a table it is: a host has as many IPv6 addresses as it likes, all under one MAC."""
+        return self.machine_of(client) if len(client) == 16 else client
 
     def domain_of(self, name: str) -> str:
         """The registered domain of a name, itself when it has none; remembered, for the same names come all day."""
@@ -211,7 +217,7 @@ class Resolutions:
                 return False
         asked = _Asked(question.name, question.ts_us)
         if before is None:
-            self._asked.claim(key, asked, question.flow.client)
+            self._asked.claim(key, asked, self._source(question.flow.client))
         else:
             self._asked.renew(key, asked)
         return True
@@ -231,7 +237,7 @@ class Resolutions:
         key = _way(client, address if len(address) == 4 else place_of(address, self.nat64))
         reached = self._reached.get(key)
         if reached is None:
-            self._reached.claim(key, _Reached(name, ts_us), client)
+            self._reached.claim(key, _Reached(name, ts_us), self._source(client))
         else:
             reached.name = name
             reached.ts_us = ts_us
@@ -247,7 +253,7 @@ class Resolutions:
         place = address if len(address) == 4 else place_of(address, self.nat64)
         tenants = self._tenants.get(place)
         if tenants is None:
-            if self._tenants.claim(place, _Tenants(domain, ts_us), client):
+            if self._tenants.claim(place, _Tenants(domain, ts_us), self._source(client)):
                 self._learn(domain, place, ts_us)  # a flood is not to flood other processes
             return
         if tenants.seen_again(domain, ts_us):

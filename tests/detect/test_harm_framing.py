@@ -14,6 +14,7 @@ from tests.detect.test_harm_shared import BLOCK, C2, held
 GOOD = "www.good.example"
 OTHER = "10.0.0.53"  # a resolver inside, which asks for everybody
 FORGED = "203.0.113.99"
+RESOLVER6 = "2001:db8:53::53"
 
 
 # -- names that a host sends
@@ -316,6 +317,24 @@ def test_a_host_makes_us_forget_who_lives_where() -> None:
     scene.resolve(100, A, C2, X)
     assert scene.said() == [BLOCK, ("refuse", "shared", f"address {X}")]
     assert held(scene) == ([], [])
+
+
+def test_a_host_of_many_addresses_makes_us_forget_who_lives_where() -> None:
+    """A host takes thousands of IPv6 addresses, which its network lets it do, and has a share of what is remembered for
+    each of them.
+
+    They are one host by its MAC, and have one share."""
+    scene = LiveScene(settings=ENFORCE._replace(resolvers=frozenset((packed(RESOLVER), packed(RESOLVER6)))))
+    mac = bytes.fromhex("020000000001")
+    scene.engine.sender_of = lambda client: Sender(mac, is_attached=True) if len(client) == 16 else None
+    for number, site in enumerate(("florist", "library", "school")):
+        scene.resolve(number, B, f"www.{site}.example", X)
+    for number in range(4_000):
+        flood = [f"45.{number >> 8}.{number & 255}.{low}" for low in range(14)]
+        client = f"2001:db8::{number + 1:x}"
+        scene.resolve(10 + number / 100, client, f"x{number}.flood{number}.example", *flood, server=RESOLVER6)
+    scene.resolve(100, A, C2, X)
+    assert scene.said() == [BLOCK, ("refuse", "shared", f"address {X}")]
 
 
 def test_a_host_makes_us_forget_what_others_asked() -> None:
