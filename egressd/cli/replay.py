@@ -192,7 +192,7 @@ def summary_fields(replay: ReplayRun, loaded: LoadedIntel) -> dict[str, Any]:
         **_logs_told(replay),
         "lists": [{"source": one.name, "indicators": one.indicators} for one in loaded.lists],
         "demo": loaded.demo,
-        "clients": len(engine.clients.keys() | engine.hearing.clients),
+        "clients": len({*engine.clients.keys(), *engine.hearing.clients}),
         "observations": dict(sorted(engine.observations.items())),
         "blind": {
             "totals": blind.totals(),

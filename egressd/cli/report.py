@@ -162,7 +162,7 @@ def _machines(engine: Engine) -> int:
     return len(
         {
             devices.device_of(client, devices.now_us) or client
-            for client in engine.clients.keys() | engine.hearing.clients
+            for client in {*engine.clients.keys(), *engine.hearing.clients}
         }
     )
 

@@ -27,12 +27,14 @@ class BlindSpots:
     def __init__(self, resolvers: Resolvers) -> None:
         self.resolvers = resolvers
         self.by_client: dict[bytes, dict[str, int]] = {}
-        self.uncounted = 0  # clients beyond the bound
+        self.uncounted = 0  # conversations of clients beyond the bound: they are in the totals
+        self._totals: dict[str, int] = {}
 
     def observe(self, seen: Observation) -> str:
         """Count what `seen` hides; return its sort, or "" when nothing is hidden."""
         sort = self._sort(seen)
         if sort:
+            self._totals[sort] = self._totals.get(sort, 0) + 1
             counts = self.by_client.get(seen.flow.client)
             if counts is None:
                 if len(self.by_client) >= MAX_CLIENTS:
@@ -44,11 +46,7 @@ class BlindSpots:
 
     def totals(self) -> dict[str, int]:
         """All clients' counts by sort, in alphabetic order."""
-        totals: dict[str, int] = {}
-        for counts in self.by_client.values():
-            for sort, count in counts.items():
-                totals[sort] = totals.get(sort, 0) + count
-        return dict(sorted(totals.items()))
+        return dict(sorted(self._totals.items()))
 
     def _sort(self, seen: Observation) -> str:
         kind = seen.kind

@@ -58,7 +58,7 @@ from egressd.wire.table import RecentTable
 
 LOOKED: Final = 4_096  # shared addresses of which it is remembered when the pairs there were looked at
 UNANSWERED: Final = 8_192  # contacts whose answer is waited for: seconds, or it never comes
-MAX_CLIENTS: Final = 65_536  # addresses remembered as clients; beyond it they are matched, but not counted
+MAX_CLIENTS: Final = 65_536  # addresses remembered as clients; beyond it those that were not seen for longest go
 NOBODY: Final = FlowKey(TCP, b"", 0, b"", 0)
 
 
@@ -104,8 +104,9 @@ class Casework:
         self.observations: dict[str, int] = {}
         # Who sent the frame at hand, if observations come from packets: see Dissector.sender.
         self.sender_of: Callable[[bytes], Sender | None] | None = None
-        self.clients: dict[bytes, int] = {}  # when each was last looked at: who sent its frame
-        self.clients_beyond = 0  # observations of clients that `clients` has no room for
+        self.clients: RecentTable[bytes, int] = RecentTable(
+            MAX_CLIENTS
+        )  # when each was last looked at: who sent its frame
         self.from_outside = 0  # observations of others' contacts with servers of ours
         self.unasked_answers = 0  # DNS answers that nobody asked for: they prove nothing about anybody
         self._unanswered: RecentTable[FlowKey, str] = RecentTable(UNANSWERED)

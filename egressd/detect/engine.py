@@ -9,7 +9,7 @@ from typing import Final
 
 from egressd.detect.behaviour.sighting import sighting_of
 from egressd.detect.calendar import NEVER_US
-from egressd.detect.casework import MAX_CLIENTS, Casework
+from egressd.detect.casework import Casework
 from egressd.detect.correlator import Hit
 from egressd.detect.coverage import E0, E1, E2
 from egressd.detect.devices import SAMPLE_US
@@ -53,12 +53,7 @@ class Engine(Casework):
             return
         client = seen.flow.client
         looked_us = self.clients.get(client)
-        if looked_us is None:
-            if len(self.clients) < MAX_CLIENTS:
-                self._look(client, seen.ts_us)
-            else:
-                self.clients_beyond += 1
-        elif seen.ts_us - looked_us >= SAMPLE_US:
+        if looked_us is None or seen.ts_us - looked_us >= SAMPLE_US:
             self._look(client, seen.ts_us)
         if self._fresh:
             self._fresh.clear()
@@ -112,7 +107,7 @@ class Engine(Casework):
         counts = {
             "answers_unasked": self.unasked_answers,
             "blocks_over_share": self.policy.over_share,
-            "clients_beyond_bound": self.clients_beyond + self.blind.uncounted,
+            "clients_beyond_bound": self.clients.evicted + self.blind.uncounted,
             "clients_ignored": self.correlator.clients_ignored,
             "contacts_from_outside": self.from_outside,
             "incidents_beyond_bound": self.campaigns.untold,
@@ -131,7 +126,7 @@ class Engine(Casework):
 
     def _look(self, client: bytes, ts_us: int) -> None:
         """Who sends a client's frames: asked when it is new and once in SAMPLE_US, not for each observation."""
-        self.clients[client] = ts_us
+        self.clients.put(client, ts_us)
         self._sender(client, ts_us)
 
     def _question(self, seen: Observation) -> None:

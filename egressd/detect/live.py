@@ -35,6 +35,8 @@ from egressd.wire.table import RecentTable
 
 MICROSECONDS: Final = 1_000_000
 DNS_PORT: Final = 53
+# Twice that long a client counts among the known ones: IPv6 addresses come and go (RFC 8981), some thousand a day.
+CLIENTS_TURN_US: Final = 43_200 * MICROSECONDS
 MAX_SPOKEN: Final = 4_096  # samples that wait to be told
 TOLD_BY_KERNEL: Final = 16_384  # conversations that only the kernel's log told of
 CANARY_ZONE: Final = ".canary.egressd.invalid"  # RFC 6761 section 6.4: never a real name
@@ -96,6 +98,7 @@ class LiveEngine(Engine):
         self.knows_ways = True  # whether `packets.incoming` tells; of what a mirror port copies it does not
         self.spoken: dict[tuple[bytes, bytes, bool], int] = {}  # (MAC, client, attached) -> when, for the core
         self.spoken_beyond = 0
+        self._turned_us = 0
         self._told_by_kernel: RecentTable[FlowKey, int] = RecentTable(TOLD_BY_KERNEL)
         self.canary: Callable[[str, int], None] | None = None  # told of our own canaries: (name, when)
 
@@ -176,6 +179,9 @@ class LiveEngine(Engine):
             self._indicators_change(ts_us)
         if ts_us >= self.behaviour.openings.due_us:
             self.judge_nameless(ts_us)
+        if not 0 <= ts_us - self._turned_us < CLIENTS_TURN_US:
+            self._turned_us = ts_us
+            self.clients.rotate()
 
     # -- what others decided
 

@@ -64,4 +64,4 @@ def test_counted_by_client_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         for _ in range(2):
             blind.observe(Observation(FLOW, at(0), 1, key, "", "", None))
     assert blind.by_client == {packed(f"10.0.0.{number}"): {DOT: 2} for number in range(3)}
-    assert (blind.uncounted, blind.totals()) == (4, {DOT: 6})
+    assert (blind.uncounted, blind.totals()) == (4, {DOT: 10})

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egressd.detect import engine as engine_module
 from egressd.detect.blocks import MAX_REFUSALS
 from egressd.detect.policy_settings import PolicySettings
 from egressd.model import TCP, Attempt, Decision, FlowKey, Incident, Sighting
+from egressd.wire.table import RecentTable
 from tests.detect.scene import RESOLVER, A, B, C, Scene, X, Y, at, packed, record, when
 
 C2 = "c2.bad.example"
@@ -654,13 +654,14 @@ def test_incidents_open_once_per_client_and_campaign() -> None:
 # -- bounds
 
 
-def test_clients_are_bounded_and_still_matched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "MAX_CLIENTS", 10)
+def test_clients_are_bounded_and_still_matched() -> None:
     scene = Scene()
+    scene.engine.clients = RecentTable(10)
     for number in range(30):
         scene.question(number, f"10.1.0.{number}", C2, txid=number)
-    assert len(scene.engine.clients) == 10
-    assert scene.engine.clients_beyond == 20
+    assert len(scene.engine.clients) <= 10
+    assert scene.engine.counts()["clients_beyond_bound"] == 20
+    assert packed("10.1.0.29") in scene.engine.clients
     assert len(scene.opened) == 30
 
 

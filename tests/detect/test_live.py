@@ -263,6 +263,18 @@ def test_a_narrower_line_lifts_the_wide_block() -> None:
     assert scene.said("block") == [("block", "level-host", "host c2.bad.example")]
 
 
+def test_clients_of_the_day_before_are_known_no_more() -> None:
+    """IPv6 addresses come and go: kept for ever they filled the table in a week, then no new one was known."""
+    scene = LiveScene()
+    scene.question(0, A, "www.good.example")
+    for hour in range(1, 40):
+        scene.question(hour * 3_600, B, "www.good.example", txid=hour)
+        scene.engine.tick(at(hour * 3_600))
+        known = packed(A) in scene.engine.clients
+        assert known if hour < 12 else not known if hour > 24 else True
+    assert packed(B) in scene.engine.clients and len(scene.engine.clients) == 1
+
+
 def test_a_new_expiry_counts_from_the_next_list() -> None:
     scene = LiveScene()
     scene.tls(0, A, X, C2)
