@@ -28,6 +28,9 @@ ENDED: Final = ("withdrawn", "expired", "undone")
 RESTING: Final = "expired"  # of a target: its term is over, a try brings it back
 WITHDRAWN: Final = "withdrawn"
 MAX_ENDED: Final = 100_000
+# Targets of one decision that are remembered though it does not hold them now, the last of them: a packet process takes
+# no more at rest (detect/live.py), and what allowances gave free comes back with their end.
+MAX_RELEASED: Final = {RESTING: 256, WITHDRAWN: 4_096}
 BLOCK: Final = "block"
 ASK: Final = "ask"  # a rule leaves it to a person, or too many ran into it
 ISOLATE: Final = "isolate"
@@ -75,6 +78,7 @@ class InForce:
     held: dict[Target, Held] = field(default_factory=dict)
     action: str = BLOCK
     waits_since_us: int = 0
+    released: dict[str, dict[Target, None]] = field(default_factory=dict)  # by state: what `held` has and is not active
     spared: dict[Target, str] = field(default_factory=dict)  # what it does not cover, and why, as far as is remembered
 
     def spare(self, targets: Iterable[Target], reason: str) -> None:
@@ -88,6 +92,21 @@ class InForce:
         """Whether all that it led to was refused or given free, so that nobody is kept from anything."""
         kept = (held.state in (ACTIVE, RESTING) and target.kind in DESTINATIONS for target, held in self.held.items())
         return self.state == ACTIVE and bool(self.spared) and not any(kept)
+
+    def take_back(self, target: Target) -> None:
+        """A target is held again."""
+        for targets in self.released.values():
+            targets.pop(target, None)
+
+    def let_go(self, held: Held) -> None:
+        """A target is not held now; of many the oldest are forgotten, or a name in flux would fill memory."""
+        targets = self.released.setdefault(held.state, {})
+        targets[held.target] = None
+        while len(targets) > MAX_RELEASED[held.state]:
+            oldest = next(iter(targets))
+            del targets[oldest]
+            if oldest != self.target:
+                self.held.pop(oldest, None)
 
     def standing(self, enforced: bool) -> Standing:
         """As a packet process is told of it."""
@@ -160,6 +179,7 @@ class Register:
         if before is not None:
             held.attempts = before.attempts
             held.last_attempt_us = before.last_attempt_us
+        decision.take_back(target)
         decision.held[target] = held
         self._index(decision, held)
         self.version += 1
@@ -173,6 +193,7 @@ class Register:
         held.state = state
         held.ended_us = now_us
         self._unindex(decision, target)
+        decision.let_go(held)
         self.version += 1
         return held
 
@@ -346,10 +367,12 @@ def from_row(row: DecisionRow) -> InForce:
     )  # fmt: skip
     for one in row.targets:
         ended_us = one.renewed_us if one.state != ACTIVE else 0
-        decision.held[one.target] = Held(
+        held = decision.held[one.target] = Held(
             one.target, one.state, one.added_us, one.expires_us, one.level, ended_us,
             one.last_attempt_us > one.renewed_us, one.attempts, one.last_attempt_us, one.withdrawn_by,
         )  # fmt: skip
+        if held.state in MAX_RELEASED:
+            decision.let_go(held)
     return decision
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from egressd.detect.coverage import E1, E2
 from egressd.detect.probation import FORGET_US, TERMS_US
 from egressd.model import Target
-from egressd.runtime.in_force import ACTIVE, PROPOSED, RESTING, WITHDRAWN, Held, InForce, Register
+from egressd.runtime.in_force import ACTIVE, MAX_RELEASED, PROPOSED, RESTING, WITHDRAWN, Held, InForce, Register
 from tests.runtime.scene import HOUR, SECOND, T0, A, B, X, Y, about, address, in_force, match, pair
 
 MIN = 60 * SECOND
@@ -100,6 +100,26 @@ def test_what_was_withdrawn_begins_anew() -> None:
     assert register.release(decision, address(), WITHDRAWN, T0 + 2) is None
     assert decision.standing(True).resting == ()
     assert register.hold(decision, address(), T0 + 3).level == 0
+
+
+@pytest.mark.parametrize("state", [RESTING, WITHDRAWN])
+def test_of_what_is_held_no_more_the_last_are_remembered(state: str) -> None:
+    """A name in flux, or a host that says it to ever new servers: 270 more an hour and decision, for ever."""
+    decision = in_force()
+    register = register_of(decision)
+    first = address("203.0.113.1")
+    register.hold(decision, first, T0)
+    register.release(decision, first, state, T0)
+    others = [address(f"10.{number >> 8}.{number & 255}.1") for number in range(MAX_RELEASED[state])]
+    for number, one in enumerate(others):
+        register.hold(decision, one, T0 + number)
+        register.release(decision, one, state, T0 + number)
+    assert first not in decision.held and len(decision.held) == 1 + len(others)
+    assert register.hold(decision, others[0], T0).state == ACTIVE
+    register.hold(decision, first, T0)
+    register.release(decision, first, state, T0)
+    assert {others[0], first} <= decision.held.keys(), "what is held again is not forgotten"
+    assert sum(map(len, decision.released.values())) == len(others)
 
 
 def test_what_is_held_already_keeps_its_term() -> None:
