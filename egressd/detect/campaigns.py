@@ -20,6 +20,7 @@ from egressd.model import BEHAVIOUR, Campaign, Incident, Match, Sighting
 MAX_INCIDENTS: Final = 65_536
 MAX_NAMES: Final = 64  # names kept per incident; a DGA would fill memory
 MAX_ADDRESSES: Final = 16  # addresses kept per incident; more only count
+MAX_KEYS: Final = 4_096  # of one campaign: a list has a hundred thousand names of a family, which one host may look up
 MAX_TIES: Final = 32  # reasons kept per campaign, and candidates
 
 
@@ -27,7 +28,7 @@ class Campaigns:
     """Assigns each sighting to its incident and campaign. Ids count up in order of discovery."""
 
     def __init__(self, devices: Devices | None = None, limit: int = MAX_INCIDENTS) -> None:
-        """`limit` bounds the incidents; `untold` counts what comes beyond. Campaigns are bounded by the lists."""
+        """`limit` bounds the incidents; `untold` counts what comes beyond. Only an incident begins a campaign."""
         self.devices = devices if devices is not None else Devices()
         self.campaigns: dict[str, Campaign] = {}
         self.incidents: dict[str, Incident] = {}
@@ -83,9 +84,10 @@ class Campaigns:
 
     def assign(self, sighting: Sighting) -> tuple[Incident, bool]:
         """The incident this sighting belongs to, and whether it was opened by it. Sets the sighting's ids. Beyond the
-        bound the incident has no id, and is kept nowhere."""
-        campaign = self._campaign_of(sighting)
+        bound the incident has no id, and is kept nowhere; nor does it begin a campaign: a list has a million names."""
         client = sighting.flow.client
+        has_room = len(self.incidents) < self._limit and not self._shares.is_over(client)
+        campaign = self._campaign_of(sighting, has_room)
         mac = self.devices.device_of(client, sighting.last_us)
         incident = self._find(client, mac, campaign)
         if incident is None and not mac:
@@ -104,7 +106,7 @@ class Campaigns:
                 number=sighting.number,
                 device=render_mac(mac),
             )
-            if len(self.incidents) < self._limit and not self._shares.is_over(client):
+            if has_room:
                 self._last += 1
                 incident.id = f"I{self._last}"
                 self.incidents[incident.id] = incident
@@ -124,7 +126,7 @@ class Campaigns:
         campaign.last_us = max(campaign.last_us, sighting.last_us)
         sighting.incident = incident.id
         sighting.campaign = campaign.id
-        if sighting.match.level == BEHAVIOUR:
+        if sighting.match.level == BEHAVIOUR and campaign.id:
             self._behaves(incident, sighting, mac or client)
         return incident, opened
 
@@ -280,7 +282,7 @@ class Campaigns:
 
     # -- campaigns
 
-    def _campaign_of(self, sighting: Sighting) -> Campaign:
+    def _campaign_of(self, sighting: Sighting, may_begin: bool) -> Campaign:
         keys = list(_keys_of(sighting))
         ids = sorted({self._by_key[key] for key in keys if key in self._by_key}, key=_number)
         if ids:
@@ -288,6 +290,8 @@ class Campaigns:
             for other in ids[1:]:
                 held = next(key for key in keys if self._by_key.get(key) == other)
                 self._merge(campaign, self.campaigns.pop(other), f"{held} is part of both")
+        elif not may_begin:
+            return Campaign("", [], [], sighting.first_us, sighting.last_us)
         else:
             self._numbered += 1
             campaign = Campaign(f"C{self._numbered}", [], [], sighting.first_us, sighting.last_us)
@@ -296,7 +300,7 @@ class Campaigns:
         by_key = self._by_key  # a campaign of a family has thousands of keys: no search in the list
         if family and by_key.get(family) == campaign.id and by_key.get(keys[0]) != campaign.id:
             _add_tie(campaign, f"{keys[0]} is listed for {family}, too")
-        for key in keys:
+        for key in keys if may_begin and len(campaign.keys) < MAX_KEYS else ():
             if key not in by_key:
                 by_key[key] = campaign.id
                 campaign.keys.append(key)

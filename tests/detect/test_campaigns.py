@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from time import process_time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from egressd.detect import campaigns as campaigns_module
 from egressd.detect.campaigns import MAX_NAMES, Campaigns
 from egressd.model import FLOW, TLS_SNI, Campaign, Match, Sighting
 from tests.detect.scene import A, B, C, X, at, flow, listed, packed
@@ -112,6 +114,32 @@ def test_ties_in_a_row_fold_into_the_oldest() -> None:
     assert list(campaigns.incidents) == ["I1"]
     assert campaigns.incidents["I1"].contacts == 3
     assert campaigns.current("I3") == "I1"
+
+
+def test_beyond_the_bound_of_incidents_nothing_begins_a_campaign() -> None:
+    """A list has a million names, and one host looks them all up: 1.2 KB of each in every process."""
+    campaigns = Campaigns(limit=2)
+    for number in range(5):
+        contact(campaigns, sighting(A, f"d{number}.example"))
+    assert (list(campaigns.campaigns), list(campaigns.incidents), campaigns.untold) == (["C1", "C2"], ["I1", "I2"], 3)
+    late = sighting(B, "d4.example")
+    incident, opened = campaigns.assign(late)
+    assert (incident.id, opened, late.campaign, late.incident) == ("", False, "", "")
+    known = sighting(B, "d1.example")
+    campaigns.assign(known)
+    assert (known.campaign, known.incident) == ("C2", "")
+    campaigns.close("I1")
+    contact(campaigns, sighting(A, "d4.example"))
+    assert list(campaigns.campaigns) == ["C1", "C2", "C3"], "C1 had an incident"
+
+
+def test_a_family_has_no_more_keys_than_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaigns_module, "MAX_KEYS", 6)
+    campaigns = Campaigns()
+    for number in range(9):
+        contact(campaigns, sighting(A, f"d{number}.example", value=f"d{number}.example threat=emotet"))
+    (campaign,) = campaigns.campaigns.values()
+    assert len(campaign.keys) <= 8 and campaigns.incidents["I1"].contacts == 9
 
 
 def test_campaigns_that_were_taken_over_in_a_long_row_are_found_in_one_step() -> None:
