@@ -29,6 +29,7 @@ from egressd.names import Suffixes
 # Names whose verdict is remembered. A flood of random names only makes the table turn over: 4 MB at most.
 CACHED_VERDICTS: Final = 32_768
 CACHED_ADDRESSES: Final = 8_192
+MAX_ALIASES: Final = 16  # listed names that one answer is found to lead to: 64 KB hold 2,000, each a sighting
 MICROSECONDS: Final = 1_000_000
 _ABSENT: Final = object()
 _ALIASES: Final = (5, 39, 64, 65)  # CNAME, DNAME, SVCB, HTTPS: the target stands for the name asked about
@@ -235,6 +236,8 @@ class Correlator:
             for record in detail.answers[: detail.answer_count]:
                 if record.target and record.rrtype in _ALIASES and record.target != seen.name:
                     self._add(hits, record.target, seen.ts_us)
+                    if len(hits) >= MAX_ALIASES:
+                        break
         return hits
 
     # -- what an allowance ignores hides nothing else

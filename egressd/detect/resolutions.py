@@ -23,6 +23,7 @@ MAX_TENANTS: Final = 32  # per address; more would not change a verdict
 MAX_LISTED: Final = 16  # of them may be listed: they are not to keep out those whom a block would harm
 MAX_LEARNED: Final = 1_024  # tenants that wait to be told to other processes; more are told when they are met again
 MAX_COMPARED: Final = 16  # addresses of an answer that are compared with each other instead of hashed
+MAX_ANSWERED: Final = 512  # addresses read of one answer: 64 KB hold 4,000, and each costs 3 to 5 us
 MAX_CHAIN: Final = 16  # names that one answer may lead through; resolvers give up at 8 to 16
 
 _MAPPED: Final = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
@@ -56,7 +57,7 @@ _new: Final = tuple.__new__  # makes a NamedTuple at half the cost of calling it
 
 class Answer(NamedTuple):
     """What an answer section says about the name asked about: the names it leads through, that name first, and the
-    addresses at the end. Records of other owners say nothing about it."""
+    addresses at the end, MAX_ANSWERED at most. Records of other owners say nothing about it."""
 
     names: tuple[str, ...]
     addresses: tuple[bytes, ...]
@@ -72,10 +73,12 @@ def read_answer(name: str, message: DnsMessage) -> Answer:
         address = record.address
         if not address or record.name != name or not name:
             break
-        if address not in found or len(found) > MAX_COMPARED:  # it is taken out below
+        if len(found) > MAX_COMPARED or address not in found:  # it is taken out below
             found.append(address)
     else:  # nothing but addresses of that name: most answers
-        return _new(Answer, ((name,), tuple(found if len(found) <= MAX_COMPARED else dict.fromkeys(found))))
+        if len(found) > MAX_COMPARED:
+            found = list(dict.fromkeys(found))[:MAX_ANSWERED]
+        return _new(Answer, ((name,), tuple(found)))
     targets: dict[str, list[str]] = {}
     for record in records:
         if record.rrtype == _CNAME or record.rrtype in _WITH_HINTS:
@@ -96,7 +99,7 @@ def read_answer(name: str, message: DnsMessage) -> Answer:
                 addresses[record.address] = None
             elif record.rrtype in _WITH_HINTS:
                 addresses.update(dict.fromkeys(record.hints))
-    return _new(Answer, (tuple(chain), tuple(addresses)))
+    return _new(Answer, (tuple(chain), tuple(addresses)[:MAX_ANSWERED]))
 
 
 def _owner(record: DnsRecord) -> str:

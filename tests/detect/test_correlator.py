@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from egressd.detect import correlator as correlator_module
-from egressd.detect.correlator import Correlator, Hit
+from egressd.detect.correlator import MAX_ALIASES, Correlator, Hit
 from egressd.detect.resolutions import Resolutions
 from egressd.intel.index import Index
 from egressd.model import (
@@ -19,7 +19,23 @@ from egressd.model import (
     Observation,
     SocksRequest,
 )
-from tests.detect.scene import SUFFIXES, A, B, X, Y, allowed, at, flow, learn, listed, message, packed, record, when
+from tests.detect.scene import (
+    SUFFIXES,
+    A,
+    B,
+    Scene,
+    X,
+    Y,
+    allowed,
+    at,
+    flow,
+    learn,
+    listed,
+    message,
+    packed,
+    record,
+    when,
+)
 
 LIST = f"c2.bad.example\nworse.example\n{Y}\nhttp://files.good.example/gate.php\nhttp://{X}/gate.php"
 
@@ -215,3 +231,12 @@ def test_innocent_is_who_is_not_listed_or_exempt() -> None:
     for name in ("c2.bad.example", "worse.example", "www.good.example"):
         resolutions.lives_at(name, packed(X), at(0))
     assert correlator.co_tenants(packed(X), "bad.example", at(1)) == ["good.example"]
+
+
+def test_one_answer_leads_to_no_more_listed_names_than_a_bound() -> None:
+    """64 KB hold two thousand aliases, as whoever runs a name server likes: each is a sighting, 75 ms in all."""
+    scene = Scene("\n".join(f"c2.bad{number}.example" for number in range(MAX_ALIASES + 5)))
+    scene.question(0, A, "www.good.example")
+    aliases = [record("www.good.example", f"c2.bad{number}.example") for number in range(MAX_ALIASES + 5)]
+    scene.answer(0.01, A, "www.good.example", *aliases)
+    assert [one.name for one in scene.sightings] == [f"c2.bad{number}.example" for number in range(MAX_ALIASES)]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from egressd import names as names_module
 from egressd.detect.resolutions import (
+    MAX_ANSWERED,
     MAX_CHAIN,
     MAX_TENANTS,
     Resolutions,
@@ -100,6 +101,15 @@ def test_aliases_in_a_circle_end() -> None:
 def test_a_chain_has_a_bound() -> None:
     records = [record(f"n{number}.example", f"n{number + 1}.example") for number in range(100)]
     assert len(read_answer("n0.example", message("n0.example", 1, records)).names) == MAX_CHAIN
+
+
+@pytest.mark.parametrize("aliased", [False, True])
+def test_the_addresses_of_an_answer_have_a_bound(aliased: bool) -> None:
+    addresses = [packed(f"198.51.{number >> 8}.{number & 255}") for number in range(MAX_ANSWERED + 50)]
+    owner = "cdn.example" if aliased else NAME
+    records = [DnsRecord(owner, owner, 1, 60, one, "", "", (), False) for one in [*addresses[:20], *addresses]]
+    found = read_answer(NAME, message(NAME, 7, [record(NAME, owner), *records] if aliased else records))
+    assert found.addresses == tuple(addresses[:MAX_ANSWERED])
 
 
 def test_names_that_are_none_still_link_a_chain() -> None:
