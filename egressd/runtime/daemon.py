@@ -12,55 +12,41 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, Final
 
-from egressd.capture.links import LinkWatch
 from egressd.clock import SteadyClock
 from egressd.config.settings import volume_settings
 from egressd.detect.probation import FORGET_US
 from egressd.detect.resolutions import own_prefixes
 from egressd.errors import ConfigError, EgressdError
-from egressd.metrics.exposition import render
-from egressd.metrics.health import health_of
-from egressd.metrics.loss import LossWindow
-from egressd.notify.eve import render_time
 from egressd.notify.evelog import EveLog
 from egressd.notify.journal import Journal, LogHandler
 from egressd.notify.service import Service
 from egressd.runtime import knowledge, screens
-from egressd.runtime.block_plan import BlockPlan
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
-from egressd.runtime.doctor import examine
-from egressd.runtime.explaining import Explaining
 from egressd.runtime.feeding import Feeding
-from egressd.runtime.health import snapshot_of
 from egressd.runtime.hunting import Hunts
 from egressd.runtime.keeping import Keeping
 from egressd.runtime.list_following import follow_lists
-from egressd.runtime.preview import Preview
 from egressd.runtime.processes import PacketProcessHandle
+from egressd.runtime.serving import Serving
 from egressd.runtime.tellers import Watchers
-from egressd.runtime.verbs import Verbs
+from egressd.runtime.vitals import Vitals
 from egressd.runtime.volume_watch import VolumeWatch
 from egressd.store import audit, ledger, meta
 from egressd.store.audit import Act
 from egressd.store.errors import FULL, StoreError
 from egressd.web.app import MetricsServer
-from egressd.web.control import ControlServer, Peer, Roles, Standing
-from egressd.web.requests import INVALID
 
 OK: Final = 0
 RUNTIME: Final = 1
 READY_S: Final = 20.0  # until packet processes capture
-LAG_S: Final = 0.1
-LINKS_S: Final = 2.0  # interfaces, addresses and resolvers are also looked at without being told
 STOP_S: Final = 8.0
-LOW_ON_SPACE: Final = "the disk of state.directory is nearly full: little more can be recorded; free space on it"
 MAX_UNREAD: Final = 10  # rows of the ledger that are named
 
 log = logging.getLogger("egressd")
@@ -91,8 +77,8 @@ class Daemon:
         self._service = Service.from_environment(os.environ, os.getpid())
         self._clock = SteadyClock()
         self._stop = asyncio.Event()
-        self._loss = LossWindow()
-        self._lag_s = 0.0
+        self._vitals = Vitals(self._clock)
+        self._serving: Serving | None = None  # not before all that it tells of is there
         self._tasks: list[asyncio.Task[None]] = []
         self._unread: list[str] = []  # what of the ledger could not be read
 
@@ -125,14 +111,13 @@ class Daemon:
         await self._begin(core)
         self._canary = Canary(self._clock, core.enforcement, core.sensing.canaries)
         core.on_canary = self._canary.seen
-        preview = Preview(core, self._keeping.history, lambda: self._keeping.flush(core))
-        verbs = Verbs(core, preview)
-        self._verbs = verbs
-        self._last_doctor: dict[str, Any] = {}
         self._hunts = self._hunter(core)
-        control = self._control(core, verbs, preview)
+        self._serving = serving = Serving(
+            core, self._clock, self._canary, self._keeping, self._feeding, self._vitals, self._unread
+        )
+        control = serving.control()
         await control.open()
-        metrics = await self._metrics(core)
+        metrics = await serving.metrics()
         self._watch(core.scribe.run(), "ledger")
         await core.start_enforcing()
         capturing = asyncio.Event()
@@ -142,9 +127,9 @@ class Daemon:
             capturing.set()
         core.on_interfaces = capturing.set
         self._watch(control.serve(), "control")
-        self._watch(self._every_second(core), "clock")
-        self._watch(self._measure_lag(), "lag")
-        self._watch(self._follow_links(core), "links")
+        self._watch(self._every_second(core, serving), "clock")
+        self._watch(self._vitals.measure_lag(), "lag")
+        self._watch(core.station.follow(core.look_around), "links")
         self._watch(core.station.named.run(), "names")
         self._watch(core.identity.run(), "devices")
         self._watch(self._keeping.run(core), "keeping")
@@ -164,7 +149,7 @@ class Daemon:
             self._watch(self._hunts.run(), "retro-hunt")
         where = ", ".join(core.station.interfaces) or "no interface"
         log.info("egressd %s: mode %s on %s", screens.version()["version"], core.mode, where)
-        self._service.ready(self._status(core))
+        self._service.ready(serving.line())
         code = await self._until_stopped()
         self._service.stopping()
         await self._end(core, metrics)
@@ -260,53 +245,14 @@ class Daemon:
         core.tellers.finish()
         log.info("stopped; what is blocked stays blocked until its time is over")
 
-    async def _every_second(self, core: Core) -> None:
+    async def _every_second(self, core: Core, serving: Serving) -> None:
         pause_s = self._service.pause_s(1.0)
         while True:
             await asyncio.sleep(pause_s)
             await core.tick()
-            interfaces = core.sensing.interfaces()
-            received = sum(one["received"] for one in interfaces)
-            lost = sum(one["kernel_drops"] for one in interfaces)
-            self._loss.note(received, lost, self._clock.now_us())
+            self._vitals.note(core.sensing)
             self._service.watchdog()
-            self._service.status(self._status(core))
-
-    async def _measure_lag(self) -> None:
-        loop = asyncio.get_running_loop()
-        worst: list[tuple[float, float]] = []
-        while True:
-            began_s = loop.time()
-            await asyncio.sleep(LAG_S)
-            now_s = loop.time()
-            worst = [(at, late) for at, late in worst if now_s - at < 60.0 and late > now_s - began_s - LAG_S]
-            worst.append((now_s, now_s - began_s - LAG_S))
-            self._lag_s = max(late for _, late in worst)
-
-    async def _follow_links(self, core: Core) -> None:
-        """New addresses, gateways and resolvers are protected within seconds."""
-        loop = asyncio.get_running_loop()
-        changed = asyncio.Event()
-        watch = LinkWatch()
-
-        def hear() -> None:
-            if watch.drain():
-                changed.set()
-
-        loop.add_reader(watch.fileno(), hear)
-        try:
-            while True:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(LINKS_S):
-                        await changed.wait()
-                changed.clear()
-                try:
-                    await core.look_around()
-                except OSError as error:
-                    log.error("interfaces and addresses cannot be read: %s; what was known stays protected", error)
-        finally:
-            loop.remove_reader(watch.fileno())
-            watch.close()
+            self._service.status(serving.line())
 
     async def _capture(self, core: Core, process: PacketProcessHandle, capturing: asyncio.Event) -> None:
         await capturing.wait()
@@ -340,114 +286,12 @@ class Daemon:
                 log.error("%d problem(s); everything stays as it was", len(error.problems))
             else:
                 log.info("reloaded: %s", "; ".join(lines))
-            self._service.ready(self._status(self._core))
+            if self._serving is not None:
+                self._service.ready(self._serving.line())
 
         task = asyncio.get_running_loop().create_task(reload(), name="reload")
         self._tasks.append(task)
         task.add_done_callback(self._tasks.remove)
-
-    # -- what is served
-
-    def _control(self, core: Core, verbs: Verbs, preview: Preview) -> ControlServer:
-        table = {**verbs.table(), **self._feeding.table()}
-        plan = BlockPlan(core, self._keeping.history, lambda: self._keeping.flush(core))
-        acting = asyncio.Lock()
-        readers: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
-            "status": lambda args: self._screen(core),
-            "hosts": lambda args: screens.hosts(core),
-            "incidents": lambda args: screens.incidents(core, args["state"], args["client"]),
-            "watch": lambda args: screens.watch(core, args["id"]),
-            "decisions": lambda args: screens.decisions(core, args),
-            "audit": lambda args: screens.audit_rows(core, args),
-            "explain": Explaining(core, preview, self._feeding.score_of).explain,
-            "list-preview": lambda args: screens.preview(preview, args),
-            "plan": lambda args: screens.plan(plan, args),
-            "feeds": self._feeding.screen,
-        }
-
-        async def handle(peer: Peer, verb: str, args: dict[str, Any]) -> dict[str, Any]:
-            if verb in readers:
-                return await readers[verb](args)
-            if verb == "list":
-                return screens.listed(core)
-            if verb == "version":
-                return screens.version()
-            if verb == "doctor":
-                return await examine(core, self._canary)
-            try:
-                async with acting:  # one change after the other, as their audit rows stand
-                    return await table[verb](peer, args)
-            except ConfigError as error:
-                raise screens.refuse(str(error), INVALID) from None
-
-        def refused(peer: Peer, verb: str) -> None:
-            act = Act(peer.actor, "socket", "refused", verb, "the role does not allow it")
-            core.scribe.put(audit.append, act, self._clock.now_us())
-
-        config = core.config.control
-        roles = Roles(config.viewers, config.operators, config.admins)
-        path = core.loaded.base_dir / config.socket
-        return ControlServer(path, handle, roles, lambda: self._standing(core), refused=refused)
-
-    async def _screen(self, core: Core) -> dict[str, Any]:
-        now_us = self._clock.now_us()
-        ratio, degraded = self._loss.ratio(now_us), self._loss.degraded(now_us)
-        space = [LOW_ON_SPACE] if core.ledger.low_on_space else []
-        more = [*space, *core.listening.warnings(), *self._feeding.warnings(), *self._unread]
-        return await screens.status(core, self._canary, ratio, degraded, self._lag_s, self._keeping.warnings(), more)
-
-    def _standing(self, core: Core) -> Standing:
-        interfaces = core.sensing.interfaces()
-        return Standing(
-            core.mode,
-            core.sensing.total("packets"),
-            render_time(core.started_us),
-            tuple(one["name"] for one in interfaces if screens.state_of(core, self._canary, one) != "up"),
-            core.enforcement.failing(),
-            core.scribe.waiting if core.scribe.trouble else 0,
-            sum(mode != core.mode for mode in core.modes.values()),
-        )
-
-    async def _metrics(self, core: Core) -> MetricsServer[Any] | None:
-        config = core.config.metrics
-        if not config.address:
-            return None
-
-        def snapshot() -> Any:
-            now_us = self._clock.now_us()
-            return snapshot_of(
-                core,
-                self._canary,
-                self._keeping,
-                self._feeding.feeds.states,
-                self._loss.ratio(now_us),
-                self._loss.degraded(now_us),
-                self._lag_s,
-            )
-
-        server = MetricsServer(
-            config.address,
-            config.port,
-            snapshot=snapshot,
-            health=lambda: health_of(snapshot()),
-            encode=render,
-            hosts=config.hosts,
-        )
-        try:
-            await server.start()
-        except OSError as error:
-            raise EgressdError(
-                f"metrics: {config.address}:{config.port} cannot be listened on: {error.strerror}"
-            ) from error
-        return server
-
-    def _status(self, core: Core) -> str:
-        interfaces = core.sensing.interfaces()
-        packets = sum(one["packets"] for one in interfaces)
-        down = [one["name"] for one in interfaces if one["state"] != "up"]
-        seen = f"{packets:,} packets" if not down else f"DOWN: {', '.join(down)}"
-        standing = f"{len(core.register)} decisions, {len(core.campaigns.incidents)} incidents open"
-        return f"mode {core.mode}; {seen}; {standing}"
 
 
 def _begin_run(connection: Connection, act: Act, now_us: int) -> None:

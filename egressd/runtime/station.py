@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
 
-from egressd.capture.links import lan_interfaces, read_surroundings
+from egressd.capture.links import LinkWatch, lan_interfaces, read_surroundings
 from egressd.config.feed_options import feed_host
 from egressd.config.schema import Config
 from egressd.detect.devices import Devices
@@ -18,6 +20,8 @@ from egressd.runtime.enforcement import Network
 from egressd.runtime.knowledge import Surroundings
 from egressd.runtime.named_hosts import NamedHosts
 from egressd.runtime.whose import Whose
+
+LINKS_S: Final = 2.0  # interfaces, addresses and resolvers are also looked at without being told
 
 log = logging.getLogger("egressd")
 
@@ -61,6 +65,32 @@ class Station:
         self.around = around
         self.own = tuple(sorted((address, 8 * len(address)) for address in own))
         return True
+
+    async def follow(self, look: Callable[[], Awaitable[None]]) -> None:
+        """Call `look` whenever the kernel tells of a change, and now and then: new addresses, gateways and resolvers
+        are protected within seconds. Until cancelled."""
+        loop = asyncio.get_running_loop()
+        changed = asyncio.Event()
+        watch = LinkWatch()
+
+        def hear() -> None:
+            if watch.drain():
+                changed.set()
+
+        loop.add_reader(watch.fileno(), hear)
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LINKS_S):
+                        await changed.wait()
+                changed.clear()
+                try:
+                    await look()
+                except OSError as error:
+                    log.error("interfaces and addresses cannot be read: %s; what was known stays protected", error)
+        finally:
+            loop.remove_reader(watch.fileno())
+            watch.close()
 
     def name(self, segments: NetworkTable[str]) -> None:
         """An operator named other segments."""

@@ -1,0 +1,166 @@
+"""What the daemon serves: verbs and screens over the control socket, metrics and health over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from egressd.clock import Clock
+from egressd.errors import ConfigError, EgressdError
+from egressd.metrics.exposition import render
+from egressd.metrics.health import health_of
+from egressd.metrics.snapshot import Snapshot
+from egressd.notify.eve import render_time
+from egressd.runtime import screens
+from egressd.runtime.block_plan import BlockPlan
+from egressd.runtime.canary import Canary
+from egressd.runtime.core import Core
+from egressd.runtime.doctor import examine
+from egressd.runtime.explaining import Explaining
+from egressd.runtime.feeding import Feeding
+from egressd.runtime.health import snapshot_of
+from egressd.runtime.keeping import Keeping
+from egressd.runtime.preview import Preview
+from egressd.runtime.verbs import Verbs
+from egressd.runtime.vitals import Vitals
+from egressd.store import audit
+from egressd.store.audit import Act
+from egressd.web.app import MetricsServer
+from egressd.web.control import ControlServer, Peer, Roles, Standing
+from egressd.web.requests import INVALID
+
+LOW_ON_SPACE: Final = "the disk of state.directory is nearly full: little more can be recorded; free space on it"
+
+Args = dict[str, Any]
+Answer = dict[str, Any]
+
+
+class Serving:
+    """Over the parts that know the answers."""
+
+    def __init__(
+        self,
+        core: Core,
+        clock: Clock,
+        canary: Canary,
+        keeping: Keeping,
+        feeding: Feeding,
+        vitals: Vitals,
+        unread: Sequence[str],
+    ) -> None:
+        """`unread` is what of the ledger could not be read, in words."""
+        self._core = core
+        self._clock = clock
+        self._canary = canary
+        self._keeping = keeping
+        self._feeding = feeding
+        self._vitals = vitals
+        self._unread = unread
+
+    def control(self) -> ControlServer:
+        """The control socket, not open yet."""
+        core = self._core
+        preview = Preview(core, self._keeping.history, lambda: self._keeping.flush(core))
+        verbs = {**Verbs(core, preview).table(), **self._feeding.table()}
+        readers = self._readers(preview)
+        acting = asyncio.Lock()
+
+        async def handle(peer: Peer, verb: str, args: Args) -> Answer:
+            if verb in readers:
+                return await readers[verb](args)
+            if verb == "list":
+                return screens.listed(core)
+            if verb == "version":
+                return screens.version()
+            try:
+                async with acting:  # one change after the other, as their audit rows stand
+                    return await verbs[verb](peer, args)
+            except ConfigError as error:
+                raise screens.refuse(str(error), INVALID) from None
+
+        def refused(peer: Peer, verb: str) -> None:
+            act = Act(peer.actor, "socket", "refused", verb, "the role does not allow it")
+            core.scribe.put(audit.append, act, self._clock.now_us())
+
+        config = core.config.control
+        roles = Roles(config.viewers, config.operators, config.admins)
+        path = core.loaded.base_dir / config.socket
+        return ControlServer(path, handle, roles, self.standing, refused=refused)
+
+    def _readers(self, preview: Preview) -> dict[str, Callable[[Args], Awaitable[Answer]]]:
+        """Verb -> what tells without changing anything."""
+        core = self._core
+        plan = BlockPlan(core, self._keeping.history, lambda: self._keeping.flush(core))
+        return {
+            "status": lambda args: self._screen(),
+            "hosts": lambda args: screens.hosts(core),
+            "incidents": lambda args: screens.incidents(core, args["state"], args["client"]),
+            "watch": lambda args: screens.watch(core, args["id"]),
+            "decisions": lambda args: screens.decisions(core, args),
+            "audit": lambda args: screens.audit_rows(core, args),
+            "explain": Explaining(core, preview, self._feeding.score_of).explain,
+            "list-preview": lambda args: screens.preview(preview, args),
+            "plan": lambda args: screens.plan(plan, args),
+            "feeds": self._feeding.screen,
+            "doctor": lambda args: examine(core, self._canary),
+        }
+
+    async def _screen(self) -> Answer:
+        core, vitals = self._core, self._vitals
+        space = [LOW_ON_SPACE] if core.ledger.low_on_space else []
+        more = [*space, *core.listening.warnings(), *self._feeding.warnings(), *self._unread]
+        return await screens.status(
+            core, self._canary, vitals.loss_ratio, vitals.is_degraded, vitals.lag_s, self._keeping.warnings(), more
+        )
+
+    def standing(self) -> Standing:
+        """What every answer over the control socket says first."""
+        core = self._core
+        interfaces = core.sensing.interfaces()
+        return Standing(
+            core.mode,
+            core.sensing.total("packets"),
+            render_time(core.started_us),
+            tuple(one["name"] for one in interfaces if screens.state_of(core, self._canary, one) != "up"),
+            core.enforcement.failing(),
+            core.scribe.waiting if core.scribe.trouble else 0,
+            sum(mode != core.mode for mode in core.modes.values()),
+        )
+
+    async def metrics(self) -> MetricsServer[Snapshot] | None:
+        """The HTTP server, started; None when none is configured. Raises EgressdError."""
+        config = self._core.config.metrics
+        if not config.address:
+            return None
+        server = MetricsServer(
+            config.address,
+            config.port,
+            snapshot=self._snapshot,
+            health=lambda: health_of(self._snapshot()),
+            encode=render,
+            hosts=config.hosts,
+        )
+        try:
+            await server.start()
+        except OSError as error:
+            where = f"{config.address}:{config.port}"
+            raise EgressdError(f"metrics: {where} cannot be listened on: {error.strerror}") from error
+        return server
+
+    def _snapshot(self) -> Snapshot:
+        vitals = self._vitals
+        return snapshot_of(
+            self._core, self._canary, self._keeping, self._feeding.feeds.states, vitals.loss_ratio, vitals.is_degraded,
+            vitals.lag_s,
+        )  # fmt: skip
+
+    def line(self) -> str:
+        """How things stand, for `systemctl status`."""
+        core = self._core
+        interfaces = core.sensing.interfaces()
+        packets = sum(one["packets"] for one in interfaces)
+        down = [one["name"] for one in interfaces if one["state"] != "up"]
+        seen = f"{packets:,} packets" if not down else f"DOWN: {', '.join(down)}"
+        standing = f"{len(core.register)} decisions, {len(core.campaigns.incidents)} incidents open"
+        return f"mode {core.mode}; {seen}; {standing}"
