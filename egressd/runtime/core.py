@@ -26,10 +26,11 @@ from egressd.enforce.adapter import Rule
 from egressd.model import Campaign, FlowKey, Incident, Indicator, Target
 from egressd.runtime import knowledge as known
 from egressd.runtime.allowing import Allowing
+from egressd.runtime.bulk_rows import HistoryRow
 from egressd.runtime.enforcement import Enforcement
 from egressd.runtime.identity import Identity
 from egressd.runtime.in_force import InForce, Register, from_row
-from egressd.runtime.intake import HistoryRow, Intake, WatchSum
+from egressd.runtime.intake import Intake
 from egressd.runtime.isolation import Isolation
 from egressd.runtime.knowledge import Fed, Knowledge, Loaded
 from egressd.runtime.lapsing import Lapsing
@@ -46,6 +47,7 @@ from egressd.runtime.sensing import Sensing, reserve_processors, start_order
 from egressd.runtime.station import Station
 from egressd.runtime.tellers import Watchers
 from egressd.runtime.volume_watch import VolumeWatch
+from egressd.runtime.watched import WatchSum
 from egressd.store import decisions, entries, incidents, ledger, meta, targets
 from egressd.store.db import Database
 from egressd.store.entries import Entry
@@ -152,7 +154,7 @@ class Core:
             self.register.add(from_row(row))
         for watch in found.watches:
             watched = WatchSum(watch.first_us, watch.last_us, watch.attempts, watch.leaks)
-            self.intake.restore_watch(watch.decision_id, watch.client, watched)
+            self.intake.watched.restore(watch.decision_id, watch.client, watched)
         self.isolation.restore(remedies)
         self.allowing.restore(found.lifted, found.allowed)
         _, lapsed, _ = known.parse_entries(found.lapsed, self.loaded.texts, self.knowledge.intel.protected)
@@ -415,7 +417,7 @@ class Core:
         return campaign.keys[0].rpartition(" ")[2] if campaign is not None and campaign.keys else ""
 
     def _ended(self, decision_id: str) -> None:
-        self.intake.forget(decision_id)
+        self.intake.watched.forget(decision_id)
         if self.isolation.ended(decision_id):
             self.stale = True
 

@@ -76,8 +76,8 @@ def snapshot_of(
         decisions=dict(core.rulings.counts),
         refusals=dict(core.rulings.refusals),
         incidents={"open": len(core.campaigns.incidents)},
-        watches=len(core.intake.watches),
-        watched_clients=len({client for clients in core.intake.watches.values() for client in clients}),
+        watches=len(core.intake.watched.by_decision),
+        watched_clients=len({client for clients in core.intake.watched.by_decision.values() for client in clients}),
         blocks={
             (one["name"], state): one[state]
             for one in adapters

@@ -10,7 +10,7 @@ from collections import deque
 from typing import Final
 
 from egressd.detect.agreement import SAME_SIGHTING_US
-from egressd.runtime.intake import HistoryRow
+from egressd.runtime.bulk_rows import HistoryRow
 from egressd.wire.table import RecentTable
 
 WAIT_US: Final = 15_000_000  # packet processes gather for 5 s, and tell in parts

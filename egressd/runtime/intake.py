@@ -6,9 +6,8 @@ where all packet processes come together.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from egressd.clock import Clock
 from egressd.detect.behaviour.sighting import sighting_of_evidence
@@ -23,7 +22,6 @@ from egressd.model import (
     DNS_ANSWER,
     DNS_QUERY,
     Attempt,
-    Campaign,
     Decision,
     FlowKey,
     Incident,
@@ -32,21 +30,16 @@ from egressd.model import (
     Target,
 )
 from egressd.notify.eve import render_event
-from egressd.runtime.campaign_copies import CampaignCopies
+from egressd.runtime.bulk_rows import HistoryRow, unpack_history, unpack_spoken, unpack_tenants
 from egressd.runtime.in_force import FOUND_OUT, Register
-from egressd.runtime.messages import MAX_SOURCES, Values, unpack_event
+from egressd.runtime.ledger_copies import CampaignCopies, copy_incident, write_incidents
+from egressd.runtime.messages import MAX_SOURCES, unpack_event
 from egressd.runtime.rulings import Rulings
 from egressd.runtime.scribe import Scribe
 from egressd.runtime.tally import Contacts, Tried, unpack_contacts, unpack_tried
-from egressd.store import attempts, incidents
+from egressd.runtime.watched import Watched, WatchSum
+from egressd.store import attempts
 from egressd.store.attempts import AttemptCount, Batch
-
-_MAC: Final = re.compile(r"[0-9a-f]{12}")
-MAX_WATCHES: Final = 262_144  # pairs of decision and client; of more only the sums by incident are kept
-
-
-# Contacts of a client: its address, registered domain, name, server address, first and last time, how many.
-HistoryRow = tuple[bytes, str, str, bytes, int, int, int]
 
 
 class Tellers(Protocol):
@@ -63,18 +56,6 @@ class Tellers(Protocol):
 
     def decision(self, decision: Decision) -> None:
         """Policy decided."""
-
-
-class WatchSum:
-    """One client's attempts at one decision's targets."""
-
-    __slots__ = ("count", "first_us", "last_us", "leaks")
-
-    def __init__(self, first_us: int, last_us: int = 0, count: int = 0, leaks: int = 0) -> None:
-        self.first_us = first_us
-        self.last_us = last_us
-        self.count = count
-        self.leaks = leaks
 
 
 class Intake:
@@ -95,13 +76,12 @@ class Intake:
         on_pushed: Callable[[Target, str], None],
         run_id: str,
     ) -> None:
-        self.watches: dict[str, dict[bytes, WatchSum]] = {}
+        self.watched = Watched()
         self.leaks: dict[str, int] = {}  # by incident
         self._merges = 0  # of campaigns and incidents, when `leaks` was put together last
         self.counts = {"sightings": 0, "attempts": 0, "leaks": 0, "contacts": 0, "malformed": 0}
         self.levels: dict[str, int] = {}
         self.last_attempt_us = 0
-        self._watched = 0
         self._register = register
         self._rulings = rulings
         self._campaigns = campaigns
@@ -205,7 +185,7 @@ class Intake:
         attempt.campaign = sighting.campaign
         self._campaigns.tried(sighting)
         key = (attempt.decision_id, attempt.flow.client)
-        known = self.watches.get(attempt.decision_id, {}).get(attempt.flow.client)
+        known = self.watched.of(attempt.decision_id).get(attempt.flow.client)
         attempt.first = attempt.first and known is None
         before = known.count if known is not None else 0
         if not attempt.leak:
@@ -277,19 +257,8 @@ class Intake:
         )
 
     def _watch(self, decision_id: str, client: bytes, row: Tried) -> None:
-        if decision_id not in self._register.by_id:
-            return
-        clients = self.watches.setdefault(decision_id, {})
-        known = clients.get(client)
-        if known is None:
-            if self._watched >= MAX_WATCHES:
-                return
-            self._watched += 1
-            known = clients[client] = WatchSum(row.first_us)
-            self.on_client(decision_id, client, clients, row.first_us)
-        known.last_us = max(known.last_us, row.last_us)
-        known.count += row.count
-        known.leaks += row.leaks
+        if decision_id in self._register.by_id and self.watched.add(decision_id, client, row):
+            self.on_client(decision_id, client, self.watched.of(decision_id), row.first_us)
 
     # -- incidents
 
@@ -340,16 +309,6 @@ class Intake:
                 self.leaks[current] = self.leaks.get(current, 0) + count
         return self.leaks.get(id_, 0)
 
-    def restore_watch(self, decision_id: str, client: bytes, known: WatchSum) -> None:
-        """What was counted before a restart."""
-        if self._watched < MAX_WATCHES:
-            self._watched += 1
-            self.watches.setdefault(decision_id, {})[client] = known
-
-    def forget(self, decision_id: str) -> None:
-        """A decision has ended: nobody is watched for it any more. What was counted is in the ledger."""
-        self._watched -= len(self.watches.pop(decision_id, {}))
-
     def _write_incidents(self, changed: dict[str, Incident]) -> None:
         if not changed:
             return
@@ -377,58 +336,6 @@ def _nowhere(client: bytes, domain: str, address: bytes, ts_us: int) -> None:
 
 def _nothing(domain: str) -> None:
     """Nobody waits for that."""
-
-
-def write_incidents(connection: Any, campaigns: Iterable[Campaign], rows: Iterable[tuple[Incident, str, int]]) -> None:
-    """Campaigns first: incidents refer to them."""
-    for campaign in campaigns:
-        incidents.put_campaign(connection, campaign)
-    for incident, segment, leaks in rows:
-        incidents.put_incident(connection, incident, segment, leaks)
-
-
-def copy_incident(one: Incident) -> Incident:
-    """As it is now: the ledger's thread must not see it change."""
-    return Incident(
-        one.id, one.campaign, one.client, one.match, one.opened_us, one.first_us, one.last_us, one.contacts,
-        one.attempts, one.answered, one.retro, 0, dict(one.names), dict(one.via), dict(one.sources),
-        one.device, list(one.addresses), one.volume,
-    )  # fmt: skip
-
-
-def unpack_history(packed: object) -> list[HistoryRow]:
-    """History rows of a batch. Raises Malformed."""
-    values = Values(packed)
-    rows: list[HistoryRow] = []
-    for _ in range(len(values)):
-        one = Values(values.next())
-        rows.append(
-            (one.address(), one.text(), one.text(), one.address(), one.number(), one.number(), max(0, one.number()))
-        )
-    return rows
-
-
-def unpack_spoken(packed: object) -> list[tuple[bytes, bytes, bool, int]]:
-    """(MAC, client, attached, when) of a batch: who sent whose frames. Raises Malformed."""
-    values = Values(packed)
-    rows: list[tuple[bytes, bytes, bool, int]] = []
-    for _ in range(len(values)):
-        one = Values(values.next())
-        mac = one.text()
-        if _MAC.fullmatch(mac) is None:
-            raise Malformed("a MAC was expected")
-        rows.append((bytes.fromhex(mac), one.host(), one.flag(), one.number()))
-    return rows
-
-
-def unpack_tenants(packed: object) -> tuple[tuple[str, bytes, int], ...]:
-    """Passive DNS of a batch. Raises Malformed."""
-    values = Values(packed)
-    rows: list[tuple[str, bytes, int]] = []
-    for _ in range(len(values)):
-        one = Values(values.next())
-        rows.append((one.text(), one.address(), one.number()))
-    return tuple(rows)
 
 
 def _list(value: object) -> list[Any]:

@@ -10,7 +10,7 @@ from egressd.clock import Clock
 from egressd.detect.address_history import AddressHistory
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.intel import Intel
-from egressd.runtime.intake import HistoryRow
+from egressd.runtime.bulk_rows import HistoryRow
 
 HISTORY_WAITING: Final = 100_000  # rows; lossy by contract
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 from egressd.config.sensor_options import SensorOptions
 from egressd.errors import Malformed
 from egressd.notify.eve import render_sensor, render_time
+from egressd.runtime.bulk_rows import HistoryRow, unpack_history
 from egressd.runtime.history_agreement import HistoryAgreement
-from egressd.runtime.intake import HistoryRow, unpack_history
 from egressd.runtime.messages import Values
 from egressd.runtime.observed import Whose, unpack_observation
 from egressd.runtime.orders import LogSource, LogStart, Observed, Order

@@ -198,7 +198,7 @@ class Preview:
             left = match_target(core.knowledge.intel.index, decision.target, now_s, skip=is_gone)
             if left is not None and is_carried(decision.target, decision.match, left):
                 continue  # another line covers the same
-            watched = core.intake.watches.get(decision.id, {})
+            watched = core.intake.watched.of(decision.id)
             tries = sum(one.count for one in watched.values())
             effect.lifted.append((decision.id, decision.target.value, tries, len(watched)))
 

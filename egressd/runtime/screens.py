@@ -297,7 +297,7 @@ async def plan(of: BlockPlan, args: Record) -> Record:
 
 def waiting_of(core: Core, one: InForce) -> Record:
     """What a person needs who decides about a proposal: who ran into it, what saying yes does, when it lapses."""
-    watched = core.intake.watches.get(one.id, {})
+    watched = core.intake.watched.of(one.id)
     clients = {*watched, *((one.client,) if one.client else ())}
     addresses = sum(held.state == ACTIVE and target.kind == "address" for target, held in one.held.items())
     pairs = sum(held.state == ACTIVE and target.kind == "pair" for target, held in one.held.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from egressd.detect.campaigns import Campaigns
-from egressd.runtime.intake import WatchSum
+from egressd.runtime.watched import WatchSum
 from egressd.store import attempts, incidents
 from egressd.store.attempts import WatchRow
 from egressd.store.incidents import IncidentRow
@@ -35,4 +35,4 @@ def restarted(desk: Desk) -> None:
     desk.intake.leaks = {row.incident.id: row.leaks for row in found.incidents if row.leaks}
     for row in found.watches:
         watched = WatchSum(row.first_us, row.last_us, row.attempts, row.leaks)
-        desk.intake.restore_watch(row.decision_id, row.client, watched)
+        desk.intake.watched.restore(row.decision_id, row.client, watched)

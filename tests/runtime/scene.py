@@ -24,8 +24,9 @@ from egressd.model import (
     Sighting,
     Target,
 )
+from egressd.runtime.bulk_rows import HistoryRow
 from egressd.runtime.in_force import ACTIVE, Held, InForce, Register
-from egressd.runtime.intake import HistoryRow, Intake
+from egressd.runtime.intake import Intake
 from egressd.runtime.orders import Order
 from egressd.runtime.rulings import Rulings
 from egressd.runtime.scribe import Scribe
@@ -204,7 +205,7 @@ class Desk:
             lambda order, but: self.told.append((order, but)), lambda: self.mode != "monitor",
         )  # fmt: skip
         self.campaigns.on_merge = self.merged
-        self.register.on_end = lambda id_: self.intake.forget(id_)
+        self.register.on_end = lambda id_: self.intake.watched.forget(id_)
         self.ears = Ears()
         self.history: list[HistoryRow] = []
         self.tenants: list[tuple[int, tuple[tuple[str, bytes, int], ...]]] = []

@@ -86,7 +86,7 @@ async def test_everything_that_stood_stands_again(tmp_path: Path) -> None:
             )  # fmt: skip
         assert one.held[pair(A, Y)].state == RESTING
         assert (again.core.intake.leaks, list(again.core.campaigns.incidents)) == before[2:]
-        watch = again.core.intake.watches["D1"][A]
+        watch = again.core.intake.watched.by_decision["D1"][A]
         assert (watch.count, watch.leaks, watch.first_us) == (1, 1, T0 + 5 * SECOND)
         _, (adopt, *_) = again.core.start_of(0)
         assert isinstance(adopt, Adopt)
@@ -349,17 +349,16 @@ async def test_two_processes_one_decision(tmp_path: Path) -> None:
 
 @in_loop
 async def test_watches_are_bounded_after_a_restart_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from egressd.runtime import intake
 
     async with site_at(tmp_path) as site:
         site.sees(*policy_block(), attempt(A, found=LISTED), attempt(packed("10.0.0.9"), found=LISTED))
         await site.core.scribe.settled()
-    monkeypatch.setattr(intake, "MAX_WATCHES", 1)
+    monkeypatch.setattr("egressd.runtime.watched.MAX_WATCHES", 1)
     async with site_at(tmp_path) as again:
         await again.do("unblock", what="D1")
         again.sees(*policy_block(id_="D3"))
         again.sees(*(attempt(packed(f"10.0.0.{n}"), id_="D3", found=LISTED) for n in range(5)))
-        assert len(again.core.intake.watches["D3"]) == 1
+        assert len(again.core.intake.watched.by_decision["D3"]) == 1
 
 
 # -- what this machine depends on

@@ -116,7 +116,7 @@ def test_sums_are_exact_whatever_came_in_which_batch_of_which_process(
             in_ledger[seen.decision_id, seen.client, "count"] += seen.attempts
             in_ledger[seen.decision_id, seen.client, "leaks"] += seen.leaks
         in_memory: Counter[Any] = Counter()
-        for id_, clients in desk.intake.watches.items():
+        for id_, clients in desk.intake.watched.by_decision.items():
             for client, held in clients.items():
                 in_memory[id_, client, "count"] += held.count
                 in_memory[id_, client, "leaks"] += held.leaks
@@ -283,7 +283,7 @@ def test_attempts_under_the_younger_id_count_for_the_decision(desk: Desk) -> Non
     desk.intake.take(1, second.batch())
     assert [type(order) for order, but in desk.told if but == -1] == [Adopt]
     assert [(one.decision_id, one.client, one.attempts) for one in watches(desk)] == [("D1", A, 1)]
-    assert list(desk.intake.watches) == ["D1"]
+    assert list(desk.intake.watched.by_decision) == ["D1"]
     assert desk.register.by_id["D1"].held[address()].attempts == 1
     told = [one["egressd"] for one in desk.ears.records if one["event_type"] == "attempt"]
     assert [one["decision_id"] for one in told] == ["D1"]

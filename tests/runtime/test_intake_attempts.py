@@ -43,7 +43,7 @@ def test_after_a_restart_a_known_client_is_not_new_and_its_count_goes_on(desk: D
     desk.rulings.of_policy(0, verdict())
     desk.intake.take(0, Process().say(sighting(), attempt(A, 1, first=True), attempt(A, 2, count=2)).batch())
     restarted(desk)
-    assert {id_: list(clients) for id_, clients in desk.intake.watches.items()} == {"D1": [A]}
+    assert {id_: list(clients) for id_, clients in desk.intake.watched.by_decision.items()} == {"D1": [A]}
     desk.ears.attempts.clear()
     desk.ears.records.clear()
     desk.intake.take(0, Process().say(sighting(A), attempt(A, 9, first=True, count=1)).batch())
@@ -95,7 +95,7 @@ def test_an_attempt_goes_to_the_target_that_stops_it(desk: Desk) -> None:
 
 def test_attempts_at_what_is_not_known_are_counted_by_incident_alone(desk: Desk) -> None:
     desk.intake.take(0, Process().say(attempt(id_="D9")).batch())
-    assert (watches(desk), desk.intake.watches) == ([], {})
+    assert (watches(desk), desk.intake.watched.by_decision) == ([], {})
     assert (rows(desk)["I1"].incident.attempts, desk.intake.counts["attempts"]) == (1, 1)
 
 
@@ -104,26 +104,22 @@ def test_attempts_told_together_with_the_end_of_their_decision_are_in_the_ledger
     process = Process().say(attempt(A), verdict("D1", "withdraw", about(), rule="expired"), attempt(A))
     desk.intake.take(0, process.batch())
     desk.settle()
-    assert desk.intake.watches == {}
+    assert desk.intake.watched.by_decision == {}
     assert desk.ledger.call(lambda one: one.execute("SELECT count, leaks FROM watches").fetchall()) == [(2, 0)]
 
 
 def test_watches_are_bounded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    from egressd.runtime import intake
-
-    monkeypatch.setattr(intake, "MAX_WATCHES", 2)
+    monkeypatch.setattr("egressd.runtime.watched.MAX_WATCHES", 2)
     desk.register.add(in_force())
     desk.intake.take(0, Process().say(*(attempt(client) for client in (A, B, C)), attempt(A)).batch())
-    assert {client: one.count for client, one in desk.intake.watches["D1"].items()} == {A: 2, B: 1}
+    assert {client: one.count for client, one in desk.intake.watched.by_decision["D1"].items()} == {A: 2, B: 1}
     assert desk.intake.counts["attempts"] == 4
 
 
 def test_watches_of_what_has_ended_make_room(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    from egressd.runtime import intake
-
-    monkeypatch.setattr(intake, "MAX_WATCHES", 1)
+    monkeypatch.setattr("egressd.runtime.watched.MAX_WATCHES", 1)
     desk.rulings.of_policy(0, verdict())
     desk.intake.take(0, Process().say(attempt(A)).batch())
     desk.intake.take(0, Process().say(verdict("D1", "withdraw", about(), rule="expired")).batch())
     desk.intake.take(0, Process().say(verdict("D3", "block", about("worse.example")), attempt(B, id_="D3")).batch())
-    assert desk.intake.watches["D3"][B].count == 1
+    assert desk.intake.watched.by_decision["D3"][B].count == 1

@@ -18,8 +18,8 @@ from egressd.detect.live import LiveEngine
 from egressd.errors import Malformed
 from egressd.model import HTTP_HOST, TCP, FlowKey, HttpRequest, Observation, Sighting
 from egressd.runtime import screens
+from egressd.runtime.bulk_rows import HistoryRow
 from egressd.runtime.history_agreement import WAIT_US, HistoryAgreement
-from egressd.runtime.intake import HistoryRow
 from egressd.runtime.listening import ALIVE_US, FAILING, OK, SILENT, Listening
 from egressd.runtime.observed import pack_observation, unpack_observation
 from egressd.runtime.orders import LogStart, Observed, Order
