@@ -51,6 +51,11 @@ BAD_LINE: Final = "bad-line"  # cannot be read: kept out as well, but by itself 
 BAD_SHARE: Final = 100  # more than one line in so many cannot be read: it is no list of that format
 POISON_SHARE: Final = 1_000  # one poisoned line in so many is borne, where `quarantine_most` is fewer
 POISON_DENSE: Final = 10  # more than one in so many never is
+# Addresses that the networks of one version may hold: a sixteenth of IPv4. Lists of hijacked networks, the widest that
+# are honest, hold a tenth of that; with 65,536 lines of /16 every server there is would be listed. Wider networks than
+# /16 do not count: by themselves they are never blocked (detect/sharing.py).
+MOST_COVERED: Final = 1 << 28
+WIDEST: Final = 16
 SMALL_CHANGE: Final = 20  # indicators; a short list may lose or gain so many, whatever share of it that is
 MAX_SHOWN: Final = 16_384  # quarantined lines that are kept to be shown: every public suffix there is, with room
 _HEAD: Final = 4_096  # characters of a text that are looked at to tell a web page
@@ -253,6 +258,7 @@ class _Reading:
         self.poisoned = 0
         self.bad = 0
         self.ignored = 0
+        self.covered = 0  # IPv4 addresses of networks that are good
         self.last_bad = 0  # line of the last one that cannot be read
         self.is_hopeless = False  # more bad lines than the whole text may have
         self._poison = poison
@@ -268,6 +274,8 @@ class _Reading:
                 if not kind:
                     keep(one)
                     self.good += 1
+                    if one.kind == "network":
+                        self.covered += _covered(one.value)
                     continue
                 if kind == IGNORED:
                     self.ignored += 1
@@ -296,6 +304,14 @@ class _Reading:
             self.quarantined.append(Quarantined(line, value, kind, reason))
 
 
+def _covered(value: str) -> int:
+    """How many IPv4 addresses a listed network has blocked."""
+    network = parse_network(value)
+    if network is None or len(network[0]) != 4 or network[1] < WIDEST:
+        return 0
+    return 1 << (32 - network[1])
+
+
 def _refusal(
     reading: _Reading, counts: Counts, before: Counts | None, bounds: Bounds, last_line: int
 ) -> tuple[str, str]:
@@ -316,6 +332,8 @@ def _refusal(
     most = max(bounds.quarantine_most, lines // POISON_SHARE) if bounds.quarantine_most else 0
     if poisoned > most or poisoned * POISON_DENSE > lines:
         return POISONED, f"{poisoned} of {lines} lines name what must never be blocked, more than is borne"
+    if reading.covered > MOST_COVERED:
+        return POISONED, f"its networks hold {reading.covered:,} addresses, more than a sixteenth of all there are"
     return _size_refusal(good, before, bounds)
 
 

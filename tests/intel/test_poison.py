@@ -169,6 +169,17 @@ def test_one_in_a_thousand_is_borne_in_a_large_feed() -> None:
     assert verdict(many + "".join(f"10.0.1.{n}\n" for n in range(31))).refused == POISONED
 
 
+def test_networks_that_hold_half_the_internet_are_no_list_of_it() -> None:
+    """As many lines as before, each a provider: every server that anybody turns to would be listed."""
+    wide = [f"{high}.{low}.0.0/16\n" for high in range(20, 37) for low in range(256)]
+    assert verdict("".join(wide[:4_096])).refused == ""
+    found = verdict("".join(wide))
+    assert (found.refused, found.indicators) == (POISONED, ())
+    assert found.reason == "its networks hold 285,212,672 addresses, more than a sixteenth of all there are"
+    wider = "".join(f"{high}.0.0.0/8\n" for high in range(20, 60))
+    assert verdict(wider).refused == "", "which alert, and are never blocked without a person"
+
+
 def test_reading_ends_when_it_is_hopeless() -> None:
     read_so_far = 0
 
