@@ -110,7 +110,7 @@ class Core:
         self._lapse_due_us = 0
         self.register.rule_of = self.rule_of
         self.rulings.isolations_per_hour = lambda: self.knowledge.settings.isolations_per_hour
-        self.rulings.is_ours = self.station.is_own_text
+        self.rulings.may_isolate = self.station.may_isolate
         self.isolation = Isolation(self.register, self.rulings, self.scribe, self.devices, self.station, clock)
         self.rollback = Rollback(
             self.register, self.rulings, tellers, lambda: self.knowledge.settings, self._known_clients,

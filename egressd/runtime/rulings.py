@@ -67,7 +67,7 @@ class Rulings:
         self._is_enforcing = is_enforcing
         self.on_end: Callable[[InForce, str, str], None] = _nothing  # (decision, actor, reason)
         self.isolations_per_hour: Callable[[], int] = _none
-        self.is_ours: Callable[[str], bool] = _never  # of an address: this gateway's, never isolated
+        self.may_isolate: Callable[[str], bool] = _never  # of an address: a host's of ours, and not this gateway's
         self._released: dict[Target, int] = {}
         self._isolated_us: list[int] = []
         self._aliases: dict[str, str] = {}  # of decisions that two packet processes made: the younger's id
@@ -165,7 +165,7 @@ class Rulings:
         now_us = self._clock.now_us()
         self._isolated_us = [t for t in self._isolated_us if now_us - t < HOUR_US]
         why = ""
-        if decision.action not in (ISOLATE, ASK) or len(decision.targets) != 1 or self.is_ours(target.value):
+        if decision.action not in (ISOLATE, ASK) or len(decision.targets) != 1 or not self.may_isolate(target.value):
             why = "that is no machine that policy may isolate"
         elif now_us - self._released.get(target, -RELEASED_US) < RELEASED_US:
             why = "a person released it within the last day"

@@ -15,7 +15,7 @@ from egressd.capture.links import LinkWatch, lan_interfaces, read_surroundings
 from egressd.config.feed_options import feed_host
 from egressd.config.schema import Config
 from egressd.detect.devices import Devices
-from egressd.intel.networks import NetworkTable, render_address
+from egressd.intel.networks import NetworkTable, parse_address
 from egressd.runtime.enforcement import Network
 from egressd.runtime.knowledge import Surroundings
 from egressd.runtime.named_hosts import NamedHosts
@@ -100,9 +100,11 @@ class Station:
         """Whether an address is this machine's, its gateway's or its resolver's."""
         return (address, 8 * len(address)) in self.own
 
-    def is_own_text(self, text: str) -> bool:
-        """The same of an address in text."""
-        return any(render_address(one) == text for one, _ in self.own)
+    def may_isolate(self, text: str) -> bool:
+        """Whether policy may isolate who has an address, in text: a host of ours as far as addresses tell. Anybody can
+        send under the address of a server outside, which would be cut off from everybody."""
+        address = parse_address(text)
+        return bool(address) and not self.is_own(address) and self.whose.is_host(address)
 
     def _capture_on(self, interfaces: tuple[str, ...]) -> None:
         """Other interfaces face the hosts now. None at all is no reason to stop looking where we look: an interface

@@ -17,13 +17,14 @@ from egressd.cli.watch import render_watch
 from egressd.config.document import parse_config
 from egressd.detect.live import Standing
 from egressd.detect.rules import is_share
-from egressd.intel.networks import parse_address, render_network
+from egressd.intel.networks import NetworkTable, parse_address, render_network
 from egressd.model import Indicator, Match, Target
 from egressd.runtime import alarms, screens
 from egressd.runtime.block_plan import BlockPlan
 from egressd.runtime.in_force import ACTIVE, PROPOSED
 from egressd.runtime.modes import site_of, unarmed
 from egressd.runtime.orders import Adopt
+from egressd.runtime.whose import Whose
 from egressd.store.history import History, Tenant
 from egressd.web.requests import Refused
 from tests.detect.live_scene import ENFORCE, LiveScene
@@ -267,6 +268,26 @@ async def test_a_rule_isolates_within_its_budget_and_not_after_a_person_released
         site.hands.pass_s(3_601)
         site.sees(isolate(21, B))
         assert "client 10.0.0.6" not in site.rules()
+
+
+@in_loop
+async def test_no_rule_isolates_a_server_outside_in_whose_name_somebody_asked(tmp_path: Path) -> None:
+    """One packet under its address, and the kernel would drop for everybody what goes there and comes from there."""
+    (tmp_path / "p.yaml").write_text(RULES, encoding="utf-8")
+    outside = parse_address("203.0.113.8")
+    async with site_at(tmp_path, config=ISOLATING) as site:
+        forged = verdict(
+            "D1", "isolate", Target("client", "203.0.113.8"), found=LISTED, rule="cut-off", client=outside
+        )  # fmt: skip
+        site.sees(forged)
+        assert site.rules() == []
+        assert "no machine that policy may isolate" in site.ears.records[-1]["egressd"]["reason"]
+        lan = NetworkTable(((parse_address("203.0.113.0"), 24, ""),))
+        site.core.station.whose = Whose(frozenset(), lan)
+        site.sees(
+            verdict("D3", "isolate", Target("client", "203.0.113.8"), found=LISTED, rule="cut-off", client=outside)
+        )
+        assert site.rules() == ["client 203.0.113.8"]
 
 
 # -- roll-back
