@@ -181,7 +181,9 @@ class LiveEngine(Engine):
             self.judge_nameless(ts_us)
         if not 0 <= ts_us - self._turned_us < CLIENTS_TURN_US:
             self._turned_us = ts_us
+            evicted = self.clients.evicted
             self.clients.rotate()
+            self.clients.evicted = evicted  # who was quiet for so long was not pushed out by others
 
     # -- what others decided
 

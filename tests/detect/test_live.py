@@ -273,6 +273,7 @@ def test_clients_of_the_day_before_are_known_no_more() -> None:
         known = packed(A) in scene.engine.clients
         assert known if hour < 12 else not known if hour > 24 else True
     assert packed(B) in scene.engine.clients and len(scene.engine.clients) == 1
+    assert "clients_beyond_bound" not in scene.engine.counts()
 
 
 def test_a_new_expiry_counts_from_the_next_list() -> None:
