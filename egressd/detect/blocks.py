@@ -162,6 +162,16 @@ class Blocks:
         if self.on_remove is not None:
             self.on_remove(block.id)
 
+    def enforce(self, block: Block, enforced: bool, ts_us: int) -> None:
+        """Whether the kernel holds what `block` covers, from `ts_us` on: what it was to cover before that was in no
+        kernel, and an answer from there is no leak."""
+        if enforced and not block.enforced:
+            for address, since_us in block.addresses.items():
+                block.addresses[address] = max(since_us, ts_us)
+            for way, since_us in block.pairs.items():
+                block.pairs[way] = max(since_us, ts_us)
+        block.enforced = enforced
+
     def add_address(self, block: Block, address: bytes, ts_us: int) -> None:
         """`block` now also covers an address for every client."""
         if address not in block.addresses:

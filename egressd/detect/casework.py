@@ -224,7 +224,8 @@ class Casework:
                 self._on_event(decision)
 
     def _put_in_force(self, block: Block, decision: Decision) -> None:
-        block.enforced = self.enforced and not block.waits and decision.mode == self.policy.site.strongest
+        enforced = self.enforced and not block.waits and decision.mode == self.policy.site.strongest
+        self.blocks.enforce(block, enforced, decision.ts_us)
         self._on_event(decision)
 
     def _hit(self, sighting: Sighting) -> tuple[int, int]:

@@ -204,7 +204,7 @@ class LiveEngine(Engine):
             self._calendar.watch(block)
         block.match = standing.match
         block.campaign = block.campaign or standing.campaign
-        block.enforced = standing.enforced
+        blocks.enforce(block, standing.enforced, ts_us)
         block.mode = standing.mode or self.policy.site.strongest
         block.waits = standing.waits
         block.final = standing.final

@@ -97,6 +97,31 @@ def test_what_a_decision_covers_again_was_not_covered_before() -> None:
     assert not blocks.stops(packed(A), packed(Y), at(60)) and blocks.stops(packed(A), packed(Y), at(60.01))
 
 
+def test_what_comes_into_force_only_now_was_in_no_kernel_before() -> None:
+    """What waited for a person, or was decided under monitor: the first connection after it was told as a leak."""
+    scene = LiveScene()
+    told = standing(addresses=(X,), pairs=((A, Y),), enforced=False)
+    scene.engine.adopt(told, at(0))
+    scene.engine.adopt(told._replace(enforced=True), at(60))
+    scene.engine.adopt(told._replace(enforced=True), at(70))  # nothing new
+    blocks = scene.engine.blocks
+    for server in (X, Y):
+        assert not blocks.stops(packed(A), packed(server), at(60.005))
+        assert blocks.stops(packed(A), packed(server), at(60.01))
+
+
+def test_a_block_that_an_armed_segment_calls_for_holds_from_then_on() -> None:
+    """It was decided under monitor, and the armed host's first connection was told as a leak."""
+    lab = ((packed("10.2.0.0"), 16, "lab"),)
+    settings = ENFORCE._replace(mode="monitor", modes=(("lab", "enforce"),), segments=lab)
+    scene = LiveScene(settings=settings)
+    scene.resolve(0, A, C2, X)
+    block = scene.engine.blocks.by_target[Target("registered_domain", "bad.example")]
+    assert not block.enforced and block.addresses[packed(X)] < at(1)
+    scene.resolve(60, "10.2.5.41", C2, X)
+    assert block.enforced and block.addresses[packed(X)] == at(60)
+
+
 def test_what_rests_elsewhere_is_bounded() -> None:
     scene = LiveScene()
     many = tuple((f"198.51.{number >> 8}.{number & 255}", E1) for number in range(600))
