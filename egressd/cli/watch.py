@@ -88,7 +88,7 @@ def render_watch(answer: Answer, now_us: int, limit: int) -> list[str]:
     for one in rows(answer.result, "watches")[:1]:
         target = part(one, "target")
         decision = text(one, "decision_id", 20)
-        lines.append(cut(f"{decision} {text(one, 'state', 12)}: {text(target, 'kind', 20)} {text(target, 'value')}"))
+        lines.append(cut(f"{decision} {_kept(one)}: {text(target, 'kind', 20)} {text(target, 'value')}"))
         mode = text(one, "mode") or answer.mode
         lines.append(_since(one, mode, now_us))
         lines += _leaks(number(one, "leaks"))
@@ -124,7 +124,7 @@ def _title(state: str, mode: str) -> str:
 def _since(one: Row, mode: str, now_us: int) -> str:
     """Whether it is blocked, and since when."""
     state, since = text(one, "state", 12), f"{date(one.get('since'))} UTC, {ago(one.get('since'), now_us)}"
-    if state == "active":
+    if state == "active" and _kept(one) == state:
         return f"would be blocked since {since}" if mode == "monitor" else f"blocked since {since}"
     return ("!! NOT BLOCKED: waits for a person; " if state == "proposed" else "") + f"decided {since} ago"
 
