@@ -67,7 +67,8 @@ class Read(NamedTuple):
 
 def watched_of(read: Read, engine: Engine) -> Watched:
     """What a replay looked at; a capture file does not say what was lost before it was written."""
-    return Watched(read.packets, read.first_us, read.last_us, 0, engine.blind.totals(), engine.measures_volume)
+    measures = engine.measures_volume and read.packets > 0  # logs alone do not say how much
+    return Watched(read.packets, read.first_us, read.last_us, 0, engine.blind.totals(), measures)
 
 
 def render_report(

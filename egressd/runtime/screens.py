@@ -237,7 +237,7 @@ def watched_of(core: Core) -> Watched:
     last_us = max((one["last_us"] for one in interfaces), default=0) or core.clock.now_us()
     return Watched(
         sensing.total("packets"), core.started_us, last_us, sum(one["kernel_drops"] for one in interfaces),
-        sensing.totals("blind"), core.volume is not None,
+        sensing.totals("blind"), core.volume is not None and not core.volume.problem,
     )  # fmt: skip
 
 

@@ -125,6 +125,7 @@ def test_logs_alone(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
     records = folder.records(capsys, "--log", log)
     assert records[-1]["egressd"]["contacts"] == 3
     assert records[-1]["egressd"]["packets"] == 0
+    assert "data out: not measured" in records[-1]["egressd"]["campaigns"][0]["stage"]
 
 
 def test_a_log_in_which_nothing_is_listed_shows_what_was_contacted(

@@ -7,7 +7,7 @@ from pathlib import Path
 from egressd.detect.behaviour.volume import VolumeSettings
 from egressd.detect.evidence import Evidence
 from egressd.notify.sentences import incident_line
-from egressd.runtime import alarms
+from egressd.runtime import alarms, screens
 from egressd.runtime.volume_watch import VolumeWatch
 from tests.loops import in_loop
 from tests.runtime.core_scene import site_at
@@ -84,6 +84,10 @@ async def test_status_says_when_volume_is_not_observed(tmp_path: Path) -> None:
         assert core.volume._open() is None
         (said,) = [one for one in alarms.warnings(core) if "VOLUME" in one]
         assert said.endswith("is not counted: sysctl -w net.netfilter.nf_conntrack_acct=1") and len(said) < 77
+        # Incidents said `data out: not observed` all the same, which is another thing than not measured.
+        assert not screens.watched_of(core).by_volume
+        core.volume.problem = ""
+        assert screens.watched_of(core).by_volume
 
 
 @in_loop
