@@ -21,6 +21,7 @@ MAX_INCIDENTS: Final = 65_536
 MAX_NAMES: Final = 64  # names kept per incident; a DGA would fill memory
 MAX_ADDRESSES: Final = 16  # addresses kept per incident; more only count
 MAX_KEYS: Final = 4_096  # of one campaign: a list has a hundred thousand names of a family, which one host may look up
+SOON_US: Final = 2_000_000  # within which the sender of a new address is told: frames are read with the next sighting
 MAX_TIES: Final = 32  # reasons kept per campaign, and candidates
 
 
@@ -229,7 +230,7 @@ class Campaigns:
                     incident.device = ""
                     changed.append(incident)
                 continue
-            mac = self.devices.device_of(incident.client, incident.last_us)
+            mac = self._device_at(incident.client, incident.last_us)
             if mac:
                 changed.append(self._is_of(incident, mac))
         return changed
@@ -244,11 +245,20 @@ class Campaigns:
         if by_address is None or by_address.device:
             return by_device
         last_us = by_address.last_us
-        if self.devices.device_of(client, last_us) == mac:
+        if self._device_at(client, last_us) == mac:
             return self._is_of(by_address, mac)
         if by_device is None and not self.devices.was_anothers(client, mac, last_us):
             return self._is_of(by_address, mac)
         return by_device
+
+    def _device_at(self, client: bytes, ts_us: int) -> bytes:
+        """The device that had an address then, or is the first that is known to have had it, moments later: of a new
+        address the sender is told behind the first contact."""
+        mac = self.devices.device_of(client, ts_us)
+        if mac:
+            return mac
+        mac = self.devices.device_of(client, ts_us + SOON_US)
+        return b"" if mac and self.devices.was_anothers(client, mac, ts_us) else mac
 
     def _is_of(self, incident: Incident, mac: bytes) -> Incident:
         """An incident without a device turned out to be this device's."""

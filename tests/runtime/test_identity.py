@@ -105,6 +105,25 @@ async def test_what_turns_out_to_be_one_device_is_folded_in_the_ledger(tmp_path:
         assert (host["client"], host["incidents"], host["addresses"]) == ("10.1.0.9", ["I1"], ["10.1.0.7", "10.1.0.9"])
 
 
+@pytest.mark.parametrize(("late_us", "anothers", "hosts"), [(200, False, 1), (200, True, 2), (3_000_000, False, 2)])
+@in_loop
+async def test_an_address_whose_sender_is_told_a_moment_later(
+    tmp_path: Path, late_us: int, anothers: bool, hosts: int
+) -> None:
+    """Of a host with IPv4 and IPv6 a second incident stayed for ever, of the same address and without a contact, for the
+    frame that told whose address it is came 0.2 ms behind the contact."""
+    async with site_at(tmp_path) as site:
+        contact(site, LAPTOP, SIX, 0)
+        if anothers:
+            site.core.intake.take(0, Process().batch(spoken=[[PRINTER, A7.hex(), True, T0 - 400 * SECOND]]))
+        site.core.intake.take(0, Process().say(sighting(A7, second=1, found=LISTED)).batch())
+        spoken = [[LAPTOP, A7.hex(), True, T0 + SECOND + late_us]]
+        site.core.intake.take(0, Process().batch(spoken=spoken))
+        site.core.follow_devices()
+        assert len(await told(site)) == hosts
+        assert len((await screens.hosts(site.core))["hosts"]) == hosts
+
+
 @in_loop
 async def test_a_lease_says_at_once_who_moved_and_what_he_is_called(tmp_path: Path) -> None:
     lease(tmp_path, (_colons(LAPTOP), "10.1.0.7", "pc-kasuga"))
