@@ -100,6 +100,13 @@ def _waiting(one: Row) -> list[str]:
     )
 
 
+def _ended(one: Row) -> str:
+    """Since when, by whom and why it stands no more; "" while it does."""
+    if not one.get("ended"):
+        return ""
+    return f"{date(one.get('ended'))} UTC by {text(one, 'ended_by')}: {text(one, 'ended_reason') or 'no reason given'}"
+
+
 def _states(one: Row) -> list[str]:
     return [text(place, "state") for target in rows(one, "targets") for place in rows(target, "enforcements")]
 
@@ -131,13 +138,14 @@ def _one(wanted: str, found: Sequence[Row]) -> list[str]:
         ("listed as", listed(part(one, "indicator"))),
         ("first seen", text(one, "client")),
         ("campaign", text(one, "campaign")),
+        ("ended", _ended(one)),
     )
     targets = rows(one, "targets")
     lines += [""] if targets else []
     waits = text(one, "state") == "proposed"
     for target in targets:
         expires = date(target.get("expires"))
-        until = "" if expires == "-" or waits else f" until {expires}"
+        until = f" until {expires}" if expires != "-" and not waits and text(target, "state") == "active" else ""
         state = "not blocked, waits" if waits and text(target, "state") == "active" else text(target, "state", 12)
         lines.append(cut(f"{text(target, 'kind', 17)} {text(target, 'value', 45)}: {state}{until}"))
         for place in rows(target, "enforcements"):
@@ -150,4 +158,5 @@ def _one(wanted: str, found: Sequence[Row]) -> list[str]:
         lines += ["", *_waiting(waiting)]
     if waits:
         return [*lines, "", f"Next: egressd approve {wanted}, or egressd reject {wanted}"]
-    return [*lines, "", f"Next: egressd watch {wanted}; egressd undo {wanted}"]
+    undo = "" if one.get("ended") else f"; egressd undo {wanted}"
+    return [*lines, "", f"Next: egressd watch {wanted}{undo}"]

@@ -174,12 +174,14 @@ def _address(row: Row, of: str) -> list[str]:
     expires = date(row.get("expires"))
     state = text(row, "state", 12)
     if of != "active" and state == "active":
-        state, expires = "waits" if of == "proposed" else of, "-"
+        state = "waits" if of == "proposed" else of
+    if state != "active":
+        expires = ""
     return [
         text(row, "value"),
         text(row, "kind", 17),
         cut(state, 12),
-        "as listed" if expires == "-" else expires,
+        "as listed" if expires == "-" else expires or "-",
         text(row, "level", 6) or "-",
         f"{number(row, 'packets') or number(row, 'attempts'):,}",
     ]

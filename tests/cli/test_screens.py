@@ -165,6 +165,21 @@ def test_lists_without_indicators_are_loud() -> None:
     assert "LISTS     NOTHING IS LISTED: 1 list, 0 indicators; oldest 3h14m" in shown
 
 
+def test_a_decision_that_ended_says_when_by_whom_and_why() -> None:
+    """It had no word of that, and its addresses were `withdrawn until`."""
+    decision = results.DECISIONS["decisions"][0]
+    targets = [{**one, "state": "withdrawn", "expires": results.at("11-26 17:11:00")} for one in decision["targets"]]
+    ended = {"state": "undone", "ended": results.at("11-25 16:00:00"), "ended_by": "uid:anna", "ended_reason": "ours"}
+    shown = "\n".join(one_decision("D1", answer({"decisions": [{**decision, "targets": targets, **ended}]})))
+    assert "  ended      11-25 16:00 UTC by uid:anna: ours" in shown
+    assert "address 203.0.113.66: withdrawn\n" in shown and "until" not in shown
+    assert shown.endswith("Next: egressd watch D1")
+    watch = {**results.WATCHES["watches"][0], "state": "undone"}
+    gone = {**watch, "addresses": [{**one, "state": "withdrawn"} for one in watch["addresses"]]}
+    lines = render_watch(answer({"watches": [gone]}), NOW_US, 40)
+    assert any("withdrawn -" in line for line in lines) and not any("11-26 17:11" in line for line in lines)
+
+
 def test_in_monitor_nothing_is_said_to_be_blocked() -> None:
     """`watch D1` had a column BLOCKED and one of what was DROPPED, `status` rules that are in force."""
     text = "\n".join(render_watch(answer(results.WATCHES, "monitor"), NOW_US, 40))

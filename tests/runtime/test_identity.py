@@ -110,8 +110,8 @@ async def test_what_turns_out_to_be_one_device_is_folded_in_the_ledger(tmp_path:
 async def test_an_address_whose_sender_is_told_a_moment_later(
     tmp_path: Path, late_us: int, anothers: bool, hosts: int
 ) -> None:
-    """Of a host with IPv4 and IPv6 a second incident stayed for ever, of the same address and without a contact, for the
-    frame that told whose address it is came 0.2 ms behind the contact."""
+    """Of a host with IPv4 and IPv6 a second incident stayed for ever, of the same address and without a contact, for
+    the frame that told whose address it is came 0.2 ms behind the contact."""
     async with site_at(tmp_path) as site:
         contact(site, LAPTOP, SIX, 0)
         if anothers:
