@@ -104,9 +104,8 @@ class Casework:
         self.observations: dict[str, int] = {}
         # Who sent the frame at hand, if observations come from packets: see Dissector.sender.
         self.sender_of: Callable[[bytes], Sender | None] | None = None
-        self.clients: RecentTable[bytes, int] = RecentTable(
-            MAX_CLIENTS
-        )  # when each was last looked at: who sent its frame
+        # When each was last looked at: who sent its frame.
+        self.clients: RecentTable[bytes, int] = RecentTable(MAX_CLIENTS)
         self.from_outside = 0  # observations of others' contacts with servers of ours
         self.unasked_answers = 0  # DNS answers that nobody asked for: they prove nothing about anybody
         self._unanswered: RecentTable[FlowKey, str] = RecentTable(UNANSWERED)
