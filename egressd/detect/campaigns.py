@@ -1,8 +1,8 @@
 """Incidents (one per device, or client, and campaign) and campaigns (incidents tied by registered domain, indicator,
 threat tag or address).
 
-An incident is found by its *place*: a holder and a campaign. The holder is the device's MAC where the device is known
-(detect/devices.py), and the client's address in any case: without a device that is the last incident of that address.
+An incident is found by its place (detect/incident_places.py): the device's MAC where the device is known, and the
+client's address in any case: without a device that is the last incident of that address.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from egressd.detect.devices import Devices, parse_mac, render_mac
+from egressd.detect.incident_places import MAX_ADDRESSES, IncidentPlaces, owner_of
 from egressd.detect.incident_shares import IncidentShares
 from egressd.detect.pivots import VOLUME, Pivots
 from egressd.detect.tags import family_of
@@ -19,7 +20,6 @@ from egressd.model import BEHAVIOUR, Campaign, Incident, Match, Sighting
 
 MAX_INCIDENTS: Final = 65_536
 MAX_NAMES: Final = 64  # names kept per incident; a DGA would fill memory
-MAX_ADDRESSES: Final = 16  # addresses kept per incident; more only count
 MAX_KEYS: Final = 4_096  # of one campaign: a list has a hundred thousand names of a family, which one host may look up
 SOON_US: Final = 2_000_000  # within which the sender of a new address is told: frames are read with the next sighting
 MAX_TIES: Final = 32  # reasons kept per campaign, and candidates
@@ -42,7 +42,7 @@ class Campaigns:
         self._limit = limit
         self._shares = IncidentShares(self.devices, limit)
         self._by_key: dict[str, str] = {}
-        self._by_place: dict[tuple[bytes, str], str] = {}
+        self._places = IncidentPlaces()
         self._unsure: set[str] = set()  # campaigns that have candidates, or had
         self._merged: dict[str, str] = {}  # campaign or incident -> the older one that took it over
         self._numbered = 0
@@ -61,8 +61,7 @@ class Campaigns:
             self.incidents[incident.id] = incident
             self._reaches(incident)
             self._shares.opened(incident, parse_mac(incident.device))
-            for holder in _holders(incident):
-                self._by_place[(holder, incident.campaign)] = incident.id
+            self._places.take(incident)
             self._last = max(self._last, _number(incident.id))
             if incident.id not in known:
                 self.campaigns[incident.campaign].incidents.append(incident.id)
@@ -76,7 +75,7 @@ class Campaigns:
         """A person is done with an incident: what its client does next opens another one. None when it is not known."""
         incident = self.incidents.pop(self.current(incident_id), None)
         if incident is not None:
-            self._leave(incident)
+            self._places.leave(incident)
             campaign = self.campaigns[incident.campaign]
             campaign.incidents.remove(incident.id)
             _forget(campaign, incident)
@@ -120,7 +119,7 @@ class Campaigns:
             incident.match = sighting.match
             incident.retro = incident.retro or sighting.retro
         if incident.id:
-            self._enter(incident, client)
+            self._places.enter(incident, client)
         incident.first_us = min(incident.first_us, sighting.first_us)
         incident.last_us = max(incident.last_us, sighting.last_us)
         campaign.first_us = min(campaign.first_us, sighting.first_us)
@@ -163,8 +162,8 @@ class Campaigns:
         for key in (f"registered domain {destination}", f"indicator {destination}"):
             campaign = self._by_key.get(key)
             if campaign is not None:
-                id_ = self._by_place.get((mac, campaign)) if mac else None
-                incident = self.incidents.get(id_ or self._by_place.get((client, campaign), ""))
+                id_ = self._places.at(mac, campaign) if mac else ""
+                incident = self.incidents.get(id_ or self._places.at(client, campaign))
                 if incident is not None:
                     incident.volume = reason
                     self._reaches(incident)
@@ -226,7 +225,7 @@ class Campaigns:
             if incident.device:
                 mac = parse_mac(incident.device)
                 if self.devices.why_none(mac):
-                    self._by_place.pop((mac, incident.campaign), None)
+                    self._places.drop(mac, incident)
                     incident.device = ""
                     changed.append(incident)
                 continue
@@ -238,10 +237,10 @@ class Campaigns:
     # -- places
 
     def _find(self, client: bytes, mac: bytes, campaign: Campaign) -> Incident | None:
-        by_address = self.incidents.get(self._by_place.get((client, campaign.id), ""))
+        by_address = self.incidents.get(self._places.at(client, campaign.id))
         if not mac:
             return by_address
-        by_device = self.incidents.get(self._by_place.get((mac, campaign.id), ""))
+        by_device = self.incidents.get(self._places.at(mac, campaign.id))
         if by_address is None or by_address.device:
             return by_device
         last_us = by_address.last_us
@@ -262,33 +261,12 @@ class Campaigns:
 
     def _is_of(self, incident: Incident, mac: bytes) -> Incident:
         """An incident without a device turned out to be this device's."""
-        place = (mac, incident.campaign)
-        twin = self.incidents.get(self._by_place.get(place, ""))
+        twin = self.incidents.get(self._places.at(mac, incident.campaign))
         if twin is None:
             incident.device = render_mac(mac)
-            self._by_place[place] = incident.id
+            self._places.put(mac, incident)
             return incident
         return self._fold(twin, incident)
-
-    def _enter(self, incident: Incident, client: bytes) -> None:
-        """The incident's device, or client, uses this address now."""
-        addresses = incident.addresses
-        if not addresses or addresses[-1] != client:
-            if client in addresses:
-                addresses.remove(client)
-            elif len(addresses) >= MAX_ADDRESSES:
-                gone = addresses.pop(0)
-                if self._by_place.get((gone, incident.campaign)) == incident.id and gone != incident.client:
-                    del self._by_place[(gone, incident.campaign)]
-            addresses.append(client)
-        self._by_place[(client, incident.campaign)] = incident.id
-        if incident.device:
-            self._by_place[(parse_mac(incident.device), incident.campaign)] = incident.id
-
-    def _leave(self, incident: Incident) -> None:
-        for holder in _holders(incident):
-            if self._by_place.get((holder, incident.campaign)) == incident.id:
-                del self._by_place[(holder, incident.campaign)]
 
     # -- campaigns
 
@@ -326,13 +304,12 @@ class Campaigns:
         for incident_id in other.incidents:
             incident = self.incidents[incident_id]
             twin = self._twin_in(into, incident)
-            self._leave(incident)
+            self._places.leave(incident)
             self._shares.moves(incident, into.id)
             incident.campaign = into.id
             if twin is None:
                 insort(into.incidents, incident_id, key=_number)
-                for holder in _holders(incident):
-                    self._by_place.setdefault((holder, into.id), incident_id)
+                self._places.share(incident)
             elif self._take_over(twin, incident) is incident:
                 into.incidents.remove(twin.id)
                 insort(into.incidents, incident_id, key=_number)
@@ -357,13 +334,13 @@ class Campaigns:
     def _twin_in(self, campaign: Campaign, incident: Incident) -> Incident | None:
         """The incident of the same device, or client without one, in a campaign: found by its place, for a campaign may
         have thousands, and they may be joined one by one."""
-        owner = _owner(incident)
-        held = self.incidents.get(self._by_place.get((owner, campaign.id), ""))
-        if held is None or _owner(held) == owner:
+        owner = owner_of(incident)
+        held = self.incidents.get(self._places.at(owner, campaign.id))
+        if held is None or owner_of(held) == owner:
             return held
         # A device has used the client's address since.
         its = (self.incidents[one] for one in campaign.incidents)
-        return next((one for one in its if _owner(one) == owner), None)
+        return next((one for one in its if owner_of(one) == owner), None)
 
     def _fold(self, one: Incident, other: Incident) -> Incident:
         """Of two incidents of a device in one campaign the older takes over the younger."""
@@ -381,7 +358,7 @@ class Campaigns:
         del self.incidents[gone.id]
         self._merged[gone.id] = kept.id
         gone.folded_into = kept.id
-        self._leave(gone)
+        self._places.leave(gone)
         _forget(self.campaigns[kept.campaign], gone)
         self._shares.ended(gone)
         by_last = sorted((kept, gone), key=lambda incident: incident.last_us)
@@ -400,8 +377,7 @@ class Campaigns:
             kept.via[via] = kept.via.get(via, 0) + count
         for source, count in gone.sources.items():
             kept.sources[source] = kept.sources.get(source, 0) + count
-        for holder in _holders(kept):
-            self._by_place[(holder, kept.campaign)] = kept.id
+        self._places.take(kept)
         self._reaches(kept)
         return kept
 
@@ -450,23 +426,10 @@ def _keys_of(sighting: Sighting) -> Iterator[str]:
         yield f"threat {family}"
 
 
-def _holders(incident: Incident) -> list[bytes]:
-    """Everything that an incident is found by."""
-    found = dict.fromkeys((incident.client, *incident.addresses))
-    if incident.device:
-        found[parse_mac(incident.device)] = None
-    return list(found)
-
-
 def _forget(campaign: Campaign, incident: Incident) -> None:
     """An incident is no longer part of a campaign."""
     campaign.repeated.discard(incident.id)
     campaign.sent.discard(incident.id)
-
-
-def _owner(incident: Incident) -> bytes:
-    """Whose incident it is: in one campaign there is one for each."""
-    return parse_mac(incident.device) if incident.device else incident.client
 
 
 def _add_tie(campaign: Campaign, reason: str) -> None:

@@ -306,7 +306,7 @@ def test_any_ties_leave_one_incident_per_client_and_campaign(moves: list[tuple[o
     assert sum(one.contacts for one in campaigns.incidents.values()) == contacts
     members = [(one, campaign.id) for campaign in campaigns.campaigns.values() for one in campaign.incidents]
     assert sorted(members) == sorted((one.id, one.campaign) for one in campaigns.incidents.values())
-    assert len(campaigns._by_place) == len(campaigns.incidents)
+    assert len(campaigns._places._ids) == len(campaigns.incidents)
     stages_are_those_of_incidents(campaigns)
 
 
@@ -421,7 +421,7 @@ def test_a_closed_incident_of_a_device_leaves_nothing_behind() -> None:
     for client, second in ((A, 0), ("2001:db8::a", 1)):
         under(campaigns, LAPTOP, client, second)
     campaigns.close("I1")
-    assert campaigns._by_place == {}
+    assert campaigns._places._ids == {}
     assert under(campaigns, LAPTOP, "2001:db8::a", 2) == ("I2", True)
 
 
