@@ -8,7 +8,7 @@ client's address in any case: without a device that is the last incident of that
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from egressd.detect.devices import Devices, parse_mac, render_mac
@@ -271,7 +271,7 @@ class Campaigns:
     # -- campaigns
 
     def _campaign_of(self, sighting: Sighting, may_begin: bool) -> Campaign:
-        keys = list(_keys_of(sighting))
+        keys = _keys_of(sighting)
         ids = sorted({self._by_key[key] for key in keys if key in self._by_key}, key=_number)
         if ids:
             campaign = self.campaigns[ids[0]]
@@ -415,15 +415,15 @@ class Campaigns:
                 self.on_candidate(before)
 
 
-def _keys_of(sighting: Sighting) -> Iterator[str]:
+def _keys_of(sighting: Sighting) -> list[str]:
     """What ties a sighting to a campaign, the strongest first."""
     match = sighting.match
-    if match.registered_domain:
-        yield f"registered domain {match.registered_domain}"
-    yield f"indicator {match.indicator.value}"
+    keys = [f"registered domain {match.registered_domain}"] if match.registered_domain else []
+    keys.append(f"indicator {match.indicator.value}")
     family = family_of(match.indicator.threat) if match.level != BEHAVIOUR else ""
     if family:
-        yield f"threat {family}"
+        keys.append(f"threat {family}")
+    return keys
 
 
 def _forget(campaign: Campaign, incident: Incident) -> None:
