@@ -16,6 +16,7 @@ from egressd.config.kinds import (
     PATH,
     PATHS,
     PREFIXES,
+    SEGMENT_NAMES,
     TEXT,
     URL,
     WORDS,
@@ -157,6 +158,7 @@ READERS: Final[dict[str, Callable[[str], str]]] = {
     PATHS: read_text_as_it_is,
     WORDS: read_word,
     INTERFACES: read_interface,
+    SEGMENT_NAMES: read_text_as_it_is,  # that there is such a segment is seen when all is read
     ADDRESSES: read_address,
     LISTENING: read_listening,
     NETWORKS: read_spared,

@@ -18,6 +18,7 @@ PREFIXES: Final = "list of NAT64 prefixes"
 NAMES: Final = "list of names"
 WORDS: Final = "list of words"  # names that the machine gives, such as those of groups
 INTERFACES: Final = "list of interfaces"
+SEGMENT_NAMES: Final = "list of segments"
 SEGMENTS: Final = "mapping of name to list of networks"
 TAGS: Final = "mapping of name to list of addresses or networks"
 SEGMENT_MODES: Final = "mapping of segment to mode"

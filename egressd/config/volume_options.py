@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from egressd.config.kinds import CHOICE, NAMES, NETWORKS, NUMBER, WORDS, option
+from egressd.config.kinds import CHOICE, NAMES, NETWORKS, NUMBER, SEGMENT_NAMES, option
 
 MOST_MIB = 1 << 30  # a PiB
 
@@ -55,7 +55,7 @@ class VolumeOptions:
         NETWORKS, (), "The same by address, for destinations.", example="[192.0.2.80, 198.51.100.0/24]"
     )
     except_segments: tuple[str, ...] = option(
-        WORDS, (), "Segments (see segments) whose clients may send any volume.", example="[laboratory]"
+        SEGMENT_NAMES, (), "Segments (see segments) whose clients may send any volume.", example="[laboratory]"
     )
     pairs: int = option(
         NUMBER,

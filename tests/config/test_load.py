@@ -24,7 +24,7 @@ from egressd.config.load import (
     rank_names,
 )
 from egressd.config.schema import Config, GuardOptions, every_option
-from egressd.config.settings import policy_settings
+from egressd.config.settings import policy_settings, volume_settings
 from egressd.errors import ConfigError, Problem
 from egressd.intel.networks import parse_address
 
@@ -527,6 +527,16 @@ def test_an_exception_for_a_segment_that_is_not_there_is_a_mistake(tmp_path: Pat
         load_config(path)
     (problem,) = caught.value.problems
     assert (problem.line, "there is no segment office" in problem.what) == (3, True)
+
+
+@pytest.mark.parametrize("name", ["server room", "Halle 3/4"])
+def test_an_exception_takes_every_name_that_a_segment_may_have(tmp_path: Path, name: str) -> None:
+    """Those with spaces or slashes were taken under `segments:` and refused here."""
+    path = tmp_path / "egressd.yaml"
+    path.write_text(f'segments: {{"{name}": [10.1.0.0/24]}}\nvolume:\n  except_segments: ["{name}"]\n')
+    config = load_config(path)
+    assert config.volume.except_segments == (name,)
+    assert volume_settings(config).except_clients.longest(parse_address("10.1.0.7")) == ""
 
 
 # -- shared ranges
