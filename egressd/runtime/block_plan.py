@@ -50,9 +50,10 @@ class Planned:
 
 
 class BlockPlan:
-    """Over a core; `history` is None when none is kept. `flush` writes to disk what history has heard of."""
+    """Over a core and its history, which may not be open: then none is kept. `flush` writes to disk what history has
+    heard of."""
 
-    def __init__(self, core: Core, history: History | None, flush: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(self, core: Core, history: History, flush: Callable[[], Awaitable[None]] | None = None) -> None:
         self._core = core
         self._history = history
         self._flush = flush
@@ -68,7 +69,7 @@ class BlockPlan:
         judge = _Judge(core)
         if self._flush is not None:
             await self._flush()
-        seen = await self._history.ask(past.hosts_seen, since_us) if self._history is not None else 0
+        seen = await self._history.ask(past.hosts_seen, since_us) if self._history.is_open else 0
         incidents = [one for one in core.campaigns.incidents.values() if one.last_us >= since_us]
         incidents.sort(key=lambda one: (one.first_us, int(one.id[1:])))
         for number, one in enumerate(incidents):
@@ -94,8 +95,7 @@ class BlockPlan:
         values = [target.value.rpartition(">")[2] for target in standing.held] if standing is not None else []
         places = (place_of(one, judge.nat64) for one in map(parse_address, values) if one)  # as history has them
         addresses = list(dict.fromkeys(places))[: AT_ONCE * SHOWN]
-        for at in range(0, len(addresses) if self._history is not None else 0, AT_ONCE):
-            assert self._history is not None
+        for at in range(0, len(addresses) if self._history.is_open else 0, AT_ONCE):
             tenants = await self._history.ask(past.tenants_of, addresses[at : at + AT_ONCE], since_us)
             found.update(dict.fromkeys(name for name in tenants if judge.match(name) is None))
         return list(found)

@@ -13,6 +13,8 @@ from typing import Final
 from egressd.clock import Clock
 from egressd.config.schema import Config
 from egressd.runtime.core import Core
+from egressd.runtime.learning import Tenants
+from egressd.runtime.orders import Learn
 from egressd.store import audit, retention
 from egressd.store.audit import Act
 from egressd.store.errors import StoreError
@@ -24,6 +26,7 @@ FLUSH_S: Final = 5.0
 HEAD_S: Final = 60.0
 HEAD_ROWS: Final = 1_000
 UPKEEP_S: Final = 300.0
+REOPEN_S: Final = 60.0
 MOST_PARTS: Final = 64  # of retention at a time; the rest comes with the next upkeep
 TENANTS_KEPT_US: Final = DAY_US  # "seen on it in the last day" (detect/resolutions.py)
 MAX_TENANTS: Final = 100_000
@@ -49,34 +52,49 @@ class Keeping:
         self._bounds = retention.Bounds(age_us=config.state.ledger_days * DAY_US)
         bounds = Bounds(age_us=config.state.history_days * DAY_US, contacts=config.state.history_rows)
         self._history = History(directory / "history.db", bounds)
-        self._opened = False
-        self._trouble = ""
+        self._trouble = ""  # why history is not kept, while it is not
         self._displaced = False
         self._head_seq = 0
 
-    async def open(self, now_us: int) -> tuple[tuple[str, bytes, int], ...]:
+    async def open(self, now_us: int) -> Tenants:
         """Open history; returns the passive DNS of the last day. Trouble with it is told, and costs only history."""
         try:
             for warning in await asyncio.to_thread(self._history.open, now_us):
                 log.error("%s", warning)
-            self._opened = True
+        except StoreError as error:
+            self._is_not_kept(error)
+            return ()
+        self._trouble = ""
+        try:
             found = await self._history.tenants_since(now_us - TENANTS_KEPT_US, MAX_TENANTS)
         except StoreError as error:
-            log.error("history is not kept: %s", error)
-            self._trouble = str(error)
+            log.error("who lived where before now is not known: %s", error)
             return ()
         return tuple((one.registered_domain, one.address, one.last_us) for one in found)
 
+    async def open_again(self, core: Core) -> None:
+        """Try what failed. What history knows is learnt as at the start, and what is listed is searched for in it."""
+        tenants = await self.open(self._clock.now_us())
+        if not self._history.is_open:
+            return
+        log.warning("history is kept again")
+        core.learning.remember(tenants)
+        core.tell(Learn(tenants))
+        core.on_arrival(None)
+
+    def _is_not_kept(self, why: StoreError) -> None:
+        if str(why) != self._trouble:
+            log.error("history is not kept: %s", why)
+        self._trouble = str(why)
+
     def close(self) -> None:
         """Finish what waits."""
-        if self._opened:
-            self._history.close()
-            self._opened = False
+        self._history.close()
 
     @property
-    def history(self) -> History | None:
-        """The history, None when there is none."""
-        return self._history if self._opened else None
+    def history(self) -> History:
+        """The history, which may not be open."""
+        return self._history
 
     def warnings(self) -> list[str]:
         """What somebody should know: without history nobody is found who was there before."""
@@ -91,12 +109,15 @@ class Keeping:
     async def run(self, core: Core) -> None:
         """Until cancelled."""
         loop = asyncio.get_running_loop()
-        head_at_s = upkeep_at_s = loop.time()
+        head_at_s = upkeep_at_s = reopen_at_s = loop.time()
         while True:
             await asyncio.sleep(FLUSH_S)
             await self.flush(core)
             now_s = loop.time()
             try:
+                if not self._history.is_open and now_s >= reopen_at_s + REOPEN_S:
+                    reopen_at_s = now_s
+                    await self.open_again(core)
                 if not self._displaced:
                     await self.save_displaced(core)
                 if now_s >= head_at_s + HEAD_S:
@@ -109,15 +130,18 @@ class Keeping:
                 log.error("upkeep: %s", error)
 
     async def flush(self, core: Core) -> None:
-        """Write history that waits."""
+        """Write history that waits. What cannot be written is lost, and counted."""
         rows, core.learning.history_waiting = core.learning.history_waiting, []
         tenants, core.learning.tenants_waiting = core.learning.tenants_waiting, []
-        if not self._opened or not (rows or tenants):
+        if not (rows or tenants):
             return
         contacts = [Contact(*row) for row in rows if row[6] > 0]
         places = [Tenant(domain, address, ts_us, ts_us, 1) for domain, address, ts_us in tenants]
-        for warning in await self._history.record(contacts, places):
-            log.error("%s", warning)
+        try:
+            for warning in await self._history.record(contacts, places):
+                log.error("%s", warning)
+        except StoreError as error:
+            self._is_not_kept(error)
 
     async def write_head(self, core: Core) -> None:
         """Tell the head of the audit chain to a file apart, and to the journal. Raises StoreError."""
@@ -154,7 +178,7 @@ class Keeping:
         heads, _ = await asyncio.to_thread(load_heads, self._heads)
         await core.ledger.run(retention.trim_audit, heads, self._bounds, now_us, act)
         await core.ledger.checkpoint()
-        if self._opened:
+        if self._history.is_open:
             for _ in range(MOST_PARTS):
                 if not any((await self._history.trim(now_us)).values()):
                     break

@@ -87,9 +87,9 @@ class Effect:
 
 
 class Preview:
-    """Over a core; `history` is None when none is kept."""
+    """Over a core and its history, which may not be open: then none is kept."""
 
-    def __init__(self, core: Core, history: History | None, flush: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(self, core: Core, history: History, flush: Callable[[], Awaitable[None]] | None = None) -> None:
         """`flush` writes to disk what history has heard of: what was contacted a moment ago counts too."""
         self._core = core
         self._history = history
@@ -131,9 +131,9 @@ class Preview:
 
     async def _look_back(self, effect: Effect, added: Sequence[Indicator]) -> None:
         history = self._history
-        if history is None:
+        if not history.is_open:
             effect.days = 0
-        if history is None or not added:
+        if not history.is_open or not added:
             return
         if self._flush is not None:
             await self._flush()

@@ -31,10 +31,10 @@ TOLD = 20  # decisions in an answer; `egressd decisions` has all
 class Verbs:
     """The verbs that change something. Each method takes (peer, args) and returns the answer's result."""
 
-    def __init__(self, core: Core, preview: Preview | None = None) -> None:
+    def __init__(self, core: Core, preview: Preview) -> None:
         """`preview` tells what a refused block would have hit."""
         self._core = core
-        self._preview = preview or Preview(core, None)
+        self._preview = preview
         self._acts = Acts(core)
         self._machines = Machines(self._acts)
         self._tying = Tying(self._acts)

@@ -67,6 +67,11 @@ class Database:
 
     # -- from any thread
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is between `open` and `close`."""
+        return self._writer is not None
+
     def open(self, now_us: int, check: bool = True) -> list[str]:
         """Lock, open, check and migrate; returns the names of the migrations made. `check` reads every page.
 

@@ -110,9 +110,14 @@ class History:
     def _new(self) -> Database:
         return Database(self.path, "NORMAL", steps=HISTORY, ballast_bytes=0, cache_kib=CACHE_KIB)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether anything is kept, and found."""
+        return self._database.is_open
+
     def open(self, now_us: int) -> list[str]:
         """Returns warnings: a damaged file, or one of a newer version, was moved aside and a new one begun. Raises
-        StoreError when that cannot be done either, or another process holds the file."""
+        StoreError when that cannot be done either, or another process holds the file; it may be tried again."""
         self._opened_us = now_us
         try:
             size_bytes = self.path.stat().st_size
@@ -127,8 +132,8 @@ class History:
         return []
 
     async def record(self, contacts: Sequence[Contact], tenants: Sequence[Tenant] = ()) -> list[str]:
-        """Add counts, in bulk. Never raises for trouble with the file: rows that cannot be written are dropped and
-        counted. Returns warnings, as `open`."""
+        """Add counts, in bulk. Rows that cannot be written are dropped and counted. Returns warnings, as `open`. Raises
+        StoreError when the file is damaged and no new one can be begun: it is closed then."""
         rows = len(contacts) + len(tenants)
         if self._is_tight():
             self.stats.dropped += rows
@@ -193,7 +198,6 @@ class History:
     def _begin_anew(self, why: StoreError) -> str:
         """Raises StoreError when a new file cannot be made."""
         self._database.close()
-        self.stats.begun_anew += 1
         aside = self.path.with_name(self.path.name + ".damaged")
         try:
             if self.path.exists():
@@ -204,6 +208,7 @@ class History:
             raise StoreError(f"{self.path}: damaged, and cannot be moved aside: {error.strerror}", FULL) from error
         self._database = self._new()
         self._database.open(self._opened_us)
+        self.stats.begun_anew += 1
         return f"{why}. History begins anew; contacts before now are not found. The old file is {aside}"
 
 

@@ -15,6 +15,7 @@ from egressd.enforce.adapter import AdapterError
 from egressd.runtime.core import Core
 from egressd.runtime.knowledge import load_texts
 from egressd.runtime.orders import Order
+from egressd.runtime.preview import Preview
 from egressd.runtime.verbs import Verbs
 from egressd.store import audit, decisions, ledger, meta
 from egressd.store.db import Database
@@ -22,7 +23,7 @@ from egressd.store.decisions import DecisionRow
 from egressd.web.peers import Peer
 from egressd.web.requests import Refused, Request, Role, check_args
 from tests.detect.scene import packed
-from tests.runtime.scene import Ears, Hands, ledger_at
+from tests.runtime.scene import NO_HISTORY, Ears, Hands, ledger_at
 
 ANNA = Peer(1, 1000, "anna", Role.OPERATOR)
 BERT = Peer(2, 1001, "bert", Role.ADMIN)
@@ -103,7 +104,7 @@ class Site:
         self.told: list[Order] = []
         for process in self.core.sensing.processes:
             process.tell = self.told.append  # type: ignore[method-assign]
-        self.verbs = Verbs(self.core)
+        self.verbs = Verbs(self.core, Preview(self.core, NO_HISTORY))
 
     async def do(self, verb: str, peer: Peer = ANNA, /, **args: Any) -> dict[str, Any]:
         """Ask, as the control socket does after it has checked the arguments."""

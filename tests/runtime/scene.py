@@ -33,6 +33,7 @@ from egressd.runtime.scribe import Scribe
 from egressd.store import audit, decisions, incidents
 from egressd.store.db import Database
 from egressd.store.decisions import DecisionRow
+from egressd.store.history import History
 from egressd.store.ledger import open_ledger
 from tests.detect.scene import packed
 
@@ -41,6 +42,7 @@ SECOND = 1_000_000
 HOUR = 3_600 * SECOND
 A, B, C = packed("10.0.0.5"), packed("10.0.0.6"), packed("10.0.0.7")  # clients
 X, Y = packed("198.51.100.7"), packed("198.51.100.8")  # servers
+NO_HISTORY = History(Path("history.db"))  # nobody opens it
 
 
 class Hands:

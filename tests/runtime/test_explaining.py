@@ -16,7 +16,7 @@ from egressd.runtime.preview import Preview
 from egressd.web.requests import Refused
 from tests.loops import in_loop
 from tests.runtime.core_scene import Site, site_at
-from tests.runtime.scene import A, X, about, address, attempt, match, pair, sighting, verdict
+from tests.runtime.scene import NO_HISTORY, A, X, about, address, attempt, match, pair, sighting, verdict
 
 LISTED = match("c2.listed.example")
 FEED = {"name": "csirt.txt", "state": "ok", "hits": 7}
@@ -26,7 +26,7 @@ def explaining(site: Site) -> Explaining:
     async def score_of(name: str) -> dict[str, Any] | None:
         return FEED if name == "csirt.txt" else None
 
-    return Explaining(site.core, Preview(site.core, None), score_of)
+    return Explaining(site.core, Preview(site.core, NO_HISTORY), score_of)
 
 
 @in_loop

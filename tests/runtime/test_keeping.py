@@ -8,13 +8,17 @@ import sqlite3
 import time
 from pathlib import Path
 
+import pytest
+
 from egressd.config.schema import Config
 from egressd.runtime import screens
 from egressd.runtime.canary import Canary
 from egressd.runtime.keeping import BACKUP, Keeping
+from egressd.runtime.orders import Learn
+from egressd.store.history import History, Tenant
 from tests.loops import in_loop
 from tests.runtime.core_scene import site_at
-from tests.runtime.scene import T0, Hands
+from tests.runtime.scene import T0, A, Hands, X
 
 
 @in_loop
@@ -23,10 +27,73 @@ async def test_history_that_cannot_be_kept_is_an_alarm(tmp_path: Path) -> None:
     keeping = Keeping(tmp_path, Config(), tmp_path / "heads", Hands().clock())
     assert keeping.warnings() == []
     assert await keeping.open(T0) == ()
-    assert keeping.history is None
+    assert not keeping.history.is_open
     (told,) = keeping.warnings()
     assert told.startswith("HISTORY is not kept: ") and "history.db" in told
     keeping.close()
+
+
+@in_loop
+async def test_history_that_could_not_be_opened_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It took a restart: whoever was there meanwhile was not found by what is listed later."""
+    before = History(tmp_path / "history.db")
+    before.open(T0)
+    await before.record([], [Tenant("lives.example", X, T0, T0, 1)])  # and has it open
+    async with site_at(tmp_path) as site:
+        keeping = Keeping(tmp_path, Config(), tmp_path / "heads", Hands().clock())
+        hunted: list[object] = []
+        site.core.on_arrival = hunted.append
+        assert await keeping.open(T0) == ()
+        for _ in range(2):
+            site.core.learning.keep([(A, "bad.example", "c2.bad.example", X, T0, T0, 1)])
+            await keeping.flush(site.core)
+            await keeping.open_again(site.core)
+        assert (keeping.dropped, len(keeping.warnings()), hunted) == (2, 1, [])
+        assert [record.getMessage()[:19] for record in caplog.records] == ["history is not kept"], "once"
+        before.close()
+        await keeping.open_again(site.core)
+        assert (keeping.warnings(), hunted) == ([], [None]), "what is listed is searched for"
+        lives = (("lives.example", X, T0),)
+        assert site.core.learning.tenants == lives and Learn(lives) in site.told
+        site.core.learning.keep([(A, "bad.example", "c2.bad.example", X, T0, T0, 1)])
+        await keeping.flush(site.core)
+        assert [one.name for one in await keeping.history.by_client(A)] == ["c2.bad.example"]
+        keeping.close()
+
+
+@in_loop
+async def test_damaged_history_that_cannot_be_moved_aside_ends_nothing(tmp_path: Path) -> None:
+    """The daemon ended for it, and again after each start."""
+    (tmp_path / "history.db.damaged" / "full").mkdir(parents=True)
+    async with site_at(tmp_path) as site:
+        keeping = Keeping(tmp_path, Config(), tmp_path / "heads", Hands().clock())
+        await keeping.open(T0)
+        row = (A, "bad.example", "c2.bad.example", X, T0, T0, 1)
+        site.core.learning.keep([row] * 2_000)
+        await keeping.flush(site.core)
+        damage(tmp_path / "history.db", keeping)
+        for _ in range(2):
+            site.core.learning.keep([row] * 2_000)
+            await keeping.flush(site.core)
+            (told,) = keeping.warnings()
+            assert told.startswith("HISTORY is not kept: ") and "cannot be moved aside" in told
+            await keeping.open_again(site.core)
+        assert keeping.dropped == 4_000
+        (tmp_path / "history.db.damaged" / "full").rmdir()
+        (tmp_path / "history.db.damaged").rmdir()
+        await keeping.open_again(site.core)
+        assert keeping.warnings() == [] and (tmp_path / "history.db.damaged").is_file()
+        keeping.close()
+
+
+def damage(path: Path, keeping: Keeping) -> None:
+    """All pages but the first two are gone, as only shows when they are read."""
+    keeping.history.close()
+    raw = path.read_bytes()
+    path.write_bytes(raw[:8192] + os.urandom(len(raw) - 8192))
+    keeping.history._database.open(T0, check=False)
 
 
 @in_loop

@@ -31,7 +31,21 @@ from tests.detect.live_scene import ENFORCE, LiveScene
 from tests.detect.scene import at
 from tests.loops import in_loop
 from tests.runtime.core_scene import BERT, CONFIG, Site, site_at
-from tests.runtime.scene import HOUR, SECOND, T0, A, B, about, address, attempt, match, pair, sighting, verdict
+from tests.runtime.scene import (
+    HOUR,
+    NO_HISTORY,
+    SECOND,
+    T0,
+    A,
+    B,
+    about,
+    address,
+    attempt,
+    match,
+    pair,
+    sighting,
+    verdict,
+)
 
 LISTED = match("c2.listed.example")
 OURS = about("listed.example")
@@ -515,24 +529,24 @@ async def test_the_plan_shows_blocks_with_hosts_and_contacts_and_what_is_over_th
         for client in (A, B, LAB):
             site.sees(sighting(client, "c2.listed.example", found=LISTED))
         site.sees(sighting(A, "weak.example", found=weak))
-        plan = await screens.plan(BlockPlan(site.core, None), {"days": 7, "segment": None})
+        plan = await screens.plan(BlockPlan(site.core, NO_HISTORY), {"days": 7, "segment": None})
         by_target = {one["target"]: one for one in plan["rows"]}
         block = by_target["listed.example"]
         assert (block["action"], block["hosts"], block["contacts"]) == ("block", 3, 3)
         assert block["segments"] == ["-", "lab"] and block["rollback"].startswith("3 clients ran into it")
         assert (by_target["weak.example"]["action"], by_target["weak.example"]["rule"]) == ("alert", "confidence")
         assert (plan["hosts"], plan["contacts"]) == (3, 3)
-        lab = await screens.plan(BlockPlan(site.core, None), {"days": 7, "segment": "lab"})
+        lab = await screens.plan(BlockPlan(site.core, NO_HISTORY), {"days": 7, "segment": "lab"})
         assert [(one["target"], one["hosts"]) for one in lab["rows"]] == [("listed.example", 1)]
         with pytest.raises(Refused, match="there is no segment labb; there are: lab, both"):
-            await screens.plan(BlockPlan(site.core, None), {"days": 7, "segment": "labb"})
+            await screens.plan(BlockPlan(site.core, NO_HISTORY), {"days": 7, "segment": "labb"})
         assert site.core.register.by_id == {}  # nothing was decided by looking
         long = render_plan(Answer({**plan, "segment": "a-segment-with-a-long-name"}, "monitor", 0, "", ()), 10)
         assert "asked 0 times:" in long[1] and max(map(len, long)) <= 80
         text = "\n".join(render_plan(Answer(plan, "monitor", 0, "", ()), 10))
         assert "would have made 1 block and asked 0 times" in text and "TAKEN BACK" in text
         site.hands.pass_s(8 * 86_400)
-        assert (await screens.plan(BlockPlan(site.core, None), {"days": 7, "segment": None}))["rows"] == []
+        assert (await screens.plan(BlockPlan(site.core, NO_HISTORY), {"days": 7, "segment": None}))["rows"] == []
 
 
 @in_loop
@@ -559,10 +573,10 @@ async def test_the_plan_counts_what_one_client_causes(tmp_path: Path) -> None:
         site.sees(sighting(A, "c2.listed.example", found=LISTED))
         site.sees(sighting(A, "worse.example", found=match("worse.example")))
         args = {"days": 7, "segment": None}
-        plan = await screens.plan(BlockPlan(site.core, None), args)
+        plan = await screens.plan(BlockPlan(site.core, NO_HISTORY), args)
         assert [(one["target"], one["rule"]) for one in plan["rows"]] == [
             ("listed.example", "level-host"), ("worse.example", "share:level-host"),
         ]  # fmt: skip
         site.sees(sighting(B, "worse.example", found=match("worse.example")))
-        plan = await screens.plan(BlockPlan(site.core, None), args)
+        plan = await screens.plan(BlockPlan(site.core, NO_HISTORY), args)
         assert {one["target"]: one["rule"] for one in plan["rows"]}["worse.example"] == "level-host"

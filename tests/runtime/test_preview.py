@@ -17,7 +17,7 @@ from egressd.runtime.verbs import Verbs
 from egressd.store.history import Contact, History, Tenant
 from tests.loops import in_loop
 from tests.runtime.core_scene import CONFIG, Site, site_at
-from tests.runtime.scene import HOUR, T0, A, B, C, X, Y, about, attempt, match, sighting, verdict
+from tests.runtime.scene import HOUR, NO_HISTORY, T0, A, B, C, X, Y, about, attempt, match, sighting, verdict
 
 LISTED = match("c2.listed.example")
 
@@ -212,7 +212,7 @@ async def test_with_an_empty_history_nobody_is_not_the_answer(tmp_path: Path) ->
 @in_loop
 async def test_without_history_nobody_is_not_the_answer(tmp_path: Path) -> None:
     async with site_at(tmp_path, config=CONFIG) as site:
-        effect, _ = await Preview(site.core, None).of_lines(["+bad.example"])
+        effect, _ = await Preview(site.core, NO_HISTORY).of_lines(["+bad.example"])
         assert effect.sentence() == "what it would hit is not known: no history is kept"
 
 
