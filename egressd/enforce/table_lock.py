@@ -33,6 +33,7 @@ class TableLock:
         self.problem = ""  # why another egressd would not be noticed, while that is so
         self._name = name
         self._socket: socket.socket | None = None
+        self._users: frozenset[int] = frozenset()  # once asked for: that may take a while, and `take` is called often
 
     @property
     def is_held(self) -> bool:
@@ -85,7 +86,8 @@ class TableLock:
                 self.problem = f"another egressd would not be noticed: its name is taken ({error.strerror})"
                 return
         pid, uid, _ = _CREDENTIALS.unpack(told)
-        if uid in _users():
+        self._users = self._users or _users()
+        if uid in self._users:
             raise TableHeld(
                 f"another egressd (process {pid}) has the table inet egressd: two would take back each other's blocks."
                 " Stop that one, or leave this one in mode monitor"
@@ -93,9 +95,9 @@ class TableLock:
         self.problem = f"another egressd would not be noticed: process {pid} of user {uid} has taken its name"
 
 
-def _users() -> set[int]:
+def _users() -> frozenset[int]:
     """Users that an egressd may run as: root, our own, the unit's."""
     found = {0, os.geteuid()}
     with suppress(KeyError):
         found.add(pwd.getpwnam(USER).pw_uid)
-    return found
+    return frozenset(found)

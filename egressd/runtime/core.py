@@ -339,6 +339,7 @@ class Core:
             self._told_offset_us = self.clock.offset_us
             self.tell(Step(self.clock.offset_us))
             self.listening.tell(Step(self.clock.offset_us))
+        self.enforcement.look()
         self._listen()
         self.rulings.expire()
         now_us = self.clock.now_us()

@@ -22,10 +22,11 @@ from egressd.enforce.nftables import NftablesAdapter, NftablesSettings
 from egressd.enforce.plan import PlanLimits
 from egressd.enforce.reconciler import Reconciler, ReconcilerSettings
 from egressd.enforce.ruleset import DROP, REJECT, Ground, RulesetSettings
-from egressd.enforce.table_lock import TableHeld, TableLock
+from egressd.enforce.table_lock import TableHeld
 from egressd.intel.networks import first_address, parse_network
 from egressd.model import TCP, FlowKey, Target
 from egressd.runtime.in_force import InForce, Register
+from egressd.runtime.table_claim import TableClaim
 from egressd.store import targets
 from egressd.store.targets import Enforcement as Row
 from egressd.wire.direction import flow_of
@@ -70,7 +71,7 @@ class Enforcement:
         self._nflog: Nflog | None = None
         self._frames = Frames()
         self._tasks: list[asyncio.Task[None]] = []
-        self._lock = TableLock()
+        self._claim = TableClaim(lambda text: self._told("table", text))
         self._config = Config()
         self._remedies: tuple[Network, ...] = ()
         self._own: tuple[Network, ...] = ()
@@ -94,7 +95,7 @@ class Enforcement:
             dry_run = DryRunAdapter(intel.protected, self._clock.now_us)
             self._add(Reconciler(dry_run, self._rules, self._state, self._clock.now_us))
         else:
-            self._take_table()
+            self._claim.take()
             self._begin_kernel(config, intel, reported)
         for reconciler in self.reconcilers:
             reconciler.wake()
@@ -121,7 +122,7 @@ class Enforcement:
         self.reconcilers = []
         self._tasks = []
         self._nftables = None
-        self._let_table_go()
+        self._claim.let_go()
         self.problems.clear()
 
     async def change_mode(self, mode: str) -> None:
@@ -142,7 +143,7 @@ class Enforcement:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=10.0)
         try:
-            self._lock.take()
+            self._claim.take()
         except TableHeld as held:
             log.warning("%s; the table is left as it is", held)
             return
@@ -155,20 +156,7 @@ class Enforcement:
         else:
             await process.wait()
         finally:
-            self._let_table_go()
-
-    def _take_table(self) -> None:
-        """Raises TableHeld when another egressd has it."""
-        self._lock.take()
-        if self._lock.problem:
-            self._told("table", self._lock.problem)
-        else:
-            asyncio.get_running_loop().add_reader(self._lock.fileno(), self._lock.answer)
-
-    def _let_table_go(self) -> None:
-        if self._lock.is_held:
-            asyncio.get_running_loop().remove_reader(self._lock.fileno())
-        self._lock.release()
+            self._claim.let_go()
 
     def _begin_kernel(self, config: Config, intel: Intel, reported: Sequence[Row]) -> None:
         settings = NftablesSettings(
@@ -248,6 +236,10 @@ class Enforcement:
                 except AdapterError as error:
                     log.error("the protected set could not be renewed: %s", error)
                 reconciler.check()
+
+    def look(self) -> None:
+        """What is tried again every second."""
+        self._claim.look()
 
     def disregard(self, ports: list[int]) -> None:
         """Netlink ports of our own packet processes."""

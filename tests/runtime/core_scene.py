@@ -60,6 +60,8 @@ class Kernel:
     def wake(self) -> None:
         self.woken += 1
 
+    def look(self) -> None: ...
+
     def force(self) -> None:
         self.forced += 1
 
