@@ -25,7 +25,7 @@ from egressd.runtime.in_force import ACTIVE, ASK, FOUND_OUT, POLICY, PROPOSED, W
 from egressd.runtime.rulings import OF_OURS, Rulings
 from egressd.runtime.scribe import Scribe
 from egressd.store import incidents
-from egressd.store.decisions import LIFTING, DecisionRow
+from egressd.store.decision_rows import LIFTING, DecisionRow
 from egressd.store.incidents import Note
 from egressd.store.ledger import LIFTED_US, MAX_LIFTED
 

@@ -19,7 +19,7 @@ from egressd.detect.rules import Rule as PolicyRule
 from egressd.enforce.adapter import CLIENT, SEGMENT, Rule
 from egressd.intel.networks import parse_address, render_address
 from egressd.model import Match, Target
-from egressd.store.decisions import DecisionRow
+from egressd.store.decision_rows import DecisionRow
 
 POLICY: Final = "policy"  # as an author
 PROPOSED: Final = "proposed"

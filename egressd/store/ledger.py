@@ -1,7 +1,8 @@
 """The ledger: the one truth of what was decided, what is in force and who tried. Opened here, loaded whole at start.
 
-What is written and asked lies in the files beside: decisions, targets, attempts, incidents, entries, audit, queries,
-retention. Their functions take the connection first: `await ledger.run(decisions.commit, decision, targets, author)`.
+What is written and asked lies in the files beside: decisions and decision_rows, targets, attempts, incidents, entries,
+audit, queries, retention. Their functions take the connection first: `await ledger.run(decisions.commit,
+decision, targets, author)`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from egressd.model import Campaign
 from egressd.store.attempts import WatchRow, load_watches
 from egressd.store.ballast import DEFAULT_BALLAST_BYTES
 from egressd.store.db import Database
-from egressd.store.decisions import DecisionRow, load_lifted, load_open
+from egressd.store.decision_rows import DecisionRow, load_lifted, load_open
 from egressd.store.entries import ALLOWANCE, Entry, in_force, lapsed_since
 from egressd.store.incidents import IncidentRow, load_allowed, load_campaigns, load_incidents, load_rejected
 from egressd.store.migrations import LEDGER

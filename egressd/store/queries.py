@@ -11,9 +11,10 @@ from sqlite3 import Connection
 from typing import Any, Final
 
 from egressd.intel.networks import render_address
-from egressd.store import decisions, targets
+from egressd.store import decision_rows, targets
 from egressd.store.attempts import attempts_since
-from egressd.store.decisions import ENDED, OPEN, DecisionRow
+from egressd.store.decision_rows import DecisionRow
+from egressd.store.decisions import ENDED, OPEN
 from egressd.store.errors import refused
 from egressd.store.incidents import ACKNOWLEDGED, CLOSED, IncidentRow, Note, known_addresses, load_notes, load_where
 from egressd.store.incidents import OPEN as OPEN_INCIDENT
@@ -105,12 +106,12 @@ def watches(connection: Connection, now_us: int, id_: str = "", limit: int = DEF
     address is what the ledger counted; the kernel's `packets` are the daemon's to add. Raises StoreError for an unknown
     id."""
     if id_:
-        one = decisions.load(connection, id_)
+        one = decision_rows.load(connection, id_)
         if one is None:
             raise refused(f"there is no decision {id_}")
         rows = [one]
     else:
-        rows = decisions.load_where(
+        rows = decision_rows.load_where(
             connection, "state = 'active' AND main_kind NOT IN ('client', 'segment')", (), limit
         )
     wanted = [number_of(row.id, DECISION) for row in rows]
@@ -124,16 +125,16 @@ def decisions_told(
     """The newest decisions with all their targets and what adapters made of them, oldest first: all, those of one state
     (`open`: proposed and active), or one. Raises StoreError for an unknown state or id."""
     if id_:
-        one = decisions.load(connection, id_)
+        one = decision_rows.load(connection, id_)
         if one is None:
             raise refused(f"there is no decision {id_}")
         rows = [one]
     elif state == "open":
-        rows = decisions.load_where(connection, "state IN ('proposed', 'active')", (), limit)
+        rows = decision_rows.load_where(connection, "state IN ('proposed', 'active')", (), limit)
     elif state in ("", "all"):
-        rows = decisions.load_where(connection, "1", (), limit)
+        rows = decision_rows.load_where(connection, "1", (), limit)
     elif state in OPEN or state in ENDED:
-        rows = decisions.load_where(connection, "state = ?", (state,), limit)
+        rows = decision_rows.load_where(connection, "state = ?", (state,), limit)
     else:
         raise refused(f"no decision state {state!a}; choose {', '.join((*OPEN, *ENDED))}, open or all")
     made = _enforcements_of(connection, [number_of(row.id, DECISION) for row in rows])

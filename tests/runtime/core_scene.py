@@ -17,9 +17,9 @@ from egressd.runtime.knowledge import load_texts
 from egressd.runtime.orders import Order
 from egressd.runtime.preview import Preview
 from egressd.runtime.verbs import Verbs
-from egressd.store import audit, decisions, ledger, meta
+from egressd.store import audit, decision_rows, ledger, meta
 from egressd.store.db import Database
-from egressd.store.decisions import DecisionRow
+from egressd.store.decision_rows import DecisionRow
 from egressd.web.peers import Peer
 from egressd.web.requests import Refused, Request, Role, check_args
 from tests.detect.scene import packed
@@ -136,7 +136,7 @@ class Site:
 
     async def row(self, id_: str) -> DecisionRow:
         await self.core.scribe.settled()
-        found = await self.ledger.read(decisions.load, id_)
+        found = await self.ledger.read(decision_rows.load, id_)
         assert found is not None
         return found
 

@@ -30,9 +30,9 @@ from egressd.runtime.intake import Intake
 from egressd.runtime.orders import Order
 from egressd.runtime.rulings import Rulings
 from egressd.runtime.scribe import Scribe
-from egressd.store import audit, decisions, incidents
+from egressd.store import audit, decision_rows, incidents
 from egressd.store.db import Database
-from egressd.store.decisions import DecisionRow
+from egressd.store.decision_rows import DecisionRow
 from egressd.store.history import History
 from egressd.store.ledger import open_ledger
 from tests.detect.scene import packed
@@ -233,7 +233,7 @@ class Desk:
     def row(self, id_: str) -> DecisionRow:
         """A decision as the ledger has it."""
         self.settle()
-        found = self.ledger.call(decisions.load, id_)
+        found = self.ledger.call(decision_rows.load, id_)
         assert found is not None
         return found
 

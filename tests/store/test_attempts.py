@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egressd.detect.campaigns import MAX_NAMES
-from egressd.store import attempts, decisions, incidents
+from egressd.store import attempts, decision_rows, decisions, incidents
 from egressd.store.attempts import AttemptCount, Batch, ContactCount, Counted, WatchRow
 from egressd.store.db import Database
 from egressd.store.decisions import NewTarget
@@ -39,7 +39,7 @@ def test_counts_by_client_target_and_hour(ledger: Database) -> None:
         WatchRow("D1", B, T0 + 1, T0 + 6, 1, 0),
         WatchRow("D1", V6, T0 + 2 * HOUR, T0 + 2 * HOUR + 5, 1, 0),
     ]
-    row = ledger.call(decisions.load, "D1")
+    row = ledger.call(decision_rows.load, "D1")
     assert row is not None
     assert [(one.attempts, one.last_attempt_us) for one in row.targets] == [(0, 0), (11, T0 + 2 * HOUR + 5)]
     assert ledger.call(attempts.attempts_since, T0 - 2 * HOUR) == (11, 1)
@@ -123,7 +123,7 @@ def test_sums_are_exact_however_often_batches_come(
                 sums[0] += count
                 sums[1] += leaks
         found = {row.client: [row.attempts, row.leaks] for row in ledger.call(attempts.load_watches)}
-        row = ledger.call(decisions.load, "D1")
+        row = ledger.call(decision_rows.load, "D1")
     assert found == wanted
     assert row is not None and row.targets[1].attempts == sum(count for count, _ in wanted.values())
     assert row.targets[0].target == about() and row.targets[0].attempts == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from egressd.store import audit, decisions
+from egressd.store import audit, decision_rows, decisions
 from egressd.store.ballast import Ballast
 from egressd.store.db import Database
 from egressd.store.decisions import NewTarget
@@ -92,7 +92,7 @@ async def test_a_full_disk(disk: Path) -> None:
     with pytest.raises(StoreError, match="full"):
         await ledger.checkpoint()
     assert ledger.low_on_space
-    found = {row.id for row in await ledger.read(decisions.load_open)}
+    found = {row.id for row in await ledger.read(decision_rows.load_open)}
     assert found == set(acknowledged)
     filler.unlink()
     again = await ledger.run(decisions.commit, verdict("y.example"), [NewTarget(about("y.example"))], "x")
@@ -100,7 +100,7 @@ async def test_a_full_disk(disk: Path) -> None:
     assert not ledger.low_on_space and (disk / "ledger.db.ballast").stat().st_size == BALLAST
     ledger.close()
     ledger = open_ledger(disk / "ledger.db", T0, BALLAST)
-    assert {row.id for row in ledger.call(decisions.load_open)} == {*acknowledged, again.id}
+    assert {row.id for row in ledger.call(decision_rows.load_open)} == {*acknowledged, again.id}
     assert ledger.call(audit.verify).ok
     ledger.close()
 
@@ -119,7 +119,10 @@ async def test_of_a_group_what_fits_is_committed(disk: Path) -> None:
         return_exceptions=True,
     )
     assert isinstance(results[1], StoreError) and results[1].kind == FULL
-    assert [row.match.registered_domain for row in await ledger.read(decisions.load_open)] == ["a.example", "c.example"]
+    assert [row.match.registered_domain for row in await ledger.read(decision_rows.load_open)] == [
+        "a.example",
+        "c.example",
+    ]
     assert (await ledger.read(audit.verify)).ok
     ledger.close()
 

@@ -12,7 +12,7 @@ from sqlite3 import Connection
 
 import pytest
 
-from egressd.store import audit, decisions
+from egressd.store import audit, decision_rows
 from egressd.store.ledger import open_ledger
 from tests.store.scene import T0
 
@@ -98,7 +98,7 @@ def test_killed_fifty_times(tmp_path: Path) -> None:
         assert not fresh & acknowledged, "an id was given out twice"
         acknowledged |= fresh
         ledger = open_ledger(path, T0, 0)
-        there = {row.id for row in ledger.call(decisions.load_open)}
+        there = {row.id for row in ledger.call(decision_rows.load_open)}
         assert acknowledged <= there
         made, targets, rows, whole = ledger.call(counts)
         assert made == rows == whole == len(there) and targets == 2 * made
@@ -117,6 +117,6 @@ def test_killed_a_few_times(tmp_path: Path) -> None:
     acknowledged = kill_one(path, 0, random.Random(1)) | kill_one(path, 1, random.Random(2))
     ledger = open_ledger(path, T0, 0)
     made, targets, rows, whole = ledger.call(counts)
-    assert acknowledged <= {row.id for row in ledger.call(decisions.load_open)}
+    assert acknowledged <= {row.id for row in ledger.call(decision_rows.load_open)}
     assert made == rows == whole and targets == 2 * made and ledger.call(audit.verify).ok
     ledger.close()

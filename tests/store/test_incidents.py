@@ -8,7 +8,7 @@ from time import process_time
 import pytest
 
 from egressd.model import Campaign, Incident
-from egressd.store import attempts, audit, decisions, incidents, retention
+from egressd.store import attempts, audit, decision_rows, decisions, incidents, retention
 from egressd.store.attempts import Batch, ContactCount
 from egressd.store.db import Database
 from egressd.store.decisions import NewTarget
@@ -56,7 +56,7 @@ def test_campaigns_become_one_and_incidents_of_a_client_too(ledger: Database) ->
     assert (kept.first_us, kept.contacts, kept.attempts, kept.answered, row.leaks) == (T0 - 9, 3, 2, 1, 1)
     assert kept.names == {"a": 2, "b": 1} and kept.via == {"flow": 3}
     assert ledger.call(incidents.load_incident, "I2") is None
-    assert ledger.call(decisions.load_open)[0].campaign == "C1"
+    assert ledger.call(decision_rows.load_open)[0].campaign == "C1"
 
 
 def test_tied_by_hand(ledger: Database) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from egressd.detect.blocks import main_target
 from egressd.model import Campaign, Incident
-from egressd.store import attempts, audit, decisions, entries, incidents, ledger, meta, queries
+from egressd.store import attempts, audit, decision_rows, decisions, entries, incidents, ledger, meta, queries
 from egressd.store.attempts import AttemptCount, Batch, WatchRow
 from egressd.store.db import Database
 from egressd.store.decisions import NewTarget
@@ -63,7 +63,7 @@ def full_ledger(ledger: Database) -> Loaded:
         ledger.call(incidents.put_incident, found)
         ledger.call(entries.add, "indicator", domain, "uid:anna", "notice", T0, 0, ANNA)
     put(ledger, "lifted.example")
-    ledger.call(decisions.end, "D3", "withdrawn", T0, decisions.LIFTING[0], "allowed", ANNA)
+    ledger.call(decisions.end, "D3", "withdrawn", T0, decision_rows.LIFTING[0], "allowed", ANNA)
     return ledger.call(load_all, T0)
 
 

@@ -7,7 +7,7 @@ from sqlite3 import Connection
 
 import pytest
 
-from egressd.store import decisions, incidents
+from egressd.store import decision_rows, incidents
 from egressd.store.db import Database
 from egressd.store.errors import SCHEMA, StoreError
 from egressd.store.ledger import load_all, open_ledger
@@ -74,7 +74,7 @@ def test_a_newer_shape_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
         open_ledger(path, T0)
     assert caught.value.kind == SCHEMA
     newer.open(T0)
-    assert newer.call(decisions.load, "D1") is not None
+    assert newer.call(decision_rows.load, "D1") is not None
     newer.close()
 
 

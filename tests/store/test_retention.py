@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from egressd.store import attempts, audit, decisions, entries, incidents, retention
+from egressd.store import attempts, audit, decision_rows, decisions, entries, incidents, retention
 from egressd.store.attempts import AttemptCount, Batch
 from egressd.store.audit import Act
 from egressd.store.db import Database
@@ -42,9 +42,9 @@ def test_by_age_with_all_that_hangs_on_it(ledger: Database) -> None:
     done = ledger.call(retention.trim, MONTH, T0 + 31 * DAY, KEEP)
     assert done == Trimmed(1, 1, 1, 1, 1, 1, 1, False)
     assert ledger.call(retention.trim, MONTH, T0 + 31 * DAY, KEEP).is_empty()
-    assert ledger.call(decisions.load, "D1") is None
-    assert [row.id for row in ledger.call(decisions.load_open)] == ["D2"]
-    assert ledger.call(decisions.load, "D3") is not None
+    assert ledger.call(decision_rows.load, "D1") is None
+    assert [row.id for row in ledger.call(decision_rows.load_open)] == ["D2"]
+    assert ledger.call(decision_rows.load, "D3") is not None
     assert [row.incident.id for row in ledger.call(incidents.load_where, "", ())] == ["I2"]
     assert [there(ledger, table) for table in ("targets", "watches", "timeline", "campaigns", "entries")] == [
         3,
@@ -64,7 +64,7 @@ def test_by_rows_oldest_end_first(ledger: Database) -> None:
     for number in range(20):
         ended(ledger, f"x{number}.example", T0 + (20 - number) * HOUR)
     assert ledger.call(retention.trim, Bounds(ended_decisions=5), T0 + DAY, KEEP).decisions == 15
-    assert [ledger.call(decisions.load, f"D{n}") is not None for n in (1, 5, 6, 20)] == [True, True, False, False]
+    assert [ledger.call(decision_rows.load, f"D{n}") is not None for n in (1, 5, 6, 20)] == [True, True, False, False]
 
 
 def test_a_bounded_part_at_a_time(ledger: Database) -> None:
@@ -93,7 +93,7 @@ def test_by_size_without_the_audit_rows(ledger: Database) -> None:
     large = Bounds(size_bytes=used)
     assert ledger.call(retention.trim, large, T0 + HOUR, KEEP).is_empty()
     assert ledger.call(retention.trim, Bounds(size_bytes=1), T0 + HOUR, KEEP).decisions == 300
-    assert [row.id for row in ledger.call(decisions.load_open)] == ["D301"]
+    assert [row.id for row in ledger.call(decision_rows.load_open)] == ["D301"]
     assert ledger.call(retention.used_bytes) < used
 
 

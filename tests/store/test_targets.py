@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from egressd.store import audit, decisions, entries, targets
+from egressd.store import audit, decision_rows, decisions, entries, targets
 from egressd.store.db import Database
 from egressd.store.decisions import NewTarget
 from egressd.store.targets import ActiveRule, Enforcement, Renewal
@@ -39,7 +39,7 @@ def test_due_renewed_expired(ledger: Database) -> None:
     renewal = Renewal("D1", ONE, T0 + 26 * HOUR, 2)
     assert ledger.call(targets.renew, [renewal, Renewal("D77", ONE, 1, 1)], T0 + 2 * HOUR) == 1
     assert ledger.call(targets.expire, [("D1", TWO)], T0 + 2 * HOUR, TIMER) == []
-    row = ledger.call(decisions.load, "D1")
+    row = ledger.call(decision_rows.load, "D1")
     assert row is not None and row.state == "active"
     assert [(one.state, one.expires_us, one.level) for one in row.targets] == [
         ("active", 0, 0), ("active", T0 + 26 * HOUR, 2), ("expired", T0 + HOUR, 0),
@@ -53,7 +53,7 @@ def test_a_decision_ends_with_its_main_target(ledger: Database) -> None:
     main = address("198.51.100.7")
     ledger.call(decisions.commit, verdict(), [NewTarget(main, T0 + HOUR), NewTarget(ONE, T0 + 9 * HOUR)], "x")
     assert ledger.call(targets.expire, [("D1", main)], T0 + HOUR, TIMER) == ["D1"]
-    row = ledger.call(decisions.load, "D1")
+    row = ledger.call(decision_rows.load, "D1")
     assert row is not None and {one.state for one in row.targets} == {"expired"}
     assert (row.state, row.ended_us, row.ended_by, row.ended_reason) == (
         "expired", T0 + HOUR, "rule:time", "its time is over",
@@ -75,7 +75,7 @@ def test_a_clock_step_moves_every_deadline_that_is_to_come(ledger: Database, del
     assert len(ledger.call(targets.active_rules, now_us)) == 3
     assert ledger.call(entries.in_force, now_us + HOUR - 1)[0].id == entry.id
     assert ledger.call(entries.in_force, now_us + HOUR) == []
-    ended = ledger.call(decisions.load, "D2")
+    ended = ledger.call(decision_rows.load, "D2")
     assert ended is not None and ended.targets[1].expires_us == T0 + HOUR
     assert ledger.call(targets.shift_deadlines, 0) == 0
 
