@@ -24,10 +24,9 @@ from egressd.notify.eve import render_event, render_time
 from egressd.runtime.in_force import ACTIVE, ASK, FOUND_OUT, POLICY, PROPOSED, WITHDRAWN, InForce, Register, from_row
 from egressd.runtime.rulings import OF_OURS, Rulings
 from egressd.runtime.scribe import Scribe
-from egressd.store import incidents
 from egressd.store.decision_rows import LIFTING, DecisionRow
-from egressd.store.incidents import Note
 from egressd.store.ledger import LIFTED_US, MAX_LIFTED
+from egressd.store.notes import Note, add_notes
 
 SECOND_US: Final = 1_000_000
 NAMED: Final = 3  # addresses in a note; of more only the number is
@@ -232,7 +231,7 @@ class Allowing:
             if text:
                 notes.append(Note(incident.id, now_us, text, now))
         if notes:
-            self._scribe.put(incidents.add_notes, tuple(notes))
+            self._scribe.put(add_notes, tuple(notes))
 
 
 def _noted(before: str, found: Allowance | None, effects: Sequence[Effect], since_us: int) -> str:

@@ -17,8 +17,9 @@ from egressd.store.ballast import DEFAULT_BALLAST_BYTES
 from egressd.store.db import Database
 from egressd.store.decision_rows import DecisionRow, load_lifted, load_open
 from egressd.store.entries import ALLOWANCE, Entry, in_force, lapsed_since
-from egressd.store.incidents import IncidentRow, load_allowed, load_campaigns, load_incidents, load_rejected
+from egressd.store.incidents import IncidentRow, load_campaigns, load_incidents, load_rejected
 from egressd.store.migrations import LEDGER
+from egressd.store.notes import load_allowed
 from egressd.store.unread import Unread, is_address, text_of
 
 DAY_US: Final = 86_400_000_000

@@ -16,8 +16,9 @@ from egressd.store.attempts import attempts_since
 from egressd.store.decision_rows import DecisionRow
 from egressd.store.decisions import ENDED, OPEN
 from egressd.store.errors import refused
-from egressd.store.incidents import ACKNOWLEDGED, CLOSED, IncidentRow, Note, known_addresses, load_notes, load_where
+from egressd.store.incidents import ACKNOWLEDGED, CLOSED, IncidentRow, known_addresses, load_where
 from egressd.store.incidents import OPEN as OPEN_INCIDENT
+from egressd.store.notes import Note, load_notes
 from egressd.store.records import CAMPAIGN, DECISION, INCIDENT, indicator_of, number_of
 
 DAY_US: Final = 86_400_000_000

@@ -8,12 +8,12 @@ from time import process_time
 import pytest
 
 from egressd.model import Campaign, Incident
-from egressd.store import attempts, audit, decision_rows, decisions, incidents, retention
+from egressd.store import attempts, audit, decision_rows, decisions, incidents, notes
 from egressd.store.attempts import Batch, ContactCount
 from egressd.store.db import Database
 from egressd.store.decisions import NewTarget
 from egressd.store.errors import REQUEST, StoreError
-from egressd.store.incidents import MAX_NOTE, MAX_NOTES, Joined, Note
+from egressd.store.incidents import Joined
 from tests.store.scene import ANNA, HOUR, T0, A, B, about, match, verdict
 
 X, Y, Z = "registered domain bad.example", "indicator a.bad.example", "indicator 203.0.113.1"
@@ -126,41 +126,6 @@ def test_what_is_not_there(ledger: Database) -> None:
         open_(ledger, "C9")  # its campaign is not there
 
 
-def test_notes_are_bounded_and_go_with_their_incident(ledger: Database) -> None:
-    ledger.call(incidents.campaign_for, [X], T0, T0)
-    open_(ledger, "C1", A), open_(ledger, "C1", B)
-    for number in range(MAX_NOTES + 3):
-        text = f"{number} " + "x" * MAX_NOTE
-        ledger.call(incidents.add_notes, [Note("I1", T0 + number, text, ""), Note("I9", T0, "of nobody", "")])
-    ledger.call(incidents.add_notes, [Note("I2", T0, "allowed", "ignore-client")])
-    found = ledger.call(incidents.load_notes, ["I1", "I2", "I3"])
-    assert [one.ts_us - T0 for one in found["I1"]] == list(range(3, MAX_NOTES + 3))
-    assert {len(one.text) for one in found["I1"]} == {MAX_NOTE}
-    assert (found["I2"], len(found)) == ([Note("I2", T0, "allowed", "ignore-client")], 2)
-    assert ledger.call(incidents.load_allowed) == {"I2": "ignore-client"}
-    ledger.call(incidents.close, "I2", T0, ANNA)
-    assert ledger.call(incidents.load_allowed) == {}
-    ledger.call(retention.trim, retention.Bounds(closed_incidents=0), T0, ANNA)
-    assert list(ledger.call(incidents.load_notes, ["I1", "I2"])) == ["I1"]
-
-
-def test_what_lets_an_incident_be_is_what_its_last_note_says(ledger: Database) -> None:
-    ledger.call(incidents.campaign_for, [X], T0, T0)
-    open_(ledger, "C1")
-    for allowance in ("one", "two", ""):
-        ledger.call(incidents.add_notes, [Note("I1", T0, "so it is", allowance)])
-        assert ledger.call(incidents.load_allowed) == ({"I1": allowance} if allowance else {})
-
-
-def test_notes_go_on_with_the_incident_that_took_over(ledger: Database) -> None:
-    for keys in ([X], [Z]):
-        ledger.call(incidents.campaign_for, keys, T0, T0)
-    open_(ledger, "C1"), open_(ledger, "C2")
-    ledger.call(incidents.add_notes, [Note("I2", T0, "allowed", "x")])
-    ledger.call(incidents.merge_campaigns, "C1", "C2")
-    assert ledger.call(incidents.load_notes, ["I1", "I2"]) == {"I1": [Note("I1", T0, "allowed", "x")]}
-
-
 def test_sources_of_incidents_that_become_one_add_up(ledger: Database) -> None:
     for number, sources in ((1, {"tap": 2, "squid": 1}), (2, {"squid": 4})):
         ledger.call(incidents.put_campaign, Campaign(f"C{number}", [f"key {number}"], [], T0, T0))
@@ -243,13 +208,13 @@ def test_incidents_of_one_device_are_folded_once(ledger: Database) -> None:
             addresses=[client],
         )
         ledger.call(incidents.put_incident, one, "", number)
-    ledger.call(incidents.add_notes, [incidents.Note("I2", T0, "seen", "")])
+    ledger.call(notes.add_notes, [notes.Note("I2", T0, "seen", "")])
     for _ in range(2):
         ledger.call(incidents.fold_incidents, "I1", "I2")
     (row,) = ledger.call(incidents.load_incidents)
     kept = row.incident
     assert (kept.id, kept.contacts, kept.names, kept.addresses, row.leaks) == ("I1", 3, {"x": 2}, [A, B], 3)
-    assert list(ledger.call(incidents.load_notes, ["I1"])) == ["I1"]
+    assert list(ledger.call(notes.load_notes, ["I1"])) == ["I1"]
 
 
 def test_when_campaigns_merge_a_device_keeps_one_incident(ledger: Database) -> None:

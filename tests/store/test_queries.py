@@ -8,12 +8,12 @@ from sqlite3 import Connection
 import pytest
 
 from egressd.model import Incident
-from egressd.store import attempts, decisions, incidents, queries, targets
+from egressd.store import attempts, decisions, incidents, notes, queries, targets
 from egressd.store.attempts import AttemptCount, Batch, ContactCount
 from egressd.store.db import Database
 from egressd.store.decisions import NewTarget
 from egressd.store.errors import StoreError
-from egressd.store.incidents import Note
+from egressd.store.notes import Note
 from egressd.store.targets import Enforcement
 from tests.store.scene import ANNA, DAY, HOUR, SECOND, T0, V6, A, B, about, address, match, put, verdict
 
@@ -126,7 +126,7 @@ def test_incidents(busy: Database) -> None:
             "acked_us": None,
         "decisions": ["D1"], "notes": [], "device": None, "addresses": ["10.0.0.1"], "volume": None,
     }  # fmt: skip
-    busy.call(incidents.add_notes, [Note("I2", T0 + 3, "allowed", "x"), Note("I2", T0 + 4, "no longer", "")])
+    busy.call(notes.add_notes, [Note("I2", T0 + 3, "allowed", "x"), Note("I2", T0 + 4, "no longer", "")])
     assert busy.call(queries.incidents)[0] == one
     two = busy.call(queries.incidents)[1]
     assert two["notes"] == [{"ts_us": T0 + 3, "text": "allowed"}, {"ts_us": T0 + 4, "text": "no longer"}]

@@ -1,0 +1,49 @@
+"""Notes of incidents: bounded, gone with the incident, and what its last one says lets it be."""
+
+from __future__ import annotations
+
+from egressd.store import incidents, notes, retention
+from egressd.store.db import Database
+from egressd.store.notes import MAX_NOTE, MAX_NOTES, Note
+from tests.store.scene import ANNA, T0, A, B, match
+
+X, Z = "indicator a.example", "indicator b.example"
+
+
+def opened(ledger: Database, campaign: str, client: bytes) -> None:
+    ledger.call(incidents.open_incident, campaign, client, match(), "lan", T0, T0, T0)
+
+
+def test_notes_are_bounded_and_go_with_their_incident(ledger: Database) -> None:
+    ledger.call(incidents.campaign_for, [X], T0, T0)
+    opened(ledger, "C1", A), opened(ledger, "C1", B)
+    for number in range(MAX_NOTES + 3):
+        text = f"{number} " + "x" * MAX_NOTE
+        ledger.call(notes.add_notes, [Note("I1", T0 + number, text, ""), Note("I9", T0, "of nobody", "")])
+    ledger.call(notes.add_notes, [Note("I2", T0, "allowed", "ignore-client")])
+    found = ledger.call(notes.load_notes, ["I1", "I2", "I3"])
+    assert [one.ts_us - T0 for one in found["I1"]] == list(range(3, MAX_NOTES + 3))
+    assert {len(one.text) for one in found["I1"]} == {MAX_NOTE}
+    assert (found["I2"], len(found)) == ([Note("I2", T0, "allowed", "ignore-client")], 2)
+    assert ledger.call(notes.load_allowed) == {"I2": "ignore-client"}
+    ledger.call(incidents.close, "I2", T0, ANNA)
+    assert ledger.call(notes.load_allowed) == {}
+    ledger.call(retention.trim, retention.Bounds(closed_incidents=0), T0, ANNA)
+    assert list(ledger.call(notes.load_notes, ["I1", "I2"])) == ["I1"]
+
+
+def test_what_lets_an_incident_be_is_what_its_last_note_says(ledger: Database) -> None:
+    ledger.call(incidents.campaign_for, [X], T0, T0)
+    opened(ledger, "C1", A)
+    for allowance in ("one", "two", ""):
+        ledger.call(notes.add_notes, [Note("I1", T0, "so it is", allowance)])
+        assert ledger.call(notes.load_allowed) == ({"I1": allowance} if allowance else {})
+
+
+def test_notes_go_on_with_the_incident_that_took_over(ledger: Database) -> None:
+    for keys in ([X], [Z]):
+        ledger.call(incidents.campaign_for, keys, T0, T0)
+    opened(ledger, "C1", A), opened(ledger, "C2", A)
+    ledger.call(notes.add_notes, [Note("I2", T0, "allowed", "x")])
+    ledger.call(incidents.merge_campaigns, "C1", "C2")
+    assert ledger.call(notes.load_notes, ["I1", "I2"]) == {"I1": [Note("I1", T0, "allowed", "x")]}
