@@ -15,8 +15,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from egressd.config.folders import ABSENT, SHIPPED, may_be_file, why_closed
+from egressd.config.guard_options import SHIPPED_RANGES
 from egressd.config.large_lists import Build, ListFile, Order, choose_large
-from egressd.config.schema import SHIPPED_RANGES, Config
+from egressd.config.schema import Config
 from egressd.config.settings import behaviour_settings, network_of
 from egressd.config.sockets import wrong_sockets
 from egressd.config.texts import MAX_LIST_BYTES, escape_path, read_text

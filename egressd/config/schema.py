@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from egressd.config.behaviour_options import BehaviourOptions
+from egressd.config.capture_options import CaptureOptions
+from egressd.config.enforce_options import EnforceOptions
 from egressd.config.feed_options import FeedOptions
+from egressd.config.guard_options import GuardOptions
 from egressd.config.kinds import (
     ADDRESSES,
     CHOICE,
     FLAG,
-    INTERFACES,
     LISTENING,
     MODES,
     NAMED,
@@ -39,43 +41,6 @@ from egressd.config.policy_options import PolicyOptions
 from egressd.config.sensor_options import SensorOptions
 from egressd.config.volume_options import VolumeOptions
 
-SHIPPED_RANGES: Final = "shipped"  # in guard.shared_ranges: the list that comes with egressd
-
-
-@dataclass(frozen=True)
-class GuardOptions:
-    """Section `guard`."""
-
-    popular_file: str = option(
-        PATH,
-        "",
-        "A list of popular names in order of rank: Tranco's CSV (rank,name) or one name a line. A listed name under a "
-        "popular registered domain covers that name and below, not its siblings. Empty: no such list.",
-        example="top-1m.csv",
-    )
-    popular_top: int = option(
-        NUMBER,
-        10_000,
-        "How many ranks of popular_file count. Further down, malware has bought its way into such lists.",
-        low=0,
-        high=1_000_000,
-    )
-    file: str = option(
-        PATH,
-        "",
-        "A guard file to use instead of the shipped one: lines of `name category=WORD # reason` for hosting, dynamic "
-        "DNS and other registered domains that many innocent people share. Empty: the shipped one.",
-        example="guard.txt",
-    )
-    shared_ranges: tuple[str, ...] = option(
-        PATHS,
-        (SHIPPED_RANGES,),
-        "Files of address ranges of content delivery networks and clouds, where many sites live on each address: lines "
-        "of `network operator=NAME # comment`, or a network alone. No address there is blocked because of a name. "
-        "`shipped` stands for the list that comes with egressd; patterns as in lists; [] for none.",
-        example="[shipped, ranges/*.txt]",
-    )
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -97,96 +62,6 @@ class Limits:
         "disk: state.history_days and state.history_rows.",
         low=1_024,
         high=16_777_216,
-    )
-
-
-@dataclass(frozen=True)
-class CaptureOptions:
-    """Section `capture`."""
-
-    interfaces: tuple[str, ...] = option(
-        INTERFACES,
-        (),
-        "Interfaces on the side of your hosts, where packets are seen before the firewall drops them and with the "
-        "hosts' own addresses. Empty: those that are up, have a private address and hold no default route.",
-        example="[eth1, vlan20]",
-    )
-    processes: int = option(
-        NUMBER,
-        1,
-        "Packet processes. Each takes all packets of its share of the hosts; more than there are cores is of no use.",
-        low=1,
-        high=64,
-    )
-    ring_mib: int = option(
-        NUMBER,
-        16,
-        "Memory for packets that wait to be read, for each process and interface, in MiB (1024 * 1024 bytes); 512 "
-        "packets find room in each. It counts as memory of the process from the start.",
-        low=1,
-        high=1_024,
-    )
-    scheduling: str = option(
-        CHOICE,
-        "realtime",
-        "How packet processes run. realtime: before all others (SCHED_FIFO), where the system allows it, so that a "
-        "block is in the kernel within half a millisecond also when the machine is busy. normal: as all others.",
-        choices=("realtime", "normal"),
-    )
-    packets: str = option(
-        CHOICE,
-        "ours",
-        "Which packets are taken. ours: those that this machine receives and sends. all: also those for others "
-        "(promiscuous mode), on a mirror port.",
-        choices=("ours", "all"),
-    )
-    tunnels: str = option(
-        CHOICE,
-        "read",
-        "What is done about GRE, IP-in-IP, 6in4, VXLAN and GENEVE that pass through. read: what is inside is read. "
-        "skip: it is not.",
-        choices=("read", "skip"),
-    )
-
-
-@dataclass(frozen=True)
-class EnforceOptions:
-    """Section `enforce`."""
-
-    refuse: str = option(
-        CHOICE,
-        "reset",
-        "What a blocked connection gets. reset: a TCP reset or an ICMP error, so that programs give up at once. drop: "
-        "nothing.",
-        choices=("reset", "drop"),
-    )
-    nflog_group: int = option(
-        NUMBER,
-        7,
-        "The kernel's log group in which dropped packets are told to egressd; any that nobody else uses.",
-        low=1,
-        high=65_535,
-    )
-    provisional_s: int = option(
-        NUMBER,
-        60,
-        "How long a block lives that a packet process put into the kernel by itself, unless the ledger confirms it.",
-        low=5,
-        high=3_600,
-    )
-    remedies: tuple[str, ...] = option(
-        NETWORKS,
-        (),
-        "Servers that isolated hosts and cut segments may still reach, such as one for updates and forensics.",
-        example="[10.0.0.80]",
-    )
-    largest_change: int = option(
-        NUMBER,
-        1_000,
-        "The most blocks that are added or removed in one step without asking. A larger change stops and waits for "
-        "egressd reload --force; a restart that finds what it left is none.",
-        low=16,
-        high=10_000_000,
     )
 
 

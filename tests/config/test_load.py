@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from egressd.config import document, load, yaml_text
 from egressd.config.document import parse_config
+from egressd.config.guard_options import GuardOptions
 from egressd.config.load import (
     LoadedIntel,
     default_config,
@@ -23,7 +24,7 @@ from egressd.config.load import (
     load_intel,
     rank_names,
 )
-from egressd.config.schema import Config, GuardOptions, every_option
+from egressd.config.schema import Config, every_option
 from egressd.config.settings import policy_settings, volume_settings
 from egressd.errors import ConfigError, Problem
 from egressd.intel.networks import parse_address
