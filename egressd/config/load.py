@@ -6,17 +6,16 @@ it goes on. What the shipped files say stands in for a suffix list or a guard th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence, Set
-from glob import glob
 from hashlib import blake2b
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from egressd.config.folders import ABSENT, SHIPPED, may_be_file, why_closed
+from egressd.config.folders import SHIPPED
 from egressd.config.guard_options import SHIPPED_RANGES
 from egressd.config.large_lists import Build, ListFile, Order, choose_large
+from egressd.config.named_files import NamedFiles
 from egressd.config.schema import Config
 from egressd.config.settings import behaviour_settings, network_of
 from egressd.config.sockets import wrong_sockets
@@ -39,10 +38,6 @@ if TYPE_CHECKING:  # detection takes 40 ms to import, which looking at one list 
     from egressd.detect.intel import Intel
 
 MAX_CONFIG_BYTES: Final = 1 << 20  # a person writes it; a large site's has some tens of kilobytes
-MAX_FILES: Final = 1_000  # that one pattern may name
-
-_MAGIC: Final = frozenset("*?[")
-
 
 Loaded = TypeVar("Loaded")
 
@@ -132,8 +127,8 @@ def list_paths(config: Config, base_dir: Path) -> list[Path]:
 
 def named_files(config: Config, base_dir: Path) -> tuple[list[ListFile], list[ListFile]]:
     """The files that the block lists of a configuration are in now, and those of its allowances."""
-    loading = _Loading(config, base_dir)
-    return loading.named("lists", config.lists), loading.named("allow", config.allow)
+    files = _Loading(config, base_dir).files
+    return files.of("lists", config.lists), files.of("allow", config.allow)
 
 
 def load_ground(config: Config, *, base_dir: Path) -> Ground:
@@ -161,8 +156,7 @@ class _Loading:
     ) -> None:
         self.config = config
         self.base_dir = base_dir
-        self.instead = instead
-        self.without = without
+        self.files = NamedFiles(base_dir, self._wrong, instead, without)
         self.broken: set[str] = set()
         self.problems: list[Problem] = []
         self.suffix_list = SHIPPED / "public_suffix_list.dat"
@@ -185,7 +179,7 @@ class _Loading:
         demo = not config.lists and not extra_lists and not feeds
         indicators: list[Indicator] = []
         lists: list[LoadedList] = []
-        files = self._list_files(extra_lists)
+        files = self.files.lists(config.lists, extra_lists)
         large = choose_large(files) if build is not None else []
         built = None
         if build is not None and large:
@@ -207,7 +201,7 @@ class _Loading:
         upper = Index.build(indicators, suffixes, self._nat64())
         index: AnyIndex = upper if built is None else LayeredIndex(upper, (built.lower,), suffixes)
         allowed: list[Allowance] = []
-        allow = self.named("allow", config.allow)
+        allow = self.files.of("allow", config.allow)
         for one in allow:
             text = self._content(one)
             if text is not None:
@@ -319,7 +313,7 @@ class _Loading:
 
     def range_files(self) -> list[ListFile]:
         """The files of shared ranges that the configuration names, the shipped one left out."""
-        return self.named("guard.shared_ranges", self.config.guard.shared_ranges, SHIPPED_RANGES)
+        return self.files.of("guard.shared_ranges", self.config.guard.shared_ranges, SHIPPED_RANGES)
 
     def _shared_ranges(self, files: Sequence[ListFile]) -> SharedRanges:
         """The operator's own files first: of two lines with one network the first is told."""
@@ -337,54 +331,6 @@ class _Loading:
 
     def _nat64(self) -> tuple[tuple[bytes, int], ...]:
         return (NAT64_WELL_KNOWN, *(network_of(text) for text in self.config.nat64_prefixes))
-
-    def _list_files(self, extra_lists: Sequence[Path]) -> list[ListFile]:
-        """Each list once, in the order given."""
-        files: list[ListFile] = []
-        seen: set[str] = set()
-        named = self.named("lists", self.config.lists)
-        named += [ListFile("", escape_path(path), path) for path in extra_lists]
-        for one in named:
-            real = os.path.realpath(one.path)
-            if real in seen:
-                continue
-            seen.add(real)
-            files.append(one)
-        return files
-
-    def named(self, option: str, entries: tuple[str, ...], but: str = "") -> list[ListFile]:
-        """The files that a list of paths and patterns names. A folder may be empty. The entry `but` is no path."""
-        files: list[ListFile] = []
-        for number, entry in enumerate(entries):
-            if entry == but:
-                continue
-            key = f"{option}[{number}]"
-            if not _MAGIC.intersection(entry) or os.path.lexists(self.base_dir / entry):
-                files += self._files(key, [entry])
-                continue
-            names = sorted(glob(entry, root_dir=self.base_dir))  # noqa: PTH207  Path.glob takes no absolute pattern
-            names = [name for name in names if may_be_file(self.base_dir / name)]
-            if not names and "*" not in entry and "?" not in entry:  # a bracket in a file's name that is misspelt
-                files += self._files(key, [entry])
-                continue
-            closed = "" if names else why_closed((self.base_dir / entry).parent)
-            if closed == ABSENT:
-                self._wrong(key, f'no file matches "{entry}"', "put one there, or take the pattern out")
-            elif closed:  # not the same as an empty folder: what it lists would be given free
-                self._wrong(key, f'the folder of "{entry}" cannot be read: {closed}', "check its permissions")
-            elif len(names) > MAX_FILES:
-                self._wrong(key, f'"{entry}" matches {len(names)} files', f"{MAX_FILES} are taken: narrow the pattern")
-            else:
-                files += self._files(key, names)
-        return files
-
-    def _files(self, key: str, names: list[str]) -> list[ListFile]:
-        shown = [(escape_path(name), name) for name in names]
-        return [
-            ListFile(key, safe, self.instead.get(safe, self.base_dir / name))
-            for safe, name in shown
-            if safe not in self.without
-        ]
 
     def _given(self, key: str, name: str) -> str | None:
         """The text of a file that an option names; None when it names none, or none that can be read."""
