@@ -15,7 +15,8 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from egressd.capture.bytesource import ByteSource
-from egressd.capture.pcapfile import MAX_PACKET_BYTES, USUAL_PACKET_BYTES, CaptureReader
+from egressd.capture.pcapfile import MAX_PACKET_BYTES, CaptureReader
+from egressd.capture.pcapng_interface import MAX_TS_HIGH, NO_INTERFACE, Interface
 from egressd.capture.prefilter import (
     COMPILED,
     ETHERNET,
@@ -49,8 +50,6 @@ ENHANCED_PACKET: Final = 6
 NUMBERED_BLOCKS: Final = frozenset((0x0BAD, 0x40000BAD, 9, 0x204, 0x216, 0x221))
 BYTE_ORDER_LITTLE: Final = b"\x4d\x3c\x2b\x1a"
 BYTE_ORDER_BIG: Final = b"\x1a\x2b\x3c\x4d"
-OPTION_TSRESOL: Final = 9
-OPTION_TSOFFSET: Final = 14
 
 BLOCK_MIN_BYTES: Final = 12
 PACKET_HEAD_BYTES: Final = 28  # of an enhanced packet and of the old packet block, before the packet's bytes
@@ -63,49 +62,6 @@ SPAN: Final = PACKET_HEAD_BYTES + GATE_SPAN
 MAX_PACKET_BLOCK_BYTES: Final = 2 * MAX_PACKET_BYTES  # the packet, and comments as long as it
 MAX_INTERFACE_BLOCK_BYTES: Final = 1024 * 1024  # sixteen options of the greatest length
 MAX_INTERFACES: Final = 65_536  # per section; the old packet block can name no more
-# Year 9999: later times cannot be written in ISO 8601, and a 64-bit count of whole seconds reaches far beyond.
-MAX_TS_US: Final = 253_402_300_799_999_999
-MAX_TS_HIGH: Final = MAX_TS_US >> 32
-
-
-class Interface:
-    """An interface of a section: link type, greatest captured length, and how its timestamps count."""
-
-    def __init__(self, link: int, snaplen: int) -> None:
-        self.link = link
-        self.snaplen = snaplen  # 0 = no limit
-        self.max_caplen = min(max(snaplen, USUAL_PACKET_BYTES), MAX_PACKET_BYTES)
-        self.plain = True  # microseconds of UTC epoch, the default
-        self._times = 1
-        self._over = 1
-        self._shift = 0
-        self._offset_us = 0
-
-    def set_resolution(self, value: int) -> None:
-        """if_tsresol (4.2): a negative power of ten, or of two when the top bit is set."""
-        self._times, self._over, self._shift = 1_000_000, 1, 0
-        if value & 0x80:
-            self._shift = value & 0x7F
-        else:
-            self._over = 10**value
-        self._settle()
-
-    def set_offset(self, offset_s: int) -> None:
-        """if_tsoffset (4.2): seconds to add to every timestamp."""
-        self._offset_us = offset_s * 1_000_000
-        self._settle()
-
-    def _settle(self) -> None:
-        whole = self._times == 1 or (self._over == 1_000_000 and self._shift == 0)
-        self.plain = whole and self._offset_us == 0
-
-    def time_of(self, high: int, low: int) -> int:
-        """Epoch microseconds of the two halves of a timestamp of this interface, within 1970 to 9999."""
-        ts_us = ((high << 32 | low) * self._times // self._over >> self._shift) + self._offset_us
-        return min(max(ts_us, 0), MAX_TS_US)
-
-
-NO_INTERFACE: Final = Interface(0, 0)
 
 
 class PcapngReader(CaptureReader):
@@ -128,7 +84,6 @@ class PcapngReader(CaptureReader):
         self._halves = Struct(f"{order}HH").unpack_from
         self._packet_head = Struct(f"{order}8xIIIII").unpack_from
         self._old_packet_head = Struct(f"{order}8xHHIIII").unpack_from
-        self._offset = Struct(f"{order}q").unpack_from
 
     def step(self, sink: Sink, gate: bool, limit_us: int) -> bool:
         """See `CaptureReader.step`."""
@@ -341,26 +296,13 @@ class PcapngReader(CaptureReader):
         elif self._whole_block(size):
             link, _ = self._halves(self._buf, self._pos + 8)
             interface = Interface(link, self._word(self._buf, self._pos + 12)[0])
-            self._read_options(interface, self._pos + 16, self._pos + size - 4)
+            interface.read_options(self._buf, self._pos + 16, self._pos + size - 4, self.little)
             self.interfaces.append(interface)
             if interface.snaplen and (not self.snaplen or interface.snaplen < self.snaplen):
                 self.snaplen = interface.snaplen
             if link not in self.links:
                 self.links.append(link)
             self._pos += size
-
-    def _read_options(self, interface: Interface, pos: int, end: int) -> None:
-        """Options (3.5): code, length, value padded to four bytes. What does not fit is not there."""
-        while pos + 4 <= end:
-            code, length = self._halves(self._buf, pos)
-            pos += 4
-            if code == 0 or pos + length > end:
-                return
-            if code == OPTION_TSRESOL and length >= 1:
-                interface.set_resolution(self._buf[pos])
-            elif code == OPTION_TSOFFSET and length >= 8:
-                interface.set_offset(self._offset(self._buf, pos)[0])
-            pos += (length + 3) & ~3
 
     def _read_packet(self, old: bool, size: int, sink: Sink, gate: bool, limit_us: int) -> bool:
         """An old packet block is read here; an enhanced packet is checked and made whole for the loop."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from egressd.capture import pcapng
 from egressd.capture.merge import Replay, iter_packets
-from egressd.capture.pcapng import MAX_TS_US
+from egressd.capture.pcapng_interface import MAX_TS_US
 from egressd.errors import CaptureError
 from egressd.wire.quiet import Recent
 
@@ -174,16 +174,6 @@ def test_offsets(tmp_path, order, loop):
     content = section(order) + interface(order, options=offset) + interface(order, options=back)
     content += enhanced(order, 0, 17, b"a") + enhanced(order, 1, 6_000_000_999, b"b") + enhanced(order, 1, 10, b"c")
     assert [packet[0] for packet in read(tmp_path, content)[0]] == [1_600_000_000_000_017, 1_000_000, 0]
-
-
-def test_options_that_do_not_fit_are_not_there(tmp_path):
-    for options in [b"\x09", b"\x09\0\x01", struct.pack("<HH", 9, 200) + b"\x09\0\0\0", struct.pack("<HH", 9, 0)]:
-        content = section("<") + interface("<", options=options) + enhanced("<", 0, T0_US, b"x")
-        seen, result = read(tmp_path, content)
-        assert [packet[0] for packet in seen] == [T0_US] and not result.error
-    after_end = option("<", 0, b"") + option("<", 9, b"\x09")
-    content = section("<") + interface("<", options=after_end) + enhanced("<", 0, T0_US, b"x")
-    assert read(tmp_path, content)[0][0][0] == T0_US
 
 
 def test_a_section_begins_anew(tmp_path, loop):
