@@ -15,19 +15,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple, ParamSpec, TypeVar
 
-from egressd.enforce.adapter import (
-    Adapter,
-    EnforcementState,
-    Existing,
-    Failure,
-    Plan,
-    Rule,
-    WatchedAdapter,
-)
-from egressd.enforce.collector import held_still
-from egressd.enforce.mirror import Mirror
-from egressd.enforce.plan import PlanLimits, limit_plan, make_plan
-from egressd.enforce.reports import Reports
+from egressd.enforce.adapter import Adapter, EnforcementState, Existing, Rule, WatchedAdapter
+from egressd.enforce.comparing import Comparing, Done, Pushed
+from egressd.enforce.plan import PlanLimits
 from egressd.enforce.shield import ProtectingAdapter, Protects
 from egressd.errors import EgressdError
 from egressd.model import Target
@@ -104,14 +94,14 @@ class Reconciler:
         self._desired = desired
         self._on_state = on_state
         self._now_us = now_us
-        self._is_known = is_known
         self._on_alarm = on_alarm
         self._on_question = on_question
         self._on_repair = on_repair
-        self._limits = limits or PlanLimits()
-        self._settings = settings or ReconcilerSettings()
-        self._reports = Reports(adapter.name, reported)
-        self._mirror = Mirror()
+        self._settings = settings = settings or ReconcilerSettings()
+        self._comparing = Comparing(
+            adapter, now_us, is_known, reported, limits or PlanLimits(),
+            renew_below_s=settings.renew_below_s, provisional_s=settings.provisional_s,
+        )  # fmt: skip
         self._time = time.monotonic
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"egressd-{adapter.name}")
         self._awake = asyncio.Event()
@@ -128,14 +118,14 @@ class Reconciler:
         self._differs_since: float | None = None
         self._looked = time.monotonic()
         self._read_took_s = 0.0
-        self._pushed: list[tuple[Target, str, float]] = []
+        self._pushed: list[Pushed] = []
         self._next_full = 0.0
         self._next_try_us = 0
 
     @property
     def active(self) -> dict[str, int]:
         """How many rules are in each state."""
-        return self._reports.counts
+        return self._comparing.counts
 
     def differs_s(self) -> float:
         """For how many seconds what is live has differed from what is intended; 0 when it does not."""
@@ -274,7 +264,7 @@ class Reconciler:
         try:
             desired = self._desired()
             rules = await desired if inspect.isawaitable(desired) else desired
-            done = await self.call(self._step, rules, pushed, full=wish[0], forced=wish[2])
+            done = await self.call(self._comparing.step, rules, pushed, full=wish[0], forced=wish[2])
         except BaseException:
             self._wish = True
             self._full, self._disturbed, self._forced = (
@@ -287,48 +277,6 @@ class Reconciler:
         await self._finish(done, since, disturbed=wish[1])
         self._met = wished
         self._tell_done()
-
-    def _step(
-        self, rules: list[Rule], pushed: Iterable[tuple[Target, str, float]], *, full: bool, forced: bool
-    ) -> Done:
-        """The part in the adapter's thread."""
-        with held_still():
-            return self._compare_and_change(rules, pushed, full=full, forced=forced)
-
-    def _compare_and_change(
-        self, rules: list[Rule], pushed: Iterable[tuple[Target, str, float]], *, full: bool, forced: bool
-    ) -> Done:
-        """Read, compare, check the size of the change, make it."""
-        began = self._time()
-        now_us = self._now_us()
-        full = self._mirror.intervals_changed(rules, now_us) or full
-        if full:
-            self.adapter.install()
-            self._mirror.take(self.adapter.populate(), now_us)
-        for target, decision_id, remaining_s in pushed:
-            self._mirror.note(target, decision_id, remaining_s, now_us)
-        plan = make_plan(
-            rules,
-            self._mirror.held(),
-            self.adapter.capabilities,
-            now_us,
-            renew_below_s=self._settings.renew_below_s,
-            aged_s=self._mirror.age_s(now_us),
-        )
-        plan = self._mirror.spare(plan, self._is_ordered, self._settings.provisional_s, now_us)
-        lost = sum(map(self._reports.is_active, plan.add))
-        made, question = (plan, "") if forced else limit_plan(plan, self._limits, len(plan.add) - lost)
-        failures = [] if made.is_empty() else self.adapter.apply(made, now_us)
-        self._mirror.applied(made, failures, now_us)
-        states = self._reports.changes(rules, plan, made, failures, now_us)
-        expiry_us = min((rule.expires_us for rule in rules if rule.expires_us > now_us), default=0)
-        return Done(
-            made, failures, states, question, lost, full, self.adapter.generation(), expiry_us, self._time() - began
-        )
-
-    def _is_ordered(self, element: Existing) -> bool:
-        """Whether an element that is wished for no more was once: by us, or by a decision that the ledger knows."""
-        return self._reports.knows(element.target, element.decision_id) or self._is_known(element.decision_id)
 
     async def _finish(self, done: Done, since: float | None, *, disturbed: bool) -> None:
         stats = self.stats
@@ -405,17 +353,3 @@ class Reconciler:
             self.stats.held_back += 1
         if bool(asked) != bool(question):
             self._on_question(question)
-
-
-class Done(NamedTuple):
-    """What one step in the adapter's thread did."""
-
-    made: Plan
-    failures: list[Failure]
-    states: list[EnforcementState]
-    question: str
-    lost: int  # rules that were in force and had to be put back
-    full: bool
-    generation: int
-    expiry_us: int
-    took_s: float

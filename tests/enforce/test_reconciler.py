@@ -7,8 +7,6 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 
-import pytest
-
 from egressd.enforce.adapter import AdapterError, EnforcementState, Existing, Failure, Plan, Rule, WatchedAdapter
 from egressd.enforce.dryrun import DryRunAdapter
 from egressd.enforce.plan import PlanLimits
@@ -384,32 +382,6 @@ def test_provisional_blocks_that_nobody_knows_yet_are_left_alone_for_a_while() -
     play(body)
 
 
-def test_what_was_wished_for_and_is_no_more_goes_at_once_whoever_still_knows_it() -> None:
-    async def body(loop: Loop) -> None:
-        await loop.wish(ONE)
-        loop.unknown = {"D1"}  # undone, and forgotten by the ledger's register in the same moment
-        await loop.wish()
-        assert loop.adapter.holds() == set()
-
-    play(body)
-
-
-def test_a_provisional_block_becomes_a_full_one() -> None:
-    async def body(loop: Loop) -> None:
-        await loop.wish()
-        loop.unknown = {"D77"}
-        loop.adapter.meddle(add=[rule("address", "192.0.2.77", "D77", 60)])
-        loop.reconciler.check()
-        await loop.settled()
-        loop.unknown = set()
-        await loop.wish(rule("address", "192.0.2.77", "D77", 600))
-        assert loop.state("192.0.2.77", "D77") == "active"
-        held = await loop.reconciler.call(loop.adapter.populate)
-        assert held[0].remaining_s == pytest.approx(600)
-
-    play(body)
-
-
 def test_what_the_fast_lane_pushed_is_taken_back_without_a_reading() -> None:
     async def body(loop: Loop) -> None:
         assert isinstance(loop.adapter, Watched)
@@ -445,17 +417,6 @@ def test_a_long_block_is_renewed_before_it_lapses() -> None:
             held = await loop.reconciler.call(loop.adapter.populate)
             assert [element.remaining_s for element in held] == [86_400]
         assert loop.reconciler.stats.drift_repaired == 0
-
-    play(body)
-
-
-def test_a_network_that_hid_another_goes_and_everything_is_read() -> None:
-    async def body(loop: Loop) -> None:
-        wide, inner = rule("network", "198.51.0.0/16", "D1"), rule("network", "198.51.100.0/24", "D2")
-        await loop.wish(wide, inner)
-        reads = loop.reconciler.stats.full_reads
-        await loop.wish(inner)
-        assert loop.reconciler.stats.full_reads == reads + 1
 
     play(body)
 
