@@ -196,15 +196,6 @@ def find_open(connection: Connection, main: Target) -> tuple[str, str] | None:
     return (f"{DECISION}{row[0]}", row[1]) if row else None
 
 
-def newest(connection: Connection, author: str = "") -> str:
-    """The id of the youngest open decision, of `author` if given; "" when there is none. What `undo` means."""
-    row = connection.execute(
-        "SELECT max(number) FROM decisions WHERE state IN ('proposed', 'active') AND (? = '' OR author = ?)",
-        (author, author),
-    ).fetchone()
-    return f"{DECISION}{row[0]}" if row[0] else ""
-
-
 def change_mode(
     connection: Connection, ids: Sequence[str], mode: str, proposed: Sequence[str], active: Sequence[str] = ()
 ) -> None:

@@ -1,8 +1,7 @@
 """Incidents, one per client and campaign, and the campaigns that tie them.
 
-Two ways to write them. Where one process assigns incidents itself (detect/campaigns.py), `put_incident` and
-`put_campaign` keep its state. Where several packet processes see parts, `campaign_for` and `open_incident` assign here,
-and counts come as batches (attempts.py). Every function runs inside `Database.run`, `read` or `call`.
+Who belongs together is decided in detect/campaigns.py; here its state is kept, and what people did to it. Every
+function runs inside `Database.run`, `read` or `call`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 from typing import Any, Final, NamedTuple
 
-from egressd.model import Campaign, Incident, Match, Target
+from egressd.model import Campaign, Incident, Target
 from egressd.store import audit
 from egressd.store.attempts import add_counts, known_counts
 from egressd.store.audit import Act
@@ -20,7 +19,6 @@ from egressd.store.records import (
     CAMPAIGN,
     INCIDENT,
     claim_number,
-    next_number,
     number_of,
     parse_addresses,
     parse_counts,
@@ -52,79 +50,11 @@ class IncidentRow(NamedTuple):
     closed_us: int
 
 
-class Joined(NamedTuple):
-    """The campaign that holds some keys now. `merged` are those it took over; `folded` are (gone, kept) incidents of
-    clients that had one in both."""
-
-    id: str
-    merged: tuple[str, ...] = ()
-    folded: tuple[tuple[str, str], ...] = ()
-
-
-def campaign_for(connection: Connection, keys: Sequence[str], first_us: int, last_us: int) -> Joined:
-    """The campaign that any of `keys` belongs to, with all of them from now on; a new one when none does. Several
-    become one: the oldest."""
-    marks = ",".join("?" * len(keys))
-    found = [
-        number
-        for (number,) in connection.execute(
-            f"SELECT DISTINCT campaign FROM campaign_keys WHERE key IN ({marks}) ORDER BY campaign", tuple(keys)
-        )
-    ]
-    merged: list[str] = []
-    folded: list[tuple[str, str]] = []
-    if found:
-        number = found[0]
-        for other in found[1:]:
-            folded += _merge(connection, number, other)
-            merged.append(f"{CAMPAIGN}{other}")
-        connection.execute(
-            "UPDATE campaigns SET first_us = min(first_us, ?), last_us = max(last_us, ?) WHERE number = ?",
-            (first_us, last_us, number),
-        )
-    else:
-        number = next_number(connection, CAMPAIGN)
-        connection.execute(
-            "INSERT INTO campaigns(number, first_us, last_us) VALUES(?, ?, ?)", (number, first_us, last_us)
-        )
-    connection.executemany("INSERT OR IGNORE INTO campaign_keys VALUES(?, ?)", [(key, number) for key in keys])
-    return Joined(f"{CAMPAIGN}{number}", tuple(merged), tuple(folded))
-
-
-def merge_campaigns(connection: Connection, one: str, other: str) -> Joined:
-    """Two campaigns turned out to be one: the older takes over the younger. The same id twice changes nothing."""
+def merge_campaigns(connection: Connection, one: str, other: str) -> list[tuple[str, str]]:
+    """Two campaigns turned out to be one: the older takes over the younger. Returns (gone, kept) incidents of clients
+    that had one in both. The same id twice changes nothing."""
     into, gone = sorted((number_of(one, CAMPAIGN), number_of(other, CAMPAIGN)))
-    if into == gone:
-        return Joined(one)
-    folded = _merge(connection, into, gone)
-    return Joined(f"{CAMPAIGN}{into}", (f"{CAMPAIGN}{gone}",), tuple(folded))
-
-
-def open_incident(
-    connection: Connection,
-    campaign: str,
-    client: bytes,
-    match: Match,
-    segment: str,
-    ts_us: int,
-    first_us: int,
-    last_us: int,
-    retro: bool = False,
-) -> tuple[str, bool]:
-    """(id, opened): the incident of a client in a campaign that is not closed, else a new one."""
-    number = number_of(campaign, CAMPAIGN)
-    row = connection.execute(
-        "SELECT number FROM incidents WHERE campaign = ? AND client = ? AND state <> 'closed'", (number, client)
-    ).fetchone()
-    if row is not None:
-        connection.execute(
-            "UPDATE incidents SET first_us = min(first_us, ?), last_us = max(last_us, ?) WHERE number = ?",
-            (first_us, last_us, row[0]),
-        )
-        return f"{INCIDENT}{row[0]}", False
-    own = next_number(connection, INCIDENT)
-    _insert(connection, own, Incident("", campaign, client, match, ts_us, first_us, last_us, retro=retro), segment, 0)
-    return f"{INCIDENT}{own}", True
+    return _merge(connection, into, gone) if into != gone else []
 
 
 def put_incident(connection: Connection, incident: Incident, segment: str = "", leaks: int = 0) -> bool:

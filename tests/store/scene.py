@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from egressd.model import Decision, Indicator, Match, Target
-from egressd.store import decisions
+from egressd.model import Campaign, Decision, Incident, Indicator, Match, Target
+from egressd.store import decisions, incidents
 from egressd.store.audit import Act
 from egressd.store.db import Database
 from egressd.store.decisions import NewTarget
@@ -55,6 +55,20 @@ def about(domain: str = "bad.example") -> Target:
 
 def address(text: str) -> Target:
     return Target("address", text)
+
+
+def tied(ledger: Database, id_: str, *keys: str, at_us: int = T0, last_us: int = 0) -> None:
+    """A campaign, kept."""
+    ledger.call(incidents.put_campaign, Campaign(id_, list(keys), [], at_us, last_us or at_us))
+
+
+def opened(
+    ledger: Database, id_: str, campaign: str, client: bytes = A, domain: str = "bad.example", segment: str = "lan",
+    at_us: int = T0, last_us: int = 0,
+) -> None:  # fmt: skip
+    """An incident of a campaign that is kept."""
+    made = Incident(id_, campaign, client, match(domain), at_us, at_us, last_us or at_us)
+    ledger.call(incidents.put_incident, made, segment)
 
 
 def put(ledger: Database, domain: str = "bad.example", *more: NewTarget, ts_us: int = T0, state: str = "active") -> str:

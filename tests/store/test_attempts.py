@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egressd.detect.campaigns import MAX_NAMES
+from egressd.model import Campaign, Incident
 from egressd.store import attempts, decision_rows, decisions, incidents
 from egressd.store.attempts import AttemptCount, Batch, ContactCount, Counted, WatchRow
 from egressd.store.db import Database
@@ -24,8 +25,9 @@ def tried(client: bytes = A, count: int = 1, at_us: int = T0, leaks: int = 0, id
 
 
 def opened(connection: Connection) -> str:
-    joined = incidents.campaign_for(connection, ["indicator bad.example"], T0, T0)
-    return incidents.open_incident(connection, joined.id, A, match(), "lan", T0, T0, T0)[0]
+    incidents.put_campaign(connection, Campaign("C1", ["indicator bad.example"], [], T0, T0))
+    incidents.put_incident(connection, Incident("I1", "C1", A, match(), T0, T0, T0), "lan")
+    return "I1"
 
 
 def test_counts_by_client_target_and_hour(ledger: Database) -> None:

@@ -128,9 +128,6 @@ def test_finding(ledger: Database) -> None:
     put(ledger, "c.example", state="proposed")
     assert ledger.call(decisions.find_open, about("c.example")) == ("D3", "proposed")
     assert ledger.call(decisions.find_open, ONE) is None  # nobody's main target
-    assert ledger.call(decisions.newest) == "D3"
-    assert ledger.call(decisions.newest, "uid:anna") == ""
-    ledger.call(decisions.end, "D2", "undone", T0, "uid:anna", "", ANNA)
 
 
 CALLS: list[Callable[[Connection], Any]] = [

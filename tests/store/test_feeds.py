@@ -9,14 +9,16 @@ from egressd.store.audit import Act
 from egressd.store.db import Database
 from egressd.store.errors import StoreError
 from egressd.store.feeds import CONFIRMED, FALSE_POSITIVE, FeedRow, Score
-from tests.store.scene import T0, A, B, match
+from tests.store.scene import T0, A, B, match, opened, tied
 
 ACT = Act("uid:anna", "socket", "judge", "", "looked at it")
 
 
 def incident(ledger: Database, client: bytes = A, value: str = "bad.example") -> str:
-    campaign = ledger.call(incidents.campaign_for, [f"indicator {value}"], T0, T0)
-    return ledger.call(incidents.open_incident, campaign.id, client, match(value), "lan", T0, T0, T0)[0]
+    number = len(ledger.call(incidents.load_incidents)) + 1
+    tied(ledger, f"C{number}", f"indicator {value}")
+    opened(ledger, f"I{number}", f"C{number}", client, value)
+    return f"I{number}"
 
 
 def judge(ledger: Database, id_: str, verdict: str) -> str:

@@ -13,22 +13,15 @@ from egressd.store.attempts import Batch, ContactCount
 from egressd.store.db import Database
 from egressd.store.decisions import NewTarget
 from egressd.store.errors import REQUEST, StoreError
-from egressd.store.incidents import Joined
-from tests.store.scene import ANNA, HOUR, T0, A, B, about, match, verdict
+from tests.store.scene import ANNA, HOUR, T0, A, B, about, match, opened, tied, verdict
 
 X, Y, Z = "registered domain bad.example", "indicator a.bad.example", "indicator 203.0.113.1"
 
 
-def open_(ledger: Database, campaign: str, client: bytes = A, at_us: int = T0) -> tuple[str, bool]:
-    return ledger.call(incidents.open_incident, campaign, client, match(), "lan", at_us, at_us, at_us)
-
-
-def test_one_incident_per_client_and_campaign(ledger: Database) -> None:
-    assert ledger.call(incidents.campaign_for, [X, Y], T0, T0) == Joined("C1")
-    assert ledger.call(incidents.campaign_for, [Y], T0 - 5, T0 + 5) == Joined("C1")
-    assert open_(ledger, "C1") == ("I1", True)
-    assert open_(ledger, "C1", A, T0 + HOUR) == ("I1", False)
-    assert open_(ledger, "C1", B) == ("I2", True)
+def test_incidents_of_a_campaign(ledger: Database) -> None:
+    tied(ledger, "C1", X, Y)
+    tied(ledger, "C1", Y, at_us=T0 - 5, last_us=T0 + 5)
+    opened(ledger, "I1", "C1", last_us=T0 + HOUR), opened(ledger, "I2", "C1", B)
     one, two = ledger.call(incidents.load_incidents)
     assert (one.incident.id, one.incident.client, one.segment, one.state) == ("I1", A, "lan", "open")
     assert (one.incident.opened_us, one.incident.first_us, one.incident.last_us) == (T0, T0, T0 + HOUR)
@@ -37,9 +30,8 @@ def test_one_incident_per_client_and_campaign(ledger: Database) -> None:
 
 
 def test_campaigns_become_one_and_incidents_of_a_client_too(ledger: Database) -> None:
-    for keys in ([X], [Z]):
-        ledger.call(incidents.campaign_for, keys, T0, T0 + HOUR)
-    open_(ledger, "C1", A), open_(ledger, "C2", A, T0 - 9), open_(ledger, "C2", B)
+    tied(ledger, "C1", X, last_us=T0 + HOUR), tied(ledger, "C2", Z, Y, last_us=T0 + HOUR)
+    opened(ledger, "I1", "C1"), opened(ledger, "I2", "C2", at_us=T0 - 9), opened(ledger, "I3", "C2", B)
     made = verdict()
     made.campaign = "C2"
     ledger.call(decisions.commit, made, [NewTarget(about())], "x")
@@ -48,7 +40,7 @@ def test_campaigns_become_one_and_incidents_of_a_client_too(ledger: Database) ->
         ContactCount("I2", T0 - 9, T0, 2, 1, 1, 1, (("a", 1), ("b", 1)), (("flow", 2),)),
     ]
     ledger.call(attempts.record_batch, Batch("p", 1, (), tuple(counts)), T0)
-    assert ledger.call(incidents.campaign_for, [Z, X, Y], T0, T0) == Joined("C1", ("C2",), (("I2", "I1"),))
+    assert ledger.call(incidents.merge_campaigns, "C1", "C2") == [("I2", "I1")]
     assert ledger.call(incidents.load_campaigns) == [Campaign("C1", [X, Z, Y], ["I1", "I3"], T0, T0 + HOUR)]
     row = ledger.call(incidents.load_incident, "I1")
     assert row is not None
@@ -60,12 +52,11 @@ def test_campaigns_become_one_and_incidents_of_a_client_too(ledger: Database) ->
 
 
 def test_tied_by_hand(ledger: Database) -> None:
-    for keys in ([X], [Z]):
-        ledger.call(incidents.campaign_for, keys, T0, T0)
-    open_(ledger, "C2", B)
-    assert ledger.call(incidents.merge_campaigns, "C2", "C1") == Joined("C1", ("C2",))
-    assert ledger.call(incidents.merge_campaigns, "C1", "C1") == Joined("C1")
-    assert ledger.call(incidents.load_campaigns)[0].incidents == ["I1"]
+    tied(ledger, "C1", X), tied(ledger, "C2", Z)
+    opened(ledger, "I1", "C2", B)
+    assert ledger.call(incidents.merge_campaigns, "C2", "C1") == []
+    assert ledger.call(incidents.merge_campaigns, "C1", "C1") == []
+    assert ledger.call(incidents.load_campaigns) == [Campaign("C1", [X, Z], ["I1"], T0, T0)]
 
 
 def test_the_older_campaign_may_not_be_written_yet(ledger: Database) -> None:
@@ -92,17 +83,14 @@ def test_kept_as_a_process_has_it(ledger: Database) -> None:
     (row,) = ledger.call(incidents.load_incidents)
     assert row == (incident, "lan", "acknowledged", 2, T0 + 1, "uid:anna", 0)
     assert ledger.call(incidents.load_campaigns) == [campaign]
-    joined = ledger.call(incidents.campaign_for, ["indicator new"], T0, T0)
-    assert (joined.id, open_(ledger, joined.id)) == ("C4", ("I5", True))  # numbers go on behind those given
 
 
 def test_acknowledged_then_closed_then_another(ledger: Database) -> None:
-    ledger.call(incidents.campaign_for, [X], T0, T0)
-    open_(ledger, "C1")
+    tied(ledger, "C1", X)
+    opened(ledger, "I1", "C1")
     act = ANNA._replace(act="ack")
     assert ledger.call(incidents.acknowledge, "I1", T0 + 1, "uid:anna", act)
     assert not ledger.call(incidents.acknowledge, "I1", T0 + 2, "uid:bert", act)
-    assert open_(ledger, "C1") == ("I1", False)
     assert ledger.call(incidents.close, "I1", T0 + 3, act._replace(act="close"))
     assert not ledger.call(incidents.close, "I1", T0 + 4, act)
     row = ledger.call(incidents.load_incident, "I1")
@@ -112,7 +100,7 @@ def test_acknowledged_then_closed_then_another(ledger: Database) -> None:
     with pytest.raises(StoreError, match="I1 is closed") as caught:
         ledger.call(incidents.acknowledge, "I1", T0 + 5, "uid:anna", act)
     assert caught.value.kind == REQUEST
-    assert open_(ledger, "C1") == ("I2", True)
+    opened(ledger, "I2", "C1")
     assert ledger.call(incidents.load_campaigns)[0].incidents == ["I2"]
     assert [(row["act"], row["object"]) for row in ledger.call(audit.rows)] == [("close", "I1"), ("ack", "I1")]
 
@@ -123,7 +111,7 @@ def test_what_is_not_there(ledger: Database) -> None:
         with pytest.raises(StoreError, match="there is no incident I7"):
             ledger.call(call, *args)  # type: ignore[arg-type]
     with pytest.raises(StoreError):
-        open_(ledger, "C9")  # its campaign is not there
+        opened(ledger, "I1", "C9")  # its campaign is not there
 
 
 def test_sources_of_incidents_that_become_one_add_up(ledger: Database) -> None:
@@ -222,8 +210,8 @@ def test_when_campaigns_merge_a_device_keeps_one_incident(ledger: Database) -> N
         ledger.call(incidents.put_campaign, Campaign(f"C{number}", [key], [], T0, T0))
         one = Incident(f"I{number}", f"C{number}", client, match(), T0, T0, T0, device=device, addresses=[client])
         ledger.call(incidents.put_incident, one)
-    assert ledger.call(incidents.merge_campaigns, "C1", "C2").folded == (("I2", "I1"),)
-    assert ledger.call(incidents.merge_campaigns, "C1", "C3").folded == ()
+    assert ledger.call(incidents.merge_campaigns, "C1", "C2") == [("I2", "I1")]
+    assert ledger.call(incidents.merge_campaigns, "C1", "C3") == []
     assert [row.incident.addresses for row in ledger.call(incidents.load_incidents)] == [[A, B], [B]]
 
 

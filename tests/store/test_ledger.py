@@ -16,7 +16,7 @@ from egressd.store.entries import Entry
 from egressd.store.errors import StoreError
 from egressd.store.ledger import Loaded, load_all
 from egressd.store.meta import LastRun
-from tests.store.scene import ANNA, DAY, HOUR, T0, A, address, ledger_at, match, put
+from tests.store.scene import ANNA, DAY, HOUR, T0, A, address, ledger_at, match, opened, put, tied
 
 
 def test_nothing_to_load(ledger: Database) -> None:
@@ -31,8 +31,8 @@ def test_the_daemon_carries_on_with_what_was_open(tmp_path: Path) -> None:
         put(before, "asked.example", state="proposed")
         before.call(decisions.end, "D2", "undone", T0, "uid:anna", "", ANNA)
         before.call(attempts.record_batch, Batch("p", 1, (AttemptCount("D1", A, one, T0, T0 + 5, 3),)), T0)
-        before.call(incidents.campaign_for, ["indicator bad.example"], T0, T0)
-        before.call(incidents.open_incident, "C1", A, match(), "lan", T0, T0, T0)
+        tied(before, "C1", "indicator bad.example")
+        opened(before, "I1", "C1")
         line = before.call(entries.add, "indicator", "worse.example", "uid:anna", "notice", T0, 0, ANNA)
         assert before.call(load_all, T0).decisions[0].targets[1].attempts == 3
         left = before.call(load_all, T0)

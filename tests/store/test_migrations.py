@@ -7,13 +7,13 @@ from sqlite3 import Connection
 
 import pytest
 
-from egressd.store import decision_rows, incidents
+from egressd.store import decision_rows
 from egressd.store.db import Database
 from egressd.store.errors import SCHEMA, StoreError
 from egressd.store.ledger import load_all, open_ledger
 from egressd.store.migrations import LEDGER, name_of
 from egressd.store.records import render_match
-from tests.store.scene import T0, A, match, put
+from tests.store.scene import T0, A, match, opened, put, tied
 
 
 def recorded(connection: Connection) -> list[tuple[int, str, int]]:
@@ -52,8 +52,8 @@ def test_a_ledger_of_each_earlier_shape_upgrades_with_what_is_in_it(tmp_path: Pa
     assert [row[2] for row in new.call(recorded)] == [T0] * made + [T0 + 5] * (len(LEDGER) - made)
     (row,) = new.call(load_all, T0).decisions
     assert (row.id, row.ended_from, [one.withdrawn_by for one in row.targets]) == ("D1", "", [""])
-    joined = new.call(incidents.campaign_for, ["indicator bad.example"], T0, T0)
-    assert new.call(incidents.open_incident, joined.id, A, match(), "lan", T0, T0, T0) == ("I1", True)
+    tied(new, "C1", "indicator bad.example")
+    opened(new, "I1", "C1")
     upgraded = new.call(shape)
     new.close()
     fresh = open_ledger(tmp_path / "fresh.db", T0, 0)

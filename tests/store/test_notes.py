@@ -5,18 +5,14 @@ from __future__ import annotations
 from egressd.store import incidents, notes, retention
 from egressd.store.db import Database
 from egressd.store.notes import MAX_NOTE, MAX_NOTES, Note
-from tests.store.scene import ANNA, T0, A, B, match
+from tests.store.scene import ANNA, T0, A, B, opened, tied
 
 X, Z = "indicator a.example", "indicator b.example"
 
 
-def opened(ledger: Database, campaign: str, client: bytes) -> None:
-    ledger.call(incidents.open_incident, campaign, client, match(), "lan", T0, T0, T0)
-
-
 def test_notes_are_bounded_and_go_with_their_incident(ledger: Database) -> None:
-    ledger.call(incidents.campaign_for, [X], T0, T0)
-    opened(ledger, "C1", A), opened(ledger, "C1", B)
+    tied(ledger, "C1", X)
+    opened(ledger, "I1", "C1", A), opened(ledger, "I2", "C1", B)
     for number in range(MAX_NOTES + 3):
         text = f"{number} " + "x" * MAX_NOTE
         ledger.call(notes.add_notes, [Note("I1", T0 + number, text, ""), Note("I9", T0, "of nobody", "")])
@@ -33,17 +29,16 @@ def test_notes_are_bounded_and_go_with_their_incident(ledger: Database) -> None:
 
 
 def test_what_lets_an_incident_be_is_what_its_last_note_says(ledger: Database) -> None:
-    ledger.call(incidents.campaign_for, [X], T0, T0)
-    opened(ledger, "C1", A)
+    tied(ledger, "C1", X)
+    opened(ledger, "I1", "C1")
     for allowance in ("one", "two", ""):
         ledger.call(notes.add_notes, [Note("I1", T0, "so it is", allowance)])
         assert ledger.call(notes.load_allowed) == ({"I1": allowance} if allowance else {})
 
 
 def test_notes_go_on_with_the_incident_that_took_over(ledger: Database) -> None:
-    for keys in ([X], [Z]):
-        ledger.call(incidents.campaign_for, keys, T0, T0)
-    opened(ledger, "C1", A), opened(ledger, "C2", A)
+    tied(ledger, "C1", X), tied(ledger, "C2", Z)
+    opened(ledger, "I1", "C1"), opened(ledger, "I2", "C2")
     ledger.call(notes.add_notes, [Note("I2", T0, "allowed", "x")])
     ledger.call(incidents.merge_campaigns, "C1", "C2")
     assert ledger.call(notes.load_notes, ["I1", "I2"]) == {"I1": [Note("I1", T0, "allowed", "x")]}

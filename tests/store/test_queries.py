@@ -15,7 +15,7 @@ from egressd.store.decisions import NewTarget
 from egressd.store.errors import StoreError
 from egressd.store.notes import Note
 from egressd.store.targets import Enforcement
-from tests.store.scene import ANNA, DAY, HOUR, SECOND, T0, V6, A, B, about, address, match, put, verdict
+from tests.store.scene import ANNA, DAY, HOUR, SECOND, T0, V6, A, B, about, address, match, opened, put, tied, verdict
 
 ONE = address("203.0.113.1")
 PAIR = address("10.0.0.1>203.0.113.2")._replace(kind="pair")
@@ -28,7 +28,7 @@ NOW = T0 + 10 * HOUR
 def busy(ledger: Database) -> Database:
     """A block with two clients that try, a proposal, an isolated client, a cut segment, an ended block."""
     made = verdict()
-    ledger.call(incidents.campaign_for, ["registered domain bad.example"], T0, T0)
+    tied(ledger, "C1", "registered domain bad.example")
     made.campaign = "C1"
     rows = [NewTarget(about()), NewTarget(ONE), NewTarget(PAIR, T0 + DAY, 2)]
     ledger.call(decisions.commit, made, rows, "rule:level-sibling")
@@ -38,8 +38,7 @@ def busy(ledger: Database) -> Database:
     ledger.call(decisions.commit, verdict("s"), cut, "uid:anna")
     put(ledger, "gone.example")
     ledger.call(decisions.end, "D5", "undone", T0 + 9, "uid:anna", "mistake", ANNA)
-    for client in (A, V6):
-        ledger.call(incidents.open_incident, "C1", client, match(), "lan", T0, T0, T0)
+    opened(ledger, "I1", "C1", A), opened(ledger, "I2", "C1", V6)
     batch = Batch(
         "p", 1,
         (AttemptCount("D1", A, ONE, T0, T0 + 5, 4, 1), AttemptCount("D1", B, None, T0 + HOUR, T0 + HOUR, 1)),
@@ -84,8 +83,8 @@ def test_status_of_an_empty_ledger(ledger: Database) -> None:
 
 
 def test_hosts(busy: Database) -> None:
-    busy.call(incidents.campaign_for, ["other"], T0, T0)
-    busy.call(incidents.open_incident, "C2", A, match("other.example"), "", T0, T0, T0 + HOUR)
+    tied(busy, "C2", "other")
+    opened(busy, "I3", "C2", A, "other.example", "", last_us=T0 + HOUR)
     assert busy.call(queries.hosts) == [
         {"client": "10.0.0.1", "segment": "lan", "incidents": ["I1", "I3"], "domains": ["bad.example", "other.example"],
          "device": None, "addresses": ["10.0.0.1"],
@@ -100,7 +99,7 @@ MAC = "02:1a:2b:00:00:01"
 
 
 def test_the_census_counts_machines(busy: Database) -> None:
-    busy.call(incidents.campaign_for, ["other"], T0, T0)
+    tied(busy, "C2", "other")
     known = {"device": MAC, "addresses": [A, V6], "names": {"x": 1}}
     busy.call(incidents.put_incident, Incident("I1", "C1", A, match(), T0, T0, T0, **known))
     busy.call(incidents.put_incident, Incident("I7", "C2", B, match(), T0, T0, T0 + HOUR, **known | {"addresses": [B]}))

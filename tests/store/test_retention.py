@@ -11,7 +11,7 @@ from egressd.store.db import Database
 from egressd.store.decisions import NewTarget
 from egressd.store.heads import append_head, load_heads
 from egressd.store.retention import AT_ONCE, Bounds, Trimmed
-from tests.store.scene import ANNA, DAY, HOUR, T0, A, B, address, match, put
+from tests.store.scene import ANNA, DAY, HOUR, T0, A, B, address, opened, put, tied
 
 KEEP = Act("egressd", "timer", "retention", "", "beyond the bounds")
 MONTH = Bounds(age_us=30 * DAY)
@@ -34,8 +34,8 @@ def test_by_age_with_all_that_hangs_on_it(ledger: Database) -> None:
     ledger.call(attempts.record_batch, batch, T0)
     ended(ledger, "young.example", T0 + 20 * DAY)
     for number, key in enumerate(("old", "young")):
-        joined = ledger.call(incidents.campaign_for, [key], T0, T0)
-        ledger.call(incidents.open_incident, joined.id, A, match(), "", T0, T0, T0)
+        tied(ledger, f"C{number + 1}", key)
+        opened(ledger, f"I{number + 1}", f"C{number + 1}")
         ledger.call(incidents.close, f"I{number + 1}", T0 + number * 20 * DAY, ANNA)
     ledger.call(entries.add, "allowance", "x.example", "uid:anna", "", T0, T0 + 1, ANNA)
     ledger.call(entries.add, "allowance", "y.example", "uid:anna", "", T0, 0, ANNA)
@@ -98,9 +98,9 @@ def test_by_size_without_the_audit_rows(ledger: Database) -> None:
 
 
 def test_acknowledged_and_quiet_is_closed(ledger: Database) -> None:
-    ledger.call(incidents.campaign_for, ["x"], T0, T0)
-    for client, last_us in ((A, T0), (B, T0 + 50 * DAY)):
-        ledger.call(incidents.open_incident, "C1", client, match(), "", T0, T0, last_us)
+    tied(ledger, "C1", "x")
+    opened(ledger, "I1", "C1", A)
+    opened(ledger, "I2", "C1", B, last_us=T0 + 50 * DAY)
     assert ledger.call(retention.close_quiet, T0 + 20 * DAY, T0 + 60 * DAY, KEEP) == []  # nobody knows of it yet
     for id_ in ("I1", "I2"):
         ledger.call(incidents.acknowledge, id_, T0, "uid:anna", ANNA)
