@@ -111,7 +111,7 @@ class Daemon:
         await self._begin(core)
         self._canary = Canary(self._clock, core.enforcement, core.sensing.canaries)
         core.on_canary = self._canary.seen
-        self._hunts = self._hunter(core)
+        hunts = self._hunter(core)
         self._serving = serving = Serving(
             core, self._clock, self._canary, self._keeping, self._feeding, self._vitals, self._unread
         )
@@ -144,9 +144,8 @@ class Daemon:
             self._watch(core.listening.run(), "log process")
         self._watch(self._prove(core), "canary")
         self._watch(follow_lists(core), "lists")
-        if self._hunts is not None:
-            self._hunts.hunt(None)  # for what was listed while nothing ran
-            self._watch(self._hunts.run(), "retro-hunt")
+        hunts.hunt(None)  # for what was listed while nothing ran
+        self._watch(hunts.run(), "retro-hunt")
         where = ", ".join(core.station.interfaces) or "no interface"
         log.info("egressd %s: mode %s on %s", screens.version()["version"], core.mode, where)
         self._service.ready(serving.line())
@@ -155,14 +154,11 @@ class Daemon:
         await self._end(core, metrics)
         return code
 
-    def _hunter(self, core: Core) -> Hunts | None:
-        """Who searches history for what was listed; None when there is no history."""
-        history = self._keeping.history
-        if history is None:
-            return None
+    def _hunter(self, core: Core) -> Hunts:
+        """Who searches history for what was listed."""
         hunts = Hunts(
-            history, lambda: self._keeping.flush(core), lambda: core.knowledge.intel, lambda: core.sensing.processes,
-            self._clock,
+            self._keeping.history, lambda: self._keeping.flush(core), lambda: core.knowledge.intel,
+            lambda: core.sensing.processes, self._clock,
         )  # fmt: skip
         core.on_arrival = hunts.hunt
         return hunts
