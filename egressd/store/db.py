@@ -19,7 +19,7 @@ from typing import Concatenate, Final, Literal, NamedTuple, ParamSpec, TypeVar
 from egressd.store.ballast import DEFAULT_BALLAST_BYTES, Ballast
 from egressd.store.errors import CLOSED, CORRUPT, IO, StoreError
 from egressd.store.lockfile import LockFile
-from egressd.store.migrations import Step, migrate
+from egressd.store.migrations import Step, migrate, old_copy
 from egressd.store.writer import Stats, Writer
 
 P = ParamSpec("P")
@@ -29,6 +29,7 @@ BUSY_S: Final = 5.0
 # SQLite checkpoints by itself only when the timer has failed us: 64 MiB of pages.
 SAFETY_CHECKPOINT_PAGES: Final = 16_384
 CACHE_KIB: Final = 32_768
+OLD_COPY_S: Final = 86_400
 
 
 class Checkpoint(NamedTuple):
@@ -50,15 +51,19 @@ class Database:
         ballast_bytes: int = DEFAULT_BALLAST_BYTES,
         cache_kib: int = CACHE_KIB,
         text_of: Callable[[bytes], str] | None = None,
+        keeps_old: bool = False,
     ) -> None:
         """`steps` are the migrations; `ballast_bytes` is kept free for when the disk is full, 0 = none; `cache_kib` of
-        pages are kept in memory; `text_of` reads text columns, which are UTF-8 or an error without it."""
+        pages are kept in memory; `text_of` reads text columns, which are UTF-8 or an error without it. `keeps_old`: a
+        copy is made before a migration, the way back to the version before."""
         self.path = path
         self.low_on_space = False  # there is no ballast, or it is spent; `checkpoint` takes it again once there is room
         self._synchronous = synchronous
         self._steps = steps
         self._cache_kib = cache_kib
         self._text_of = text_of
+        self._keeps_old = keeps_old
+        self.upgraded = ""  # what `open` did to a file of an earlier version, and where its copy lies
         self._ballast = Ballast(path.with_name(path.name + ".ballast"), ballast_bytes)
         self._lock: LockFile | None = None
         self._writer: Writer | None = None
@@ -178,7 +183,7 @@ class Database:
             connection.execute("PRAGMA temp_store = MEMORY")
             if check:
                 self._check(connection)
-            self._made = migrate(connection, self._steps, self.path, now_us)
+            self._made = migrate(connection, self._steps, self.path, now_us, self._keep_old)
         except (sqlite3.Error, StoreError):
             connection.close()
             raise
@@ -186,6 +191,25 @@ class Database:
             connection.text_factory = self._text_of
         self.low_on_space = not self._ballast.refill()
         return connection
+
+    def _keep_old(self, connection: Connection, shape: int) -> None:
+        """Before the first step of an upgrade. Without room for a copy it is made all the same: a gateway must not
+        be left without its watch."""
+        if not self._keeps_old:
+            return
+        copy = old_copy(self.path, shape)
+        self.upgraded = f"{self.path.name} is taken over from an earlier version"
+        try:
+            _back_up(connection, copy)
+        except (sqlite3.Error, StoreError) as error:
+            self.upgraded += f"; there is NO COPY of it as it was, and no way back to that version: {error}"
+            return
+        self.upgraded += f"; {copy.name} is a copy of it as it was"
+        for other in copy.parent.glob(old_copy(self.path, 0).name[:-1] + "*"):
+            with suppress(OSError):
+                # One of the last day may be of this very upgrade, which was cut off between two steps.
+                if other.stat().st_mtime < copy.stat().st_mtime - OLD_COPY_S:
+                    other.unlink()
 
     def _check(self, connection: Connection) -> None:
         found = [str(row[0]) for row in connection.execute("PRAGMA quick_check(5)")]
@@ -244,7 +268,8 @@ def _back_up(connection: Connection, path: Path) -> int:
     except OSError as error:
         raise StoreError(f"{path}: no backup: {error.strerror}", IO) from error
     finally:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that was closed to us, a disk that has become read-only
+            fresh.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

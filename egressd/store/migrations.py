@@ -21,8 +21,20 @@ CREATE TABLE IF NOT EXISTS migrations(
 ) STRICT"""
 
 
-def migrate(connection: Connection, steps: Sequence[Step], path: Path, now_us: int) -> list[str]:
+def old_copy(path: Path, shape: int) -> Path:
+    """Where the copy of a database lies that is made before its upgrade; `shape` is how many steps it had taken."""
+    return path.with_name(f"{path.name}.shape-{shape}")
+
+
+def migrate(
+    connection: Connection,
+    steps: Sequence[Step],
+    path: Path,
+    now_us: int,
+    before: Callable[[Connection, int], None] | None = None,
+) -> list[str]:
     """Take every step that was not taken yet; returns their names. The connection must be outside a transaction.
+    `before` is called with the steps taken so far when there are some and more are to come.
 
     Raises StoreError when the database was made by a newer version or by something else.
     """
@@ -36,11 +48,14 @@ def migrate(connection: Connection, steps: Sequence[Step], path: Path, now_us: i
     if len(taken) > len(known):
         raise StoreError(
             f"{path}: made by a newer egressd (shape {len(taken)}, this one knows {len(known)});"
-            " install that version again, or restore the backup made before it",
+            f" install that version again, or put the copy that it made at its first start,"
+            f" {old_copy(path, len(known)).name}, in its place (docs/operating.md)",
             SCHEMA,
         )
     if taken != known[: len(taken)]:
         raise StoreError(f"{path}: its shape is not one that egressd had: {', '.join(taken)}", SCHEMA)
+    if before is not None and 0 < len(taken) < len(known):
+        before(connection, len(taken))
     for number in range(len(taken), len(known)):
         connection.execute("BEGIN IMMEDIATE")
         try:

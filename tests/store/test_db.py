@@ -299,3 +299,21 @@ async def test_a_backup_that_cannot_be_made_leaves_the_old_one(database: Databas
         await database.backup(tmp_path / "no" / "copy.db")
     assert await database.run(put, 1) == 1
     database.close()
+
+
+@in_loop
+async def test_a_backup_into_a_folder_that_was_closed_is_refused_and_no_more(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody takes the permissions of a folder above away, or the disk becomes read-only: upkeep goes on."""
+    database.open(T0)
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(StoreError, match="no backup: Permission denied"):
+        await database.backup(tmp_path / "copy.db")
+    monkeypatch.undo()
+    assert await database.run(put, 1) == 1
+    database.close()

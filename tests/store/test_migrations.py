@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from sqlite3 import Connection
 
@@ -76,6 +77,60 @@ def test_a_newer_shape_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
     newer.open(T0)
     assert newer.call(decision_rows.load, "D1") is not None
     newer.close()
+
+
+def test_before_an_upgrade_the_ledger_is_copied_so_that_the_version_before_can_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    old = Database(path, steps=LEDGER[:5], ballast_bytes=0)
+    old.open(T0)
+    old.call(put_as_it_was)
+    old.close()
+    new = open_ledger(path, T0 + 5, 0)
+    new.close()
+    copy = tmp_path / "ledger.db.shape-5"
+    taken = "ledger.db is taken over from an earlier version"
+    assert new.upgraded == f"{taken}; ledger.db.shape-5 is a copy of it as it was"
+    assert copy.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(StoreError, match=r"its first start, ledger\.db\.shape-5, in its place"):
+        old.open(T0 + 10)
+    copy.rename(path)
+    assert old.open(T0 + 10) == []
+    assert old.call(lambda one: one.execute("SELECT number FROM decisions").fetchall()) == [(1,)]
+    old.close()
+
+
+def test_an_upgrade_takes_copies_of_upgrades_long_ago_away(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    for taken, days_old in ((3, 2), (5, 0)):  # the second one was cut off between two steps
+        old = Database(path, steps=LEDGER[:taken], ballast_bytes=0, keeps_old=True)
+        old.open(T0)
+        old.close()
+        copy = tmp_path / f"ledger.db.shape-{taken - 1}"
+        copy.write_bytes(b"")
+        ago_s = copy.stat().st_mtime - days_old * 86_400
+        os.utime(copy, (ago_s, ago_s))
+    open_ledger(path, T0, 0).close()
+    left = sorted(one.name for one in tmp_path.glob("ledger.db.shape-*"))
+    assert left == ["ledger.db.shape-3", "ledger.db.shape-4", "ledger.db.shape-5"]
+
+
+def test_a_ledger_without_room_for_a_copy_is_upgraded_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    old = Database(path, steps=LEDGER[:5], ballast_bytes=0)
+    old.open(T0)
+    old.close()
+    (tmp_path / "ledger.db.shape-5").mkdir()  # nothing can be put in its place
+    new = open_ledger(path, T0, 0)
+    assert "NO COPY" in new.upgraded and len(new.call(recorded)) == len(LEDGER)
+    new.close()
+    assert open_twice(path) == ""
+
+
+def open_twice(path: Path) -> str:
+    """What a start with a ledger of this version's shape tells of an upgrade."""
+    same = open_ledger(path, T0, 0)
+    same.close()
+    return same.upgraded
 
 
 def test_a_step_that_fails_leaves_no_half_of_itself(tmp_path: Path) -> None:
