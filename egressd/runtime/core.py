@@ -322,19 +322,21 @@ class Core:
 
     # -- time
 
+    def shift(self, delta_us: int) -> None:
+        """The clock was set: what was to last an hour lasts an hour. Whoever calls this has it written, too."""
+        self.register.shift(delta_us)
+        self.allowing.shift(delta_us)
+        moved = [one._replace(expires_us=one.expires_us + delta_us) if one.expires_us else one for one in self.entries]
+        self.entries = [_added_before(one, self.clock.now_us()) for one in moved]
+        self.stale = True
+
     async def tick(self) -> None:
         """Once a second."""
         delta_us = self.clock.follow()
         if delta_us:
             log.warning("the wall clock was set by %.1f s; what was to last an hour lasts an hour", delta_us / 1e6)
-            self.register.shift(delta_us)
-            self.allowing.shift(delta_us)
-            self.scribe.put(targets.shift_deadlines, delta_us)
-            moved = [
-                one._replace(expires_us=one.expires_us + delta_us) if one.expires_us else one for one in self.entries
-            ]
-            self.entries = [_added_before(one, self.clock.now_us()) for one in moved]
-            self.stale = True
+            self.shift(delta_us)
+            self.scribe.put(meta.clock_was_set, delta_us, self.clock.now_us())
         if abs(self.clock.offset_us - self._told_offset_us) > DRIFT_US:
             self._told_offset_us = self.clock.offset_us
             self.tell(Step(self.clock.offset_us))
@@ -357,7 +359,7 @@ class Core:
             await self.renew()
         if 0 < self._due_s <= now_us // 1_000_000:
             self._take_effect(now_us // 1_000_000)
-        if now_us - self._seen_us >= SEEN_US:
+        if abs(now_us - self._seen_us) >= SEEN_US:  # further back, too: the clock was set
             self._seen_us = now_us
             self.scribe.put(meta.seen, now_us)
         self.tellers.tick()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from sqlite3 import Connection
 from typing import NamedTuple
 
+from egressd.clock import STEP_US
+from egressd.store.targets import shift_deadlines
+
 
 class LastRun(NamedTuple):
     """How the run before ended. `seen_us` 0: there was none."""
@@ -18,6 +21,18 @@ def last_run(connection: Connection) -> LastRun:
     seen_us = get(connection, "seen_us", "0")
     is_number = seen_us.isascii() and seen_us.isdigit()
     return LastRun(get(connection, "clean", "1") == "1" and is_number, int(seen_us) if is_number else 0)
+
+
+def behind_us(last: LastRun, now_us: int) -> int:
+    """How far the clock is behind the last sign of life, which no clock can be that is right; 0 when it is not."""
+    behind = last.seen_us - now_us
+    return behind if behind > STEP_US else 0
+
+
+def clock_was_set(connection: Connection, delta_us: int, now_us: int) -> None:
+    """Deadlines move along with the clock, and it is written by which clock they are: both or neither."""
+    shift_deadlines(connection, delta_us)
+    seen(connection, now_us)
 
 
 def begin_run(connection: Connection, now_us: int) -> LastRun:

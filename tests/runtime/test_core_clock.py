@@ -103,3 +103,53 @@ async def test_a_try_after_the_clock_was_set_back_counts_after_a_restart(tmp_pat
         hands.pass_s(600)
         await again.core.tick()
         assert again.core.register.by_id["D1"].held[address(X)].state == ACTIVE
+
+
+@in_loop
+async def test_a_start_before_the_time_server_has_set_the_clock_makes_nothing_last_for_years(tmp_path: Path) -> None:
+    """A gateway without a battery boots in 1970, and egressd starts before the network."""
+    async with site_at(tmp_path) as site:
+        site.sees(*policy_block(address(X)))
+        await site.do("isolate", client="10.0.0.5", for_s=3_600)
+        await site.do("allow", what="fine.example", for_s=3_600)
+        site.hands.pass_s(60)
+        await site.core.tick()
+        await site.core.scribe.settled()
+        hands = site.hands
+    hands.set_by_s(60 - T0 // SECOND)
+    async with site_at(tmp_path, hands=hands) as again:
+        await again.core.tick()
+        assert len(again.rules()) == 3
+        hands.pass_s(30)
+        hands.set_by_s(T0 // SECOND)
+        await again.core.tick()
+        await again.core.scribe.settled()
+    async with site_at(tmp_path, hands=hands) as third:  # and so it was written
+        await third.core.tick()
+        assert (len(third.rules()), len(third.core.entries)) == (3, 1)
+        hands.pass_s(540)
+        await third.core.tick()
+        assert third.rules() == ["registered_domain listed.example", "client 10.0.0.5"]
+        hands.pass_s(3_000)
+        await third.core.tick()
+        assert (third.rules(), third.core.entries) == (["registered_domain listed.example"], [])
+
+
+@pytest.mark.parametrize("step_s", [-7_200, 7_200])
+@in_loop
+async def test_a_step_of_the_clock_counts_once_over_a_restart(tmp_path: Path, step_s: int) -> None:
+    async with site_at(tmp_path) as site:
+        await site.do("isolate", client="10.0.0.5", for_s=3_600)
+        site.hands.set_by_s(step_s)
+        await site.core.tick()
+        await site.core.scribe.settled()
+        hands = site.hands
+    hands.pass_s(10)
+    async with site_at(tmp_path, hands=hands) as again:
+        await again.core.tick()
+        hands.pass_s(3_580)
+        await again.core.tick()
+        assert again.rules() == ["client 10.0.0.5"]
+        hands.pass_s(20)
+        await again.core.tick()
+        assert again.rules() == []
