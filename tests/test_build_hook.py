@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -139,3 +140,11 @@ def test_a_wheel_is_compiled_and_runs(tmp_path: Path) -> None:
     told = subprocess.run(asked, check=True, env=where, cwd=tmp_path, capture_output=True, timeout=60)
     assert json.loads(told.stdout)["packet_path"] == "compiled"
     assert "-none-any" not in wheel.name
+
+
+def test_a_source_distribution_holds_what_installing_and_testing_need() -> None:
+    """`make install` from an unpacked one copies units and alert rules; hatchling adds LICENSE, README and itself."""
+    built = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
+    held = set(built["targets"]["sdist"]["include"])
+    ours = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    assert held >= {f"/{name}" for name in ours - {"build", "dist"}} | {"/.ci"}
