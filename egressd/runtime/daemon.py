@@ -188,7 +188,7 @@ class Daemon:
         if behind_us:
             log.warning("the clock is %.1f s behind the last run; what was to last an hour does", behind_us / 1e6)
             core.shift(-behind_us)
-        core.learning.remember(await self._keeping.open(now_us))
+        core.learning.remember(await self._keeping.open(now_us, last.seen_us))
         await self._feeding.open()
         await core.look_around()
         for line in core.station.judged:

@@ -12,6 +12,7 @@ from typing import Final
 
 from egressd.clock import Clock
 from egressd.config.schema import Config
+from egressd.runtime.ageing import Ageing
 from egressd.runtime.core import Core
 from egressd.runtime.learning import Tenants
 from egressd.runtime.orders import Learn
@@ -55,9 +56,13 @@ class Keeping:
         self._trouble = ""  # why history is not kept, while it is not
         self._displaced = False
         self._head_seq = 0
+        self._ageing = Ageing(0)
 
-    async def open(self, now_us: int) -> Tenants:
-        """Open history; returns the passive DNS of the last day. Trouble with it is told, and costs only history."""
+    async def open(self, now_us: int, seen_us: int = 0) -> Tenants:
+        """Open history; returns the passive DNS of the last day. Trouble with it is told, and costs only history.
+        `seen_us` is when the last run was alive, 0: there was none."""
+        if seen_us:
+            self._ageing = Ageing(seen_us)
         try:
             for warning in await asyncio.to_thread(self._history.open, now_us):
                 log.error("%s", warning)
@@ -125,7 +130,7 @@ class Keeping:
                     await self.write_head(core)
                 if now_s >= upkeep_at_s + UPKEEP_S:
                     upkeep_at_s = now_s
-                    await self._upkeep(core)
+                    await self.upkeep(core)
             except StoreError as error:
                 log.error("upkeep: %s", error)
 
@@ -161,26 +166,31 @@ class Keeping:
         if displaced:
             await core.ledger.backup(self._backup)
 
-    async def _upkeep(self, core: Core) -> None:
+    async def upkeep(self, core: Core) -> None:
         """Retention, checkpoints, and the copy of the ledger. Raises StoreError."""
         await self.save_displaced(core)
         now_us = self._clock.now_us()
+        aged_us = self._ageing.now_us(now_us, asyncio.get_running_loop().time())
+        doubt_us = now_us - aged_us  # what is forgotten by age waits
+        bounds = self._bounds._replace(
+            age_us=self._bounds.age_us + doubt_us, audit_age_us=self._bounds.audit_age_us + doubt_us
+        )
         act = Act("egressd", "timer", "retention", "", "rows beyond the bounds of state.ledger_days")
-        closed = await core.ledger.run(retention.close_quiet, now_us - CLOSE_QUIET_US, now_us, act)
+        closed = await core.ledger.run(retention.close_quiet, aged_us - CLOSE_QUIET_US, now_us, act)
         for id_ in closed:
             core.campaigns.close(id_)
         for _ in range(MOST_PARTS):
-            trimmed = await core.ledger.run(retention.trim, self._bounds, now_us, act)
+            trimmed = await core.ledger.run(retention.trim, bounds, now_us, act)
             if not trimmed.is_empty():
                 log.info("retention: %s", trimmed)
             if not trimmed.more:
                 break
         heads, _ = await asyncio.to_thread(load_heads, self._heads)
-        await core.ledger.run(retention.trim_audit, heads, self._bounds, now_us, act)
+        await core.ledger.run(retention.trim_audit, heads, bounds, now_us, act)
         await core.ledger.checkpoint()
         if self._history.is_open:
             for _ in range(MOST_PARTS):
-                if not any((await self._history.trim(now_us)).values()):
+                if not any((await self._history.trim(aged_us)).values()):
                     break
             await self._history.checkpoint()
         await self.back_up(core)

@@ -15,7 +15,8 @@ from egressd.runtime import screens
 from egressd.runtime.canary import Canary
 from egressd.runtime.keeping import BACKUP, Keeping
 from egressd.runtime.orders import Learn
-from egressd.store.history import History, Tenant
+from egressd.store import decisions
+from egressd.store.history import Contact, History, Tenant
 from tests.loops import in_loop
 from tests.runtime.core_scene import site_at
 from tests.runtime.scene import T0, A, Hands, X
@@ -137,6 +138,26 @@ async def test_a_ledger_that_was_taken_away_is_an_alarm_and_saved(tmp_path: Path
         site.core.ledger.path.touch()  # another file
         await keeping.save_displaced(site.core)
         assert blocked_in(tmp_path / BACKUP) == ["first.example", "second.example"]
+
+
+@in_loop
+async def test_a_clock_that_jumps_years_ahead_makes_nobody_forget(tmp_path: Path) -> None:
+    """A dead battery, a mistyped year: five minutes later all history and every ended decision was deleted."""
+    years_s = 70 * 365 * 86_400
+    async with site_at(tmp_path) as site:
+        hands = Hands()
+        keeping = Keeping(tmp_path, Config(), tmp_path / "heads", hands.clock())
+        await keeping.open(T0, T0)
+        contact = Contact(A, "old.example", "old.example", b"", T0, T0, 1)
+        await keeping.history.record([contact])
+        await site.do("block", what="ended.example")
+        await site.do("undo", id="D2")
+        for set_s in (0, years_s, 0):
+            keeping._clock = Hands(T0 + (3_600 + set_s) * 1_000_000).clock()
+            await keeping.upkeep(site.core)
+            assert len(await keeping.history.by_client(A)) == 1
+            assert await site.ledger.read(decisions.load, "D2") is not None
+        keeping.close()
 
 
 def blocked_in(ledger: Path) -> list[str]:
