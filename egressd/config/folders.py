@@ -17,11 +17,12 @@ _CLOSED: Final = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 
 
 def may_be_file(path: Path) -> bool:
-    """Whether to read it. What may not be looked at is taken for a file: reading it tells why it cannot be."""
+    """Whether to read it. What may not be looked at is taken for a file: reading it tells why it cannot be. So is a
+    link that leads nowhere, to a share that is not mounted, perhaps: nobody has taken the list away."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError as error:
-        return error.errno in _CLOSED
+        return error.errno in _CLOSED or os.path.islink(path)  # noqa: PTH114  (Path.is_symlink raises)
 
 
 def why_closed(folder: Path) -> str:

@@ -10,7 +10,7 @@ import pytest
 from egressd.runtime import alarms
 from egressd.runtime.list_following import _take
 from tests.loops import in_loop
-from tests.runtime.core_scene import site_at
+from tests.runtime.core_scene import CONFIG, site_at
 
 
 @in_loop
@@ -32,3 +32,24 @@ async def test_a_list_that_was_emptied_is_loud(tmp_path: Path, caplog: pytest.Lo
         assert "NOTHING IS LISTED: nothing that a list should name is found or blocked" in alarms.warnings(site.core)
         await _take(site.core, "csirt.txt changed")
         assert caplog.records[-1].levelno == logging.INFO
+
+
+@in_loop
+async def test_a_list_whose_link_leads_nowhere_keeps_what_it_listed(tmp_path: Path) -> None:
+    """The share behind it was not mounted any more; that counted as a list that somebody took away."""
+    shared = tmp_path / "share" / "shared.txt"
+    for folder in ("lists.d", "share"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "lists.d" / "shared.txt").symlink_to(shared)
+    shared.write_text("c2.shared.example\n")
+    async with site_at(tmp_path, config=CONFIG.replace("csirt.txt", "csirt.txt, lists.d/*.txt")) as site:
+        await _take(site.core, "shared.txt changed")
+        assert site.core.knowledge.intel.index.size == 2
+        shared.rename(tmp_path / "away.txt")
+        await _take(site.core, "shared.txt is gone")
+        assert site.core.knowledge.intel.index.size == 2
+        (problem,) = site.core.reloading.problems
+        assert '"lists.d/shared.txt" does not exist' in problem
+        (tmp_path / "lists.d" / "shared.txt").unlink()
+        await _take(site.core, "shared.txt is gone")
+        assert (site.core.knowledge.intel.index.size, site.core.reloading.problems) == (1, [])
