@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +39,8 @@ DISPLACED: Final = (
     f" {BACKUP} is a copy of it; put that in its place as docs/operating.md says"
 )
 
+RETENTION: Final = Act("egressd", "timer", "retention", "", "rows beyond the bounds of state.ledger_days")
+
 log = logging.getLogger("egressd.keeping")
 
 
@@ -57,6 +60,7 @@ class Keeping:
         self._displaced = False
         self._head_seq = 0
         self._ageing = Ageing(0)
+        self._doubt_us = 0
 
     async def open(self, now_us: int, seen_us: int = 0) -> Tenants:
         """Open history; returns the passive DNS of the last day. Trouble with it is told, and costs only history.
@@ -119,20 +123,23 @@ class Keeping:
             await asyncio.sleep(FLUSH_S)
             await self.flush(core)
             now_s = loop.time()
-            try:
-                if not self._history.is_open and now_s >= reopen_at_s + REOPEN_S:
-                    reopen_at_s = now_s
-                    await self.open_again(core)
-                if not self._displaced:
-                    await self.save_displaced(core)
-                if now_s >= head_at_s + HEAD_S:
-                    head_at_s = now_s
-                    await self.write_head(core)
-                if now_s >= upkeep_at_s + UPKEEP_S:
-                    upkeep_at_s = now_s
-                    await self.upkeep(core)
-            except StoreError as error:
-                log.error("upkeep: %s", error)
+            if not self._history.is_open and now_s >= reopen_at_s + REOPEN_S:
+                reopen_at_s = now_s
+                await self._try(self.open_again, core)
+            if not self._displaced:
+                await self._try(self.save_displaced, core)
+            if now_s >= head_at_s + HEAD_S:
+                head_at_s = now_s
+                await self._try(self.write_head, core)
+            if now_s >= upkeep_at_s + UPKEEP_S:
+                upkeep_at_s = now_s
+                await self.upkeep(core)
+
+    async def _try(self, part: Callable[[Core], Awaitable[None]], core: Core) -> None:
+        try:
+            await part(core)
+        except StoreError as error:
+            log.error("upkeep: %s", error)
 
     async def flush(self, core: Core) -> None:
         """Write history that waits. What cannot be written is lost, and counted."""
@@ -167,33 +174,42 @@ class Keeping:
             await core.ledger.backup(self._backup)
 
     async def upkeep(self, core: Core) -> None:
-        """Retention, checkpoints, and the copy of the ledger. Raises StoreError."""
-        await self.save_displaced(core)
+        """Retention, checkpoints, and the copy of the ledger. Trouble with one of them holds up no other."""
         now_us = self._clock.now_us()
-        aged_us = self._ageing.now_us(now_us, asyncio.get_running_loop().time())
-        doubt_us = now_us - aged_us  # what is forgotten by age waits
-        bounds = self._bounds._replace(
-            age_us=self._bounds.age_us + doubt_us, audit_age_us=self._bounds.audit_age_us + doubt_us
-        )
-        act = Act("egressd", "timer", "retention", "", "rows beyond the bounds of state.ledger_days")
-        closed = await core.ledger.run(retention.close_quiet, aged_us - CLOSE_QUIET_US, now_us, act)
-        for id_ in closed:
+        # What is forgotten by age waits for so long.
+        self._doubt_us = now_us - self._ageing.now_us(now_us, asyncio.get_running_loop().time())
+        for part in (self.save_displaced, self._trim_ledger, self._trim_audit, self._checkpoint, self._trim_history):
+            await self._try(part, core)
+        await self._try(self.back_up, core)
+
+    async def _trim_ledger(self, core: Core) -> None:
+        now_us = self._clock.now_us()
+        before_us = now_us - self._doubt_us - CLOSE_QUIET_US
+        for id_ in await core.ledger.run(retention.close_quiet, before_us, now_us, RETENTION):
             core.campaigns.close(id_)
+        bounds = self._bounds._replace(age_us=self._bounds.age_us + self._doubt_us)
         for _ in range(MOST_PARTS):
-            trimmed = await core.ledger.run(retention.trim, bounds, now_us, act)
+            trimmed = await core.ledger.run(retention.trim, bounds, now_us, RETENTION)
             if not trimmed.is_empty():
                 log.info("retention: %s", trimmed)
             if not trimmed.more:
                 break
+
+    async def _trim_audit(self, core: Core) -> None:
         heads, _ = await asyncio.to_thread(load_heads, self._heads)
-        await core.ledger.run(retention.trim_audit, heads, bounds, now_us, act)
+        bounds = self._bounds._replace(audit_age_us=self._bounds.audit_age_us + self._doubt_us)
+        await core.ledger.run(retention.trim_audit, heads, bounds, self._clock.now_us(), RETENTION)
+
+    async def _checkpoint(self, core: Core) -> None:
         await core.ledger.checkpoint()
-        if self._history.is_open:
-            for _ in range(MOST_PARTS):
-                if not any((await self._history.trim(aged_us)).values()):
-                    break
-            await self._history.checkpoint()
-        await self.back_up(core)
+
+    async def _trim_history(self, core: Core) -> None:
+        if not self._history.is_open:
+            return
+        for _ in range(MOST_PARTS):
+            if not any((await self._history.trim(self._clock.now_us() - self._doubt_us)).values()):
+                break
+        await self._history.checkpoint()
 
     async def back_up(self, core: Core) -> None:
         """Once a day: a copy of the ledger, for when the ledger is damaged. Raises StoreError; the old copy stays."""

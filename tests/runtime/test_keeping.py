@@ -15,7 +15,7 @@ from egressd.runtime import screens
 from egressd.runtime.canary import Canary
 from egressd.runtime.keeping import BACKUP, Keeping
 from egressd.runtime.orders import Learn
-from egressd.store import decisions
+from egressd.store import decision_rows
 from egressd.store.history import Contact, History, Tenant
 from tests.loops import in_loop
 from tests.runtime.core_scene import site_at
@@ -156,7 +156,28 @@ async def test_a_clock_that_jumps_years_ahead_makes_nobody_forget(tmp_path: Path
             keeping._clock = Hands(T0 + (3_600 + set_s) * 1_000_000).clock()
             await keeping.upkeep(site.core)
             assert len(await keeping.history.by_client(A)) == 1
-            assert await site.ledger.read(decisions.load, "D2") is not None
+            assert await site.ledger.read(decision_rows.load, "D2") is not None
+        keeping.close()
+
+
+@in_loop
+async def test_heads_that_cannot_be_read_hold_up_no_other_upkeep(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file of root's: history grew without end, nothing was moved out of the log, and no copy was made any more."""
+    heads = tmp_path / "heads"
+    heads.mkdir()
+    async with site_at(tmp_path) as site:
+        await site.do("block", what="first.example")
+        keeping = Keeping(tmp_path, Config(), heads, Hands(T0 + 400 * 86_400 * 1_000_000).clock())
+        await keeping.open(T0)
+        await keeping.history.record([Contact(A, "old.example", "old.example", b"", T0, T0, 1)])
+        await keeping.upkeep(site.core)
+        assert [one.getMessage() for one in caplog.records if one.levelname == "ERROR"] == [
+            f"upkeep: {heads}: Is a directory"
+        ]
+        assert await keeping.history.by_client(A) == []
+        assert blocked_in(tmp_path / BACKUP) == ["first.example"]
         keeping.close()
 
 
