@@ -75,7 +75,8 @@ class Keeping:
             return ()
         self._trouble = ""
         try:
-            found = await self._history.tenants_since(now_us - TENANTS_KEPT_US, MAX_TENANTS)
+            at_us = max(now_us, seen_us)  # the clock may be behind
+            found = await self._history.tenants_since(at_us - TENANTS_KEPT_US, MAX_TENANTS, at_us + DAY_US)
         except StoreError as error:
             log.error("who lived where before now is not known: %s", error)
             return ()

@@ -24,6 +24,7 @@ from egressd.store.migrations import HISTORY
 
 DAY_US: Final = 86_400_000_000
 HOUR_US: Final = 3_600_000_000
+FOREVER_US: Final = (1 << 63) - 1
 CHECK_BYTES: Final = 256 << 20  # a larger file is not read whole at start; damage shows when it is met
 CACHE_KIB: Final = (
     16_384  # contacts come scattered over the whole file: more would be quicker, but the gateway is small
@@ -166,9 +167,10 @@ class History:
         """See `past.mark_told`. Raises StoreError."""
         await self._database.run_large(past.mark_told, tuple(rows))
 
-    async def tenants_since(self, since_us: int, limit: int = 500_000) -> list[Tenant]:
-        """Who was seen where, latest first: fills passive DNS again after a restart."""
-        return await self._database.read(tenants_since, since_us, limit)
+    async def tenants_since(self, since_us: int, limit: int = 500_000, until_us: int = FOREVER_US) -> list[Tenant]:
+        """Who was seen where, latest first: fills passive DNS again after a restart. What was seen after `until_us` was
+        seen by a clock that was wrong, and is left out."""
+        return await self._database.read(tenants_since, since_us, limit, until_us)
 
     async def tenants_at(self, address: bytes, since_us: int = 0) -> list[Tenant]:
         """Which registered domains were seen at an address, latest first."""
@@ -268,12 +270,12 @@ def _past(connection: Connection, which: str, values: Sequence[Any], since_us: i
     return [Past(*row) for row in rows]
 
 
-def tenants_since(connection: Connection, since_us: int, limit: int) -> list[Tenant]:
+def tenants_since(connection: Connection, since_us: int, limit: int, until_us: int = FOREVER_US) -> list[Tenant]:
     """See History.tenants_since."""
     rows = connection.execute(
-        "SELECT registered_domain, address, first_us, last_us, count FROM pdns WHERE last_us >= ?"
+        "SELECT registered_domain, address, first_us, last_us, count FROM pdns WHERE last_us BETWEEN ? AND ?"
         " ORDER BY last_us DESC LIMIT ?",
-        (since_us, limit),
+        (since_us, until_us, limit),
     )
     return [Tenant(*row) for row in rows]
 

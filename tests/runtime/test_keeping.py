@@ -13,7 +13,7 @@ import pytest
 from egressd.config.schema import Config
 from egressd.runtime import screens
 from egressd.runtime.canary import Canary
-from egressd.runtime.keeping import BACKUP, Keeping
+from egressd.runtime.keeping import BACKUP, DAY_US, Keeping
 from egressd.runtime.orders import Learn
 from egressd.store import decision_rows
 from egressd.store.history import Contact, History, Tenant
@@ -158,6 +158,21 @@ async def test_a_clock_that_jumps_years_ahead_makes_nobody_forget(tmp_path: Path
             assert len(await keeping.history.by_client(A)) == 1
             assert await site.ledger.read(decision_rows.load, "D2") is not None
         keeping.close()
+
+
+@in_loop
+async def test_who_lives_where_is_not_what_a_wrong_clock_saw(tmp_path: Path) -> None:
+    """Minutes in 2099 made an address shared at every start from then on, and kept it from being blocked."""
+    address = bytes([203, 0, 113, 9])
+    times_us = {"now.example": T0, "old.example": T0 - 2 * DAY_US, "wrong.example": T0 + 70 * 365 * DAY_US}
+    for now_us in (T0 + 5, 60_000_000):  # and by a clock that is not set yet
+        keeping = Keeping(tmp_path, Config(), tmp_path / "heads", Hands().clock())
+        await keeping.open(T0)
+        await keeping.history.record([], [Tenant(name, address, at, at, 1) for name, at in times_us.items()])
+        keeping.close()
+        again = Keeping(tmp_path, Config(), tmp_path / "heads", Hands().clock())
+        assert await again.open(now_us, T0) == (("now.example", address, T0),)
+        again.close()
 
 
 @in_loop
