@@ -54,12 +54,13 @@ find_python() {
     for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11 python3.14; do
         if command -v "$candidate" >/dev/null 2>&1 &&
             "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            python=$(command -v "$candidate")
-            real=$("$python" -c 'import os, sys; print(os.path.realpath(sys.executable))')
-            case $real in
+            # The file itself, python3.11: a link, python3, is the next version's after an update of the system, and
+            # that would not find what is installed.
+            python=$("$candidate" -c 'import os, sys; print(os.path.realpath(sys.executable))')
+            case $python in
                 /root/* | /home/*)
                     # The service runs with ProtectHome=yes and as a user of its own.
-                    [ -n "$DESTDIR" ] || fail "$real lies in somebody's home, where the service cannot reach it: set PYTHON"
+                    [ -n "$DESTDIR" ] || fail "$python lies in somebody's home, where the service cannot reach it: set PYTHON"
                     ;;
             esac
             return

@@ -206,6 +206,18 @@ def test_what_is_installed_runs_and_its_configuration_is_valid(installed: Path) 
     assert done.returncode == 0 and "pure Python" in done.stdout
 
 
+def test_it_runs_on_when_python3_is_another_version_by_now(tmp_path: Path) -> None:
+    """An update of the system turns /usr/bin/python3 to the next version, which does not find what was installed."""
+    link = tmp_path / "bin" / "python3"
+    link.parent.mkdir()
+    link.symlink_to(os.path.realpath(sys.executable))
+    tree = tmp_path / "tree"
+    assert run_script("install", tree, PYTHON=str(link)).returncode == 0
+    link.unlink()
+    done = call_installed(tree, "version")
+    assert done.returncode == 0 and "pure Python" in done.stdout, done.stderr
+
+
 def test_nothing_names_the_place_it_was_made_in(installed: Path) -> None:
     for file in (installed / "opt/egressd").rglob("*"):
         if file.is_file() and not file.is_symlink() and file.name != "pyvenv.cfg":
