@@ -167,17 +167,17 @@ class Daemon:
         """Ledger, surroundings, everything that stood before."""
         now_us = self._clock.now_us()
         last = await core.ledger.read(meta.last_run)
-        behind_us = meta.behind_us(last, now_us)
-        found = await core.ledger.read(ledger.load_all, now_us + behind_us, FORGET_US)
+        set_us = meta.set_by_us(last, now_us)
+        found = await core.ledger.read(ledger.load_all, now_us - set_us, FORGET_US)
         told = {"clean": last.clean, "pid": os.getpid()}
         act = Act("egressd", "start", "start", "", f"mode {core.mode}", None, told)
         try:
-            await core.ledger.run(_begin_run, act, now_us, behind_us)
+            await core.ledger.run(_begin_run, act, now_us, set_us)
         except StoreError as error:
             if error.kind != FULL:
                 raise
             log.error("%s; egressd starts all the same", error)
-            core.scribe.put(_begin_run, act, now_us, behind_us)
+            core.scribe.put(_begin_run, act, now_us, set_us)
         self._unread = unread_rows(found.unread)
         for line in self._unread:
             log.error("%s", line)
@@ -185,9 +185,9 @@ class Daemon:
             log.warning("%s", core.ledger.upgraded)
         remedies = await core.ledger.read(meta.under, "remedies")
         core.restore(found, {id_: text.split(",") for id_, text in remedies.items()})
-        if behind_us:
-            log.warning("the clock is %.1f s behind the last run; what was to last an hour does", behind_us / 1e6)
-            core.shift(-behind_us)
+        if set_us:
+            log.warning("the clock was set by %.1f s since the last run; what was to last an hour does", set_us / 1e6)
+            core.shift(set_us)
         core.learning.remember(await self._keeping.open(now_us, last.seen_us))
         await self._feeding.open()
         await core.look_around()
@@ -296,8 +296,8 @@ class Daemon:
         task.add_done_callback(self._tasks.remove)
 
 
-def _begin_run(connection: Connection, act: Act, now_us: int, behind_us: int) -> None:
-    meta.clock_was_set(connection, -behind_us, now_us)
+def _begin_run(connection: Connection, act: Act, now_us: int, set_us: int) -> None:
+    meta.clock_was_set(connection, set_us, now_us)
     meta.begin_run(connection, now_us)
     audit.append(connection, act, now_us)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from sqlite3 import Connection
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from egressd.clock import STEP_US
 from egressd.store.targets import shift_deadlines
+
+YEAR_US: Final = 366 * 86_400_000_000
 
 
 class LastRun(NamedTuple):
@@ -23,10 +25,11 @@ def last_run(connection: Connection) -> LastRun:
     return LastRun(get(connection, "clean", "1") == "1" and is_number, int(seen_us) if is_number else 0)
 
 
-def behind_us(last: LastRun, now_us: int) -> int:
-    """How far the clock is behind the last sign of life, which no clock can be that is right; 0 when it is not."""
-    behind = last.seen_us - now_us
-    return behind if behind > STEP_US else 0
+def set_by_us(last: LastRun, now_us: int) -> int:
+    """By how much the clock was set since the last run, as far as that can be told: a clock that is right is not behind
+    the last sign of life, and hardly a year ahead of it. Else 0."""
+    ahead_us = now_us - last.seen_us if last.seen_us else 0
+    return ahead_us if ahead_us < -STEP_US or ahead_us > YEAR_US else 0
 
 
 def clock_was_set(connection: Connection, delta_us: int, now_us: int) -> None:

@@ -143,13 +143,13 @@ class Site:
     async def restore(self) -> None:
         """Carry on with what the ledger knows, as at a start."""
         now_us = self.core.clock.now_us()
-        behind_us = meta.behind_us(await self.ledger.read(meta.last_run), now_us)
-        found = await self.ledger.read(ledger.load_all, now_us + behind_us, FORGET_US)
-        await self.ledger.run(meta.clock_was_set, -behind_us, now_us)
+        set_us = meta.set_by_us(await self.ledger.read(meta.last_run), now_us)
+        found = await self.ledger.read(ledger.load_all, now_us - set_us, FORGET_US)
+        await self.ledger.run(meta.clock_was_set, set_us, now_us)
         remedies = await self.ledger.read(meta.under, "remedies")
         self.core.restore(found, {id_: text.split(",") for id_, text in remedies.items()})
-        if behind_us:
-            self.core.shift(-behind_us)
+        if set_us:
+            self.core.shift(set_us)
         await self.core.renew()
 
     def rules(self) -> list[str]:
