@@ -183,7 +183,7 @@ class Database:
             connection.execute("PRAGMA temp_store = MEMORY")
             if check:
                 self._check(connection)
-            self._made = migrate(connection, self._steps, self.path, now_us, self._keep_old)
+            self._made = self._migrate(connection, now_us)
         except (sqlite3.Error, StoreError):
             connection.close()
             raise
@@ -191,6 +191,15 @@ class Database:
             connection.text_factory = self._text_of
         self.low_on_space = not self._ballast.refill()
         return connection
+
+    def _migrate(self, connection: Connection, now_us: int) -> list[str]:
+        try:
+            return migrate(connection, self._steps, self.path, now_us, self._keep_old)
+        except sqlite3.Error as error:
+            # What is kept free is for rows, not for a copy: so without one.
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL or not self._make_room(connection):
+                raise
+            return migrate(connection, self._steps, self.path, now_us)
 
     def _keep_old(self, connection: Connection, shape: int) -> None:
         """Before the first step of an upgrade. Without room for a copy it is made all the same: a gateway must not

@@ -17,6 +17,7 @@ from egressd.store.decisions import NewTarget
 from egressd.store.errors import FULL, StoreError
 from egressd.store.history import Contact, History
 from egressd.store.ledger import open_ledger
+from egressd.store.migrations import LEDGER
 from tests.loops import in_loop
 from tests.store.scene import ANNA, T0, A, about, put, verdict
 
@@ -160,3 +161,19 @@ def test_a_ledger_without_ballast_says_so_at_once(tmp_path: Path) -> None:
     assert not (tmp_path / "ledger.db.ballast").exists()
     ledger.call(decisions.end, "D1", "undone", T0, "uid:anna", "", ANNA)
     ledger.close()
+
+
+@pytest.mark.root
+def test_a_ledger_of_an_earlier_version_on_a_full_disk(disk: Path) -> None:
+    """The update is what the administrator does first when the disk is full, and the gateway was without its watch."""
+    old = Database(disk / "ledger.db", steps=LEDGER[:3], ballast_bytes=BALLAST)
+    old.open(T0)
+    old.close()
+    filler = fill(disk)
+    new = open_ledger(disk / "ledger.db", T0, BALLAST)
+    try:
+        assert new.low_on_space and "NO COPY" in new.upgraded
+        put(new)
+        filler.unlink()
+    finally:
+        new.close()
