@@ -68,7 +68,7 @@ class Database:
         self._lock: LockFile | None = None
         self._writer: Writer | None = None
         self._made: list[str] = []
-        self._identity = (0, 0)  # device and inode of the file that is written
+        self._identity: tuple[int, int] | None = None  # device and inode of the file that is written
 
     # -- from any thread
 
@@ -95,8 +95,10 @@ class Database:
 
     def is_displaced(self) -> bool:
         """Whether another file, or none, lies where the one that is written was opened: somebody removed or replaced
-        it, and what is written ends with this process. `backup` still has all of it."""
-        return _identity(self.path) != self._identity
+        it, and what is written ends with this process. `backup` still has all of it. False when nobody can say: a
+        folder that was closed to us has lost nothing."""
+        found = _identity(self.path)
+        return found is not None and found != self._identity
 
     async def run(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`fn(connection, ...)` in a transaction; returns after it is on disk. `fn` may be run twice when the disk was
@@ -255,12 +257,14 @@ def _only_reading(connection: Connection, fn: Callable[[Connection], T]) -> T:
         connection.execute("PRAGMA query_only = 0")
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    """Device and inode, zeros when there is no file or nobody can say."""
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode, zeros when there is no file, None when nobody can say."""
     try:
         status = path.stat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0, 0
+    except OSError:
+        return None
     return status.st_dev, status.st_ino
 
 

@@ -317,3 +317,21 @@ async def test_a_backup_into_a_folder_that_was_closed_is_refused_and_no_more(
     monkeypatch.undo()
     assert await database.run(put, 1) == 1
     database.close()
+
+
+def test_a_ledger_in_a_folder_that_was_closed_is_not_one_that_was_taken_away(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The alarm's advice is to put the last copy in its place."""
+    database.open(T0)
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as closed:
+        closed.setattr(Path, "stat", refused)
+        assert not database.is_displaced()
+    assert not database.is_displaced()
+    database.path.unlink()
+    assert database.is_displaced()
+    database.close()
