@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from egressd.cli.main import INVALID, OK, USAGE
@@ -135,22 +136,17 @@ def _unusable_files(config: Config, base_dir: Path) -> Iterator[tuple[str, str]]
         from egressd.intel.feeds.follow import FOLDER_VARIABLE, load_credential
 
         handed = FOLDER_VARIABLE in feed.credential and "CREDENTIALS_DIRECTORY" not in os.environ
-        try:
-            if feed.credential and not handed:
-                load_credential(feed.credential, base_dir)
-        except FeedError as error:
-            yield (
-                f"feeds.{name}.credential",
-                f"feeds.{name}.{error}; where the daemon finds the same, it does not fetch the feed",
-            )
-        try:
-            if feed.ca_file:
-                trust(str(base_dir / feed.ca_file))
-        except FeedError as error:
-            yield (
-                f"feeds.{name}.ca_file",
-                f"feeds.{name}.{error}; where the daemon finds the same, it does not fetch the feed",
-            )
+        needed: dict[str, Callable[[], object]] = {}
+        if feed.credential and not handed:
+            needed["credential"] = partial(load_credential, feed.credential, base_dir)
+        if feed.ca_file:
+            needed["ca_file"] = partial(trust, str(base_dir / feed.ca_file))
+        for option, read in needed.items():
+            try:
+                read()
+            except FeedError as error:
+                what = f"feeds.{name}.{error}; where the daemon finds the same, it does not fetch the feed"
+                yield f"feeds.{name}.{option}", what
 
 
 def _second_opinion(loaded: LoadedIntel) -> list[Problem]:

@@ -12,6 +12,7 @@ _MAC: Final = re.compile(r"[0-9a-f]{12}")
 
 # Contacts of a client: its address, registered domain, name, server address, first and last time, how many.
 HistoryRow = tuple[bytes, str, str, bytes, int, int, int]
+Tenants = tuple[tuple[str, bytes, int], ...]  # (registered domain, address, when)
 
 
 def unpack_history(packed: object) -> list[HistoryRow]:
@@ -39,7 +40,7 @@ def unpack_spoken(packed: object) -> list[tuple[bytes, bytes, bool, int]]:
     return rows
 
 
-def unpack_tenants(packed: object) -> tuple[tuple[str, bytes, int], ...]:
+def unpack_tenants(packed: object) -> Tenants:
     """Passive DNS of a batch. Raises Malformed."""
     values = Values(packed)
     rows: list[tuple[str, bytes, int]] = []

@@ -26,7 +26,7 @@ from egressd.enforce.adapter import Rule
 from egressd.model import Campaign, FlowKey, Incident, Indicator, Target
 from egressd.runtime import knowledge as known
 from egressd.runtime.allowing import Allowing
-from egressd.runtime.bulk_rows import HistoryRow
+from egressd.runtime.bulk_rows import HistoryRow, Tenants
 from egressd.runtime.enforcement import Enforcement
 from egressd.runtime.identity import Identity
 from egressd.runtime.in_force import InForce, Register, from_row
@@ -34,7 +34,7 @@ from egressd.runtime.intake import Intake
 from egressd.runtime.isolation import Isolation
 from egressd.runtime.knowledge import Fed, Knowledge, Loaded
 from egressd.runtime.lapsing import Lapsing
-from egressd.runtime.learning import Learning, Reached, Tenants
+from egressd.runtime.learning import Learning, Reached
 from egressd.runtime.listening import Listening, marks_path
 from egressd.runtime.messages import Values
 from egressd.runtime.modes import is_apart, reread, site_of, stand_in, unarmed

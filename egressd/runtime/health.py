@@ -17,6 +17,7 @@ from egressd.runtime.keeping import Keeping
 from egressd.runtime.listening import OK, STARTING
 from egressd.runtime.screens import lists, shown_us
 from egressd.runtime.sensing import resident_bytes
+from egressd.runtime.vitals import Vitals
 
 SECOND_US = 1_000_000
 _TABLES = {
@@ -28,13 +29,7 @@ _TABLES = {
 
 
 def snapshot_of(
-    core: Core,
-    canary: Canary,
-    keeping: Keeping,
-    feeds: Mapping[str, FeedState],
-    loss: float,
-    degraded: bool,
-    lag_s: float,
+    core: Core, canary: Canary, keeping: Keeping, feeds: Mapping[str, FeedState], vitals: Vitals
 ) -> Snapshot:
     """Every number that there is now. Quick: nothing is asked of disk or kernel."""
     now_us = core.clock.now_us()
@@ -58,7 +53,7 @@ def snapshot_of(
         observations=sensing.totals("observations"),
         blind=sensing.totals("blind"),
         clients=sum(one["clients"] for one in rows),
-        loss_ratio=loss,
+        loss_ratio=vitals.loss_ratio,
         sensor_up={one["name"]: int(one["state"] == "up") for one in interfaces},
         sensor_shown_s={one["name"]: max(0, now_us - shown_us(core, canary, one)) / SECOND_US for one in interfaces},
         sensor_packets={one["name"]: one["packets"] for one in interfaces},
@@ -121,8 +116,8 @@ def snapshot_of(
         events_waiting_bytes=told.waiting_bytes if told is not None else 0,
         event_write_errors=told.errors if told is not None else 0,
         mode=core.mode,
-        degraded=int(degraded),
-        loop_lag_s=lag_s,
+        degraded=int(vitals.is_degraded),
+        loop_lag_s=vitals.lag_s,
         started_s=core.started_us / SECOND_US,
         build={
             "version": __version__,

@@ -30,7 +30,7 @@ from egressd.model import (
     Target,
 )
 from egressd.notify.eve import render_event
-from egressd.runtime.bulk_rows import HistoryRow, unpack_history, unpack_spoken, unpack_tenants
+from egressd.runtime.bulk_rows import HistoryRow, Tenants, unpack_history, unpack_spoken, unpack_tenants
 from egressd.runtime.in_force import FOUND_OUT, Register
 from egressd.runtime.ledger_copies import CampaignCopies, copy_incident, write_incidents
 from egressd.runtime.messages import MAX_SOURCES, unpack_event
@@ -72,7 +72,7 @@ class Intake:
         tellers: Tellers,
         segment_of: Callable[[bytes], str],
         on_history: Callable[[list[HistoryRow]], None],
-        on_tenants: Callable[[int, tuple[tuple[str, bytes, int], ...]], None],
+        on_tenants: Callable[[int, Tenants], None],
         on_pushed: Callable[[Target, str], None],
         run_id: str,
     ) -> None:

@@ -14,8 +14,8 @@ from typing import Final
 from egressd.clock import Clock
 from egressd.config.schema import Config
 from egressd.runtime.ageing import Ageing
+from egressd.runtime.bulk_rows import Tenants
 from egressd.runtime.core import Core
-from egressd.runtime.learning import Tenants
 from egressd.runtime.orders import Learn
 from egressd.store import audit, retention
 from egressd.store.audit import Act

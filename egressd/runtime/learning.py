@@ -10,11 +10,10 @@ from egressd.clock import Clock
 from egressd.detect.address_history import AddressHistory
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.intel import Intel
-from egressd.runtime.bulk_rows import HistoryRow
+from egressd.runtime.bulk_rows import HistoryRow, Tenants
 
 HISTORY_WAITING: Final = 100_000  # rows; lossy by contract
 
-Tenants = tuple[tuple[str, bytes, int], ...]  # (registered domain, address, when)
 Reached = tuple[bytes, str, bytes, int]  # client, or nobody in particular; registered domain, address, when
 
 

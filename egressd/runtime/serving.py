@@ -149,11 +149,7 @@ class Serving:
         return server
 
     def _snapshot(self) -> Snapshot:
-        vitals = self._vitals
-        return snapshot_of(
-            self._core, self._canary, self._keeping, self._feeding.feeds.states, vitals.loss_ratio, vitals.is_degraded,
-            vitals.lag_s,
-        )  # fmt: skip
+        return snapshot_of(self._core, self._canary, self._keeping, self._feeding.feeds.states, self._vitals)
 
     def line(self) -> str:
         """How things stand, for `systemctl status`."""
