@@ -38,6 +38,8 @@ def warnings(core: Core) -> list[str]:
     found += [f"{name}: {text}" for name, text in core.enforcement.problems.items()]
     if not core.knowledge.intel.index.size:
         found.append("NOTHING IS LISTED: nothing that a list should name is found or blocked")
+    if core.loaded.unkept:
+        found.append(f"no last good copy of the lists is kept, give it to the daemon's user: {core.loaded.unkept}")
     if core.loaded.texts.demo:
         found.append("no list is configured: only the built-in demonstration list of reserved names is watched for")
     if not core.config.resolvers:

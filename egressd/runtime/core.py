@@ -237,7 +237,8 @@ class Core:
         """Read configuration and lists anew; returns what changed, in words. A list with a mistake in it keeps its last
         good content (`reloading.problems`). Raises ConfigError, and all stays."""
         before = self.knowledge
-        loaded, waiting = await self.reloading.read(self.config, only_lists=only_lists)
+        in_force = frozenset(one.name for one in self.loaded.texts.files)
+        loaded, waiting = await self.reloading.read(self.config, in_force, only_lists=only_lists)
         mode_before, (modes, gone) = self.loaded.config.mode, reread(self.modes, self.loaded.config, loaded.config)
         self.loaded = loaded
         await self.on_loaded()

@@ -181,6 +181,8 @@ class Daemon:
         self._unread = unread_rows(found.unread)
         for line in self._unread:
             log.error("%s", line)
+        if self._loaded.unkept:
+            log.error("no last good copy of the lists is kept: %s", self._loaded.unkept)
         if core.ledger.upgraded:
             log.warning("%s", core.ledger.upgraded)
         remedies = await core.ledger.read(meta.under, "remedies")

@@ -6,7 +6,7 @@ Loaded whole, or not at all: what cannot be used leaves the last good state in f
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from egressd.config.large_lists import Build
 from egressd.config.load import LoadedIntel, LoadedList, list_paths, load_config, load_intel, named_files
 from egressd.config.schema import Config
 from egressd.config.settings import policy_settings, segment_table
+from egressd.config.texts import escape_path
 from egressd.detect.intel import Intel
 from egressd.detect.policy_settings import PolicySettings
 from egressd.detect.sharing import BY_COMMAND
@@ -57,13 +58,15 @@ class Fed(NamedTuple):
 
 class Loaded(NamedTuple):
     """Configuration and text files as they were read. `kept` are the problems of files for which their last good
-    content stands in, or nothing when they never were good; `signs` are how the files were when they were read."""
+    content stands in, or nothing when they never were good; `signs` are how the files were when they were read;
+    `unkept` is where and why the content of a file could not be kept as its last good one, or ""."""
 
     config: Config
     texts: LoadedIntel
     base_dir: Path
     kept: tuple[Problem, ...] = ()
     signs: Signs = MappingProxyType({})
+    unkept: str = ""
 
 
 class Knowledge(NamedTuple):
@@ -90,11 +93,14 @@ def load_own_config(path: Path) -> Config:
     return config
 
 
-def load_texts(path: Path, config: Config | None = None, *, scratch: Path | None = None) -> Loaded:
+def load_texts(
+    path: Path, config: Config | None = None, *, scratch: Path | None = None, in_force: Set[str] = frozenset()
+) -> Loaded:
     """Read everything, with `config` only what it names. A list with a mistake in it is left out whole, and its last
     good content, if there is one, stands in for it. Raises ConfigError with every problem when one of the others is
-    wrong, or a list is when nothing was ever good here; nothing is taken then. Who only looks names a folder `scratch`
-    for an index of long lists, and nothing in the state's directory is changed."""
+    wrong, or a list is when nothing was ever good here, or one of those `in_force` (by name) whose last good content
+    is not to be had; nothing is taken then. Who only looks names a folder `scratch` for an index of long lists, and
+    nothing in the state's directory is changed."""
     config = config or load_own_config(path)
     state = path.parent / config.state.directory
     build = builder_in(scratch or index_folder(state))
@@ -104,7 +110,7 @@ def load_texts(path: Path, config: Config | None = None, *, scratch: Path | None
     texts = load_intel(config, base_dir=path.parent, build=build)
     kept: tuple[Problem, ...] = ()
     if texts.problems:
-        texts, kept = _with_last_good(config, path.parent, build, texts, last_good)
+        texts, kept = _with_last_good(config, path.parent, build, texts, last_good, in_force)
     if texts.demo and config.mode != "monitor":
         line, column = config.places.get("mode", (0, 0))
         what = f"mode: {config.mode} needs lists; without any only the built-in demonstration list is there"
@@ -115,19 +121,20 @@ def load_texts(path: Path, config: Config | None = None, *, scratch: Path | None
             if one.path.parent != last_good.folder:
                 last_good.keep(one.name, one.path)
         last_good.forget_others(one.name for one in texts.files)
-    return Loaded(config, texts, path.parent, kept, before)
+    unkept = f"{escape_path(last_good.folder)}: {last_good.trouble}" if last_good.trouble else ""
+    return Loaded(config, texts, path.parent, kept, before, unkept)
 
 
 def _with_last_good(
-    config: Config, base_dir: Path, build: Build, texts: LoadedIntel, last_good: LastGood
+    config: Config, base_dir: Path, build: Build, texts: LoadedIntel, last_good: LastGood, in_force: Set[str]
 ) -> tuple[LoadedIntel, tuple[Problem, ...]]:
     """Read again, with the last good content of the files in which something is wrong; and what is wrong in them.
     Files that never were good are left out, so that they hold up no other and no restart; but the first start is when
-    somebody looks. Raises ConfigError with every problem when that does not help."""
+    somebody looks, and what is `in_force` was good. Raises ConfigError with every problem when that does not help."""
     instead = {name: found for name in texts.broken if (found := last_good.find(name)) is not None}
     there = {one.name for one in texts.files if os.path.lexists(one.path)}
     without = (texts.broken & there) - instead.keys() if last_good.has_begun() else frozenset()
-    if not instead and not without:
+    if (not instead and not without) or without & in_force:
         raise ConfigError(texts.problems)
     again = load_intel(config, base_dir=base_dir, build=build, instead=instead, without=without)
     if again.problems:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,6 @@ from egressd.runtime.knowledge import Loaded
 MAX_PROBLEMS: Final = 20  # of lists that are told one by one
 # Sections of the configuration that a reload does not change.
 AT_START: Final = ("capture", "enforce", "control", "metrics", "state", "limits", "sensors")
-
 log = logging.getLogger("egressd")
 
 
@@ -31,16 +31,17 @@ class Reloading:
         self._path = path
         self._clock = clock
 
-    async def read(self, now: Config, *, only_lists: bool) -> tuple[Loaded, list[str]]:
+    async def read(self, now: Config, in_force: Set[str], *, only_lists: bool) -> tuple[Loaded, list[str]]:
         """What the files say, and the sections of the configuration that are others in the file than in force. A list
-        with a mistake in it keeps its last good content (`problems`). Raises ConfigError, and all stays."""
+        with a mistake in it keeps its last good content (`problems`). `in_force` names the files whose content is.
+        Raises ConfigError, and all stays."""
         waiting: list[str] = []
         try:
             config = now
             if not only_lists:
                 found = await asyncio.to_thread(known.load_own_config, self._path)
                 config, waiting = _until_restart(now, found), _needs_restart(now, found)
-            loaded = await asyncio.to_thread(known.load_texts, self._path, config)
+            loaded = await asyncio.to_thread(known.load_texts, self._path, config, in_force=in_force)
         except ConfigError as error:
             self.counts["refused"] += 1
             self.problems = [str(one) for one in error.problems[:MAX_PROBLEMS]]
@@ -49,6 +50,8 @@ class Reloading:
         self.problems = [str(one) for one in loaded.kept[:MAX_PROBLEMS]]
         for problem in self.problems:
             log.error("%s; only the last good content, if any, is in force", problem)
+        if loaded.unkept:
+            log.error("no last good copy of the lists is kept: %s", loaded.unkept)
         self.at_us = self._clock.now_us()
         return loaded, waiting
 

@@ -17,10 +17,12 @@ ENDING = ".list"
 
 
 class LastGood:
-    """The folder. Trouble with it costs what it is for, not the list: nothing here raises."""
+    """The folder. Trouble with it costs what it is for, not the list: nothing here raises. `trouble` is what was in the
+    way of keeping a content last, or ""."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.trouble = ""
 
     def has_begun(self) -> bool:
         """Whether everything that is named was good once."""
@@ -41,7 +43,7 @@ class LastGood:
         """The content of `source` is good, and becomes the last good one."""
         target = self._path(name)
         half = target.with_suffix(".new")
-        with suppress(OSError):
+        try:
             if target.exists() and filecmp.cmp(source, target, shallow=False):
                 return
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -50,6 +52,8 @@ class LastGood:
                 file.flush()
                 os.fsync(file.fileno())
             half.replace(target)
+        except OSError as error:
+            self.trouble = error.strerror or str(error)
 
     def forget_others(self, names: Iterable[str]) -> None:
         """Only these lists are there any more."""

@@ -134,6 +134,21 @@ def test_a_new_file_with_mistakes_holds_up_no_other_and_no_restart(tmp_path: Pat
     assert ("lists.d/old.txt", 1, 2) in mended.texts.lists, "it keeps what it listed, and its mistakes are counted"
 
 
+def test_what_is_in_force_and_could_not_be_kept_is_not_lost_by_a_mistake(tmp_path: Path) -> None:
+    path = site(tmp_path)
+    load_texts(path)
+    for kept in (tmp_path / "state" / "last-good").iterdir():  # as where the folder is another user's, or the disk full
+        kept.unlink()
+        kept.mkdir()
+    loaded = load_texts(path)
+    assert loaded.unkept == f"{tmp_path}/state/last-good: Is a directory"
+    in_force = frozenset(one.name for one in loaded.texts.files)
+    (tmp_path / "csirt.txt").write_text("c2.bad.example\nnot a name !!\n")
+    with pytest.raises(ConfigError, match=r"csirt\.txt:2"):
+        load_texts(path, in_force=in_force)
+    assert len(load_texts(path).kept) == 1, "a restart goes on with what there is"
+
+
 def test_a_file_that_is_named_and_not_there_is_a_mistake_of_the_configuration(tmp_path: Path) -> None:
     path = site(tmp_path)
     load_texts(path)

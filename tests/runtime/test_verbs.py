@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from egressd.runtime.alarms import warnings
 from egressd.runtime.in_force import ACTIVE
 from egressd.runtime.orders import Adopt, End, Swap
 from egressd.store.errors import FULL, StoreError
@@ -331,6 +332,24 @@ async def test_ack(tmp_path: Path) -> None:
         assert await site.audit() == [("uid:anna", "ack", "I1", WHY)]
         with pytest.raises(StoreError, match="no incident I7"):
             await site.do("ack", incident="I7")
+
+
+@in_loop
+async def test_a_mistake_where_no_last_good_copy_can_be_kept_ends_no_block(tmp_path: Path) -> None:
+    """As where somebody ran the daemon as root by hand: the folder is there, and closed to the service."""
+    async with site_at(tmp_path) as site:
+        for kept in (tmp_path / "state" / "last-good").iterdir():
+            kept.unlink()
+            kept.mkdir()
+        await site.do("reload")
+        assert any("no last good copy of the lists is kept" in one for one in warnings(site.core))
+        site.sees(sighting(found=LISTED), policy_block())
+        rules = site.rules()
+        (tmp_path / "csirt.txt").write_text((tmp_path / "csirt.txt").read_text() + "other.example colour=red\n")
+        error = await site.refused("reload")
+        assert "csirt.txt:2" in error.text and "nothing was changed" in error.text
+        assert site.core.knowledge.intel.index.size == 1
+        assert site.rules() == rules != []
 
 
 @in_loop

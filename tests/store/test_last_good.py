@@ -53,3 +53,17 @@ def test_trouble_costs_nothing_else(tmp_path: Path) -> None:
     folder.keep("a.txt", tmp_path / "no such file")
     folder.forget_others([])
     assert folder.find("a.txt") is None
+
+
+def test_what_was_in_the_way_is_told(tmp_path: Path) -> None:
+    folder = LastGood(tmp_path / "good")
+    source = tmp_path / "a.txt"
+    source.write_text("bad.example\n")
+    folder.keep("a.txt", source)
+    assert folder.trouble == ""
+    found = folder.find("a.txt")
+    assert found is not None
+    found.unlink()
+    found.mkdir()
+    folder.keep("a.txt", source)
+    assert folder.trouble == "Is a directory"
