@@ -14,6 +14,7 @@ need conntrack conntrack
 need unbound unbound
 need setpriv util-linux
 need systemd-analyze systemd
+need systemd-nspawn systemd-container
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 if [ -z "$missing" ]; then
     exit 0
