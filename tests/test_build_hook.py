@@ -131,7 +131,7 @@ def test_the_script_is_found(hook_module: ModuleType) -> None:
 def test_a_wheel_is_compiled_and_runs(tmp_path: Path) -> None:
     where = {name: value for name, value in os.environ.items() if name not in ("EGRESSD_PURE", "PYTHONPATH")}
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)]
-    subprocess.run(command, check=True, env=where, timeout=600)
+    subprocess.run(command, check=True, env=where, timeout=1_800)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")

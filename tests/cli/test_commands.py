@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import struct
 import subprocess
 import sys
@@ -66,7 +67,7 @@ def test_the_next_step_asks_the_same_lists(
     """It left `--list` out, and what had just been found was not listed."""
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "own list.txt", "b.news-portal.example\n")
-    os.link(JPS[1], "may.pcap")
+    shutil.copyfile(JPS[1], "may.pcap")
     _, out, _ = run(capsys, "replay", "--list", "own list.txt", "may.pcap")
     step = out.splitlines()[-1]
     assert step == "Next: egressd explain --list 'own list.txt' news-portal.example may.pcap"
