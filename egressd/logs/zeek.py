@@ -61,8 +61,9 @@ class ZeekParser:
             raw = values[self._columns.index("answers")]
             members["answers"] = [_unescape(one) for one in raw.split(self._set_separator)[:MAX_ANSWERS]]
         for name in ("id.orig_p", "id.resp_p", "qtype", "trans_id"):
-            if str(members.get(name, "")).isdigit() and len(members[name]) < 10:
-                members[name] = int(members[name])
+            digits = members.get(name, "")
+            if digits.isascii() and digits.isdigit() and len(digits) < 10:
+                members[name] = int(digits)
         return self._tell(self._path, Fields(members))
 
     def _directive(self, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -316,6 +317,23 @@ def test_hostile_names_are_escaped_or_none_and_cost_little(format_: str, part: b
         assert seen.name == ""
         assert seen.raw_name.isascii() and seen.raw_name.isprintable() and len(seen.raw_name) < 1_100
     assert time.process_time() - began_s < 0.5
+
+
+@given(
+    st.sampled_from([ZEEK_DNS, ZEEK_HTTP]),
+    st.dictionaries(st.integers(0, 30), st.text(max_size=12) | st.sampled_from(["7", "\N{SUPERSCRIPT TWO}", "(empty)"])),
+)
+def test_any_values_in_columns(header: str, values: dict[int, str]) -> None:
+    parser = PARSERS["zeek"]("s")
+    *directives, columns = [line for line in header.splitlines() if not line.startswith("#types")]
+    for line in (*directives, columns):
+        assert parser.parse(line.encode(), NOW_US) == []
+    usual = {"ts": "1795600800.25", "id.orig_h": "10.0.0.5", "id.resp_h": "198.51.100.7", "proto": "udp", "query": C2}
+    row = [usual.get(name, "-") for name in columns.split("\t")[1:]]
+    for at, value in values.items():
+        row[at % len(row)] = value
+    with suppress(Malformed):
+        parser.parse("\t".join(row).encode("utf-8", "surrogatepass"), NOW_US)
 
 
 @pytest.mark.parametrize("line", [b"[" * 65_000, b'{"a":' * 12_000, b'{"ts":1e999}', b'{"ts":' + b"9" * 5_000 + b"}"])
