@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -257,14 +258,21 @@ class FollowedLog:
         self._marks = []
 
     def _open(self, path: str, known: bool = False) -> OpenFile | None:
-        """Open a file where reading goes on; None when it is no file, or not one that is `known`."""
+        """Open a file where reading goes on; None when it is no file, or not one that is `known`. Raises OSError."""
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would block
+        opened: OpenFile | None = None
+        try:
+            opened = self._opened(fd, known)
+        finally:
+            if opened is None:
+                os.close(fd)
+        return opened
+
+    def _opened(self, fd: int, known: bool) -> OpenFile | None:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
-            os.close(fd)
             self.problem = "is no regular file"
             return None
-        offset = 0
         mark = next((one for one in self._marks if one.inode == found.st_ino), None)
         goes_on = (
             mark is not None
@@ -272,8 +280,8 @@ class FollowedLog:
             and digest(os.pread(fd, mark.head_bytes, 0)) == mark.head
         )  # fmt: skip
         if known and not goes_on:
-            os.close(fd)
             return None
+        offset = 0
         if mark is not None and goes_on:
             offset = mark.offset
         elif self._from_end and not self._marks:
@@ -281,20 +289,26 @@ class FollowedLog:
         return OpenFile(fd, offset, self._frames)
 
     def _find_again(self, but: int) -> None:
-        """Files that were read in part before a restart and have other names by now."""
+        """Files that were read in part before a restart and have other names by now. What may not be looked for, or
+        not be read any more, is a gap, and holds up nothing."""
         wanted = {mark.inode for mark in self._marks} - {but}
         if not wanted:
             return
-        with os.scandir(Path(self.path).parent) as entries:
+        with suppress(OSError), os.scandir(Path(self.path).parent) as entries:
             for number, entry in enumerate(entries):
                 if number >= MAX_LISTED or not wanted:
                     break
                 if entry.inode() in wanted and entry.is_file(follow_symlinks=False):
-                    opened = self._open(entry.path, known=True)
-                    if opened is not None:
-                        wanted.discard(entry.inode())
-                        self._moved.append(opened)
+                    self._go_on_with(entry.path, wanted)
         self.gaps += len(wanted)
+
+    def _go_on_with(self, path: str, wanted: set[int]) -> None:
+        """Read on where `path` is the file of one of these inodes, which is wanted no longer then."""
+        with suppress(OSError):
+            opened = self._open(path, known=True)
+            if opened is not None:
+                wanted.discard(opened.inode)
+                self._moved.append(opened)
 
 
 def digest(head: bytes) -> str:

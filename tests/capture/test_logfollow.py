@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -138,6 +139,52 @@ def test_rotation_and_compression_while_we_were_stopped_is_a_gap(log: Log) -> No
     log.followed = FollowedLog(str(log.path), marks)
     assert log.poll() == ["three"]
     assert log.followed.gaps == 1
+
+
+def test_a_folder_that_cannot_be_listed_is_a_gap(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    marks = log.followed.marks()
+    log.followed.close()
+    log.path.rename(log.path.with_suffix(".log.1"))
+    log.write("three\n")
+    log.followed = FollowedLog(str(log.path), marks)
+    monkeypatch.setattr(os, "scandir", refused)
+    assert log.poll() == ["three"]
+    assert (log.followed.gaps, log.followed.problem) == (1, "")
+
+
+def test_a_moved_file_that_may_not_be_read_any_more_is_a_gap(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = log.path.with_suffix(".log.1")
+    really_open = os.open
+
+    def refused(path: str, flags: int) -> int:
+        if path == str(moved):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return really_open(path, flags)
+
+    marks = log.followed.marks()
+    log.followed.close()
+    log.path.rename(moved)
+    log.write("three\n")
+    log.followed = FollowedLog(str(log.path), marks)
+    monkeypatch.setattr(os, "open", refused)
+    assert log.poll() == ["three"]
+    assert (log.followed.gaps, log.followed.problem) == (1, "")
+
+
+def test_a_disk_that_does_not_read_takes_no_descriptors(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(fd: int, size: int, at: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    log.followed.close()
+    monkeypatch.setattr(os, "pread", broken)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        assert log.followed.poll(0) == []
+        assert log.followed.problem == "input/output error"
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_an_inode_that_is_used_again_is_another_file(log: Log) -> None:
