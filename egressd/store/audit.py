@@ -197,14 +197,6 @@ class Verifier:
         return ""
 
 
-def verify(connection: Connection, heads: Iterable[Head] = (), least_kept_us: int = 0) -> Verdict:
-    """The whole chain at once (100,000 rows take about a second); see Verifier."""
-    verifier = Verifier(heads, least_kept_us)
-    while verifier.step(connection):
-        pass
-    return verifier.verdict()
-
-
 def rows(connection: Connection, limit: int = 100, actor: str = "", before_seq: int = 0) -> list[dict[str, Any]]:
     """The newest rows, newest first: those of `actor` if given, those before a row if given."""
     found: list[dict[str, Any]] = []

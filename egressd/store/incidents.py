@@ -122,7 +122,11 @@ def load_rejected(connection: Connection) -> list[tuple[str, str]]:
 
 def acknowledge(connection: Connection, id_: str, ts_us: int, by: str, act: Act) -> bool:
     """A person knows of it; False when that was so before. Raises StoreError when it is closed or not there."""
-    number, state = _state_of(connection, id_)
+    number = number_of(id_, INCIDENT)
+    row = connection.execute("SELECT state FROM incidents WHERE number = ?", (number,)).fetchone()
+    if row is None:
+        raise refused(f"there is no incident {id_}")
+    (state,) = row
     if state == CLOSED:
         raise refused(f"{id_} is closed")
     if state == ACKNOWLEDGED:
@@ -131,16 +135,6 @@ def acknowledge(connection: Connection, id_: str, ts_us: int, by: str, act: Act)
         "UPDATE incidents SET state = 'acknowledged', acked_us = ?, acked_by = ? WHERE number = ?", (ts_us, by, number)
     )
     audit.append(connection, act._replace(object=id_, before={"state": state}, after={"state": ACKNOWLEDGED}), ts_us)
-    return True
-
-
-def close(connection: Connection, id_: str, ts_us: int, act: Act) -> bool:
-    """It is handled; a later contact opens another one. False when it was closed before."""
-    number, state = _state_of(connection, id_)
-    if state == CLOSED:
-        return False
-    connection.execute("UPDATE incidents SET state = 'closed', closed_us = ? WHERE number = ?", (ts_us, number))
-    audit.append(connection, act._replace(object=id_, before={"state": state}, after={"state": CLOSED}), ts_us)
     return True
 
 
@@ -289,11 +283,3 @@ def _take_over(connection: Connection, kept: int, other: int) -> None:
 def known_addresses(text: str) -> list[bytes]:
     """Packed addresses as stored; of what cannot be read none."""
     return Unread().parsed(parse_addresses, text, [], "", "")
-
-
-def _state_of(connection: Connection, id_: str) -> tuple[int, str]:
-    number = number_of(id_, INCIDENT)
-    row = connection.execute("SELECT state FROM incidents WHERE number = ?", (number,)).fetchone()
-    if row is None:
-        raise refused(f"there is no incident {id_}")
-    return number, row[0]

@@ -142,17 +142,6 @@ def decisions_told(
     return [_decision(row, made) for row in rows]
 
 
-def timeline(connection: Connection, id_: str, since_us: int = 0) -> list[dict[str, int]]:
-    """Attempts and leaks at one decision's targets by hour."""
-    return [
-        {"hour_us": hour * 3_600_000_000, "attempts": attempts, "leaks": leaks}
-        for hour, attempts, leaks in connection.execute(
-            "SELECT hour, attempts, leaks FROM timeline WHERE decision = ? AND hour >= ? ORDER BY hour",
-            (number_of(id_, DECISION), since_us // 3_600_000_000),
-        )
-    ]
-
-
 # -- parts
 
 

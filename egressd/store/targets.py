@@ -1,49 +1,19 @@
-"""Targets in force: what adapters should hold, what they made of it, and when each runs out.
+"""Targets in force: their time, and what adapters made of them.
 
 Every function runs inside `Database.run`, `read` or `call`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from sqlite3 import Connection
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from egressd.model import Target
 from egressd.store import audit
 from egressd.store.audit import Act
 from egressd.store.decisions import EXPIRED, TOLD_TARGETS
 from egressd.store.records import DECISION, number_of
-
-PENDING: Final = "pending"
-IN_FORCE: Final = "active"
-FAILED: Final = "failed"
-UNSUPPORTED: Final = "unsupported"
-REMOVED: Final = "removed"
-
-ENFORCED_MODES: Final = ("approve", "enforce")
-
-
-class ActiveRule(NamedTuple):
-    """One target that should be in force, for `enforce.adapter.Rule`. `expires_us` 0: as long as the decision."""
-
-    kind: str
-    value: str
-    decision_id: str
-    expires_us: int
-
-
-class Due(NamedTuple):
-    """An active target whose time is over, and what its renewal depends on."""
-
-    decision_id: str
-    target: Target
-    expires_us: int
-    level: int
-    added_us: int
-    renewed_us: int
-    attempts: int
-    last_attempt_us: int
 
 
 class Renewal(NamedTuple):
@@ -62,32 +32,6 @@ class Enforcement(NamedTuple):
     target: Target
     state: str
     detail: str = ""
-
-
-def active_rules(connection: Connection, now_us: int, modes: Sequence[str] = ENFORCED_MODES) -> list[ActiveRule]:
-    """Every target that should be in force now, in order of addition: of active decisions that were made in one of
-    `modes` (those made in mode monitor would only have blocked)."""
-    marks = ",".join("?" * len(modes))
-    rows = connection.execute(
-        "SELECT t.kind, t.value, 'D' || t.decision, t.expires_us FROM targets t"
-        " JOIN decisions d ON d.number = t.decision WHERE t.state = 'active' AND d.state = 'active'"
-        f" AND (t.expires_us = 0 OR t.expires_us > ?) AND d.mode IN ({marks}) ORDER BY t.id",
-        (now_us, *modes),
-    )
-    return [ActiveRule(*row) for row in rows]
-
-
-def due(connection: Connection, now_us: int, limit: int = 10_000) -> list[Due]:
-    """Active targets of active decisions whose time is over, those over longest first. What is due is not in force any
-    more (`active_rules`); it is renewed or expired by the caller."""
-    rows = connection.execute(
-        "SELECT t.decision, t.kind, t.value, t.expires_us, t.level, t.added_us, t.renewed_us, t.attempts,"
-        " t.last_attempt_us FROM targets t JOIN decisions d ON d.number = t.decision"
-        " WHERE t.state = 'active' AND t.expires_us > 0 AND t.expires_us <= ? AND d.state = 'active'"
-        " ORDER BY t.expires_us, t.id LIMIT ?",
-        (now_us, limit),
-    )
-    return [Due(f"{DECISION}{number}", Target(kind, value), *rest) for number, kind, value, *rest in rows]
 
 
 def renew(connection: Connection, renewals: Iterable[Renewal], now_us: int) -> int:

@@ -321,7 +321,9 @@ def test_hostile_names_are_escaped_or_none_and_cost_little(format_: str, part: b
 
 @given(
     st.sampled_from([ZEEK_DNS, ZEEK_HTTP]),
-    st.dictionaries(st.integers(0, 30), st.text(max_size=12) | st.sampled_from(["7", "\N{SUPERSCRIPT TWO}", "(empty)"])),
+    st.dictionaries(
+        st.integers(0, 30), st.text(max_size=12) | st.sampled_from(["7", "\N{SUPERSCRIPT TWO}", "(empty)"])
+    ),
 )
 def test_any_values_in_columns(header: str, values: dict[int, str]) -> None:
     parser = PARSERS["zeek"]("s")

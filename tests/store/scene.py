@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from sqlite3 import Connection
 
 from egressd.model import Campaign, Decision, Incident, Indicator, Match, Target
-from egressd.store import decisions, incidents
-from egressd.store.audit import Act
+from egressd.store import decisions, incidents, retention
+from egressd.store.audit import Act, Verdict, Verifier
 from egressd.store.db import Database
 from egressd.store.decisions import NewTarget
+from egressd.store.heads import Head
 from egressd.store.ledger import open_ledger
 
 T0 = 1_430_000_000_000_000
 SECOND = 1_000_000
 HOUR = 3_600 * SECOND
 DAY = 24 * HOUR
+FOR_EVER = 1_000 * 365 * DAY
 A = bytes([10, 0, 0, 1])
 B = bytes([10, 0, 0, 2])
 V6 = bytes.fromhex("20010db8000000000000000000000001")
@@ -69,6 +72,20 @@ def opened(
     """An incident of a campaign that is kept."""
     made = Incident(id_, campaign, client, match(domain), at_us, at_us, last_us or at_us)
     ledger.call(incidents.put_incident, made, segment)
+
+
+def closed(ledger: Database, id_: str, at_us: int = T0) -> None:
+    """An incident that somebody knows of is quiet, and closed; as all others are that somebody knows of."""
+    ledger.call(incidents.acknowledge, id_, at_us, "uid:anna", ANNA)
+    ledger.call(retention.close_quiet, at_us + FOR_EVER, at_us, TIMER)
+
+
+def verify(connection: Connection, heads: Iterable[Head] = (), least_kept_us: int = 0) -> Verdict:
+    """The audit chain, verified whole."""
+    verifier = Verifier(heads, least_kept_us)
+    while verifier.step(connection):
+        pass
+    return verifier.verdict()
 
 
 def put(ledger: Database, domain: str = "bad.example", *more: NewTarget, ts_us: int = T0, state: str = "active") -> str:

@@ -19,7 +19,7 @@ from egressd.store.db import Database
 from egressd.store.errors import REQUEST, StoreError
 from egressd.store.heads import Head
 from egressd.store.migrations import decisions_and_audit
-from tests.store.scene import DAY, T0
+from tests.store.scene import DAY, T0, verify
 
 ROWS = 40
 
@@ -61,9 +61,9 @@ def test_the_format_is_fixed(ledger: Database) -> None:
 
 
 def test_an_honest_chain(ledger: Database) -> None:
-    assert ledger.call(audit.verify) == (True, 0, Head(0, GENESIS.hex(), 0), "", 0, 0)
+    assert ledger.call(verify) == (True, 0, Head(0, GENESIS.hex(), 0), "", 0, 0)
     heads = ledger.call(fill)
-    verdict = ledger.call(audit.verify, heads[::7])
+    verdict = ledger.call(verify, heads[::7])
     assert (verdict.ok, verdict.rows, verdict.problem, verdict.heads_checked) == (True, ROWS, "", 6)
     assert (verdict.head.seq, verdict.head.hash) == heads[-1][:2]
 
@@ -156,9 +156,9 @@ def test_attacks(ledger: Database, name: str) -> None:
     attack, wanted, shows_alone = ATTACKS[name]
     heads = ledger.call(fill)
     ledger.call(attack)
-    verdict = ledger.call(audit.verify, heads[9::10])
+    verdict = ledger.call(verify, heads[9::10])
     assert not verdict.ok and verdict.problem.startswith(wanted), verdict.problem
-    assert ledger.call(audit.verify).ok is not shows_alone
+    assert ledger.call(verify).ok is not shows_alone
 
 
 @given(st.data())
@@ -171,7 +171,7 @@ def test_any_change_of_any_row_is_found(data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(body) - 1))
     other = data.draw(st.characters(codec="utf-8").filter(lambda one: one != body[at]))
     connection.execute("UPDATE audit SET body = ? WHERE seq = ?", (body[:at] + other + body[at + 1 :], seq))
-    verdict = audit.verify(connection, heads)
+    verdict = verify(connection, heads)
     assert not verdict.ok and verdict.rows == seq - 1
     connection.close()
 
@@ -180,21 +180,21 @@ def test_a_cut_leaves_a_chain_that_verifies(ledger: Database) -> None:
     heads = ledger.call(fill)
     retention = Act("egressd", "timer", "", "", "older than three years")
     assert ledger.call(audit.cut, heads[9], retention, T0 + DAY) == 10
-    verdict = ledger.call(audit.verify, heads[9::10], 0)
+    verdict = ledger.call(verify, heads[9::10], 0)
     assert (verdict.ok, verdict.rows, verdict.cut, verdict.heads_checked) == (True, ROWS - 10 + 1, 10, 4)
     tombstone = ledger.call(audit.rows, 1)[0]
     assert tombstone["act"] == "audit-cut" and tombstone["after"] == {"cut": 10, "hash": heads[9].hash}
     assert ledger.call(audit.cut, heads[29], retention, T0 + DAY) == 20
-    assert ledger.call(audit.verify, heads).cut == 30
+    assert ledger.call(verify, heads).cut == 30
     ledger.call(fill, 5, 900)
-    assert ledger.call(audit.verify, heads).ok
+    assert ledger.call(verify, heads).ok
 
 
 def test_more_than_was_cut_is_missing(ledger: Database) -> None:
     heads = ledger.call(fill)
     ledger.call(audit.cut, heads[9], act(0), T0 + DAY)
     ledger.call(sql("DELETE FROM audit WHERE seq < 15"))
-    assert "no row of the chain answers for it" in ledger.call(audit.verify, heads).problem
+    assert "no row of the chain answers for it" in ledger.call(verify, heads).problem
 
 
 def test_rows_that_were_cut_and_are_there_again(ledger: Database) -> None:
@@ -202,15 +202,15 @@ def test_rows_that_were_cut_and_are_there_again(ledger: Database) -> None:
     before = ledger.call(lambda one: one.execute("SELECT * FROM audit WHERE seq <= 10").fetchall())
     ledger.call(audit.cut, heads[9], act(0), T0 + DAY)
     ledger.call(lambda one: one.executemany("INSERT INTO audit VALUES(?, ?, ?)", before))
-    assert "there again" in ledger.call(audit.verify, heads).problem
+    assert "there again" in ledger.call(verify, heads).problem
 
 
 def test_a_cut_before_its_time(ledger: Database) -> None:
     """By somebody who can write the ledger, at a true head: its own time, written outside, tells on it."""
     heads = ledger.call(fill)
     ledger.call(audit.cut, heads[38], act(0), T0 + DAY)
-    assert ledger.call(audit.verify, heads, 0).ok
-    assert ledger.call(audit.verify, heads, 30 * DAY).problem == "rows up to 39 were cut before their time"
+    assert ledger.call(verify, heads, 0).ok
+    assert ledger.call(verify, heads, 30 * DAY).problem == "rows up to 39 were cut before their time"
 
 
 def test_no_cut_where_no_head_was_written(ledger: Database) -> None:
@@ -219,7 +219,7 @@ def test_no_cut_where_no_head_was_written(ledger: Database) -> None:
         with pytest.raises(StoreError, match="not cut") as caught:
             ledger.call(audit.cut, wrong, act(0), T0)
         assert caught.value.kind == REQUEST
-    assert ledger.call(audit.verify, heads).rows == ROWS
+    assert ledger.call(verify, heads).rows == ROWS
 
 
 def test_which_head_is_old_enough(ledger: Database) -> None:
@@ -263,6 +263,6 @@ def test_rows_for_people(ledger: Database) -> None:
 def test_a_hundred_thousand_rows_are_verified_in_seconds(ledger: Database) -> None:
     heads = ledger.call(fill, 100_000)
     begun = process_time()
-    verdict = ledger.call(audit.verify, heads[::1000])
+    verdict = ledger.call(verify, heads[::1000])
     assert verdict.ok and verdict.rows == 100_000 and verdict.heads_checked == 100
     assert process_time() - begun < 5  # measured 0.5

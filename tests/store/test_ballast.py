@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from egressd.store import audit, decision_rows, decisions
+from egressd.store import decision_rows, decisions
 from egressd.store.ballast import Ballast
 from egressd.store.db import Database
 from egressd.store.decisions import NewTarget
@@ -19,7 +19,7 @@ from egressd.store.history import Contact, History
 from egressd.store.ledger import open_ledger
 from egressd.store.migrations import LEDGER
 from tests.loops import in_loop
-from tests.store.scene import ANNA, T0, A, about, put, verdict
+from tests.store.scene import ANNA, T0, A, about, put, verdict, verify
 
 BALLAST = 1 << 20
 
@@ -102,7 +102,7 @@ async def test_a_full_disk(disk: Path) -> None:
     ledger.close()
     ledger = open_ledger(disk / "ledger.db", T0, BALLAST)
     assert {row.id for row in ledger.call(decision_rows.load_open)} == {*acknowledged, again.id}
-    assert ledger.call(audit.verify).ok
+    assert ledger.call(verify).ok
     ledger.close()
 
 
@@ -124,7 +124,7 @@ async def test_of_a_group_what_fits_is_committed(disk: Path) -> None:
         "a.example",
         "c.example",
     ]
-    assert (await ledger.read(audit.verify)).ok
+    assert (await ledger.read(verify)).ok
     ledger.close()
 
 

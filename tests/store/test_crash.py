@@ -14,7 +14,7 @@ import pytest
 
 from egressd.store import audit, decision_rows
 from egressd.store.ledger import open_ledger
-from tests.store.scene import T0
+from tests.store.scene import T0, verify
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ROUNDS = 50
@@ -102,7 +102,7 @@ def test_killed_fifty_times(tmp_path: Path) -> None:
         assert acknowledged <= there
         made, targets, rows, whole = ledger.call(counts)
         assert made == rows == whole == len(there) and targets == 2 * made
-        verdict = ledger.call(audit.verify, [head] if head else [])
+        verdict = ledger.call(verify, [head] if head else [])
         assert verdict.ok, verdict.problem
         head = ledger.call(audit.head)
         attempted = ledger.call(lambda one: one.execute("SELECT coalesce(sum(count), 0) FROM watches").fetchone()[0])
@@ -118,5 +118,5 @@ def test_killed_a_few_times(tmp_path: Path) -> None:
     ledger = open_ledger(path, T0, 0)
     made, targets, rows, whole = ledger.call(counts)
     assert acknowledged <= {row.id for row in ledger.call(decision_rows.load_open)}
-    assert made == rows == whole and targets == 2 * made and ledger.call(audit.verify).ok
+    assert made == rows == whole and targets == 2 * made and ledger.call(verify).ok
     ledger.close()

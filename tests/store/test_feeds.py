@@ -9,7 +9,7 @@ from egressd.store.audit import Act
 from egressd.store.db import Database
 from egressd.store.errors import StoreError
 from egressd.store.feeds import CONFIRMED, FALSE_POSITIVE, FeedRow, Score
-from tests.store.scene import T0, A, B, match, opened, tied
+from tests.store.scene import T0, A, B, match, opened, tied, verify
 
 ACT = Act("uid:anna", "socket", "judge", "", "looked at it")
 
@@ -45,7 +45,7 @@ def test_verdicts_are_by_source_one_for_an_incident_and_audited(ledger: Database
     assert ledger.call(feeds.scores) == {source: Score(0, 0, 1, 1)}
     (latest, *_) = ledger.call(audit.rows, 10, "")
     assert (latest["act"], latest["object"], latest["before"]) == ("judge", other, {"verdict": FALSE_POSITIVE})
-    assert latest["after"]["verdict"] == CONFIRMED and ledger.call(audit.verify).ok
+    assert latest["after"]["verdict"] == CONFIRMED and ledger.call(verify).ok
 
 
 @pytest.mark.parametrize(("id_", "verdict"), [("I9", CONFIRMED), ("D1", CONFIRMED), ("I1", "maybe")])

@@ -8,12 +8,12 @@ from time import process_time
 import pytest
 
 from egressd.model import Campaign, Incident
-from egressd.store import attempts, audit, decision_rows, decisions, incidents, notes
+from egressd.store import attempts, audit, decision_rows, decisions, incidents, notes, retention
 from egressd.store.attempts import Batch, ContactCount
 from egressd.store.db import Database
 from egressd.store.decisions import NewTarget
 from egressd.store.errors import REQUEST, StoreError
-from tests.store.scene import ANNA, HOUR, T0, A, B, about, match, opened, tied, verdict
+from tests.store.scene import ANNA, HOUR, T0, TIMER, A, B, about, match, opened, tied, verdict
 
 X, Y, Z = "registered domain bad.example", "indicator a.bad.example", "indicator 203.0.113.1"
 
@@ -91,8 +91,9 @@ def test_acknowledged_then_closed_then_another(ledger: Database) -> None:
     act = ANNA._replace(act="ack")
     assert ledger.call(incidents.acknowledge, "I1", T0 + 1, "uid:anna", act)
     assert not ledger.call(incidents.acknowledge, "I1", T0 + 2, "uid:bert", act)
-    assert ledger.call(incidents.close, "I1", T0 + 3, act._replace(act="close"))
-    assert not ledger.call(incidents.close, "I1", T0 + 4, act)
+    quiet = TIMER._replace(act="close")
+    assert ledger.call(retention.close_quiet, T0 + 1, T0 + 3, quiet) == ["I1"]
+    assert ledger.call(retention.close_quiet, T0 + 1, T0 + 4, quiet) == []
     row = ledger.call(incidents.load_incident, "I1")
     assert row is not None and (row.state, row.acked_us, row.acked_by, row.closed_us) == (
         "closed", T0 + 1, "uid:anna", T0 + 3,
@@ -102,14 +103,12 @@ def test_acknowledged_then_closed_then_another(ledger: Database) -> None:
     assert caught.value.kind == REQUEST
     opened(ledger, "I2", "C1")
     assert ledger.call(incidents.load_campaigns)[0].incidents == ["I2"]
-    assert [(row["act"], row["object"]) for row in ledger.call(audit.rows)] == [("close", "I1"), ("ack", "I1")]
+    assert [(row["act"], row["object"]) for row in ledger.call(audit.rows)] == [("close", ""), ("ack", "I1")]
 
 
 def test_what_is_not_there(ledger: Database) -> None:
-    for call in (incidents.acknowledge, incidents.close):
-        args = ("I7", T0, "uid:anna", ANNA) if call is incidents.acknowledge else ("I7", T0, ANNA)
-        with pytest.raises(StoreError, match="there is no incident I7"):
-            ledger.call(call, *args)  # type: ignore[arg-type]
+    with pytest.raises(StoreError, match="there is no incident I7"):
+        ledger.call(incidents.acknowledge, "I7", T0, "uid:anna", ANNA)
     with pytest.raises(StoreError):
         opened(ledger, "I1", "C9")  # its campaign is not there
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from egressd.store import incidents, notes, retention
 from egressd.store.db import Database
 from egressd.store.notes import MAX_NOTE, MAX_NOTES, Note
-from tests.store.scene import ANNA, T0, A, B, opened, tied
+from tests.store.scene import ANNA, T0, A, B, closed, opened, tied
 
 X, Z = "indicator a.example", "indicator b.example"
 
@@ -22,7 +22,7 @@ def test_notes_are_bounded_and_go_with_their_incident(ledger: Database) -> None:
     assert {len(one.text) for one in found["I1"]} == {MAX_NOTE}
     assert (found["I2"], len(found)) == ([Note("I2", T0, "allowed", "ignore-client")], 2)
     assert ledger.call(notes.load_allowed) == {"I2": "ignore-client"}
-    ledger.call(incidents.close, "I2", T0, ANNA)
+    closed(ledger, "I2")
     assert ledger.call(notes.load_allowed) == {}
     ledger.call(retention.trim, retention.Bounds(closed_incidents=0), T0, ANNA)
     assert list(ledger.call(notes.load_notes, ["I1", "I2"])) == ["I1"]

@@ -15,7 +15,24 @@ from egressd.store.decisions import NewTarget
 from egressd.store.errors import StoreError
 from egressd.store.notes import Note
 from egressd.store.targets import Enforcement
-from tests.store.scene import ANNA, DAY, HOUR, SECOND, T0, V6, A, B, about, address, match, opened, put, tied, verdict
+from tests.store.scene import (
+    ANNA,
+    DAY,
+    HOUR,
+    SECOND,
+    T0,
+    V6,
+    A,
+    B,
+    about,
+    address,
+    closed,
+    match,
+    opened,
+    put,
+    tied,
+    verdict,
+)
 
 ONE = address("203.0.113.1")
 PAIR = address("10.0.0.1>203.0.113.2")._replace(kind="pair")
@@ -133,7 +150,7 @@ def test_incidents(busy: Database) -> None:
     assert busy.call(queries.incidents, "", V6) == [two]
     assert busy.call(queries.incidents, "acknowledged") == [two]
     assert busy.call(queries.incidents, "", b"", 1) == [two]  # the newest
-    busy.call(incidents.close, "I2", T0 + 2, ANNA)
+    closed(busy, "I2", T0 + 2)
     assert [row["id"] for row in busy.call(queries.incidents)] == ["I1"]
     assert [row["id"] for row in busy.call(queries.incidents, "closed")] == ["I2"]
     assert len(busy.call(queries.incidents, "all")) == 2
@@ -195,15 +212,6 @@ def test_decisions(busy: Database) -> None:
     for args in (("blue",), ("", 1, "D77"), ("", 1, "x")):
         with pytest.raises(StoreError):
             busy.call(queries.decisions_told, *args)  # type: ignore[arg-type]
-
-
-def test_timeline(busy: Database) -> None:
-    hour = T0 // HOUR * HOUR
-    assert busy.call(queries.timeline, "D1") == [
-        {"hour_us": hour, "attempts": 4, "leaks": 1},
-        {"hour_us": hour + HOUR, "attempts": 1, "leaks": 0},
-    ]
-    assert len(busy.call(queries.timeline, "D1", T0 + HOUR)) == 1
 
 
 def test_everything_is_plain_json(busy: Database) -> None:

@@ -11,7 +11,7 @@ from egressd.store.db import Database
 from egressd.store.decisions import NewTarget
 from egressd.store.heads import append_head, load_heads
 from egressd.store.retention import AT_ONCE, Bounds, Trimmed
-from tests.store.scene import ANNA, DAY, HOUR, T0, A, B, address, opened, put, tied
+from tests.store.scene import ANNA, DAY, HOUR, T0, A, B, address, closed, opened, put, tied, verify
 
 KEEP = Act("egressd", "timer", "retention", "", "beyond the bounds")
 MONTH = Bounds(age_us=30 * DAY)
@@ -36,7 +36,7 @@ def test_by_age_with_all_that_hangs_on_it(ledger: Database) -> None:
     for number, key in enumerate(("old", "young")):
         tied(ledger, f"C{number + 1}", key)
         opened(ledger, f"I{number + 1}", f"C{number + 1}")
-        ledger.call(incidents.close, f"I{number + 1}", T0 + number * 20 * DAY, ANNA)
+        closed(ledger, f"I{number + 1}", T0 + number * 20 * DAY)
     ledger.call(entries.add, "allowance", "x.example", "uid:anna", "", T0, T0 + 1, ANNA)
     ledger.call(entries.add, "allowance", "y.example", "uid:anna", "", T0, 0, ANNA)
     done = ledger.call(retention.trim, MONTH, T0 + 31 * DAY, KEEP)
@@ -120,9 +120,9 @@ def test_audit_rows_go_behind_a_tombstone_and_the_rest_verifies(ledger: Database
     assert ledger.call(retention.trim_audit, heads, bounds, T0 + 5 * DAY, KEEP) == 0
     assert ledger.call(retention.trim_audit, heads, bounds, T0 + 9 * DAY, KEEP) == 4
     assert ledger.call(retention.trim_audit, heads, bounds, T0 + 9 * DAY, KEEP) == 0
-    verdict = ledger.call(audit.verify, heads, 5 * DAY)
+    verdict = ledger.call(verify, heads, 5 * DAY)
     assert (verdict.ok, verdict.rows, verdict.cut) == (True, 7, 4)
-    assert ledger.call(audit.verify, heads, 7 * DAY).problem == "rows up to 4 were cut before their time"
+    assert ledger.call(verify, heads, 7 * DAY).problem == "rows up to 4 were cut before their time"
     assert ledger.call(retention.trim_audit, heads, Bounds(audit_rows=3), T0 + 9 * DAY, KEEP) == 4
-    assert ledger.call(audit.verify, heads).ok
+    assert ledger.call(verify, heads).ok
     assert ledger.call(retention.trim_audit, [], Bounds(audit_rows=0), T0 + 900 * DAY, KEEP) == 0  # no head, no cut

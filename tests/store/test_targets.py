@@ -1,4 +1,4 @@
-"""Targets in force: what adapters should hold, deadlines, enforcement states; 100,000 of them in seconds."""
+"""Targets in force: deadlines and enforcement states; 100,000 of them in seconds."""
 
 from __future__ import annotations
 
@@ -7,35 +7,15 @@ import pytest
 from egressd.store import audit, decision_rows, decisions, entries, targets
 from egressd.store.db import Database
 from egressd.store.decisions import NewTarget
-from egressd.store.targets import ActiveRule, Enforcement, Renewal
+from egressd.store.targets import Enforcement, Renewal
 from tests.store.scene import ANNA, HOUR, SECOND, T0, TIMER, about, address, put, verdict
 
 ONE, TWO = address("203.0.113.1"), address("203.0.113.2")
 
 
-def test_what_should_be_in_force(ledger: Database) -> None:
-    put(ledger, "bad.example", NewTarget(ONE, T0 + HOUR), NewTarget(TWO))
-    put(ledger, "asked.example", state="proposed")
-    ledger.call(decisions.commit, verdict("seen.example", mode="monitor"), [NewTarget(about("seen.example"))], "x")
-    put(ledger, "gone.example")
-    ledger.call(decisions.end, "D4", "undone", T0, "uid:anna", "", ANNA)
-    both = [ActiveRule(*about(), "D1", 0), ActiveRule(*ONE, "D1", T0 + HOUR), ActiveRule(*TWO, "D1", 0)]
-    assert ledger.call(targets.active_rules, T0) == both
-    assert ledger.call(targets.active_rules, T0 + HOUR - 1) == both
-    assert ledger.call(targets.active_rules, T0 + HOUR) == [both[0], both[2]]
-    every = ledger.call(targets.active_rules, T0, ("monitor", "enforce"))
-    assert [rule.value for rule in every[3:]] == ["seen.example"]
-    ledger.call(decisions.withdraw, "D1", [TWO], T0, ANNA)
-    assert ledger.call(targets.active_rules, T0) == both[:2]
-
-
-def test_due_renewed_expired(ledger: Database) -> None:
+def test_renewed_and_expired(ledger: Database) -> None:
     put(ledger, "bad.example", NewTarget(ONE, T0 + 2 * HOUR, 1), NewTarget(TWO, T0 + HOUR))
     put(ledger, "asked.example", NewTarget(address("192.0.2.1"), T0 + 1), state="proposed")
-    assert ledger.call(targets.due, T0 + HOUR - 1) == []
-    found = ledger.call(targets.due, T0 + 2 * HOUR)
-    assert [(one.decision_id, one.target, one.level) for one in found] == [("D1", TWO, 0), ("D1", ONE, 1)]
-    assert [one.target for one in ledger.call(targets.due, T0 + 2 * HOUR, 1)] == [TWO]
     renewal = Renewal("D1", ONE, T0 + 26 * HOUR, 2)
     assert ledger.call(targets.renew, [renewal, Renewal("D77", ONE, 1, 1)], T0 + 2 * HOUR) == 1
     assert ledger.call(targets.expire, [("D1", TWO)], T0 + 2 * HOUR, TIMER) == []
@@ -58,7 +38,6 @@ def test_a_decision_ends_with_its_main_target(ledger: Database) -> None:
     assert (row.state, row.ended_us, row.ended_by, row.ended_reason) == (
         "expired", T0 + HOUR, "rule:time", "its time is over",
     )  # fmt: skip
-    assert ledger.call(targets.due, T0 + 99 * HOUR) == []
 
 
 @pytest.mark.parametrize("delta_us", [86_400 * SECOND, -86_400 * SECOND, -(T0 - 5 * SECOND)])
@@ -70,9 +49,8 @@ def test_a_clock_step_moves_every_deadline_that_is_to_come(ledger: Database, del
     entry = ledger.call(entries.add, "allowance", "ok.example", "uid:anna", "", T0, T0 + HOUR, ANNA)
     assert ledger.call(targets.shift_deadlines, delta_us) == 3
     now_us = T0 + delta_us
-    assert ledger.call(targets.due, now_us + HOUR - 1) == []
-    assert [one.target for one in ledger.call(targets.due, now_us + HOUR)] == [ONE]
-    assert len(ledger.call(targets.active_rules, now_us)) == 3
+    (moved,) = ledger.call(decision_rows.load_open)
+    assert [one.expires_us for one in moved.targets] == [0, now_us + HOUR, now_us + 2 * HOUR]
     assert ledger.call(entries.in_force, now_us + HOUR - 1)[0].id == entry.id
     assert ledger.call(entries.in_force, now_us + HOUR) == []
     ended = ledger.call(decision_rows.load, "D2")
@@ -104,8 +82,9 @@ def test_a_hundred_thousand_active_targets(ledger: Database) -> None:
     """As many as there may be: each written, read and moved in one piece (0.8, 0.15, 0.7 and 0.15 s of CPU)."""
     many = [NewTarget(address(f"198.{18 + (n >> 16)}.{n >> 8 & 255}.{n & 255}"), T0 + HOUR + n) for n in range(100_000)]
     put(ledger, "bad.example", *many)
-    rules = ledger.call(targets.active_rules, T0)
-    states = [Enforcement(one.decision_id, many[n - 1].target, "active") for n, one in enumerate(rules) if n]
+    states = [Enforcement("D1", one.target, "active") for one in many]
     assert ledger.call(targets.set_enforcements, "nftables", states, T0) == 100_000
     assert ledger.call(targets.shift_deadlines, 5) == 100_000
-    assert [rule.expires_us for rule in rules[:3]] == [0, T0 + HOUR, T0 + HOUR + 1] and len(rules) == 100_001
+    (row,) = ledger.call(decision_rows.load_open)
+    assert [one.expires_us for one in row.targets[:3]] == [0, T0 + HOUR + 5, T0 + HOUR + 6]
+    assert len(row.targets) == 100_001
