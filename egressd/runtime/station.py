@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
-from egressd.capture.links import LinkWatch, lan_interfaces, read_surroundings
+from egressd.capture.rtnetlink import LinkWatch
+from egressd.capture.surroundings import lan_interfaces, read_surroundings
 from egressd.config.feed_options import feed_host
 from egressd.config.schema import Config
 from egressd.detect.devices import Devices

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from egressd.capture.links import Surroundings
 from egressd.capture.rtnetlink import Address, Link
+from egressd.capture.surroundings import Surroundings
 from egressd.errors import Malformed
 from egressd.runtime import screens
 from egressd.runtime.daemon import unread_rows

@@ -5,7 +5,7 @@ What is found here is protected: egressd never blocks its own addresses, gateway
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -13,23 +13,15 @@ from typing import Final, NamedTuple
 from egressd.capture.rtnetlink import (
     Address,
     Link,
-    LinkWatch,
-    Neighbour,
     Route,
     read_addresses,
     read_links,
-    read_neighbours,
     read_routes,
 )
 from egressd.capture.sessions import read_sessions
 from egressd.capture.timeservers import read_time_servers
 from egressd.intel.networks import parse_address, render_address
-
-__all__ = [
-    "Address", "Judged", "LanChoice", "Link", "LinkWatch", "Neighbour", "Route", "Surroundings", "is_private",
-    "lan_interfaces", "own_networks", "parse_resolvers", "read_addresses", "read_links", "read_neighbours",
-    "read_resolvers", "read_routes", "read_surroundings",
-]  # fmt: skip
+from egressd.wire.direction import is_private
 
 HALF_OF_ALL: Final = 1  # prefix length: VPN clients lay two such routes over the default route
 
@@ -109,7 +101,7 @@ def lan_interfaces(links: Sequence[Link], addresses: Sequence[Address], routes: 
     by_index = {link.ifindex: link for link in links}
     private: dict[int, list[bytes]] = {}
     for one in addresses:
-        if is_private(one.address):
+        if _tells_a_lan(one.address):
             private.setdefault(one.ifindex, []).append(one.address)
     leads_out = {route.ifindex for route in routes if route.length <= HALF_OF_ALL}
     judged = {link.ifindex: _judge(link, by_index, private.get(link.ifindex, []), leads_out) for link in links}
@@ -138,26 +130,10 @@ def _judge(link: Link, by_index: dict[int, Link], private: list[bytes], leads_ou
     return Judged(link.name, True, f"it has the private address {render_address(private[0])} and no default route")
 
 
-def is_private(address: bytes) -> bool:
-    """Whether hosts of an own network have addresses of this kind: RFC 1918, RFC 6598, RFC 4193. Link-local ones say
-    nothing, every interface has one."""
-    if len(address) == 4:
-        first, second = address[0], address[1]
-        return (
-            first == 10
-            or (first == 172 and 16 <= second < 32)
-            or (first == 192 and second == 168)
-            or (first == 100 and 64 <= second < 128)
-        )
-    return address[:1] in (b"\xfc", b"\xfd")
-
-
-def own_networks(addresses: Iterable[Address], routes: Iterable[Route]) -> list[tuple[bytes, int]]:
-    """The networks (first address, prefix length) on the host's own links: those of its addresses and of its routes
-    without a gateway; each once, the default route left out."""
-    found = [(one.network, one.length) for one in addresses]
-    found += [(route.target, route.length) for route in routes if not route.gateway]
-    return [network for network in dict.fromkeys(found) if network[1] > 0]
+def _tells_a_lan(address: bytes) -> bool:
+    """Whether hosts of an own network have addresses of this kind. Link-local ones say nothing, every interface has
+    one (RFC 3927, RFC 4291 section 2.5.6)."""
+    return is_private(address) and address[:2] != b"\xa9\xfe" and address[0] != 0xFE
 
 
 def read_resolvers(files: Sequence[str] = RESOLVER_FILES) -> list[bytes]:
