@@ -238,39 +238,49 @@ def read_neighbours() -> list[Neighbour]:
     return found
 
 
-class LinkWatch:
-    """Hears of every change to interfaces, addresses and routes. Raises OSError when it cannot listen."""
+class Listener:
+    """Hears what the kernel tells some multicast groups. Raises OSError when it cannot listen."""
 
-    def __init__(self) -> None:
+    def __init__(self, groups: int) -> None:
         self._sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _ROUTE)
         try:
-            self._sock.bind((0, _WATCHED_GROUPS))
+            self._sock.bind((0, groups))
         except OSError:
             self._sock.close()
             raise
 
     def fileno(self) -> int:
-        """Readable when there is something to drain."""
+        """Readable when something has come."""
         return self._sock.fileno()
 
-    def drain(self) -> bool:
-        """Take what has come, without waiting; whether any of it is a change, so that a new look is worth while. What
-        got lost counts as one. After very many at once it comes back with the rest still readable."""
-        changed = False
+    def take(self) -> tuple[list[Message], bool]:
+        """What has come, without waiting; and whether something got lost. After very many at once it comes back with
+        the rest still readable."""
+        found: list[Message] = []
         for _ in range(_MAX_DRAINED):
             try:
                 octets, sender = self._sock.recvfrom(_RECEIVE_BYTES)
             except OSError as error:
-                return changed or error.errno == errno.ENOBUFS
-            if sender[0] != 0:
-                continue  # not from the kernel
-            for message in parse_messages(octets):
-                changed = changed or _is_change(message)
-        return changed
+                return found, error.errno == errno.ENOBUFS
+            if sender[0] == 0:  # from the kernel
+                found += parse_messages(octets)
+        return found, False
 
     def close(self) -> None:
         """Stop listening."""
         self._sock.close()
+
+
+class LinkWatch(Listener):
+    """Hears of every change to interfaces, addresses and routes. Raises OSError when it cannot listen."""
+
+    def __init__(self) -> None:
+        super().__init__(_WATCHED_GROUPS)
+
+    def drain(self) -> bool:
+        """Whether what has come is a change, so that a new look is worth while. What got lost counts as one."""
+        messages, is_lost = self.take()
+        return is_lost or any(_is_change(message) for message in messages)
 
 
 def _is_change(message: Message) -> bool:
