@@ -13,6 +13,7 @@ from egressd.model import Match, Target
 from egressd.store.errors import StoreError
 from egressd.store.records import DECISION, campaign_id, number_of, parse_match
 from egressd.store.unread import Unread, is_address, match_about
+from egressd.store.variables import chunks, marks
 
 # Who ends a decision, or frees what it covers, because somebody allows it: the kinds of allowances, as rules.
 LIFTING: Final = ("rule:ignore-indicator", "rule:allow-destination", "rule:ignore-client", "rule:never-block")
@@ -88,9 +89,8 @@ def load_lifted(connection: Connection, since_us: int, limit: int) -> list[Decis
         f" OR (t.withdrawn_by IN {_LIFTING} AND t.renewed_us > {since_us:d}))"
     )
     rows: list[DecisionRow] = []
-    for at in range(0, len(numbers), 500):
-        some = numbers[at : at + 500]
-        rows += load_where(connection, f"number IN ({','.join('?' * len(some))})", tuple(some), -1, covered)
+    for some in chunks(numbers):
+        rows += load_where(connection, f"number IN ({marks(some)})", some, -1, covered)
     return [row for row in rows if row.targets]
 
 

@@ -10,6 +10,7 @@ from sqlite3 import Connection
 from typing import Final, NamedTuple
 
 from egressd.store.records import INCIDENT, number_of
+from egressd.store.variables import chunks, marks
 
 MAX_NOTES: Final = 50  # of an incident; of more the youngest are kept
 MAX_NOTE: Final = 1_000  # characters
@@ -42,12 +43,11 @@ def add_notes(connection: Connection, notes: Sequence[Note]) -> None:
 def load_notes(connection: Connection, ids: Sequence[str]) -> dict[str, list[Note]]:
     """The notes of incidents, oldest first; of those that have any."""
     found: dict[str, list[Note]] = {}
-    for at in range(0, len(ids), 500):
-        numbers = tuple(number_of(one, INCIDENT) for one in ids[at : at + 500])
+    for some in chunks([number_of(one, INCIDENT) for one in ids]):
         for number, *rest in connection.execute(
             "SELECT incident, ts_us, text, allowance FROM incident_notes"
-            f" WHERE incident IN ({','.join('?' * len(numbers))}) ORDER BY id",
-            numbers,
+            f" WHERE incident IN ({marks(some)}) ORDER BY id",
+            some,
         ):
             note = Note(f"{INCIDENT}{number}", *rest)
             found.setdefault(note.incident, []).append(note)

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from sqlite3 import Connection
 from typing import Final, NamedTuple
 
+from egressd.store.variables import marks
+
 PAGE_ROWS: Final = 2_000
 HOUR_US: Final = 3_600_000_000
 
@@ -47,8 +49,7 @@ def untold_of_domains(
     connection: Connection, domains: Sequence[str], after: Mark = START, limit: int = PAGE_ROWS
 ) -> list[Untold]:
     """Contacts with any name of these registered domains; a few hundred domains at a time (SQLite's variables)."""
-    marks = ",".join("?" * len(domains))
-    return _page(connection, f"n.registered_domain IN ({marks})", domains, after, limit)
+    return _page(connection, f"n.registered_domain IN ({marks(domains)})", domains, after, limit)
 
 
 def untold_of_addresses(
@@ -126,10 +127,8 @@ _BY_WHOM: Final = " GROUP BY n.id, c.client, c.address ORDER BY n.id, c.client, 
 
 def hits_of_domains(connection: Connection, domains: Sequence[str], since_us: int, limit: int) -> list[Hit]:
     """Who contacted any name of these registered domains since a time; a few hundred domains at a time."""
-    marks = ",".join("?" * len(domains))
-    rows = connection.execute(
-        _HITS + f"n.registered_domain IN ({marks})" + _BY_WHOM, (since_us // HOUR_US, since_us, *domains, limit)
-    )
+    which = f"n.registered_domain IN ({marks(domains)})"
+    rows = connection.execute(_HITS + which + _BY_WHOM, (since_us // HOUR_US, since_us, *domains, limit))
     return [Hit(*row) for row in rows]
 
 
@@ -142,9 +141,9 @@ def hits_of_addresses(connection: Connection, low: bytes, high: bytes, since_us:
 
 def tenants_of(connection: Connection, addresses: Sequence[bytes], since_us: int) -> list[str]:
     """Which registered domains were seen at any of these addresses since a time; a few hundred addresses at a time."""
-    marks = ",".join("?" * len(addresses))
     rows = connection.execute(
-        f"SELECT DISTINCT registered_domain FROM pdns WHERE address IN ({marks}) AND last_us >= ? ORDER BY 1",
+        "SELECT DISTINCT registered_domain FROM pdns"
+        f" WHERE address IN ({marks(addresses)}) AND last_us >= ? ORDER BY 1",
         (*addresses, since_us),
     )
     return [row[0] for row in rows]

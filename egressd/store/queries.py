@@ -20,11 +20,12 @@ from egressd.store.incidents import ACKNOWLEDGED, CLOSED, IncidentRow, known_add
 from egressd.store.incidents import OPEN as OPEN_INCIDENT
 from egressd.store.notes import Note, load_notes
 from egressd.store.records import CAMPAIGN, DECISION, INCIDENT, indicator_of, number_of
+from egressd.store.variables import chunks, marks
 
 DAY_US: Final = 86_400_000_000
 DEFAULT_LIMIT: Final = 1_000
 WATCHED_KINDS: Final = ("address", "network", "pair")  # what a watch lists as its addresses
-PEOPLES_KINDS: Final = ("client", "segment")  # decisions about machines of ours; no destination to watch
+_WATCHED: Final = "state = 'active' AND main_kind NOT IN ('client', 'segment')"  # those are of machines of ours
 
 
 def status(connection: Connection, now_us: int) -> dict[str, Any]:
@@ -107,14 +108,9 @@ def watches(connection: Connection, now_us: int, id_: str = "", limit: int = DEF
     address is what the ledger counted; the kernel's `packets` are the daemon's to add. Raises StoreError for an unknown
     id."""
     if id_:
-        one = decision_rows.load(connection, id_)
-        if one is None:
-            raise refused(f"there is no decision {id_}")
-        rows = [one]
+        rows = [_known(connection, id_)]
     else:
-        rows = decision_rows.load_where(
-            connection, "state = 'active' AND main_kind NOT IN ('client', 'segment')", (), limit
-        )
+        rows = decision_rows.load_where(connection, _WATCHED, (), limit)
     wanted = [number_of(row.id, DECISION) for row in rows]
     clients = _clients_of(connection, wanted)
     return [_watch(row, clients.get(row.id, []), now_us) for row in rows if row.targets]
@@ -126,10 +122,7 @@ def decisions_told(
     """The newest decisions with all their targets and what adapters made of them, oldest first: all, those of one state
     (`open`: proposed and active), or one. Raises StoreError for an unknown state or id."""
     if id_:
-        one = decision_rows.load(connection, id_)
-        if one is None:
-            raise refused(f"there is no decision {id_}")
-        rows = [one]
+        rows = [_known(connection, id_)]
     elif state == "open":
         rows = decision_rows.load_where(connection, "state IN ('proposed', 'active')", (), limit)
     elif state in ("", "all"):
@@ -169,13 +162,12 @@ def _blocks(connection: Connection) -> dict[str, int]:
 def _watch_counts(connection: Connection, now_us: int) -> dict[str, Any]:
     attempts, leaks = attempts_since(connection, now_us - DAY_US)
     last = connection.execute("SELECT max(last_us) FROM watches").fetchone()[0]
-    watched = "SELECT count(*) FROM decisions WHERE state = 'active' AND main_kind NOT IN ('client', 'segment')"
     trying = (
         "SELECT count(DISTINCT w.client) FROM watches w JOIN decisions d ON d.number = w.decision"
         " WHERE w.last_us > ? AND d.state = 'active'"  # of what was lifted nobody is kept from anything
     )
     return {
-        "blocks_watched": _one(connection, watched),
+        "blocks_watched": _one(connection, f"SELECT count(*) FROM decisions WHERE {_WATCHED}"),
         "clients_trying": _one(connection, trying, now_us - DAY_US),
         "attempts_24h": attempts,
         "leaks_24h": leaks,
@@ -273,10 +265,10 @@ def _decision(row: DecisionRow, made: dict[tuple[str, str, str], list[dict[str, 
 
 def _clients_of(connection: Connection, numbers: Sequence[int]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
-    for some in _chunks(numbers):
+    for some in chunks(numbers):
         for number, client, first_us, last_us, count, leaks in connection.execute(
             "SELECT decision, client, first_us, last_us, count, leaks FROM watches"
-            f" WHERE decision IN ({','.join('?' * len(some))}) ORDER BY decision, first_us, client",
+            f" WHERE decision IN ({marks(some)}) ORDER BY decision, first_us, client",
             some,
         ):
             found.setdefault(f"{DECISION}{number}", []).append(
@@ -292,10 +284,10 @@ def _enforcements_of(
     connection: Connection, numbers: Sequence[int]
 ) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
     found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for some in _chunks(numbers):
+    for some in chunks(numbers):
         for number, kind, value, adapter, state, detail in connection.execute(
             "SELECT t.decision, t.kind, t.value, e.adapter, e.state, e.detail FROM targets t"
-            f" JOIN enforcements e ON e.target = t.id WHERE t.decision IN ({','.join('?' * len(some))})"
+            f" JOIN enforcements e ON e.target = t.id WHERE t.decision IN ({marks(some)})"
             " ORDER BY t.id, e.adapter",
             some,
         ):
@@ -307,17 +299,20 @@ def _enforcements_of(
 def _decisions_of(connection: Connection, campaigns: Iterable[str]) -> dict[str, list[str]]:
     numbers = [number_of(one, CAMPAIGN) for one in campaigns if one]
     found: dict[str, list[str]] = {}
-    for some in _chunks(numbers):
+    for some in chunks(numbers):
         for campaign, number in connection.execute(
-            f"SELECT campaign, number FROM decisions WHERE campaign IN ({','.join('?' * len(some))}) ORDER BY number",
+            f"SELECT campaign, number FROM decisions WHERE campaign IN ({marks(some)}) ORDER BY number",
             some,
         ):
             found.setdefault(f"{CAMPAIGN}{campaign}", []).append(f"{DECISION}{number}")
     return found
 
 
-def _chunks(numbers: Sequence[int], size: int = 500) -> Iterable[tuple[int, ...]]:
-    return (tuple(numbers[at : at + size]) for at in range(0, len(numbers), size))
+def _known(connection: Connection, id_: str) -> DecisionRow:
+    row = decision_rows.load(connection, id_)
+    if row is None:
+        raise refused(f"there is no decision {id_}")
+    return row
 
 
 def _one(connection: Connection, sql: str, *values: int) -> int:

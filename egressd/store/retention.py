@@ -14,10 +14,12 @@ from egressd.store import audit
 from egressd.store.attempts import HOUR_US
 from egressd.store.audit import Act
 from egressd.store.heads import Head
+from egressd.store.records import INCIDENT
 
 DAY_US: Final = 86_400_000_000
 AT_ONCE: Final = 500  # decisions or incidents; each may have many rows
 ROWS_AT_ONCE: Final = 5_000
+TOLD_INCIDENTS: Final = 64  # named in an audit row; of more only the number is
 AUDIT_ROW_BYTES: Final = 60  # hash, number and page overhead of an audit row beside its body
 BATCHES_KEPT_US: Final = 7 * DAY_US  # a packet process does not send a batch again after so long
 
@@ -106,9 +108,9 @@ def close_quiet(connection: Connection, before_us: int, now_us: int, act: Act) -
         "UPDATE incidents SET state = 'closed', closed_us = ? WHERE number = ?",
         [(now_us, number) for number in numbers],
     )
-    ids = [f"I{number}" for number in numbers]
+    ids = [f"{INCIDENT}{number}" for number in numbers]
     if ids:
-        audit.append(connection, act._replace(after={"closed": len(ids), "incidents": ids[:64]}), now_us)
+        audit.append(connection, act._replace(after={"closed": len(ids), "incidents": ids[:TOLD_INCIDENTS]}), now_us)
     return ids
 
 
