@@ -20,6 +20,7 @@ from egressd.store.ballast import DEFAULT_BALLAST_BYTES, Ballast
 from egressd.store.errors import CLOSED, CORRUPT, IO, StoreError
 from egressd.store.lockfile import LockFile
 from egressd.store.migrations import Step, migrate, old_copy
+from egressd.store.syncing import sync
 from egressd.store.writer import Stats, Writer
 
 P = ParamSpec("P")
@@ -274,20 +275,12 @@ def _back_up(connection: Connection, path: Path) -> int:
         fresh.unlink(missing_ok=True)
         os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         connection.execute("VACUUM INTO ?", (str(fresh),))
-        _sync(fresh)
+        sync(fresh)
         fresh.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
         return path.stat().st_size
     except OSError as error:
         raise StoreError(f"{path}: no backup: {error.strerror}", IO) from error
     finally:
         with suppress(OSError):  # a folder that was closed to us, a disk that has become read-only
             fresh.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from egressd.store.errors import IO, StoreError
+from egressd.store.syncing import sync
 
 MAX_HEADS_BYTES: Final = 64 << 20  # of the file's end are read; a head a minute makes 50 MB a year
 
@@ -55,7 +56,7 @@ def append_head(path: Path, head: Head, now_us: int) -> None:
         finally:
             os.close(number)
         if is_new:
-            _sync_directory(path.parent)
+            sync(path.parent)
     except OSError as error:
         raise StoreError(f"{path}: the audit head was not written: {error.strerror}", IO) from error
 
@@ -89,11 +90,3 @@ def load_heads(path: Path) -> tuple[list[Head], list[str]]:
         else:
             heads.append(head)
     return heads, problems
-
-
-def _sync_directory(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -20,6 +20,7 @@ from egressd.errors import IndexDamaged
 from egressd.intel.index_format import Head
 from egressd.intel.mapped import MappedIndex, open_mapped
 from egressd.names import Suffixes
+from egressd.store.syncing import sync
 
 KEPT: Final = 3
 MAX_STORY_BYTES: Final = 16 << 20
@@ -158,11 +159,7 @@ class IndexFolder:
             file.flush()
             os.fsync(file.fileno())
         half.replace(path)
-        number = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
+        sync(self.folder)
 
     def find(self, built_from: str, suffixes: Suffixes) -> tuple[MappedIndex, dict[str, Any]] | None:
         """The newest index whose story's `built_from` is this, and the story; None when there is none of use."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from egressd.errors import EgressdError
+from egressd.store.syncing import sync
 
 MAX_BYTES: Final = 64 << 20  # as the daemon reads (config.texts.MAX_LIST_BYTES)
 WAIT_S: Final = 30.0
@@ -147,10 +148,10 @@ def _put(temporary: Path, real: Path, sign: os.stat_result | None) -> bool:
             now = real.stat(follow_symlinks=False)
             if _same(now, sign):
                 temporary.rename(real)
-                _sync(real.parent)
+                sync(real.parent)
                 return True
         return False
-    _sync(real.parent)
+    sync(real.parent)
     return True
 
 
@@ -185,14 +186,6 @@ def _own(number: int, real: Path, sign: os.stat_result | None) -> None:
         for name in os.listxattr(real):
             with suppress(OSError):
                 os.setxattr(number, name, os.getxattr(real, name))
-
-
-def _sync(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def _shown(path: Path) -> str:
