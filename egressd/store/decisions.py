@@ -67,23 +67,38 @@ def commit(
     """
     if not targets:
         raise refused("a decision without targets")
-    main = targets[0].target
-    known = find_open(connection, main)
     act = act or _act_of(decision, author)
+    known = find_open(connection, targets[0].target)
     if known is not None:
-        id_, is_proposed = known[0], known[1] == PROPOSED
-        added = _put_targets(connection, number_of(id_, DECISION), targets, decision.ts_us)
-        if is_proposed and state == ACTIVE:
-            connection.execute("UPDATE decisions SET state = 'active' WHERE number = ?", (number_of(id_, DECISION),))
-        if added or (is_proposed and state == ACTIVE):
-            audit.append(connection, act._replace(object=id_, after=_told(targets)), decision.ts_us)
+        id_, is_approved = known[0], known[1] == PROPOSED and state == ACTIVE
+        _add_to(connection, id_, is_approved, targets, decision.ts_us, act)
         return Committed(id_, False)
+    return Committed(_insert(connection, decision, targets, author, state, act), True)
+
+
+def _add_to(
+    connection: Connection, id_: str, is_approved: bool, targets: Sequence[NewTarget], ts_us: int, act: Act
+) -> None:
+    """An open decision gets these targets too, and takes effect when that makes it `is_approved`."""
+    number = number_of(id_, DECISION)
+    added = _put_targets(connection, number, targets, ts_us)
+    if is_approved:
+        connection.execute("UPDATE decisions SET state = 'active' WHERE number = ?", (number,))
+    if added or is_approved:
+        audit.append(connection, act._replace(object=id_, after=_told(targets)), ts_us)
+
+
+def _insert(
+    connection: Connection, decision: Decision, targets: Sequence[NewTarget], author: str, state: str, act: Act
+) -> str:
+    """A new decision; its id."""
     if decision.id:
         number = claim_number(connection, decision.id, DECISION)
         if connection.execute("SELECT 1 FROM decisions WHERE number = ?", (number,)).fetchone():
             raise refused(f"there is a decision {decision.id} already")
     else:
         number = next_number(connection, DECISION)
+    main = targets[0].target
     connection.execute(
         "INSERT INTO decisions(number, created_us, action, state, mode, author, reason, rule, evidence, match,"
         " registered_domain, client, name, campaign, main_kind, main_value)"
@@ -98,7 +113,7 @@ def commit(
     id_ = f"{DECISION}{number}"
     told: dict[str, Any] = {"state": state, "mode": decision.mode} | _told(targets)
     audit.append(connection, act._replace(object=id_, after=told), decision.ts_us)
-    return Committed(id_, True)
+    return id_
 
 
 def extend(connection: Connection, id_: str, targets: Sequence[NewTarget], ts_us: int, act: Act) -> int:
