@@ -70,7 +70,7 @@ def load_open(
     return load_where(connection, "state IN ('proposed', 'active')", (), -1, f"AND ({which})", unread)
 
 
-def load_lifted(connection: Connection, since_us: int, limit: int) -> list[DecisionRow]:
+def load_lifted(connection: Connection, since_us: int, limit: int, unread: Unread | None = None) -> list[DecisionRow]:
     """Decisions that an allowance ended since a time, if nothing was decided about the same target later: the youngest
     `limit`, with the targets that they had at their end, and with those that an allowance had freed before."""
     numbers = [
@@ -90,7 +90,7 @@ def load_lifted(connection: Connection, since_us: int, limit: int) -> list[Decis
     )
     rows: list[DecisionRow] = []
     for some in chunks(numbers):
-        rows += load_where(connection, f"number IN ({marks(some)})", some, -1, covered)
+        rows += load_where(connection, f"number IN ({marks(some)})", some, -1, covered, unread)
     return [row for row in rows if row.targets]
 
 

@@ -71,7 +71,7 @@ def load_all(connection: Connection, now_us: int, resting_us: int = 0) -> Loaded
         campaigns=campaigns,
         entries=[one for one in in_force(connection, now_us) if not unread.garbled(f"entry {one.id}", one)],
         last=dict(connection.execute("SELECT kind, last FROM numbers").fetchall()),
-        lifted=load_lifted(connection, now_us - LIFTED_US, MAX_LIFTED),
+        lifted=load_lifted(connection, now_us - LIFTED_US, MAX_LIFTED, unread),
         lapsed=[
             one
             for one in lapsed_since(connection, now_us - DAY_US, now_us, ALLOWANCE)

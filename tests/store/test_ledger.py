@@ -119,6 +119,16 @@ def test_a_row_that_cannot_be_read_takes_no_other_down(
         ledger.call(meta.begin_run, T0)
 
 
+def test_a_lifted_decision_that_cannot_be_read_whole_is_told(tmp_path: Path) -> None:
+    with ledger_at(tmp_path / "ledger.db") as before:
+        full_ledger(before)
+        before.call(lambda connection: connection.execute("UPDATE decisions SET match = '{' WHERE number = 3"))
+    with ledger_at(tmp_path / "ledger.db") as ledger:
+        loaded = ledger.call(load_all, T0)
+        assert [one.id for one in loaded.lifted] == ["D3"]
+        assert loaded.unread == ("decision D3: why it was made cannot be read; it stands by what it is about",)
+
+
 def test_a_damaged_time_of_the_last_run(ledger: Database) -> None:
     ledger.call(meta.begin_run, T0)
     ledger.call(meta.end_run, T0)
