@@ -6,6 +6,7 @@ who can write the ledger cannot write: an append-only file, a log server, a mail
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -51,7 +52,9 @@ def append_head(path: Path, head: Head, now_us: int) -> None:
         number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             # The line's end stands before it too: a line torn by a power cut spoils no other. Empty lines are nothing.
-            os.write(number, f"\n{render_head(head._replace(ts_us=now_us))}\n".encode("ascii"))
+            line = f"\n{render_head(head._replace(ts_us=now_us))}\n".encode("ascii")
+            if os.write(number, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(number)
         finally:
             os.close(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import stat
 from pathlib import Path
 
@@ -51,6 +52,23 @@ def test_what_cannot_be_written_or_read(tmp_path: Path) -> None:
     assert caught.value.kind == IO
     with pytest.raises(StoreError):
         load_heads(tmp_path)
+
+
+def test_a_head_of_which_a_part_was_written_was_not(tmp_path: Path) -> None:
+    path = tmp_path / "heads"
+    append_head(path, Head(1, HASH, 0), T0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (path.stat().st_size + 20, hard)
+    )  # room for some of it, as on a full disk
+    try:
+        with pytest.raises(StoreError, match="was not written") as caught:
+            append_head(path, Head(2, HASH, 0), T0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.kind == IO
+    append_head(path, Head(3, HASH, 0), T0)
+    assert [head.seq for head in load_heads(path)[0]] == [1, 3]
 
 
 @pytest.mark.parametrize(
