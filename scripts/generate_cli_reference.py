@@ -10,7 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from egressd.cli.main import EPILOG, VERBS, build_parser
+from egressd.cli.exit_codes import EPILOG
+from egressd.cli.main import VERBS, build_parser
 
 TARGET = ROOT / "docs" / "cli.md"
 

@@ -94,7 +94,7 @@ def test_stopping_deletes_nothing() -> None:
 
 
 def test_it_is_restarted_but_for_mistakes_of_people() -> None:
-    from egressd.cli.main import INVALID, USAGE
+    from egressd.cli.exit_codes import INVALID, USAGE
 
     assert SERVICE["Restart"] == ["always"] and SERVICE["StartLimitIntervalSec"] == ["0"]
     assert SERVICE["RestartPreventExitStatus"] == [f"{USAGE} {INVALID}"]

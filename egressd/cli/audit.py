@@ -8,7 +8,7 @@ from re import fullmatch
 from typing import Final
 
 from egressd.cli.client import Answer
-from egressd.cli.main import OK, RUNTIME, USAGE
+from egressd.cli.exit_codes import OK, RUNTIME, USAGE
 from egressd.cli.screen import (
     Column,
     Row,

@@ -6,7 +6,7 @@ import json
 import time
 from argparse import ArgumentParser, Namespace
 
-from egressd.cli.main import FINDINGS, OK
+from egressd.cli.exit_codes import FINDINGS, OK
 from egressd.cli.options import add_intel_arguments, load
 from egressd.cli.terminal import count, printable
 from egressd.config.schema import Config

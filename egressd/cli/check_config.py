@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from egressd.cli.main import INVALID, OK, USAGE
+from egressd.cli.exit_codes import INVALID, OK, USAGE
 from egressd.cli.options import is_ours, load
 from egressd.cli.paths import path_given
 from egressd.cli.terminal import count, printable

@@ -11,6 +11,7 @@ import os
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from egressd.cli.exit_codes import RUNTIME, UNREACHABLE
 from egressd.cli.paths import path_given
 from egressd.errors import EgressdError
 
@@ -22,9 +23,6 @@ VERSION: Final = 1
 TIMEOUT_S: Final = 15.0
 TRIES: Final = 5  # a daemon with too many connections says that nothing was done
 MAX_ANSWER_BYTES: Final = 1 << 28
-
-RUNTIME: Final = 1
-UNREACHABLE: Final = 4
 
 
 class ClientError(EgressdError):

@@ -6,8 +6,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import Final
 
-from egressd.cli.client import RUNTIME, Answer, ClientError
-from egressd.cli.main import OK
+from egressd.cli.client import Answer, ClientError
+from egressd.cli.exit_codes import OK, RUNTIME
 from egressd.cli.screen import (
     Column,
     Row,

@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Final
 
 from egressd.capture.merge import iter_packets
-from egressd.cli.main import OK, RUNTIME, USAGE
+from egressd.cli.exit_codes import OK, RUNTIME, USAGE
 from egressd.cli.paths import path_given
 from egressd.cli.terminal import printable
 from egressd.model import Observation

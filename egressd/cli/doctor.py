@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Final
 
 from egressd.cli.client import Answer
-from egressd.cli.main import OK, RUNTIME
+from egressd.cli.exit_codes import OK, RUNTIME
 from egressd.cli.screen import Row, add_read_arguments, read, rows, text, wrap_short
 from egressd.cli.terminal import count
 

@@ -19,8 +19,8 @@ from typing import Any, Final
 
 from egressd.cli.check import describe, unread_feeds
 from egressd.cli.client import add_socket_argument, ask
+from egressd.cli.exit_codes import OK, USAGE
 from egressd.cli.explain_live import render_live
-from egressd.cli.main import USAGE
 from egressd.cli.options import add_intel_arguments, load
 from egressd.cli.paths import path_given
 from egressd.cli.replay import JsonWriter, replay_into
@@ -69,7 +69,7 @@ def run(args: Namespace) -> int:
     if args.json:
         for record in concerned:
             print(json.dumps(record, separators=(",", ":")))
-        return 0
+        return OK
     settings = policy_settings(config, loaded.policy)._replace(mode="monitor" if args.files else config.mode)
     # Whether an indicator is in force is a question of the capture's time, not of ours.
     times = [record["egressd"]["last_seen"] for record in records if record["event_type"] == "incident"]
@@ -80,7 +80,7 @@ def run(args: Namespace) -> int:
         print("\n".join(["  rules, in order", *(fit(printable(f"    {one}"), 100) for one in verdict.rules)]))
     if args.files:
         print("\n".join(["", *_story(concerned, len(args.files))]))
-    return 0
+    return OK
 
 
 def _live(args: Namespace) -> int:
@@ -93,7 +93,7 @@ def _live(args: Namespace) -> int:
         print(json.dumps(answer.result, separators=(",", ":")))
     else:
         print("\n".join(render_live(args.subject, answer)))
-    return 0
+    return OK
 
 
 def _records(args: Namespace, config: Any, loaded: Any) -> list[Record]:

@@ -9,7 +9,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from typing import Any, Final
 
 from egressd.cli.client import Answer, ask
-from egressd.cli.main import OK, USAGE
+from egressd.cli.exit_codes import OK, USAGE
 from egressd.cli.operate import MAX_REASON, outcome
 from egressd.cli.screen import (
     Column,

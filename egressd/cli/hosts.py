@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Final
 
 from egressd.cli.client import Answer
-from egressd.cli.main import OK
+from egressd.cli.exit_codes import OK
 from egressd.cli.screen import (
     Column,
     Row,

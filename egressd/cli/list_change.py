@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from egressd.cli import list_where
-from egressd.cli.client import UNREACHABLE, ClientError, add_socket_argument, ask
+from egressd.cli.client import ClientError, add_socket_argument, ask
+from egressd.cli.exit_codes import RUNTIME, UNREACHABLE
 from egressd.cli.list_where import Place, Site
-from egressd.cli.main import RUNTIME
 from egressd.cli.operate import MAX_REASON, RELOAD_TIMEOUT_S, outcome, reason
 from egressd.cli.screen import show
 from egressd.cli.terminal import count, printable

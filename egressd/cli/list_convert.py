@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Final
 
 from egressd.cli import list_reading
-from egressd.cli.main import INVALID, OK
+from egressd.cli.exit_codes import INVALID, OK
 from egressd.cli.paths import path_given
 from egressd.cli.terminal import count, printable
 from egressd.intel.formats.feed import read_feed

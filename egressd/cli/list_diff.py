@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple
 
 from egressd.cli import list_reading, list_where
 from egressd.cli.client import ClientError
+from egressd.cli.exit_codes import INVALID, OK, USAGE
 from egressd.cli.list_where import Site, load_site
-from egressd.cli.main import INVALID, OK, USAGE
 from egressd.cli.paths import path_given
 from egressd.cli.terminal import count, printable
 from egressd.config.texts import escape_path

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from textwrap import wrap as fill
 from typing import Final, NamedTuple
 
-from egressd.cli.client import UNREACHABLE, Answer, ClientError, ask
+from egressd.cli.client import Answer, ClientError, ask
+from egressd.cli.exit_codes import RUNTIME, UNREACHABLE, USAGE
 from egressd.cli.list_where import Site
-from egressd.cli.main import USAGE
 from egressd.cli.screen import Column, Row, head_lines, number, rows, table, text, texts, wrap
 from egressd.cli.terminal import WIDTH, count, cut, printable
 from egressd.intel.allowances import IGNORE_CLIENT, IGNORE_INDICATOR
@@ -149,7 +149,8 @@ def _filled(said: str) -> list[str]:
 def refuse_large(effect: Effect, force: bool) -> None:
     """Raises ClientError for a change that asks for a second thought and was not forced."""
     if effect.is_large and not force:
-        raise ClientError("refused, for what is said above. Nothing was changed; --force does it all the same", 1)
+        what = "refused, for what is said above. Nothing was changed; --force does it all the same"
+        raise ClientError(what, RUNTIME)
 
 
 def require_answer(effect: Effect) -> None:

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from egressd.cli import list_effect, list_where
 from egressd.cli.client import add_socket_argument
+from egressd.cli.exit_codes import OK
 from egressd.cli.list_diff import Difference, difference, namesake, said_in
 from egressd.cli.list_where import Site, load_site
-from egressd.cli.main import OK
 from egressd.cli.screen import show
 from egressd.config.texts import escape_path
 from egressd.errors import ConfigError, Problem

@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 from egressd.cli import list_change, list_effect
 from egressd.cli.client import ClientError
+from egressd.cli.exit_codes import OK, RUNTIME, USAGE
 from egressd.cli.list_where import Place, Site, load_site
-from egressd.cli.main import OK, RUNTIME, USAGE
 from egressd.cli.paths import path_given
 from egressd.cli.screen import show
 from egressd.cli.terminal import cut, printable

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from egressd.cli.client import ClientError
-from egressd.cli.main import USAGE
+from egressd.cli.exit_codes import USAGE
 from egressd.cli.paths import path_given
 from egressd.config.large_lists import ListFile
 from egressd.config.load import default_config, load_config, load_ground, named_files

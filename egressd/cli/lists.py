@@ -8,7 +8,7 @@ from typing import Final
 
 from egressd.cli import list_add, list_convert, list_diff, list_edit, list_lint, list_preview, list_rm
 from egressd.cli.client import Answer
-from egressd.cli.main import OK
+from egressd.cli.exit_codes import OK
 from egressd.cli.screen import Column, Row, add_read_arguments, date, first, number, read, rows, table, text, texts
 from egressd.cli.terminal import count
 

@@ -15,15 +15,9 @@ from typing import Final, Protocol
 
 from egressd import __version__
 from egressd.cli.client import ClientError
+from egressd.cli.exit_codes import EPILOG, INVALID, OK, RUNTIME
 from egressd.cli.terminal import columns_of, printable
 from egressd.errors import CaptureError, ConfigError
-
-OK: Final = 0
-RUNTIME: Final = 1
-USAGE: Final = 2
-INVALID: Final = 3
-UNREACHABLE: Final = 4
-FINDINGS: Final = 10
 
 # What a command loads is needed until its end: to look for garbage in it again and again took 6 of 100 ms.
 OBJECTS_PER_LOOK: Final = 100_000
@@ -72,12 +66,6 @@ OPERATIONS: Final = (
     *("tie", "untie", "mode", "panic"),
 )
 FILES: Final = {"list": "lists", **dict.fromkeys(OPERATIONS, "operate")}
-
-EPILOG: Final = (
-    "exit codes: 0 ok, 1 runtime error or refused, 2 usage, 3 config or list invalid, 4 daemon unreachable,"
-    " 10 findings (with --exit-code)"
-)
-
 
 _UNWRITABLE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

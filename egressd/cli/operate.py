@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from egressd.cli.client import Answer, ClientError, add_socket_argument, ask
-from egressd.cli.main import OK, RUNTIME, USAGE
+from egressd.cli.exit_codes import OK, RUNTIME, USAGE
 from egressd.cli.screen import campaign_id, decision_id, duration, head_lines, incident_id, show, text, texts
 from egressd.cli.terminal import printable
 

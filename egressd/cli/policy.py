@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any, Final
 
-from egressd.cli.main import FINDINGS, INVALID, OK
+from egressd.cli.exit_codes import FINDINGS, INVALID, OK
 from egressd.cli.paths import path_given
 from egressd.cli.terminal import count, printable, span
 from egressd.config.folders import SHIPPED_POLICY

@@ -9,7 +9,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from egressd.cli.main import FINDINGS, OK
+from egressd.cli.exit_codes import FINDINGS, OK
 from egressd.cli.options import add_intel_arguments, intel_options, load
 from egressd.cli.paths import path_given
 from egressd.cli.report import ListSummary, Read, render_report, watched_of

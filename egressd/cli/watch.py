@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Final
 
 from egressd.cli.client import Answer
-from egressd.cli.main import OK
+from egressd.cli.exit_codes import OK
 from egressd.cli.screen import (
     Column,
     Row,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from egressd.cli.main import FINDINGS, OK, main
+from egressd.cli.exit_codes import FINDINGS, OK
+from egressd.cli.main import main
 
 CONFIG = """\
 lists: [csirt.txt]

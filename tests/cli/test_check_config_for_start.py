@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from egressd.cli.main import INVALID, OK, USAGE, main
+from egressd.cli.exit_codes import INVALID, OK, USAGE
+from egressd.cli.main import main
 
 CONFIG = "lists: [csirt.txt]\nstate: {directory: state}\n"
 

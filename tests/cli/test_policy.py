@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from egressd.cli.main import FINDINGS, INVALID, OK, main
+from egressd.cli.exit_codes import FINDINGS, INVALID, OK
+from egressd.cli.main import main
 
 POLICY = """\
 rules:

@@ -11,7 +11,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from egressd.capture.logfile import LogFile
-from egressd.cli.main import OK, USAGE, main
+from egressd.cli.exit_codes import OK, USAGE
+from egressd.cli.main import main
 from egressd.errors import CaptureError
 from egressd.logs.framestream import DNSTAP, START, STOP, render_control
 from pcaps.files import pcap
