@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from argparse import ArgumentParser, Namespace
 
 from egressd.cli.exit_codes import FINDINGS, OK
 from egressd.cli.options import add_intel_arguments, load
-from egressd.cli.terminal import count, printable
+from egressd.cli.terminal import count, print_json, printable
 from egressd.config.schema import Config
 from egressd.config.settings import policy_settings
 from egressd.runtime.question import Verdict, judge, parse_question, render_verdict
@@ -33,7 +32,7 @@ def run(args: Namespace) -> int:
         verdict = judge(question, loaded, settings, now_s)
         listed = listed or (verdict.match is not None and not verdict.allowance)
         if args.json:
-            print(json.dumps(render_verdict(verdict, config.mode), separators=(",", ":")))
+            print_json(render_verdict(verdict, config.mode))
         else:
             print(
                 ("\n" if number else "") + "\n".join(describe(verdict, config.mode, loaded.demo, unread_feeds(config)))

@@ -24,7 +24,7 @@ from egressd.cli.explain_live import render_live
 from egressd.cli.options import add_intel_arguments, load
 from egressd.cli.paths import path_given
 from egressd.cli.replay import JsonWriter, replay_into
-from egressd.cli.terminal import count, fit, printable
+from egressd.cli.terminal import count, fit, print_json, printable
 from egressd.config.settings import policy_settings
 from egressd.errors import ConfigError, Problem
 from egressd.notify.eve import render_address
@@ -68,7 +68,7 @@ def run(args: Namespace) -> int:
     concerned = [record for record in records if _concerns(record, question, domain)]
     if args.json:
         for record in concerned:
-            print(json.dumps(record, separators=(",", ":")))
+            print_json(record)
         return OK
     settings = policy_settings(config, loaded.policy)._replace(mode="monitor" if args.files else config.mode)
     # Whether an indicator is in force is a question of the capture's time, not of ours.
@@ -90,7 +90,7 @@ def _live(args: Namespace) -> int:
         return USAGE
     answer = ask(args, "explain", {"what": args.subject})
     if args.json:
-        print(json.dumps(answer.result, separators=(",", ":")))
+        print_json(answer.result)
     else:
         print("\n".join(render_live(args.subject, answer)))
     return OK

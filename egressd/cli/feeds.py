@@ -3,7 +3,6 @@ lines that are kept out, `judge` says of an incident whether the list was right.
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from typing import Any, Final
@@ -29,7 +28,7 @@ from egressd.cli.screen import (
     texts,
     wrap,
 )
-from egressd.cli.terminal import count, cut, printable
+from egressd.cli.terminal import count, cut, print_json, printable
 
 UPDATE: Final = "update"
 QUARANTINE: Final = "quarantine"
@@ -105,7 +104,7 @@ def _wrong_with(args: Namespace) -> str:
 def _do(args: Namespace, verb: str, asked: dict[str, Any]) -> int:
     answer = ask(args, verb, asked)
     if args.json:
-        print(json.dumps(answer.result, separators=(",", ":")))
+        print_json(answer.result)
     else:
         show(head_lines(answer) + outcome(answer, undo=False))
     return OK

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from argparse import ArgumentParser, Namespace
@@ -14,7 +13,7 @@ from egressd.cli.client import ClientError
 from egressd.cli.exit_codes import INVALID, OK, USAGE
 from egressd.cli.list_where import Site, load_site
 from egressd.cli.paths import path_given
-from egressd.cli.terminal import count, printable
+from egressd.cli.terminal import count, print_json, printable
 from egressd.config.texts import escape_path
 from egressd.errors import Problem
 from egressd.intel.allowances import Allowance, parse_allowances
@@ -71,7 +70,7 @@ def run(args: Namespace) -> int:
     shown = escape_path(against), escape_path(args.file)
     if args.json:
         record = {"against": shown[0], "file": shown[1], **{key: _told(getattr(found, key)) for key in found._fields}}
-        print(json.dumps(record, separators=(",", ":")))
+        print_json(record)
     elif found.removed or found.added:
         print(f"--- {shown[0]}\n+++ {shown[1]}")
         for sign, said in (("-", found.removed), ("+", found.added)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import ArgumentParser, Namespace
 from typing import Final, NamedTuple
@@ -10,7 +9,7 @@ from typing import Final, NamedTuple
 from egressd.cli import list_reading
 from egressd.cli.exit_codes import INVALID, OK
 from egressd.cli.paths import path_given
-from egressd.cli.terminal import count, printable
+from egressd.cli.terminal import count, print_json, printable
 from egressd.errors import ConfigError, Problem
 from egressd.intel.formats.feed import read_feed
 from egressd.intel.formats.judgement import Ignored, Rules
@@ -42,7 +41,7 @@ def run(args: Namespace) -> int:
     verdicts = [_judge(file, args.format, rules) for file in args.files]
     for one in verdicts:
         if args.json:
-            print(json.dumps(_as_record(one), separators=(",", ":")))
+            print_json(_as_record(one))
             continue
         for problem in one.problems:
             print(printable(str(problem)))

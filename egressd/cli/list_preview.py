@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from argparse import ArgumentParser, Namespace
@@ -15,6 +14,7 @@ from egressd.cli.exit_codes import OK
 from egressd.cli.list_diff import Difference, difference, namesake, said_in
 from egressd.cli.list_where import Site, load_site
 from egressd.cli.screen import show
+from egressd.cli.terminal import print_json
 from egressd.config.texts import escape_path
 from egressd.errors import ConfigError, Problem
 from egressd.intel.lines import Wrong, problem_at
@@ -89,7 +89,7 @@ def run(args: Namespace) -> int:
     effect = list_effect.ask_effect(args, asked, list(dict.fromkeys(reasons)))
     if args.json and effect.answer is not None:
         more = {"reasons": list(effect.reasons), "uncounted": effect.uncounted}
-        print(json.dumps({**effect.answer.result, **more}, separators=(",", ":")))
+        print_json({**effect.answer.result, **more})
     elif not args.json:
         show(list_effect.effect_lines(effect, allow=site.allow))
     list_effect.require_answer(effect)

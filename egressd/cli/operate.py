@@ -6,7 +6,6 @@ log, and says what was done; nothing is done here.
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from egressd.cli.client import Answer, ClientError, add_socket_argument, ask
 from egressd.cli.exit_codes import OK, RUNTIME, USAGE
 from egressd.cli.screen import campaign_id, decision_id, duration, head_lines, incident_id, show, text, texts
-from egressd.cli.terminal import printable
+from egressd.cli.terminal import print_json, printable
 
 MAX_REASON: Final = 500
 RELOAD_TIMEOUT_S: Final = 120.0  # a million names are read anew
@@ -69,7 +68,7 @@ class Operation(NamedTuple):
             _confirm(args, arguments)
         answer = ask(args, self.name, arguments, self.timeout_s)
         if args.json:
-            print(json.dumps(answer.result, separators=(",", ":")))
+            print_json(answer.result)
         else:
             show(head_lines(answer) + outcome(answer, undo=self.undo))
         return OK

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, Final
 
 from egressd.cli.exit_codes import FINDINGS, INVALID, OK
 from egressd.cli.paths import path_given
-from egressd.cli.terminal import count, printable, span
+from egressd.cli.terminal import count, print_json, printable, span
 from egressd.config.folders import SHIPPED_POLICY
 from egressd.config.load import default_config, load_config, policy_text
 from egressd.config.schema import Config
@@ -74,7 +73,7 @@ def _show(policy: Any, as_json: bool) -> int:
                 "name": rule.name, "when": conditions, "then": rule.outcome, "scope": rule.scope, "ttl_s": rule.ttl_s,
                 "escalation_s": list(rule.ladder_s), "why": rule.why, "line": rule.line,
             }  # fmt: skip
-            print(json.dumps(record, separators=(",", ":")))
+            print_json(record)
             continue
         more = f", scope {rule.scope}" if rule.scope else ""
         more += f", for {span(rule.ttl_s * 1_000_000)}" if rule.ttl_s else ""
@@ -95,7 +94,7 @@ def _test(policy: Any, args: Namespace) -> int:
         problem = problems.get((one.line, one.column))
         if args.json:
             record = {"example": one.name, "ok": problem is None, "problem": problem.what if problem else None}
-            print(json.dumps(record, separators=(",", ":")))
+            print_json(record)
         else:
             print(printable(f"ok      {one.name}" if problem is None else f"FAILED  {problem}"))
     failed = f"{count(len(problems), 'example')} of {len(policy.examples)} failed"

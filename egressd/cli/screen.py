@@ -6,7 +6,6 @@ readers never fail: a field that is absent or of another type reads as nothing.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -17,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from egressd.cli.client import TIMEOUT_S, Answer, add_socket_argument, ask
-from egressd.cli.terminal import WIDTH, count, cut, fit, printable, span
+from egressd.cli.terminal import WIDTH, count, cut, fit, print_json, printable, span
 
 Row = Mapping[str, Any]
 
@@ -257,7 +256,7 @@ def read(args: Namespace, verb: str, arguments: dict[str, Any], render: Render, 
     """Ask, and show the screen or, with --json, the result as it is. `render` gets the answer and the time."""
     answer = ask(args, verb, arguments, timeout_s or TIMEOUT_S)
     if args.json:
-        print(json.dumps(answer.result, separators=(",", ":")))
+        print_json(answer.result)
     else:
         show(head_lines(answer) + render(answer, time.time_ns() // 1_000))
     return answer

@@ -1,12 +1,14 @@
-"""Text for people: escaped, fitted to 80 columns, and the progress bar."""
+"""What goes to the terminal: text for people, escaped and fitted to 80 columns, objects for programs, progress."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 WIDTH: Final = 80
 _EVERY_S: Final = 0.1
@@ -54,6 +56,11 @@ def span(us: int) -> str:
 def count(number: int, one: str, many: str = "") -> str:
     """`1 host`, `2,000 hosts`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def print_json(record: Mapping[str, Any]) -> None:
+    """An object on one line, for programs: ASCII, so that it needs no escaping."""
+    print(json.dumps(record, separators=(",", ":")))
 
 
 def columns_of(stream: TextIO) -> int:
