@@ -7,7 +7,7 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from typing import Any, Final
 
-from egressd.cli.client import Answer, ask
+from egressd.cli.client import Answer
 from egressd.cli.exit_codes import OK, USAGE
 from egressd.cli.operate import MAX_REASON, outcome
 from egressd.cli.screen import (
@@ -16,19 +16,17 @@ from egressd.cli.screen import (
     add_read_arguments,
     ago,
     first,
-    head_lines,
     incident_id,
     number,
     read,
     rows,
     short,
-    show,
     table,
     text,
     texts,
     wrap,
 )
-from egressd.cli.terminal import count, cut, print_json, printable
+from egressd.cli.terminal import count, cut, printable
 
 UPDATE: Final = "update"
 QUARANTINE: Final = "quarantine"
@@ -102,11 +100,7 @@ def _wrong_with(args: Namespace) -> str:
 
 
 def _do(args: Namespace, verb: str, asked: dict[str, Any]) -> int:
-    answer = ask(args, verb, asked)
-    if args.json:
-        print_json(answer.result)
-    else:
-        show(head_lines(answer) + outcome(answer, undo=False))
+    read(args, verb, asked, lambda answer, _: outcome(answer, undo=False))
     return OK
 
 

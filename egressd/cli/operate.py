@@ -11,10 +11,10 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from egressd.cli.client import Answer, ClientError, add_socket_argument, ask
+from egressd.cli.client import TIMEOUT_S, Answer, ClientError, add_socket_argument, ask
 from egressd.cli.exit_codes import OK, RUNTIME, USAGE
-from egressd.cli.screen import campaign_id, decision_id, duration, head_lines, incident_id, show, text, texts
-from egressd.cli.terminal import print_json, printable
+from egressd.cli.screen import campaign_id, decision_id, duration, head_lines, incident_id, read, show, text, texts
+from egressd.cli.terminal import printable
 
 MAX_REASON: Final = 500
 RELOAD_TIMEOUT_S: Final = 120.0  # a million names are read anew
@@ -40,7 +40,7 @@ class Operation(NamedTuple):
     name: str
     options: tuple[Option, ...]
     undo: bool = False
-    timeout_s: float = 15.0
+    timeout_s: float = TIMEOUT_S
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the verb's arguments."""
@@ -66,11 +66,7 @@ class Operation(NamedTuple):
         arguments = {option.key: getattr(args, option.key) for option in self.options}
         if self.name == "cut":
             _confirm(args, arguments)
-        answer = ask(args, self.name, arguments, self.timeout_s)
-        if args.json:
-            print_json(answer.result)
-        else:
-            show(head_lines(answer) + outcome(answer, undo=self.undo))
+        read(args, self.name, arguments, lambda answer, _: outcome(answer, undo=self.undo), self.timeout_s)
         return OK
 
 

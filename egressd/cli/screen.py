@@ -252,9 +252,9 @@ def whole_number(typed: str, least: int, most: int, what: str) -> int:
 Render = Callable[[Answer, int], list[str]]
 
 
-def read(args: Namespace, verb: str, arguments: dict[str, Any], render: Render, timeout_s: float = 0) -> Answer:
+def read(args: Namespace, verb: str, arguments: dict[str, Any], render: Render, timeout_s: float = TIMEOUT_S) -> Answer:
     """Ask, and show the screen or, with --json, the result as it is. `render` gets the answer and the time."""
-    answer = ask(args, verb, arguments, timeout_s or TIMEOUT_S)
+    answer = ask(args, verb, arguments, timeout_s)
     if args.json:
         print_json(answer.result)
     else:
