@@ -13,7 +13,6 @@ from egressd.cli.screen import (
     Row,
     add_read_arguments,
     date,
-    decision_id,
     fields,
     first,
     listed,
@@ -28,6 +27,7 @@ from egressd.cli.screen import (
     time_us,
 )
 from egressd.cli.terminal import count, cut
+from egressd.cli.typed import decision_id
 
 STATES: Final = ("open", "proposed", "active", "withdrawn", "expired", "undone")
 _COLUMNS: Final = (

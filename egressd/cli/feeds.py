@@ -9,14 +9,13 @@ from typing import Any, Final
 
 from egressd.cli.client import Answer
 from egressd.cli.exit_codes import OK, USAGE
-from egressd.cli.operate import MAX_REASON, outcome
+from egressd.cli.operate import outcome
 from egressd.cli.screen import (
     Column,
     Row,
     add_read_arguments,
     ago,
     first,
-    incident_id,
     number,
     read,
     rows,
@@ -27,6 +26,7 @@ from egressd.cli.screen import (
     wrap,
 )
 from egressd.cli.terminal import count, cut, printable
+from egressd.cli.typed import MAX_REASON, incident_id
 
 UPDATE: Final = "update"
 QUARANTINE: Final = "quarantine"

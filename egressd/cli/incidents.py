@@ -19,7 +19,6 @@ from egressd.cli.screen import (
     device,
     fields,
     first,
-    incident_id,
     listed,
     number,
     observed,
@@ -34,6 +33,7 @@ from egressd.cli.screen import (
     wrap,
 )
 from egressd.cli.terminal import count, cut, span
+from egressd.cli.typed import incident_id
 from egressd.model import TAP
 
 NOTES: Final = 10  # on the screen; --json has them all

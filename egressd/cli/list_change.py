@@ -14,9 +14,10 @@ from egressd.cli import list_where
 from egressd.cli.client import ClientError, add_socket_argument, ask
 from egressd.cli.exit_codes import RUNTIME, UNREACHABLE
 from egressd.cli.list_where import Place, Site
-from egressd.cli.operate import MAX_REASON, RELOAD_TIMEOUT_S, outcome, reason
+from egressd.cli.operate import RELOAD_TIMEOUT_S, outcome
 from egressd.cli.screen import show
 from egressd.cli.terminal import count, printable
+from egressd.cli.typed import MAX_REASON, reason
 from egressd.errors import ConfigError, Problem
 from egressd.intel.list_edit import Note
 from egressd.store.list_files import Edit, FileRefused, edit_list, read_list

@@ -7,16 +7,16 @@ log, and says what was done; nothing is done here.
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from egressd.cli.client import TIMEOUT_S, Answer, ClientError, add_socket_argument, ask
 from egressd.cli.exit_codes import OK, RUNTIME, USAGE
-from egressd.cli.screen import campaign_id, decision_id, duration, head_lines, incident_id, read, show, text, texts
+from egressd.cli.screen import head_lines, read, show, text, texts
 from egressd.cli.terminal import printable
+from egressd.cli.typed import campaign_id, decision_id, duration, incident_id, reason
 
-MAX_REASON: Final = 500
 RELOAD_TIMEOUT_S: Final = 120.0  # a million names are read anew
 
 
@@ -86,14 +86,6 @@ def _filled(said: str, indent: str = "") -> list[str]:
     from textwrap import wrap
 
     return wrap(said, 80, initial_indent=indent, subsequent_indent=indent + "  ") or [indent]
-
-
-def reason(typed: str) -> str:
-    """A reason as the audit log keeps it. Raises ArgumentTypeError."""
-    why = typed.strip()
-    if not 0 < len(why) <= MAX_REASON or not why.isprintable():
-        raise ArgumentTypeError(f"a reason is 1 to {MAX_REASON} printable characters; the audit log keeps it")
-    return why
 
 
 def _confirm(args: Namespace, arguments: dict[str, Any]) -> None:

@@ -10,13 +10,14 @@ import os
 import re
 import sys
 import time
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from egressd.cli.client import TIMEOUT_S, Answer, add_socket_argument, ask
 from egressd.cli.terminal import WIDTH, count, cut, fit, print_json, printable, span
+from egressd.cli.typed import whole_number
 
 Row = Mapping[str, Any]
 
@@ -26,7 +27,6 @@ MODES: Final = {
     "enforce": "mode ENFORCE: listed destinations are blocked",
 }
 ROWS: Final = 40
-_UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _RED, _BOLD, _PLAIN = "\x1b[1;31m", "\x1b[1m", "\x1b[0m"
 _LOUD: Final = re.compile(
     r"^!!.*$|\bGOT THROUGH\b|\bDOWN\b|\b[1-9][0-9,]* LEAKS?\b|\bFAILED\b|\bBROKEN\b|\bSTILL TRYING\b|\bmode ENFORCE\b"
@@ -224,6 +224,21 @@ def show(lines: Sequence[str]) -> None:
         print(paint(line) if colour else line)
 
 
+def device(row: Row) -> str:
+    """A device for people: its name, MAC, and whether it made that up; "" when it is not known."""
+    mac, name = text(row, "device", 17), text(row, "device_name", 30)
+    if not mac:
+        return ""
+    random = ", a random MAC" if row.get("device_random") is True else ""
+    return f"{name} ({mac}{random})" if name else f"{mac}{random}"
+
+
+def beside(row: Row) -> str:
+    """The addresses of a host beside the one that stands for it."""
+    others = [one for one in texts(row, "addresses") if one != text(row, "client")]
+    return ", ".join(others[:3]) + (f" and {len(others) - 3:,} more" if len(others) > 3 else "")
+
+
 # -- verbs
 
 
@@ -239,14 +254,6 @@ def add_read_arguments(parser: ArgumentParser, *, long: bool = False) -> None:
 
 def _row_count(typed: str) -> int:
     return whole_number(typed, 0, 999_999_999, "a whole number; 0 is all")
-
-
-def whole_number(typed: str, least: int, most: int, what: str) -> int:
-    """A number of `least` to `most`, in digits alone and no more of them than `most` has. Raises ArgumentTypeError,
-    which says `what` is one."""
-    if len(typed) > len(str(most)) or not re.fullmatch("[0-9]+", typed) or not least <= int(typed) <= most:
-        raise ArgumentTypeError(what)
-    return int(typed)
 
 
 Render = Callable[[Answer, int], list[str]]
@@ -267,52 +274,3 @@ def first(all_rows: Sequence[Row], limit: int) -> tuple[Sequence[Row], list[str]
     if limit <= 0 or len(all_rows) <= limit:
         return all_rows, []
     return all_rows[:limit], [f"... and {len(all_rows) - limit:,} more; --rows 0 shows all"]
-
-
-# -- what people type
-
-
-def duration(typed: str) -> int:
-    """`10m`, `2h`, `1d12h` in seconds. Raises ArgumentTypeError."""
-    parts = re.findall(r"([0-9]{1,9})([smhdw])", typed)
-    seconds = sum(int(size) * _UNITS[unit] for size, unit in parts)
-    if "".join(size + unit for size, unit in parts) != typed or not 0 < seconds <= 366 * 86_400:
-        raise ArgumentTypeError(f"{typed!a} is no time: write 10m, 2h, 1d or 1d12h, at most 366d")
-    return seconds
-
-
-def decision_id(typed: str) -> str:
-    """`D12`, also as `d12` or `12`. Raises ArgumentTypeError."""
-    return _id(typed, "D", "a decision")
-
-
-def incident_id(typed: str) -> str:
-    """`I3`, also as `i3` or `3`. Raises ArgumentTypeError."""
-    return _id(typed, "I", "an incident")
-
-
-def campaign_id(typed: str) -> str:
-    """`C3`, also as `c3` or `3`. Raises ArgumentTypeError."""
-    return _id(typed, "C", "a campaign")
-
-
-def _id(typed: str, letter: str, what: str) -> str:
-    digits = typed.upper().removeprefix(letter)
-    if not re.fullmatch("[0-9]{1,18}", digits):
-        raise ArgumentTypeError(f"{typed!a} is not the id of {what}, such as {letter}12")
-    return letter + digits
-
-
-def device(row: Row) -> str:
-    """A device for people: its name, MAC, and whether it made that up; "" when it is not known."""
-    mac, name = text(row, "device", 17), text(row, "device_name", 30)
-    if not mac:
-        return ""
-    random = ", a random MAC" if row.get("device_random") is True else ""
-    return f"{name} ({mac}{random})" if name else f"{mac}{random}"
-
-
-def beside(row: Row) -> str:
-    """The addresses of a host beside the one that stands for it."""
-    others = [one for one in texts(row, "addresses") if one != text(row, "client")]
-    return ", ".join(others[:3]) + (f" and {len(others) - 3:,} more" if len(others) > 3 else "")

@@ -13,7 +13,6 @@ from egressd.cli.screen import (
     add_read_arguments,
     ago,
     date,
-    decision_id,
     device,
     first,
     number,
@@ -26,6 +25,7 @@ from egressd.cli.screen import (
     time_us,
 )
 from egressd.cli.terminal import count, cut, span
+from egressd.cli.typed import decision_id
 
 _BLOCKS: Final = (
     Column("ID"),

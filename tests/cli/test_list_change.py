@@ -445,10 +445,6 @@ def test_hostile_answers_reach_no_terminal(site: Site) -> None:
         assert site.run("preview", "bad.example")[0] == 0
 
 
-def test_the_bounds_are_the_daemons() -> None:
-    assert (list_effect.MAX_CHANGES, list_effect.MAX_TEXT) == (requests.MAX_CHANGES, requests.MAX_TEXT)
-
-
 @pytest.mark.parametrize("line", ["a.example threat=" + "x" * 500, "http://a.example/" + "y" * 460 + " scope=exact"])
 def test_a_long_line_is_asked_about_without_its_options(line: str) -> None:
     asked = list_effect.change("+", line)

@@ -330,38 +330,6 @@ def test_every_field_of_no_type_at_all() -> None:
         assert_fits(head_lines(got) + RENDERS[name](got))
 
 
-@pytest.mark.parametrize(
-    ("typed", "seconds"),
-    [
-        ("10m", 600),
-        ("2h", 7_200),
-        ("1d", 86_400),
-        ("1d12h", 129_600),
-        ("90s", 90),
-        ("2w", 1_209_600),
-        ("366d", 31_622_400),
-    ],
-)
-def test_durations(typed: str, seconds: int) -> None:
-    assert screen.duration(typed) == seconds
-
-
-@pytest.mark.parametrize(
-    "typed", ["", "10", "h", "-1h", "1.5h", "1h ", "367d", "0m", "1x", "1h1", "9999999999d", "\u0661h"]
-)
-def test_what_is_no_duration(typed: str) -> None:
-    with pytest.raises(screen.ArgumentTypeError):
-        screen.duration(typed)
-
-
-def test_ids() -> None:
-    assert [screen.decision_id(typed) for typed in ("D12", "d12", "12")] == ["D12"] * 3
-    assert screen.incident_id("i3") == "I3"
-    for typed in ("I12", "D", "", "D1x", "D-1"):
-        with pytest.raises(screen.ArgumentTypeError):
-            screen.decision_id(typed)
-
-
 def test_show_has_no_colour_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     screen.show(["!! LEAK"])
     assert capsys.readouterr().out == "!! LEAK\n"
