@@ -21,10 +21,12 @@ from egressd.cli.check import describe, unread_feeds
 from egressd.cli.client import add_socket_argument, ask
 from egressd.cli.exit_codes import OK, USAGE
 from egressd.cli.explain_live import render_live
-from egressd.cli.options import add_intel_arguments, load
+from egressd.cli.options import add_intel_arguments, base_dir, load
 from egressd.cli.paths import path_given
-from egressd.cli.replay import JsonWriter, replay_into
+from egressd.cli.replay import Given, JsonWriter, replay_into
 from egressd.cli.terminal import count, fit, print_json, printable
+from egressd.config.load import LoadedIntel
+from egressd.config.schema import Config
 from egressd.config.settings import policy_settings
 from egressd.errors import ConfigError, Problem
 from egressd.notify.eve import render_address
@@ -96,14 +98,14 @@ def _live(args: Namespace) -> int:
     return OK
 
 
-def _records(args: Namespace, config: Any, loaded: Any) -> list[Record]:
+def _records(args: Namespace, config: Config, loaded: LoadedIntel) -> list[Record]:
     if not args.files:
         return []
     if all(_is_events(file) for file in args.files):
         return [record for file in args.files for record in _load_events(Path(file))]
     out = StringIO()
     writer = JsonWriter(config, args.files, out, False)
-    writer.summary(replay_into(writer, config, loaded, args), loaded)
+    writer.summary(replay_into(writer, config, loaded, Given(args.files, base_dir(args))), loaded)
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 

@@ -7,8 +7,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from egressd.cli.options import base_dir, config_of
 from egressd.cli.paths import path_given
-from egressd.config.load import default_config, load_config, load_ground
+from egressd.config.load import load_ground
 from egressd.config.texts import escape_path, load_text
 from egressd.errors import ConfigError
 from egressd.intel.formats.detection import detect_format
@@ -37,8 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def load_rules(args: Namespace) -> Rules:
     """What lists are judged by, with the time now. Raises ConfigError."""
-    config = load_config(Path(args.config)) if args.config else default_config()
-    ground = load_ground(config, base_dir=Path(args.config).parent if args.config else Path())
+    ground = load_ground(config_of(args), base_dir=base_dir(args))
     if ground.problems:
         raise ConfigError(ground.problems)
     return Rules(ground.suffixes, ground.guard, ground.protected, now_s=int(time.time()))

@@ -31,25 +31,35 @@ def intel_options(args: Namespace) -> str:
     return "".join(f"{option} {shlex.quote(value)} " for option, value in given)
 
 
+def config_of(args: Namespace) -> Config:
+    """The configuration of --config, or the one without a file. Raises ConfigError."""
+    return load_config(Path(args.config)) if args.config else default_config()
+
+
+def base_dir(args: Namespace) -> Path:
+    """The folder that relative paths of the configuration start at."""
+    return Path(args.config).parent if args.config else Path()
+
+
 def load(args: Namespace, *, long_lists: bool = False) -> tuple[Config, LoadedIntel]:
     """The configuration and everything the text files say. Raises ConfigError with every problem. With `long_lists`
     the long ones are built into an index as the daemon does, instead of held in memory."""
-    base_dir = Path(args.config).parent if args.config else Path()
-    config = load_config(Path(args.config)) if args.config else default_config()
+    base = base_dir(args)
+    config = config_of(args)
     if args.allow:
         config = replace(config, allow=(*config.allow, *(str(Path(one).absolute()) for one in args.allow)))
     lists = [Path(one) for one in args.lists]
     if not long_lists:
-        loaded = load_intel(config, lists, base_dir=base_dir)
+        loaded = load_intel(config, lists, base_dir=base)
     else:
         from tempfile import TemporaryDirectory
 
         from egressd.runtime.index_build import builder_in, index_folder
 
-        state = base_dir / config.state.directory
+        state = base / config.state.directory
         with TemporaryDirectory(prefix="egressd-") as scratch:
             folder = index_folder(state) if is_ours(state) else Path(scratch)
-            loaded = load_intel(config, lists, base_dir=base_dir, build=builder_in(folder))
+            loaded = load_intel(config, lists, base_dir=base, build=builder_in(folder))
     loaded.check()
     return config, loaded
 

@@ -9,10 +9,11 @@ from textwrap import wrap
 from typing import Any, Final
 
 from egressd.cli.exit_codes import FINDINGS, INVALID, OK
+from egressd.cli.options import base_dir, config_of
 from egressd.cli.paths import path_given
 from egressd.cli.terminal import count, print_json, printable, span
 from egressd.config.folders import SHIPPED_POLICY
-from egressd.config.load import default_config, load_config, policy_text
+from egressd.config.load import policy_text
 from egressd.config.schema import Config
 
 _VERBS: Final = {
@@ -46,20 +47,19 @@ def run(args: Namespace) -> int:
     from egressd.config.policy_conditions import Known
     from egressd.config.policy_file import PolicyFile, check_policy
 
-    config = load_config(Path(args.config)) if args.config else default_config()
-    base_dir = Path(args.config).parent if args.config else Path()
-    text, shown = _text(args, config, base_dir)
+    config = config_of(args)
+    text, shown = _text(args, config)
     known = Known(tuple(config.segments), tuple(config.tags), config.policy.block_confidence)
     policy: PolicyFile = check_policy(text, shown, known)
     return _show(policy, args.json) if args.policy_verb == "show" else _test(policy, args)
 
 
-def _text(args: Namespace, config: Config, base_dir: Path) -> tuple[str, str]:
+def _text(args: Namespace, config: Config) -> tuple[str, str]:
     """The policy's text, and its name as shown."""
     if args.file:
         return policy_text(Path(args.file), args.file)
     if config.policy.file:
-        return policy_text(base_dir / config.policy.file, config.policy.file)
+        return policy_text(base_dir(args) / config.policy.file, config.policy.file)
     return policy_text(SHIPPED_POLICY, "policy.yaml")
 
 

@@ -6,11 +6,12 @@ import shlex
 import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, NamedTuple, TextIO
 
 from egressd.cli.exit_codes import FINDINGS, OK
-from egressd.cli.options import add_intel_arguments, intel_options, load
+from egressd.cli.options import add_intel_arguments, base_dir, intel_options, load
 from egressd.cli.paths import path_given
 from egressd.cli.report import ListSummary, Read, render_report, watched_of
 from egressd.cli.terminal import Progress, printable
@@ -76,14 +77,15 @@ def run(args: Namespace) -> int:
     if not args.files and not args.log:
         args.usage("name a capture, or a log with --log FORMAT:FILE")
     config, loaded = load(args)
+    given = Given(args.files, base_dir(args), args.log, not args.no_prefilter, args.jobs)
     if args.json or args.observations:
         writer = JsonWriter(config, args.files, sys.stdout, args.observations)
-        replay = replay_into(writer, config, loaded, args)
+        replay = replay_into(writer, config, loaded, given)
         writer.summary(replay, loaded)
     else:
         collector = Collector()
         started_s = time.monotonic()
-        replay = replay_into(collector, config, loaded, args)
+        replay = replay_into(collector, config, loaded, given)
         lines = render_report(
             Read.of(replay.files, replay.logs),
             replay.engine,
@@ -105,6 +107,16 @@ def log_given(text: str) -> LogGiven:
     if not separator or format_ not in LOG_FORMATS or not path:
         raise ArgumentTypeError(f'"{printable(text)}" is not FORMAT:FILE; formats are {", ".join(LOG_FORMATS)}')
     return LogGiven(format_, path)
+
+
+class Given(NamedTuple):
+    """What is replayed, and how. Relative paths of the configuration start at `base_dir`."""
+
+    files: Sequence[str]
+    base_dir: Path
+    logs: Sequence[LogGiven] = ()
+    prefilter: bool = True
+    jobs: int = 1
 
 
 class Collector:
@@ -286,11 +298,11 @@ def read_leases(config: Config, base_dir: Path) -> list[Lease]:
     return leases if config.devices.names else [one._replace(name="") for one in leases]
 
 
-def replay_into(taker: Collector | JsonWriter, config: Config, loaded: LoadedIntel, args: Namespace) -> ReplayRun:
-    """Run the captures of `args.files` and give `taker` what comes of it. Raises CaptureError and ConfigError."""
-    progress = Progress() if Progress.wanted() and any(Path(f).is_file() for f in args.files) else None
+def replay_into(taker: Collector | JsonWriter, config: Config, loaded: LoadedIntel, given: Given) -> ReplayRun:
+    """Run what is given and give `taker` what comes of it. Raises CaptureError and ConfigError."""
+    progress = Progress() if Progress.wanted() and any(Path(f).is_file() for f in given.files) else None
     replay = ReplayRun(
-        args.files,
+        given.files,
         loaded.intel,
         policy_settings(config, loaded.policy)._replace(mode="monitor", modes=()),
         on_event=taker.event,
@@ -298,12 +310,12 @@ def replay_into(taker: Collector | JsonWriter, config: Config, loaded: LoadedInt
         conversations=config.limits.conversations,
         history=config.limits.history,
         volume=volume_settings(config),
-        prefilter=not getattr(args, "no_prefilter", False),
-        jobs=getattr(args, "jobs", 1),
+        prefilter=given.prefilter,
+        jobs=given.jobs,
         progress=progress,
-        logs=getattr(args, "log", ()),
+        logs=given.logs,
     )
-    for lease in read_leases(config, Path(args.config).parent if args.config else Path()):
+    for lease in read_leases(config, given.base_dir):
         replay.engine.devices.leased(lease)
     if isinstance(taker, JsonWriter):
         taker.engine = replay.engine
