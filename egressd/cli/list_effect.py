@@ -14,7 +14,7 @@ from egressd.cli.screen import Column, Row, head_lines, number, rows, table, tex
 from egressd.cli.terminal import WIDTH, count, cut, printable
 from egressd.intel.allowances import IGNORE_CLIENT, IGNORE_INDICATOR
 from egressd.intel.lines import Wrong, split_comment
-from egressd.intel.list_edit import wanted_of
+from egressd.intel.list_edit import Wanted, wanted_of
 from egressd.model import Indicator
 
 MAX_CHANGES: Final = 5_000  # at once, and characters of each: as web.requests takes them
@@ -52,6 +52,11 @@ def change(sign: str, line: str) -> str:
     if sign == "-" and not any(word.text.startswith("force=") for word in words):
         said += " force=yes"
     return sign + said if words and len(said) <= MAX_TEXT else ""
+
+
+def removal(wanted: Wanted) -> str:
+    """As `change`, for what is taken out of a list."""
+    return change("-", ("http://" if wanted.entry.kind == "url" else "") + wanted.shown)
 
 
 def allowance_change(line: str) -> list[str]:

@@ -109,8 +109,7 @@ def _of_word(site: Site, word: str, number: int) -> tuple[list[str], list[str]]:
     try:
         if sign == "-":
             wanted = parse_wanted(rest, allow=site.allow)
-            value = ("http://" if wanted.entry.kind == "url" else "") + wanted.shown
-            return ([] if site.allow else [list_effect.change("-", value)]), []
+            return ([] if site.allow else [list_effect.removal(wanted)]), []
     except Wrong as wrong:
         raise ConfigError([problem_at(SOURCE, number, wrong)]) from None
     if site.allow:

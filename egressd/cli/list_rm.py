@@ -67,7 +67,7 @@ def run(args: Namespace) -> int:
 
     change(before)
     still = _elsewhere(site, place, wanted) if args.from_ else []
-    changes = [] if site.allow or still else [list_effect.change("-", _value(wanted))]
+    changes = [] if site.allow or still else [list_effect.removal(wanted)]
     show(list_effect.effect_lines(list_effect.ask_effect(args, changes, ())) + still)
     edit = list_change.write(place, before, change)
     gone = done[edit.before].found
@@ -104,7 +104,3 @@ def _elsewhere(site: Site, place: Place, wanted: Wanted) -> list[str]:
     others = [(other, found) for other, found in held if not other.path.samefile(place.path)]
     lines = [cut(f"still listed: {printable(other.name)}:{found[0].number}") for other, found in others[:_SHOWN]]
     return [*lines, *(["No block would be lifted."] if lines and not site.allow else [])]
-
-
-def _value(wanted: Wanted) -> str:
-    return ("http://" if wanted.entry.kind == "url" else "") + wanted.shown
