@@ -98,18 +98,18 @@ class Site(NamedTuple):
         if "/" not in given:
             alike = [one for one in files if one.path.name == given]
             if len(alike) == 1:
-                return Place(alike[0].path, _shown(alike[0].path), known=True, may_be_new=True)
+                return Place(alike[0].path, escape_path(alike[0].path), known=True, may_be_new=True)
             if alike:
                 raise ClientError(f"several files have that name: {_names(alike)}; write the whole path", USAGE)
         path = Path(given)
         if path.exists():
             real = os.path.realpath(path)
-            return Place(path, _shown(path), any(os.path.realpath(one.path) == real for one in files))
+            return Place(path, escape_path(path), any(os.path.realpath(one.path) == real for one in files))
         fitting = self._fitting(path)
         if len(fitting) == 1:
-            return Place(fitting[0], _shown(fitting[0]), known=True, may_be_new=True)
+            return Place(fitting[0], escape_path(fitting[0]), known=True, may_be_new=True)
         choices = f"; the configuration names {_names(files)}" if files else ""
-        raise ClientError(f"{_shown(path)} is not there, and in no folder of {self.option}:{choices}", USAGE)
+        raise ClientError(f"{escape_path(path)} is not there, and in no folder of {self.option}:{choices}", USAGE)
 
     def _fitting(self, path: Path) -> list[Path]:
         """Where a file that is not there may be made so that the daemon reads it."""
@@ -124,10 +124,10 @@ class Site(NamedTuple):
         """Where a new line goes when nobody says where. Raises ClientError."""
         files = self.files()
         if len(files) == 1:
-            return Place(files[0].path, _shown(files[0].path), known=True, may_be_new=True)
+            return Place(files[0].path, escape_path(files[0].path), known=True, may_be_new=True)
         local = self._fitting(Path(LOCAL))
         if len(local) == 1:
-            return Place(local[0], _shown(local[0]), known=True, may_be_new=True)
+            return Place(local[0], escape_path(local[0]), known=True, may_be_new=True)
         if files:
             raise ClientError(f"which file? Say --to one of {_names(files)}", USAGE)
         raise ClientError(f"which file? The configuration names none under {self.option}:; say --to FILE", USAGE)
@@ -138,14 +138,13 @@ class Site(NamedTuple):
         for one in self.files():
             found = find_lines(read_list(one.path), wanted) if one.path.is_file() else []
             if found:
-                held.append((Place(one.path, _shown(one.path), known=True), found))
+                held.append((Place(one.path, escape_path(one.path), known=True), found))
         return held
 
 
 def add_arguments(parser: ArgumentParser, *, allow: str = "edit allowances (allow:) instead of block lists") -> None:
     """Declare what commands that edit have in common."""
-    if allow:
-        parser.add_argument("--allow", action="store_true", help=allow)
+    parser.add_argument("--allow", action="store_true", help=allow)
     parser.add_argument(
         "--config", metavar="FILE", type=path_given, help=f"the daemon's configuration (default: {CONFIG})"
     )
@@ -161,13 +160,9 @@ def load_site(args: Namespace) -> Site:
     if ground.problems:
         raise ConfigError(ground.problems)
     rules = Rules(ground.suffixes, ground.guard, ground.protected)
-    return Site(config, base_dir, rules, bool(getattr(args, "allow", False)))
-
-
-def _shown(path: Path) -> str:
-    return escape_path(path)
+    return Site(config, base_dir, rules, args.allow)
 
 
 def _names(files: list[ListFile]) -> str:
     more = f" and {len(files) - _SHOWN:,} more" if len(files) > _SHOWN else ""
-    return ", ".join(_shown(one.path) for one in files[:_SHOWN]) + more
+    return ", ".join(escape_path(one.path) for one in files[:_SHOWN]) + more
