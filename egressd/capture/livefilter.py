@@ -39,6 +39,7 @@ from typing import Final
 
 from egressd.capture.bpf import PACKET_OUTGOING, PACKET_TYPE, PROTOCOL, RANDOM, Assembler, Instruction
 from egressd.wire.http_head import METHODS
+from egressd.wire.quic_keys import SCHEMES
 from egressd.wire.tunnels import PORTS
 
 KEEP: Final = 0x40000  # bytes: more than any packet has
@@ -54,6 +55,8 @@ _VLAN_TYPES: Final = (0x8100, 0x88A8, 0x9100)
 _TAGS_IN_FRAME: Final = 2
 _DNS: Final = 53
 _QUIC: Final = 443
+_DRAFTS: Final = 0xFF000000  # of QUIC, with their numbers in the last byte
+_ALL_DRAFTS: Final = 0xFFFFFF00
 _LEAST_CONTENT_BYTES: Final = 8  # what the tests of content read
 _SIGN: Final = 0x80000000
 
@@ -339,10 +342,11 @@ def _udp(asm: Assembler, settings: FilterSettings) -> None:
     asm.load(1, 8, indexed=True)
     asm.when(">=", 0xC0, "", "udp-dns")
     asm.load(4, 9, indexed=True)
-    for version in (1, 0x6B3343CF, 0xFACEB001, 0xFACEB002, 0x54303530, 0x54303531):
+    versions = [scheme.version for scheme in SCHEMES.values()]
+    for version in sorted(one for one in versions if one & _ALL_DRAFTS != _DRAFTS):
         asm.when("==", version, "keep-udp")
-    asm.alu("&", 0xFFFFFF00)
-    asm.when("==", 0xFF000000, "keep-udp")  # drafts
+    asm.alu("&", _ALL_DRAFTS)
+    asm.when("==", _DRAFTS, "keep-udp")
     asm.label("udp-dns")
     asm.load(4, 10, indexed=True)  # flags and number of questions: a response to one, Z clear (RFC 1035 section 4.1.1)
     asm.alu("&", 0x8040FFFF)

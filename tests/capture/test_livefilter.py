@@ -18,6 +18,7 @@ from egressd.model import FLOW, REPLY
 from egressd.wire.dissector import Dissector
 from egressd.wire.http_head import METHODS
 from egressd.wire.links import LINK, RAW_LINKS, find_ip
+from egressd.wire.quic_keys import SCHEMES
 from tests.capture.test_bpf import Kernel
 from tests.wire.frames_made import ACK, FIN, RST, SYN, frame, tcp, udp
 
@@ -162,6 +163,11 @@ def test_tunnels_are_kept_when_asked_for(name):
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_that_the_parser_reads_is_kept(method):
     assert run(PROGRAM, tcp(ODD, CLIENT, 1, ACK, method + b" / HTTP/1.1\r\n" + BULK)) == KEEP
+
+
+@pytest.mark.parametrize("version", SCHEMES, ids=bytes.hex)
+def test_every_quic_version_that_can_be_read_is_kept(version):
+    assert run(PROGRAM, udp(CLIENT, ODD, b"\xc3" + version + BULK)) == KEEP
 
 
 @pytest.mark.parametrize("name", [*KEPT, *DROPPED])
