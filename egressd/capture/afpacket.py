@@ -15,7 +15,18 @@ from struct import Struct
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
-from egressd.capture.prefilter import COMPILED, ETHERNET, UDP4_END, Sink, frame_is_quiet, opens_quic
+from egressd.capture.prefilter import (
+    COMPILED,
+    ETHERNET,
+    FRAGMENT_BIG,
+    IPV4_BIG,
+    IPV6_BIG,
+    TCP4_END,
+    UDP4_END,
+    Sink,
+    frame_is_quiet,
+    opens_quic,
+)
 from egressd.capture.ring import (
     PACKET_OTHERHOST,
     SLOT,
@@ -43,9 +54,6 @@ MARKED: Final = STATUS_COPY | STATUS_LOSING
 # Of plain Ethernet with IPv4: EtherType, version and IHL, total length, fragment, protocol, the twelve bytes of
 # addresses and ports, TCP data offset and flags (RFC 791, RFC 9293).
 _JUDGED: Final = Struct(">12xHBxH2xHxB2x12s8xBB")
-_IPV4: Final = 0x0800
-_IPV6: Final = 0x86DD
-_TCP4_END: Final = 54
 RETRY_FIRST_S: Final = 0.1
 RETRY_LAST_S: Final = 1.0
 _NEVER_S: Final = 1_000_000.0  # in so many seconds, and poll takes it
@@ -60,13 +68,13 @@ def judge_plain(
     if caplen < _JUDGED.size:
         return frame_is_quiet(buf, start, caplen, ts_us, quiet, quiet_udp)
     kind, version, total, fragment, proto, key, offset, flags = _JUDGED.unpack_from(buf, start)
-    if kind != _IPV4:
-        return frame_is_quiet(buf, start, caplen, ts_us, quiet, quiet_udp) if kind == _IPV6 else False
-    if version != 0x45 or fragment & 0x3FFF:
+    if kind != IPV4_BIG:
+        return frame_is_quiet(buf, start, caplen, ts_us, quiet, quiet_udp) if kind == IPV6_BIG else False
+    if version != 0x45 or fragment & FRAGMENT_BIG:
         return False
     until = 0
     if proto == 6:
-        if caplen < _TCP4_END or flags & 7:
+        if caplen < TCP4_END or flags & 7:
             return False
         if total == (offset >> 4 << 2) + 20 and offset >= 0x50:
             return True

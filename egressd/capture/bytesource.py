@@ -7,6 +7,7 @@ import stat
 import zlib
 from typing import Final
 
+GZIP_MAGIC: Final = b"\x1f\x8b"  # RFC 1952 section 2.3.1
 CHUNK_BYTES: Final = 120 * 1024  # one buffer stays in the cache, and below the size that malloc maps anew each time
 MAX_CHUNK_BYTES: Final = 256 * 1024
 COMPRESSED_CHUNK_BYTES: Final = 16 * 1024  # zlib copies what it has not used at every call: keep that small

@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from egressd.capture.bytesource import GZIP_MAGIC
 from egressd.errors import CaptureError, Malformed
 from egressd.logs.formats import FRAMED, MAX_LINE_BYTES, PARSERS, LogParser
 from egressd.logs.framestream import DATA, FrameStream
@@ -20,7 +21,6 @@ from egressd.model import Observation
 
 WINDOW: Final = 65_536  # observations that are sorted among each other
 READ_BYTES: Final = 1 << 20
-_GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
 @dataclass
@@ -50,7 +50,7 @@ class LogFile:
         self._shown = str(path) if str(path).isprintable() else ascii(str(path))
         try:
             file: BinaryIO = open(path, "rb")  # noqa: SIM115  (closed by `observations`)
-            if file.peek(2)[:2] == _GZIP_MAGIC:  # type: ignore[attr-defined]
+            if file.peek(2)[:2] == GZIP_MAGIC:  # type: ignore[attr-defined]
                 file = gzip.GzipFile(fileobj=file)  # type: ignore[assignment]
             self._now_us = now_us or int(Path(path).stat().st_mtime) * 1_000_000
         except OSError as error:

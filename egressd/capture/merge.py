@@ -18,7 +18,7 @@ from heapq import heappop, heappush
 from pathlib import Path
 from typing import Final
 
-from egressd.capture.bytesource import CHUNK_BYTES, ByteSource, GzipSource, RegularSource
+from egressd.capture.bytesource import CHUNK_BYTES, GZIP_MAGIC, ByteSource, GzipSource, RegularSource
 from egressd.capture.pcapfile import CaptureReader, PcapReader
 from egressd.capture.pcapng import BYTE_ORDER_BIG, BYTE_ORDER_LITTLE, PcapngReader
 from egressd.capture.prefilter import Sink
@@ -31,7 +31,6 @@ NO_LIMIT_US: Final = (1 << 62) - 1  # after every packet's time
 BEFORE_ALL_US: Final = -1  # before every packet's time
 PROGRESS_BYTES: Final = 1024 * 1024
 
-GZIP_MAGIC: Final = b"\x1f\x8b"
 PCAPNG_MAGIC: Final = b"\x0a\x0d\x0d\x0a"
 PCAP_MAGICS: Final = tuple(
     number.to_bytes(4, order) for number in (0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34) for order in ("little", "big")

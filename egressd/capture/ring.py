@@ -126,7 +126,6 @@ class PacketRing:
             raise
         self.received = 0  # packets that passed the filter, those dropped for want of room left out
         self.dropped = 0
-        self.losing = 0  # packets read that the kernel marked: others were dropped since the counts were last read
 
     def _set_up(self, name: str, settings: CaptureSettings, loopback: bool) -> None:
         sock = self._sock

@@ -21,7 +21,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any, Final
 
-from egressd.capture.merge import GZIP_MAGIC, FileResult, open_capture
+from egressd.capture.bytesource import GZIP_MAGIC
+from egressd.capture.merge import FileResult, open_capture
 from egressd.errors import CaptureError
 from egressd.model import FlowKey, Observation
 from egressd.runtime.replay_reader import CARRIED, LENGTH_BYTES, Item, Job

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 Snapshot = TypeVar("Snapshot")
 Health = tuple[str, tuple[str, ...]]  # ok | degraded | down, and why
 
-DEFAULT_HOST: Final = "127.0.0.1"
-DEFAULT_PORT: Final = 9469
 DEADLINE_S: Final = 5.0  # of a connection, from its first moment to its last byte
 MAX_CONNECTIONS: Final = 64
 MAX_REQUEST_BYTES: Final = 8_192
