@@ -157,9 +157,10 @@ def _standing(job: Job, rules: Rules) -> set[int]:
         return set()
 
 
-def _run(told: ChildJob) -> dict[str, Any]:
+def run_in_child(told: ChildJob) -> dict[str, Any]:
+    """What the child makes of what it is told. Raises OSError."""
     return run_job(IndexFolder(Path(told.folder)), told.job, told.rules)
 
 
 if __name__ == "__main__":
-    sys.exit(serve_as_child(_run))
+    sys.exit(serve_as_child(run_in_child))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from egressd.config.feed_options import FeedOptions
+from egressd.errors import EgressdError
 from egressd.intel.guard import Guard
 from egressd.intel.mapped import MappedIndex
 from egressd.intel.poison import Counts, Poison, Quarantined
@@ -55,7 +56,7 @@ class Judged(NamedTuple):
     built: MappedIndex | None
 
 
-class JudgeError(Exception):
+class JudgeError(EgressdError):
     """A version could not be judged: no room, no memory, too long. The message is a sentence for people."""
 
 
