@@ -59,6 +59,7 @@ _ZIP: Final = b"PK\x03\x04"
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 _MOMENT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?Z")
 _CHUNK: Final = 1 << 16
+_PACKED_CHUNK: Final = 1 << 12
 _LIST_ENDINGS: Final = (".txt", ".csv", ".list", ".hosts", ".json", ".intel", ".dat", ".rpz", ".zone", ".conf")
 
 
@@ -331,26 +332,26 @@ def unpack(raw: bytes, max_bytes: int) -> bytes:
 
 
 def _gunzip(raw: bytes, max_bytes: int, packed: int) -> bytes:
-    """All members of a gzip file. What is left over after the last is ignored as gzip does only when it is zeros."""
+    """All members of a gzip file. What is left over after the last is ignored as gzip does only when it is zeros. A few
+    bytes of it at a time: zlib copies what it has not used, and a hostile file has a member every twenty bytes."""
     parts: list[bytes] = []
     size = 0
-    rest = raw
-    while rest.startswith(_GZIP):
+    at = 0
+    while raw.startswith(_GZIP, at):
         stream = zlib.decompressobj(wbits=31)
-        feed = rest
         try:
             while not stream.eof:
-                part = stream.decompress(feed, _CHUNK)
+                fed = raw[at : at + _PACKED_CHUNK]
+                part = stream.decompress(fed, _CHUNK)
+                at += len(fed) - len(stream.unconsumed_tail) - len(stream.unused_data)
                 size += len(part)
                 _bound(size, max_bytes, packed)
                 parts.append(part)
-                feed = stream.unconsumed_tail
-                if not part and not feed and not stream.eof:
+                if not part and not fed and not stream.eof:
                     raise FeedError(CUT_OFF, "its packed form is cut off")
         except zlib.error:
             raise FeedError(PACKED, "its packed form is broken") from None
-        rest = stream.unused_data
-    if rest.strip(b"\0"):
+    if raw[at:].strip(b"\0"):
         raise FeedError(PACKED, "something else follows its packed form")
     return b"".join(parts)
 
