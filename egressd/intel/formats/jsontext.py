@@ -17,6 +17,21 @@ _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _DECODER: Final = JSONDecoder()
 
 
+class _Uncounted(str):
+    """A text in which the decoder finds no lines. For each mistake it would count them from the beginning on to say
+    where it is (json.JSONDecodeError), which we know; a text of nothing but mistakes took hours."""
+
+    __slots__ = ()
+
+    def count(self, *_: Any) -> int:
+        """None."""
+        return 0
+
+    def rfind(self, *_: Any) -> int:
+        """Nowhere."""
+        return -1
+
+
 class Record:
     """An object of the text, with the place where it begins. `word` and `get` give scalars as text, "" for others."""
 
@@ -50,6 +65,7 @@ class JsonText:
         self._counted = 0  # up to here `line` is right
         self._line_start = 0
         self._resumed = 0
+        self._forked_from: JsonText | None = None
 
     @property
     def column(self) -> int:
@@ -82,6 +98,7 @@ class JsonText:
         except ValueError as error:
             self._at = min(getattr(error, "pos", self._at), len(self.text))
             self._mark()
+            self._leave_uncounted()
             what = f"not JSON: {getattr(error, 'msg', 'a number that is too long')}"
             raise Wrong(self.column, what, "fetch it again, it may be cut off") from None
         return found
@@ -89,6 +106,7 @@ class JsonText:
     def fork(self) -> JsonText:
         """A second reader at the same place, to look ahead with."""
         other = JsonText(self.text)
+        other._forked_from = self
         other.line, other._at, other._counted, other._line_start = self.line, self._at, self._counted, self._line_start
         return other
 
@@ -168,16 +186,26 @@ class JsonText:
                     self.column, f"not JSON: a comma or {closing} expected", "fetch it again, it may be cut off"
                 )
 
+    def _leave_uncounted(self) -> None:
+        """From the first mistake on: the copy is one that a text without mistakes does not need."""
+        if isinstance(self.text, _Uncounted):
+            return
+        text = _Uncounted(self.text)
+        reader: JsonText | None = self
+        while reader is not None:
+            reader.text = text
+            reader = reader._forked_from
+
     def _skip_space(self) -> None:
         found = _SPACE.match(self.text, self._at)
         self._at = found.end() if found is not None else self._at
 
     def _mark(self) -> None:
         """Make `line` and `column` those of the place now; every character is looked at once."""
-        lines = self.text.count("\n", self._counted, self._at)
+        lines = str.count(self.text, "\n", self._counted, self._at)
         if lines:
             self.line += lines
-            self._line_start = self.text.rfind("\n", self._counted, self._at) + 1
+            self._line_start = str.rfind(self.text, "\n", self._counted, self._at) + 1
         self._counted = max(self._counted, self._at)
 
 
