@@ -7,7 +7,7 @@ from typing import Final
 
 from egressd.intel.entries import URL, parse_entry
 from egressd.intel.formats.fields import Columns, join_ref, parse_header, parse_host_port, parse_moment, parse_percent
-from egressd.intel.formats.jsontext import JsonText, Record
+from egressd.intel.formats.jsontext import JsonText, Record, begins_as_json
 from egressd.intel.formats.judgement import Found, Ignored, Judge, Rules, tidy
 from egressd.intel.lines import Word, Wrong, problem_at, show, split_lines
 
@@ -32,7 +32,7 @@ def read_urlhaus(text: str, source: str, rules: Rules) -> Iterator[Found]:
 def read_threatfox(text: str, source: str, rules: Rules) -> Iterator[Found]:
     """Reader of ThreatFox' CSV and JSON exports and of its API's answers."""
     judge = Judge(source, rules)
-    if _is_json(text):
+    if begins_as_json(text):
         yield from _read_json(text, judge, _threatfox_row)
     else:
         yield from _read_csv(text, judge, _THREATFOX, _threatfox_row)
@@ -41,7 +41,7 @@ def read_threatfox(text: str, source: str, rules: Rules) -> Iterator[Found]:
 def read_feodo(text: str, source: str, rules: Rules) -> Iterator[Found]:
     """Reader of Feodo Tracker's CSV and JSON. It may be empty: then no such server is known."""
     judge = Judge(source, rules)
-    if _is_json(text):
+    if begins_as_json(text):
         yield from _read_json(text, judge, _feodo_row)
     else:
         yield from _read_csv(text, judge, _FEODO, _feodo_row)
@@ -54,10 +54,6 @@ def _parse_header(line: str, needed: frozenset[str]) -> dict[str, int] | None:
     except Wrong:
         return None
     return header if needed <= header.keys() else None
-
-
-def _is_json(text: str) -> bool:
-    return text[:4096].lstrip("\ufeff \t\r\n")[:1] in ("{", "[")
 
 
 def _read_csv(text: str, judge: Judge, needed: frozenset[str], read: ReadRow) -> Iterator[Found]:

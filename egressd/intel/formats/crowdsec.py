@@ -11,7 +11,7 @@ from typing import Final
 
 from egressd.intel.entries import ADDRESS, NETWORK, parse_entry
 from egressd.intel.formats.fields import Columns, join_ref, parse_header, parse_moment
-from egressd.intel.formats.jsontext import JsonText, Record
+from egressd.intel.formats.jsontext import JsonText, Record, begins_as_json
 from egressd.intel.formats.judgement import Found, Ignored, Judge, Rules, tidy
 from egressd.intel.lines import Word, Wrong, problem_at, show, split_lines
 
@@ -32,7 +32,7 @@ Row = Columns | Record
 def read_crowdsec(text: str, source: str, rules: Rules) -> Iterator[Found]:
     """Reader of decisions. Lifetimes count from `rules.now_s`."""
     judge = Judge(source, rules)
-    if text[:4096].lstrip("\ufeff \t\r\n")[:1] in ("{", "["):
+    if begins_as_json(text):
         document = JsonText(text)
         try:
             yield from _read_json(document, judge)

@@ -14,6 +14,7 @@ from typing import Any, Final
 from egressd.intel.lines import Word, Wrong
 
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
+_LOOKED_AT: Final = 4_096  # characters
 _DECODER: Final = JSONDecoder()
 
 
@@ -207,6 +208,11 @@ class JsonText:
             self.line += lines
             self._line_start = str.rfind(self.text, "\n", self._counted, self._at) + 1
         self._counted = max(self._counted, self._at)
+
+
+def begins_as_json(text: str) -> bool:
+    """Whether a text is meant as an object or an array, and not as the lines that some feeds have as well."""
+    return text[:_LOOKED_AT].lstrip("\ufeff \t\r\n")[:1] in ("{", "[")
 
 
 def as_text(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 
 from egressd.intel.entries import Entry, parse_entry
 from egressd.intel.formats.fields import join_ref
-from egressd.intel.formats.jsontext import JsonText, Record
+from egressd.intel.formats.jsontext import JsonText, Record, begins_as_json
 from egressd.intel.formats.judgement import Found, Ignored, Judge, Rules, tidy, word_of
 from egressd.intel.lines import MAX_LINE, Word, Wrong, problem_at, show, split_lines
 from egressd.intel.networks import parse_network
@@ -29,7 +29,7 @@ _LEVELS: Final = 4  # of containers around the array that a rule's array_key may
 def read_suricata(text: str, source: str, rules: Rules) -> Iterator[Found]:
     """Reader of datasets."""
     judge = Judge(source, rules)
-    if text[:4096].lstrip("\ufeff \t\r\n")[:1] in ("{", "["):
+    if begins_as_json(text):
         yield from _read_json(text, judge)
         return
     for number, line in enumerate(split_lines(text), 1):
