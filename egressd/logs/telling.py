@@ -32,6 +32,7 @@ PROXIED: Final = "proxied"
 _RRTYPES: Final = {name: number for number, name in RRTYPE_NAMES.items()}
 _PROTOCOLS: Final = {"tcp": TCP, "udp": UDP, "6": TCP, "17": UDP}
 _CNAME: Final = 5
+_MAX_FIELD: Final = 65_535
 
 
 def named(text: str) -> tuple[str, str]:
@@ -71,8 +72,15 @@ def rrtype_of(text: str) -> int:
     return _RRTYPES.get(text, 0)
 
 
+def _check_fields(rrtype: int, txid: int) -> None:
+    """Raises Malformed for what no message of DNS has room for (RFC 1035 sections 4.1.1 and 4.1.2)."""
+    if not (0 <= rrtype <= _MAX_FIELD and 0 <= txid <= _MAX_FIELD):
+        raise Malformed("a record type and a message's id were expected")
+
+
 def question(ts_us: int, flow: FlowKey, name: str, rrtype: int, txid: int = 0, sensor: str = "") -> Observation:
-    """A client asked for a name."""
+    """A client asked for a name. Raises Malformed."""
+    _check_fields(rrtype, txid)
     normal, raw = named(name)
     message = DnsMessage(txid, False, 0, 0, False, (DnsQuestion(normal, raw, rrtype),), (), 0, False, "")
     return Observation(DNS_QUERY, ts_us, 0, flow, normal, raw, message, 0, "", sensor)
@@ -90,7 +98,8 @@ def asked(ts_us: int, flow: FlowKey, message: DnsMessage, sensor: str = "") -> O
 def answer(
     ts_us: int, flow: FlowKey, name: str, rrtype: int, records: list[DnsRecord], txid: int = 0, sensor: str = ""
 ) -> Observation:
-    """A client was answered."""
+    """A client was answered. Raises Malformed."""
+    _check_fields(rrtype, txid)
     normal, raw = named(name)
     kept = tuple(records[:MAX_ANSWERS])
     questions = (DnsQuestion(normal, raw, rrtype),)

@@ -258,6 +258,24 @@ def test_an_observation_arrives_as_it_was(seen: Observation) -> None:
     assert (arrived.kind, arrived.flow, arrived.name, arrived.sensor) == (seen.kind, seen.flow, seen.name, "s")
 
 
+NUMBERS = st.sampled_from([-1, 0, 1, 65_535, 65_536, 99_999, 1 << 40, 1 << 70, 1e308, True, None, "7", "65536"])
+
+
+@given(st.fixed_dictionaries({"qtype": NUMBERS, "trans_id": NUMBERS, "id.orig_p": NUMBERS, "rtt": NUMBERS}))
+def test_whatever_a_line_says_what_it_tells_of_arrives(numbers: dict[str, Any]) -> None:
+    """The core ends a process that tells of what cannot be; it began with the same line again."""
+    line = {
+        "_path": "dns", "ts": 1795600800.25, "id.orig_h": "10.0.0.5", "id.resp_h": "192.0.2.53", "id.resp_p": 53,
+        "proto": "udp", "query": C2,
+    }  # fmt: skip
+    try:
+        told = read("zeek", json.dumps(line | numbers))
+    except Malformed:
+        return
+    for seen in told:
+        assert unpack_observation(json.loads(json.dumps(pack_observation(seen)))).name == C2
+
+
 @given(st.sampled_from(OBSERVATIONS), st.data())
 def test_anything_in_any_place_is_an_observation_or_malformed(seen: Observation, data: st.DataObject) -> None:
     sent = pack_observation(seen)
