@@ -23,6 +23,7 @@ from egressd.cli.operate import OPERATIONS as TABLE
 from egressd.web.control import Bounds, Refused, Standing
 from egressd.web.requests import VERB_ARGS, VERB_ROLES
 from tests.cli import results
+from tests.cli.commands import HEAVY, loaded, of, run
 from tests.cli.daemon import daemon
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -53,12 +54,6 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EGRESSD_SOCKET", str(where))
     monkeypatch.setattr("sys.stdin", StringIO())
     return where
-
-
-def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
-    code = main(list(argv))
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 # -- reading
@@ -469,16 +464,9 @@ def test_what_a_refusal_says_is_read_though_sending_failed(capsys: pytest.Captur
 
 @pytest.mark.parametrize("verb", ["status", "block", "watch", "run", "audit"])
 def test_help_of_a_live_verb_imports_nothing_heavy(verb: str) -> None:
-    code = (
-        f"import sys; from egressd.cli.main import main\n"
-        f"try: main([{verb!r}, '--help'])\n"
-        "except SystemExit: pass\n"
-        "print([m for m in sys.modules if m.split('.')[0] in ('scapy', 'yaml', 'tldextract', 'aiohttp', 'cryptography',"
-        " 'asyncio', 'sqlite3') or m.startswith(('egressd.wire', 'egressd.detect', 'egressd.runtime', 'egressd.web'))])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-    assert "usage: egressd " + verb in done.stdout
+    modules, out = loaded(verb, "--help")
+    assert of(modules, *HEAVY, "sqlite3", "egressd.wire", "egressd.detect", "egressd.runtime", "egressd.web") == []
+    assert out.startswith(f"usage: egressd {verb}")
 
 
 @pytest.mark.parametrize("verb", VERBS)

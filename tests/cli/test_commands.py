@@ -19,22 +19,11 @@ import pytest
 
 from egressd.cli.main import VERBS, build_parser, main
 from egressd.cli.terminal import Progress, count, cut, fit, printable, span
+from tests.cli.commands import HEAVY, loaded, of, run, write
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 JPS = sorted(str(path) for path in (ROOT / "pcaps" / "jps-2015").glob("*.pcap"))
 EVIL = "news-portal.example"
-
-
-def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
-    """Run a command in this process: exit code, standard output, standard error."""
-    code = main(list(argv))
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-def write(path: Path, text: str) -> str:
-    path.write_text(text, encoding="utf-8")
-    return str(path)
 
 
 # -- replay
@@ -453,26 +442,15 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     """What makes `--help` fast is that it loads no verb; a second of imports would show here, not a timing."""
-    code = (
-        "import sys; from egressd.cli.main import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit: pass\n"
-        "print([m for m in sys.modules if m.split('.')[0] in "
-        "('scapy','yaml','tldextract','aiohttp','cryptography','asyncio') or m.startswith('egressd.wire')])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-    assert all(verb in done.stdout for verb in VERBS)
+    modules, out = loaded("--help")
+    assert of(modules, *HEAVY, "egressd.wire") == []
+    assert all(verb in out for verb in VERBS)
 
 
 def test_check_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; from egressd.cli.main import main; main(['check','a.example'])\n"
-        "print([m for m in sys.modules if m.split('.')[0] in "
-        "('scapy','yaml','tldextract','aiohttp','cryptography','asyncio','idna')])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    modules, out = loaded("check", "a.example")
+    assert of(modules, *HEAVY, "idna") == []
+    assert out.startswith("a.example: ")
 
 
 @pytest.mark.parametrize("argv", [[], ["replay"], ["nonsense"], ["check"], ["decode", "x", "one"]])

@@ -9,21 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from egressd.cli.main import main
+from tests.cli import commands
+from tests.cli.commands import loaded, of, write
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SAMPLES = ROOT / "tests" / "intel" / "formats" / "samples"
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
-    code = main(["list", *argv])
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-def write(path: Path, text: str) -> str:
-    path.write_text(text, encoding="utf-8")
-    return str(path)
+    return commands.run(capsys, "list", *argv)
 
 
 # -- convert
@@ -50,7 +44,9 @@ def test_convert_writes_our_format_and_tells_what_was_left_out(
     ]
 
 
-@pytest.mark.parametrize("path", sorted(set(SAMPLES.iterdir()) - set(SAMPLES.glob("*.golden"))), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted(set(SAMPLES.iterdir()) - set(SAMPLES.glob("*.golden"))), ids=lambda path: path.name
+)
 def test_what_convert_writes_has_no_mistake(capsys: pytest.CaptureFixture[str], tmp_path: Path, path: Path) -> None:
     code, out, _ = run(capsys, "convert", "--format", path.name.split(".")[0].split("+")[0], str(path))
     assert code in (0, 3), "3 where the sample lists documentation ranges only, which are protected"
@@ -137,10 +133,6 @@ def test_lint_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
 
 def test_lint_imports_nothing_that_is_slow() -> None:
     """A hook runs on every commit: 130 ms on a small machine."""
-    code = (
-        "import sys; from egressd.cli.main import main; main(['list', 'lint', '/dev/null']);"
-        "print([m for m in ('yaml', 'aiohttp', 'sqlite3', 'asyncio', 'scapy', 'dns', 'egressd.detect.engine')"
-        " if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    modules, out = loaded("list", "lint", str(SAMPLES / "hosts.txt"))
+    assert of(modules, "yaml", "aiohttp", "sqlite3", "asyncio", "scapy", "dns", "egressd.detect.engine") == []
+    assert "hosts.txt" in out
