@@ -32,6 +32,7 @@ _BOUNDARIES: Final = frozenset("/?&;#")
 NEVER_S: Final = 1 << 61
 
 Group = tuple[Indicator, ...]  # of one value, the preferred one first
+Paths = tuple[tuple[int, ...], dict[str, Group]]  # of one host: lengths of its paths, longest first, and the paths
 Skip = Callable[[Indicator], bool]  # whether an indicator is to be left out of an answer
 
 
@@ -51,7 +52,7 @@ class Index:
         registered: dict[str, Group],
         addresses: dict[bytes, Group],
         networks: NetworkTable[Group],
-        urls: dict[str, tuple[tuple[int, ...], dict[str, Group]]],
+        urls: dict[str, Paths],
         by_added: list[Indicator],
         changes_s: list[int],
         nat64: tuple[tuple[bytes, int], ...],
@@ -65,7 +66,7 @@ class Index:
         )
         self._addresses = addresses
         self._networks = networks
-        self._urls = urls  # by host: lengths of its paths, longest first, and the paths
+        self._urls = urls  # by host
         self._by_added = by_added
         self._changes_s = changes_s  # when one comes into force or lapses
 
@@ -127,13 +128,7 @@ class Index:
             {name: _group(found) for name, found in registered.items()},
             {addr: _group(found) for addr, found in addresses.items()},
             NetworkTable((addr, length, _group(found)) for (addr, length), found in networks.items()),
-            {
-                host: (
-                    tuple(sorted({len(path) for path in paths}, reverse=True)),
-                    {path: _group(found) for path, found in paths.items()},
-                )
-                for host, paths in urls.items()
-            },
+            {host: _by_path(paths) for host, paths in urls.items()},
             sorted((one for one in ordered if one.added_s), key=added_at),
             sorted({time for one in ordered for time in (one.added_s, one.expires_s) if time}),
             nat64,
@@ -267,6 +262,11 @@ def _tells(indicator: Indicator, now_s: int, skip: Skip | None) -> bool:
 def preference(indicator: Indicator) -> tuple[int, int, str, int]:
     """Of several that cover the same, the least of this is told."""
     return -len(indicator.value), -indicator.confidence, indicator.source, indicator.line
+
+
+def _by_path(paths: dict[str, list[Indicator]]) -> Paths:
+    lengths = tuple(sorted({len(path) for path in paths}, reverse=True))
+    return lengths, {path: _group(found) for path, found in paths.items()}
 
 
 def _group(indicators: list[Indicator]) -> Group:
