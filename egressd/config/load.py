@@ -174,16 +174,35 @@ class _Loading:
         from egressd.detect.intel import Intel
 
         config = self.config
-        suffixes, guard, resolvers, protected, _ = self.load_ground()
+        ground = self.load_ground()
         feeds = any(feed.enabled for feed in config.feeds.values())  # the daemon has them, and adds what they say
         demo = not config.lists and not extra_lists and not feeds
+        files = self.files.lists(config.lists, extra_lists)
+        index, lists = self._lists(files, build, ground, demo)
+        allow = self.files.of("allow", config.allow)
+        allowed = self._allowances(allow, ground.suffixes)
+        ranges = self.range_files()
+        intel = Intel(
+            index, ground.suffixes, Allowances(allowed, self._nat64()), ground.protected, ground.resolvers,
+            self._shared_ranges(ranges), ground.guard, behaviour_settings(config),
+        )  # fmt: skip
+        policy = self.policy()
+        return LoadedIntel(
+            intel, ground.guard, self.suffix_list, tuple(lists), len(allowed), self.problems, demo,
+            (*files, *allow, *ranges), frozenset(self.broken), self.context.hexdigest(), policy,
+        )  # fmt: skip
+
+    def _lists(
+        self, files: list[ListFile], build: Build | None, ground: Ground, demo: bool
+    ) -> tuple[AnyIndex, list[LoadedList]]:
+        """What block lists say: the long ones in an index that `build` makes, all others in memory over it."""
         indicators: list[Indicator] = []
         lists: list[LoadedList] = []
-        files = self.files.lists(config.lists, extra_lists)
         large = choose_large(files) if build is not None else []
         built = None
         if build is not None and large:
-            built = build(Order(tuple(large), suffixes, guard, protected, self.context.hexdigest()))
+            order = Order(tuple(large), ground.suffixes, ground.guard, ground.protected, self.context.hexdigest())
+            built = build(order)
             self.problems += built.problems
             self.broken.update(name for name, (_, problems) in built.lists.items() if problems)
         for one in files:
@@ -195,29 +214,28 @@ class _Loading:
                 continue
             text = self._content(one)
             if text is not None:
-                self._read_list(text, one.name, indicators, lists, suffixes, guard, protected)
+                lists.append(self._read_list(text, one.name, ground, indicators))
         if demo:
-            self._read_list(_shipped("demo.txt"), "demo.txt", indicators, lists, suffixes, guard, protected)
-        upper = Index.build(indicators, suffixes, self._nat64())
-        index: AnyIndex = upper if built is None else LayeredIndex(upper, (built.lower,), suffixes)
+            lists.append(self._read_list(_shipped("demo.txt"), "demo.txt", ground, indicators))
+        upper = Index.build(indicators, ground.suffixes, self._nat64())
+        return upper if built is None else LayeredIndex(upper, (built.lower,), ground.suffixes), lists
+
+    def _read_list(self, text: str, name: str, ground: Ground, indicators: list[Indicator]) -> LoadedList:
+        """Add what a list says to `indicators`."""
+        found, problems = parse_list(text, name, ground.suffixes, ground.guard, protected=ground.protected)
+        indicators += found
+        self._wrong_lines(name, problems)
+        return LoadedList(name, len(found), len(problems))
+
+    def _allowances(self, files: list[ListFile], suffixes: Suffixes) -> list[Allowance]:
         allowed: list[Allowance] = []
-        allow = self.files.of("allow", config.allow)
-        for one in allow:
+        for one in files:
             text = self._content(one)
             if text is not None:
                 found, problems = parse_allowances(text, one.name, suffixes)
                 allowed += found
                 self._wrong_lines(one.name, problems)
-        ranges = self.range_files()
-        intel = Intel(
-            index, suffixes, Allowances(allowed, self._nat64()), protected, resolvers, self._shared_ranges(ranges),
-            guard, behaviour_settings(config),
-        )  # fmt: skip
-        policy = self.policy()
-        return LoadedIntel(
-            intel, guard, self.suffix_list, tuple(lists), len(allowed), self.problems, demo, (*files, *allow, *ranges),
-            frozenset(self.broken), self.context.hexdigest(), policy,
-        )  # fmt: skip
+        return allowed
 
     def policy(self) -> PolicyFile | None:
         """The rules that `policy.file` names."""
@@ -233,15 +251,6 @@ class _Loading:
         config = self.config
         known = Known(tuple(config.segments), tuple(config.tags), config.policy.block_confidence)
         return self._keep(parse_policy(text, escape_path(name), known))
-
-    def _read_list(
-        self, text: str, name: str, indicators: list[Indicator], lists: list[LoadedList], suffixes: Suffixes,
-        guard: Guard, protected: Protected,
-    ) -> None:  # fmt: skip
-        found, problems = parse_list(text, name, suffixes, guard, protected=protected)
-        indicators += found
-        lists.append(LoadedList(name, len(found), len(problems)))
-        self._wrong_lines(name, problems)
 
     def _wrong_lines(self, name: str, problems: list[Problem]) -> None:
         self.problems += problems
