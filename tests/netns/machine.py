@@ -147,7 +147,7 @@ class Machine:
         if not first:
             return ""
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "NO_COLOR": "1"}
-        return _run("nsenter", "--target", str(first), "--all", *argv, env=environment, check=check)
+        return _run("nsenter", "--target", str(first), "--all", "--root", *argv, env=environment, check=check)
 
     def service(self, key: str) -> str:
         """A property of the service (systemctl(1), show)."""
