@@ -24,12 +24,20 @@ from egressd.config.kinds import (
 from egressd.intel.allowances import WIDEST_IPV4, WIDEST_IPV6
 from egressd.intel.entries import parse_name
 from egressd.intel.lines import Wrong, show
-from egressd.intel.networks import as_sent, first_address, parse_address, parse_network, render_address, render_network
+from egressd.intel.networks import (
+    NAT64_LENGTHS,
+    as_sent,
+    first_address,
+    last_address,
+    parse_address,
+    parse_network,
+    render_address,
+    render_network,
+)
 from egressd.wire.direction import is_private
 
 MAX_WORD: Final = 64  # characters
 MAX_INTERFACE_BYTES: Final = 15  # IFNAMSIZ of linux/if.h, less the zero at its end
-_NAT64_LENGTHS: Final = (32, 40, 48, 56, 64, 96)  # RFC 6052 section 2.2
 WIDEST_OWN_IPV4: Final = 8  # prefix lengths of what one owner has of the public addresses, at most
 WIDEST_OWN_IPV6: Final = 16
 _MULTICAST: Final = {4: 224, 16: 255}  # by the address's length in bytes: the first byte from which on nobody's host is
@@ -95,8 +103,7 @@ def read_own_network(text: str) -> str:
     people's addresses: whoever of them turns to a server inside would be a host of ours."""
     own = read_network(text)
     addr, length = parse_network(own) or (b"", 0)
-    last = (int.from_bytes(addr) | (1 << 8 * len(addr) - length) - 1).to_bytes(len(addr))
-    if is_private(addr) and is_private(last):
+    if is_private(addr) and is_private(last_address(addr, length)):
         return own
     if length < (WIDEST_OWN_IPV4 if len(addr) == 4 else WIDEST_OWN_IPV6):
         what = f"{own} is {'everybody' if not length else 'far more than yours'}; outsiders would be hosts of yours"
@@ -121,7 +128,7 @@ def read_listening(text: str) -> str:
 def read_prefix(text: str) -> str:
     """A NAT64 prefix. Raises Wrong."""
     network = parse_network(text)
-    if network is None or network[1] not in _NAT64_LENGTHS or len(as_sent(*network)[0]) != 16:
+    if network is None or network[1] not in NAT64_LENGTHS or len(as_sent(*network)[0]) != 16:
         advice = "write an IPv6 network of length 96, 64, 56, 48, 40 or 32"
         raise Wrong(1, f'not a NAT64 prefix: "{show(text)}"', advice)
     return read_network(text)

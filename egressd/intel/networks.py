@@ -17,6 +17,7 @@ _IPV4: Final = re.compile(rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}")
 _MAX_IPV6_TEXT: Final = 45  # eight groups with the last two written as IPv4 (RFC 4291 section 2.2)
 
 NAT64_WELL_KNOWN: Final = (bytes.fromhex("0064ff9b") + bytes(12), 96)  # RFC 6052 section 2.1
+NAT64_LENGTHS: Final = (32, 40, 48, 56, 64, 96)  # RFC 6052 section 2.2
 _MAPPED: Final = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
 _COMPATIBLE: Final = bytes(12)  # RFC 4291 section 2.5.5.1; :: and ::1 are not of this form
 _SIX_TO_FOUR: Final = b"\x20\x02"  # RFC 3056 section 2

@@ -8,6 +8,7 @@ from typing import Final
 from egressd.errors import Problem
 from egressd.intel.lines import Wrong, problem_at, show, split_comment, split_lines
 from egressd.intel.networks import (
+    NAT64_LENGTHS,
     NAT64_WELL_KNOWN,
     NetworkTable,
     embedded_ipv4,
@@ -20,7 +21,6 @@ _TRANSITION: Final = (
     (bytes.fromhex("2002") + bytes(14), 16),  # 6to4
     (bytes(10) + b"\xff\xff" + bytes(4), 96),  # IPv4-mapped
 )
-_NAT64_LENGTHS: Final = (32, 40, 48, 56, 64, 96)  # RFC 6052 section 2.2
 
 
 class Protected:
@@ -71,7 +71,7 @@ class Protected:
         prefixes = [NAT64_WELL_KNOWN]
         for number, entry in enumerate(nat64, 1):
             prefix = parse_network(entry)
-            if prefix is None or len(prefix[0]) != 16 or prefix[1] not in _NAT64_LENGTHS:
+            if prefix is None or len(prefix[0]) != 16 or prefix[1] not in NAT64_LENGTHS:
                 what = f'not a NAT64 prefix: "{show(entry)}"'
                 advice = "write an IPv6 network of length 96, 64, 56, 48, 40 or 32"
                 problems.append(Problem("NAT64 prefixes", number, 1, what, advice))
