@@ -59,10 +59,10 @@ class DnstapSocket:
         payloads: list[bytes] = []
         for one in list(self._connections):
             try:
-                data = one.sock.recv(READ_BYTES)
-                if not data:
+                octets = one.sock.recv(READ_BYTES)
+                if not octets:
                     raise ConnectionError
-                payloads += self._take(one, data)
+                payloads += self._take(one, octets)
             except BlockingIOError:
                 continue
             except (OSError, Malformed) as error:
@@ -99,9 +99,9 @@ class DnstapSocket:
             sock.setblocking(False)
             self._connections.append(_Connection(sock))
 
-    def _take(self, one: _Connection, data: bytes) -> list[bytes]:
+    def _take(self, one: _Connection, octets: bytes) -> list[bytes]:
         payloads: list[bytes] = []
-        for frame in one.stream.feed(data):
+        for frame in one.stream.feed(octets):
             if frame.kind == DATA:
                 payloads.append(frame.payload)
             elif frame.kind == READY:

@@ -95,9 +95,9 @@ class LogFile:
 
     def _frames(self) -> Iterator[Observation]:
         stream = FrameStream()
-        while data := self._file.read(READ_BYTES):
+        while octets := self._file.read(READ_BYTES):
             try:
-                frames = stream.feed(data)
+                frames = stream.feed(octets)
             except Malformed as error:
                 self.result.error = str(error)
                 return

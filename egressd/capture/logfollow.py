@@ -48,9 +48,9 @@ class Lines:
         self._held = b""
         self._skipping = False
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, octets: bytes) -> list[bytes]:
         """The lines that are whole now, without their ends."""
-        parts = (self._held + data).split(b"\n")
+        parts = (self._held + octets).split(b"\n")
         self._held = parts.pop()
         lines: list[bytes] = []
         for part in parts:
@@ -85,14 +85,14 @@ class Payloads:
         """Bytes of whole frames, and all that came after one that is none."""
         return self._frames.consumed + self._lost
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, octets: bytes) -> list[bytes]:
         """The payloads that are whole now."""
         if not self.broken:
             try:
-                return [frame.payload for frame in self._frames.feed(data) if frame.kind == DATA]
+                return [frame.payload for frame in self._frames.feed(octets) if frame.kind == DATA]
             except Malformed as error:
                 self.broken = str(error)
-        self._lost += len(data)
+        self._lost += len(octets)
         return []
 
 
@@ -121,9 +121,9 @@ class OpenFile:
         """What was written since, READ_BYTES at most; nothing at its end. Raises OSError."""
         if os.fstat(self.fd).st_size < self._read or not self._is_the_same():
             self._begin_anew()
-        data = os.pread(self.fd, READ_BYTES, self._read)
-        self._read += len(data)
-        return self.splitter.feed(data) if data else []
+        octets = os.pread(self.fd, READ_BYTES, self._read)
+        self._read += len(octets)
+        return self.splitter.feed(octets) if octets else []
 
     @property
     def at_end(self) -> bool:

@@ -36,15 +36,15 @@ def run(args: Namespace) -> int:
     seen: list[Observation] = []
     dissector = Dissector(seen.append)
     packets = 0
-    for ts_us, number, link, data, orig_len in iter_packets(args.file):
+    for ts_us, number, link, frame, orig_len in iter_packets(args.file):
         packets = number
         # Earlier packets are read too: a name may have begun in one of them.
-        dissector.packet(ts_us, number, link, data, 0, len(data), orig_len)
+        dissector.packet(ts_us, number, link, frame, 0, len(frame), orig_len)
         if number == args.number:
             print(
-                f"packet {number} at {render_time(ts_us)}, link type {link}, {len(data)} of {orig_len} bytes captured"
+                f"packet {number} at {render_time(ts_us)}, link type {link}, {len(frame)} of {orig_len} bytes captured"
             )
-            print(_explain(link, data))
+            print(_explain(link, frame))
             mine = [one for one in seen if one.number == number and one.kind != "reply"]
             print("egressd sees:" if mine else "egressd sees no destination complete in this packet.")
             for one in mine:
@@ -54,7 +54,7 @@ def run(args: Namespace) -> int:
     return RUNTIME
 
 
-def _explain(link: int, data: bytes) -> str:
+def _explain(link: int, frame: bytes) -> str:
     """scapy's view, layer by layer. Names in it are poison: every line is escaped."""
     # Imported here: scapy takes a second, is GPL-2.0-only, and nothing else of egressd's run time touches it.
     import logging
@@ -67,7 +67,7 @@ def _explain(link: int, data: bytes) -> str:
 
     layer = conf.l2types.num2layer.get(link, Raw)
     try:
-        text = str(layer(data).show(dump=True))
+        text = str(layer(frame).show(dump=True))
     except (*_OF_SCAPY, Scapy_Exception) as error:
         return f"scapy cannot read it: {type(error).__name__}"
     return "\n".join(printable(line.rstrip()) for line in text.splitlines())

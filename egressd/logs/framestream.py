@@ -43,9 +43,9 @@ class FrameStream:
         self.consumed = 0
         self._held = bytearray()
 
-    def feed(self, data: bytes) -> list[Frame]:
+    def feed(self, octets: bytes) -> list[Frame]:
         """The frames that are complete now. Raises Malformed when the stream is none, or not any more."""
-        self._held += data
+        self._held += octets
         frames: list[Frame] = []
         at = 0
         while True:
