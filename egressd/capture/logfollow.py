@@ -166,12 +166,12 @@ class FollowedLog:
 
     def marks(self) -> list[Mark]:
         """How far everything was read, to go on from there after a restart."""
-        opened = [*self._moved, *([self._current] if self._current is not None else [])]
+        opened = self._opened_now()
         return [one.mark() for one in opened] if opened or not self._marks else self._marks
 
     def close(self) -> None:
         """Let all files go."""
-        for one in (*self._moved, *([self._current] if self._current is not None else [])):
+        for one in self._opened_now():
             one.close()
         self._moved.clear()
         self._current = None
@@ -184,8 +184,7 @@ class FollowedLog:
     @property
     def is_behind(self) -> bool:
         """Whether there is more to read than one poll took."""
-        opened = [*self._moved, *([self._current] if self._current is not None else [])]
-        return any(not one.at_end for one in opened)
+        return any(not one.at_end for one in self._opened_now())
 
     def header(self) -> list[bytes]:
         """The first lines that begin with #, of the file that is read now."""
@@ -215,6 +214,9 @@ class FollowedLog:
         except OSError as error:
             self.problem = (error.strerror or "cannot be read").lower()
             return []
+
+    def _opened_now(self) -> list[OpenFile]:
+        return [*self._moved, self._current] if self._current is not None else self._moved
 
     def _take(self, one: OpenFile) -> list[bytes]:
         before = one.splitter
