@@ -81,7 +81,7 @@ def drop_candidate(directory: Path, name: str) -> None:
 def adopt_candidate(directory: Path, name: str) -> None:
     """It is taken: either it or the one before is there whole, whatever happens. Raises KeptError."""
     try:
-        _candidate(directory, name).replace(directory / f"{name}{ENDING}")
+        _candidate(directory, name).replace(kept_path(directory, name))
         folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
@@ -102,9 +102,8 @@ def _candidate(directory: Path, name: str) -> Path:
 
 def load_kept(directory: Path, name: str) -> Kept | None:
     """The last good version; None when there is none. Raises KeptError when what is there cannot be used."""
-    path = directory / f"{name}{ENDING}"
     try:
-        with path.open("rb") as stream:
+        with kept_path(directory, name).open("rb") as stream:
             confirmed_us = os.fstat(stream.fileno()).st_mtime_ns // 1_000
             line = stream.readline(MAX_HEAD_BYTES)
             body = stream.read(MAX_KEPT_BYTES)
@@ -136,7 +135,7 @@ def confirm_kept(directory: Path, name: str, now_us: int) -> None:
     """The server says that it is still the one: noted as the file's time, so that a large text is not written again
     each hour. Raises KeptError."""
     try:
-        os.utime(directory / f"{name}{ENDING}", ns=(now_us * 1_000, now_us * 1_000))
+        os.utime(kept_path(directory, name), ns=(now_us * 1_000, now_us * 1_000))
     except OSError as error:
         raise KeptError(f"it cannot be noted on disk that it is still valid: {error.strerror}") from None
 
