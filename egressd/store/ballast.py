@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +48,7 @@ class Ballast:
             finally:
                 os.close(number)
         except OSError:
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder that was closed to us, a disk that has become read-only
+                self._path.unlink(missing_ok=True)
             return False
         return True

@@ -55,6 +55,26 @@ def fill(folder: Path) -> Path:
     return filler
 
 
+@in_loop
+async def test_a_folder_that_was_closed_is_no_trouble_of_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody takes the permissions of a folder above away: it ended the daemon with the next checkpoint."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    ledger = open_ledger(tmp_path / "ledger.db", T0, BALLAST)
+    put(ledger)
+    with monkeypatch.context() as closed:
+        for owner, name in ((Path, "stat"), (Path, "unlink"), (os, "statvfs"), (os, "open")):
+            closed.setattr(owner, name, refused)
+        assert (await ledger.checkpoint()).log_pages > 0
+        assert not Ballast(tmp_path / "ledger.db.ballast", BALLAST).free()
+    assert not ledger.low_on_space
+    ledger.close()
+
+
 @pytest.mark.root
 def test_a_disk_without_room_for_the_ballast(disk: Path) -> None:
     ledger = open_ledger(disk / "ledger.db", T0)
