@@ -51,12 +51,12 @@ def judge_in(folder: Path) -> Judge:
 
 def judge_job(folder: IndexFolder, job: Job, rules: Rules) -> Judged:
     """See `judging.Judge`; waits. Raises JudgeError."""
-    folder.sweep()
-    if not job.anew:
-        found = folder.find(built_from(job, rules), rules.suffixes)
-        if found is not None:
-            return _judged(found[1], found[0])
     try:
+        folder.sweep()
+        if not job.anew:
+            found = folder.find(built_from(job, rules), rules.suffixes)
+            if found is not None:
+                return _judged(found[1], found[0])
         answer = ask_child("egressd.runtime.feed_build", ChildJob(str(folder.folder), job, rules))
         if answer["refused"]:
             return _judged(answer, None)
@@ -66,6 +66,8 @@ def judge_job(folder: IndexFolder, job: Job, rules: Rules) -> Judged:
         return _judged(load_story(Path(path).with_suffix(".json")), index)
     except (ChildError, ValueError, KeyError, TypeError, IndexDamaged) as error:
         raise JudgeError(f"it could not be judged: {error}") from error
+    except OSError as error:  # a folder that was closed to us
+        raise JudgeError(f"it could not be judged: {error.strerror}") from error
 
 
 def _judged(told: dict[str, Any], index: Any) -> Judged:

@@ -51,6 +51,15 @@ def test_what_was_built_before_is_found_again(tmp_path: Path, monkeypatch: pytes
     assert again.built.head.digest == first.built.head.digest
 
 
+def test_a_folder_that_was_closed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "glob", refused)
+    with pytest.raises(JudgeError, match="could not be judged: Permission denied"):
+        judged(tmp_path, GOOD)
+
+
 def test_a_child_that_cannot_write_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "indexes").write_text("a file where the folder should be")
     with pytest.raises(JudgeError, match="could not be judged: see what was logged above"):
