@@ -95,7 +95,8 @@ def incidents(
     which = {"": "state <> 'closed'", "all": "1"}.get(state, "state = ?")
     values: list[Any] = [state] if which == "state = ?" else []
     if client:
-        which += " AND (client = ? OR EXISTS (SELECT 1 FROM json_each(addresses) WHERE value = ?))"
+        which += " AND (client = ? OR CASE WHEN json_valid(addresses) THEN"
+        which += " EXISTS (SELECT 1 FROM json_each(addresses) WHERE value = ?) END)"
         values += [client, client.hex()]
     found = load_where(connection, f"WHERE {which} ORDER BY number DESC LIMIT ?", (*values, limit))[::-1]
     by_campaign = _decisions_of(connection, {row.incident.campaign for row in found})

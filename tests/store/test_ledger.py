@@ -16,7 +16,7 @@ from egressd.store.entries import Entry
 from egressd.store.errors import StoreError
 from egressd.store.ledger import Loaded, load_all
 from egressd.store.meta import LastRun
-from tests.store.scene import ANNA, DAY, HOUR, T0, A, address, ledger_at, match, opened, put, tied
+from tests.store.scene import ANNA, DAY, HOUR, T0, A, B, address, ledger_at, match, opened, put, tied
 
 
 def test_nothing_to_load(ledger: Database) -> None:
@@ -116,6 +116,8 @@ def test_a_row_that_cannot_be_read_takes_no_other_down(
         assert ledger.call(queries.decisions_told)[-1]["id"] == "D3"
         assert ledger.call(queries.watches, T0)[-1]["decision_id"] == "D2"
         assert ledger.call(queries.incidents, "all")[-1]["id"] == "I2"
+        assert ledger.call(queries.incidents, "all", A)[-1]["id"] == "I2"
+        assert ledger.call(queries.incidents, "all", B) == []
         ledger.call(meta.begin_run, T0)
 
 
