@@ -164,10 +164,17 @@ def load_campaigns(connection: Connection, unread: Unread | None = None) -> list
             unread.parsed(parse_reasons, candidates, {}, row, "its candidates"),
         )  # fmt: skip
     for key, number in connection.execute("SELECT key, campaign FROM campaign_keys ORDER BY rowid"):
-        if not unread.garbled(f"a key of campaign {CAMPAIGN}{number}", (key,)):
+        row = f"a key of campaign {CAMPAIGN}{number}"
+        if number not in campaigns:
+            unread.tell(row, "the campaign is not there; it is left out")
+        elif not unread.garbled(row, (key,)):
             campaigns[number].keys.append(key)
-    rows = connection.execute("SELECT number, campaign FROM incidents WHERE state <> 'closed' ORDER BY number")
-    for incident, number in rows:
+    for incident, number, first_us, last_us in connection.execute(
+        "SELECT number, campaign, first_us, last_us FROM incidents WHERE state <> 'closed' ORDER BY number"
+    ):
+        if number not in campaigns:
+            unread.tell(f"campaign {CAMPAIGN}{number}", "it is not there, and begins anew with its incidents")
+            campaigns[number] = Campaign(f"{CAMPAIGN}{number}", [], [], first_us, last_us)
         campaigns[number].incidents.append(f"{INCIDENT}{incident}")
     return list(campaigns.values())
 

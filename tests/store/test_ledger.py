@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -119,6 +121,22 @@ def test_a_row_that_cannot_be_read_takes_no_other_down(
         assert ledger.call(queries.incidents, "all", A)[-1]["id"] == "I2"
         assert ledger.call(queries.incidents, "all", B) == []
         ledger.call(meta.begin_run, T0)
+
+
+def test_a_campaign_that_is_not_there_takes_no_incident_down(tmp_path: Path) -> None:
+    with ledger_at(tmp_path / "ledger.db") as before:
+        whole = full_ledger(before)
+    with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as damaged:
+        damaged.execute("PRAGMA foreign_keys = OFF")
+        damaged.execute("DELETE FROM campaigns WHERE number = 1")
+    with ledger_at(tmp_path / "ledger.db") as ledger:
+        loaded = ledger.call(load_all, T0)
+    assert loaded.incidents == whole.incidents
+    assert loaded.campaigns == [whole.campaigns[1], Campaign("C1", [], ["I1"], T0, T0)]
+    assert loaded.unread == (
+        "a key of campaign C1: the campaign is not there; it is left out",
+        "campaign C1: it is not there, and begins anew with its incidents",
+    )
 
 
 def test_a_lifted_decision_that_cannot_be_read_whole_is_told(tmp_path: Path) -> None:
