@@ -66,7 +66,7 @@ def judge_job(folder: IndexFolder, job: Job, rules: Rules) -> Judged:
         return _judged(load_story(Path(path).with_suffix(".json")), index)
     except (ChildError, ValueError, KeyError, TypeError, IndexDamaged) as error:
         raise JudgeError(f"it could not be judged: {error}") from error
-    except OSError as error:  # a folder that was closed to us
+    except OSError as error:  # of the kept version
         raise JudgeError(f"it could not be judged: {error.strerror}") from error
 
 

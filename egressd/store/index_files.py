@@ -175,7 +175,7 @@ class IndexFolder:
         """Take away all but the newest, and what a build that was killed left behind."""
         numbers = sorted(self._generations())
         gone = [self.folder / f"index-{number}{end}" for number in numbers[:-KEPT] for end in (".idx", ".json")]
-        for half in self.folder.glob(f"*{_HALF}"):
+        for half in self._named(f"*{_HALF}"):
             pid = half.name.removesuffix(_HALF).partition("-")[0]
             if pid != str(os.getpid()) and not Path(f"/proc/{pid}").exists():
                 gone.append(half)
@@ -184,8 +184,15 @@ class IndexFolder:
                 path.unlink(missing_ok=True)
 
     def _generations(self) -> list[int]:
-        names = [path.name[6:-4] for path in self.folder.glob("index-*.idx")]
+        names = [path.name[6:-4] for path in self._named("index-*.idx")]
         return [int(name) for name in names if name.isascii() and name.isdigit() and len(name) < 19]
+
+    def _named(self, pattern: str) -> list[Path]:
+        """Files of that pattern; of a folder that was closed to us none."""
+        try:
+            return list(self.folder.glob(pattern))
+        except OSError:
+            return []
 
 
 def load_story(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from egressd.intel.allowances import Allowances
 from egressd.intel.feeds.judging import Job, Judged, JudgeError, Rules
 from egressd.intel.poison import Counts, Poison
 from egressd.runtime import feed_build
+from egressd.store.index_files import IndexFolder
 from tests.intel.feed_scene import ALLOWED, GUARD, NOW_US, PROTECTED, SUFFIXES
 
 NOW_S = NOW_US // 1_000_000
@@ -21,10 +22,14 @@ GOOD = "".join(f"c2.bad{number}.example\n" for number in range(50))
 def judged(folder: Path, text: str, *, before: Counts | None = None, anew: bool = True) -> Judged:
     kept = folder / "c2.feed"
     kept.write_text("{}\n" + text)
+    decide = feed_build.judge_in(folder / "indexes")
+    return asyncio.run(decide(*job_of(kept, before, anew=anew)))
+
+
+def job_of(kept: Path, before: Counts | None = None, *, anew: bool) -> tuple[Job, Rules]:
     poison = Poison(SUFFIXES, GUARD, PROTECTED, Allowances(ALLOWED), NOW_S)
     job = Job("c2", FeedOptions(url="https://feeds.example/c2.txt"), kept, before, True, anew, None)
-    decide = feed_build.judge_in(folder / "indexes")
-    return asyncio.run(decide(job, Rules(SUFFIXES, GUARD, poison, "the texts of now", NOW_S)))
+    return job, Rules(SUFFIXES, GUARD, poison, "the texts of now", NOW_S)
 
 
 def test_a_good_version_is_an_index_that_answers(tmp_path: Path) -> None:
@@ -51,13 +56,9 @@ def test_what_was_built_before_is_found_again(tmp_path: Path, monkeypatch: pytes
     assert again.built.head.digest == first.built.head.digest
 
 
-def test_a_folder_that_was_closed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "glob", refused)
-    with pytest.raises(JudgeError, match="could not be judged: Permission denied"):
-        judged(tmp_path, GOOD)
+def test_a_kept_version_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(JudgeError, match="could not be judged: No such file"):
+        feed_build.judge_job(IndexFolder(tmp_path / "indexes"), *job_of(tmp_path / "none.feed", anew=False))
 
 
 def test_a_child_that_cannot_write_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -84,6 +84,16 @@ def test_what_cannot_be_used_is_passed_over(tmp_path: Path) -> None:
     assert folder.find("x", SUFFIXES) is None
 
 
+def test_in_a_folder_that_was_closed_there_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    folder = IndexFolder(tmp_path)
+    monkeypatch.setattr(Path, "glob", refused)
+    folder.sweep()
+    assert folder.find("lists of today", SUFFIXES) is None
+
+
 def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def fails(_: object) -> object:
         raise OSError("disk full")
