@@ -116,14 +116,21 @@ class Acts:
         lines: list[str] = []
         for before, remedies in lifted:
             main = before.held[before.target]
-            if before.target in core.register.by_target or 0 < main.expires_us <= core.clock.now_us():
+            if 0 < main.expires_us <= core.clock.now_us():
+                continue
+            standing = core.register.by_target.get(before.target)
+            if standing is not None and before.target.kind in (CLIENT, SEGMENT):
                 continue
             state = before.state if core.site.strongest != "enforce" or before.action == ASK else ACTIVE
             act = _ACT_OF.get(before.target.kind, "block")
             held = [target for target, one in before.held.items() if one.state == ACTIVE and target != before.target]
             found_out = [target for target in held if target.kind in FOUND_OUT]  # their terms begin anew
             decided = [before.target, *(target for target in held if target.kind not in FOUND_OUT)]
-            made = self.make(peer, decided, before.match, main.expires_us, reason, act, state)
+            if standing is not None:  # traffic was quicker, and has not led everywhere yet
+                made, state = standing, standing.state
+                found_out = [target for target in found_out if target not in made.held]
+            else:
+                made = self.make(peer, decided, before.match, main.expires_us, reason, act, state)
             if found_out:
                 core.rulings.extend(made, found_out, peer.actor, "socket", reason)
             if remedies:

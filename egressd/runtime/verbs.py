@@ -243,10 +243,13 @@ class Verbs:
             *self._lift_made(peer, last, args["reason"]),
             *await self._swap_lines(peer, last, args["reason"]),
         ]
-        lines += self._acts.make_again(peer, last.lifted, args["reason"])
         before = set(self._core.register.by_id)
+        if last.lifted and last.lines:  # where the allowance still held, the listed name would count as an innocent one
+            await self._core.renew()
+        lines += self._acts.make_again(peer, last.lifted, args["reason"])
         await self._acts.settle(renew=True)  # what was made again rests on its line of now, and covers what it may
-        again = [one for id_, one in self._core.register.by_id.items() if id_ not in before]
+        told = {one.target for one, _ in last.lifted}
+        again = [one for id_, one in self._core.register.by_id.items() if id_ not in before and one.target not in told]
         lines += [f"{one.id} stands again: {one.target.kind} {one.target.value}" for one in again[:TOLD]]
         return {"text": "undone", "lines": lines or ["it had ended already"]}
 

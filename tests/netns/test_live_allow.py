@@ -90,6 +90,18 @@ def test_an_allowance_lifts_at_once_and_its_end_blocks_again(
     assert "sinkholed by us" in blocked[0]["reason"] and "has ended" in blocked[0]["reason"]
 
 
+def test_undo_of_an_unblock_holds_what_was_asked_for_meanwhile(ground: Ground, daemon: Daemon) -> None:
+    """While it is let be, the listed name is an innocent one on its address, and none from the undo on."""
+    assert ground.kept_out("may", "b.evil.example")
+    daemon.ask("unblock", what="evil.example", reason="sinkholed by us")
+    assert ground.visit("may", "b.evil.example") == (clients.ESTABLISHED, True)
+    daemon.ask("undo", reason="not any more")
+    until(lambda: kernel.holds(ground.gateway, [ADDRESS]), 2, "the address of before is blocked again, for everybody")
+    assert ground.get("may", ADDRESS, "b.evil.example")[0] == clients.REFUSED
+    (again,) = daemon.ask("decisions", state="active")["decisions"]
+    assert daemon.events("decision", decision_id=again["id"], action="withdraw") == []
+
+
 def test_an_allowance_that_goes_while_the_daemon_is_down(ground: Ground, daemon: Daemon) -> None:
     assert ground.kept_out("may", "b.evil.example")
     daemon.allow_file.write_text('allow-destination evil.example owner=noc reason="sinkholed by us"\n')

@@ -8,13 +8,13 @@ import pytest
 
 from egressd.model import Target
 from egressd.runtime.in_force import ACTIVE, PROPOSED
-from egressd.runtime.orders import Adopt
+from egressd.runtime.orders import Adopt, Swap
 from egressd.store import meta
 from tests.detect.scene import packed
 from tests.loops import in_loop
 from tests.runtime.core_scene import BERT, WHY, site_at
-from tests.runtime.scene import HOUR, A, address, pair
-from tests.runtime.test_verbs_back import DAY_S, X, allowed, policy_block
+from tests.runtime.scene import HOUR, A, address, pair, sighting, verdict
+from tests.runtime.test_verbs_back import DAY_S, LISTED, OURS, X, allowed, policy_block
 
 
 @in_loop
@@ -108,6 +108,46 @@ async def test_undo_of_an_unblock_covers_what_was_covered(tmp_path: Path) -> Non
         await site.do("undo")
         assert (site.rules(), allowed(site, "listed.example")) == (before, False)
         assert len(before) == 3
+
+
+@in_loop
+async def test_undo_of_an_unblock_ends_the_allowance_before_it_blocks_again(tmp_path: Path) -> None:
+    """A packet process that adopts a block while the allowance still holds takes the listed name, which was resolved
+    meanwhile, for an innocent one, and gives its address free."""
+    async with site_at(tmp_path) as site:
+        site.sees(*policy_block(address()))
+        await site.do("unblock", what="D1")
+        site.told.clear()
+        await site.do("undo")
+        (again,) = site.core.register.by_id.values()
+        orders = [one for one in site.told if isinstance(one, Swap | Adopt)]
+        first = next(at for at, one in enumerate(orders) if isinstance(one, Adopt))
+        swaps = [one for one in orders[:first] if isinstance(one, Swap)]
+        assert swaps, [type(one).__name__ for one in orders]
+        assert not swaps[-1].intel.allowances.allowances
+        assert again.held[address()].state == ACTIVE
+
+
+@in_loop
+async def test_undo_of_an_unblock_when_traffic_was_quicker(tmp_path: Path) -> None:
+    """Between the end of the allowance and the block that stands again somebody may ask for the name."""
+    async with site_at(tmp_path) as site:
+        other = address("198.51.100.9")
+        site.sees(*policy_block(address(), other))
+        await site.do("unblock", what="D1")
+        renew = site.core.renew
+
+        async def asked_meanwhile() -> None:
+            await renew()
+            site.core.renew = renew  # type: ignore[method-assign]
+            block, extend = verdict("D9", "block", OURS, found=LISTED), verdict("D9", "extend", address(), found=LISTED)
+            site.sees(sighting(found=LISTED), block, extend)
+
+        site.core.renew = asked_meanwhile  # type: ignore[method-assign]
+        answer = await site.do("undo")
+        (again,) = site.core.register.by_id.values()
+        assert [one for one in (address(), other) if one in again.held] == [address(), other]
+        assert answer["lines"][-1] == f"{again.id} blocks listed.example again (it was D1)"
 
 
 @in_loop
