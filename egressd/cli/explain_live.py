@@ -73,7 +73,7 @@ def _feed(feed: Row) -> str:
 
 
 def _incident(row: Row) -> str:
-    counts = f"{count(number(row, 'contacts'), 'contact')}, {number(row, 'attempts'):,} after the block"
+    counts = f"{count(number(row, 'contacts'), 'contact')}, {number(row, 'attempts'):,} after the decision"
     return f"{text(row, 'id')} {text(row, 'client')}: {counts}, last {date(row.get('last'))}"
 
 

@@ -94,7 +94,7 @@ def render_hosts(answer: Answer, now_us: int, limit: int) -> list[str]:
         ),
     ]
     lines += [*more, ""]
-    lines.append("HITS: all contacts; TRIES: those after the block; LEAKS: answers through it.")
+    lines.append("HITS: all contacts; TRIES: since the decision; LEAKS: answered though blocked.")
     worst = known[0][2]
     if known[0][0] <= URGENCY.index(CONTACT):
         client = text(worst, "client", 39)

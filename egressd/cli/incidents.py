@@ -129,6 +129,9 @@ def _one(wanted: str, found: Sequence[Row], now_us: int) -> list[str]:
     lines = [cut(f"Incident {wanted}, campaign {text(one, 'campaign', 20)}: {text(one, 'state', 20)}")]
     if leaks:
         lines.append(f"!! {count(leaks, 'try', 'tries')} GOT THROUGH after the block: look at egressd watch")
+    if one.get("blocked") is False:
+        why = "".join(f"; egressd decisions {id_} says why" for id_ in texts(one, "decisions")[-1:])
+        lines.append(cut(f"!! NOT BLOCKED: nothing keeps this host from it{why}"))
     lasted = span(time_us(one.get("last")) - time_us(one.get("first")))
     lines += fields(
         ("host", text(one, "client", 39) + (f" in segment {segment}" if segment else "")),
@@ -139,7 +142,7 @@ def _one(wanted: str, found: Sequence[Row], now_us: int) -> list[str]:
         ("seen", f"{date(one.get('first'))} to {date(one.get('last'))} UTC, for {lasted}"),
         ("opened", f"{date(one.get('opened'))} UTC" + (", from history" if one.get("retro") is True else "")),
         ("last", f"{ago(one.get('last'), now_us)} ago"),
-        ("contacts", f"{contacts:,}: {number(one, 'answered'):,} answered, {attempts:,} tried after the block"),
+        ("contacts", f"{contacts:,}: {number(one, 'answered'):,} answered, {attempts:,} tried after the decision"),
         *[("because" if at == 0 else "", said) for at, said in enumerate(_said(part(one, "indicator")))],
         ("names", counts(one, "names")),
         ("seen by", counts(one, "via")),

@@ -122,11 +122,14 @@ def _title(state: str, mode: str) -> str:
 
 
 def _since(one: Row, mode: str, now_us: int) -> str:
-    """Whether it is blocked, and since when."""
-    state, since = text(one, "state", 12), f"{date(one.get('since'))} UTC, {ago(one.get('since'), now_us)}"
+    """Whether it is blocked, and when that was decided: it may have been approved or armed later."""
+    state, decided = (
+        text(one, "state", 12),
+        f"decided {date(one.get('since'))} UTC, {ago(one.get('since'), now_us)} ago",
+    )
     if state == "active" and _kept(one) == state:
-        return f"would be blocked since {since}" if mode == "monitor" else f"blocked since {since}"
-    return ("!! NOT BLOCKED: waits for a person; " if state == "proposed" else "") + f"decided {since} ago"
+        return f"would be blocked; {decided}" if mode == "monitor" else f"blocked; {decided}"
+    return ("!! NOT BLOCKED: waits for a person; " if state == "proposed" else "") + decided
 
 
 def _then(decision: str, state: str) -> str:

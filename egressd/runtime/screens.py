@@ -194,8 +194,8 @@ async def hosts(core: Core) -> Record:
 
 
 def is_blocked(core: Core, client: str, ids: Sequence[str]) -> bool | None:
-    """Whether what these incidents of a client are about is blocked; False: its segment is under monitor, a person has
-    to say, or no address of it may be blocked, None: nothing of it is decided, or it was lifted."""
+    """Whether all that these incidents of a client are about is blocked; False: its segment is under monitor, or of one
+    of them a person has to say, or no address may be blocked; None: nothing is decided, or it was lifted."""
     if core.site.mode_of(parse_address(client)) == MONITOR:
         return False
     told: bool | None = None
@@ -205,9 +205,9 @@ def is_blocked(core: Core, client: str, ids: Sequence[str]) -> bool | None:
             filter(None, (core.register.about(match, name) for name in islice(incident.names, NAMES))), None
         )
         if about is not None and core.rulings.enforces(about) and not about.is_name_only():
-            return True
-        if about is not None and match.level != BEHAVIOUR:
-            told = False
+            told = True
+        elif about is not None and match.level != BEHAVIOUR:
+            return False
     return told
 
 
@@ -249,11 +249,14 @@ async def incidents(core: Core, state: str | None, client: str | None) -> Record
         if not packed:
             raise Refused(f"{client} is not an address", WRONG)
     found = await core.ledger.read(queries.incidents, state or "", packed)
-    watched = watched_of(core)
+    watched, isolated = watched_of(core), core.register.isolated()
     for one in found:
         one["via"] = {VIA.get(via, via): contacts for via, contacts in one["via"].items()}
         one.update(device_fields(core, one["device"]))
         one.update(campaign_fields(core, one["campaign"], watched))
+        one["blocked"] = None if one["state"] == "closed" else is_blocked(core, one["client"], [one["id"]])
+        if one["client"] in isolated and core.is_enforcing():
+            one["blocked"] = True
     return {"incidents": timed(found)}
 
 

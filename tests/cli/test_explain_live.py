@@ -50,8 +50,8 @@ def test_the_whole_chain() -> None:
         "  decision           D4 active, by policy",
         "  because            listed",
         "  covers             registered_domain listed.example",
-        "  incident           I3 10.2.7.11: 12 contacts, 9 after the block, last 11-25",
-        "                     17:14",
+        "  incident           I3 10.2.7.11: 12 contacts, 9 after the decision, last",
+        "                     11-25 17:14",
         "  mode               enforce",
     ]
 

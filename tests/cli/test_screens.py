@@ -156,7 +156,7 @@ def test_a_segment_under_another_mode_is_said_in_the_first_line() -> None:
     shown = "\n".join(render_hosts(got, NOW_US, 40))
     assert "STILL TRYING" in shown and "NOT BLOCKED" not in shown
     armed = {"watches": [{**results.WATCHES["watches"][0], "mode": "enforce"}]}
-    assert "\nblocked since" in "\n".join(render_watch(got._replace(result=armed), NOW_US, 40))
+    assert "\nblocked; decided" in "\n".join(render_watch(got._replace(result=armed), NOW_US, 40))
 
 
 def test_lists_without_indicators_are_loud() -> None:
@@ -183,7 +183,7 @@ def test_a_decision_that_ended_says_when_by_whom_and_why() -> None:
 def test_in_monitor_nothing_is_said_to_be_blocked() -> None:
     """`watch D1` had a column BLOCKED and one of what was DROPPED, `status` rules that are in force."""
     text = "\n".join(render_watch(answer(results.WATCHES, "monitor"), NOW_US, 40))
-    assert "would be blocked since" in text and "WOULD BLOCK" in text
+    assert "would be blocked; decided" in text and "WOULD BLOCK" in text
     assert "BLOCKED" not in text and "DROPPED" not in text
     rules = {**results.STATUS["adapters"][0], "name": "dryrun"}
     shown = "\n".join(render_status(answer({**results.STATUS, "adapters": [rules]}, "monitor"), NOW_US))

@@ -9,6 +9,7 @@ import pytest
 
 from egressd.cli.client import Answer
 from egressd.cli.hosts import render_hosts
+from egressd.cli.incidents import _one
 from egressd.cli.watch import render_watches
 from egressd.runtime import alarms, screens
 from tests.loops import in_loop
@@ -46,10 +47,40 @@ async def test_what_reaches_a_protected_address_is_not_said_to_be_kept_out(tmp_p
         hosts = render_hosts(Answer(await screens.hosts(site.core), "enforce", 1, "", ()), now_us, 40)
         assert "  1 NOT BLOCKED" in hosts
         watches = render_watches(Answer(await screens.watch(site.core, None), "enforce", 1, "", ()), now_us, 40)
+        (incident,) = (await screens.incidents(site.core, None, None))["incidents"]
+        assert "!! NOT BLOCKED: nothing keeps this host from it; egressd decisions D1 says why" in _one(
+            "I1", [incident], 0
+        )
         assert any(line.startswith("D1 name only listed.example") for line in watches)
         site.sees(verdict("D1", "extend", address("203.0.113.9"), found=LISTED))  # another address may be blocked
         assert await blocked(site) is True
         assert WARNING not in alarms.warnings(site.core)
+        (incident,) = (await screens.incidents(site.core, None, None))["incidents"]
+        assert (incident["blocked"], [one for one in _one("I1", [incident], 0) if "BLOCKED" in one]) == (True, [])
+
+
+@in_loop
+async def test_a_host_of_which_one_way_is_open_is_not_blocked(tmp_path: Path) -> None:
+    """`hosts` said STILL TRYING of a host that ran into one block and reached what waits for a person."""
+    async with site_at(tmp_path, lists="c2.listed.example\nother.example\n") as site:
+        found = match("other.example")
+        site.sees(
+            sighting(A, "b.listed.example", found=LISTED),
+            verdict("D1", "block", about("listed.example"), found=LISTED),
+            verdict("D1", "extend", address(X), found=LISTED),
+            sighting(A, "other.example", found=found),
+            verdict("D2", "ask", about("other.example"), found=found),
+        )
+        assert await blocked(site) is False
+        told = {one["id"]: one["blocked"] for one in (await screens.incidents(site.core, None, None))["incidents"]}
+        assert told == {"I1": True, "I2": False}
+        await site.do("approve", id="D2")
+        assert await blocked(site) is True
+        site.sees(sighting(A, "other.example", 9, found=found))
+        await site.do("unblock", what="D2")
+        await site.do("isolate", client="10.0.0.5")
+        told = {one["id"]: one["blocked"] for one in (await screens.incidents(site.core, None, None))["incidents"]}
+        assert told == {"I1": True, "I2": True}
 
 
 def test_the_journal_says_whose_address_is_not_blocked(caplog: pytest.LogCaptureFixture) -> None:

@@ -338,7 +338,7 @@ def shown(site: Site, result: dict[str, Any], render: Callable[[Answer], list[st
 
 @in_loop
 async def test_no_screen_says_that_what_was_taken_back_is_blocked(tmp_path: Path) -> None:
-    """`watch D1` said `blocked since`, its addresses were `active`, hosts that got through were STILL TRYING, and why
+    """`watch D1` said `blocked`, its addresses were `active`, hosts that got through were STILL TRYING, and why
     it was taken back stood in the journal only."""
     config = CONFIG + "policy: {rollback_clients: 1}\n"
     async with site_at(tmp_path, config=config) as site:
@@ -348,7 +348,7 @@ async def test_no_screen_says_that_what_was_taken_back_is_blocked(tmp_path: Path
         now_us = site.core.clock.now_us()
         assert [one["blocked"] for one in (await screens.hosts(site.core))["hosts"]] == [True]
         before = shown(site, await screens.watch(site.core, "D1"), lambda got: render_watch(got, now_us, 40))
-        assert "blocked since" in before and "\nBLOCKED " in before
+        assert "\nblocked; decided" in before and "\nBLOCKED " in before
         site.sees(attempt(B, 2, found=LISTED))
         await site.core.scribe.settled()
 
@@ -357,7 +357,7 @@ async def test_no_screen_says_that_what_was_taken_back_is_blocked(tmp_path: Path
         assert "2 NOT BLOCKED" in shown(site, hosts, lambda got: render_hosts(got, now_us, 40))
         after = shown(site, await screens.watch(site.core, "D1"), lambda got: render_watch(got, now_us, 40))
         assert "!! NOT BLOCKED: waits for a person; decided" in after
-        assert "blocked since" not in after and "\nADDRESS " in after and " active " not in after
+        assert "\nblocked; decided" not in after and "\nADDRESS " in after and " active " not in after
         warning = "TAKEN BACK: listed.example is not blocked, too many hosts ran into it: egressd decisions D1"
         assert warning in alarms.warnings(site.core)
         assert not any("wait" in one for one in alarms.warnings(site.core))
