@@ -36,11 +36,10 @@ def render_doctor(answer: Answer, now_us: int) -> list[str]:
             "",
             f"{count(failed, 'check')} FAILED of {len(checks)}. Until that is mended do not rely on blocks.",
         ]
-    return [
-        *lines,
-        "",
-        f"{count(len(checks), 'check')} passed: found, blocked, read back and removed on a scratch set.",
-    ]
+    did = "found, blocked, read back and removed on a scratch set."
+    if answer.blocks_nothing:
+        did = "a question was found. That blocks hold was not tried."
+    return [*lines, "", f"{count(len(checks), 'check')} passed: {did}"]
 
 
 def _lines(one: Row, wide: int) -> list[str]:

@@ -217,6 +217,12 @@ DISK = (
 )
 
 
+def test_a_doctor_in_mode_monitor_proves_no_block() -> None:
+    """`14 checks passed: found, blocked, read back and removed` stood under a push that was not tried."""
+    (*_, last) = RENDERS["doctor"](answer(results.DOCTOR, "monitor"))
+    assert last.endswith(" passed: a question was found. That blocks hold was not tried.")
+
+
 def test_why_it_is_wrong_is_not_cut_off() -> None:
     """The path took the line, and the reason stood behind it."""
     got = answer({**results.STATUS, "warnings": [f"the ledger cannot be written (3 changes wait): {DISK}"]})
