@@ -59,6 +59,9 @@ class Verbs:
         self._acts.require_armed()
         texts = core.loaded.texts
         protected = core.knowledge.intel.protected
+        never = self._never_blocked(args["what"])
+        if never:
+            raise Refused(never, INVALID)
         found, problems = parse_list(args["what"], "operator", texts.intel.suffixes, texts.guard, protected=protected)
         if problems or len(found) != 1:
             why = told(problems) or f"{args['what']} is no name, address or network"
@@ -90,6 +93,19 @@ class Verbs:
             text = f"{what} is watched{how_long(args)}: who asks for it is told"
             lines = ["nothing here can stop one page of a site; to stop it, block its host"]
         return {"decision_id": made.id, "text": text, "lines": lines}
+
+    def _never_blocked(self, what: str) -> str:
+        """Why nobody blocks an address or network, force=yes or not, and what to do instead; "" when it may be."""
+        texts = self._core.loaded.texts
+        found, _ = parse_list(what, "operator", texts.intel.suffixes, texts.guard, force=True)
+        network = parse_network(found[0].value) if len(found) == 1 and found[0].kind in ("address", "network") else None
+        why = self._core.knowledge.intel.protected.why_network(*network) if network is not None else ""
+        if network is None or not why:
+            return ""
+        told = f"{found[0].value} is never blocked, with force=yes neither: {why}"
+        if found[0].kind == "address" and self._core.station.whose.is_host(network[0]):
+            told += f"; to cut a machine of yours off: egressd isolate {found[0].value}"
+        return told
 
     async def _would_hit(self, what: str) -> str:
         """In a refusal: what the block would have hit, if it can be blocked at all."""

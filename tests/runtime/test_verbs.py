@@ -125,6 +125,25 @@ async def test_what_cannot_be_blocked_says_why(tmp_path: Path, what: str, told: 
         assert (site.rules(), site.core.entries, await site.audit()) == ([], [], [])
 
 
+@pytest.mark.parametrize("what", ["192.0.2.53 force=yes", "192.0.2.0/24 force=yes", "10.1.0.7 force=yes"])
+@in_loop
+async def test_force_blocks_no_protected_address(tmp_path: Path, what: str) -> None:
+    """It said `is blocked for everybody` of what was lifted at once."""
+    async with site_at(tmp_path) as site:
+        error = await site.refused("block", what=what)
+        assert (error.code, error.text.startswith(f"{what.split()[0]} is never blocked, ")) == (INVALID, True)
+        assert "force=yes)" not in error.text
+        assert (site.rules(), site.core.entries, await site.audit()) == ([], [], [])
+
+
+@in_loop
+async def test_a_machine_of_ours_is_isolated_not_blocked(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        error = await site.refused("block", what="10.1.0.7")
+        assert error.text.endswith("; to cut a machine of yours off: egressd isolate 10.1.0.7")
+        assert "isolate" not in (await site.refused("block", what="9.9.9.9")).text
+
+
 @pytest.mark.parametrize(
     ("verb", "what"),
     [
