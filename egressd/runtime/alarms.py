@@ -13,7 +13,7 @@ SHOWN: Final = 2  # decisions of a kind, each with a line
 
 def warnings(core: Core) -> list[str]:
     """What somebody should know, most urgent first."""
-    found: list[str] = []
+    found = [core.mode_changed] if core.mode_changed else []
     if not core.is_enforcing():
         found.append("mode is monitor: nothing is blocked. To arm: egressd mode enforce --reason TEXT")
     found += [f"segment {name} is under {mode}" for name, mode in core.modes.items() if mode != core.mode]

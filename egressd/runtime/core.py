@@ -37,7 +37,7 @@ from egressd.runtime.lapsing import Lapsing
 from egressd.runtime.learning import Learning, Reached
 from egressd.runtime.listening import Listening, marks_path
 from egressd.runtime.messages import Values
-from egressd.runtime.modes import is_apart, reread, site_of, stand_in, unarmed
+from egressd.runtime.modes import is_apart, reread, site_of, spoken, stand_in, unarmed
 from egressd.runtime.orders import Dropped, Learn, LogSource, LogStart, Order, Start, Step, Swap
 from egressd.runtime.reloading import Reloading
 from egressd.runtime.rollback import Rollback, tell
@@ -128,6 +128,7 @@ class Core:
         self.on_canary: Callable[[str, int, int], None] = _nothing
         self.on_interfaces: Callable[[], None] = _nothing
         self.on_arrival: Callable[[tuple[Indicator, ...] | None], None] = _nothing
+        self.mode_changed = ""  # what this start made of the mode that the run before ended under
         self._due_s = 0  # when the next indicator comes into force that says when
 
     def canary_interfaces(self) -> list[str]:
@@ -310,6 +311,7 @@ class Core:
 
     def _stand_in_mode(self) -> None:
         """Decisions that were made in another mode stand in this one from now on."""
+        self.scribe.put(meta.put, "mode", spoken(self.mode, self.modes))
         changed = stand_in(self.register, self.site)
         for mode, ids in changed.by_mode.items():
             self.scribe.put(decisions.change_mode, ids, mode, changed.proposed, changed.active)

@@ -33,6 +33,7 @@ from egressd.runtime.feeding import Feeding
 from egressd.runtime.hunting import Hunts
 from egressd.runtime.keeping import Keeping
 from egressd.runtime.list_following import follow_lists
+from egressd.runtime.modes import changed_by_start, spoken
 from egressd.runtime.processes import PacketProcessHandle
 from egressd.runtime.serving import Serving
 from egressd.runtime.tellers import Watchers
@@ -185,6 +186,9 @@ class Daemon:
             log.error("no last good copy of the lists is kept: %s", self._loaded.unkept)
         if core.ledger.upgraded:
             log.warning("%s", core.ledger.upgraded)
+        core.mode_changed = changed_by_start(await core.ledger.read(meta.get, "mode"), spoken(core.mode, core.modes))
+        if core.mode_changed:
+            log.warning("%s", core.mode_changed)
         remedies = await core.ledger.read(meta.under, "remedies")
         core.restore(found, {id_: text.split(",") for id_, text in remedies.items()})
         if set_us:

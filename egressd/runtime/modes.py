@@ -31,6 +31,22 @@ def site_of(config: Config, mode: str, modes: Mapping[str, str]) -> Site:
     return policy_settings(config)._replace(mode=mode, modes=tuple(modes.items())).site()
 
 
+def spoken(mode: str, modes: Mapping[str, str]) -> str:
+    """A mode, and those of segments that have others, in words."""
+    return ", ".join([mode, *(f"{name} under {other}" for name, other in sorted(modes.items()) if other != mode)])
+
+
+def changed_by_start(before: str, now: str) -> str:
+    """What to tell when a run is under other modes than the one before ended under, both as `spoken`; "" when not. Else
+    a crash at night disarms the gateway, or arms it after a `panic`, and nobody is told."""
+    if before in ("", now):
+        return ""
+    return (
+        f"the mode is {now} since this start, and was {before} before it: what egressd mode sets ends with a restart;"
+        " for good it is mode: in the configuration"
+    )
+
+
 def reread(modes: Mapping[str, str], before: Config, after: Config) -> tuple[dict[str, str], list[str]]:
     """The modes of segments when the configuration has been read anew: those of the file where it has others than
     before, else what commands made of them, but for segments that are gone; and what to tell of those given up."""

@@ -211,6 +211,21 @@ def test_every_screen_shows_the_block(ground: Ground, daemon: Daemon) -> None:
     assert ground["office"].v4 in daemon.command("hosts")
 
 
+def test_a_restart_says_that_it_disarmed_the_gateway(ground: Ground) -> None:
+    """What `egressd mode enforce` armed was lifted by the restart after a crash, and nobody was told."""
+    with ground.daemon(LISTED, {"mode": "monitor"}) as daemon:
+        daemon.ask("mode", mode="enforce", reason="ticket 4711")
+        assert ground.kept_out("may", "b.evil.example")
+        daemon.kill()
+        daemon.start()
+        told = "the mode is monitor since this start, and was enforce before it"
+        assert any(line.startswith(f"<4>egressd: {told}") for line in daemon.tail().splitlines())
+        assert daemon.ask("status")["warnings"][0].startswith(told)
+        daemon.stop()
+        daemon.start()
+        assert daemon.tail().count(told) == 1
+
+
 def test_a_start_on_a_full_disk(ground: Ground) -> None:
     """Smaller than what is kept free for that: what is blocked stays so, and is written when there is room."""
     daemon = ground.daemon(LISTED, {"metrics": {"address": ""}})

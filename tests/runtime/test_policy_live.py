@@ -22,9 +22,10 @@ from egressd.model import Indicator, Match, Target
 from egressd.runtime import alarms, screens
 from egressd.runtime.block_plan import BlockPlan
 from egressd.runtime.in_force import ACTIVE, PROPOSED
-from egressd.runtime.modes import site_of, unarmed
+from egressd.runtime.modes import changed_by_start, site_of, unarmed
 from egressd.runtime.orders import Adopt
 from egressd.runtime.whose import Whose
+from egressd.store import meta
 from egressd.store.history import History, Tenant
 from egressd.web.requests import Refused
 from tests.detect.live_scene import ENFORCE, LiveScene
@@ -440,6 +441,28 @@ async def test_one_segment_is_armed_by_command_and_panic_disarms_it(tmp_path: Pa
         assert "segment lab is under enforce" in alarms.warnings(site.core)
         await site.do("panic", BERT)
         assert (site.core.modes, site.kernel.modes[-1]) == ({}, "monitor")
+
+
+@in_loop
+async def test_the_modes_of_a_run_are_known_to_the_next_one(tmp_path: Path) -> None:
+    async with site_at(tmp_path, "monitor") as site:
+        assert await last_modes(site) == "monitor"
+        await site.do("mode", BERT, mode="enforce")
+        await site.do("mode", BERT, mode="monitor", segment="lab")
+        before = await last_modes(site)
+        assert before == "enforce, lab under monitor"
+        told = changed_by_start(before, "monitor")
+        assert told.startswith("the mode is monitor since this start, and was enforce, lab under monitor before it: ")
+        site.core.mode_changed = told
+        assert alarms.warnings(site.core)[0] == told
+        assert changed_by_start(before, before) == changed_by_start("", "monitor") == ""
+        await site.do("panic", BERT)
+        assert await last_modes(site) == "monitor"
+
+
+async def last_modes(site: Site) -> str:
+    await site.core.scribe.settled()
+    return str(await site.ledger.read(meta.get, "mode"))
 
 
 @in_loop
