@@ -69,6 +69,7 @@ def run(args: Namespace) -> int:
         print(f"egressd: {count(len(problems), 'problem')}; the last good state stays in force", file=sys.stderr)
         return INVALID
     _warn(config, Path(args.config or "").parent)
+    _warn_of_urls(loaded)
     for one in loaded.lists:
         print(f"{printable(one.name)}: {count(one.indicators, 'indicator')}")
     print(f"ok: {count(loaded.intel.index.size, 'indicator')} in force, mode {config.mode}")
@@ -105,6 +106,17 @@ def _warn(config: Config, base_dir: Path) -> None:
     for key, what in (*_missing_here(config), *_unusable_files(config, base_dir)):
         line, column = config.places.get(key, (0, 0))
         print(f"egressd: warning: {printable(str(Problem(config.origin, line, column, what)))}", file=sys.stderr)
+
+
+def _warn_of_urls(loaded: LoadedIntel) -> None:
+    """Who lists https://bad.example takes it for blocked."""
+    if loaded.intel.index.size > ORACLE_LIMIT:
+        return
+    urls = [one for one in loaded.intel.index.listed() if one.kind == "url"]
+    if urls:
+        what = f"{count(len(urls), 'URL')} listed, told of where requests can be read and never blocked"
+        where = printable(f"{urls[0].source}:{urls[0].line}")
+        print(f"egressd: warning: {where}: {what}; to block, list the host alone", file=sys.stderr)
 
 
 def _missing_here(config: Config) -> Iterator[tuple[str, str]]:

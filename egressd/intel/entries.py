@@ -23,6 +23,9 @@ URL: Final = "url"
 _DOT: Final = re.compile(r"\[\.\]|\(\.\)|\{\.\}|\[dot\]|\(dot\)", re.I)
 _SCHEME: Final = re.compile(r"h(?:tt|xx)ps?(?:\[:\]|:)//|h(?:tt|xx)ps?\[://\]", re.I)
 _ANY_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.I)
+# Dashes, quotation marks and bullets that word processors put where a person typed - or ". UTS 46 lets them stand, and
+# the name that comes of it is one that nobody ever asks for.
+_TYPESET: Final = re.compile("[\u2010-\u2015\u2212\u2018-\u201f\u2039\u203a\u00ab\u00bb\u2022\u2032\u2033]")
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
@@ -70,6 +73,10 @@ def parse_entry(word: Word) -> Entry:
 
 def parse_name(text: str, column: int) -> str:
     """The normal form of a name of two labels or more that is not a misspelt address. Raises Wrong."""
+    typeset = _TYPESET.search(text) if not text.isascii() else None
+    if typeset is not None:
+        what = f'U+{ord(typeset.group()):04X} of a word processor in "{show(text)}"'
+        raise Wrong(column, what, "write a plain - and no quotation marks")
     name = to_a_label(text)
     if not name:
         host, colon, port = text.rpartition(":")
@@ -78,6 +85,8 @@ def parse_name(text: str, column: int) -> str:
         if "*" in text:
             what = f'a wildcard can only stand first, as "*.": "{show(text)}"'
             raise Wrong(column, what, "write *.name for a subtree, or the name alone")
+        if "#" in text:
+            raise Wrong(column, f'not a legal name: "{show(text)}"', "leave a space before the # of a comment")
         if ":" in text:
             raise Wrong(column, f'not an address: "{show(text)}"', "check the spelling")
         what = f'not a legal name: "{show(text)}"'

@@ -343,6 +343,14 @@ def test_check_config_refuses_a_public_suffix(capsys: pytest.CaptureFixture[str]
     assert f"every site under {suffix}" in out
 
 
+def test_check_config_warns_that_urls_are_not_blocked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """`https://bad.example` went through as one indicator in force, and nothing was ever blocked for it."""
+    path = write(tmp_path / "a.txt", "good.example\nhttps://bad.example\nhttp://bad.example/x\n")
+    code, out, err = run(capsys, "check-config", path)
+    assert (code, out.splitlines()[-1]) == (0, "ok: 3 indicators in force, mode monitor")
+    assert "a.txt:2: 2 URLs listed, told of where requests can be read and never blocked; to block, list" in err
+
+
 def test_check_config_of_the_shipped_examples(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "check-config", str(ROOT / "config" / "egressd.yaml"))
     assert (code, err) == (0, "")
