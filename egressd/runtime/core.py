@@ -304,6 +304,9 @@ class Core:
             self._keep_apart()
             await self.enforcement.change_mode(self.site.strongest)
             raise
+        if (self.mode, self.modes) != before:
+            now, was = spoken(self.mode, self.modes), spoken(*before)
+            log.warning("the mode is %s now, it was %s: egressd audit says who did it and why", now, was)
         self._stand_in_mode()
         await self.renew()
         self.tell(self.rulings.standing())

@@ -427,7 +427,9 @@ async def test_a_block_on_account_of_a_monitored_client_is_not_in_force_until_an
 
 
 @in_loop
-async def test_one_segment_is_armed_by_command_and_panic_disarms_it(tmp_path: Path) -> None:
+async def test_one_segment_is_armed_by_command_and_panic_disarms_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with site_at(tmp_path, "monitor") as site:
         assert (
             "there is no segment bar; there are: lab, both"
@@ -441,6 +443,9 @@ async def test_one_segment_is_armed_by_command_and_panic_disarms_it(tmp_path: Pa
         assert "segment lab is under enforce" in alarms.warnings(site.core)
         await site.do("panic", BERT)
         assert (site.core.modes, site.kernel.modes[-1]) == ({}, "monitor")
+        said = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+        assert said[0].startswith("the mode is monitor, lab under enforce now, it was monitor: egressd audit says")
+        assert said[1].startswith("the mode is monitor now, it was monitor, lab under enforce: egressd audit says")
 
 
 @in_loop
