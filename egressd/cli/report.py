@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from egressd.capture.logfile import LogResult
 
 ROWS: Final = 8  # incidents or domains shown; the rest is counted
-HOST_WIDTH: Final = 23  # of IPv6 addresses both ends are shown
+HOST_WIDTH: Final = 15  # any IPv4 address; of IPv6 addresses both ends are shown, in what domains leave
 FIXED_WIDTH: Final = 30  # host and domain share what the other columns leave of 80
 VIA_WIDTH: Final = 9
 # How surely each shows a contact with the destination itself; the column has room for two.
@@ -109,11 +109,11 @@ def _head(read: Read, lists: Sequence[ListSummary], demo: bool, seconds: float) 
     when = f"{span(read.last_us - read.first_us)} from {moment(read.first_us):%Y-%m-%d %H:%M} UTC, "
     lines = [f"{count(read.files, 'file')}, {read.amount()}, {when if read.last_us else ''}read in {seconds:.1f} s"]
     for file in read.failed[:2]:
-        lines.append(fit(f"! {printable(file.path)}: {file.error}", 80))
+        lines += _about(file.path, file.error)
     if len(read.failed) > 2:
         lines.append(f"! and {len(read.failed) - 2} more files with damage; --json lists them")
     for noted in read.noted[:2]:
-        lines.append(fit(f"! {printable(noted.path)}: {noted.note}", 80))
+        lines += _about(noted.path, noted.note)
     if len(read.noted) > 2:
         lines.append(f"! and {len(read.noted) - 2} more files that mislead; --json lists them")
     bad = [one for one in read.logs if one.malformed]
@@ -129,13 +129,24 @@ def _head(read: Read, lists: Sequence[ListSummary], demo: bool, seconds: float) 
     return lines
 
 
+def _about(path: str, said: str) -> list[str]:
+    """What is wrong with a file: neither which it is nor what it is is cut away while there is room for both."""
+    for shown in (printable(path), printable(path.rpartition("/")[2])):
+        line = f"! {shown}: {said}"
+        if len(line) <= 80:
+            return [line]
+    return [f"! {fit(printable(path), 77)}:", cut(f"    {said}")]
+
+
 def _findings(read: Read, engine: Engine, incidents: Sequence[Incident]) -> list[str]:
     contacts = sum(incident.contacts for incident in incidents)
     attempts = sum(incident.attempts for incident in incidents)
     hosts = len({one.device or one.client for one in incidents if one.match.level != BEHAVIOUR})
     shown = incidents[:ROWS]
-    host_width = min(HOST_WIDTH, max(len(render_address(incident.client)) for incident in shown))
-    domain_width = FIXED_WIDTH - host_width
+    host_width, domain_width = _widths(
+        [render_address(one.client) for one in shown],
+        [one.match.registered_domain or one.match.indicator.value for one in shown],
+    )
     lines = [
         f"{hosts} of {count(_machines(engine), 'host')} reached a listed registered domain; a block would have",
         f"stopped {attempts:,} of {count(contacts, 'contact')}: all that came after the decision.",
@@ -155,6 +166,12 @@ def _findings(read: Read, engine: Engine, incidents: Sequence[Incident]) -> list
     if len(campaigns) > 2:
         lines.append(f"... and {len(campaigns) - 2} more campaigns")
     return lines
+
+
+def _widths(hosts: Sequence[str], domains: Sequence[str]) -> tuple[int, int]:
+    """Of the columns of hosts and domains: long addresses leave a domain what it needs, as far as there is room."""
+    domain_width = max(FIXED_WIDTH - max(map(len, hosts)), min(max(map(len, domains)), FIXED_WIDTH - HOST_WIDTH))
+    return FIXED_WIDTH - domain_width, domain_width
 
 
 def _machines(engine: Engine) -> int:
@@ -283,7 +300,8 @@ def _blind(engine: Engine) -> list[str]:
         return []
     hosts = len(engine.blind.by_client)
     parts = ", ".join(f"{sort} {number}" for sort, number in totals.items())
-    return [fit(f"Blind spots of {count(hosts, 'host')} (names not readable): {parts}", 80)]
+    text = f"Blind spots of {count(hosts, 'host')} (names not readable): {parts}"
+    return [cut(text if len(text) <= 80 else text.replace(" (names not readable)", ""))]
 
 
 def _wrapped(sentence: str) -> list[str]:
