@@ -6,7 +6,7 @@ import time
 from argparse import ArgumentParser, Namespace
 
 from egressd.cli.exit_codes import FINDINGS, OK
-from egressd.cli.options import add_intel_arguments, load
+from egressd.cli.options import SYSTEM_CONFIG, add_intel_arguments, load, take_system_config
 from egressd.cli.terminal import count, print_json, printable
 from egressd.config.schema import Config
 from egressd.config.settings import policy_settings
@@ -16,7 +16,7 @@ from egressd.runtime.question import Verdict, judge, parse_question, render_verd
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("subjects", nargs="+", metavar="NAME|ADDRESS|URL", help="what to look up; several at once")
-    add_intel_arguments(parser)
+    add_intel_arguments(parser, f"{SYSTEM_CONFIG} if there")
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.add_argument("--exit-code", action="store_true", help="exit 10 when any is listed")
 
@@ -24,6 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Check each subject."""
     questions = [parse_question(subject) for subject in args.subjects]
+    take_system_config(args)
     config, loaded = load(args)
     settings = policy_settings(config, loaded.policy)
     now_s = int(time.time())

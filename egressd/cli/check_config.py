@@ -10,14 +10,13 @@ from functools import partial
 from pathlib import Path
 
 from egressd.cli.exit_codes import INVALID, OK, USAGE
-from egressd.cli.options import is_ours, load
+from egressd.cli.options import SYSTEM_CONFIG, is_ours, load, take_system_config
 from egressd.cli.paths import path_given
 from egressd.cli.terminal import count, printable
 from egressd.config.load import LoadedIntel
 from egressd.config.schema import Config
 from egressd.errors import ConfigError, Problem
 
-SYSTEM_CONFIG = "/etc/egressd/egressd.yaml"
 ORACLE_LIMIT = 20_000  # indicators that are compared with the second reader of the suffix list; more take too long
 
 
@@ -54,8 +53,7 @@ def run(args: Namespace) -> int:
             args.config = file
         else:
             args.lists.append(file)
-    if not args.config and not args.lists and not args.allow and os.path.exists(SYSTEM_CONFIG):  # noqa: PTH110
-        args.config = SYSTEM_CONFIG
+    take_system_config(args)
     if args.for_start:
         return _can_start(args)
     try:

@@ -21,7 +21,7 @@ from egressd.cli.check import describe, unread_feeds
 from egressd.cli.client import add_socket_argument, ask
 from egressd.cli.exit_codes import OK, USAGE
 from egressd.cli.explain_live import render_live
-from egressd.cli.options import add_intel_arguments, base_dir, load
+from egressd.cli.options import SYSTEM_CONFIG, add_intel_arguments, base_dir, load, take_system_config
 from egressd.cli.paths import path_given
 from egressd.cli.replay import Given, JsonWriter, replay_into
 from egressd.cli.terminal import count, fit, print_json, printable
@@ -53,7 +53,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "files", nargs="*", metavar="FILE", type=path_given, help="captures, or the saved output of replay --json"
     )
-    add_intel_arguments(parser)
+    add_intel_arguments(parser, f"without FILEs {SYSTEM_CONFIG} if there")
     parser.add_argument("--json", action="store_true", help="the events concerned, one a line")
     parser.add_argument("--live", action="store_true", help="ask the daemon: by all its lists, feeds and allowances")
     add_socket_argument(parser)
@@ -64,6 +64,8 @@ def run(args: Namespace) -> int:
     if args.live:
         return _live(args)
     question = parse_question(args.subject)
+    if not args.files:
+        take_system_config(args)
     config, loaded = load(args)
     records = _records(args, config, loaded)
     domain = loaded.intel.suffixes.registered_domain(question.name) if question.name else ""

@@ -7,21 +7,31 @@ import shlex
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from egressd.cli.paths import path_given
 from egressd.config.load import LoadedIntel, default_config, load_config, load_intel
 from egressd.config.schema import Config
 
+SYSTEM_CONFIG: Final = "/etc/egressd/egressd.yaml"
 
-def add_intel_arguments(parser: ArgumentParser) -> None:
-    """Where configuration, lists and allowances come from."""
-    parser.add_argument("--config", metavar="FILE", type=path_given, help="configuration (default: none is needed)")
+
+def add_intel_arguments(parser: ArgumentParser, default: str = "none is needed") -> None:
+    """Where configuration, lists and allowances come from; `default` says what is taken where none is given."""
+    parser.add_argument("--config", metavar="FILE", type=path_given, help=f"configuration (default: {default})")
     parser.add_argument(
         "--list", metavar="FILE", type=path_given, action="append", default=[], dest="lists", help="a blocklist; repeat"
     )
     parser.add_argument(
         "--allow", metavar="FILE", type=path_given, action="append", default=[], help="an allowances file; repeat"
     )
+
+
+def take_system_config(args: Namespace) -> None:
+    """Where nothing is given, what this machine's daemon reads, if it is there: asked on a gateway, `is it listed?` is
+    not about the demonstration list."""
+    if not args.config and not args.lists and not args.allow and os.path.exists(SYSTEM_CONFIG):  # noqa: PTH110
+        args.config = SYSTEM_CONFIG
 
 
 def intel_options(args: Namespace) -> str:

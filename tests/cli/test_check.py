@@ -102,3 +102,21 @@ def test_a_configuration_that_the_daemon_does_not_take(tmp_path: Path, capsys: p
     assert main(["check-config", "--for-start", str(config)]) == 0
     assert not (tmp_path / "state").exists(), "who only looks makes nothing that the daemon's user could not change"
     assert capsys.readouterr().err.endswith("nothing was done\n")
+
+
+@pytest.mark.parametrize("verb", ["check", "explain"])
+def test_on_a_gateway_its_own_configuration_is_asked(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`check bad.example` said `not listed` of what the gateway's daemon blocked: it asked the demo list."""
+    (tmp_path / "csirt.txt").write_text("bad.example\n")
+    config = tmp_path / "egressd.yaml"
+    config.write_text("lists: [csirt.txt]\nmode: enforce\n")
+    monkeypatch.setattr("egressd.cli.options.SYSTEM_CONFIG", str(config))
+    assert main([verb, "www.bad.example"]) == OK
+    out = capsys.readouterr().out
+    assert "www.bad.example: LISTED" in out and "csirt.txt:1" in out and "mode               enforce" in out
+    mine = tmp_path / "mine.txt"
+    mine.write_text("other.example\n")
+    assert main([verb, "www.bad.example", "--list", str(mine)]) == OK
+    assert "www.bad.example: not listed" in capsys.readouterr().out
