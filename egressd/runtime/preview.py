@@ -75,7 +75,10 @@ class Effect:
         if not self.hosts_seen:
             text = f"what it would hit is not known: no host was seen in {self.days} days"
         elif not self.contacts:
-            text = f"nobody of {self.hosts_seen:,} hosts contacted it in {self.days} days"
+            seen = "1 host" if self.hosts_seen == 1 else f"{self.hosts_seen:,} hosts"
+            text = f"nobody of {seen} contacted it in {self.days} days"
+            if self.already:  # what was told of when it happened is in incidents, not in history
+                text += ", beside those that incidents tell of"
         else:
             text = (
                 f"{least}{self.hosts:,} of {self.hosts_seen:,} hosts, {least}{self.contacts:,} contacts in"

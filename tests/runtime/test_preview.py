@@ -94,6 +94,14 @@ async def test_addresses_networks_and_nobody(tmp_path: Path) -> None:
 
 
 @in_loop
+async def test_what_is_listed_already_is_in_incidents_not_in_history(tmp_path: Path) -> None:
+    """`explain --live` said `nobody contacted it` under two incidents."""
+    async with previewing(tmp_path, contact(A, "x.example", X)) as (_, preview):
+        effect, _ = await preview.of_lines(["+c2.listed.example"])
+        assert effect.sentence() == ("nobody of 1 host contacted it in 30 days, beside those that incidents tell of")
+
+
+@in_loop
 async def test_what_is_listed_already_and_what_is_no_line(tmp_path: Path) -> None:
     async with previewing(tmp_path) as (_, preview):
         effect, problems = await preview.of_lines(["+c2.listed.example", "+com", "-x y z", "+bad.example"])
