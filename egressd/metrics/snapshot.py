@@ -111,6 +111,7 @@ class Snapshot:
     attempts: int = metric(COUNTER, "attempts_total", "Contacts with blocked targets after the block.")
     leaks: int = metric(COUNTER, "leaks_total", "Blocked targets that answered although the block was in force.")
     decisions: Mapping[str, int] = metric(COUNTER, "decisions_total", "Policy's verdicts.", 16, action=WORDS)
+    decisions_waiting: int = metric(GAUGE, "decisions_waiting", "Decisions that wait for a person; nothing is blocked.")
     refusals: Mapping[str, int] = metric(
         COUNTER, "refusals_total", "Targets that policy did not block, by rule.", 24, rule=WORDS
     )

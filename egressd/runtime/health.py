@@ -13,6 +13,7 @@ from egressd.intel.feeds.state import FeedState
 from egressd.metrics.snapshot import Snapshot
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
+from egressd.runtime.in_force import PROPOSED
 from egressd.runtime.keeping import Keeping
 from egressd.runtime.listening import OK, STARTING
 from egressd.runtime.screens import lists, shown_us
@@ -69,6 +70,7 @@ def snapshot_of(
         attempts=core.intake.counts["attempts"],
         leaks=core.intake.counts["leaks"],
         decisions=dict(core.rulings.counts),
+        decisions_waiting=sum(one.state == PROPOSED for one in core.register.by_id.values()),
         refusals=dict(core.rulings.refusals),
         incidents={"open": len(core.campaigns.incidents)},
         watches=len(core.intake.watched.by_decision),
