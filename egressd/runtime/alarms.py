@@ -8,12 +8,14 @@ from egressd.config.texts import escape_path
 from egressd.runtime.core import Core
 from egressd.runtime.in_force import PROPOSED, ROLLBACK
 
+DAY_US: Final = 86_400_000_000
 SHOWN: Final = 2  # decisions of a kind, each with a line
 
 
 def warnings(core: Core) -> list[str]:
     """What somebody should know, most urgent first."""
-    found = [core.mode_changed] if core.mode_changed else []
+    is_news = core.clock.now_us() - core.started_us < DAY_US
+    found = [core.mode_changed] if core.mode_changed and is_news else []
     if not core.is_enforcing():
         found.append("mode is monitor: nothing is blocked. To arm: egressd mode enforce --reason TEXT")
     found += [f"segment {name} is under {mode}" for name, mode in core.modes.items() if mode != core.mode]

@@ -304,6 +304,7 @@ class Core:
             self._keep_apart()
             await self.enforcement.change_mode(self.site.strongest)
             raise
+        self.mode_changed = ""  # a person has looked at it
         if (self.mode, self.modes) != before:
             now, was = spoken(self.mode, self.modes), spoken(*before)
             log.warning("the mode is %s now, it was %s: egressd audit says who did it and why", now, was)

@@ -42,8 +42,8 @@ def changed_by_start(before: str, now: str) -> str:
     if before in ("", now):
         return ""
     return (
-        f"the mode is {now} since this start, and was {before} before it: what egressd mode sets ends with a restart;"
-        " for good it is mode: in the configuration"
+        f"the mode is {now} since this start, and was {before} before it: a start takes mode: of the configuration,"
+        " and what egressd mode set ends"
     )
 
 

@@ -460,9 +460,13 @@ async def test_the_modes_of_a_run_are_known_to_the_next_one(tmp_path: Path) -> N
         assert told.startswith("the mode is monitor since this start, and was enforce, lab under monitor before it: ")
         site.core.mode_changed = told
         assert alarms.warnings(site.core)[0] == told
+        site.core.started_us -= 86_400_000_000
+        assert told not in alarms.warnings(site.core)
+        site.core.started_us += 86_400_000_000
         assert changed_by_start(before, before) == changed_by_start("", "monitor") == ""
         await site.do("panic", BERT)
         assert await last_modes(site) == "monitor"
+        assert told not in alarms.warnings(site.core)
 
 
 async def last_modes(site: Site) -> str:
