@@ -40,13 +40,15 @@ class Lifted(NamedTuple):
 
 class Done(NamedTuple):
     """One thing that a person did, so that it can be undone: decisions made, lines added, decisions lifted (they are
-    made anew), lines dropped (they are put back), and proposals approved (they wait again)."""
+    made anew), lines dropped (they are put back), and proposals approved (they wait again). `stays` says what undo does
+    not take back, and what does: else it would take back what was done before that."""
 
     decisions: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
     lifted: tuple[Lifted, ...] = ()
     dropped: tuple[Entry, ...] = ()
     approved: tuple[str, ...] = ()
+    stays: str = ""
 
 
 def no_segment(core: Core, name: str) -> Refused:
@@ -259,7 +261,10 @@ class Acts:
         acts = self._done.get(peer.uid)
         if not acts:
             raise Refused("nothing that you did since the daemon started is left to undo (egressd decisions)")
-        return acts.pop()
+        done = acts.pop()
+        if done.stays:
+            raise Refused(f"nothing was undone: {done.stays}; another egressd undo is about what you did before that")
+        return done
 
 
 def told_by(decision: Decision, author: str) -> Record:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from egressd.runtime.acts import Acts, Record
+from egressd.runtime.acts import Acts, Done, Record
 from egressd.store import audit, incidents
 from egressd.store.audit import Act
 from egressd.web.peers import Peer
@@ -32,6 +32,7 @@ class Tying:
         core.scribe.put(audit.append, act, core.clock.now_us())
         core.campaigns.tie(one, other, f"{peer.actor}: {args['reason']}")
         await self._acts.settle()
+        self._acts.remember(peer, Done(stays=f"last you tied {one} and {other}, which nothing takes apart"))
         kept = core.campaigns.current(one)
         gone = other if kept == one else one
         hosts = len(core.campaigns.campaigns[kept].incidents)
@@ -47,6 +48,9 @@ class Tying:
         core.scribe.put(incidents.put_campaign, core.intake.copies.copy(core.campaigns.campaigns[one]))
         core.scribe.put(incidents.reject_tie, one, other, core.clock.now_us(), act)
         await self._acts.settle()
+        self._acts.remember(
+            peer, Done(stays=f"last you untied {other}, which is taken back by egressd tie {one} {other}")
+        )
         return {"text": f"{other} is no candidate of {one} any more", "lines": []}
 
     def _known(self, id_: str) -> str:

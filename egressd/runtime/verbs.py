@@ -309,6 +309,7 @@ class Verbs:
             self._acts.lift(peer, decision, args["reason"])
         await core.set_mode("monitor", {})
         await self._acts.settle()
+        self._acts.remember(peer, Done(stays="what panic lifted comes back by no command; egressd mode arms again"))
         return {
             "text": f"everything is lifted ({len(found)}) and the mode is monitor: nothing is blocked",
             "lines": ["what is listed is still seen and told; to arm again: egressd mode enforce --reason TEXT"],
@@ -323,6 +324,7 @@ class Verbs:
         await core.scribe.settled()
         now_us = core.clock.now_us()
         changed = await core.ledger.run(incidents.acknowledge, args["incident"], now_us, peer.actor, act)
+        self._acts.remember(peer, Done(stays=f"last you took {args['incident']} in hand, which nothing takes back"))
         return {"text": f"{args['incident']} is {'yours' if changed else 'acknowledged already'}", "lines": []}
 
     async def reload(self, peer: Peer, args: Record) -> Record:
@@ -371,6 +373,8 @@ class Verbs:
         if said != args["mode"]:
             lines.append(f"after a restart it is {said} again, unless the configuration says so too")
         lines += [f"segment {name} is under {mode}" for name, mode in core.modes.items() if name != segment][:TOLD]
+        back = f"egressd mode {before}" + (f" --segment {segment}" if segment is not None else "")
+        self._acts.remember(peer, Done(stays=f"last you set the mode, which is taken back by {back} --reason TEXT"))
         return {"text": f"{where} is {args['mode']} (it was {before})", "lines": lines}
 
 

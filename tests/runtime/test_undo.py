@@ -36,6 +36,38 @@ async def test_undo_takes_back_what_this_person_did_last(tmp_path: Path) -> None
         assert ends == [("uid:anna", WHY), ("uid:anna", WHY), ("uid:bert", WHY)]
 
 
+@pytest.mark.parametrize(
+    ("verb", "args", "told"),
+    [
+        ("mode", {"mode": "monitor"}, "egressd mode enforce --reason TEXT"),
+        ("mode", {"mode": "monitor", "segment": "lab"}, "egressd mode enforce --segment lab --reason TEXT"),
+        ("ack", {"incident": "I1"}, "last you took I1 in hand"),
+    ],
+)
+@in_loop
+async def test_undo_after_what_it_does_not_take_back_takes_back_nothing_else(
+    tmp_path: Path, verb: str, args: dict[str, str], told: str
+) -> None:
+    """`undo` after `mode` or `ack` lifted the block that the person had made before."""
+    async with site_at(tmp_path) as site:
+        site.sees(*policy_block(address()))
+        await site.do("block", BERT, what="bad.example")
+        await site.do(verb, BERT, **args)
+        error = (await site.refused("undo", BERT)).text
+        assert error.startswith("nothing was undone: ") and told in error
+        assert [one.text for one in site.core.entries] == ["bad.example"]
+        assert (await site.do("undo", BERT))["text"] == "undone"
+        assert site.core.entries == []
+
+
+@in_loop
+async def test_undo_after_panic_says_that_it_brings_nothing_back(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        await site.do("block", BERT, what="bad.example")
+        await site.do("panic", BERT)
+        assert "comes back by no command; egressd mode arms again" in (await site.refused("undo", BERT)).text
+
+
 @in_loop
 async def test_undo_by_id(tmp_path: Path) -> None:
     async with site_at(tmp_path) as site:
@@ -169,7 +201,7 @@ async def test_undo_of_a_rejection_in_enforce_blocks(tmp_path: Path) -> None:
     async with site_at(tmp_path, "approve") as site:
         site.sees(*policy_block(mode="approve"))
         await site.do("reject", id="D1")
-        await site.do("mode", mode="enforce")
+        await site.do("mode", BERT, mode="enforce")
         await site.do("undo")
         (again,) = site.core.register.by_id.values()
         assert (again.state, site.rules()) == (ACTIVE, ["registered_domain listed.example"])
