@@ -8,6 +8,7 @@ import logging
 from typing import Final
 
 from egressd.config.load import list_paths
+from egressd.config.texts import escape_path
 from egressd.errors import ConfigError
 from egressd.runtime.core import Core
 from egressd.runtime.knowledge import files_lost
@@ -46,7 +47,7 @@ async def follow_lists(core: Core) -> None:
 async def _take(core: Core, what: str) -> None:
     act = Act("egressd", "files", "lists", what[:MAX_TEXT], "files were saved")
     core.scribe.put(audit.append, act, core.clock.now_us())
-    before = core.knowledge.intel.index.size
+    before = _with_entries(core)
     try:
         lines = await core.reload(only_lists=True)
     except ConfigError as error:
@@ -54,5 +55,11 @@ async def _take(core: Core, what: str) -> None:
             log.error("%s", problem)
         log.error("lists: %s; %d problem(s): everything stays as it was", what, len(error.problems))
     else:
-        emptied = before and not core.knowledge.intel.index.size
+        emptied = before & {one.name for one in core.loaded.texts.lists} - _with_entries(core)
+        lines += [f"{escape_path(name)} lists nothing any more" for name in sorted(emptied)[:MAX_CHANGES]]
         log.log(logging.ERROR if emptied else logging.INFO, "lists: %s; %s", what, "; ".join(lines))
+
+
+def _with_entries(core: Core) -> set[str]:
+    """The lists in which anything is listed."""
+    return {one.name for one in core.loaded.texts.lists if one.indicators}

@@ -27,11 +27,26 @@ async def test_a_list_that_was_emptied_is_loud(tmp_path: Path, caplog: pytest.Lo
         told = caplog.records[-1]
         assert (told.levelno, told.getMessage()) == (
             logging.ERROR,
-            "lists: csirt.txt changed; 0 indicators (1 before)",
+            "lists: csirt.txt changed; 0 indicators (1 before); csirt.txt lists nothing any more",
         )
         assert "NOTHING IS LISTED: nothing that a list should name is found or blocked" in alarms.warnings(site.core)
         await _take(site.core, "csirt.txt changed")
         assert caplog.records[-1].levelno == logging.INFO
+
+
+@in_loop
+async def test_a_list_that_was_emptied_is_loud_beside_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A line of an operator's, or another list, was enough for it to be quiet."""
+    caplog.set_level(logging.INFO, "egressd")
+    async with site_at(tmp_path) as site:
+        await site.do("block", what="bad.example")
+        (tmp_path / "csirt.txt").write_text("# to be filled\n")
+        await _take(site.core, "csirt.txt changed")
+        told = caplog.records[-1]
+        assert (told.levelno, told.getMessage().rpartition("; ")[2]) == (
+            logging.ERROR,
+            "csirt.txt lists nothing any more",
+        )
 
 
 @in_loop
