@@ -8,9 +8,10 @@ from argparse import ArgumentParser, Namespace
 from egressd.cli.exit_codes import FINDINGS, OK
 from egressd.cli.options import SYSTEM_CONFIG, add_intel_arguments, load, take_system_config
 from egressd.cli.terminal import count, print_json, printable
+from egressd.config.load import LoadedIntel
 from egressd.config.schema import Config
 from egressd.config.settings import policy_settings
-from egressd.runtime.question import Verdict, judge, parse_question, render_verdict
+from egressd.runtime.question import Question, Verdict, judge, out_of_force, parse_question, render_verdict
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -38,7 +39,16 @@ def run(args: Namespace) -> int:
             print(
                 ("\n" if number else "") + "\n".join(describe(verdict, config.mode, loaded.demo, unread_feeds(config)))
             )
+            if verdict.match is None:
+                tell_out_of_force(question, loaded, now_s)
     return FINDINGS if args.exit_code and listed else OK
+
+
+def tell_out_of_force(question: Question, loaded: LoadedIntel, now_s: int) -> None:
+    """Who finds the line in his file wonders why it is not listed."""
+    found = out_of_force(question, loaded, now_s)
+    if found:
+        print(f"  not in force       {printable(found)}")
 
 
 def unread_feeds(config: Config) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -70,8 +71,18 @@ def run(args: Namespace) -> int:
     _warn_of_urls(loaded)
     for one in loaded.lists:
         print(f"{printable(one.name)}: {count(one.indicators, 'indicator')}")
-    print(f"ok: {count(loaded.intel.index.size, 'indicator')} in force, mode {config.mode}")
+    print(f"ok: {_in_force(loaded)}, mode {config.mode}")
     return OK
+
+
+def _in_force(loaded: LoadedIntel) -> str:
+    """How many indicators are, and how many are not any more, or not yet."""
+    now_s = time.time()
+    listed = list(loaded.intel.index.listed()) if loaded.intel.index.size <= ORACLE_LIMIT else []
+    over = sum(0 < one.expires_s <= now_s for one in listed)
+    later = sum(one.added_s > now_s and not 0 < one.expires_s <= now_s for one in listed)
+    said = f"{count(loaded.intel.index.size - over - later, 'indicator')} in force"
+    return said + (f", {over:,} expired" if over else "") + (f", {later:,} not yet" if later else "")
 
 
 def _can_start(args: Namespace) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any, Final
 
-from egressd.cli.check import describe, unread_feeds
+from egressd.cli.check import describe, tell_out_of_force, unread_feeds
 from egressd.cli.client import add_socket_argument, ask
 from egressd.cli.exit_codes import OK, USAGE
 from egressd.cli.explain_live import render_live
@@ -80,6 +80,8 @@ def run(args: Namespace) -> int:
     now_s = _epoch_s(max(times)) if times else int(time.time())
     verdict = judge(question, loaded, settings, now_s)
     print("\n".join(describe(verdict, settings.mode, loaded.demo, unread_feeds(config))))
+    if verdict.match is None:
+        tell_out_of_force(question, loaded, now_s)
     if verdict.rules:
         print("\n".join(["  rules, in order", *(fit(printable(f"    {one}"), 100) for one in verdict.rules)]))
     if args.files:

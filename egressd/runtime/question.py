@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from egressd.config.load import LoadedIntel
@@ -12,6 +13,8 @@ from egressd.detect.sharing import chose_address
 from egressd.detect.site import lists_guarded_site
 from egressd.errors import ConfigError, Problem
 from egressd.intel.entries import refang
+from egressd.intel.index import Index
+from egressd.intel.layered import AnyIndex
 from egressd.intel.networks import parse_address, render_address
 from egressd.model import TCP, FlowKey, Match, Sighting
 from egressd.names import to_a_label
@@ -68,19 +71,38 @@ def parse_question(text: str) -> Question:
     return Question(text, name, b"", path)
 
 
+def out_of_force(question: Question, loaded: LoadedIntel, now_s: int) -> str:
+    """The line that would list it at another time, and why not now; "" when there is none. Looks through all lines."""
+    intel = loaded.intel
+    lapsed = [one for one in intel.index.listed() if 0 < one.expires_s <= now_s or one.added_s > now_s]
+    index = Index.build(
+        (one._replace(added_s=0, expires_s=0) for one in lapsed), intel.suffixes, intel.allowances.nat64
+    )
+    match = _match(question, index, now_s)
+    if match is None:
+        return ""
+    found = next(one for one in lapsed if (one.source, one.line) == (match.indicator.source, match.indicator.line))
+    over = 0 < found.expires_s <= now_s
+    when = "expired" if over else "from"
+    day = f"{datetime.fromtimestamp(found.expires_s if over else found.added_s, UTC):%Y-%m-%d %H:%M} UTC"
+    return f"{found.value} ({found.source}:{found.line}) {when} {day}"
+
+
+def _match(question: Question, index: AnyIndex, now_s: int) -> Match | None:
+    host = question.name or (render_address(question.address) if question.address else "")
+    match = index.match_url(host, question.path, now_s) if question.path else None
+    if match is not None:
+        return match
+    if question.name:
+        return index.match_name(question.name, now_s)
+    return index.match_address(question.address, now_s)
+
+
 def judge(question: Question, loaded: LoadedIntel, settings: PolicySettings, now_s: int) -> Verdict:
     """The verdict that replay and the daemon would give, by the same index."""
     intel = loaded.intel
     domain, _, suffix_rule = intel.suffixes.split(question.name) if question.name else ("", "", "")
-    match: Match | None
-    host = question.name or (render_address(question.address) if question.address else "")
-    match = intel.index.match_url(host, question.path, now_s) if question.path else None
-    if match is None:
-        match = (
-            intel.index.match_name(question.name, now_s)
-            if question.name
-            else intel.index.match_address(question.address, now_s)
-        )
+    match = _match(question, intel.index, now_s)
     allowance = ""
     would = "nothing: not listed"
     protected = intel.protected.why(question.address) if question.address else ""

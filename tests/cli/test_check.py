@@ -120,3 +120,32 @@ def test_on_a_gateway_its_own_configuration_is_asked(
     mine.write_text("other.example\n")
     assert main([verb, "www.bad.example", "--list", str(mine)]) == OK
     assert "www.bad.example: not listed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["check", "explain"])
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("bad.example expires=2020-01-31", "bad.example (a.txt:2) expired 2020-01-31 00:00 UTC"),
+        ("bad.example added=2100-01-31T12:00:00Z", "bad.example (a.txt:2) from 2100-01-31 12:00 UTC"),
+    ],
+)
+def test_a_line_that_is_not_in_force_is_named(
+    verb: str,
+    line: str,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`not listed`, though the line stood in the file; and `check-config` counted it as in force."""
+    monkeypatch.chdir(tmp_path)
+    listed = Path("a.txt")
+    listed.write_text(f"fine.example\n{line}\n")
+    assert main([verb, "www.bad.example", "--list", str(listed)]) == OK
+    assert f"  not in force       {said}\n" in capsys.readouterr().out
+    assert main([verb, "www.good.example", "--list", str(listed)]) == OK
+    assert "not in force" not in capsys.readouterr().out
+    assert main(["check-config", str(listed)]) == OK
+    rest = "1 expired" if "expired" in said else "1 not yet"
+    assert f"ok: 1 indicator in force, {rest}, mode monitor" in capsys.readouterr().out
