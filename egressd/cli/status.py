@@ -111,7 +111,8 @@ def _alarms(status: Row, now_us: int) -> list[str]:
     problems = texts(status, "list_problems")
     if problems:
         of = f"(1 of {len(problems)}) " if len(problems) > 1 else ""
-        alarms.append(f"LIST {of}{_with_place(problems[0])}")
+        sort = "CONFIG" if problems[0].partition(":")[0].endswith((".yaml", ".yml")) else "LIST"
+        alarms.append(f"{sort} {of}{_with_place(problems[0])}")
     told = {f"{text(one, 'name')}: {text(one, 'detail')}" for one in rows(status, "adapters") if one.get("detail")}
     alarms += [warning for warning in texts(status, "warnings") if warning not in told]
     return alarms

@@ -247,6 +247,11 @@ def test_where_a_mistake_is_fits(more: list[str]) -> None:
     assert "; write it" in " ".join(lines), "and what to do is not cut off where there is room"
 
 
+def test_a_mistake_of_the_configuration_is_none_of_a_list() -> None:
+    got = answer({**results.STATUS, "list_problems": ["/etc/egressd/egressd.yaml:3:1: not YAML: check indentation"]})
+    assert any(line.startswith("!! CONFIG /etc/egressd/egressd.yaml:3:1: ") for line in render_status(got, NOW_US))
+
+
 def test_what_is_wrong_is_said_aloud() -> None:
     text = "\n".join(render_status(answer(results.STATUS_BAD), NOW_US))
     assert "!! SENSOR DOWN lan1 (down): last packet 12m33s ago: BLIND there" in text
