@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from egressd.detect.acquaintance import Crowd
 from egressd.detect.resolutions import place_of
 from egressd.model import Match, Target
 
@@ -70,7 +71,7 @@ class Block:
         self.narrow = False  # never an address for everybody: a rule says scope pair
         self.sole = b""  # the client that it is for alone, which had caused its share of blocks; b"" is everybody
         self.ends_us = 0  # a rule's time to live is over then, 0: none was set
-        self.clients: set[bytes] = set()  # machines that ran into it, while it can be rolled back
+        self.clients = Crowd()  # machines that ran into it, while it can be rolled back
 
 
 def main_target(match: Match) -> Target:

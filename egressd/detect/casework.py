@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from egressd.detect.acquaintance import Acquaintances
 from egressd.detect.address_history import tie_by_address
 from egressd.detect.agreement import Agreement
 from egressd.detect.behaviour.sighting import sighting_of_evidence
@@ -94,6 +95,7 @@ class Casework:
         self.on_answered: Callable[[Incident], None] | None = None  # told of each answer that an incident counts
         self.devices = Devices()
         self.resolutions.machine_of = self.devices.machine_of
+        self.acquaintances = Acquaintances()
         self.campaigns = Campaigns(self.devices)
         self.campaigns.on_fold = self._folded
         self.history = History(history)
@@ -143,6 +145,11 @@ class Casework:
 
     def _spoke(self, mac: bytes, client: bytes, ts_us: int, is_attached: bool) -> None:
         self.devices.spoke(mac, client, ts_us, is_attached=is_attached)
+        self._met(client, ts_us, mac if is_attached else b"")
+
+    def _met(self, client: bytes, ts_us: int, mac: bytes = b"") -> None:
+        """A client is there."""
+        self.acquaintances.met(client, ts_us, mac)
 
     def is_new(self, seen: Observation, reached: str) -> bool:
         """Whether this observation is the first sign of a contact; asked twice it answers the same."""
@@ -240,8 +247,8 @@ class Casework:
         machine = self.devices.machine_of(sighting.flow.client)
         if machine in clients or len(clients) >= MAX_CLIENTS:
             return
-        clients.add(machine)
-        decision = self.policy.roll_back(block, sighting, len(clients), len(self.clients))
+        clients.add(machine, self.acquaintances.knew(machine, sighting.flow.client, block.created_us))
+        decision = self.policy.roll_back(block, sighting, clients.weight, len(self.clients))
         if decision is not None:
             clients.clear()
             self._on_event(decision)

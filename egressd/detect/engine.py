@@ -127,6 +127,7 @@ class Engine(Casework):
     def _look(self, client: bytes, ts_us: int) -> None:
         """Who sends a client's frames: asked when it is new and once in SAMPLE_US, not for each observation."""
         self.clients.put(client, ts_us)
+        self._met(client, ts_us)
         self._sender(client, ts_us)
 
     def _question(self, seen: Observation) -> None:

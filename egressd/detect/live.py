@@ -170,6 +170,9 @@ class LiveEngine(Engine):
                 return  # the kernel was quicker than the ring: one and the same packet
         super()._begins(seen)
 
+    def _met(self, client: bytes, ts_us: int, mac: bytes = b"") -> None:
+        """Remembered where all packet processes come together (runtime/core.py)."""
+
     def _ran_into(self, block: Block, sighting: Sighting) -> None:
         """Counted where all packet processes come together (runtime/rulings.py)."""
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 from egressd.clock import SteadyClock
 from egressd.config.schema import Config
 from egressd.config.settings import volume_settings
+from egressd.detect.acquaintance import Acquaintances
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.devices import Devices, parse_mac
 from egressd.detect.resolutions import own_prefixes
@@ -112,11 +113,13 @@ class Core:
         self.rulings.isolations_per_hour = lambda: self.knowledge.settings.isolations_per_hour
         self.rulings.may_isolate = self.station.may_isolate
         self.isolation = Isolation(self.register, self.rulings, self.scribe, self.devices, self.station, clock)
+        self.acquaintances = Acquaintances(self.started_us)
         self.rollback = Rollback(
             self.register, self.rulings, tellers, lambda: self.knowledge.settings, self._known_clients,
-            lambda address: self.devices.machine_of(address), lambda: self.enforcement.wake(),
+            lambda address: self.devices.machine_of(address), self.acquaintances, lambda: self.enforcement.wake(),
         )  # fmt: skip
         self.intake.on_client = self.rollback.met
+        self.intake.on_spoken = self.acquaintances.met
         self.intake.on_domain = self.learning.tie
         self.sensing = Sensing(loaded.config.capture.processes, self.start_of, self.take)
         self.volume: VolumeWatch | None = None  # who counts bytes, in the daemon
@@ -472,6 +475,8 @@ class Core:
 
     def _take_history(self, rows: list[HistoryRow]) -> None:
         self.listening.seen(self._taking, rows)
+        for row in rows:
+            self.acquaintances.met(row[0], row[4])
         self.learning.take_history(rows)
 
     def _take_tenants(self, number: int, rows: Tenants) -> None:

@@ -99,6 +99,7 @@ class Intake:
         self.on_reached: Callable[[bytes, str, bytes, int], None] = _nowhere  # a listed domain, by whom and where
         # Told of a decision that a client new to it ran into, of that client, of all that did, and when.
         self.on_client: Callable[[str, bytes, Mapping[bytes, WatchSum], int], None] = _unheard
+        self.on_spoken: Callable[[bytes, int, bytes], None] = _unmet  # told which client was there, when, by which MAC
         self.on_domain: Callable[[str], None] = _nothing  # told of the domains of incidents that were opened
         self._opened: list[str] = []
         self._tried_now: dict[tuple[str, bytes], int] = {}  # told in the batch at hand
@@ -108,6 +109,7 @@ class Intake:
         self._tried_now.clear()
         for mac, client, is_attached, ts_us in unpack_spoken(batch.get("spoken", [])):
             self._campaigns.devices.spoke(mac, client, ts_us, is_attached=is_attached)
+            self.on_spoken(client, ts_us, mac if is_attached else b"")
         for packed in _list(batch.get("events")):
             event = unpack_event(packed)
             if isinstance(event, Decision):
@@ -324,6 +326,10 @@ class Intake:
 
 def _unheard(decision_id: str, client: bytes, clients: Mapping[bytes, WatchSum], ts_us: int) -> None:
     """Nobody counts who runs into what."""
+
+
+def _unmet(client: bytes, ts_us: int, mac: bytes) -> None:
+    """Nobody remembers who was there."""
 
 
 def _nobody(match: Match, contacts: int) -> None:

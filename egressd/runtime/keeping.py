@@ -13,11 +13,12 @@ from typing import Final
 
 from egressd.clock import Clock
 from egressd.config.schema import Config
+from egressd.detect.acquaintance import MAX_KNOWN
 from egressd.runtime.ageing import Ageing
 from egressd.runtime.bulk_rows import Tenants
 from egressd.runtime.core import Core
 from egressd.runtime.orders import Learn
-from egressd.store import audit, retention
+from egressd.store import audit, past, retention
 from egressd.store.audit import Act
 from egressd.store.errors import StoreError
 from egressd.store.heads import append_head, load_heads
@@ -90,7 +91,15 @@ class Keeping:
         log.warning("history is kept again")
         core.learning.remember(tenants)
         core.tell(Learn(tenants))
+        await self.acquaint(core)
         core.on_arrival(None)
+
+    async def acquaint(self, core: Core) -> None:
+        """Which clients were here before the start is known from history. Raises StoreError."""
+        if self._history.is_open:
+            clients, since_us = await self._history.ask(past.clients_known, MAX_KNOWN)
+            if clients:
+                core.acquaintances.remember(clients, since_us)
 
     def _is_not_kept(self, why: StoreError) -> None:
         if str(why) != self._trouble:
@@ -120,6 +129,7 @@ class Keeping:
         """Until cancelled."""
         loop = asyncio.get_running_loop()
         head_at_s = upkeep_at_s = reopen_at_s = loop.time()
+        await self._try(self.acquaint, core)
         while True:
             await asyncio.sleep(FLUSH_S)
             await self.flush(core)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from egressd.detect.acquaintance import Acquaintances, Crowd
 from egressd.detect.budgets import DAY_US, why_rolled_back
 from egressd.detect.policy_settings import PolicySettings
 from egressd.model import Decision
@@ -25,7 +26,8 @@ class Tellers(Protocol):
 
 class Rollback:
     """Counts over all packet processes; a replay does the same in its engine (detect/engine.py). `known_clients` is how
-    many clients are known, `machine_of` what an address counts as; `wake` makes the kernel follow."""
+    many clients are known, `machine_of` what an address counts as, `acquaintances` who was there before; `wake` makes
+    the kernel follow."""
 
     def __init__(
         self,
@@ -35,6 +37,7 @@ class Rollback:
         settings: Callable[[], PolicySettings],
         known_clients: Callable[[], int],
         machine_of: Callable[[bytes], bytes],
+        acquaintances: Acquaintances,
         wake: Callable[[], None],
     ) -> None:
         self._register = register
@@ -43,8 +46,9 @@ class Rollback:
         self._settings = settings
         self._known_clients = known_clients
         self._machine_of = machine_of
+        self._acquaintances = acquaintances
         self._wake = wake
-        self._machines: dict[str, set[bytes]] = {}  # that ran into a decision of the last day
+        self._machines: dict[str, Crowd] = {}  # that ran into a decision of the last day
 
     def met(self, decision_id: str, client: bytes, watched: Mapping[bytes, object], ts_us: int) -> None:
         """`client`, the last of those `watched` for a decision, ran into it for the first time."""
@@ -58,19 +62,24 @@ class Rollback:
         machines = self._machines.get(decision_id)
         if machines is None:
             self._forget(ts_us)
-            machines = self._machines[decision_id] = {self._machine_of(one) for one in watched}
-            if decision.client:
-                machines.add(self._machine_of(decision.client))
-        machines.add(self._machine_of(client))
+            machines = self._machines[decision_id] = Crowd()
+            for one in filter(None, (*watched, decision.client)):
+                self._count(machines, one, decision.created_us)
+        self._count(machines, client, decision.created_us)
         settings = self._settings()
         reason = why_rolled_back(
-            len(machines), self._known_clients(), age_us, settings.rollback_clients, settings.rollback_share
+            machines.weight, self._known_clients(), age_us, settings.rollback_clients, settings.rollback_share
         )
         if reason:
             del self._machines[decision_id]
             told = self._rulings.roll_back(decision, reason)
             self._wake()
             tell(self._tellers, told)
+
+    def _count(self, machines: Crowd, client: bytes, created_us: int) -> None:
+        machine = self._machine_of(client)
+        if machine not in machines:
+            machines.add(machine, self._acquaintances.knew(machine, client, created_us))
 
     def _forget(self, ts_us: int) -> None:
         """Decisions that ended, or are older than a day: when another one is met first, so that few are looked at."""

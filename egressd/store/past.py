@@ -107,6 +107,19 @@ def hosts_seen(connection: Connection, since_us: int) -> int:
     return int(row[0])
 
 
+def clients_known(connection: Connection, limit: int) -> tuple[list[bytes], int]:
+    """Clients that contacted anything, found by a step in the index each; and since when any is known, 0: none."""
+    rows = connection.execute(
+        "WITH RECURSIVE next(client) AS (SELECT min(client) FROM contacts UNION ALL"
+        " SELECT (SELECT min(client) FROM contacts WHERE client > next.client) FROM next WHERE client IS NOT NULL)"
+        " SELECT client FROM next WHERE client IS NOT NULL LIMIT ?",
+        (limit,),
+    )
+    clients = [row[0] for row in rows]
+    hour = connection.execute("SELECT min(hour) FROM contacts").fetchone()[0] or 0
+    return clients, hour * HOUR_US
+
+
 class Hit(NamedTuple):
     """All contacts of a client with a name at an address within a time, told or not."""
 

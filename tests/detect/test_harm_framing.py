@@ -411,3 +411,23 @@ def test_a_listed_address_that_one_host_is_kept_from_is_taken_out() -> None:
     assert scene.said("withdraw") == [("withdraw", "unlisted", f"pair {A}>{X}")] and held(scene)[1] == [(A, Y)]
     scene.swap(20, f"bad.example\n{Y}", ranges=f"{Y}/32 operator=CDN")
     assert scene.said("withdraw")[-1] == ("withdraw", "shared", f"pair {A}>{Y}") and held(scene)[1] == []
+
+
+def test_a_burst_of_machines_that_nobody_knew_takes_a_block_back() -> None:
+    """Whoever can send under others' MACs passes for as many machines as he likes: fifty of them run into the block of
+    his controller, so that it is taken back.
+
+    Machines that were not there before the block count only as far as there are as many beside them that were, once
+    the hosts have been watched for a week. A mistaken block that known hosts run into, new ones among them, is taken
+    back as ever."""
+    day_s = 86_400
+    for known, new, is_back in ((1, 300, False), (20, 300, False), (51, 0, True), (26, 40, True)):
+        scene = Scene(settings=ENFORCE._replace(rollback_clients=50, rollback_share=0))
+        scene.flow(0, "10.7.0.1", Y)
+        for number in range(known):
+            scene.flow(6 * day_s + number, f"10.8.0.{number}", Y)
+        for number in range(known):
+            scene.question(7 * day_s + number, f"10.8.0.{number}", C2)
+        for number in range(new):
+            scene.question(7 * day_s + 100 + number / 10, f"10.9.{number >> 7}.{number & 127}", C2)
+        assert [one.rule for one in scene.decisions if one.action == "ask"] == ["rollback"] * is_back

@@ -19,7 +19,7 @@ from egressd.store import decision_rows
 from egressd.store.history import Contact, History, Tenant
 from tests.loops import in_loop
 from tests.runtime.core_scene import site_at
-from tests.runtime.scene import T0, A, Hands, X
+from tests.runtime.scene import T0, A, B, Hands, X
 
 
 @in_loop
@@ -41,7 +41,8 @@ async def test_history_that_could_not_be_opened_is_tried_again(
     """It took a restart: whoever was there meanwhile was not found by what is listed later."""
     before = History(tmp_path / "history.db")
     before.open(T0)
-    await before.record([], [Tenant("lives.example", X, T0, T0, 1)])  # and has it open
+    contact = Contact(B, "here.example", "here.example", X, T0 - 9 * DAY_US, T0 - 9 * DAY_US, 1)
+    await before.record([contact], [Tenant("lives.example", X, T0, T0, 1)])  # and has it open
     async with site_at(tmp_path) as site:
         keeping = Keeping(tmp_path, Config(), tmp_path / "heads", Hands().clock())
         hunted: list[object] = []
@@ -58,6 +59,8 @@ async def test_history_that_could_not_be_opened_is_tried_again(
         assert (keeping.warnings(), hunted) == ([], [None]), "what is listed is searched for"
         lives = (("lives.example", X, T0),)
         assert site.core.learning.tenants == lives and Learn(lives) in site.told
+        knew = site.core.acquaintances.knew
+        assert knew(B, B, T0) and not knew(A, A, T0), "who was here before the start"
         site.core.learning.keep([(A, "bad.example", "c2.bad.example", X, T0, T0, 1)])
         await keeping.flush(site.core)
         assert [one.name for one in await keeping.history.by_client(A)] == ["c2.bad.example"]

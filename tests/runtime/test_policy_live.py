@@ -390,6 +390,35 @@ async def test_one_machine_with_many_addresses_takes_no_block_back(tmp_path: Pat
 
 
 @in_loop
+async def test_machines_that_nobody_knew_before_a_block_do_not_take_it_back_alone(tmp_path: Path) -> None:
+    """Fifty forged MACs opened the way to a true controller."""
+    async with site_at(tmp_path, config=CONFIG + "policy: {rollback_clients: 3}\n") as site:
+        known = [parse_address(f"10.0.2.{number}") for number in range(1, 4)]
+        site.core.acquaintances.remember([A, *known], T0 - 30 * 24 * HOUR)
+        site.sees(*asked(action="block"), verdict("D1", "extend", address(), found=LISTED))
+        for number in range(1, 60):
+            site.sees(attempt(parse_address(f"10.0.1.{number}"), number, found=LISTED))
+        assert "address 198.51.100.7" in site.rules()
+        site.sees(attempt(known[0], 70, found=LISTED))
+        assert "address 198.51.100.7" not in site.rules()  # with A two that were there, and as many new ones
+
+
+@in_loop
+async def test_under_a_known_address_a_new_mac_is_new_once_macs_were_watched_for_a_week(tmp_path: Path) -> None:
+    """A forger takes addresses that somebody had: every one of a pool is known."""
+    async with site_at(tmp_path, config=CONFIG + "policy: {rollback_clients: 3}\n") as site:
+        core = site.core
+        pool = [parse_address(f"10.0.1.{number}") for number in range(1, 60)]
+        core.acquaintances.remember([A, *pool], T0 - 30 * 24 * HOUR)
+        core.acquaintances.macs_since_us = T0 - 8 * 24 * HOUR
+        site.sees(*asked(action="block"), verdict("D1", "extend", address(), found=LISTED))
+        for number, client in enumerate(pool):
+            core.devices.spoke(bytes((2, 0, 0, 0, 0, number)), client, core.clock.now_us(), is_attached=True)
+            site.sees(attempt(client, number, found=LISTED))
+        assert "address 198.51.100.7" in site.rules()
+
+
+@in_loop
 async def test_what_a_person_blocks_is_not_taken_back(tmp_path: Path) -> None:
     async with site_at(tmp_path, config=CONFIG + "policy: {rollback_clients: 1}\n") as site:
         made = await site.do("block", what="worse.example")
