@@ -46,9 +46,10 @@ class Acquaintances:
     def knew(self, machine: bytes, address: bytes, ts_us: int) -> bool:
         """Whether a machine (its MAC, or else its address: Devices.machine_of) was there before `ts_us`; also when too
         little was known then to say. Any MAC may send under an address that somebody had, so the MAC decides."""
-        if len(machine) == _MAC_BYTES and ts_us - self.macs_since_us >= ACQUAINTED_US:
+        is_mac = len(machine) == _MAC_BYTES
+        if is_mac and self.macs_since_us and ts_us - self.macs_since_us >= ACQUAINTED_US:
             first_us = self._first_us.peek(machine)
-        elif ts_us - self.addresses_since_us >= ACQUAINTED_US:
+        elif self.addresses_since_us and ts_us - self.addresses_since_us >= ACQUAINTED_US:
             first_us = self._first_us.peek(_place_of(address))
         else:
             return True

@@ -39,8 +39,7 @@ class Campaigns:
         self.on_fold: Callable[[Incident, Incident], None] | None = None
         self.on_candidate: Callable[[Campaign], None] | None = None  # told of a campaign that has one more
         self.pivots = Pivots()
-        self._limit = limit
-        self._shares = IncidentShares(self.devices, limit)
+        self.shares = IncidentShares(self.devices, limit)
         self._by_key: dict[str, str] = {}
         self._places = IncidentPlaces()
         self._unsure: set[str] = set()  # campaigns that have candidates, or had
@@ -60,7 +59,7 @@ class Campaigns:
         for incident in incidents:
             self.incidents[incident.id] = incident
             self._reaches(incident)
-            self._shares.opened(incident, parse_mac(incident.device))
+            self.shares.opened(incident, parse_mac(incident.device))
             self._places.take(incident)
             self._last = max(self._last, _number(incident.id))
             if incident.id not in known:
@@ -79,19 +78,19 @@ class Campaigns:
             campaign = self.campaigns[incident.campaign]
             campaign.incidents.remove(incident.id)
             _forget(campaign, incident)
-            self._shares.ended(incident)
+            self.shares.ended(incident)
         return incident
 
     def assign(self, sighting: Sighting) -> tuple[Incident, bool]:
         """The incident this sighting belongs to, and whether it was opened by it. Sets the sighting's ids. Beyond the
         bound the incident has no id, and is kept nowhere; nor does it begin a campaign: a list has a million names."""
         client = sighting.flow.client
-        has_room = len(self.incidents) < self._limit and not self._shares.is_over(client)
+        has_room = self.shares.has_room(client, sighting.ts_us)
         campaign = self._campaign_of(sighting, has_room)
         mac = self.devices.device_of(client, sighting.last_us)
         incident = self._find(client, mac, campaign)
         if incident is None and not mac:
-            incident = self.incidents.get(self._shares.joins(client, campaign.id))
+            incident = self.incidents.get(self.shares.joins(client, campaign.id))
         opened = incident is None
         if incident is None:
             incident = Incident(
@@ -111,7 +110,7 @@ class Campaigns:
                 incident.id = f"I{self._last}"
                 self.incidents[incident.id] = incident
                 campaign.incidents.append(incident.id)
-                self._shares.opened(incident)
+                self.shares.opened(incident)
             else:
                 self.untold += 1
                 opened = False
@@ -305,7 +304,7 @@ class Campaigns:
             incident = self.incidents[incident_id]
             twin = self._twin_in(into, incident)
             self._places.leave(incident)
-            self._shares.moves(incident, into.id)
+            self.shares.moves(incident, into.id)
             incident.campaign = into.id
             if twin is None:
                 insort(into.incidents, incident_id, key=_number)
@@ -360,7 +359,7 @@ class Campaigns:
         gone.folded_into = kept.id
         self._places.leave(gone)
         _forget(self.campaigns[kept.campaign], gone)
-        self._shares.ended(gone)
+        self.shares.ended(gone)
         by_last = sorted((kept, gone), key=lambda incident: incident.last_us)
         addresses = dict.fromkeys(by_last[1].addresses[::-1] + by_last[0].addresses[::-1])
         kept.addresses = list(addresses)[:MAX_ADDRESSES][::-1]

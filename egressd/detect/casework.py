@@ -98,6 +98,7 @@ class Casework:
         self.acquaintances = Acquaintances()
         self.campaigns = Campaigns(self.devices)
         self.campaigns.on_fold = self._folded
+        self.campaigns.shares.knew = self.acquaintances.knew
         self.history = History(history)
         self.blind = BlindSpots(intel.resolvers)
         self.behaviour = Behaviour(

@@ -4,19 +4,25 @@ Frames do not tell a host with a thousand addresses from as many hosts behind a 
 such a MAC is no device (devices.py, rule 2) and each address has its own incident - the first MAX_APART in a campaign.
 What comes after them joins the last of those. Hosts behind a router are seen under no MAC, and are not joined.
 
-Over all campaigns a machine has at most a part of the table. Where its MAC is not known (behind a router, in captures
-without hardware addresses), an IPv6 network of 64 bits stands for it: a host chooses freely in there (RFC 4291, 8981).
+Over all campaigns a machine has at most a third of the places that are left (dynamic thresholds: A. Choudhury and
+E. Hahne, 1998): a quarter of the table alone, and however many do so, they never fill it. Where its MAC is not known
+(behind a router, in captures without hardware addresses), an IPv6 network of 64 bits stands for it: a host chooses
+freely in there (RFC 4291, 8981). The last quarter of the table is for machines that were there a day ago: of MACs and
+addresses that nobody has seen before anybody can make up as many as he likes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from egressd.detect.devices import Devices
 from egressd.model import Incident
 
 MAX_APART: Final = 16  # incidents of one MAC in one campaign
-SHARE_PART: Final = 4  # a machine has at most this part of all incidents
+LEFT_PART: Final = 3  # a machine may open another one while it has less than this part of the places that are left
+KEPT_PART: Final = 4  # this part of all places is for machines that were there before
+DAY_US: Final = 86_400_000_000
 
 
 class IncidentShares:
@@ -24,7 +30,8 @@ class IncidentShares:
 
     def __init__(self, devices: Devices, limit: int) -> None:
         self._devices = devices
-        self._share = max(MAX_APART, limit // SHARE_PART)
+        self._limit = limit
+        self.knew: Callable[[bytes, bytes, int], bool] = _knew  # as Acquaintances.knew
         self._machines: dict[str, bytes] = {}  # by incident
         self._open: dict[bytes, int] = {}  # how many a machine has
         self._apart: dict[tuple[bytes, str], list[str]] = {}  # those of a MAC in one campaign, oldest first
@@ -34,9 +41,14 @@ class IncidentShares:
         apart = self._apart.get((self._devices.mac_of(client), campaign))
         return apart[-1] if apart is not None and len(apart) >= MAX_APART else ""
 
-    def is_over(self, client: bytes) -> bool:
-        """Whether the machine of `client` has its share of incidents."""
-        return self._open.get(self._machine_of(client), 0) >= self._share
+    def has_room(self, client: bytes, ts_us: int) -> bool:
+        """Whether the machine of `client` may have one more."""
+        left = self._limit - len(self._machines)
+        if left <= 0 or self._open.get(self._machine_of(client), 0) >= max(1, left // LEFT_PART):
+            return False
+        if left > self._limit // KEPT_PART:
+            return True
+        return self.knew(self._devices.machine_of(client), client, ts_us - DAY_US)
 
     def opened(self, incident: Incident, mac: bytes = b"") -> None:
         """One more. `mac` is that of its device where the address does not tell, after a restart."""
@@ -72,3 +84,8 @@ class IncidentShares:
             apart.remove(id_)
             if not apart:
                 del self._apart[(machine, campaign)]
+
+
+def _knew(machine: bytes, address: bytes, ts_us: int) -> bool:
+    """Nobody remembers who was there."""
+    return True

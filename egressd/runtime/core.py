@@ -120,6 +120,7 @@ class Core:
         )  # fmt: skip
         self.intake.on_client = self.rollback.met
         self.intake.on_spoken = self.acquaintances.met
+        self.campaigns.shares.knew = self.acquaintances.knew
         self.intake.on_domain = self.learning.tie
         self.sensing = Sensing(loaded.config.capture.processes, self.start_of, self.take)
         self.volume: VolumeWatch | None = None  # who counts bytes, in the daemon

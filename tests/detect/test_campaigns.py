@@ -120,12 +120,12 @@ def test_beyond_the_bound_of_incidents_nothing_begins_a_campaign() -> None:
     """A list has a million names, and one host looks them all up: 1.2 KB of each in every process."""
     campaigns = Campaigns(limit=2)
     for number in range(5):
-        contact(campaigns, sighting(A, f"d{number}.example"))
+        contact(campaigns, sighting(B if number == 1 else A, f"d{number}.example"))
     assert (list(campaigns.campaigns), list(campaigns.incidents), campaigns.untold) == (["C1", "C2"], ["I1", "I2"], 3)
-    late = sighting(B, "d4.example")
+    late = sighting(A, "d4.example")
     incident, opened = campaigns.assign(late)
     assert (incident.id, opened, late.campaign, late.incident) == ("", False, "", "")
-    known = sighting(B, "d1.example")
+    known = sighting(A, "d1.example")
     campaigns.assign(known)
     assert (known.campaign, known.incident) == ("C2", "")
     campaigns.close("I1")

@@ -7,10 +7,13 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from egressd.detect.acquaintance import Acquaintances
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.incident_shares import MAX_APART
 from tests.detect.scene import A, B, at, packed
 from tests.detect.test_campaigns import DOMAINS, LAPTOP, MOVES, contact, restarted, sighting
+
+DAY_S = 86_400
 
 
 def bridge(campaigns: Campaigns, clients: int, mac: bytes = LAPTOP) -> list[str]:
@@ -82,9 +85,34 @@ def test_shares_are_those_of_open_incidents(moves: list[tuple[object, object]], 
         else:
             campaigns.tie(f"C{one}", f"C{other}")
     for known in (campaigns, restarted(campaigns)):
-        shares = known._shares
+        shares = known.shares
         assert shares._machines.keys() == known.incidents.keys()
         assert shares._open == Counter(shares._machines.values())
         apart = {(machine, known.incidents[id_].campaign) for id_, machine in shares._machines.items()}
         assert shares._apart.keys() == {place for place in apart if len(place[0]) == 6}
         assert sum(map(len, shares._apart.values())) == sum(len(one) == 6 for one in shares._machines.values())
+
+
+def test_machines_together_never_fill_the_table() -> None:
+    """Four that took a quarter each left no place for anybody's incident."""
+    campaigns = Campaigns(limit=800)
+    for name in range(400):
+        for number in range(1, 5):
+            contact(campaigns, sighting(f"10.0.0.{number}", f"d{name}.example"))
+    counts = Counter(one.client for one in campaigns.incidents.values())
+    assert len(counts) == 4 and max(counts.values()) - min(counts.values()) <= 1
+    assert 450 < len(campaigns.incidents) < 470  # four thirds of the places that are left
+    assert contact(campaigns, sighting(B))[1]
+
+
+def test_machines_that_nobody_knew_a_day_ago_leave_a_quarter_for_others() -> None:
+    """Sixty thousand made-up addresses with a listed name each left no place for anybody's incident."""
+    campaigns = Campaigns(limit=80)
+    acquaintances = Acquaintances(at(-8 * DAY_S))
+    campaigns.shares.knew = acquaintances.knew
+    acquaintances.met(packed(A), at(-2 * DAY_S))
+    for number in range(200):
+        acquaintances.met(packed(f"10.1.0.{number}"), at(number))
+        contact(campaigns, sighting(f"10.1.0.{number}", second=number))
+    assert (len(campaigns.incidents), campaigns.untold) == (60, 140)
+    assert contact(campaigns, sighting(A, second=300)) == ("I61", True)
