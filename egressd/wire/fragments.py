@@ -17,7 +17,9 @@ from egressd.wire.patchwork import Patchwork
 
 MAX_DATAGRAMS: Final = 1024  # as many as a busy gateway has half-done at once, ten times over
 MAX_BYTES: Final = 4 << 20  # for everything held, with PIECE_OVERHEAD for each piece
-MAX_SOURCE_DATAGRAMS: Final = 128  # an eighth: no single source address pushes out the others
+# An eighth: no single source address, or IPv6 network of 64 bits (a host has as many addresses there as it likes),
+# pushes out the others.
+MAX_SOURCE_DATAGRAMS: Final = 128
 MAX_SOURCE_BYTES: Final = 1 << 20  # a quarter: room for sixteen datagrams of the greatest size
 MAX_PIECES: Final = (
     512  # a 64 KiB datagram in the 576-byte fragments of RFC 791 has 119; 8-byte fragments are an attack
@@ -107,6 +109,8 @@ class Fragments:
         `key` names the datagram, `source` whose share it uses; `start` is the fragment's offset in bytes.
         """
         self.rival = b""
+        if len(source) == 16:
+            source = source[:8]
         stop = start + len(body)
         if stop > MAX_DATAGRAM_BYTES or not body or (more and len(body) & 7):
             self._count("fragment_refused")

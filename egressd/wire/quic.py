@@ -31,6 +31,7 @@ MAX_KEPT_BYTES: Final = 64 << 20  # of hellos that are not whole, of all connect
 MAX_INITIALS: Final = 16
 MAX_SENDER_TRIES: Final = 1024  # in a second; who sends more hides what follows, and is counted
 PIECES_A_TRY: Final = 16  # of CRYPTO: a packet with many counts as more tries
+MAX_NETWORK_TRIES: Final = 4 * MAX_SENDER_TRIES  # of an IPv6 network of 64 bits: a host has many addresses there
 MAX_SENDERS: Final = 4096  # whose tries are counted in one second
 MAX_KEY_SPACES: Final = 3  # first flight, the one after Retry, and one more: somebody opens a second connection
 MAX_HOLDING: Final = 256  # connections that keep their keys for what follows the hello; it comes a round trip later
@@ -266,6 +267,12 @@ class QuicConnections:
         tried = self._tried.get(sender, 0)
         if tried >= MAX_SENDER_TRIES or (not tried and len(self._tried) >= MAX_SENDERS):
             return False
+        if len(sender) == 16:
+            network = sender[:8]
+            together = self._tried.get(network, 0)
+            if together >= MAX_NETWORK_TRIES:
+                return False
+            self._tried[network] = together + 1
         self._tried[sender] = tried + 1
         return True
 

@@ -21,6 +21,9 @@ V = TypeVar("V")
 # One client may open 1/SHARE of a table in a generation; what it opens beyond that stands in the crowd, a part of the
 # table of which all such clients share 1/CROWD_PART. A flood from one machine thus pushes out nobody else.
 SHARE: Final = 10
+# An IPv6 host takes its address freely in its network of 64 bits (RFC 4291, 8981), so these have a share too: half of a
+# generation, for hosts that do no harm are in there with it.
+NETWORK_SHARE: Final = 5
 CROWD_PART: Final = 4
 _MIN_SHARE: Final = 16  # conversations: what a browser opens for one page
 
@@ -164,7 +167,8 @@ class PairTable(Generic[P]):
         self._crowd: RecentTable[bytes, P] = RecentTable(crowd, self._left)
         self._on_leave = on_leave
         self._share = max(_MIN_SHARE, limit // SHARE)
-        self._opened: dict[bytes, int] = {}
+        self._network_share = max(_MIN_SHARE, limit // NETWORK_SHARE)
+        self._opened: dict[bytes, int] = {}  # by client, and by the first 8 bytes of IPv6 ones
         self._opened_limit = max(_MIN_SHARE, limit)
         self._generation = 0
         self._idle_us = idle_us
@@ -202,11 +206,14 @@ class PairTable(Generic[P]):
         client = pair.flow[1]
         opened = self._opened.get(client, 0)
         table = self._main
-        if opened >= self._share:
+        network = client[:8] if len(client) == 16 else b""
+        if opened >= self._share or (network and self._opened.get(network, 0) >= self._network_share):
             self.over_share += 1
             table = self._crowd
         else:
             self._opened[client] = opened + 1
+            if network:
+                self._opened[network] = self._opened.get(network, 0) + 1
         table.add(pair_key(pair.forward), pair)
 
     def forget(self, pair: P) -> None:
@@ -216,11 +223,17 @@ class PairTable(Generic[P]):
             self._crowd.pop(key)
         if self._main.pop(key) is None:
             return
-        opened = self._opened.get(pair.flow.client, 0)
+        client = pair.flow.client
+        self._closed(client)
+        if len(client) == 16:
+            self._closed(client[:8])
+
+    def _closed(self, source: bytes) -> None:
+        opened = self._opened.get(source, 0)
         if opened > 1:
-            self._opened[pair.flow.client] = opened - 1
+            self._opened[source] = opened - 1
         elif opened:
-            del self._opened[pair.flow.client]
+            del self._opened[source]
 
     def all(self) -> list[P]:
         """Every conversation held, the oldest first."""

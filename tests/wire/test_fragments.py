@@ -260,6 +260,17 @@ def test_flood_from_one_source_leaves_the_others_alone() -> None:
     assert add(table, 256, WHOLE[256:], False) == WHOLE
 
 
+def test_addresses_of_an_ipv6_network_are_one_source() -> None:
+    table = Fragments({})
+    add(table, 0, WHOLE[:256], True)
+    for number in range(5000):
+        flooder = bytes.fromhex("20010db800000001") + number.to_bytes(8, "big")
+        table.add(flooder, flooder, 17, 0, True, bytes(1480), number)
+    assert len(table) <= MAX_SOURCE_DATAGRAMS + 1
+    check_books(table)
+    assert add(table, 256, WHOLE[256:], False) == WHOLE
+
+
 def test_flood_from_many_sources_stays_in_bounds() -> None:
     table = Fragments({})
     for number in range(5000):

@@ -41,6 +41,20 @@ def test_one_client_cannot_fill_memory_and_others_are_still_heard() -> None:
     assert [one.name for one in seen if one.kind == TLS_SNI] == ["c2.bad.example"]
 
 
+def test_one_host_with_many_ipv6_addresses_cannot_fill_memory() -> None:
+    dissector = Dissector(lambda seen: None)
+    memory = dissector.tcp.memory
+    memory._limit, memory._sender_limit, memory._network_limit = 800_000, 100_000, 400_000
+    capture = Capture()
+    for number in range(1, 60):
+        connection = Tcp(capture, (f"2001:db8::{number:x}", 40_000), ("2001:db8:1::1", 80))
+        connection.segment(flags="S")
+        connection.send(HEAD + b"y" * 1_300 * 30, 1_300)
+        feed(dissector, capture)
+        assert memory.waiting <= 400_000 + 70_000
+    assert memory.waiting > 300_000 and memory.given_up > 0
+
+
 def test_who_gave_up_is_heard_again_with_the_next_request() -> None:
     seen: list[Observation] = []
     dissector = Dissector(seen.append)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egressd.wire import quic
-from egressd.wire.quic import MAX_INITIALS, MAX_SENDER_TRIES, QuicConnections, quic_version
+from egressd.wire.quic import MAX_INITIALS, MAX_NETWORK_TRIES, MAX_SENDER_TRIES, QuicConnections, quic_version
 from egressd.wire.quic_keys import SCHEMES, InitialKeys, Numbering
 from egressd.wire.quic_stream import MAX_CRYPTO_BYTES, MAX_RUNS
 
@@ -538,6 +538,17 @@ def test_junk_cannot_make_work_without_end() -> None:
     assert junk(MAX_INITIALS + 9, b"\x0a\0\0\1 next other", 999_999) == MAX_INITIALS  # flows of one sender share
     assert junk(MAX_INITIALS + 9, b"\x0a\0\0\2 some other", 999_999) == MAX_INITIALS + 9  # others have their own
     assert junk(most, b"\x0a\0\0\1 some other", 1_000_000) == MAX_SENDER_TRIES
+
+
+def test_a_host_with_many_ipv6_addresses_makes_no_work_without_end() -> None:
+    connections = QuicConnections()
+    packet = initial(b"\x01" * 30, dcid=bytes(8), keys_of=OTHER_DCID)
+    network = bytes.fromhex("20010db800000001")
+    for host in range(9):
+        key = network + host.to_bytes(8, "big") + bytes(20)
+        for _ in range(MAX_INITIALS + MAX_NETWORK_TRIES // 8):
+            connections.feed(key, packet, 0, len(packet), 0)
+    assert connections.undecryptable == 9 * MAX_INITIALS + MAX_NETWORK_TRIES
 
 
 def test_a_packet_of_many_pieces_counts_as_many() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egressd.model import TCP
-from egressd.wire.table import CROWD_PART, SHARE, Pair, PairTable, RecentTable
+from egressd.wire.table import CROWD_PART, NETWORK_SHARE, SHARE, Pair, PairTable, RecentTable
 
 STEPS = st.lists(st.tuples(st.sampled_from(["put", "get", "pop", "rotate"]), st.integers(0, 30)), max_size=300)
 
@@ -169,3 +169,30 @@ def test_counting_shares_is_bounded_too() -> None:
         one.swap()  # the guess was wrong: the client that was counted is not found again
         table.forget(one)
     assert len(table._opened) <= 100
+
+
+def pair6(network: int, host: int, port: int = 1) -> Pair:
+    """A conversation of one of the addresses of an IPv6 network."""
+    client = b"\x20\x01\x0d\xb8" + struct.pack(">IQ", network, host)
+    return Pair(TCP, client + b"\x20\x01\x0d\xb8" + bytes(11) + b"\1" + struct.pack(">HH", port, 443))
+
+
+def test_a_host_with_as_many_ipv6_addresses_as_it_likes_pushes_out_nobody_else() -> None:
+    """Each address had a share, and the whole table was the flood's."""
+    table: PairTable[Pair] = PairTable(400, 1 << 60)
+    others = [pair(client, 1) for client in range(1, 31)] + [pair6(host, 1) for host in range(30)]
+    for one in others:
+        table.keep(one, 0)
+    for host in range(10_000):
+        table.keep(pair6(200, host), 1)
+    assert all(table.get(one.forward) is one for one in others)
+    assert table.over_share == 10_000 - 400 // NETWORK_SHARE
+
+
+def test_ipv6_conversations_that_are_over_do_not_count_against_their_network() -> None:
+    table: PairTable[Pair] = PairTable(400, 1 << 60)
+    for host in range(10_000):
+        one = pair6(1, host)
+        table.keep(one, 1)
+        table.forget(one)
+    assert table.over_share == 0 and table._opened == {}
