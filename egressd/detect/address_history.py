@@ -1,4 +1,4 @@
-"""Campaigns tied by an address: a name of one lived where a name of the other does.
+"""Campaigns that meet at an address: a name of one lived where a name of the other does (Campaigns.meet).
 
 An address that several registered domains share ties nobody (hosting), nor does a protected one (an attacker may answer
 with any address). The packet path asks its passive DNS at the time of the contact (detect/resolutions.py); the core,
@@ -27,7 +27,7 @@ def tie_by_address(campaigns: Campaigns, campaign: str, domain: str, address: by
     for other in others:
         known = campaigns.about(other)
         if known and campaigns.current(known) != campaigns.current(campaign):
-            campaigns.tie(campaign, known, f"{domain} and {other} both lived on {render_address(address)}")
+            campaigns.meet(campaign, known, f"{domain} and {other} both lived on {render_address(address)}")
 
 
 class AddressHistory:

@@ -22,6 +22,7 @@ MAX_INCIDENTS: Final = 65_536
 MAX_NAMES: Final = 64  # names kept per incident; a DGA would fill memory
 MAX_KEYS: Final = 4_096  # of one campaign: a list has a hundred thousand names of a family, which one host may look up
 SOON_US: Final = 2_000_000  # within which the sender of a new address is told: frames are read with the next sighting
+MAX_MET: Final = 64  # incidents of the smaller of two campaigns that are looked through for a machine of both
 MAX_TIES: Final = 32  # reasons kept per campaign, and candidates
 
 
@@ -178,6 +179,20 @@ class Campaigns:
         ids = sorted({one, other} & self.campaigns.keys(), key=_number)
         for younger in ids[1:]:
             self._merge(self.campaigns[ids[0]], self.campaigns.pop(younger), reason)
+
+    def meet(self, one: str, other: str, reason: str) -> None:
+        """Names of two campaigns lived on one address. Whoever owns a name may point it at anybody's server, so that
+        alone makes the younger a candidate for the older; they are one when a machine has an incident in both."""
+        ids = sorted({self.current(one), self.current(other)} & self.campaigns.keys(), key=_number)
+        if len(ids) < 2:
+            return
+        older, younger = self.campaigns[ids[0]], self.campaigns[ids[1]]
+        few, many = sorted((older, younger), key=lambda campaign: len(campaign.incidents))
+        latest = [self.incidents[id_] for id_ in few.incidents[-MAX_MET:]]
+        if any(self._places.at(owner_of(incident), many.id) for incident in latest):
+            self.tie(older.id, younger.id, reason)
+        else:
+            self._propose(older, younger, reason)
 
     def reject(self, one: str, candidate: str) -> bool:
         """A person says that a candidate is no part of a campaign, for good. False when it was none."""
@@ -405,10 +420,14 @@ class Campaigns:
         if found is None:
             return
         before = self.campaigns.get(self.current(found.campaign))
-        if before is None or before is campaign or self.pivots.is_rejected(before.id, campaign.id):
+        if before is not None and before is not campaign:
+            self._propose(before, campaign, found.reason)
+
+    def _propose(self, before: Campaign, campaign: Campaign, reason: str) -> None:
+        if self.pivots.is_rejected(before.id, campaign.id):
             return
         if campaign.id not in before.candidates and len(before.candidates) < MAX_TIES:
-            before.candidates[campaign.id] = found.reason
+            before.candidates[campaign.id] = reason
             self._unsure.add(before.id)
             if self.on_candidate is not None:
                 self.on_candidate(before)

@@ -310,7 +310,7 @@ class Casework:
         self._on_event(decision)
         if decision.action == "extend" and decision.rule == "address":
             for holder in self.blocks.holders(address):
-                self.campaigns.tie(block.campaign, holder.campaign, f"both used {render_address(address)}")
+                self.campaigns.meet(block.campaign, holder.campaign, f"both used {render_address(address)}")
 
     # -- replies
 

@@ -101,7 +101,7 @@ class Rulings:
             for target in decision.targets:
                 for holder in self.register.holders(target):
                     if target.kind == "address":
-                        self._campaigns.tie(known.campaign, holder.campaign, f"both used {target.value}")
+                        self._campaigns.meet(known.campaign, holder.campaign, f"both used {target.value}")
         elif known.target in decision.targets:
             state = "expired" if decision.rule in _EXPIRED else "withdrawn"
             self.end(known, state, f"rule:{decision.rule}", POLICY, decision.reason, but=origin)

@@ -1,4 +1,4 @@
-"""Campaigns tied by an address that both used; a shared or protected one ties nobody."""
+"""Campaigns that meet at an address; a shared or protected one ties nobody."""
 
 from __future__ import annotations
 
@@ -28,8 +28,22 @@ def test_one_address_of_two_names() -> None:
     assert list(campaigns.campaigns) == ["C1", "C2"]
     history.lives_at("worse.example", packed("::ffff:203.0.113.66"), at(2))
     history.tie(campaigns, "worse.example", at(3), free)
+    why = "worse.example and bad.example both lived on 203.0.113.66"
+    assert campaigns.campaigns["C1"].candidates == {"C2": why}, "its owner points it where he likes"
+    contact(campaigns, sighting(B, "bad.example"))
+    history.tie(campaigns, "worse.example", at(4), free)
     assert list(campaigns.campaigns) == ["C1"]
-    assert campaigns.campaigns["C1"].ties == ["worse.example and bad.example both lived on 203.0.113.66"]
+    assert campaigns.campaigns["C1"].ties == [why] and not campaigns.campaigns["C1"].candidates
+
+
+def test_what_a_person_rejected_is_not_proposed_again_for_an_address() -> None:
+    campaigns, history = two(), AddressHistory()
+    for domain in ("bad.example", "worse.example"):
+        history.lives_at(domain, WHERE, at(0))
+    history.tie(campaigns, "worse.example", at(1), free)
+    assert campaigns.reject("C1", "C2")
+    history.tie(campaigns, "worse.example", at(2), free)
+    assert not campaigns.campaigns["C1"].candidates
 
 
 def test_a_shared_address_ties_nobody() -> None:

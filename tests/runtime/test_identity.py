@@ -294,7 +294,7 @@ async def test_a_candidate_is_shown_kept_and_decided_by_a_person(tmp_path: Path)
 
 
 @in_loop
-async def test_names_that_lived_on_one_address_are_one_campaign(tmp_path: Path) -> None:
+async def test_names_that_lived_on_one_address_are_one_campaign_when_a_machine_met_both(tmp_path: Path) -> None:
     async with site_at(tmp_path, lists="c2.listed.example\nworse.example\n") as site:
         site.core.learning.remember((("worse.example", packed("203.0.113.66"), T0 - SECOND),))
         site.sees(sighting(found=match("worse.example"), client=A9))
@@ -302,9 +302,12 @@ async def test_names_that_lived_on_one_address_are_one_campaign(tmp_path: Path) 
         assert {one["campaign"] for one in await told(site)} == {"C1", "C2"}
         row = ["listed.example", packed("203.0.113.66").hex(), T0]
         site.core.intake.take(0, Process().batch(tenants=[row]))
-        found = await told(site)
-        assert {one["campaign"] for one in found} == {"C1"}
-        assert found[0]["ties"] == ["listed.example and worse.example both lived on 203.0.113.66"]
+        why = "listed.example and worse.example both lived on 203.0.113.66"
+        found = {one["campaign"]: one for one in await told(site)}
+        assert found["C1"]["candidates"] == [{"campaign": "C2", "reason": why}] and found["C2"]["ties"] == []
+        site.sees(sighting(found=LISTED, client=A9))
+        found = {one["campaign"]: one for one in await told(site)}
+        assert found.keys() == {"C1"} and found["C1"]["ties"] == [why]
 
 
 def _colons(mac: str) -> str:

@@ -119,9 +119,10 @@ def test_a_change_to_what_has_ended_is_passed_over(desk: Desk, action: str) -> N
     assert (desk.told, len(desk.register), desk.scribe.waiting) == ([], 0, 0)
 
 
-def test_an_address_of_two_decisions_ties_their_campaigns(desk: Desk) -> None:
+@pytest.mark.parametrize("is_one_machine", [True, False])
+def test_an_address_of_two_decisions_ties_campaigns_that_one_machine_met(desk: Desk, is_one_machine: bool) -> None:
     for number, name in ((1, "bad.example"), (2, "worse.example")):
-        one = sighting(A if number == 1 else B, name, found=match(name))
+        one = sighting(A if number == 1 or is_one_machine else B, name, found=match(name))
         desk.campaigns.assign(one)
         made = verdict(f"D{number}", "block", about(name), found=match(name))
         made.campaign = one.campaign
@@ -132,7 +133,8 @@ def test_an_address_of_two_decisions_ties_their_campaigns(desk: Desk) -> None:
     assert list(desk.campaigns.campaigns) == ["C1", "C2"]  # a pair is a client's word
     desk.rulings.of_policy(0, verdict("D1", "extend", address()))
     desk.rulings.of_policy(0, verdict("D2", "extend", address()))
-    assert list(desk.campaigns.campaigns) == ["C1"]
+    assert list(desk.campaigns.campaigns) == (["C1"] if is_one_machine else ["C1", "C2"])
+    assert list(desk.campaigns.campaigns["C1"].candidates) == ([] if is_one_machine else ["C2"])
 
 
 # -- two processes
