@@ -16,6 +16,7 @@ MAX_KNOWN: Final = 65_536
 # Before that much is known of who is here, everybody counts: on Monday the hosts of an office are seen for the first
 # time since Friday.
 ACQUAINTED_US: Final = 7 * 86_400_000_000
+BEFORE: Final = 0  # met at some time before the start
 _MAC_BYTES: Final = 6
 
 
@@ -26,22 +27,34 @@ class Acquaintances:
     def __init__(self, since_us: int = 0) -> None:
         """`since_us` is when somebody began to look, 0: with whom is met first."""
         self.macs_since_us = since_us
-        self.addresses_since_us = since_us
+        self._remembered_since_us = 0
         self._first_us: RecentTable[bytes, int] = RecentTable(MAX_KNOWN)
 
     def met(self, address: bytes, ts_us: int, mac: bytes = b"") -> None:
         """A host with this address was there, and sent under `mac` where that is known."""
         if not self.macs_since_us:
-            self.macs_since_us = self.addresses_since_us = ts_us
+            self.macs_since_us = ts_us
         self._met(_place_of(address), ts_us)
         if mac:
             self._met(mac, ts_us)
 
     def remember(self, addresses: Iterable[bytes], since_us: int) -> None:
         """These were there before the start; what is known of addresses begins with `since_us`."""
-        self.addresses_since_us = min(self.addresses_since_us, since_us)
+        self._remembered_since_us = since_us
         for address in addresses:
-            self._met(_place_of(address), since_us)
+            self._met(_place_of(address), BEFORE)
+
+    @property
+    def addresses_since_us(self) -> int:
+        """Since when anything is known of addresses, 0: nothing is."""
+        return min(self.macs_since_us, self._remembered_since_us or self.macs_since_us)
+
+    def shift(self, delta_us: int) -> None:
+        """The clock was set."""
+        self.macs_since_us += delta_us
+        for key, first_us in self._first_us.items():
+            if first_us != BEFORE:
+                self._first_us.put(key, first_us + delta_us)
 
     def knew(self, machine: bytes, address: bytes, ts_us: int) -> bool:
         """Whether a machine (its MAC, or else its address: Devices.machine_of) was there before `ts_us`; also when too

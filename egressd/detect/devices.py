@@ -185,6 +185,23 @@ class Devices:
         if name and self._names.peek(mac) is None:
             self._names.put(mac, name)
 
+    def shift(self, delta_us: int) -> None:
+        """The clock was set: what was seen by it, which leases were not."""
+        self.now_us += delta_us
+        uses: dict[int, _Use] = {}
+        for device in self._devices.values():
+            device.behind = {address: last_us + delta_us for address, last_us in device.behind.items()}
+            device.changes = [one + delta_us for one in device.changes]
+            device.several_until_us += delta_us if device.several_until_us else 0
+            uses.update((id(use), use) for use in device.uses.values())
+        for holders in self._holders.values():
+            holders.contested_until_us += delta_us if holders.contested_until_us else 0
+            uses.update((id(use), use) for use in holders.uses)
+        for use in uses.values():
+            use.ever_us += delta_us
+            use.first_us += delta_us
+            use.last_us += delta_us
+
     # -- what is asked
 
     def device_of(self, address: bytes, ts_us: int) -> bytes:

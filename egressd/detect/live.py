@@ -197,6 +197,8 @@ class LiveEngine(Engine):
         blocks = self.blocks
         block = blocks.by_target.get(standing.target)
         since_us = ts_us if block is not None and ts_us else standing.created_us
+        if ts_us:
+            since_us = min(since_us, ts_us)  # the clock was set back since then
         is_new = block is None
         if block is None:
             block = blocks.add(standing.target, standing.match, standing.created_us, standing.id)

@@ -341,6 +341,15 @@ class Core:
         self.entries = [_added_before(one, self.clock.now_us()) for one in moved]
         self.stale = True
 
+    def _shift_what_was_seen(self, delta_us: int) -> None:
+        """What this run saw, it saw by the clock that was set. Packet processes, whose every table has times, begin
+        anew when it was set back, or ahead by more than a day: for hours, or years, nothing there would become old."""
+        for one in (self.rulings, self.devices, self.acquaintances):
+            one.shift(delta_us)
+        if not -HOUR_US <= delta_us <= 24 * HOUR_US:
+            self.learning.begin_anew()
+            self.sensing.renew()
+
     async def tick(self) -> None:
         """Once a second."""
         delta_us = self.clock.follow()
@@ -348,6 +357,7 @@ class Core:
             log.warning("the wall clock was set by %.1f s; what was to last an hour lasts an hour", delta_us / 1e6)
             self.shift(delta_us)
             self.scribe.put(meta.clock_was_set, delta_us, self.clock.now_us())
+            self._shift_what_was_seen(delta_us)
         if abs(self.clock.offset_us - self._told_offset_us) > DRIFT_US:
             self._told_offset_us = self.clock.offset_us
             self.tell(Step(self.clock.offset_us))

@@ -40,6 +40,11 @@ class Learning:
         for domain, address, ts_us in tenants:
             self._address_history.lives_at(domain, address, ts_us)
 
+    def begin_anew(self) -> None:
+        """The clock was set by so much that nobody can say what was seen within a day."""
+        self._address_history = AddressHistory()
+        self.remember(self.tenants)
+
     def take_history(self, rows: list[HistoryRow]) -> None:
         """Contacts that a packet process saw."""
         self._learn((row[0], row[1], row[3], row[5]) for row in rows if row[1] and row[3])

@@ -186,6 +186,11 @@ class Rulings:
         ends_us = decision.ts_us + rule.ttl_s * SECOND_US if rule is not None and rule.ttl_s else 0
         self.make(decision, _state_of(decision), POLICY, ends_us, None)
 
+    def shift(self, delta_us: int) -> None:
+        """The clock was set."""
+        self._isolated_us = [one + delta_us for one in self._isolated_us]
+        self._released = {target: one + delta_us for target, one in self._released.items()}
+
     def roll_back(self, decision: InForce, reason: str) -> Decision:
         """Too many ran into an automatic block: it waits for a person, and lets them through meanwhile."""
         now_us = self._clock.now_us()

@@ -97,6 +97,13 @@ def test_what_a_decision_covers_again_was_not_covered_before() -> None:
     assert not blocks.stops(packed(A), packed(Y), at(60)) and blocks.stops(packed(A), packed(Y), at(60.01))
 
 
+def test_what_was_decided_by_a_clock_that_was_ahead_is_covered_from_now_on() -> None:
+    """For years no try was stopped, and no answer a leak."""
+    scene = LiveScene()
+    scene.engine.adopt(standing(addresses=(X,), enforced=True, second=10**8), at(0))
+    assert scene.engine.blocks.stops(packed(A), packed(X), at(60))
+
+
 def test_what_comes_into_force_only_now_was_in_no_kernel_before() -> None:
     """What waited for a person, or was decided under monitor: the first connection after it was told as a leak."""
     scene = LiveScene()

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from egressd.detect.devices import Lease
 from egressd.model import Target
 from egressd.runtime.in_force import ACTIVE
-from egressd.runtime.orders import Step
+from egressd.runtime.orders import Step, Stop
 from tests.loops import in_loop
 from tests.runtime.core_scene import site_at
-from tests.runtime.scene import SECOND, T0, A, X, address, attempt
+from tests.runtime.scene import SECOND, T0, A, B, X, address, attempt
 from tests.runtime.test_core import LISTED, policy_block
 
 
@@ -86,6 +87,44 @@ async def test_drift_moves_no_deadline_and_is_told_when_it_adds_up(tmp_path: Pat
         assert steps == [10_500, 21_000]  # more than 10 ms since it was told last
         assert site.core.register.by_target[Target("client", "10.0.0.5")].held == before
         assert (site.rules(), site.core.stale) == (["client 10.0.0.5"], False)
+
+
+@pytest.mark.parametrize(
+    ("step_s", "begins_anew"), [(-3_599, False), (-7_200, True), (7_200, False), (90_000, True), (-(10**8), True)]
+)
+@in_loop
+async def test_packet_processes_begin_anew_when_nothing_there_would_become_old(
+    tmp_path: Path, step_s: int, begins_anew: bool
+) -> None:
+    """Of a clock that had been years ahead their tables kept times that nothing reached: no evidence became old, and
+    budgets stayed used up."""
+    async with site_at(tmp_path) as site:
+        site.hands.set_by_s(step_s)
+        await site.core.tick()
+        assert (Stop() in site.told) == begins_anew
+
+
+@in_loop
+async def test_who_is_who_and_the_isolations_of_an_hour_stand_when_the_clock_is_set_back_by_years(
+    tmp_path: Path,
+) -> None:
+    mac = bytes.fromhex("020000000005")
+    years_s = 5 * 365 * 86_400
+    async with site_at(tmp_path) as site:
+        core = site.core
+        core.devices.spoke(mac, A, T0, is_attached=True, is_asked=True)
+        core.devices.leased(Lease(B, mac, 0, T0 - (years_s - 3_600) * SECOND, "lap"))
+        core.acquaintances.met(A, T0, mac)
+        core.rulings._isolated_us = [T0 - 2 * SECOND] * 5
+        site.hands.set_by_s(-years_s)
+        await core.tick()
+        now_us = core.clock.now_us()
+        assert core.devices.now_us == now_us
+        assert core.devices.device_of(A, now_us) == mac
+        assert set(core.devices.addresses_of(mac, now_us - SECOND)) == {A, B}
+        assert core.acquaintances.macs_since_us == now_us
+        site.hands.pass_s(3_600)
+        assert core.rulings._isolated_us[0] <= core.clock.now_us() - 3_600 * SECOND
 
 
 @in_loop

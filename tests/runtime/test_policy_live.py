@@ -410,7 +410,7 @@ async def test_under_a_known_address_a_new_mac_is_new_once_macs_were_watched_for
         core = site.core
         pool = [parse_address(f"10.0.1.{number}") for number in range(1, 60)]
         core.acquaintances.remember([A, *pool], T0 - 30 * 24 * HOUR)
-        core.acquaintances.macs_since_us = T0 - 8 * 24 * HOUR
+        core.acquaintances.macs_since_us = T0 - 8 * 24 * HOUR  # when it began
         site.sees(*asked(action="block"), verdict("D1", "extend", address(), found=LISTED))
         for number, client in enumerate(pool):
             core.devices.spoke(bytes((2, 0, 0, 0, 0, number)), client, core.clock.now_us(), is_attached=True)
