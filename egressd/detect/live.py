@@ -101,6 +101,7 @@ class LiveEngine(Engine):
         self._turned_us = 0
         self._told_by_kernel: RecentTable[FlowKey, int] = RecentTable(TOLD_BY_KERNEL)
         self.canary: Callable[[str, int], None] | None = None  # told of our own canaries: (name, when)
+        self.arrived_us = 0  # when what another sensor tells of came here, while that is judged
 
     def _is_from_outside(self, seen: Observation) -> bool:
         """Of what a client sends: whether it went to the hosts' side, from no address of theirs to one of theirs."""
@@ -172,6 +173,28 @@ class LiveEngine(Engine):
 
     def _met(self, client: bytes, ts_us: int, mac: bytes = b"") -> None:
         """Remembered where all packet processes come together (runtime/core.py)."""
+
+    def _decide(self, sighting: Sighting) -> None:
+        seen_us = self._now(sighting)
+        super()._decide(sighting)
+        sighting.ts_us = seen_us
+
+    def _meet_alone(self, block: Block, sighting: Sighting) -> None:
+        seen_us = self._now(sighting)
+        super()._meet_alone(block, sighting)
+        sighting.ts_us = seen_us
+
+    def _extend(self, sighting: Sighting, address: bytes, evidence: str) -> None:
+        seen_us = self._now(sighting)
+        super()._extend(sighting, address, evidence)
+        sighting.ts_us = seen_us
+
+    def _now(self, sighting: Sighting) -> int:
+        """It is decided on now, whenever a log says that it was seen: lines of many hours would have the budgets of as
+        many. Returns when it was seen."""
+        seen_us = sighting.ts_us
+        sighting.ts_us = max(seen_us, self.arrived_us)
+        return seen_us
 
     def _ran_into(self, block: Block, sighting: Sighting) -> None:
         """Counted where all packet processes come together (runtime/rulings.py)."""

@@ -126,6 +126,7 @@ class PacketProcess:
 
     def _hear(self) -> None:
         """Judge some of what other sensors told of, then packets have their turn. Guarded as packets are."""
+        self._engine.arrived_us = self._clock.now_us()
         for _ in range(min(HEARD_PER_TURN, len(self._heard))):
             packed, counts = self._heard.popleft()
             try:
@@ -138,6 +139,7 @@ class PacketProcess:
                 self.faults += 1
                 if self.faults <= MAX_FAULTS_TOLD:
                     sys.stderr.write(f"<3>egressd: another sensor's word met a fault of ours: {error!a:.200}\n")
+        self._engine.arrived_us = 0
 
     def finish(self) -> None:
         """Tell what is left."""

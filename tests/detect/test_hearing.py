@@ -10,7 +10,8 @@ from egressd.config.policy_conditions import Known
 from egressd.config.policy_file import parse_policy
 from egressd.detect.policy_settings import PolicySettings
 from egressd.model import FLOW, HTTP_HOST, FlowKey, HttpRequest
-from tests.detect.scene import A, B, Scene, X, Y, packed, record
+from tests.detect.live_scene import ENFORCE, LiveScene
+from tests.detect.scene import A, B, Scene, X, Y, at, packed, record
 
 C2 = "c2.bad.example"
 
@@ -155,3 +156,17 @@ def test_a_rule_that_wants_two_sources_blocks_when_the_second_one_tells() -> Non
     assert [(one.action, one.rule) for one in scene.decisions] == [("alert", "alone")]
     squid(scene, 0.5, A, C2)
     assert [(one.action, one.rule) for one in scene.decisions[1:2]] == [("block", "agreed")]
+
+
+def test_lines_of_many_hours_have_the_budget_of_the_hour_in_which_they_come() -> None:
+    """A log with old times had the blocks of as many hours made within a second."""
+    scene = LiveScene(
+        "\n".join(f"bad{hour}.example" for hour in range(40)), settings=ENFORCE._replace(blocks_per_hour=8)
+    )
+    scene.engine.arrived_us = at(40 * 3_600)
+    for hour in range(40):
+        squid(scene, hour * 3_600, f"10.0.0.{hour}", f"c2.bad{hour}.example")
+    blocks = [one for one in scene.decisions if one.action == "block"]
+    assert len(blocks) == 8 and {one.ts_us for one in blocks} == {at(40 * 3_600)}
+    assert len(scene.incidents) == 40
+    assert scene.incidents[0].first_us == at(0), "when it was is told as the log tells it"
