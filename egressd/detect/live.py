@@ -40,6 +40,9 @@ CLIENTS_TURN_US: Final = 43_200 * MICROSECONDS
 MAX_SPOKEN: Final = 4_096  # samples that wait to be told
 TOLD_BY_KERNEL: Final = 16_384  # conversations that only the kernel's log told of
 CANARY_ZONE: Final = ".canary.egressd.invalid"  # RFC 6761 section 6.4: never a real name
+CANARY_SOURCE: Final = bytes((192, 0, 2, 53))  # TEST-NET-1, RFC 5737: nobody's
+CANARY_TARGET: Final = bytes((192, 0, 2, 54))
+MAX_CANARIES: Final = 64  # in a second, an interface each: anybody can send their like, and each goes to the kernel
 # Of what a change gives to do, so much is done at once: all of it where lists and history are small. A hundred blocks
 # or two thousand contacts take some ten milliseconds.
 STEPS_AT_ONCE: Final = 16
@@ -101,6 +104,8 @@ class LiveEngine(Engine):
         self._turned_us = 0
         self._told_by_kernel: RecentTable[FlowKey, int] = RecentTable(TOLD_BY_KERNEL)
         self.canary: Callable[[str, int], None] | None = None  # told of our own canaries: (name, when)
+        self._canary_second = 0
+        self._canaries = 0  # within it
         self.arrived_us = 0  # when what another sensor tells of came here, while that is judged
 
     def _is_from_outside(self, seen: Observation) -> bool:
@@ -130,9 +135,14 @@ class LiveEngine(Engine):
         return [(*key, spoken.pop(key)) for key in keys]
 
     def _question(self, seen: Observation) -> None:
-        """Canaries are nobody's traffic."""
-        if seen.name.endswith(CANARY_ZONE):
-            if self.canary is not None:
+        """Canaries are nobody's traffic. What asks a server for such a name, or for others beside it, is no canary."""
+        if seen.name.endswith(CANARY_ZONE) and seen.flow.client == CANARY_SOURCE and seen.flow.server == CANARY_TARGET:
+            second = seen.ts_us // MICROSECONDS
+            if second != self._canary_second:
+                self._canary_second = second
+                self._canaries = 0
+            self._canaries += 1
+            if self.canary is not None and self._canaries <= MAX_CANARIES:
                 self.canary(seen.name, seen.ts_us)
             return
         super()._question(seen)

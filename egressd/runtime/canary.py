@@ -14,6 +14,7 @@ from struct import pack
 from typing import Any, Final
 
 from egressd.clock import Clock
+from egressd.detect.live import CANARY_SOURCE, CANARY_TARGET
 from egressd.enforce.adapter import AdapterError
 from egressd.notify.eve import render_time
 from egressd.runtime.canary_names import canary_address, canary_name
@@ -23,8 +24,6 @@ EVERY_S: Final = 60.0
 WAIT_S: Final = 3.0
 FAILS: Final = 2  # in a row, before it is an alarm: a burst may cost one packet
 PORT: Final = 53
-_SOURCE: Final = bytes((192, 0, 2, 53))  # TEST-NET-1, RFC 5737: nobody's
-_TARGET: Final = bytes((192, 0, 2, 54))
 
 
 class Canary:
@@ -139,7 +138,7 @@ def _question(name: str, txid: int) -> bytes:
     labels = b"".join(bytes((len(label),)) + label.encode("ascii") for label in name.split("."))
     dns = pack("!HHHHHH", txid, 0x0100, 1, 0, 0, 0) + labels + b"\0" + pack("!HH", 1, 1)
     udp = pack("!HHHH", 40_000 + txid % 20_000, PORT, 8 + len(dns), 0) + dns
-    head = pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), txid, 0, 1, 17, 0, _SOURCE, _TARGET)
+    head = pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), txid, 0, 1, 17, 0, CANARY_SOURCE, CANARY_TARGET)
     total = sum(int.from_bytes(head[at : at + 2], "big") for at in range(0, 20, 2))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)

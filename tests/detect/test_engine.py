@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from egressd.detect.blocks import MAX_REFUSALS
 from egressd.detect.policy_settings import PolicySettings
-from egressd.model import TCP, Attempt, Decision, FlowKey, Incident, Sighting
+from egressd.model import FLOW, TCP, Attempt, Decision, FlowKey, Incident, Sighting
 from egressd.wire.table import RecentTable
 from tests.detect.scene import RESOLVER, A, B, C, Scene, X, Y, at, packed, record, when
 
@@ -784,3 +784,30 @@ def test_what_overtakes_a_new_block_is_no_leak() -> None:
     scene.reply(1.1, A, X, sport=40002)
     assert [one.stopped for one in scene.attempts] == [False, True]
     assert len(scene.leaks) == 1
+
+
+# -- servers that are spoken with in DNS
+
+
+def test_what_looks_like_dns_to_a_listed_address_is_a_contact() -> None:
+    """Of an exchange by UDP there was no other sign, and lists of addresses met none of it, on any port."""
+    scene = Scene(X, enforced=True)
+    for second, name in enumerate(("a.tunnel.example", "b.tunnel.example", "a.tunnel.example")):
+        scene.question(second, A, name, server=X)
+        scene.answer(second + 0.1, A, name, server=X)
+    assert [(one.match.level, one.via) for one in scene.sightings] == [("address", FLOW)]
+    (incident,) = scene.incidents
+    assert (incident.contacts, incident.answered) == (1, 1), "one conversation, by its ports"
+    assert scene.targets("block") == [f"address {X}"]
+    scene.question(30, A, "c.tunnel.example", server=X, sport=50_001)
+    scene.answer(30.1, A, "c.tunnel.example", server=X, sport=50_001)
+    assert scene.counts(A) == (2, 1) and len(scene.leaks) == 1
+
+
+def test_questions_to_a_server_of_a_blocked_name_are_attempts() -> None:
+    scene = Scene(settings=PolicySettings(resolvers=frozenset((packed(RESOLVER),))))
+    scene.resolve(0, A, C2, X)
+    scene.question(1, B, "nothing.example", server=X)
+    assert [(one.flow.client, one.via) for one in scene.attempts] == [(packed(B), FLOW)]
+    scene.question(2, B, "nothing.example")  # to the resolver
+    assert len(scene.attempts) == 1

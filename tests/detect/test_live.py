@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from egressd.detect.coverage import E1, E2
+from egressd.detect.live import CANARY_ZONE, MAX_CANARIES
 from egressd.detect.policy_settings import PolicySettings
 from egressd.intel.networks import render_address as text
 from egressd.model import Target
@@ -459,3 +460,35 @@ def test_ignored_clients_go_on_being_counted() -> None:
     scene.swap(1, C2, lines)
     scene.tls(2, A, X, C2, sport=41000)
     assert scene.engine.counts()["clients_ignored"] > before > 0
+
+
+# -- canaries
+
+
+def canary(scene: LiveScene, second: float, name: str, client: str = "192.0.2.53", server: str = "192.0.2.54") -> None:
+    scene.question(second, client, f"{name}{CANARY_ZONE}", server=server)
+
+
+def test_what_asks_somebody_for_a_canarys_name_is_no_canary() -> None:
+    """A host spoke with a listed server by DNS, in names of the canaries' zone, and nobody saw it."""
+    scene = LiveScene(f"{X}\nbad.example")
+    heard: list[str] = []
+    scene.engine.canary = lambda name, _: heard.append(name)
+    canary(scene, 0, "c6336407", A, X)
+    assert heard == [] and [one.match.level for one in scene.sightings] == ["address"]
+    scene.question(1, A, f"c6336407{CANARY_ZONE}", more=["c2.bad.example"])
+    assert [one.name for one in scene.sightings[1:]] == ["c2.bad.example"]
+    canary(scene, 2, "c6336407")
+    assert heard == [f"c6336407{CANARY_ZONE}"] and len(scene.sightings) == 2
+
+
+def test_a_flood_of_canaries_does_not_reach_the_kernel() -> None:
+    """Each was pushed there: ten thousand a second took the time of all other packets."""
+    scene = LiveScene()
+    heard: list[str] = []
+    scene.engine.canary = lambda name, _: heard.append(name)
+    for number in range(1_000):
+        canary(scene, number / 1_000, f"{number:08x}")
+    assert len(heard) == MAX_CANARIES
+    canary(scene, 1.5, "c6336407")
+    assert len(heard) == MAX_CANARIES + 1 and scene.engine.counts() == {}
