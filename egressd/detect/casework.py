@@ -104,6 +104,8 @@ class Casework:
         self.behaviour = Behaviour(
             intel.behaviour, intel.suffixes, intel.guard, intel.protected, intel.resolvers, self.resolutions
         )
+        self.behaviour.ground.machine_of = self.devices.machine_of
+        self.behaviour.may_resolve = self._may_resolve
         self.observations: dict[str, int] = {}
         # Who sent the frame at hand, if observations come from packets: see Dissector.sender.
         self.sender_of: Callable[[bytes], Sender | None] | None = None
@@ -151,6 +153,10 @@ class Casework:
     def _met(self, client: bytes, ts_us: int, mac: bytes = b"") -> None:
         """A client is there."""
         self.acquaintances.met(client, ts_us, mac)
+
+    def _may_resolve(self, address: bytes) -> bool:
+        resolvers = self.policy.settings.resolvers
+        return not resolvers or address in resolvers
 
     def is_new(self, seen: Observation, reached: str) -> bool:
         """Whether this observation is the first sign of a contact; asked twice it answers the same."""

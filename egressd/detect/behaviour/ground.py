@@ -9,6 +9,7 @@ With several packet processes each sees the clients of its share only, and count
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from egressd.detect.behaviour.dark import Light
@@ -66,17 +67,29 @@ class Domain:
         self.name = name
         self.address = address  # packed, when the destination is one
         self.first_us = first_us
-        self.clients = 0  # a bit per client by its number: never counts too many
+        self.clients = 0  # a bit per machine by its number: never counts too many
         self.asked = False  # somebody here asked DNS for it
 
 
 class Client:
     """A client of the network."""
 
-    __slots__ = ("address", "asked", "failures", "first_us", "light", "number", "opened", "opened_us", "ring")
+    __slots__ = (
+        "address",
+        "asked",
+        "failures",
+        "first_us",
+        "light",
+        "machine",
+        "number",
+        "opened",
+        "opened_us",
+        "ring",
+    )
 
-    def __init__(self, number: int, address: bytes, ts_us: int) -> None:
+    def __init__(self, number: int, address: bytes, ts_us: int, machine: int) -> None:
         self.number = number
+        self.machine = machine  # the number of the first of its addresses: a host has as many as it likes
         self.address = address
         self.first_us = ts_us
         self.opened = 0  # new pairs since `opened_us`
@@ -154,6 +167,8 @@ class Ground:
         self._domains: RecentTable[str, Domain] = RecentTable(MAX_DOMAINS)
         self._addresses: RecentTable[bytes, Domain] = RecentTable(MAX_DOMAINS)
         self._tracks: RecentTable[int, Track] = RecentTable(limit)
+        self.machine_of: Callable[[bytes], bytes] = _itself  # what an address counts as (Devices.machine_of)
+        self._machines: RecentTable[bytes, int] = RecentTable(MAX_CLIENTS)
         self._numbered = 0
         self._last: Client | None = None
 
@@ -180,7 +195,12 @@ class Ground:
         known = self._clients.get(address)
         if known is None:
             self._numbered += 1
-            known = Client(self._numbered, address, ts_us)
+            machine = self.machine_of(address)
+            number = self._machines.get(machine)
+            if number is None:
+                number = self._numbered
+                self._machines.add(machine, number)
+            known = Client(self._numbered, address, ts_us, number)
             self._clients.add(address, known)
         self._last = known
         return known
@@ -224,7 +244,7 @@ class Ground:
             client.opened += 1
             track = Track(domain, ts_us)
             self._tracks.add(key, track)
-            domain.clients |= 1 << client.number % MARKS
+            domain.clients |= 1 << client.machine % MARKS
         return track
 
     def visit(self, client: Client, track: Track, ts_us: int) -> bool:
@@ -274,3 +294,8 @@ class Ground:
         """Whether a client came after the learning time, and `domain` with it: all that it does is new here."""
         came_us = client.first_us
         return came_us - self.started_us >= self.learning_us and domain.first_us - came_us < self.learning_us
+
+
+def _itself(address: bytes) -> bytes:
+    """Nobody knows whose it is."""
+    return address

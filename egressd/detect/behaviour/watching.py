@@ -7,6 +7,7 @@ whether it is loaded along with others.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from egressd.detect.behaviour.beacon import LEAST_INTERVALS, regularity
@@ -99,6 +100,8 @@ class Behaviour:
         self._resolutions = resolutions
         self.openings = Openings()
         self._answering: dict[bytes, None] = {}  # who answers DNS: asks others for everybody
+        # Whether it may be a resolver: else two packets, of which it forges one, would take a host out of all of this.
+        self.may_resolve: Callable[[bytes], bool] = _anybody
         self.replace(settings, suffixes, guard, protected, resolvers)
 
     def replace(
@@ -151,7 +154,9 @@ class Behaviour:
         """A client is answered, as it asked."""
         flow = seen.flow
         if flow.server not in self._answering and len(self._answering) < MAX_RESOLVERS:
-            self._answering[flow.server] = None
+            machine_of = self.ground.machine_of
+            if machine_of(flow.server) != machine_of(flow.client):  # who asks and answers itself is nobody's resolver
+                self._answering[flow.server] = None
         if flow.client in self._answering or not self._working:
             return None
         if message.rcode == NXDOMAIN_RCODE:
@@ -171,7 +176,9 @@ class Behaviour:
         """A connection, or a name in one. `name` is what it is for as far as is known, `resolved` what its client
         resolved last to get there, `sort` the blind spot that it is (detect/blind.py)."""
         flow = seen.flow
-        if not self._working or _IS_REGULAR[flow.server_port] or flow.client in self._answering:
+        if not self._working or _IS_REGULAR[flow.server_port]:
+            return None
+        if flow.client in self._answering and self.may_resolve(flow.client):
             return None
         ts_us = seen.ts_us
         client = self.ground.client(flow.client, ts_us)
@@ -390,3 +397,8 @@ def _ago(span_us: int) -> str:
     if minutes < 120:
         return f"{minutes} min"
     return f"{minutes // 60} h" if minutes < 2_880 else f"{minutes // 1_440} days"
+
+
+def _anybody(address: bytes) -> bool:
+    """Nobody has named the resolvers."""
+    return True

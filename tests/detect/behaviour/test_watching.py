@@ -184,6 +184,30 @@ def test_regular_contacts_that_are_innocent(why: str) -> None:
     assert not [one for one in office.sightings if one.match.level == "behaviour"]
 
 
+def test_many_addresses_of_one_machine_make_nothing_popular() -> None:
+    """With a dozen addresses a host visited its controller once each, and none of its contacts there was told."""
+    office = Office()
+    mac = bytes.fromhex("020000000005")
+    crowd = [f"2001:db8::{number:x}" for number in range(1, 31)]
+    for client in (A, *crowd):
+        office.engine.devices.spoke(mac, scene.packed(client), scene.at(office.now), is_attached=True)
+    for at, client in enumerate(crowd):
+        office.tls(office.now + at, client, "2001:db8:66::66", "odd.example")
+    for number, second in enumerate(office.every(600, 24, 0.05)):
+        office.tls(second, A, X, "odd.example", sport=40_000 + number)
+    assert {one.match.indicator.value for one in office.sightings} == {"odd.example"}
+
+
+def test_who_answers_a_question_that_it_forged_is_no_resolver() -> None:
+    """Two packets, a question under another's address to itself and its answer, and a host was never judged again."""
+    office = Office()
+    office.engine.policy.settings = PolicySettings(resolvers=frozenset((scene.packed(scene.RESOLVER),)))
+    office.resolve(1.0, B, "www.portal.example", Y, server=A)
+    for number, second in enumerate(office.every(600, 24, 0.05)):
+        office.tls(second, A, X, "odd.example", sport=40_000 + number)
+    assert [one for one in office.sightings if one.match.level == "behaviour"]
+
+
 def test_a_tab_that_loads_itself_again_with_its_page_is_innocent() -> None:
     office = Office()
     for number, second in enumerate(office.every(300, 24)):
