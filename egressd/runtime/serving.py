@@ -137,7 +137,7 @@ class Serving:
             config.address,
             config.port,
             snapshot=self._snapshot,
-            health=lambda: health_of(self._snapshot()),
+            health=health_of,
             encode=render,
             hosts=config.hosts,
         )

@@ -23,6 +23,8 @@ Health = tuple[str, tuple[str, ...]]  # ok | degraded | down, and why
 DEADLINE_S: Final = 5.0  # of a connection, from its first moment to its last byte
 MAX_CONNECTIONS: Final = 64
 MAX_REQUEST_BYTES: Final = 8_192
+FRESH_S: Final = 0.5  # so long the same numbers are told again
+MAX_ENCODED: Final = 4
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 _METHODS: Final = ("GET", "HEAD")
 _HEADERS: Final = {
@@ -46,15 +48,15 @@ class WebStats:
 
 
 class MetricsServer(Generic[Snapshot]):
-    """The server. `snapshot` and `health` are called in the event loop and must be quick; `encode` turns a snapshot
-    into bytes and content type, for an Accept header, in a thread, one at a time."""
+    """The server. `snapshot`, and `health`, which is given one, are called in the event loop and must be quick;
+    `encode` turns one into bytes and content type, for an Accept header, in a thread, one at a time."""
 
     def __init__(
         self,
         host: str,
         port: int,
         snapshot: Callable[[], Snapshot],
-        health: Callable[[], Health],
+        health: Callable[[Snapshot], Health],
         *,
         encode: Callable[[Snapshot, str], tuple[bytes, str]],
         hosts: Collection[str] = (),
@@ -74,6 +76,9 @@ class MetricsServer(Generic[Snapshot]):
         self._max_connections = max_connections
         self._open: set[_Connection] = set()
         self._encoding: asyncio.Lock | None = None
+        self._taken: Snapshot | None = None
+        self._taken_s = 0.0
+        self._encoded: dict[str, tuple[bytes, str]] = {}  # what was taken last, by Accept header
         self._server: asyncio.Server | None = None
         self._http: web.Server | None = None
         self._protocol: Callable[[], web.RequestHandler]
@@ -126,14 +131,30 @@ class MetricsServer(Generic[Snapshot]):
         if request.can_read_body:
             return 400, b"no body is expected\n", "text/plain"
         if path == "/healthz":
-            status, reasons = self._health()
+            status, reasons = self._health(self._take())
             body = json.dumps({"status": status, "reasons": list(reasons)}).encode() + b"\n"
             return 503 if status == "down" else 200, body, "application/json"
         assert self._encoding is not None
         async with self._encoding:
-            taken = self._snapshot()
-            body, content_type = await asyncio.to_thread(self._encode, taken, request.headers.get("Accept", ""))
-        return 200, body, content_type
+            taken = self._take()
+            accept = request.headers.get("Accept", "")
+            encoded = self._encoded.get(accept)
+            if encoded is None:
+                encoded = await asyncio.to_thread(self._encode, taken, accept)
+                if self._taken is taken and len(self._encoded) < MAX_ENCODED:
+                    self._encoded[accept] = encoded
+        return 200, *encoded
+
+    def _take(self) -> Snapshot:
+        """The numbers of now, or of a moment ago: whoever is on this machine may ask without end, and to put them
+        together takes a part of the daemon's time that grows with what it holds."""
+        now_s = asyncio.get_running_loop().time()
+        taken = self._taken
+        if taken is None or now_s - self._taken_s >= FRESH_S:
+            taken = self._taken = self._snapshot()
+            self._taken_s = now_s
+            self._encoded.clear()
+        return taken
 
     def _may_ask(self, request: web.BaseRequest) -> bool:
         """Whether the request names us: exactly one Host header with a name of ours, and no Origin but ours."""

@@ -14,6 +14,7 @@ from aiohttp import ClientSession
 from egressd.metrics.exposition import render
 from egressd.metrics.health import health_of
 from egressd.metrics.snapshot import Snapshot
+from egressd.web import app as app_module
 from egressd.web.app import MAX_REQUEST_BYTES, MetricsServer, _host_of
 
 Server = MetricsServer[Snapshot]
@@ -24,7 +25,7 @@ def run(work: Callable[[Server], Awaitable[None]], snapshot: Snapshot = WELL, **
     """A server on a free port of 127.0.0.1 while `work` is under way."""
 
     async def go() -> Server:
-        settings = {"encode": render, "health": lambda: health_of(snapshot), "snapshot": lambda: snapshot, **options}
+        settings = {"encode": render, "health": health_of, "snapshot": lambda: snapshot, **options}
         server: Server = MetricsServer("127.0.0.1", 0, **settings)
         await server.start()
         try:
@@ -110,7 +111,7 @@ def test_health_escapes_what_it_is_told() -> None:
         assert body.isascii() and b"\x1b" not in body
         assert json.loads(body)["reasons"] == ["\x1b[31m<script>é"]
 
-    run(work, health=lambda: ("degraded", ("\x1b[31m<script>é",)))
+    run(work, health=lambda _: ("degraded", ("\x1b[31m<script>é",)))
 
 
 def test_head_has_the_headers_alone() -> None:
@@ -375,7 +376,7 @@ def test_mistakes_of_others_are_not_logged(caplog: pytest.LogCaptureFixture) -> 
 def test_an_address_that_is_taken_is_an_error() -> None:
     async def work(server: Server) -> None:
         other: Server = MetricsServer(
-            "127.0.0.1", server.port, snapshot=lambda: WELL, encode=render, health=lambda: ("ok", ())
+            "127.0.0.1", server.port, snapshot=lambda: WELL, encode=render, health=lambda _: ("ok", ())
         )
         with pytest.raises(OSError, match="in use"):
             await other.start()
@@ -391,3 +392,31 @@ def test_an_address_that_is_taken_is_an_error() -> None:
 )  # fmt: skip
 def test_host_of(authority: str, host: str) -> None:
     assert _host_of(authority) == host
+
+
+def test_who_asks_without_end_is_told_the_same_numbers_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is on the machine may ask; to put the numbers together took a part of the event loop that grew with what
+    is held, for each."""
+    taken: list[int] = []
+    encoded: list[str] = []
+
+    def snapshot() -> Snapshot:
+        taken.append(1)
+        return WELL
+
+    def encode(one: Snapshot, accept: str) -> tuple[bytes, str]:
+        encoded.append(accept)
+        return render(one, accept)
+
+    async def work(server: Server) -> None:
+        monkeypatch.setattr(server, "_snapshot", snapshot)
+        monkeypatch.setattr(app_module, "FRESH_S", 3_600.0)
+        for number in range(40):
+            target = "/healthz" if number % 2 else "/metrics"
+            assert status_of(await ask(server, get(target))) == 200
+        assert (len(taken), encoded) == (1, [""])
+        monkeypatch.setattr(app_module, "FRESH_S", 0.0)
+        assert status_of(await ask(server, get("/metrics"))) == 200
+        assert (len(taken), encoded) == (2, ["", ""])
+
+    run(work, encode=encode)
