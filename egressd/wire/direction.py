@@ -4,7 +4,8 @@ The rule, first hit decides: (1) a SYN is sent by the client, a SYN-ACK by the s
 or ClientHello comes from the client, an answer from the server; (3) a port known as a service's is the server's, when
 only one of the two is; (4) between a private and a public address the private one is the client, because egressd stands
 at an exit; (5) the lower port is the server's when one is ephemeral (RFC 6335 section 6); (6) who sent first.
-Rules 1 and 2 are certain; the rest is a guess that content may still correct.
+Rules 1 and 2 are certain; the rest is a guess that content may still correct. Of UDP, which has no SYN, rules 3 to 5
+are for what comes in only: a host chooses its own port, and would be the server of whom it sends to.
 """
 
 from __future__ import annotations
@@ -136,6 +137,11 @@ def is_group(address: bytes) -> bool:
     if len(address) == 4:
         return 224 <= first < 240 or address == b"\xff\xff\xff\xff"
     return first == 0xFF
+
+
+def goes_out(flow: FlowKey) -> bool:
+    """Whether a packet whose sender stands as `client` goes from a private address to a public one."""
+    return is_private(flow.client) and not is_private(flow.server)
 
 
 def sender_is_client(flow: FlowKey) -> bool:

@@ -19,7 +19,7 @@ from egressd.model import (
     Observation,
 )
 from egressd.native import mypyc_attr
-from egressd.wire.direction import flow_of, flow_toward, is_group, is_private, reverse_key, sender_is_client
+from egressd.wire.direction import flow_of, flow_toward, goes_out, is_group, is_private, reverse_key, sender_is_client
 from egressd.wire.dns import looks_like_dns, parse_message
 from egressd.wire.frame import Frames
 from egressd.wire.octets import read_u16
@@ -78,6 +78,7 @@ class UdpTracker:
         self._table: PairTable[UdpFlow] = PairTable(limit, IDLE_ROTATE_US, self._finish)
         self._ts_us = 0
         self._number = 0
+        self._incoming = False  # the datagram at hand came in from the hosts
         self.skipped_quiet = 0
         self.malformed = 0
         self.mdns = 0
@@ -107,6 +108,7 @@ class UdpTracker:
             return
         self._ts_us = ts_us
         self._number = number
+        self._incoming = frame.incoming
         sport = frame.sport
         dport = frame.dport
         if sport == DNS_PORT or dport == DNS_PORT:
@@ -211,7 +213,7 @@ class UdpTracker:
         """The conversation of a packet, None when it is not known yet. `from_client`: content has told who sent it."""
         if conversation is None:
             flow = flow_of(UDP, key)
-            if from_client or sender_is_client(flow):
+            if from_client or self._incoming or goes_out(flow) or sender_is_client(flow):
                 conversation = UdpFlow(key, from_client, flow)
             else:
                 conversation = UdpFlow(reverse_key(key), False)

@@ -312,6 +312,24 @@ def test_a_server_that_is_heard_first() -> None:
     assert tap.seen[0].flow.client_port == 40_123
 
 
+@pytest.mark.parametrize(("client", "server"), [(CLIENT, SERVER), ("2001:db8:1::5", "2001:db8:2::7")])
+def test_who_sends_out_of_the_network_is_the_client_whatever_port_it_takes(client: str, server: str) -> None:
+    """From the port of a service, to one that is none, a host was the server of its controller, which no list met."""
+    tap = Tap()
+    tap.dissector.incoming = ":" in client  # on a gateway that tells; in a capture the kinds of addresses do
+    tap.put(udp((client, 8_080), (server, 40_000), b"here I am"))
+    assert tap.kinds() == [FLOW]
+    assert tap.seen[0].flow.client == ip_address(client).packed
+
+
+def test_who_is_asked_from_outside_is_the_server() -> None:
+    tap = Tap()
+    tap.put(udp((SERVER, 40_000), (CLIENT, 8_080), b"anybody there?"))
+    tap.put(udp((CLIENT, 8_080), (SERVER, 40_000), b"yes"))
+    assert tap.kinds() == [FLOW, REPLY]
+    assert tap.seen[0].flow.client == ip_address(SERVER).packed
+
+
 def test_an_idle_conversation_is_forgotten() -> None:
     tap = Tap()
     tap.put(udp(STUB, (SERVER, 9_999), b"x"))
