@@ -111,6 +111,7 @@ class Casework:
         self.sender_of: Callable[[bytes], Sender | None] | None = None
         # When each was last looked at: who sent its frame.
         self.clients: RecentTable[bytes, int] = RecentTable(MAX_CLIENTS)
+        self.machines: RecentTable[bytes, int] = RecentTable(MAX_CLIENTS)  # as those count where many are needed
         self.from_outside = 0  # observations of others' contacts with servers of ours
         self.unasked_answers = 0  # DNS answers that nobody asked for: they prove nothing about anybody
         self._unanswered: RecentTable[FlowKey, str] = RecentTable(UNANSWERED)
@@ -244,7 +245,7 @@ class Casework:
     def _hit(self, sighting: Sighting) -> tuple[int, int]:
         """How many clients hit the same, of how many known."""
         campaign = self.campaigns.campaigns.get(sighting.campaign)
-        return len(campaign.incidents) if campaign is not None else 1, len(self.clients)
+        return len(campaign.incidents) if campaign is not None else 1, len(self.machines)
 
     def _ran_into(self, block: Block, sighting: Sighting) -> None:
         """A client met a block: one that too many meet is taken back and waits for a person (detect/budgets.py)."""
@@ -255,7 +256,7 @@ class Casework:
         if machine in clients or len(clients) >= MAX_CLIENTS:
             return
         clients.add(machine, self.acquaintances.knew(machine, sighting.flow.client, block.created_us))
-        decision = self.policy.roll_back(block, sighting, clients.weight, len(self.clients))
+        decision = self.policy.roll_back(block, sighting, clients.weight, len(self.machines))
         if decision is not None:
             clients.clear()
             self._on_event(decision)

@@ -130,6 +130,7 @@ class Engine(Casework):
         self.clients.put(client, ts_us)
         self._met(client, ts_us)
         self._sender(client, ts_us)
+        self.machines.put(self.devices.machine_of(client), ts_us)
 
     def _question(self, seen: Observation) -> None:
         message = seen.detail

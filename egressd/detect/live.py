@@ -219,6 +219,7 @@ class LiveEngine(Engine):
             self._turned_us = ts_us
             evicted = self.clients.evicted
             self.clients.rotate()
+            self.machines.rotate()
             self.clients.evicted = evicted  # who was quiet for so long was not pushed out by others
 
     # -- what others decided

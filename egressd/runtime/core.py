@@ -429,7 +429,7 @@ class Core:
         return self.knowledge.settings.rules_in_force().named(name)
 
     def _known_clients(self) -> int:
-        return sum(one["clients"] for one in self.sensing.rows())
+        return sum(one["machines"] for one in self.sensing.rows())
 
     def segment_of(self, client: bytes) -> str:
         """The name of the segment that a client is in, "" for none."""

@@ -227,6 +227,7 @@ class PacketProcess:
             },
             "blind": engine.blind.totals(),
             "clients": len(engine.clients),
+            "machines": len(engine.machines),
             "netlink_port": self._lane.port if self._lane is not None else 0,
             "faults": self.faults,
             "pushed": self._report.pushed.cells,

@@ -158,6 +158,7 @@ class Sensing:
                 "compiled": stats.get("compiled") is True,
                 "realtime": stats.get("realtime") is True,
                 "clients": _number(stats.get("clients")),
+                "machines": _number(stats.get("machines")),
                 "rss_bytes": resident_bytes(process.pid),
             }
 
@@ -253,6 +254,6 @@ def _add(before: dict[str, Any], ended: dict[str, Any]) -> dict[str, Any]:
             merged[name] = {
                 word: _number(value.get(word)) + _number(known.get(word)) for word in value.keys() | known.keys()
             }
-        elif name not in ("pid", "clients", "netlink_port", "compiled", "realtime"):
+        elif name not in ("pid", "clients", "machines", "netlink_port", "compiled", "realtime"):
             merged[name] = _number(earlier) + _number(value)
     return merged

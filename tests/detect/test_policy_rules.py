@@ -357,6 +357,16 @@ def test_a_share_of_the_known_clients_counts_from_twenty_on_and_for_a_day() -> N
     assert rolled_back(many)[0].startswith("51 of 200 clients (25%)")
 
 
+def test_addresses_of_one_machine_make_no_crowd_of_which_others_are_a_small_share() -> None:
+    """A host that takes thousands kept every mistaken block of a small network from being taken back."""
+    scene = Scene(settings=settings(rollback_clients=0))
+    for number in range(1, 400):
+        scene.engine.devices.spoke(b"\x02host1", packed(f"2001:db8::{number:x}"), at(number), is_attached=True)
+        scene.tls(number, f"2001:db8::{number:x}", Y, "innocent.example")
+    crowd(scene, 30)
+    assert rolled_back(scene)[0].startswith("20 of 21 clients (95%)")
+
+
 def test_one_machine_counts_once_whatever_addresses_it_takes() -> None:
     scene = Scene(settings=settings(rollback_clients=10, rollback_share=0))
     for number in range(1, 40):

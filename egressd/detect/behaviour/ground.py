@@ -29,6 +29,8 @@ MAX_DOMAINS: Final = 32_768
 MAX_TRACKS: Final = 100_000  # pairs of client and destination
 SHARE_PER_HOUR: Final = 2_000  # new pairs of one client within an hour; what is more is not followed, and counted
 HOUR_US: Final = 3_600_000_000
+DAY_US: Final = 24 * HOUR_US
+MAX_ADDRESSES: Final = 16  # of one machine in a day
 SAME_VISIT_US: Final = (
     5_000_000  # contacts that follow each other so closely are one visit: a page, a poll with retries
 )
@@ -71,6 +73,19 @@ class Domain:
         self.asked = False  # somebody here asked DNS for it
 
 
+class Machine:
+    """A host, which has as many addresses as it likes: MAX_ADDRESSES of a day are followed apart, what others do is
+    done by the last of those. `number` is that of its first address."""
+
+    __slots__ = ("addresses", "client", "number", "since_us")
+
+    def __init__(self, number: int, ts_us: int) -> None:
+        self.number = number
+        self.since_us = ts_us
+        self.addresses = 0
+        self.client: Client | None = None
+
+
 class Client:
     """A client of the network."""
 
@@ -89,7 +104,7 @@ class Client:
 
     def __init__(self, number: int, address: bytes, ts_us: int, machine: int) -> None:
         self.number = number
-        self.machine = machine  # the number of the first of its addresses: a host has as many as it likes
+        self.machine = machine  # its number
         self.address = address
         self.first_us = ts_us
         self.opened = 0  # new pairs since `opened_us`
@@ -168,7 +183,7 @@ class Ground:
         self._addresses: RecentTable[bytes, Domain] = RecentTable(MAX_DOMAINS)
         self._tracks: RecentTable[int, Track] = RecentTable(limit)
         self.machine_of: Callable[[bytes], bytes] = _itself  # what an address counts as (Devices.machine_of)
-        self._machines: RecentTable[bytes, int] = RecentTable(MAX_CLIENTS)
+        self._machines: RecentTable[bytes, Machine] = RecentTable(MAX_CLIENTS)
         self._numbered = 0
         self._last: Client | None = None
 
@@ -194,15 +209,25 @@ class Ground:
             self.started_us = ts_us
         known = self._clients.get(address)
         if known is None:
-            self._numbered += 1
-            machine = self.machine_of(address)
-            number = self._machines.get(machine)
-            if number is None:
-                number = self._numbered
-                self._machines.add(machine, number)
-            known = Client(self._numbered, address, ts_us, number)
-            self._clients.add(address, known)
+            known = self._new_client(address, ts_us)
         self._last = known
+        return known
+
+    def _new_client(self, address: bytes, ts_us: int) -> Client:
+        key = self.machine_of(address)
+        machine = self._machines.get(key)
+        if machine is None:
+            machine = Machine(self._numbered + 1, ts_us)
+            self._machines.add(key, machine)
+        elif not -DAY_US < ts_us - machine.since_us < DAY_US:
+            machine.since_us = ts_us
+            machine.addresses = 0
+        if machine.client is not None and machine.addresses >= MAX_ADDRESSES:
+            return machine.client
+        self._numbered += 1
+        machine.addresses += 1
+        known = machine.client = Client(self._numbered, address, ts_us, machine.number)
+        self._clients.add(address, known)
         return known
 
     def knew(self, name: str, ts_us: int) -> None:

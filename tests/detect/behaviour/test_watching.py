@@ -198,6 +198,21 @@ def test_many_addresses_of_one_machine_make_nothing_popular() -> None:
     assert {one.match.indicator.value for one in office.sightings} == {"odd.example"}
 
 
+def test_a_host_with_as_many_addresses_as_it_likes_makes_us_forget_nobody() -> None:
+    """Each had its share of what is followed: with ten thousand of them nobody's contacts were ever told as regular."""
+    ground = Ground(0, limit=1_000)
+    ground.machine_of = lambda address: b"\x02host1" if len(address) == 16 else address
+    other = ground.client(b"\x0a\0\0\5", 0)
+    track = ground.track(other, ground.domain("odd.example", 0), 0)
+    for number in range(20_000):
+        client = ground.client(number.to_bytes(16, "big"), 1)
+        ground.track(client, ground.domain(f"{number % 20}.example", 1), 1)
+    assert ground.client(b"\x0a\0\0\5", 2) is other and ground.clients == 1 + ground_module.MAX_ADDRESSES
+    assert ground.track(other, ground.domain("odd.example", 2), 2) is track
+    later = 2 * ground_module.DAY_US
+    assert ground.client(b"\xff" * 16, later).address == b"\xff" * 16, "what is used a day later is followed apart"
+
+
 def test_who_answers_a_question_that_it_forged_is_no_resolver() -> None:
     """Two packets, a question under another's address to itself and its answer, and a host was never judged again."""
     office = Office()
