@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +38,12 @@ def read_text(path: Path, name: str, limit: int) -> str | Problem:
         if not path.is_file() and path.exists() and not str(path).startswith(_STREAMS):
             return Problem(name, 0, 0, "is not a file", "name a text file")
         with path.open("rb") as stream:
+            opened = os.fstat(stream.fileno())
+            stranger = _strange_link(path, opened)
+            if stranger:
+                return Problem(name, 0, 0, stranger, "let the file's owner, or root, make the link")
+            if not str(path).startswith(_STREAMS) and not os.path.samestat(opened, path.stat()):
+                return Problem(name, 0, 0, "was replaced while it was opened", "check again")
             raw = stream.read(limit + 1)
     except FileNotFoundError:
         return Problem(name, 0, 0, "does not exist", f"looked for {escape_path(path.absolute())}")
@@ -58,6 +65,19 @@ def read_text(path: Path, name: str, limit: int) -> str | Problem:
     if zero >= 0:
         return _not_text(raw, name, zero, "a zero byte: this is not a text file", "name a text file")
     return text
+
+
+def _strange_link(path: Path, opened: os.stat_result) -> str:
+    """Why a link must not be followed to what was opened, "" when it may. Mistakes are told with the line, so whoever
+    may only write lists would be told what is in any file that we may read. As the kernel's protected_symlinks: a link
+    counts when it is root's, our own, or its owner has the file."""
+    if str(path).startswith(_STREAMS):
+        return ""
+    for one in (path, *path.parents):
+        found = one.lstat()
+        if stat.S_ISLNK(found.st_mode) and found.st_uid not in (0, os.geteuid(), opened.st_uid):
+            return f"is reached by a link of user {found.st_uid}, and is not that user's"
+    return ""
 
 
 def _not_text(raw: bytes, name: str, at: int, what: str, advice: str) -> Problem:
