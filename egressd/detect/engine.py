@@ -24,6 +24,7 @@ from egressd.model import (
     REPLY,
     UDP,
     DnsMessage,
+    FlowKey,
     Match,
     Observation,
     Sighting,
@@ -151,21 +152,24 @@ class Engine(Casework):
                 self.history.record(seen.flow, name, seen.ts_us, seen.number, DNS_QUERY, new)
         if not hits:
             self._behave(seen, seen.name, self.behaviour.question(seen))
-        if self._is_watched(seen) and not self.contacts.knows(seen.flow, seen.ts_us):
-            self._contact(Observation(FLOW, seen.ts_us, seen.number, seen.flow, "", "", None, 0, ""))
+        self._speaks(seen, seen.flow)
 
-    def _is_watched(self, seen: Observation) -> bool:
+    def _speaks(self, seen: Observation, flow: FlowKey) -> None:
+        """A datagram that looks like DNS stands for the beginning of a conversation, where the server is watched."""
+        if self._is_watched(flow, seen.ts_us) and not self.contacts.knows(flow, seen.ts_us):
+            self._contact(Observation(FLOW, seen.ts_us, seen.number, flow, "", "", None, 0, ""))
+
+    def _is_watched(self, flow: FlowKey, ts_us: int) -> bool:
         """Whether a question, or answer, is exchanged with a listed or blocked server. By UDP there is no other sign of
         that, and any program may speak with its server in what looks like DNS, on any port."""
-        flow = seen.flow
         if flow.proto != UDP or flow.server in self.policy.settings.resolvers:
             return False
-        return self.blocks.is_held(flow.server) or self.correlator.match_address(flow.server, seen.ts_us) is not None
+        return self.blocks.is_held(flow.server) or self.correlator.match_address(flow.server, ts_us) is not None
 
     def _answer(self, seen: Observation) -> None:
         """Learn who is where; a listed name's addresses are added to its block."""
         message = seen.detail
-        if self._is_watched(seen):
+        if self._is_watched(seen.flow, seen.ts_us):
             self._reply(seen)
         if not isinstance(message, DnsMessage) or not self.resolutions.was_asked(seen, message.txid):
             self.unasked_answers += 1

@@ -29,7 +29,20 @@ from egressd.detect.rules import PAIR, is_share
 from egressd.intel.layered import AnyIndex, in_memory
 from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
-from egressd.model import DNS_ANSWER, FLOW, REPLY, Event, FlowKey, Indicator, Match, Observation, Sighting, Target
+from egressd.model import (
+    DNS_ANSWER,
+    DNS_QUERY,
+    FLOW,
+    REPLY,
+    UDP,
+    Event,
+    FlowKey,
+    Indicator,
+    Match,
+    Observation,
+    Sighting,
+    Target,
+)
 from egressd.wire.dissector import Dissector
 from egressd.wire.table import RecentTable
 
@@ -42,6 +55,7 @@ TOLD_BY_KERNEL: Final = 16_384  # conversations that only the kernel's log told 
 CANARY_ZONE: Final = ".canary.egressd.invalid"  # RFC 6761 section 6.4: never a real name
 CANARY_SOURCE: Final = bytes((192, 0, 2, 53))  # TEST-NET-1, RFC 5737: nobody's
 CANARY_TARGET: Final = bytes((192, 0, 2, 54))
+ASKED_FROM_OUTSIDE: Final = 4_096  # questions to servers of ours, which they answer at once
 MAX_CANARIES: Final = 64  # in a second, an interface each: anybody can send their like, and each goes to the kernel
 # Of what a change gives to do, so much is done at once: all of it where lists and history are small. A hundred blocks
 # or two thousand contacts take some ten milliseconds.
@@ -103,6 +117,7 @@ class LiveEngine(Engine):
         self.spoken_beyond = 0
         self._turned_us = 0
         self._told_by_kernel: RecentTable[FlowKey, int] = RecentTable(TOLD_BY_KERNEL)
+        self._asked_from_outside: RecentTable[FlowKey, int] = RecentTable(ASKED_FROM_OUTSIDE)
         self.canary: Callable[[str, int], None] | None = None  # told of our own canaries: (name, when)
         self._canary_second = 0
         self._canaries = 0  # within it
@@ -117,7 +132,20 @@ class LiveEngine(Engine):
             return super()._is_from_outside(seen)
         if seen.kind in (DNS_ANSWER, REPLY) or packets.came_in(seen.flow.proto):
             return False
-        return self.policy.site.comes_in(seen.flow)
+        is_outsiders = self.policy.site.comes_in(seen.flow)
+        if is_outsiders and seen.kind == DNS_QUERY:
+            self._asked_from_outside.put(seen.flow, seen.ts_us)
+        return is_outsiders
+
+    def _answer(self, seen: Observation) -> None:
+        """A host may speak with its server in what looks like answers, to nobody's question."""
+        flow = seen.flow
+        packets = self.packets
+        if flow.proto == UDP and self.knows_ways and packets is not None and packets.came_in(UDP):
+            if self.policy.site.comes_in(flow) and flow not in self._asked_from_outside:
+                sent = FlowKey(UDP, flow.server, flow.server_port, flow.client, flow.client_port)
+                self._speaks(seen, sent)
+        super()._answer(seen)
 
     def _spoke(self, mac: bytes, client: bytes, ts_us: int, is_attached: bool) -> None:
         """The core knows all devices; a sample that finds no room comes again within SAMPLE_US."""

@@ -83,3 +83,25 @@ def test_what_the_kernel_stopped_on_its_way_to_us_is_told_after_the_packet_at_ha
     scene.from_inside(False)
     scene.engine.dropped(flow(GUEST, "10.0.0.80"), at(0))
     assert len(scene.sightings) == 1
+
+
+def test_a_host_that_speaks_in_answers_to_nobodys_question_is_heard() -> None:
+    """By UDP a host spoke with any listed address in what looked like answers, and nothing was told."""
+    scene = LiveScene("203.0.113.9")
+    scene.from_inside(True)
+    scene.answer(0, "203.0.113.9", "nothing.example", server="10.0.0.5", sport=40_000)
+    assert [(one.flow.client, one.flow.server) for one in scene.sightings] == [
+        (packed("10.0.0.5"), packed("203.0.113.9"))
+    ]
+
+
+def test_a_server_of_names_of_ours_that_answers_a_listed_scanner_has_no_contact_with_it() -> None:
+    scene = LiveScene("203.0.113.9")
+    scene.from_inside(False)
+    scene.question(0, "203.0.113.9", "www.ours.example", server="10.0.0.53")
+    scene.from_inside(True)
+    scene.answer(1, "203.0.113.9", "www.ours.example", server="10.0.0.53")
+    assert scene.sightings == []
+    scene.from_inside(False)
+    scene.answer(2, "10.0.0.5", "www.ours.example", server="203.0.113.9")
+    assert scene.sightings == [], "whoever is listed may send what he likes"
