@@ -65,9 +65,13 @@ class Isolation:
     def others_of(self, mac: bytes) -> list[Target]:
         """Further addresses that a device has by lease or by the kernel's own asking: what merely stood in frames
         anybody can forge, and would cut off whom he likes."""
-        if not mac:
-            return []
-        return self.uncovered(self._devices.addresses_of(mac, self._clock.now_us() - DEVICE_NOW_US))
+        return self.uncovered(self._known_of(mac))
+
+    def is_ours(self, address: bytes, mac: bytes) -> bool:
+        """Whether a person may isolate who has an address: a host of ours as far as addresses tell, or a device `mac`
+        that has it by lease or by the kernel's own asking. That something came from it, and has an incident, is not
+        enough: anybody can send under the address of a server outside."""
+        return self._station.whose.is_host(address) or address in self._known_of(mac)
 
     def follow(self) -> bool:
         """Cut isolated devices off under their new addresses, too; returns whether there are any."""
@@ -76,6 +80,9 @@ class Isolation:
         found = follow_isolated(self._devices, isolated, since_us) if isolated else {}
         covered = [self._cover(self._register.by_id[id_], addresses) for id_, addresses in found.items()]
         return any(covered)
+
+    def _known_of(self, mac: bytes) -> list[bytes]:
+        return self._devices.addresses_of(mac, self._clock.now_us() - DEVICE_NOW_US) if mac else []
 
     def _cover(self, decision: InForce, addresses: Sequence[bytes]) -> bool:
         more = self.uncovered(addresses)

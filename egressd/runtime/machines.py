@@ -15,7 +15,6 @@ from egressd.web.peers import Peer
 from egressd.web.requests import WRONG, Refused
 
 SHOWN_FLOWS = 20
-_WHOSE = "If it is one, name its network under segments:; what is outside is kept from everybody by egressd block"
 
 
 class Machines:
@@ -49,8 +48,12 @@ class Machines:
                 raise Refused(f"--remedy: {wrong.what} ({wrong.advice})", WRONG) from None
         ends_us = self._acts.until(args["for_s"])
         mac = core.devices.device_of(client, core.clock.now_us())
-        if not (mac or core.station.whose.is_host(client) or self._has_incident(client)):
-            raise Refused(f"{target.value} is no machine of yours that is known. {_WHOSE}")
+        if not core.isolation.is_ours(client, mac):
+            raise Refused(
+                f"{target.value} is outside your networks: isolated, it would be cut off from everybody. To keep hosts"
+                f" from it: egressd block {target.value} --reason TEXT. If it is a machine of yours, name its network"
+                " under segments: first"
+            )
         targets = [target, *(one for one in core.isolation.others_of(mac) if one != target)]
         made = self._acts.make(peer, targets, no_line(target), ends_us, args["reason"], "isolate")
         if args["remedy"]:
@@ -75,9 +78,6 @@ class Machines:
         await self._acts.end(peer, decision, args["reason"])
         self._acts.remember(peer, Done(lifted=lifted))
         return {"decision_id": decision.id, "text": f"{decision.target.value} is released", "lines": []}
-
-    def _has_incident(self, client: bytes) -> bool:
-        return any(one.client == client for one in self._core.campaigns.incidents.values())
 
     def _covers(self, mac: bytes, targets: Sequence[Target]) -> list[str]:
         """Which addresses are cut off, and whether that follows the device."""

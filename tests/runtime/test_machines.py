@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from egressd.detect.devices import Lease
 from egressd.runtime.orders import Adopt
 from egressd.web.requests import REFUSED, WRONG
 from tests.detect.scene import packed
@@ -14,6 +15,7 @@ from tests.runtime.core_scene import CONFIG, WHY, flow, site_at
 from tests.runtime.scene import sighting
 
 X = "198.51.100.7"
+MAC = bytes.fromhex("020000000001")
 
 
 @in_loop
@@ -75,14 +77,25 @@ async def test_a_cut_segment_that_the_configuration_does_not_name_any_more(tmp_p
 async def test_nobody_outside_is_isolated(tmp_path: Path) -> None:
     """An isolated 8.8.8.8 would be a resolver that nobody reaches, though it is protected from every block."""
     async with site_at(tmp_path) as site:
-        for client in ("8.8.8.8", "198.51.100.7", "2001:db8:8::1"):
+        for client in ("8.8.8.8", X, "2001:db8:8::1"):
             error = await site.refused("isolate", client=client)
-            assert (error.code, error.text.partition(" is no machine")[0]) == (REFUSED, client)
+            assert (error.code, error.text.partition(" is outside")[0]) == (REFUSED, client)
+            assert f"egressd block {client} --reason" in error.text and "segments:" in error.text
         assert site.rules() == []
         await site.do("isolate", client="2001:db8:2::1")  # of a segment
-        site.sees(sighting(packed("198.51.100.7")))
-        await site.do("isolate", client="198.51.100.7")  # it came in from the hosts' side
-        assert site.rules() == ["client 2001:db8:2::1", "client 198.51.100.7"]
+        assert site.rules() == ["client 2001:db8:2::1"]
+
+
+@in_loop
+async def test_packets_that_came_under_it_make_no_server_a_host_of_ours(tmp_path: Path) -> None:
+    """Whoever sent one under its address had a person cut it off from everybody: it had an incident, and a MAC."""
+    async with site_at(tmp_path) as site:
+        site.sees(sighting(packed(X)))
+        site.core.devices.spoke(MAC, packed(X), site.core.clock.now_us(), is_attached=True)
+        assert X in (await site.refused("isolate", client=X)).text
+        site.core.devices.leased(Lease(packed(X), MAC, site.core.clock.now_us(), 0, ""))
+        await site.do("isolate", client=X)  # our own DHCP server gave it
+        assert site.rules() == [f"client {X}"]
 
 
 @in_loop
