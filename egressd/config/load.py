@@ -6,7 +6,7 @@ it goes on. What the shipped files say stands in for a suffix list or a guard th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from hashlib import blake2b
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from egressd.config.folders import SHIPPED
 from egressd.config.guard_options import SHIPPED_RANGES
 from egressd.config.large_lists import Build, ListFile, Order, choose_large
-from egressd.config.named_files import NamedFiles
+from egressd.config.named_files import NamedFiles, none_was
 from egressd.config.schema import Config
 from egressd.config.settings import behaviour_settings, network_of
 from egressd.config.sockets import wrong_sockets
@@ -109,14 +109,16 @@ def load_intel(
     build: Build | None = None,
     instead: Mapping[str, Path] = MappingProxyType({}),
     without: Set[str] = frozenset(),
+    was_list: Callable[[str], object] = none_was,
 ) -> LoadedIntel:
     """Read the shipped files and all that a configuration and the command line name. Never raises: see `problems`.
     `build` makes an index of the lists that are too long for memory; without it all are held there. It may raise.
     `instead` names other files to read for some lists and allowances, by name; those `without` are not read at all.
+    `was_list` says of a name whether it was read before: a folder there is a mistake then, even by a pattern.
 
     Relative paths of the configuration start at `base_dir`, those of `extra_lists` at the current folder.
     """
-    return _Loading(config, base_dir, instead, without).load(extra_lists, build)
+    return _Loading(config, base_dir, instead, without, was_list).load(extra_lists, build)
 
 
 def list_paths(config: Config, base_dir: Path) -> list[Path]:
@@ -153,10 +155,11 @@ class _Loading:
         base_dir: Path,
         instead: Mapping[str, Path] = MappingProxyType({}),
         without: Set[str] = frozenset(),
+        was_list: Callable[[str], object] = none_was,
     ) -> None:
         self.config = config
         self.base_dir = base_dir
-        self.files = NamedFiles(base_dir, self._wrong, instead, without)
+        self.files = NamedFiles(base_dir, self._wrong, instead, without, was_list)
         self.broken: set[str] = set()
         self.problems: list[Problem] = []
         self.suffix_list = SHIPPED / "public_suffix_list.dat"

@@ -17,17 +17,29 @@ MAX_FILES: Final = 1_000  # that one pattern may name
 _MAGIC: Final = frozenset("*?[")
 
 
+def none_was(_: str) -> bool:
+    """Nothing is known of files as they were."""
+    return False
+
+
 class NamedFiles:
     """Relative paths start at `base_dir`. `wrong` hears (key, what, advice) of an entry that names no file. `instead`
-    names other files for some, by name; those `without` are left out."""
+    names other files for some, by name; those `without` are left out. A pattern also means what is no file, if it
+    `was_list`, by name: reading it tells what is wrong."""
 
     def __init__(
-        self, base_dir: Path, wrong: Callable[[str, str, str], None], instead: Mapping[str, Path], without: Set[str]
+        self,
+        base_dir: Path,
+        wrong: Callable[[str, str, str], None],
+        instead: Mapping[str, Path],
+        without: Set[str],
+        was_list: Callable[[str], object] = none_was,
     ) -> None:
         self._base_dir = base_dir
         self._wrong = wrong
         self._instead = instead
         self._without = without
+        self._was_list = was_list
 
     def lists(self, entries: Sequence[str], extra: Sequence[Path]) -> list[ListFile]:
         """Block lists of the configuration and of the command line, each file once, in the order given."""
@@ -58,7 +70,7 @@ class NamedFiles:
 
     def _matching(self, key: str, pattern: str) -> list[str]:
         names = sorted(glob(pattern, root_dir=self._base_dir))  # noqa: PTH207  Path.glob takes no absolute pattern
-        names = [name for name in names if may_be_file(self._base_dir / name)]
+        names = [name for name in names if may_be_file(self._base_dir / name) or self._was_list(escape_path(name))]
         if not names and "*" not in pattern and "?" not in pattern:  # a bracket in a file's name that is misspelt
             return [pattern]
         closed = "" if names else why_closed((self._base_dir / pattern).parent)

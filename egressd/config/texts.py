@@ -36,7 +36,7 @@ def read_text(path: Path, name: str, limit: int) -> str | Problem:
     """The text of a file, or why it cannot be used. `name` is how the file is called in the problem."""
     try:
         if not path.is_file() and path.exists() and not str(path).startswith(_STREAMS):
-            return Problem(name, 0, 0, "is not a file", "name a text file")
+            return Problem(name, 0, 0, "is not a file", "name a text file, or put one there; then reload")
         with path.open("rb") as stream:
             opened = os.fstat(stream.fileno())
             stranger = _strange_link(path, opened)

@@ -107,7 +107,7 @@ def load_texts(
     last_good = LastGood(state / LAST_GOOD)
     files = list_paths(config, path.parent)
     before = read_signs(files)
-    texts = load_intel(config, base_dir=path.parent, build=build)
+    texts = load_intel(config, base_dir=path.parent, build=build, was_list=last_good.find)
     kept: tuple[Problem, ...] = ()
     if texts.problems:
         texts, kept = _with_last_good(config, path.parent, build, texts, last_good, in_force)
@@ -136,7 +136,9 @@ def _with_last_good(
     without = (texts.broken & there) - instead.keys() if last_good.has_begun() else frozenset()
     if (not instead and not without) or without & in_force:
         raise ConfigError(texts.problems)
-    again = load_intel(config, base_dir=base_dir, build=build, instead=instead, without=without)
+    again = load_intel(
+        config, base_dir=base_dir, build=build, instead=instead, without=without, was_list=last_good.find
+    )
     if again.problems:
         raise ConfigError(texts.problems)
     wrong = {one.name: one.problems for one in texts.lists}

@@ -36,6 +36,17 @@ def test_lists_in_order_each_once(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_what_was_a_list_and_is_no_file_now_is_still_meant(tmp_path: Path) -> None:
+    """A folder or a pipe in its place counted as a list that somebody took away; others were never meant."""
+    made(tmp_path, "a.txt")
+    for name in ("b.txt", "c.txt"):
+        (tmp_path / name).mkdir()
+    os.mkfifo(tmp_path / "p.txt")
+    files = NamedFiles(tmp_path, lambda *_: None, {}, frozenset(), lambda name: name in ("a.txt", "b.txt", "p.txt"))
+    assert [one.name for one in files.of("lists", ("*.txt",))] == ["a.txt", "b.txt", "p.txt"]
+    assert names_of(tmp_path, "*.txt") == (["a.txt"], [])
+
+
 def test_some_are_read_elsewhere_and_some_not_at_all(tmp_path: Path) -> None:
     made(tmp_path, "a.txt", "b.txt", "c.txt")
     kept = tmp_path / "kept"

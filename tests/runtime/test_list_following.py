@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from egressd.runtime import alarms
+from egressd.runtime.knowledge import load_texts
 from egressd.runtime.list_following import _take
 from tests.loops import in_loop
 from tests.runtime.core_scene import CONFIG, site_at
@@ -32,6 +35,30 @@ async def test_a_list_that_was_emptied_is_loud(tmp_path: Path, caplog: pytest.Lo
         assert "NOTHING IS LISTED: nothing that a list should name is found or blocked" in alarms.warnings(site.core)
         await _take(site.core, "csirt.txt changed")
         assert caplog.records[-1].levelno == logging.INFO
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+@in_loop
+async def test_a_list_in_whose_place_is_no_file_keeps_what_it_listed(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    """By a pattern it counted as taken away: one line of the lowest priority, and its blocks were lifted."""
+    listed = tmp_path / "lists.d" / "soc.txt"
+    listed.parent.mkdir()
+    listed.write_text("c2.shared.example\n")
+    make(tmp_path / "lists.d" / "never.txt")  # this one was none, and is none
+    async with site_at(tmp_path, config=CONFIG.replace("csirt.txt", "csirt.txt, lists.d/*.txt")) as site:
+        listed.rename(tmp_path / "away.txt")
+        make(listed)
+        for _ in range(2):
+            await _take(site.core, "soc.txt is gone")
+            assert site.core.knowledge.intel.index.size == 2
+            (problem,) = site.core.reloading.problems
+            assert '"lists.d/soc.txt" is not a file' in problem and "egressd.yaml:1:" in problem
+        assert load_texts(site.path).texts.intel.index.size == 2  # so a restart does
+        listed.rename(tmp_path / "aside")
+        await _take(site.core, "soc.txt is gone")
+        assert (site.core.knowledge.intel.index.size, site.core.reloading.problems) == (1, [])
 
 
 @in_loop
