@@ -91,8 +91,13 @@ def render_incidents(answer: Answer, now_us: int, limit: int, *, everything: boo
     if any(one.get("retro") is True for one in shown):
         lines.append("* found in history when the indicator arrived later")
     lines += ["", cut(f"Next: egressd incidents {text(found[0], 'id', 20)}   (all about one)")]
-    lines.append("      egressd isolate CLIENT --reason TEXT; egressd ack ID (you have it in hand)")
-    return lines
+    ack = "; egressd ack ID (you have it in hand)" if any(map(_is_untaken, found)) else ""
+    return [*lines, f"      egressd isolate CLIENT --reason TEXT{ack}"]
+
+
+def _is_untaken(one: Row) -> bool:
+    """Whether nobody has it in hand yet."""
+    return text(one, "state") == "open"
 
 
 def _cells(one: Row, now_us: int) -> list[str]:
@@ -164,7 +169,8 @@ def _one(wanted: str, found: Sequence[Row], now_us: int) -> list[str]:
         if said:
             lines += wrap(f"  {'note':<11}", [date(note.get("ts")), *said.split(" ")], " ")[:NOTE_LINES]
     client = text(one, "client", 39)
-    return [*lines, cut(f"Next: egressd isolate {client} --reason TEXT"), f"      egressd ack {wanted}"]
+    lines.append(cut(f"Next: egressd isolate {client} --reason TEXT"))
+    return [*lines, f"      egressd ack {wanted}"] if _is_untaken(one) else lines
 
 
 def _said(indicator: Row) -> list[str]:

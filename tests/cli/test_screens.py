@@ -30,6 +30,7 @@ from egressd.cli.watch import render_watch, render_watches
 from tests.cli import results
 
 GOLDEN = Path(__file__).parent / "golden"
+TAKEN = ("acknowledged", "closed")
 NOW_US = time_us(results.NOW)
 SINCE = results.at("10-29 13:02:00")
 Render = Callable[[Answer], list[str]]
@@ -269,6 +270,16 @@ def test_a_start_in_a_quiet_network_is_no_blind_sensor(uptime_s: int, is_told: b
     quiet = [{"name": "lan0", "state": "up", "packets": 0, "kernel_drops": 0, "last_packet": None}]
     text = "\n".join(render_status(answer({**results.STATUS, "interfaces": quiet, "uptime_s": uptime_s}), NOW_US))
     assert ("SENSOR DOWN lan0" in text, "DOWN" in text) == (is_told, is_told)
+
+
+def test_what_somebody_has_in_hand_is_not_to_be_taken_again() -> None:
+    """`egressd ack` was proposed whatever the state."""
+    taken = [{**one, "state": state} for one, state in zip(results.INCIDENTS["incidents"], TAKEN, strict=False)]
+    for found in (taken, taken[-1:]):
+        assert "egressd ack" not in "\n".join(render_incidents(answer({"incidents": found}), NOW_US, 40))
+    assert "egressd ack" not in "\n".join(one_incident(taken[0]["id"], answer({"incidents": taken})))
+    untaken = [*taken, {**taken[0], "id": "I9", "state": "open"}]
+    assert "egressd ack ID" in "\n".join(render_incidents(answer({"incidents": untaken}), NOW_US, 40))
 
 
 @pytest.mark.parametrize("name", [name for name in SCREENS if name.endswith("-none")])
