@@ -20,6 +20,7 @@ from egressd.intel.list_edit import (
     complete_allowance,
     complete_line,
     find_lines,
+    options_of,
     wanted_of,
 )
 
@@ -37,7 +38,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--to", metavar="FILE", type=path_given, help="a file, by path or name (default: the only one, or local.txt)"
     )
-    parser.add_argument("--force", action="store_true", help="add it whatever it would hit, and though it is listed")
+    parser.add_argument(
+        "--force", action="store_true", help="add it whatever it would hit, and though it is listed with other options"
+    )
     list_change.add_arguments(parser)
 
 
@@ -50,8 +53,7 @@ def run(args: Namespace) -> int:
     line = _complete(site, place, before, typed, list_change.note(args.reason), args.force)
 
     def change(text: str) -> str:
-        if not args.force:
-            _require_new(site, place, text, line)
+        _require_new(site, place, text, line, args.force)
         after = add_line(text, line)
         if text != before or not checked:
             list_change.check(site, place, text, after)
@@ -90,10 +92,12 @@ def _complete(site: Site, place: Place, text: str, typed: str, note: Note, force
         raise ConfigError([problem_at(place.name, list_change.line_count(text) + 1, wrong)]) from None
 
 
-def _require_new(site: Site, place: Place, text: str, line: str) -> None:
-    """Raises ClientError when another line says the same."""
+def _require_new(site: Site, place: Place, text: str, line: str, force: bool) -> None:
+    """Raises ClientError when another line says the same; with `force` one with other options does not."""
     for wanted in wanted_of(line, allow=site.allow):
         for found in find_lines(text, wanted):
+            if force and options_of(found.line, allow=site.allow) != options_of(line, allow=site.allow):
+                continue
             if wanted in wanted_of(found.line, allow=site.allow):
                 where = f"{place.name}:{found.number}"
                 raise ClientError(f"{where} has it already: {found.line.strip()}\nNothing was changed.", RUNTIME)

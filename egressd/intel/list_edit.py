@@ -20,6 +20,7 @@ from egressd.intel.lines import Word, Wrong, find_comment, parse_options, render
 
 _BOM: Final = "\ufeff"
 _LINE: Final = re.compile(r"[^\n]*\n|[^\n]+")
+_WHOSE: Final = ("owner=", "reason=")
 _ALLOW_OPTIONS: Final = ("client", "owner", "reason", "expires")
 
 
@@ -153,6 +154,16 @@ def wanted_of(line: str, *, allow: bool = False) -> list[Wanted]:
         return []
     client = _client(next((word for word in words[2:] if word.text.startswith("client=")), None))
     return [Wanted(parse_entry(words[1]), True, words[0].text, client)]
+
+
+def options_of(line: str, *, allow: bool = False) -> frozenset[str]:
+    """The options of a line, but for whose it is and why. Raises Wrong."""
+    if allow:
+        rest = _words(line)[2:]
+    else:
+        parsed = parse_line(line)
+        rest = parsed[1] if parsed is not None else []
+    return frozenset(word.text for word in rest if not word.text.startswith(_WHOSE))
 
 
 def _find_listed(number: int, line: str, wanted: Wanted) -> Found | None:

@@ -186,6 +186,16 @@ def test_what_is_there_already_is_not_added_again(site: Site) -> None:
     assert site.run("add", "listed.example", "ref=2", "--force")[0] == 0
 
 
+@pytest.mark.parametrize("line", ["listed.example threat=x", "com", "--allow never-block 198.51.100.9"])
+def test_force_adds_no_line_twice(site: Site, line: str) -> None:
+    """It stood there twice, with the same options, and `rm` had two lines to explain."""
+    assert site.run("add", *line.split(), "--force")[0] == (1 if "listed" in line else 0)
+    before = site.list.read_text(), site.allow.exists() and site.allow.read_text()
+    code, _, err = site.run("add", *line.split(), "--force")
+    assert code == 1 and "has it already" in err and "Nothing was changed" in err
+    assert (site.list.read_text(), site.allow.exists() and site.allow.read_text()) == before
+
+
 def test_an_allowance(site: Site) -> None:
     with daemon(site.socket, results(LARGE)) as asked:
         assert site.run("add", "--allow", "never-block 198.51.100.9")[0] == 0, "a person says that it is good"
