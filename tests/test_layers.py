@@ -16,6 +16,7 @@ LAYERS = {
     "names": 0,
     "native": 0,
     "clock": 0,
+    "plural": 0,
     "wire": 1,
     "intel": 1,
     "logs": 2,  # reads what wire and intel have parsers for

@@ -45,6 +45,7 @@ from egressd.capture.prefilter import (
     opens_quic,
     read_u32,
 )
+from egressd.plural import count
 from egressd.wire.shards import is_others
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class CaptureReader:
 
     def _finish_inside(self, what: str) -> None:
         left = self._end - self._pos + self.truncated_bytes
-        self._finish(f"ends in the middle of {what}: {left} bytes left over" if left else "")
+        self._finish(f"ends in the middle of {what}: {count(left, 'byte')} left over" if left else "")
 
 
 class PcapReader(CaptureReader):

@@ -10,8 +10,9 @@ from typing import Final
 from egressd.cli.client import Answer
 from egressd.cli.exit_codes import OK, RUNTIME, USAGE
 from egressd.cli.screen import Column, Row, add_read_arguments, number, part, read, rows, table, text, wrap_short
-from egressd.cli.terminal import count, printable
+from egressd.cli.terminal import printable
 from egressd.cli.typed import whole_number
+from egressd.plural import count
 
 VERIFY_TIMEOUT_S: Final = 120.0
 MAX_ROWS: Final = 10_000

@@ -7,10 +7,11 @@ from argparse import ArgumentParser, Namespace
 
 from egressd.cli.exit_codes import FINDINGS, OK
 from egressd.cli.options import SYSTEM_CONFIG, add_intel_arguments, load, take_system_config
-from egressd.cli.terminal import count, print_json, printable
+from egressd.cli.terminal import print_json, printable
 from egressd.config.load import LoadedIntel
 from egressd.config.schema import Config
 from egressd.config.settings import policy_settings
+from egressd.plural import count
 from egressd.runtime.question import Question, Verdict, judge, out_of_force, parse_question, render_verdict
 
 

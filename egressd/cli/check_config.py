@@ -13,10 +13,11 @@ from pathlib import Path
 from egressd.cli.exit_codes import INVALID, OK, USAGE
 from egressd.cli.options import SYSTEM_CONFIG, is_ours, load, take_system_config
 from egressd.cli.paths import path_given
-from egressd.cli.terminal import count, printable
+from egressd.cli.terminal import printable
 from egressd.config.load import LoadedIntel
 from egressd.config.schema import Config
 from egressd.errors import ConfigError, Problem
+from egressd.plural import count
 
 ORACLE_LIMIT = 20_000  # indicators that are compared with the second reader of the suffix list; more take too long
 

@@ -26,8 +26,9 @@ from egressd.cli.screen import (
     texts,
     time_us,
 )
-from egressd.cli.terminal import count, cut
+from egressd.cli.terminal import cut
 from egressd.cli.typed import decision_id
+from egressd.plural import count
 
 STATES: Final = ("open", "proposed", "active", "withdrawn", "expired", "undone")
 _COLUMNS: Final = (

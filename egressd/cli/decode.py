@@ -13,6 +13,7 @@ from egressd.cli.paths import path_given
 from egressd.cli.terminal import printable
 from egressd.model import Observation
 from egressd.notify.eve import render_line, render_observation, render_time
+from egressd.plural import count
 from egressd.wire.dissector import Dissector
 
 # What its dissectors were seen to raise over broken packets, and what such code may.
@@ -50,7 +51,7 @@ def run(args: Namespace) -> int:
             for one in mine:
                 print("  " + render_line(render_observation(one)))
             return OK
-    print(f"egressd: {printable(args.file)} has {packets:,} packets, no number {args.number:,}", file=sys.stderr)
+    print(f"egressd: {printable(args.file)} has {count(packets, 'packet')}, no number {args.number:,}", file=sys.stderr)
     return RUNTIME
 
 

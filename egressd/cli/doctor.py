@@ -8,7 +8,7 @@ from typing import Final
 from egressd.cli.client import Answer
 from egressd.cli.exit_codes import OK, RUNTIME
 from egressd.cli.screen import Row, add_read_arguments, read, rows, text, wrap_short
-from egressd.cli.terminal import count
+from egressd.plural import count
 
 TIMEOUT_S: Final = 120.0
 

@@ -24,12 +24,13 @@ from egressd.cli.explain_live import render_live
 from egressd.cli.options import SYSTEM_CONFIG, add_intel_arguments, base_dir, load, take_system_config
 from egressd.cli.paths import path_given
 from egressd.cli.replay import Given, JsonWriter, replay_into
-from egressd.cli.terminal import count, fit, print_json, printable
+from egressd.cli.terminal import fit, print_json, printable
 from egressd.config.load import LoadedIntel
 from egressd.config.schema import Config
 from egressd.config.settings import policy_settings
 from egressd.errors import ConfigError, Problem
 from egressd.notify.eve import render_address
+from egressd.plural import count
 from egressd.runtime.question import Question, judge, parse_question
 
 SHOWN: Final = 6  # lines of a kind before the rest is counted
@@ -207,7 +208,7 @@ def _place(record: Record) -> str:
 
 def _sighting_line(record: Record) -> str:
     ours = record["egressd"]
-    retro = f", from history, {ours['count']} contacts" if ours["retro"] else ""
+    retro = f", from history, {count(ours['count'], 'contact')}" if ours["retro"] else ""
     text = f"  {_clock(record)} {ours['client']} {ours['via']} {ours['name'] or record.get('dest_ip', '')}"
     return fit(printable(f"{text} ({ours['match_level']}{retro}) {_place(record)}".rstrip()), 80)
 
@@ -227,7 +228,8 @@ def _decision_lines(record: Record) -> list[str]:
 
 def _incident_line(record: Record) -> str:
     ours = record["egressd"]
-    text = f"  {ours['incident']} {ours['client']} {ours['match_level']}: {ours['count']} contacts, {ours['attempts']}"
+    contacts = count(ours["count"], "contact")
+    text = f"  {ours['incident']} {ours['client']} {ours['match_level']}: {contacts}, {ours['attempts']}"
     return fit(f"{text} after the block, {ours['answered']} answered", 80)
 
 

@@ -8,7 +8,8 @@ from typing import Final
 
 from egressd.cli.client import Answer
 from egressd.cli.screen import Row, date, number, part, rows, text, texts
-from egressd.cli.terminal import count, printable
+from egressd.cli.terminal import printable
+from egressd.plural import count
 
 _TIMES: Final = (("first seen", "first_seen_s"), ("added", "added_s"), ("until", "expires_s"))
 _SAID: Final = ("threat", "ref", "owner")
@@ -67,7 +68,7 @@ def _line(indicator: Row, also: list[str]) -> list[tuple[str, str]]:
 
 def _feed(feed: Row) -> str:
     hits = f"{count(number(feed, 'hits'), 'contact')} met, {number(feed, 'unique_hits'):,} by it alone"
-    judged = f"judged wrong {number(feed, 'false_positives')} and right {number(feed, 'confirmed')} times"
+    judged = f"judged wrong {number(feed, 'false_positives')} and right {count(number(feed, 'confirmed'), 'time')}"
     size = count(number(feed, "indicators"), "indicator")
     return f"{text(feed, 'name')}: {text(feed, 'state')}, {size}; {hits}; {judged}"
 

@@ -25,8 +25,9 @@ from egressd.cli.screen import (
     texts,
     wrap,
 )
-from egressd.cli.terminal import count, cut, printable
+from egressd.cli.terminal import cut, printable
 from egressd.cli.typed import MAX_REASON, incident_id
+from egressd.plural import count
 
 UPDATE: Final = "update"
 QUARANTINE: Final = "quarantine"

@@ -27,7 +27,8 @@ from egressd.cli.screen import (
     time_us,
     wrap,
 )
-from egressd.cli.terminal import count, cut, fit
+from egressd.cli.terminal import cut, fit
+from egressd.plural import count
 
 RECENT_US: Final = 86_400_000_000  # a day: malware that sleeps over night still counts as trying
 

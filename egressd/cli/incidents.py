@@ -32,9 +32,10 @@ from egressd.cli.screen import (
     time_us,
     wrap,
 )
-from egressd.cli.terminal import count, cut, span
+from egressd.cli.terminal import cut, span
 from egressd.cli.typed import incident_id
 from egressd.model import TAP
+from egressd.plural import count
 
 NOTES: Final = 10  # on the screen; --json has them all
 NOTE_LINES: Final = 6

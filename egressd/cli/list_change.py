@@ -16,10 +16,11 @@ from egressd.cli.exit_codes import RUNTIME, UNREACHABLE
 from egressd.cli.list_where import Place, Site
 from egressd.cli.operate import RELOAD_TIMEOUT_S, outcome
 from egressd.cli.screen import show
-from egressd.cli.terminal import count, printable
+from egressd.cli.terminal import printable
 from egressd.cli.typed import MAX_REASON, reason
 from egressd.errors import ConfigError, Problem
 from egressd.intel.list_edit import Note
+from egressd.plural import count
 from egressd.store.list_files import Edit, FileRefused, edit_list, read_list
 
 _NO_WORD: Final = re.compile(r"[^A-Za-z0-9._@-]+")

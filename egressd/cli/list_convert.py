@@ -10,11 +10,12 @@ from typing import Final
 from egressd.cli import list_reading
 from egressd.cli.exit_codes import INVALID, OK
 from egressd.cli.paths import path_given
-from egressd.cli.terminal import count, printable
+from egressd.cli.terminal import printable
 from egressd.intel.formats.feed import read_feed
 from egressd.intel.formats.judgement import Ignored
 from egressd.intel.formats.ours import render_indicator
 from egressd.model import Indicator
+from egressd.plural import count
 
 WHAT: Final = "write a list of any format in ours, and tell what was left out"
 SHOWN: Final = 20  # lines left out that are told one by one; the rest is counted

@@ -13,7 +13,7 @@ from egressd.cli.client import ClientError
 from egressd.cli.exit_codes import INVALID, OK, USAGE
 from egressd.cli.list_where import Site, load_site
 from egressd.cli.paths import path_given
-from egressd.cli.terminal import count, print_json, printable
+from egressd.cli.terminal import print_json, printable
 from egressd.config.texts import escape_path
 from egressd.errors import Problem
 from egressd.intel.allowances import Allowance, parse_allowances
@@ -22,6 +22,7 @@ from egressd.intel.formats.ours import render_indicator
 from egressd.intel.lines import render_option, render_time
 from egressd.intel.networks import parse_network
 from egressd.model import Indicator
+from egressd.plural import count
 
 WHAT: Final = "show what a list has and another has not"
 

@@ -18,9 +18,10 @@ from egressd.cli.list_preview import changes_of
 from egressd.cli.list_where import Place, Site, load_site
 from egressd.cli.paths import path_given
 from egressd.cli.screen import show
-from egressd.cli.terminal import count, printable
+from egressd.cli.terminal import printable
 from egressd.errors import ConfigError
 from egressd.intel.list_edit import merge
+from egressd.plural import count
 from egressd.store.list_files import FileRefused, read_list
 
 WHAT: Final = "edit a list; it is checked and previewed before it is saved"

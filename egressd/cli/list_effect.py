@@ -11,11 +11,12 @@ from egressd.cli.client import Answer, ClientError, ask
 from egressd.cli.exit_codes import RUNTIME, UNREACHABLE, USAGE
 from egressd.cli.list_where import Site
 from egressd.cli.screen import Column, Row, head_lines, number, rows, table, text, texts, wrap
-from egressd.cli.terminal import WIDTH, count, cut, printable
+from egressd.cli.terminal import WIDTH, cut, printable
 from egressd.intel.allowances import IGNORE_CLIENT, IGNORE_INDICATOR
 from egressd.intel.lines import Wrong, split_comment
 from egressd.intel.list_edit import Wanted, wanted_of
 from egressd.model import Indicator
+from egressd.plural import count
 
 MAX_CHANGES: Final = 5_000  # at once, and characters of each: as web.requests takes them
 MAX_TEXT: Final = 512

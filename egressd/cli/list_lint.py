@@ -9,11 +9,12 @@ from typing import Final, NamedTuple
 from egressd.cli import list_reading
 from egressd.cli.exit_codes import INVALID, OK
 from egressd.cli.paths import path_given
-from egressd.cli.terminal import count, print_json, printable
+from egressd.cli.terminal import print_json, printable
 from egressd.errors import ConfigError, Problem
 from egressd.intel.formats.feed import read_feed
 from egressd.intel.formats.judgement import Ignored, Rules
 from egressd.model import Indicator
+from egressd.plural import count
 
 WHAT: Final = "find every mistake in lists of any format"
 

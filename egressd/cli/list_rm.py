@@ -15,6 +15,7 @@ from egressd.cli.terminal import cut, printable
 from egressd.errors import ConfigError, Problem
 from egressd.intel.lines import Wrong, problem_at
 from egressd.intel.list_edit import Found, Wanted, parse_wanted, remove_lines
+from egressd.plural import count
 from egressd.store.list_files import FileRefused
 
 WHAT: Final = "take a value out of a list, and say which blocks that lifts"
@@ -74,7 +75,7 @@ def run(args: Namespace) -> int:
     for one in gone[:_SHOWN]:
         print(f"{printable(place.name)}:{one.number}: removed: {printable(one.line.strip())}")
     if len(gone) > _SHOWN:
-        print(f"... and {len(gone) - _SHOWN:,} more lines")
+        print(f"... and {count(len(gone) - _SHOWN, 'more line')}")
     list_change.warn_of_rest(place, done[edit.before].problems)
     list_change.tell(args, site, place, f"rm {place.path.name}: {wanted.shown}")
     return OK

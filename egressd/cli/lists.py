@@ -10,7 +10,7 @@ from egressd.cli import list_add, list_convert, list_diff, list_edit, list_lint,
 from egressd.cli.client import Answer
 from egressd.cli.exit_codes import OK
 from egressd.cli.screen import Column, Row, add_read_arguments, date, first, number, read, rows, table, text, texts
-from egressd.cli.terminal import count
+from egressd.plural import count
 
 _LISTS: Final = (Column("LIST", least=20), Column("INDICATORS", right=True), Column("PROBLEMS", right=True))
 _ENTRIES: Final = (

@@ -18,6 +18,7 @@ from egressd.cli.client import ClientError
 from egressd.cli.exit_codes import EPILOG, INVALID, OK, RUNTIME
 from egressd.cli.terminal import columns_of, printable
 from egressd.errors import CaptureError, ConfigError
+from egressd.plural import count
 
 # What a command loads is needed until its end: to look for garbage in it again and again took 6 of 100 ms.
 OBJECTS_PER_LOOK: Final = 100_000
@@ -141,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
-        print(f"egressd: {len(error.problems)} problem(s); nothing was done", file=sys.stderr)
+        print(f"egressd: {count(len(error.problems), 'problem')}; nothing was done", file=sys.stderr)
         return INVALID
     except CaptureError as error:
         print(f"egressd: {error}", file=sys.stderr)

@@ -9,8 +9,9 @@ from typing import Final
 from egressd.cli.client import Answer
 from egressd.cli.exit_codes import OK
 from egressd.cli.screen import Column, Row, add_read_arguments, date, first, number, read, rows, table, text, texts
-from egressd.cli.terminal import WIDTH, count, cut
+from egressd.cli.terminal import WIDTH, cut
 from egressd.cli.typed import whole_number
+from egressd.plural import count
 
 MAX_DAYS: Final = 3_650
 _COLUMNS: Final = (

@@ -11,10 +11,11 @@ from typing import Any, Final
 from egressd.cli.exit_codes import FINDINGS, INVALID, OK
 from egressd.cli.options import base_dir, config_of
 from egressd.cli.paths import path_given
-from egressd.cli.terminal import count, print_json, printable, span
+from egressd.cli.terminal import print_json, printable, span
 from egressd.config.folders import SHIPPED_POLICY
 from egressd.config.load import policy_text
 from egressd.config.schema import Config
+from egressd.plural import count
 
 _VERBS: Final = {
     "show": "show the rules in order, with their conditions and reasons",

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from egressd.capture.merge import FileResult
-from egressd.cli.terminal import count, cut, fit, moment, printable, span
+from egressd.cli.terminal import cut, fit, moment, printable, span
 from egressd.detect.engine import Engine
 from egressd.detect.sharing import without_lead
 from egressd.detect.stages import Watched, stage_text
 from egressd.model import BEHAVIOUR, TAP, Campaign, Decision, Incident
 from egressd.names import Suffixes
 from egressd.notify.eve import VIA, render_address
+from egressd.plural import count
 
 if TYPE_CHECKING:
     from egressd.capture.logfile import LogResult
@@ -111,11 +112,12 @@ def _head(read: Read, lists: Sequence[ListSummary], demo: bool, seconds: float) 
     for file in read.failed[:2]:
         lines += _about(file.path, file.error)
     if len(read.failed) > 2:
-        lines.append(f"! and {len(read.failed) - 2} more files with damage; --json lists them")
+        lines.append(f"! and {count(len(read.failed) - 2, 'more file')} with damage; --json lists them")
     for noted in read.noted[:2]:
         lines += _about(noted.path, noted.note)
     if len(read.noted) > 2:
-        lines.append(f"! and {len(read.noted) - 2} more files that mislead; --json lists them")
+        more = count(len(read.noted) - 2, "more file that misleads", "more files that mislead")
+        lines.append(f"! and {more}; --json lists them")
     bad = [one for one in read.logs if one.malformed]
     if bad:
         lost = ", ".join(
@@ -164,7 +166,7 @@ def _findings(read: Read, engine: Engine, incidents: Sequence[Incident]) -> list
     for campaign in campaigns[:2]:
         lines += _campaign(campaign, engine, read, alone=len(campaigns) == 1)
     if len(campaigns) > 2:
-        lines.append(f"... and {len(campaigns) - 2} more campaigns")
+        lines.append(f"... and {count(len(campaigns) - 2, 'more campaign')}")
     return lines
 
 
@@ -288,7 +290,8 @@ def _nothing_found(read: Read, engine: Engine, suffixes: Suffixes) -> list[str]:
         lines += ["", "Registered domains seen, by hosts:"]
         ranked = sorted(contacts, key=lambda domain: (-len(hosts[domain]), -contacts[domain], domain))
         for domain in ranked[:ROWS]:
-            lines.append(f"  {fit(domain, 44):<44} {count(len(hosts[domain]), 'host'):>12} {contacts[domain]:>7} hits")
+            whose, hits = count(len(hosts[domain]), "host"), count(contacts[domain], "hit")
+            lines.append(f"  {fit(domain, 44):<44} {whose:>12} {hits:>12}")
         if len(ranked) > ROWS:
             lines.append(f"  ... and {len(ranked) - ROWS:,} more")
     return lines

@@ -16,8 +16,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from egressd.cli.client import TIMEOUT_S, Answer, add_socket_argument, ask
-from egressd.cli.terminal import WIDTH, count, cut, fit, print_json, printable, span
+from egressd.cli.terminal import WIDTH, cut, fit, print_json, printable, span
 from egressd.cli.typed import whole_number
+from egressd.plural import count
 
 Row = Mapping[str, Any]
 

@@ -21,7 +21,8 @@ from egressd.cli.screen import (
     wrap,
     wrap_short,
 )
-from egressd.cli.terminal import count, cut, printable, span
+from egressd.cli.terminal import cut, printable, span
+from egressd.plural import count
 
 LINES: Final = 23  # of a terminal of 24: the prompt takes one
 ALARMS: Final = 6

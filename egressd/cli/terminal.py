@@ -53,11 +53,6 @@ def span(us: int) -> str:
     return f"{seconds}s"
 
 
-def count(number: int, one: str, many: str = "") -> str:
-    """`1 host`, `2,000 hosts`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def print_json(record: Mapping[str, Any]) -> None:
     """An object on one line, for programs: ASCII, so that it needs no escaping."""
     print(json.dumps(record, separators=(",", ":")))

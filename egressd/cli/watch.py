@@ -24,8 +24,9 @@ from egressd.cli.screen import (
     text,
     time_us,
 )
-from egressd.cli.terminal import count, cut, span
+from egressd.cli.terminal import cut, span
 from egressd.cli.typed import decision_id
+from egressd.plural import count
 
 _BLOCKS: Final = (
     Column("ID"),

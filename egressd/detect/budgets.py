@@ -6,6 +6,7 @@ from typing import Final
 
 from egressd.detect.blocks import MAX_ADDRESSES, MAX_PAIRS, Block, Blocks
 from egressd.intel.networks import render_address
+from egressd.plural import count
 
 HOUR_US: Final = 3_600_000_000
 DAY_US: Final = 24 * HOUR_US
@@ -94,7 +95,8 @@ def over_budget(block: Block, blocks: Blocks, client: bytes, machine: bytes, hou
     if client:
         if blocks.pairs >= MAX_PAIRS:
             return f"over {MAX_PAIRS} pairs{IN_ALL}"
-        keys = [(client, hourly, f"over {hourly} addresses of {render_address(client)} in an hour")]
+        addresses = count(hourly, "address", "addresses")
+        keys = [(client, hourly, f"over {addresses} of {render_address(client)} in an hour")]
         if machine and machine != client:
             share = share_of(PAIRS_PER_HOUR)
             keys.append((machine, share, f"over {share} pairs of one machine in an hour"))
@@ -102,7 +104,7 @@ def over_budget(block: Block, blocks: Blocks, client: bytes, machine: bytes, hou
     else:
         if blocks.addresses >= MAX_ADDRESSES:
             return f"over {MAX_ADDRESSES} addresses{IN_ALL}"
-        keys = [(ALL_ADDRESSES, hourly, f"over {hourly} addresses in an hour")]
+        keys = [(ALL_ADDRESSES, hourly, f"over {count(hourly, 'address', 'addresses')} in an hour")]
     if len(block.recent_us) > 2 * PAIRS_PER_HOUR:
         block.recent_us = {k: times for k, times in block.recent_us.items() if ts_us - times[-1] < HOUR_US}
     for key, limit, reason in keys:

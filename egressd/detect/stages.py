@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from egressd.model import Campaign, Incident
+from egressd.plural import count
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 CONTACT: Final = "contact"
@@ -42,7 +43,7 @@ def stages_of(campaign: Campaign) -> list[str]:
 def stage_text(incidents: Sequence[Incident], watched: Watched) -> str:
     """One sentence for people, without a full stop."""
     contacts = max((one.contacts for one in incidents), default=0)
-    hosts = f"{len(incidents):,} host{'' if len(incidents) == 1 else 's'}"
+    hosts = count(len(incidents), "host")
     answered = "" if any(one.answered for one in incidents) else ", no answer seen"
     text = f"stage: {REPEATED if contacts > 1 else CONTACT}, {hosts}{answered}; data out: "
     volumes = list(dict.fromkeys(one.volume for one in incidents if one.volume))
@@ -51,11 +52,11 @@ def stage_text(incidents: Sequence[Incident], watched: Watched) -> str:
         text += f" ({len(volumes) - 3} more)" if len(volumes) > 3 else ""
     else:
         text += "not observed" if watched.by_volume else "not measured; seen"
-    text += f" in {watched.packets:,} packets, {_period(watched.first_us, watched.last_us)}"
+    text += f" in {count(watched.packets, 'packet')}, {_period(watched.first_us, watched.last_us)}"
     gaps = []
     if watched.lost:
-        gaps.append(f"{watched.lost:,} packets were lost by the capture")
-    hidden = ", ".join(f"{sort} {count:,}" for sort, count in sorted(watched.blind.items()) if count)
+        gaps.append(f"{count(watched.lost, 'packet was', 'packets were')} lost by the capture")
+    hidden = ", ".join(f"{sort} {seen:,}" for sort, seen in sorted(watched.blind.items()) if seen)
     if hidden:
         gaps.append(f"names not readable: {hidden}")
     return f"{text}; but {'; '.join(gaps)}" if gaps else text

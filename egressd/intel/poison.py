@@ -29,6 +29,7 @@ from egressd.intel.networks import NetworkTable, first_address, parse_address, p
 from egressd.intel.protected import Protected
 from egressd.model import Indicator
 from egressd.names import Suffixes
+from egressd.plural import count
 
 # Why a version is refused whole.
 EMPTY: Final = "empty"
@@ -328,10 +329,12 @@ def _refusal(
         if before is not None and before.is_ended:
             return TRUNCATED, "it ends within a line, which the version before did not: the rest is missing"
     if bad * BAD_SHARE > lines:
-        return UNREADABLE, f"{bad} of {lines} lines cannot be read, more than one in {BAD_SHARE}: is the format right?"
+        share = f"{bad} of {count(lines, 'line')}"
+        return UNREADABLE, f"{share} cannot be read, more than one in {BAD_SHARE}: is the format right?"
     most = max(bounds.quarantine_most, lines // POISON_SHARE) if bounds.quarantine_most else 0
     if poisoned > most or poisoned * POISON_DENSE > lines:
-        return POISONED, f"{poisoned} of {lines} lines name what must never be blocked, more than is borne"
+        share = f"{poisoned} of {count(lines, 'line')}"
+        return POISONED, f"what must never be blocked is named by {share}, more than is borne"
     if reading.covered > MOST_COVERED:
         return POISONED, f"its networks hold {reading.covered:,} addresses, more than a sixteenth of all there are"
     return _size_refusal(good, before, bounds)
@@ -342,7 +345,7 @@ def _size_refusal(now: int, before: Counts | None, bounds: Bounds) -> tuple[str,
         return "", ""
     then = before.indicators
     if then - now >= SMALL_CHANGE and (then - now) * 100 >= then * bounds.shrink_percent:
-        return SHRUNK, f"it shrank from {then} to {now} indicators, by {bounds.shrink_percent} % or more"
+        return SHRUNK, f"it shrank from {then} to {count(now, 'indicator')}, by {bounds.shrink_percent} % or more"
     if then and now - then >= SMALL_CHANGE and now >= then * bounds.grow_times:
         return GROWN, f"it grew from {then} to {now} indicators, to {bounds.grow_times} times or more"
     return "", ""

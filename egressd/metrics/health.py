@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from egressd.metrics.snapshot import Snapshot
+from egressd.plural import count
 
 
 class Health(NamedTuple):
@@ -38,5 +39,6 @@ def health_of(snapshot: Snapshot, *, silent_after_s: float = 300.0, gap_after_s:
     if snapshot.canary_enabled and not snapshot.canary_up:
         worse.append("the self-test fails: a listed name might go unseen or unblocked")
     if snapshot.list_problems:
-        worse.append(f"{snapshot.list_problems} mistakes in lists or configuration: the last good ones are in force")
+        mistakes = count(snapshot.list_problems, "mistake")
+        worse.append(f"{mistakes} in lists or configuration: the last good ones are in force")
     return Health("down" if blind else "degraded" if worse else "ok", tuple(worse))

@@ -9,6 +9,7 @@ from egressd.notify.eve import render_address, render_time
 from egressd.notify.journal import ERROR, WARNING, Line
 from egressd.notify.plain import defang, escape
 from egressd.notify.throttle import MINUTE_US, Digest
+from egressd.plural import count
 
 # One id for each sort of line, for `journalctl MESSAGE_ID=...`.
 MESSAGE_IDS: Final = {
@@ -27,7 +28,8 @@ def incident_line(incident: Incident, outcome: str, *, segment: str = "", hosts:
     fields = _fields("incident", incident.client, incident.campaign, match.registered_domain or match.indicator.value)
     fields["EGRESSD_INCIDENT"] = incident.id
     if short:
-        text = f"ONE MORE HOST: {who} contacted {what} too; {hosts} hosts in campaign {incident.campaign}. {outcome}."
+        among = f"{count(hosts, 'host')} in campaign {incident.campaign}"
+        text = f"ONE MORE HOST: {who} contacted {what} too; {among}. {outcome}."
         return Line(WARNING, f"{text} ({incident.id})", fields)
     indicator = match.indicator
     if match.level == BEHAVIOUR:
@@ -45,8 +47,8 @@ def incident_line(incident: Incident, outcome: str, *, segment: str = "", hosts:
     if indicator.threat:
         why += f" as {indicator.threat}"
     when = render_time(incident.first_us)[:16].replace("T", " ")
-    past = f", found in history: {incident.contacts} contacts before it was listed" if incident.retro else ""
-    others = "first host" if hosts <= 1 else f"{hosts} hosts"
+    past = f", found in history: {count(incident.contacts, 'contact')} before it was listed" if incident.retro else ""
+    others = "first host" if hosts <= 1 else count(hosts, "host")
     text = (
         f"HOST {who} LOOKS INFECTED: contacted {what} ({why}) since {when} UTC{past}. {outcome}. "
         f"{others} of campaign {incident.campaign}. See: egressd incidents ({incident.id})"
@@ -87,11 +89,11 @@ def digest_line(digest: Digest, what: str = "") -> Line:
     if digest.campaign:
         whose = f"campaign {digest.campaign}" + (f" ({defang(what)})" if what else "")
     else:
-        whose = f"{digest.campaigns} further campaigns"
-    text = f"IT GOES ON: {whose}: {digest.events} more contacts in the last {over}"
+        whose = count(digest.campaigns, "further campaign")
+    text = f"IT GOES ON: {whose}: {count(digest.events, 'more contact')} in the last {over}"
     if digest.new_hosts:
-        text += f", {digest.new_hosts} more hosts that no line named"
+        text += f", {count(digest.new_hosts, 'more host')} that no line named"
     if digest.hosts:
-        text += f"; {digest.hosts} hosts in all"
+        text += f"; {count(digest.hosts, 'host')} in all"
     fields = {"MESSAGE_ID": MESSAGE_IDS["digest"], "EGRESSD_CAMPAIGN": digest.campaign}
     return Line(WARNING, f"{text}. See: egressd hosts", fields)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from egressd.config.texts import escape_path
+from egressd.plural import count
 from egressd.runtime.core import Core
 from egressd.runtime.in_force import PROPOSED, ROLLBACK
 
@@ -26,7 +27,7 @@ def warnings(core: Core) -> list[str]:
         for one in back[:SHOWN]
     ]
     if len(waiting) > len(back[:SHOWN]):
-        some = "1 decision waits" if len(waiting) == 1 else f"{len(waiting)} decisions wait"
+        some = count(len(waiting), "decision waits", "decisions wait")
         found.append(f"{some} for a person: egressd decisions --state proposed")
     if core.is_enforcing():
         free = [one for one in core.register.by_id.values() if one.is_name_only()]
@@ -34,9 +35,11 @@ def warnings(core: Core) -> list[str]:
             value = one.target.value
             found.append(f"{one.id} keeps nobody from {value}: protected or shared; egressd explain --live {value}")
         if len(free) > SHOWN:
-            found.append(f"{len(free) - SHOWN} more blocks keep nobody from anything (egressd watch: name only)")
+            more = count(len(free) - SHOWN, "more block keeps", "more blocks keep")
+            found.append(f"{more} nobody from anything (egressd watch: name only)")
     if core.scribe.trouble:
-        found.append(f"the ledger cannot be written ({core.scribe.waiting} changes wait): {core.scribe.trouble}")
+        waits = count(core.scribe.waiting, "change waits", "changes wait")
+        found.append(f"the ledger cannot be written ({waits}): {core.scribe.trouble}")
     found += [f"{name}: {text}" for name, text in core.enforcement.problems.items()]
     if not core.knowledge.intel.index.size:
         found.append("NOTHING IS LISTED: nothing that a list should name is found or blocked")
@@ -57,5 +60,5 @@ def warnings(core: Core) -> list[str]:
     found += core.lapsing.warnings(core.clock.now_us())
     faults = core.sensing.total("faults")
     if faults:
-        found.append(f"{faults} packets met a fault of ours (see the log); please report them")
+        found.append(f"{count(faults, 'packet')} met a fault of ours (see the log); please report them")
     return found

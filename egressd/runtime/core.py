@@ -25,6 +25,7 @@ from egressd.detect.rules import Rule as PolicyRule
 from egressd.detect.site import Site
 from egressd.enforce.adapter import Rule
 from egressd.model import Campaign, FlowKey, Incident, Indicator, Target
+from egressd.plural import count
 from egressd.runtime import knowledge as known
 from egressd.runtime.allowing import Allowing
 from egressd.runtime.bulk_rows import HistoryRow, Tenants
@@ -256,8 +257,8 @@ class Core:
         else:
             changed_mode = []
         now = self.knowledge
-        count, earlier = now.intel.index.size, before.intel.index.size
-        lines = [f"{count:,} indicators ({earlier:,} before)", *changed_mode, *gone]
+        size, earlier = now.intel.index.size, before.intel.index.size
+        lines = [f"{count(size, 'indicator')} ({earlier:,} before)", *changed_mode, *gone]
         if waiting:
             lines.append(f"in force only after a restart: {', '.join(waiting)}")
         return lines

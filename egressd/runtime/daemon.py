@@ -26,6 +26,7 @@ from egressd.errors import ConfigError, EgressdError
 from egressd.notify.evelog import EveLog
 from egressd.notify.journal import Journal, LogHandler
 from egressd.notify.service import Service
+from egressd.plural import count
 from egressd.runtime import knowledge, screens
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
@@ -291,7 +292,7 @@ class Daemon:
             except ConfigError as error:
                 for problem in error.problems[:20]:
                     log.error("%s", problem)
-                log.error("%d problem(s); everything stays as it was", len(error.problems))
+                log.error("%s; everything stays as it was", count(len(error.problems), "problem"))
             else:
                 log.info("reloaded: %s", "; ".join(lines))
             if self._serving is not None:
@@ -310,8 +311,10 @@ def _begin_run(connection: Connection, act: Act, now_us: int, set_us: int) -> No
 
 def unread_rows(unread: Sequence[str]) -> list[str]:
     """What to tell of rows of the ledger that could not be read whole: a disk may be failing."""
-    more = [f"the ledger is damaged: and {len(unread) - MAX_UNREAD:,} rows more"] if len(unread) > MAX_UNREAD else []
-    return [*(f"the ledger is damaged: {one}" for one in unread[:MAX_UNREAD]), *more]
+    told = list(unread[:MAX_UNREAD])
+    if len(unread) > MAX_UNREAD:
+        told.append(f"and {count(len(unread) - MAX_UNREAD, 'row')} more")
+    return [f"the ledger is damaged: {one}" for one in told]
 
 
 def main() -> int:

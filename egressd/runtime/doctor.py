@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from egressd.enforce.accounting import TURN_ON
 from egressd.enforce.adapter import AdapterError
+from egressd.plural import count
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
 from egressd.runtime.screens import state_of, verified
@@ -53,7 +54,8 @@ def _sensors(core: Core, canary: Canary, found: Findings) -> None:
     for one in core.sensing.interfaces():
         silent_s = max(0, now_us - (one["last_us"] or core.started_us)) // 1_000_000
         ok = state_of(core, canary, one) == "up"
-        detail = f"{one['state']}, {one['packets']:,} packets, {one['kernel_drops']:,} dropped, last {silent_s} s ago"
+        packets = count(one["packets"], "packet")
+        detail = f"{one['state']}, {packets}, {one['kernel_drops']:,} dropped, last {silent_s} s ago"
         found.add(f"interface {one['name']}", ok, one["problem"] or detail)
     if not core.sensing.interfaces():
         found.add("interfaces", False, "no packet process has told anything yet")
@@ -90,10 +92,11 @@ async def _ledger(core: Core, found: Findings) -> None:
         found.add("audit", False, str(error), began_s)
         return
     said = verdict.problem or "; ".join(problems[:2])
-    detail = f"{verdict.rows:,} rows, compared with {verdict.heads_checked} heads"
+    detail = f"{count(verdict.rows, 'row')}, compared with {count(verdict.heads_checked, 'head')}"
     found.add("audit", verdict.ok and not problems, said or detail, began_s)
     trouble = core.scribe.trouble
-    found.add("ledger", not trouble, trouble or f"{core.scribe.waiting} changes wait to be written")
+    waits = count(core.scribe.waiting, "change waits", "changes wait")
+    found.add("ledger", not trouble, trouble or f"{waits} to be written")
 
 
 def _lists(core: Core, found: Findings) -> None:
@@ -126,7 +129,7 @@ def _system(core: Core, found: Findings) -> None:
 def _volume(seen: dict[str, Any]) -> str:
     """Whether bytes are counted; the command that turns it on fits a line."""
     if seen["observed"]:
-        return f"{seen['flows']:,} flows, {seen['flows_uncounted']:,} of them from before the kernel counted"
+        return f"{count(seen['flows'], 'flow')}, {seen['flows_uncounted']:,} of them from before the kernel counted"
     return f"off: {TURN_ON}" if TURN_ON in seen["problem"] else f"not observed: {seen['problem']}"
 
 

@@ -21,6 +21,7 @@ from egressd.intel.lines import show
 from egressd.intel.poison import Poison
 from egressd.model import Indicator, Match, Target
 from egressd.notify.eve import render_feed, render_time
+from egressd.plural import count
 from egressd.runtime import knowledge
 from egressd.runtime.acts import on_record
 from egressd.runtime.core import Core
@@ -128,7 +129,8 @@ class Feeding:
     async def _version(self, state: FeedState) -> None:
         self._feed()
         self._core.tellers.event(_event(state, state.told(), self._now_us()))
-        log.info("feed %s: %d indicators (%d came, %d went)", state.name, state.size, state.added, state.removed)
+        size = count(state.size, "indicator")
+        log.info("feed %s: %s (%d came, %d went)", state.name, size, state.added, state.removed)
         await self._core.renew()
 
     def _told(self, state: FeedState, before: str) -> None:

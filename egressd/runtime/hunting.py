@@ -22,6 +22,7 @@ from egressd.detect.intel import Intel
 from egressd.detect.resolutions import Resolutions
 from egressd.intel.networks import last_address, parse_network
 from egressd.model import DNS_QUERY, FLOW, FlowKey, Indicator
+from egressd.plural import count
 from egressd.runtime.orders import Recall
 from egressd.runtime.processes import PacketProcessHandle
 from egressd.store import past
@@ -135,8 +136,8 @@ class Hunts:
         self.running = done
         if done.contacts or wanted is not None:
             log.info(
-                "retro-hunt for %d indicators: %d earlier contacts of %d hosts, in %.1f s",
-                done.indicators, done.contacts, done.hosts, done.took_s,
+                "retro-hunt for %s: %s of %s, in %.1f s", count(done.indicators, "indicator"),
+                count(done.contacts, "earlier contact"), count(done.hosts, "host"), done.took_s,
             )  # fmt: skip
         return done
 
@@ -210,7 +211,7 @@ class Hunts:
             await asyncio.sleep(self._rest_s)
             if process.ready.is_set() and process.restarts == life:
                 return
-        log.error("%d contacts of the past were told to %d packet processes that died", len(order.rows), LIVES)
+        log.error("%s of the past told to %d packet processes that died", count(len(order.rows), "contact"), LIVES)
 
 
 class _Sieve:

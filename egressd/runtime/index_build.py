@@ -27,6 +27,7 @@ from egressd.intel.index_format import SALT_BYTES, VERSION, suffix_digest
 from egressd.intel.mapped import MappedIndex
 from egressd.intel.mapped_build import Gathered, IndexBuilder
 from egressd.model import Indicator
+from egressd.plural import count
 from egressd.runtime.child import ChildError, ask_child, serve_as_child
 from egressd.runtime.side_by_side import processors, side_by_side
 from egressd.store.index_files import IndexFolder, ScratchFile, load_story, open_index, warm
@@ -184,7 +185,7 @@ def _tell(story: dict[str, Any], read: _ReadList) -> None:
     story["lists"].append([read.name, read.indicators, read.wrong])
     story["problems"] += read.problems
     if read.wrong > len(read.problems):
-        more = f"and {read.wrong - len(read.problems)} lines more that cannot be used"
+        more = f"and {count(read.wrong - len(read.problems), 'line')} more that cannot be used"
         story["problems"].append(Problem(read.name, 0, 0, more, "mend these first"))
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from egressd.config.load import list_paths
 from egressd.config.texts import escape_path
 from egressd.errors import ConfigError
+from egressd.plural import count
 from egressd.runtime.core import Core
 from egressd.runtime.knowledge import files_lost
 from egressd.runtime.list_watch import LOOK_S, ListWatch, read_signs
@@ -53,7 +54,7 @@ async def _take(core: Core, what: str) -> None:
     except ConfigError as error:
         for problem in error.problems[:MAX_CHANGES]:
             log.error("%s", problem)
-        log.error("lists: %s; %d problem(s): everything stays as it was", what, len(error.problems))
+        log.error("lists: %s; %s: everything stays as it was", what, count(len(error.problems), "problem"))
     else:
         emptied = before & {one.name for one in core.loaded.texts.lists} - _with_entries(core)
         lines += [f"{escape_path(name)} lists nothing any more" for name in sorted(emptied)[:MAX_CHANGES]]

@@ -9,6 +9,7 @@ from egressd.enforce.adapter import CLIENT, SEGMENT, AdapterError
 from egressd.intel.lines import Wrong
 from egressd.intel.networks import first_address, parse_address, parse_network, render_address, render_network
 from egressd.model import Target
+from egressd.plural import count
 from egressd.runtime.acts import Acts, Done, Record, how_long, no_line, no_segment
 from egressd.runtime.identity import device_text
 from egressd.web.peers import Peer
@@ -137,7 +138,8 @@ class Machines:
             flows = [one for one in await core.enforcement.flows(networks) if one.is_open]
         except AdapterError as error:
             return [f"what still flows cannot be told: {error}"]
-        lines = [f"{len(flows)} established flows of it are known to this gateway"]
+        known = count(len(flows), "established flow of it is", "established flows of it are")
+        lines = [f"{known} known to this gateway"]
         for one in flows[:SHOWN_FLOWS]:
             lines.append(
                 f"flow {render_address(one.source)}:{one.source_port} > "

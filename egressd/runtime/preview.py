@@ -20,6 +20,7 @@ from egressd.intel.layered import AnyIndex
 from egressd.intel.networks import last_address, parse_network, render_address
 from egressd.model import Indicator
 from egressd.notify.eve import render_time
+from egressd.plural import count
 from egressd.runtime.core import Core
 from egressd.store import past
 from egressd.store.history import History
@@ -73,19 +74,19 @@ class Effect:
             return "; ".join(["what it would hit is not known: no history is kept", *self.guards[:SHOWN]])
         least = "at least " if self.more else ""
         if not self.hosts_seen:
-            text = f"what it would hit is not known: no host was seen in {self.days} days"
+            text = f"what it would hit is not known: no host was seen in {count(self.days, 'day')}"
         elif not self.contacts:
-            seen = "1 host" if self.hosts_seen == 1 else f"{self.hosts_seen:,} hosts"
-            text = f"nobody of {seen} contacted it in {self.days} days"
+            text = f"nobody of {count(self.hosts_seen, 'host')} contacted it in {count(self.days, 'day')}"
             if self.already:  # what was told of when it happened is in incidents, not in history
                 text += ", beside those that incidents tell of"
         else:
+            contacts = count(self.contacts, "contact")
             text = (
-                f"{least}{self.hosts:,} of {self.hosts_seen:,} hosts, {least}{self.contacts:,} contacts in"
-                f" {self.days} days, first {_day(self.first_us)}"
+                f"{least}{self.hosts:,} of {count(self.hosts_seen, 'host')}, {least}{contacts} in"
+                f" {count(self.days, 'day')}, first {_day(self.first_us)}"
             )
         if self.shared:
-            text += f"; shared with {len(self.shared):,} names"
+            text += f"; shared with {count(len(self.shared), 'name')}"
         return "; ".join([text, *self.guards[:SHOWN]])
 
 

@@ -12,6 +12,7 @@ from egressd.metrics.exposition import render
 from egressd.metrics.health import health_of
 from egressd.metrics.snapshot import Snapshot
 from egressd.notify.eve import render_time
+from egressd.plural import count
 from egressd.runtime import screens
 from egressd.runtime.block_plan import BlockPlan
 from egressd.runtime.canary import Canary
@@ -157,6 +158,6 @@ class Serving:
         interfaces = core.sensing.interfaces()
         packets = sum(one["packets"] for one in interfaces)
         down = [one["name"] for one in interfaces if one["state"] != "up"]
-        seen = f"{packets:,} packets" if not down else f"DOWN: {', '.join(down)}"
-        standing = f"{len(core.register)} decisions, {len(core.campaigns.incidents)} incidents open"
+        seen = count(packets, "packet") if not down else f"DOWN: {', '.join(down)}"
+        standing = f"{count(len(core.register), 'decision')}, {count(len(core.campaigns.incidents), 'incident')} open"
         return f"mode {core.mode}; {seen}; {standing}"

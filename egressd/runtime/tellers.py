@@ -13,6 +13,7 @@ from egressd.notify.journal import Journal
 from egressd.notify.plain import defang
 from egressd.notify.sentences import digest_line, incident_line, leak_line
 from egressd.notify.throttle import COUNTED, SHORT, Throttle
+from egressd.plural import count
 
 HOUR_US: Final = 3_600_000_000
 # About verdicts, and as many about leaks: journald drops what comes beyond some thousand, whatever it is.
@@ -124,9 +125,12 @@ class Watchers:
         self._tell_untold(now_us, False)
 
     def _tell_untold(self, now_us: int, at_once: bool) -> None:
-        for hour, what in ((self._verdicts, "verdicts (egressd audit)"), (self._leaking, "leaks (egressd watch)")):
+        for hour, one, many in (
+            (self._verdicts, "more verdict (egressd audit) was", "more verdicts (egressd audit) were"),
+            (self._leaking, "more leak (egressd watch) was", "more leaks (egressd watch) were"),
+        ):
             if hour.untold and (at_once or hour.is_over(now_us)):
-                log.warning("%d more %s were too many to be told one by one", hour.take_untold(), what)
+                log.warning("%s too many to be told one by one", count(hour.take_untold(), one, many))
 
     def _tell_of_events(self) -> None:
         """Whoever reads the event log alone misses what is not in it: said once, and once when it is over."""
@@ -141,8 +145,8 @@ class Watchers:
             self._trouble_us = now_us
             log.error("the event log cannot be written, events wait in memory: %s", stats.trouble)
         else:
-            lost = sum(stats.dropped.values())
-            log.warning("the event log is written again; %d events since the start did not fit into memory", lost)
+            lost = count(sum(stats.dropped.values()), "event")
+            log.warning("the event log is written again; %s since the start did not fit into memory", lost)
 
     def finish(self) -> None:
         """The daemon ends: what was held back is told."""

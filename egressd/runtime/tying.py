@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from egressd.plural import count
 from egressd.runtime.acts import Acts, Done, Record
 from egressd.store import audit, incidents
 from egressd.store.audit import Act
@@ -36,7 +37,7 @@ class Tying:
         kept = core.campaigns.current(one)
         gone = other if kept == one else one
         hosts = len(core.campaigns.campaigns[kept].incidents)
-        return {"text": f"{gone} is part of {kept} now, which has {hosts} incident(s)", "lines": []}
+        return {"text": f"{gone} is part of {kept} now, which has {count(hosts, 'incident')}", "lines": []}
 
     async def untie(self, peer: Peer, args: Record) -> Record:
         """A candidate is no part of a campaign, and is not proposed again."""

@@ -12,6 +12,7 @@ from egressd.errors import ConfigError
 from egressd.intel.formats import parse_list
 from egressd.intel.networks import parse_address, parse_network, render_address
 from egressd.model import BEHAVIOUR, Indicator, Target
+from egressd.plural import count
 from egressd.runtime.acts import SECOND_US, Acts, Done, Record, how_long, no_line, no_segment, on_record, told
 from egressd.runtime.core import Core
 from egressd.runtime.in_force import ACTIVE, ASK, PROPOSED, InForce
@@ -303,7 +304,7 @@ class Verbs:
         """Lift everything at once, and block nothing from now on."""
         core = self._core
         found = list(core.register.by_id.values())
-        act = Act(peer.actor, "socket", "panic", f"{len(found)} decisions", args["reason"])
+        act = Act(peer.actor, "socket", "panic", count(len(found), "decision"), args["reason"])
         core.scribe.put(audit.append, act, core.clock.now_us())
         for decision in found:
             self._acts.lift(peer, decision, args["reason"])
@@ -336,7 +337,7 @@ class Verbs:
         try:
             lines = await core.reload(only_lists=args["only"] == "lists")
         except ConfigError as error:
-            raise Refused(f"nothing was changed: {len(error.problems)} problem(s)\n{error}", INVALID) from None
+            raise Refused(f"nothing was changed: {count(len(error.problems), 'problem')}\n{error}", INVALID) from None
         if args["force"]:
             core.enforcement.force()
         if core.loaded.kept:
@@ -368,7 +369,7 @@ class Verbs:
             await core.set_mode(core.mode, core.modes | {segment: args["mode"]})
         await core.enforcement.settled()
         held = len(core.rules())
-        lines = [f"{held} targets are to be in force now"]
+        lines = [f"{count(held, 'target is', 'targets are')} to be in force now"]
         said = core.config.mode if segment is None else core.config.modes.get(segment, core.config.mode)
         if said != args["mode"]:
             lines.append(f"after a restart it is {said} again, unless the configuration says so too")

@@ -20,6 +20,7 @@ from egressd.capture import pcapfile
 from egressd.capture.merge import Replay, iter_packets, open_capture
 from egressd.capture.pcapfile import MAX_PACKET_BYTES, USUAL_PACKET_BYTES
 from egressd.errors import CaptureError
+from egressd.plural import count
 from egressd.wire.quiet import Recent
 
 MICRO, NANO, MODIFIED = 0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34
@@ -155,7 +156,7 @@ def test_truncation_at_every_byte(write, loop):
             assert result.error == "is empty"
         elif left:
             what = "its file header" if complete < 0 else "a record"
-            assert result.error == f"ends in the middle of {what}: {left} bytes left over"
+            assert result.error == f"ends in the middle of {what}: {count(left, 'byte')} left over"
         else:
             assert result.error == ""
 

@@ -14,6 +14,7 @@ from egressd.capture import pcapng
 from egressd.capture.merge import Replay, iter_packets
 from egressd.capture.pcapng_interface import MAX_TS_US
 from egressd.errors import CaptureError
+from egressd.plural import count
 from egressd.wire.quiet import Recent
 
 T0_US = 1_700_000_000_123_456
@@ -282,7 +283,7 @@ def test_truncation_at_every_byte(tmp_path, order):
         assert (result.truncated_bytes, result.content_bytes) == (left, cut)
         if left:
             assert result.error.startswith("ends in the middle of ") and result.error.endswith(
-                f": {left} bytes left over"
+                f": {count(left, 'byte')} left over"
             )
         else:
             assert result.error == ""

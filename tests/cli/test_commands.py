@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from egressd.cli.main import VERBS, build_parser, main
-from egressd.cli.terminal import Progress, count, cut, fit, printable, span
+from egressd.cli.terminal import Progress, cut, fit, printable, span
+from egressd.plural import count
 from tests.cli.commands import HEAVY, loaded, of, run, write
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -216,7 +216,7 @@ async def test_events_that_are_gone_or_too_large_are_left_out_and_told(tmp_path:
         async with desk_at(tmp_path, c2=misp.feed(max_mib=8)) as desk:
             found = await desk.ask()
             assert found.state == OK and len(desk.values()) == 24
-            assert "1 of its events are not where its manifest says" in found.told()
+            assert "1 of its events is not where its manifest says" in found.told()
             assert "5 of its events are left out: each is larger than a fourth of max_mib, or no event" in found.told()
             misp.put(7, 5_000, event(7))
             assert len(misp.asked()) == 31
@@ -329,7 +329,7 @@ async def test_hostile_uuids_ask_for_nothing(tmp_path: Path) -> None:
         misp.publish()
         async with desk_at(tmp_path, c2=misp.feed()) as desk:
             found = await desk.ask()
-            assert found.state == OK and "2 of its events have no right uuid" in found.told()
+            assert found.state == OK and "2 of its events are without a right uuid" in found.told()
             assert misp.asked() == ["manifest.json", *events_of(list(range(20, 0, -1)))]
 
 

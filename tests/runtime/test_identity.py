@@ -287,7 +287,7 @@ async def test_a_candidate_is_shown_kept_and_decided_by_a_person(tmp_path: Path)
         again.sees(attempt(A7, 1_150, found=LISTED), behaves(1_200, "other.example"))
         assert [one["campaign"] for one in (await told(again))[0]["candidates"]] == ["C3"], "it was rejected for good"
         answer = await again.do("tie", campaign="C3", candidate="C1")
-        assert answer["text"] == "C3 is part of C1 now, which has 1 incident(s)"
+        assert answer["text"] == "C3 is part of C1 now, which has 1 incident"
         listed = (await told(again))[0]
         assert (listed["candidates"], listed["ties"]) == ([], [f"uid:anna: {WHY}"])
         assert [act for _, act, _, _ in await again.audit()][-2:] == ["untie", "tie"]

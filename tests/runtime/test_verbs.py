@@ -255,7 +255,7 @@ async def test_mode(tmp_path: Path) -> None:
         assert site.rules() == []
         answer = await site.do("mode", BERT, mode="enforce")
         assert answer["text"] == "the mode is enforce (it was monitor)"
-        assert answer["lines"][0] == "1 targets are to be in force now"
+        assert answer["lines"][0] == "1 target is to be in force now"
         assert "after a restart it is monitor again" in answer["lines"][1]
         assert (site.core.mode, site.kernel.modes, site.rules()) == (
             "enforce",
@@ -395,7 +395,7 @@ async def test_reload(tmp_path: Path) -> None:
         (tmp_path / "egressd.yaml").write_text("mode: loud\n")
         error = await site.refused("reload")
         assert error.code == INVALID
-        assert "nothing was changed: 1 problem(s)" in error.text and "mode" in error.text
+        assert "nothing was changed: 1 problem" in error.text and "mode" in error.text
         assert site.core.knowledge.intel.index.size == 2
         assert site.core.reloading.counts == {"ok": 3, "refused": 1}
         assert len(site.core.reloading.problems) == 1

@@ -41,6 +41,7 @@ from egressd.intel.feeds.gathered import (
 from egressd.intel.feeds.reading import decode
 from egressd.intel.formats.misp import BAD_ENTRY, ManifestEntry, parse_manifest
 from egressd.intel.formats.stix import StixObject, parse_page
+from egressd.plural import count
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -136,7 +137,8 @@ def _entries(manifest: bytes) -> tuple[list[ManifestEntry], int]:
         raise FeedError(ANSWER, "what is at manifest.json is no manifest, or is cut off")
     most = max(1, len(found) // MISSING_SHARE) if found else 0
     if len(problems) > most:
-        raise FeedError(ANSWER, f"{len(problems):,} entries of its manifest are not a uuid with a timestamp")
+        wrong = count(len(problems), "entry of its manifest is", "entries of its manifest are")
+        raise FeedError(ANSWER, f"{wrong} not a uuid with a timestamp")
     latest: dict[str, ManifestEntry] = {}
     for one in found:
         there = latest.get(one.uuid)
@@ -220,13 +222,15 @@ class _Gathering:
     def told(self, unread: int) -> str:
         """What is not among the lines, for people; "" when all is."""
         parts = (
-            (self._late, "are still to come: so many are asked for at once, the newest first"),
-            (len(self._left_out), "are left out, the oldest: with them it is more than max_mib"),
-            (self._unusable, "are left out: each is larger than a fourth of max_mib, or no event"),
-            (self.gone, "are not where its manifest says"),
-            (unread, "have no right uuid or timestamp in its manifest"),
+            (self._late, "still to come: so many are asked for at once, the newest first"),
+            (len(self._left_out), "left out, the oldest: with them it is more than max_mib"),
+            (self._unusable, "left out: each is larger than a fourth of max_mib, or no event"),
+            (self.gone, "not where its manifest says"),
+            (unread, "without a right uuid or timestamp in its manifest"),
         )
-        return "; ".join(f"{count:,} of its events {what}" for count, what in parts if count)
+        return "; ".join(
+            f"{count(many, 'of its events is', 'of its events are')} {what}" for many, what in parts if many
+        )
 
 
 # -- a TAXII collection

@@ -9,6 +9,7 @@ from egressd.intel.feeds.fetch import Validators, redact
 from egressd.intel.feeds.judging import Judged
 from egressd.intel.mapped import MappedIndex
 from egressd.intel.poison import Counts, Quarantined
+from egressd.plural import count
 
 WAITING = "waiting"  # nothing was had yet, and nothing was tried
 OK = "ok"
@@ -64,10 +65,10 @@ class FeedState:
         """What is wrong, in one line; "" when nothing is."""
         parts = []
         if self.state in (FAILING, REFUSED):
-            held = f"; {self.size:,} indicators of before stay in force" if self.size else ""
-            parts.append(f"{self.problem}{held}")
+            held = count(self.size, "indicator of before stays", "indicators of before stay")
+            parts.append(f"{self.problem}; {held} in force" if self.size else self.problem)
         if self.poisoned:
-            lines = "1 line is" if self.poisoned == 1 else f"{self.poisoned:,} lines are"
+            lines = count(self.poisoned, "line is", "lines are")
             parts.append(f"{lines} quarantined (egressd feeds quarantine {self.name})")
         parts += [one for one in (self.short, self.trouble) if one]
         return "; ".join(parts)

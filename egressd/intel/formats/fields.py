@@ -10,6 +10,7 @@ from typing import Final
 from egressd.intel.entries import Entry, parse_entry
 from egressd.intel.formats.judgement import tidy, word_of
 from egressd.intel.lines import MAX_LINE, Word, Wrong, show
+from egressd.plural import count
 
 _MOMENT: Final = re.compile(
     r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?: ?UTC|Z|[+-]\d\d:?\d\d)?)?", re.ASCII
@@ -98,7 +99,7 @@ class Columns:
         self._header = header
         self._values = parse_columns(line)
         if len(self._values) != len(header):
-            what = f"{len(self._values)} columns, where the header has {len(header)}"
+            what = f"{count(len(self._values), 'column')}, where the header has {len(header)}"
             raise Wrong(1, what, "write every column, empty ones too")
 
     def get(self, name: str) -> str:

@@ -9,6 +9,7 @@ from egressd.intel.entries import ADDRESS, DOMAIN, NETWORK, parse_entry
 from egressd.intel.formats.fields import join_ref, parse_moment, parse_percent, parse_url
 from egressd.intel.formats.judgement import ALLOWANCE, Found, Ignored, Judge, Rules, tidy
 from egressd.intel.lines import MAX_LINE, Word, Wrong, problem_at, show, split_lines
+from egressd.plural import count
 
 OTHER_TYPE: Final = "an indicator of another type (files, hashes, mail, users, software ...)"
 
@@ -52,7 +53,7 @@ def _read_line(judge: Judge, number: int, line: str, header: list[str]) -> Found
         raise Wrong(MAX_LINE + 1, f"the line is longer than {MAX_LINE} characters", "put one indicator on a line")
     values = line.split("\t")
     if len(values) != len(header):
-        what = f"{len(values)} columns, where #fields has {len(header)}"
+        what = f"{count(len(values), 'column')}, where #fields has {len(header)}"
         raise Wrong(1, what, "columns are separated by one TAB each, no spaces; - stands for an empty one")
     row = dict(zip(header, ("" if value in ("-", "(empty)") else value for value in values), strict=True))
     kind = row["indicator_type"]
