@@ -64,6 +64,11 @@ def render_verdict(answer: Answer, kept: str) -> list[str]:
     checked = count(number(answer.result, "rows"), "row")
     if answer.result.get("ok") is not True:
         problem = text(answer.result, "problem") or "no reason given"
+        if answer.result.get("put_back") is True:
+            return [
+                *wrap_short(f"The audit log has a GAP: {problem}"),
+                f"The chain of {checked} that it holds is whole. If that was nobody of you, ask who had root.",
+            ]
         return [
             *wrap_short(f"The audit log is BROKEN: {problem}"),
             f"{checked} read. Keep a copy of the ledger; ask who had root.",

@@ -101,13 +101,13 @@ async def _ledger(core: Core, found: Findings) -> None:
 
 def _lists(core: Core, found: Findings) -> None:
     texts = core.loaded.texts
-    count = core.knowledge.intel.index.size
+    size = core.knowledge.intel.index.size
     if texts.demo:
         found.add("lists", False, "only the demonstration list is loaded: name your lists under lists:")
     else:
-        listed = f"{count:,}" if count else "nothing is listed, so nothing is found: put something into your lists"
+        listed = f"{size:,}" if size else "nothing is listed, so nothing is found: put something into your lists"
         problems = "; ".join(core.reloading.problems[:2])
-        found.add("lists", count > 0 and not problems, problems or listed)
+        found.add("lists", size > 0 and not problems, problems or listed)
 
 
 def _system(core: Core, found: Findings) -> None:

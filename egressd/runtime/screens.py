@@ -354,7 +354,7 @@ async def audit_rows(core: Core, args: Record) -> Record:
     heads, problems = load_heads(core.loaded.base_dir / core.config.state.heads)
     if args["head"]:
         seq, _, digest = args["head"].partition(":")
-        heads = [*heads, Head(int(seq), digest, 0)]
+        heads = [Head(int(seq), digest, 0), *heads]
     verdict = await verified(core, heads)
     problem = verdict.problem or "; ".join(problems[:3])
     return {
@@ -363,6 +363,7 @@ async def audit_rows(core: Core, args: Record) -> Record:
         "head": {"seq": verdict.head.seq, "hash": verdict.head.hash},
         "problem": problem or None,
         "heads_checked": verdict.heads_checked,
+        "put_back": verdict.put_back,
     }
 
 

@@ -11,11 +11,12 @@ Old rows are cut only up to a head that was written outside, and by a row of the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from sqlite3 import Connection
 from typing import Any, Final, NamedTuple
 
+from egressd.intel.lines import render_time
 from egressd.store.errors import refused
 from egressd.store.heads import Head
 
@@ -24,6 +25,7 @@ CUT: Final = "audit-cut"
 GENESIS: Final = b"\0" * 32
 MAX_BODY_BYTES: Final = 1 << 16
 _PREFIX: Final = b"egressd-audit-v1\0"
+_YEAR_10000_US: Final = 253_402_300_800_000_000
 _STEP_ROWS: Final = 4_096
 
 
@@ -42,7 +44,8 @@ class Act(NamedTuple):
 
 class Verdict(NamedTuple):
     """What a verification found. `problem` is "" when all is well; `cut` is the number of rows that retention removed,
-    by the row that says so; `heads_checked` of the heads given were compared with a row."""
+    by the row that says so; `heads_checked` of the heads given were found in a row. `put_back`: what there is is one
+    whole chain, but not the one that some heads are of: an older ledger was put in its place, or made anew."""
 
     ok: bool
     rows: int
@@ -50,6 +53,7 @@ class Verdict(NamedTuple):
     problem: str
     cut: int
     heads_checked: int
+    put_back: bool = False
 
 
 def append(connection: Connection, act: Act, ts_us: int) -> Head:
@@ -89,8 +93,7 @@ def head(connection: Connection) -> Head:
 def cut(connection: Connection, up_to: Head, act: Act, ts_us: int) -> int:
     """Remove the rows up to and with `up_to`, a head that was written outside; a row of the chain says so and carries
     it. Returns the number of rows removed. Raises StoreError when the chain does not have that head."""
-    row = connection.execute("SELECT hash FROM audit WHERE seq = ?", (up_to.seq,)).fetchone()
-    if row is None or row[0].hex() != up_to.hash:
+    if not _fits(connection, up_to):
         raise refused(
             f"audit rows are not cut: the ledger has no row {up_to.seq} with the hash that was written outside"
         )
@@ -106,10 +109,11 @@ class Verifier:
     """
 
     def __init__(self, heads: Iterable[Head] = (), least_kept_us: int = 0) -> None:
-        """`heads` come from outside the ledger. `least_kept_us` is how long rows are kept at least: a cut of younger
-        ones, by the time of the head that it was made at, is a problem."""
+        """`heads` come from outside the ledger, the newest last. `least_kept_us` is how long rows are kept at least: a
+        cut of younger ones, by the time of the head that it was made at, is a problem."""
+        self._given = list(heads)
         self._heads: dict[int, list[Head]] = {}
-        for one in heads:
+        for one in self._given:
             self._heads.setdefault(one.seq, []).append(one)
         self._least_kept_us = least_kept_us
         self._next = 0  # the row expected; 0 before the first is seen
@@ -117,6 +121,8 @@ class Verifier:
         self._prev = GENESIS
         self._rows = 0
         self._checked = 0
+        self._others: set[Head] = set()  # heads that a row is not the one of
+        self._put_back = False
         self._tombstone: tuple[int, str, int] = (0, GENESIS.hex(), 0)
         self._problem = ""
 
@@ -139,7 +145,8 @@ class Verifier:
         problem = self._problem or self._at_the_end()
         last = max(0, self._next - 1)
         cut_rows = self._base.seq if not problem else 0
-        return Verdict(not problem, self._rows, Head(last, self._prev.hex(), 0), problem, cut_rows, self._checked)
+        head = Head(last, self._prev.hex(), 0)
+        return Verdict(not problem, self._rows, head, problem, cut_rows, self._checked, self._put_back)
 
     def _row(self, seq: int, body: object, digest: object) -> str:
         if not isinstance(body, str) or not isinstance(digest, bytes):  # the table was made anew without its types
@@ -163,8 +170,9 @@ class Verifier:
             self._remember(fields)
         for known in self._heads.get(seq, ()):
             if known.hash != digest.hex():
-                return f"row {seq} is not the one whose hash was written outside: the chain was made anew"
-            self._checked += 1
+                self._others.add(known)
+            else:
+                self._checked += 1
         self._prev = digest
         return ""
 
@@ -176,9 +184,13 @@ class Verifier:
 
     def _at_the_end(self) -> str:
         last = max(0, self._next - 1)
-        beyond = max((seq for seq in self._heads if seq > last), default=0)
-        if beyond:
-            return f"rows {last + 1} to {beyond} are missing: a head was written outside for row {beyond}"
+        lost = [one for one in self._given if one.seq > last or one in self._others]
+        if lost and self._given[-1] in lost:
+            if self._others:
+                wrong = min(one.seq for one in self._others)
+                return f"row {wrong} is not the one whose hash was written outside: the chain was made anew"
+            beyond = max(one.seq for one in lost)
+            return f"{_are(last + 1, beyond)} missing: a head was written outside for row {beyond}"
         cut_seq, cut_hash, cut_us = self._tombstone
         base = self._base
         if base.seq < cut_seq:
@@ -194,7 +206,24 @@ class Verifier:
             self._checked += len(known)
             if cut_us - known[0].ts_us < self._least_kept_us:
                 return f"rows up to {base.seq} were cut before their time"
-        return ""
+        return self._of_before(lost) if lost else ""
+
+    def _of_before(self, lost: Sequence[Head]) -> str:
+        """What to say of heads that are not of this chain, to which newer ones were written: it goes on, but not from
+        where it was. A backup put back does that, and the way back to an older version; so does who makes it anew."""
+        self._put_back = True
+        last = max(lost, key=lambda one: one.seq)
+        first = next(
+            (one for one in lost if one.ts_us), lost[0]
+        )  # a head that a person kept comes before those in order
+        before = self._given[: self._given.index(first)]
+        gone = set(lost)
+        since = max((one.seq for one in before if one.seq < last.seq and one not in gone), default=0)
+        when = f" until {render_time(last.ts_us // 1_000_000)}" if 0 < last.ts_us < _YEAR_10000_US else ""
+        return (
+            f"{_are(since + 1, last.seq)} not in it, whose hashes were written outside{when}: a copy of before was put"
+            " in the ledger's place, or it was made anew from there"
+        )
 
 
 def rows(connection: Connection, limit: int = 100, actor: str = "", before_seq: int = 0) -> list[dict[str, Any]]:
@@ -216,6 +245,11 @@ def rows(connection: Connection, limit: int = 100, actor: str = "", before_seq: 
     return found
 
 
+def _fits(connection: Connection, head: Head) -> bool:
+    row = connection.execute("SELECT hash FROM audit WHERE seq = ?", (head.seq,)).fetchone()
+    return row is not None and row[0].hex() == head.hash
+
+
 def cuttable(
     connection: Connection, heads: Iterable[Head], before_us: int, most_rows: int, at_once: int = 20_000
 ) -> Head | None:
@@ -230,11 +264,17 @@ def cuttable(
     if not old:
         return None
     near = [one for one in old if one.seq < first + at_once]
-    return max(near) if near else min(old)
+    # Some may be of a ledger that a copy was put in the place of; when all are, `cut` refuses and says so.
+    fits = next((one for one in sorted(near, reverse=True) if _fits(connection, one)), None)
+    return fits or (max(near) if near else min(old))
 
 
 def _hash(prev: bytes, body: bytes) -> bytes:
     return sha256(_PREFIX + prev + len(body).to_bytes(8, "big") + body).digest()
+
+
+def _are(first: int, last: int) -> str:
+    return f"row {first} is" if first == last else f"rows {first} to {last} are"
 
 
 def _object(body: str) -> dict[str, Any]:

@@ -272,6 +272,14 @@ def test_a_start_in_a_quiet_network_is_no_blind_sensor(uptime_s: int, is_told: b
     assert ("SENSOR DOWN lan0" in text, "DOWN" in text) == (is_told, is_told)
 
 
+def test_a_ledger_that_was_put_back_is_told_as_that() -> None:
+    """`BROKEN` and `ask who had root` stood on it after every way back to an older version."""
+    gap = {"ok": False, "rows": 45, "problem": "rows 11 to 40 are not in it: a copy of before", "put_back": True}
+    text = " ".join(render_verdict(answer(gap), ""))
+    assert "has a GAP: rows 11 to 40" in text and "45 rows that it holds is whole" in text and "BROKEN" not in text
+    assert "is BROKEN" in " ".join(render_verdict(answer({**gap, "put_back": False}), ""))
+
+
 def test_what_somebody_has_in_hand_is_not_to_be_taken_again() -> None:
     """`egressd ack` was proposed whatever the state."""
     taken = [{**one, "state": state} for one, state in zip(results.INCIDENTS["incidents"], TAKEN, strict=False)]

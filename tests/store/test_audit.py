@@ -61,7 +61,7 @@ def test_the_format_is_fixed(ledger: Database) -> None:
 
 
 def test_an_honest_chain(ledger: Database) -> None:
-    assert ledger.call(verify) == (True, 0, Head(0, GENESIS.hex(), 0), "", 0, 0)
+    assert ledger.call(verify) == (True, 0, Head(0, GENESIS.hex(), 0), "", 0, 0, False)
     heads = ledger.call(fill)
     verdict = ledger.call(verify, heads[::7])
     assert (verdict.ok, verdict.rows, verdict.problem, verdict.heads_checked) == (True, ROWS, "", 6)
@@ -141,7 +141,7 @@ ATTACKS: dict[str, tuple[Attack, str, bool]] = {
     "reorder": (swap(10, 30), "row 10 was changed", True),
     "delete the beginning": (sql("DELETE FROM audit WHERE seq < 10"), "rows up to 9 are missing", True),
     "truncate": (sql("DELETE FROM audit WHERE seq > 30"), "rows 31 to 40 are missing", False),
-    "truncate the last": (sql(f"DELETE FROM audit WHERE seq = {ROWS}"), "rows 40 to 40 are missing", False),
+    "truncate the last": (sql(f"DELETE FROM audit WHERE seq = {ROWS}"), "row 40 is missing", False),
     "delete all": (sql("DELETE FROM audit"), "rows 1 to 40 are missing", False),
     "edit and make anew": (edit_and_make_anew, "row 20 is not the one", False),
     "leave out and make anew": (leave_out_and_make_anew, "row 20 is not the one", False),
@@ -159,6 +159,29 @@ def test_attacks(ledger: Database, name: str) -> None:
     verdict = ledger.call(verify, heads[9::10])
     assert not verdict.ok and verdict.problem.startswith(wanted), verdict.problem
     assert ledger.call(verify).ok is not shows_alone
+
+
+def test_a_copy_of_before_was_put_back(ledger: Database) -> None:
+    """The way back to an older version, or a backup: `the chain was made anew`, and no row behind it was read."""
+    heads = ledger.call(fill)[9::10]  # up to row 40
+    ledger.call(sql("DELETE FROM audit WHERE seq > 15"))
+    assert ledger.call(verify, heads).problem.startswith("rows 16 to 40 are missing")
+    for more in (10, 20):  # fewer rows than there were, and more
+        heads.append(ledger.call(fill, more, 700 + more)[-1])
+        verdict = ledger.call(verify, heads)
+        assert not verdict.ok and verdict.put_back, verdict
+        assert verdict.problem.startswith("rows 11 to 40 are not in it, whose hashes were written outside until 20")
+    assert verdict.heads_checked == 3 and verdict.rows == 45
+    of_before = [one for one in heads if not 10 < one.seq <= 40 or one == heads[-2]]
+    assert ledger.call(verify, of_before).ok  # an operator who knows why took their lines out
+    assert ledger.call(audit.cuttable, heads[:4], T0 + DAY, 1_000) == heads[0]  # row 30 is another one now
+    kept = [Head(30, heads[2].hash, 0), *heads]  # by a person
+    assert ledger.call(verify, kept).problem.startswith("rows 11 to 40 are not in it")
+    kept = [Head(30, heads[2].hash, 1 << 62), heads[-1]]
+    assert "outside: a copy" in ledger.call(verify, kept).problem
+    ledger.call(sql("UPDATE audit SET body = replace(body, 'D7', 'D8') WHERE seq = 43"))
+    broken = ledger.call(verify, heads)
+    assert (broken.problem[:18], broken.put_back) == ("row 43 was changed", False)
 
 
 @given(st.data())
