@@ -107,7 +107,11 @@ def load_texts(
     last_good = LastGood(state / LAST_GOOD)
     files = list_paths(config, path.parent)
     before = read_signs(files)
-    texts = load_intel(config, base_dir=path.parent, build=build, was_list=last_good.find)
+
+    def was_list(name: str) -> bool:
+        return name in in_force or last_good.find(name) is not None
+
+    texts = load_intel(config, base_dir=path.parent, build=build, was_list=was_list)
     kept: tuple[Problem, ...] = ()
     if texts.problems:
         texts, kept = _with_last_good(config, path.parent, build, texts, last_good, in_force)

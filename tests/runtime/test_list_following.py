@@ -77,6 +77,21 @@ async def test_a_list_that_was_emptied_is_loud_beside_others(tmp_path: Path, cap
 
 
 @in_loop
+async def test_nor_is_it_lost_where_no_copy_of_it_could_be_kept(tmp_path: Path) -> None:
+    listed = tmp_path / "lists.d" / "soc.txt"
+    listed.parent.mkdir()
+    listed.write_text("c2.shared.example\n")
+    async with site_at(tmp_path, config=CONFIG.replace("csirt.txt", "csirt.txt, lists.d/*.txt")) as site:
+        for copy in (tmp_path / "state" / "last-good").glob("*"):
+            copy.unlink()
+        listed.unlink()
+        listed.mkdir()
+        await _take(site.core, "soc.txt is gone")
+        assert site.core.knowledge.intel.index.size == 2
+        assert '"lists.d/soc.txt" is not a file' in site.core.reloading.problems[0]
+
+
+@in_loop
 async def test_a_list_whose_link_leads_nowhere_keeps_what_it_listed(tmp_path: Path) -> None:
     """The share behind it was not mounted any more; that counted as a list that somebody took away."""
     shared = tmp_path / "share" / "shared.txt"
