@@ -81,12 +81,15 @@ class InForce:
     released: dict[str, dict[Target, None]] = field(default_factory=dict)  # by state: what `held` has and is not active
     spared: dict[Target, str] = field(default_factory=dict)  # what it does not cover, and why, as far as is remembered
 
-    def spare(self, targets: Iterable[Target], reason: str) -> None:
-        """Policy refused to cover `targets`, or gave them free."""
+    def spare(self, targets: Iterable[Target], reason: str) -> bool:
+        """Policy refused to cover `targets`, or gave them free; False when that was so before."""
+        is_new = False
         for target in targets:
             if len(self.spared) >= MAX_SPARED and target not in self.spared:
                 del self.spared[next(iter(self.spared))]
+            is_new = is_new or self.spared.get(target) != reason
             self.spared[target] = reason
+        return is_new
 
     def is_name_only(self) -> bool:
         """Whether all that it led to was refused or given free, so that nobody is kept from anything."""

@@ -5,7 +5,7 @@ Each change goes to the register, the ledger, the packet processes that do not k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from egressd.clock import Clock
@@ -29,7 +29,7 @@ from egressd.runtime.in_force import (
 )
 from egressd.runtime.orders import Adopt, End, Order, Rest
 from egressd.runtime.scribe import Scribe
-from egressd.store import audit, decisions, targets
+from egressd.store import audit, decisions, spared, targets
 from egressd.store.audit import Act
 from egressd.store.decisions import NewTarget
 
@@ -93,7 +93,7 @@ class Rulings:
             )
             self._scribe.put(audit.append, act, decision.ts_us)
             if known is not None:
-                known.spare(decision.targets, decision.reason)
+                self._spare(known, decision)
         elif known is None:
             return  # it ended in between
         elif decision.action == "extend":
@@ -107,7 +107,20 @@ class Rulings:
             self.end(known, state, f"rule:{decision.rule}", POLICY, decision.reason, but=origin)
         else:
             self.withdraw(known, decision.targets, f"rule:{decision.rule}", POLICY, decision.reason, but=origin)
-            known.spare(decision.targets, decision.reason)
+            self._spare(known, decision)
+
+    def _spare(self, known: InForce, decision: Decision) -> None:
+        if known.spare(decision.targets, decision.reason):
+            self._scribe.put(spared.keep, known.id, dict(known.spared))
+
+    def restore_spared(self, found: Mapping[str, Mapping[Target, str]]) -> None:
+        """What decisions spare, as the ledger knows it; of those that stand no more it is forgotten."""
+        for id_, why in found.items():
+            standing = self.register.by_id.get(id_)
+            if standing is not None:
+                standing.spared = dict(why)
+            else:
+                self._scribe.put(spared.forget, id_)
 
     def _block(self, origin: int, decision: Decision) -> None:
         main = decision.targets[0]
@@ -274,11 +287,16 @@ class Rulings:
         if decision.target.kind == CLIENT and via == "socket" and len(self._released) < MAX_RELEASED:
             self._released = {one: at for one, at in self._released.items() if now_us - at < RELEASED_US}
             self._released[decision.target] = now_us
-        self.register.end(decision)
+        self._ends(decision)
         self.on_end(decision, actor, reason)
         act = Act(actor, via, "end", decision.id, reason)
         self._scribe.put(decisions.end, decision.id, state, now_us, actor, reason, act)
         self._tell(End((decision.id,)), but)
+
+    def _ends(self, decision: InForce) -> None:
+        self.register.end(decision)
+        if decision.spared:
+            self._scribe.put(spared.forget, decision.id)
 
     def approve(self, decision: InForce, actor: str, reason: str) -> None:
         """A person lets a proposal take effect; terms begin now."""
@@ -359,7 +377,7 @@ class Rulings:
             if standing is None:
                 continue  # ended with its main target
             if target == standing.target:
-                self.register.end(standing)
+                self._ends(standing)
                 self._tell(End((id_,)), -1)
             elif target.kind in FOUND_OUT:
                 self._tell(Rest(((id_, target),)), -1)

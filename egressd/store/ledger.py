@@ -7,8 +7,10 @@ decision, targets, author)`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from sqlite3 import Connection
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from egressd.model import Campaign
@@ -20,6 +22,8 @@ from egressd.store.entries import ALLOWANCE, Entry, in_force, lapsed_since
 from egressd.store.incidents import IncidentRow, load_campaigns, load_incidents, load_rejected
 from egressd.store.migrations import LEDGER
 from egressd.store.notes import load_allowed
+from egressd.store.spared import Spared
+from egressd.store.spared import load as load_spared
 from egressd.store.unread import Unread, is_address, text_of
 
 DAY_US: Final = 86_400_000_000
@@ -31,7 +35,7 @@ class Loaded(NamedTuple):
     """Everything that the daemon carries on with. `last` is the number given out last of each kind (D, I, C, E);
     `lifted` are decisions that an allowance ended, `lapsed` allowances of the last day, `allowed` what lets incidents'
     contacts be, by incident; `rejected` pairs of campaigns that a person said do not belong together; `unread` says
-    which rows could not be read whole."""
+    which rows could not be read whole; `spared` is what decisions do not cover, and why."""
 
     decisions: list[DecisionRow]
     watches: list[WatchRow]
@@ -44,6 +48,7 @@ class Loaded(NamedTuple):
     allowed: dict[str, str]
     rejected: list[tuple[str, str]]
     unread: tuple[str, ...] = ()
+    spared: Mapping[str, Spared] = MappingProxyType({})
 
 
 def open_ledger(path: Path, now_us: int, ballast_bytes: int = DEFAULT_BALLAST_BYTES) -> Database:
@@ -64,6 +69,7 @@ def load_all(connection: Connection, now_us: int, resting_us: int = 0) -> Loaded
     campaigns = load_campaigns(connection, unread)
     for campaign in campaigns if strange else ():
         campaign.incidents[:] = [one for one in campaign.incidents if one not in strange]
+    spared = load_spared(connection, unread)
     return Loaded(
         decisions=_with_targets(load_open(connection, resting_since_us, now_us - LIFTED_US, unread), unread),
         watches=[one for one in load_watches(connection) if _is_whole(one, unread)],
@@ -80,6 +86,7 @@ def load_all(connection: Connection, now_us: int, resting_us: int = 0) -> Loaded
         allowed=load_allowed(connection),
         rejected=load_rejected(connection),
         unread=tuple(unread.told),
+        spared=spared,
     )
 
 

@@ -12,6 +12,7 @@ from egressd.cli.hosts import render_hosts
 from egressd.cli.incidents import _one
 from egressd.cli.watch import render_watches
 from egressd.runtime import alarms, screens
+from egressd.store import ledger, meta
 from tests.loops import in_loop
 from tests.runtime.core_scene import Site, site_at
 from tests.runtime.scene import A, X, about, address, attempt, match, sighting, verdict
@@ -81,6 +82,40 @@ async def test_a_host_of_which_one_way_is_open_is_not_blocked(tmp_path: Path) ->
         await site.do("isolate", client="10.0.0.5")
         told = {one["id"]: one["blocked"] for one in (await screens.incidents(site.core, None, None))["incidents"]}
         assert told == {"I1": True, "I2": True}
+
+
+@in_loop
+async def test_a_restart_does_not_make_it_hold(tmp_path: Path) -> None:
+    """`hosts` said STILL TRYING of what was answered, until the next sighting of the address."""
+    async with site_at(tmp_path) as site:
+        site.sees(
+            sighting(A, "b.listed.example", found=LISTED),
+            verdict("D1", "block", about("listed.example"), found=LISTED),
+            *[verdict("D1", "refuse", address(X), rule="protected", found=LISTED, reason=WHY)] * 2,
+        )
+        assert await blocked(site) is False
+    async with site_at(tmp_path) as again:
+        assert again.core.register.by_id["D1"].spared == {address(X): WHY}
+        assert await blocked(again) is False
+        assert WARNING in alarms.warnings(again.core)
+        again.core.rulings.end(again.core.register.by_id["D1"], "undone", "uid:anna", "socket", "")
+        await again.core.scribe.settled()
+        assert await again.ledger.read(meta.under, "spared") == {}
+
+
+@in_loop
+async def test_why_some_are_spared_may_be_damaged_or_of_what_has_ended(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        site.sees(verdict("D1", "block", about("listed.example"), found=LISTED))
+        for key, value in (("D1", '[["address"]]'), ("D9", "[]")):
+            site.core.scribe.put(meta.put, f"spared {key}", value)
+        await site.core.scribe.settled()
+    async with site_at(tmp_path) as again:
+        assert again.core.register.by_id["D1"].spared == {}
+        await again.core.scribe.settled()
+        assert set(await again.ledger.read(meta.under, "spared")) == {"D1"}
+        found = await again.ledger.read(ledger.load_all, again.core.clock.now_us())
+        assert [one for one in found.unread if one.startswith("decision D1: why it spares")] == list(found.unread)
 
 
 def test_the_journal_says_whose_address_is_not_blocked(caplog: pytest.LogCaptureFixture) -> None:
