@@ -195,7 +195,7 @@ def test_a_direct_count_confirms_it(
         async with previewing(folder, *[contact(*row) for row in rows]) as (_, preview):
             effect, _ = await preview.of_lines(["+bad.example"])
             counted = [
-                row for row in rows if row[1].split(".")[-2:] == ["bad", "example"] and row[3] * HOUR < 30 * DAY_US
+                row for row in rows if row[1].split(".")[-2:] == ["bad", "example"] and row[3] * HOUR <= 30 * DAY_US
             ]
             assert effect.hosts == len({row[0] for row in counted})
             assert effect.contacts == sum(row[4] for row in counted)
