@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
-from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
+from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 from egressd.store import past
 from egressd.store.ballast import DEFAULT_BALLAST_BYTES
@@ -31,7 +31,6 @@ CACHE_KIB: Final = (
 )
 NAMES_AT_ONCE: Final = 20_000
 ROWS_AT_ONCE: Final = 50_000
-_CHUNK: Final = 500
 
 
 P = ParamSpec("P")
@@ -59,18 +58,6 @@ class Tenant(NamedTuple):
     first_us: int
     last_us: int
     times: int
-
-
-class Past(NamedTuple):
-    """All contacts of a client with a name at an address."""
-
-    client: bytes
-    registered_domain: str
-    name: str
-    address: bytes
-    contacts: int
-    first_us: int
-    last_us: int
 
 
 class Bounds(NamedTuple):
@@ -147,18 +134,6 @@ class History:
         self.stats.recorded += rows
         return []
 
-    async def by_domain(self, domains: Iterable[str], since_us: int = 0, limit: int = 10_000) -> list[Past]:
-        """Who contacted any name of these registered domains, the earliest first contact first."""
-        return await self._database.read(find_domains, tuple(domains), since_us, limit)
-
-    async def by_address(self, low: bytes, high: bytes, since_us: int = 0, limit: int = 10_000) -> list[Past]:
-        """Who contacted an address from `low` to `high` (one address: both the same), of the same family."""
-        return await self._database.read(find_addresses, low, high, since_us, limit)
-
-    async def by_client(self, client: bytes, since_us: int = 0, limit: int = 10_000) -> list[Past]:
-        """What a client contacted."""
-        return await self._database.read(find_client, client, since_us, limit)
-
     async def ask(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`fn(connection, ...)` that only reads, for questions that are kept elsewhere (past.py). Raises StoreError."""
         return await self._database.read(fn, *args, **kwargs)
@@ -171,10 +146,6 @@ class History:
         """Who was seen where, latest first: fills passive DNS again after a restart. What was seen after `until_us` was
         seen by a clock that was wrong, and is left out."""
         return await self._database.read(tenants_since, since_us, limit, until_us)
-
-    async def tenants_at(self, address: bytes, since_us: int = 0) -> list[Tenant]:
-        """Which registered domains were seen at an address, latest first."""
-        return await self._database.read(tenants_at, address, since_us)
 
     async def trim(self, now_us: int) -> dict[str, int]:
         """Forget what is beyond the bounds, oldest first; returns rows deleted by table. Not everything at once: again
@@ -239,53 +210,12 @@ def put(connection: Connection, contacts: Sequence[Contact], tenants: Sequence[T
     )
 
 
-def find_domains(connection: Connection, domains: Sequence[str], since_us: int, limit: int) -> list[Past]:
-    """See History.by_domain."""
-    found: list[Past] = []
-    for at in range(0, len(domains), _CHUNK):
-        some = domains[at : at + _CHUNK]
-        found += _past(connection, f"n.registered_domain IN ({','.join('?' * len(some))})", some, since_us, limit)
-    return sorted(found, key=lambda one: (one.first_us, one.client, one.name))[:limit]
-
-
-def find_addresses(connection: Connection, low: bytes, high: bytes, since_us: int, limit: int) -> list[Past]:
-    """See History.by_address."""
-    which = "c.address BETWEEN ? AND ? AND length(c.address) = ?"
-    return _past(connection, which, (low, high, len(low)), since_us, limit)
-
-
-def find_client(connection: Connection, client: bytes, since_us: int, limit: int) -> list[Past]:
-    """See History.by_client."""
-    return _past(connection, "c.client = ?", (client,), since_us, limit)
-
-
-def _past(connection: Connection, which: str, values: Sequence[Any], since_us: int, limit: int) -> list[Past]:
-    # "+" keeps the planner from walking the index by hour, which is for trimming.
-    rows = connection.execute(
-        "SELECT c.client, n.registered_domain, n.name, c.address, sum(c.count), min(c.first_us), max(c.last_us)"
-        f" FROM contacts c JOIN names n ON n.id = c.name WHERE {which} AND +c.hour >= ? AND c.last_us >= ?"
-        " GROUP BY c.client, c.name, c.address ORDER BY min(c.first_us), c.client, n.name LIMIT ?",
-        (*values, since_us // HOUR_US, since_us, limit),
-    )
-    return [Past(*row) for row in rows]
-
-
 def tenants_since(connection: Connection, since_us: int, limit: int, until_us: int = FOREVER_US) -> list[Tenant]:
     """See History.tenants_since."""
     rows = connection.execute(
         "SELECT registered_domain, address, first_us, last_us, count FROM pdns WHERE last_us BETWEEN ? AND ?"
         " ORDER BY last_us DESC LIMIT ?",
         (since_us, until_us, limit),
-    )
-    return [Tenant(*row) for row in rows]
-
-
-def tenants_at(connection: Connection, address: bytes, since_us: int) -> list[Tenant]:
-    """See History.tenants_at."""
-    rows = connection.execute(
-        "SELECT registered_domain, address, first_us, last_us, count FROM pdns WHERE address = ? AND last_us >= ?"
-        " ORDER BY last_us DESC, registered_domain",
-        (address, since_us),
     )
     return [Tenant(*row) for row in rows]
 

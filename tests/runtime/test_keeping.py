@@ -17,9 +17,14 @@ from egressd.runtime.keeping import BACKUP, DAY_US, Keeping
 from egressd.runtime.orders import Learn
 from egressd.store import decision_rows
 from egressd.store.history import Contact, History, Tenant
+from egressd.store.past import Hit, hits_of_domains
 from tests.loops import in_loop
 from tests.runtime.core_scene import site_at
 from tests.runtime.scene import T0, A, B, Hands, X
+
+
+async def hits(keeping: Keeping, domain: str) -> list[Hit]:
+    return await keeping.history.ask(hits_of_domains, [domain], 0, 9)
 
 
 @in_loop
@@ -63,7 +68,7 @@ async def test_history_that_could_not_be_opened_is_tried_again(
         assert knew(B, B, T0) and not knew(A, A, T0), "who was here before the start"
         site.core.learning.keep([(A, "bad.example", "c2.bad.example", X, T0, T0, 1)])
         await keeping.flush(site.core)
-        assert [one.name for one in await keeping.history.by_client(A)] == ["c2.bad.example"]
+        assert [one.name for one in await hits(keeping, "bad.example")] == ["c2.bad.example"]
         keeping.close()
 
 
@@ -158,7 +163,7 @@ async def test_a_clock_that_jumps_years_ahead_makes_nobody_forget(tmp_path: Path
         for set_s in (0, years_s, 0):
             keeping._clock = Hands(T0 + (3_600 + set_s) * 1_000_000).clock()
             await keeping.upkeep(site.core)
-            assert len(await keeping.history.by_client(A)) == 1
+            assert len(await hits(keeping, "old.example")) == 1
             assert await site.ledger.read(decision_rows.load, "D2") is not None
         keeping.close()
 
@@ -194,7 +199,7 @@ async def test_heads_that_cannot_be_read_hold_up_no_other_upkeep(
         assert [one.getMessage() for one in caplog.records if one.levelname == "ERROR"] == [
             f"upkeep: {heads}: Is a directory"
         ]
-        assert await keeping.history.by_client(A) == []
+        assert await hits(keeping, "old.example") == []
         assert blocked_in(tmp_path / BACKUP) == ["first.example"]
         keeping.close()
 

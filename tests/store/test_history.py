@@ -10,8 +10,9 @@ import pytest
 
 from egressd.store.db import Database
 from egressd.store.errors import LOCKED, StoreError
-from egressd.store.history import Bounds, Contact, History, Past, Tenant
+from egressd.store.history import Bounds, Contact, History, Tenant
 from egressd.store.migrations import HISTORY
+from egressd.store.past import Hit, hits_of_addresses, hits_of_domains
 from tests.loops import in_loop
 from tests.store.scene import DAY, HOUR, T0, V6, A, B
 
@@ -32,35 +33,32 @@ def contact(client: bytes = A, name: str = "a.x.example", at: bytes = X, ts_us: 
     return Contact(client, name.partition(".")[2], name, at, ts_us, ts_us + 5, count)
 
 
+async def hits(history: History, *domains: str, since_us: int = 0) -> list[Hit]:
+    return await history.ask(hits_of_domains, domains, since_us, 100_000)
+
+
 @in_loop
 async def test_who_contacted_it_when_first_when_last_how_often(history: History) -> None:
     await history.record([contact(), contact(count=2), contact(B, "b.x.example", b"", T0 - HOUR)])
     await history.record([contact(ts_us=T0 + 5 * HOUR), contact(ts_us=T0 - 9), contact(A, "a.y.example")])
-    assert await history.by_domain(["x.example"]) == [
-        Past(B, "x.example", "b.x.example", b"", 1, T0 - HOUR, T0 - HOUR + 5),
-        Past(A, "x.example", "a.x.example", X, 5, T0 - 9, T0 + 5 * HOUR + 5),
+    assert sorted(await hits(history, "x.example")) == [
+        Hit(A, "a.x.example", X, 5, T0 - 9, T0 + 5 * HOUR + 5),
+        Hit(B, "b.x.example", b"", 1, T0 - HOUR, T0 - HOUR + 5),
     ]
-    assert [one.contacts for one in await history.by_domain(["x.example"], T0 + HOUR)] == [1]
-    assert [one.name for one in await history.by_domain(["no.example", "y.example"])] == ["a.y.example"]
-    assert len(await history.by_domain(["x.example", "y.example"], 0, 2)) == 2
-    assert await history.by_domain([]) == []
-    assert [one.name for one in await history.by_client(B)] == ["b.x.example"]
+    assert [one.contacts for one in await hits(history, "x.example", since_us=T0 + HOUR)] == [1]
+    assert [one.name for one in await hits(history, "no.example", "y.example")] == ["a.y.example"]
     assert history.stats.recorded == 6
 
 
 @in_loop
 async def test_by_address_and_network_of_one_family(history: History) -> None:
-    await history.record(
-        [contact(), contact(A, "", Y), contact(B, "a.y.example", Z6), contact(V6, "", bytes([203, 0, 114, 1]))]
-    )
-    assert [one.address for one in await history.by_address(X, X)] == [X]
-    assert [one.address for one in await history.by_address(bytes([203, 0, 113, 0]), bytes([203, 0, 113, 255]))] == [
-        Y,
-        X,
-    ]
-    assert [one.client for one in await history.by_address(b"\0" * 16, b"\xff" * 16)] == [B]
-    (bare,) = await history.by_address(Y, Y)
-    assert (bare.name, bare.registered_domain) == ("", "")
+    await history.record([contact(), contact(A, "", Y), contact(B, "", Z6), contact(V6, "", bytes([203, 0, 114, 1]))])
+    for low, high, found in (
+        (X, X, []),  # by a name, which is what it is found by
+        (bytes([203, 0, 113, 0]), bytes([203, 0, 113, 255]), [Y]),
+        (bytes(16), b"\xff" * 16, [Z6]),
+    ):
+        assert [one.address for one in await history.ask(hits_of_addresses, low, high, 0, 9)] == found
 
 
 @in_loop
@@ -74,8 +72,6 @@ async def test_who_lived_where_after_a_restart(history: History, tmp_path: Path)
     b = Tenant("b.example", X, T0, T0 + HOUR, 2)
     assert await again.tenants_since(T0 + 1) == [a, b]
     assert await again.tenants_since(0, 1) == [a]
-    assert await again.tenants_at(X) == [a, b]
-    assert await again.tenants_at(X, T0 + HOUR + 1) == [a]
     again.close()
 
 
@@ -83,8 +79,8 @@ async def test_who_lived_where_after_a_restart(history: History, tmp_path: Path)
 async def test_a_name_that_moved_in_the_suffix_list(history: History) -> None:
     await history.record([Contact(A, "github.example", "a.github.example", X, T0, T0, 1)])
     await history.record([Contact(A, "a.github.example", "a.github.example", X, T0, T0, 1)])
-    assert await history.by_domain(["github.example"]) == []
-    assert [one.contacts for one in await history.by_domain(["a.github.example"])] == [2]
+    assert await hits(history, "github.example") == []
+    assert [one.contacts for one in await hits(history, "a.github.example")] == [2]
 
 
 @in_loop
@@ -95,7 +91,7 @@ async def test_forgotten_by_age_with_names_nobody_contacted_since(history: Histo
     )
     assert await history.trim(T0 + 91 * DAY) == {"contacts": 2, "tenants": 1, "names": 1}
     assert await history.trim(T0 + 91 * DAY) == {"contacts": 0, "tenants": 0, "names": 0}
-    assert [one.first_us for one in await history.by_client(A)] == [T0 + 89 * DAY]
+    assert [one.first_us for one in await hits(history, "x.example", "y.example")] == [T0 + 89 * DAY]
     assert [one.registered_domain for one in await history.tenants_since(0)] == ["b.example"]
 
 
@@ -109,7 +105,7 @@ async def test_forgotten_by_rows_oldest_hour_first(tmp_path: Path) -> None:
             [Tenant(f"{hour}-{number}.example", X, T0, T0 + hour, 1) for number in range(10)],
         )
     assert await history.trim(T0 + DAY) == {"contacts": 200, "tenants": 250, "names": 0}
-    kept = await history.by_client(A)
+    kept = await hits(history, "x.example")
     assert len(kept) == 10 and {one.first_us for one in kept} == {T0 + 20 * HOUR}
     assert len(await history.tenants_since(0)) == 50
     history.close()
@@ -141,7 +137,7 @@ async def test_damage_that_shows_while_it_runs(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
     history = History(path, reserve_bytes=0)
     history.open(T0)
-    rows = [contact(A, f"n{number}.x{number}.example", os.urandom(4)) for number in range(20_000)]
+    rows = [contact(A, f"n{number}.x.example", os.urandom(4)) for number in range(20_000)]
     await history.record(rows)
     history.close()
     raw = bytearray(path.read_bytes())
@@ -152,7 +148,7 @@ async def test_damage_that_shows_while_it_runs(tmp_path: Path) -> None:
     assert "begins anew" in warning
     assert (history.stats.dropped, history.stats.begun_anew) == (20_000, 1)
     assert await history.record(rows) == []
-    assert len(await history.by_client(A, 0, 100_000)) == 20_000
+    assert len(await hits(history, "x.example")) == 20_000
     history.close()
 
 
