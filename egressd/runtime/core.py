@@ -448,7 +448,7 @@ class Core:
             self.stale = True
 
     def _written(self) -> None:
-        self.enforcement.wake()
+        self.enforcement.written()
 
     def _merged(self, older: str, younger: str) -> None:
         self.scribe.put(incidents.merge_campaigns, older, younger)

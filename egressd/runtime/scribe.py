@@ -29,7 +29,7 @@ class Scribe:
     """A queue of writes in front of a database."""
 
     def __init__(self, ledger: Database, on_written: Callable[[], None]) -> None:
-        """`on_written` is called after each commit: what is on disk may be put in force for longer."""
+        """`on_written` is called after each commit: what policy decided is put in force for longer."""
         self.ledger = ledger
         self.trouble = ""  # why nothing can be written at the moment
         self.given_up = 0

@@ -60,6 +60,9 @@ class Kernel:
     def wake(self) -> None:
         self.woken += 1
 
+    def written(self) -> None:
+        self.woken += 1
+
     def look(self) -> None: ...
 
     def force(self) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from types import SimpleNamespace
 
 import pytest
 
 from egressd.clock import Clock
 from egressd.config.schema import Config
+from egressd.model import Target
 from egressd.runtime.enforcement import REPAIR_LINE_US, Enforcement
 from egressd.runtime.in_force import Register
 from tests.detect.live_scene import intel
@@ -44,6 +46,28 @@ def test_a_gap_that_is_over_is_none() -> None:
             await of.stop()
 
     asyncio.run(main())
+
+
+def test_a_commit_is_no_reason_to_compare_what_did_not_change() -> None:
+    """Each row of attempts made every adapter compare all that it holds: 25 ms of the core for 40,000 targets."""
+    one = enforcement(Hand())
+    woken: list[int] = []
+    one.reconcilers = [SimpleNamespace(wake=lambda: woken.append(1), pushed=lambda *_: None)]  # type: ignore[list-item]
+    target = Target("address", "198.51.100.7")
+    for change, wakes in (
+        (lambda: None, 1),  # what was there at the start
+        (lambda: None, 0),
+        (lambda: one._register.shift(1), 1),
+        (lambda: None, 0),
+        (lambda: one.pushed(target, "D2"), 1),
+        (lambda: None, 0),
+    ):
+        woken.clear()
+        change()
+        one.written()
+        assert len(woken) == wakes
+    one.wake()
+    assert len(woken) == 1, "who asks is answered"
 
 
 def test_another_programs_changes_are_told_once_in_ten_minutes(caplog: pytest.LogCaptureFixture) -> None:
