@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence, Set
 from glob import glob
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -70,7 +71,9 @@ class NamedFiles:
 
     def _matching(self, key: str, pattern: str) -> list[str]:
         names = sorted(glob(pattern, root_dir=self._base_dir))  # noqa: PTH207  Path.glob takes no absolute pattern
-        names = [name for name in names if may_be_file(self._base_dir / name) or self._was_list(escape_path(name))]
+        names = list(
+            islice(filter(self._is_meant, names), MAX_FILES + 1)
+        )  # no more are looked at, however many there are
         if not names and "*" not in pattern and "?" not in pattern:  # a bracket in a file's name that is misspelt
             return [pattern]
         closed = "" if names else why_closed((self._base_dir / pattern).parent)
@@ -79,10 +82,13 @@ class NamedFiles:
         elif closed:  # not the same as an empty folder: what it lists would be given free
             self._wrong(key, f'the folder of "{pattern}" cannot be read: {closed}', "check its permissions")
         elif len(names) > MAX_FILES:
-            self._wrong(key, f'"{pattern}" matches {len(names)} files', f"{MAX_FILES} are taken: narrow the pattern")
+            self._wrong(key, f'"{pattern}" matches over {MAX_FILES} files', "narrow the pattern")
         else:
             return names
         return []
+
+    def _is_meant(self, name: str) -> bool:
+        return may_be_file(self._base_dir / name) or bool(self._was_list(escape_path(name)))
 
     def _files(self, key: str, names: list[str]) -> list[ListFile]:
         shown = [(escape_path(name), name) for name in names]

@@ -13,12 +13,14 @@ from egressd.errors import ConfigError
 from egressd.plural import count
 from egressd.runtime.core import Core
 from egressd.runtime.knowledge import files_lost
-from egressd.runtime.list_watch import LOOK_S, ListWatch, read_signs
+from egressd.runtime.list_watch import LOOK_S, ListWatch, Signs, read_signs
 from egressd.store import audit
 from egressd.store.audit import Act
 from egressd.web.requests import MAX_TEXT
 
 AGAIN_S: Final = 30.0
+REST: Final = 30  # times as long as it took to look
+MOST_REST_S: Final = 10.0
 MAX_CHANGES: Final = 20  # that are told one by one
 
 log = logging.getLogger("egressd")
@@ -29,13 +31,15 @@ async def follow_lists(core: Core) -> None:
     now_s = asyncio.get_running_loop().time
     watch = ListWatch(now_s)
     taken = None
-    build_from_s = 0.0
+    build_from_s = took_s = 0.0
     while True:
         if core.loaded.signs is not taken:
             taken = core.loaded.signs
             watch.took(taken)
-        await asyncio.sleep(LOOK_S)
-        now = await asyncio.to_thread(read_signs, list_paths(core.config, core.path.parent))
+        await asyncio.sleep(rest_s(took_s))
+        began_s = now_s()
+        now = await asyncio.to_thread(_look, core)
+        took_s = now_s() - began_s
         changes = watch.look(now)
         lost = files_lost(core.knowledge.intel.index) if now_s() >= build_from_s else []
         if lost:
@@ -43,6 +47,15 @@ async def follow_lists(core: Core) -> None:
         if changes or lost:
             await _take(core, "; ".join([*changes[:MAX_CHANGES], *(f"{name} is gone from the state" for name in lost)]))
             watch.took(now)
+
+
+def rest_s(took_s: float) -> float:
+    """How long until files are looked at again: looking may cost 3 % of the time, however many there are."""
+    return min(max(LOOK_S, took_s * REST), MOST_REST_S)
+
+
+def _look(core: Core) -> Signs:
+    return read_signs(list_paths(core.config, core.path.parent))
 
 
 async def _take(core: Core, what: str) -> None:

@@ -87,8 +87,11 @@ def test_a_folder_that_is_closed_is_not_an_empty_one(tmp_path: Path, monkeypatch
 
 def test_a_pattern_that_matches_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(named_files, "MAX_FILES", 1)
-    made(tmp_path, "l.txt", "m.txt")
-    assert names_of(tmp_path, "*.txt") == ([], [("lists[0]", '"*.txt" matches 2 files')])
+    made(tmp_path, "l.txt", "m.txt", "n.txt", "o.txt")
+    looked: list[Path] = []
+    monkeypatch.setattr(named_files, "may_be_file", lambda path: looked.append(path) or True)
+    assert names_of(tmp_path, "*.txt") == ([], [("lists[0]", '"*.txt" matches over 1 files')])
+    assert len(looked) == 2, "no more of them are looked at"
 
 
 def test_names_of_files_are_shown_safely(tmp_path: Path) -> None:
