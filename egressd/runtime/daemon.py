@@ -32,7 +32,7 @@ from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
 from egressd.runtime.feeding import Feeding
 from egressd.runtime.hunting import Hunts
-from egressd.runtime.keeping import Keeping
+from egressd.runtime.keeping import IN_MEMORY, Keeping
 from egressd.runtime.list_following import follow_lists
 from egressd.runtime.modes import changed_by_start, spoken
 from egressd.runtime.processes import PacketProcessHandle
@@ -185,6 +185,8 @@ class Daemon:
             log.error("%s", line)
         if self._loaded.unkept:
             log.error("no last good copy of the lists is kept: %s", self._loaded.unkept)
+        if core.ledger.in_memory:
+            log.error("%s", IN_MEMORY)
         if core.ledger.upgraded:
             log.warning("%s", core.ledger.upgraded)
         core.mode_changed = changed_by_start(await core.ledger.read(meta.get, "mode"), spoken(core.mode, core.modes))

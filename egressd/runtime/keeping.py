@@ -39,6 +39,10 @@ DISPLACED: Final = (
     "the LEDGER was removed or replaced while egressd writes it: what it holds ends with this process."
     f" {BACKUP} is a copy of it; put that in its place as docs/operating.md says"
 )
+IN_MEMORY: Final = (
+    "the LEDGER lies on a disk that was READ-ONLY at the start: what is decided is in memory alone, and saved every"
+    " five minutes once the disk can be written. Mend that (the kernel's log tells why), then restart egressd"
+)
 
 RETENTION: Final = Act("egressd", "timer", "retention", "", "rows beyond the bounds of state.ledger_days")
 
@@ -184,12 +188,23 @@ class Keeping:
         if displaced:
             await core.ledger.backup(self._backup)
 
+    async def _save_memory(self, core: Core) -> None:
+        if core.ledger.in_memory:
+            await core.ledger.save()
+
     async def upkeep(self, core: Core) -> None:
         """Retention, checkpoints, and the copy of the ledger. Trouble with one of them holds up no other."""
         now_us = self._clock.now_us()
         # What is forgotten by age waits for so long.
         self._doubt_us = now_us - self._ageing.now_us(now_us, asyncio.get_running_loop().time())
-        for part in (self.save_displaced, self._trim_ledger, self._trim_audit, self._checkpoint, self._trim_history):
+        for part in (
+            self.save_displaced,
+            self._save_memory,
+            self._trim_ledger,
+            self._trim_audit,
+            self._checkpoint,
+            self._trim_history,
+        ):
             await self._try(part, core)
         await self._try(self.back_up, core)
 

@@ -21,7 +21,7 @@ from egressd.runtime.doctor import examine
 from egressd.runtime.explaining import Explaining
 from egressd.runtime.feeding import Feeding
 from egressd.runtime.health import snapshot_of
-from egressd.runtime.keeping import Keeping
+from egressd.runtime.keeping import IN_MEMORY, Keeping
 from egressd.runtime.preview import Preview
 from egressd.runtime.verbs import Verbs
 from egressd.runtime.vitals import Vitals
@@ -110,7 +110,8 @@ class Serving:
     async def _screen(self) -> Answer:
         core, vitals = self._core, self._vitals
         space = [LOW_ON_SPACE] if core.ledger.low_on_space else []
-        more = [*space, *core.listening.warnings(), *self._feeding.warnings(), *self._unread]
+        memory = [IN_MEMORY] if core.ledger.in_memory else []
+        more = [*memory, *space, *core.listening.warnings(), *self._feeding.warnings(), *self._unread]
         return await screens.status(
             core, self._canary, vitals.loss_ratio, vitals.is_degraded, vitals.lag_s, self._keeping.warnings(), more
         )

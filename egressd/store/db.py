@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
+from errno import EROFS
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Concatenate, Final, Literal, NamedTuple, ParamSpec, TypeVar
@@ -53,10 +56,12 @@ class Database:
         cache_kib: int = CACHE_KIB,
         text_of: Callable[[bytes], str] | None = None,
         keeps_old: bool = False,
+        may_be_in_memory: bool = False,
     ) -> None:
         """`steps` are the migrations; `ballast_bytes` is kept free for when the disk is full, 0 = none; `cache_kib` of
         pages are kept in memory; `text_of` reads text columns, which are UTF-8 or an error without it. `keeps_old`: a
-        copy is made before a migration, the way back to the version before."""
+        copy is made before a migration, the way back to the version before. `may_be_in_memory`: on a disk that is
+        read-only a copy in memory is opened instead."""
         self.path = path
         self.low_on_space = False  # there is no ballast, or it is spent; `checkpoint` takes it again once there is room
         self._synchronous = synchronous
@@ -64,6 +69,8 @@ class Database:
         self._cache_kib = cache_kib
         self._text_of = text_of
         self._keeps_old = keeps_old
+        self._may_be_in_memory = may_be_in_memory
+        self.in_memory = False  # what is written is in memory alone, until `save` finds that the disk can be written
         self.upgraded = ""  # what `open` did to a file of an earlier version, and where its copy lies
         self._ballast = Ballast(path.with_name(path.name + ".ballast"), ballast_bytes)
         self._lock: LockFile | None = None
@@ -99,7 +106,7 @@ class Database:
         it, and what is written ends with this process. `backup` still has all of it. False when nobody can say: a
         folder that was closed to us has lost nothing."""
         found = _identity(self.path)
-        return found is not None and found != self._identity
+        return not self.in_memory and found is not None and found != self._identity
 
     async def run(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`fn(connection, ...)` in a transaction; returns after it is on disk. `fn` may be run twice when the disk was
@@ -142,6 +149,11 @@ class Database:
         size_bytes: int = await asyncio.wrap_future(self._opened().alone(lambda one: _back_up(one, path)))
         return size_bytes
 
+    async def save(self) -> None:
+        """Put what is in memory in the file's place, which nobody changed since, for its lock is ours. Raises
+        StoreError while the disk cannot be written."""
+        await asyncio.wrap_future(self._opened().alone(lambda one: _back_up(one, self.path, has_log=True)))
+
     @property
     def stats(self) -> Stats:
         """What the writer thread did since `open`."""
@@ -155,6 +167,9 @@ class Database:
     def close(self) -> None:
         """Finish what waits, move the log into the file, let go of the lock."""
         if self._writer is not None:
+            if self.in_memory:
+                with suppress(StoreError, sqlite3.Error):  # it was an alarm all the while
+                    self._writer.alone(lambda one: _back_up(one, self.path, has_log=True)).result()
             self._writer.close()
             self._writer = None
         if self._lock is not None:
@@ -174,9 +189,14 @@ class Database:
             os.fchmod(number, 0o600)  # the log takes its mode from the file's
             os.close(number)
         except OSError as error:
-            raise StoreError(f"{self.path}: {error.strerror}; egressd must be able to write it", IO) from error
-        connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, cached_statements=256)
+            self.in_memory = self._may_be_in_memory and error.errno == EROFS and self.path.exists()
+            if not self.in_memory:
+                raise StoreError(f"{self.path}: {error.strerror}; egressd must be able to write it", IO) from error
+        name = ":memory:" if self.in_memory else self.path
+        connection = sqlite3.connect(name, timeout=BUSY_S, isolation_level=None, cached_statements=256)
         try:
+            if self.in_memory:
+                _copy(self.path, connection)
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             connection.execute("PRAGMA journal_mode = WAL").fetchall()
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
@@ -269,13 +289,43 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _back_up(connection: Connection, path: Path) -> int:
+def _copy(path: Path, into: Connection) -> None:
+    """All of a file on a disk that cannot be written. What a crash left in its log SQLite reads only where it can write
+    beside it (https://www.sqlite.org/wal.html, "Read-Only Databases"). Raises StoreError."""
+    log = path.with_name(path.name + "-wal")
+    try:
+        if not (log.exists() and log.stat().st_size):
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as source:
+                source.backup(into)
+            return
+        with _scratch() as folder:
+            copies = [shutil.copy(one, folder) for one in (path, log)]
+            with closing(sqlite3.connect(copies[0])) as source:
+                source.backup(into)
+    except OSError as error:
+        what = f"{path}: on a disk that is read-only, and its log cannot be copied elsewhere: {error.strerror}"
+        raise StoreError(f"{what}; make it writable", IO) from error
+
+
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """A folder that can be written although a disk cannot, in memory if possible. Raises OSError."""
+    for folder in (*os.environ.get("RUNTIME_DIRECTORY", "").split(":"), "/dev/shm"):
+        if folder:
+            with suppress(OSError):
+                return tempfile.TemporaryDirectory(prefix="egressd-", dir=folder)
+    return tempfile.TemporaryDirectory(prefix="egressd-")
+
+
+def _back_up(connection: Connection, path: Path, *, has_log: bool = False) -> int:
+    """`has_log`: there may be the log of an earlier run beside `path`, which would be taken for the copy's."""
     fresh = path.with_name(path.name + ".new")
     try:
         fresh.unlink(missing_ok=True)
         os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         connection.execute("VACUUM INTO ?", (str(fresh),))
         sync(fresh)
+        for ending in ("-wal", "-shm") if has_log else ():
+            path.with_name(path.name + ending).unlink(missing_ok=True)
         fresh.replace(path)
         sync(path.parent)
         return path.stat().st_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from errno import EROFS
 from pathlib import Path
 
 from egressd.store.errors import IO, LOCKED, StoreError
@@ -28,7 +29,12 @@ class LockFile:
     def __init__(self, path: Path) -> None:
         """Raises StoreError when another process holds it, naming that process."""
         try:
-            number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            except OSError as error:
+                if error.errno != EROFS:
+                    raise
+                number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)  # left by the last run
         except OSError as error:
             raise StoreError(f"{path}: {error.strerror}; egressd must be able to write this directory", IO) from error
         try:
@@ -43,7 +49,7 @@ class LockFile:
         try:
             os.ftruncate(number, 0)
             os.pwrite(number, f"{os.getpid()}\n".encode(), 0)
-        except OSError:  # a full disk: the lock holds all the same, it only cannot say whose it is
+        except OSError:  # a full disk, or a read-only one: the lock holds all the same, it only cannot say whose it is
             pass
 
     def release(self) -> None:

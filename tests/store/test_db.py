@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from sqlite3 import Connection
+from typing import Any
 
 import pytest
 
@@ -335,3 +339,68 @@ def test_a_ledger_in_a_folder_that_was_closed_is_not_one_that_was_taken_away(
     database.path.unlink()
     assert database.is_displaced()
     database.close()
+
+
+@pytest.fixture
+def read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """A disk that can be written, or not. (Root, who may run this, is refused nothing by permissions.)"""
+    real, state = os.open, {"read-only": False}
+
+    def open_(path: Any, flags: int, *args: Any, **options: Any) -> int:
+        if state["read-only"] and flags & (os.O_WRONLY | os.O_RDWR) and str(path).startswith(str(tmp_path)):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return real(path, flags, *args, **options)
+
+    monkeypatch.setattr(os, "open", open_)
+    return lambda now: state.update({"read-only": now})
+
+
+def in_memory(path: Path) -> Database:
+    return Database(path, steps=(numbers_table,), ballast_bytes=0, may_be_in_memory=True)
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+def test_a_read_only_disk_is_no_reason_not_to_start(
+    tmp_path: Path, read_only: Callable[[bool], None], crashed: bool
+) -> None:
+    path = tmp_path / "l.db"
+    first = in_memory(path)
+    first.open(T0)
+    assert not first.in_memory
+    first.call(put, 1)
+    if crashed:  # what is in the log alone must not be lost
+        for ending in ("", "-wal"):
+            shutil.copy(tmp_path / f"l.db{ending}", tmp_path / f"kept{ending}")
+    first.close()
+    if crashed:
+        for ending in ("", "-wal"):
+            (tmp_path / f"kept{ending}").rename(tmp_path / f"l.db{ending}")
+        assert (tmp_path / "l.db-wal").stat().st_size > 0
+    read_only(True)
+    with pytest.raises(StoreError, match="Read-only file system"):  # as history, which may be too large for memory
+        Database(path, steps=(numbers_table,), ballast_bytes=0).open(T0)
+    second = in_memory(path)
+    second.open(T0)
+    assert second.in_memory and not second.is_displaced()
+    second.call(put, 2)
+    assert second.call(held) == [1, 2]
+    with pytest.raises(StoreError, match="Read-only file system"):
+        asyncio.run(second.save())
+    read_only(False)
+    asyncio.run(second.save())
+    second.call(put, 3)
+    second.close()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["l.db", "l.db.lock"]
+    third = in_memory(path)
+    third.open(T0)
+    assert (third.call(held), third.in_memory) == ([1, 2, 3], False)
+    third.close()
+
+
+def test_what_is_not_there_cannot_be_read_from_a_read_only_disk(
+    tmp_path: Path, read_only: Callable[[bool], None]
+) -> None:
+    (tmp_path / "l.db.lock").touch()
+    read_only(True)
+    with pytest.raises(StoreError, match="egressd must be able to write it"):
+        in_memory(tmp_path / "l.db").open(T0)
