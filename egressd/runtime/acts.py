@@ -85,7 +85,7 @@ class Acts:
         core = self.core
         decision = Decision(
             core.new_id(), core.clock.now_us(), 0, "block", tuple(targets), reason, "person", "E0",
-            core.site.strongest, match, _NOBODY, "", "",
+            core.arming.site.strongest, match, _NOBODY, "", "",
         )  # fmt: skip
         row = Act(peer.actor, "socket", act, targets[0].value, reason)
         made = core.rulings.make(decision, state, peer.actor, ends_us, row)
@@ -123,7 +123,7 @@ class Acts:
             standing = core.register.by_target.get(before.target)
             if standing is not None and before.target.kind in (CLIENT, SEGMENT):
                 continue
-            state = before.state if core.site.strongest != "enforce" or before.action == ASK else ACTIVE
+            state = before.state if core.arming.site.strongest != "enforce" or before.action == ASK else ACTIVE
             act = _ACT_OF.get(before.target.kind, "block")
             held = [target for target, one in before.held.items() if one.state == ACTIVE and target != before.target]
             found_out = [target for target in held if target.kind in FOUND_OUT]  # their terms begin anew
@@ -137,7 +137,7 @@ class Acts:
                 core.rulings.extend(made, found_out, peer.actor, "socket", reason)
             if remedies:
                 core.isolation.remember(made.id, remedies)
-            verb = "blocks" if core.is_enforcing() else "would block"
+            verb = "blocks" if core.arming.is_enforcing() else "would block"
             what = f"{made.id} {verb} {before.target.value} again"
             if state == PROPOSED:
                 what = f"{made.id} is proposed again: {before.target.value}"
@@ -244,7 +244,7 @@ class Acts:
 
     def require_armed(self) -> None:
         """Raises Refused in mode monitor: nobody shall believe that something is blocked that is not."""
-        if not self.core.is_enforcing():
+        if not self.core.arming.is_enforcing():
             raise Refused(
                 "nothing was done: the mode is monitor, in which nothing is blocked."
                 " Arm egressd first: egressd mode enforce --reason TEXT"

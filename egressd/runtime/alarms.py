@@ -16,10 +16,10 @@ SHOWN: Final = 2  # decisions of a kind, each with a line
 def warnings(core: Core) -> list[str]:
     """What somebody should know, most urgent first."""
     is_news = core.clock.now_us() - core.started_us < DAY_US
-    found = [core.mode_changed] if core.mode_changed and is_news else []
-    if not core.is_enforcing():
+    found = [core.arming.changed] if core.arming.changed and is_news else []
+    if not core.arming.is_enforcing():
         found.append("mode is monitor: nothing is blocked. To arm: egressd mode enforce --reason TEXT")
-    found += [f"segment {name} is under {mode}" for name, mode in core.modes.items() if mode != core.mode]
+    found += [f"segment {name} is under {mode}" for name, mode in core.arming.modes.items() if mode != core.arming.mode]
     waiting = [one for one in core.register.by_id.values() if one.state == PROPOSED]
     back = [one for one in waiting if one.rule == ROLLBACK]
     found += [
@@ -29,7 +29,7 @@ def warnings(core: Core) -> list[str]:
     if len(waiting) > len(back[:SHOWN]):
         some = count(len(waiting), "decision waits", "decisions wait")
         found.append(f"{some} for a person: egressd decisions --state proposed")
-    if core.is_enforcing():
+    if core.arming.is_enforcing():
         free = [one for one in core.register.by_id.values() if one.is_name_only()]
         for one in free[:SHOWN]:
             value = one.target.value

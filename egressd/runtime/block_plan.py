@@ -83,7 +83,7 @@ class BlockPlan:
             row.shared = await self._neighbours(row, since_us, judge)
         return {
             "days": days, "segment": segment or "", "hosts_seen": seen, "left_out": max(0, len(rows) - MOST_ROWS),
-            "rows": [_told(core, row, seen) for row in rows[:MOST_ROWS]], "standing": len(core.rules()),
+            "rows": [_told(core, row, seen) for row in rows[:MOST_ROWS]], "standing": len(core.arming.rules()),
             "hosts": len({client for row in acting for client in row.clients}),
             "contacts": sum(row.contacts for row in acting),
         }  # fmt: skip

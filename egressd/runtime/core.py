@@ -1,7 +1,8 @@
 """The core: everything that the daemon knows and decides, in one place, on one event loop.
 
-Who owns what: `register` is what stands, `rulings` changes it, `intake` takes what packet processes send, `enforcement`
-puts it into the kernel, `scribe` writes it down, `knowledge` is what people say. Verbs and screens act on these.
+Who owns what: `register` is what stands, `rulings` changes it, `arming` says under which modes, `intake` takes what
+packet processes send, `enforcement` puts it into the kernel, `scribe` writes it down, `knowledge` is what people say.
+Verbs and screens act on these.
 """
 
 from __future__ import annotations
@@ -22,24 +23,23 @@ from egressd.detect.campaigns import Campaigns
 from egressd.detect.devices import Devices, parse_mac
 from egressd.detect.resolutions import own_prefixes
 from egressd.detect.rules import Rule as PolicyRule
-from egressd.detect.site import Site
-from egressd.enforce.adapter import Rule
-from egressd.model import Campaign, FlowKey, Incident, Indicator, Target
+from egressd.model import Campaign, FlowKey, Incident, Indicator
 from egressd.plural import count
 from egressd.runtime import knowledge as known
 from egressd.runtime.allowing import Allowing
+from egressd.runtime.arming import Arming
 from egressd.runtime.bulk_rows import HistoryRow, Tenants
 from egressd.runtime.enforcement import Enforcement
 from egressd.runtime.identity import Identity
-from egressd.runtime.in_force import InForce, Register, from_row
+from egressd.runtime.in_force import Register, from_row
 from egressd.runtime.intake import Intake
 from egressd.runtime.isolation import Isolation
-from egressd.runtime.knowledge import Fed, Knowledge, Loaded
+from egressd.runtime.knowledge import Fed, Knowledge, Loaded, Surroundings
 from egressd.runtime.lapsing import Lapsing
 from egressd.runtime.learning import Learning, Reached
 from egressd.runtime.listening import Listening, marks_path
 from egressd.runtime.messages import Values
-from egressd.runtime.modes import is_apart, reread, site_of, spoken, stand_in, unarmed
+from egressd.runtime.modes import reread
 from egressd.runtime.orders import Dropped, Learn, LogSource, LogStart, Order, Start, Step, Swap
 from egressd.runtime.reloading import Reloading
 from egressd.runtime.rollback import Rollback, tell
@@ -50,7 +50,7 @@ from egressd.runtime.station import Station
 from egressd.runtime.tellers import Watchers
 from egressd.runtime.volume_watch import VolumeWatch
 from egressd.runtime.watched import WatchSum
-from egressd.store import decisions, entries, incidents, ledger, meta, targets
+from egressd.store import entries, incidents, ledger, meta, targets
 from egressd.store.db import Database
 from egressd.store.entries import Entry
 
@@ -72,9 +72,6 @@ class Core:
         self.ledger = ledger_db
         self.loaded = loaded
         self.reloading = Reloading(path, loaded, clock)
-        self.mode = loaded.config.mode
-        self.modes: dict[str, str] = dict(loaded.config.modes)  # of segments where it is another one
-        self._site: tuple[Any, Site] | None = None
         self.entries: list[Entry] = []
         self.fed: Mapping[str, Fed] = {}  # by feed
         self.on_loaded: Callable[[], Awaitable[None]] = _nobody  # configuration and lists were read anew
@@ -83,7 +80,7 @@ class Core:
         self.register = Register()
         self.devices = Devices()
         self.station = Station(self.devices, self._capture_elsewhere)
-        self.knowledge: Knowledge = known.combine(loaded, (), self.station.around, self.mode)
+        self.knowledge: Knowledge = known.combine(loaded, (), self.station.around, loaded.config.mode)
         self.campaigns = Campaigns(self.devices)
         self.campaigns.on_merge = self._merged
         self.campaigns.on_fold = self._folded
@@ -94,12 +91,13 @@ class Core:
         tellers.domain_of = self.domain_of
         self.register.on_end = self._ended
         self.scribe = Scribe(ledger_db, self._written)
-        self.rulings = Rulings(self.register, self.campaigns, self.scribe, clock, self.tell, self.is_enforcing)
+        self.enforcement = Enforcement(self.register, clock, self.scribe.put, self._dropped)
+        self.arming = Arming(lambda: self.loaded, self.register, self.scribe, self.enforcement, self._armed)
+        self.rulings = Rulings(self.register, self.campaigns, self.scribe, clock, self.tell, self.arming.is_enforcing)
         self.allowing = Allowing(
             self.register, self.rulings, self.campaigns, self.scribe, clock, tellers.event, self.new_id
         )
         self.lapsing = Lapsing()
-        self.enforcement = Enforcement(self.register, clock, self.scribe.put, self._dropped)
         self.intake = Intake(
             self.register, self.rulings, self.campaigns, self.scribe, clock, tellers, self.segment_of,
             self._take_history, self._take_tenants, self.enforcement.pushed, f"{self.started_us}-{os.getpid()}",
@@ -133,7 +131,6 @@ class Core:
         self.on_canary: Callable[[str, int, int], None] = _nothing
         self.on_interfaces: Callable[[], None] = _nothing
         self.on_arrival: Callable[[tuple[Indicator, ...] | None], None] = _nothing
-        self.mode_changed = ""  # what this start made of the mode that the run before ended under
         self._due_s = 0  # when the next indicator comes into force that says when
 
     def canary_interfaces(self) -> list[str]:
@@ -166,7 +163,7 @@ class Core:
         self.allowing.restore(found.lifted, found.allowed)
         _, lapsed, _ = known.parse_entries(found.lapsed, self.loaded.texts, self.knowledge.intel.protected)
         self.lapsing.restore(lapsed, self.started_us)
-        self._stand_in_mode()
+        self.arming.stand_in()
 
     async def look_around(self) -> None:
         """See how the machine stands now. Raises OSError when the kernel does not tell."""
@@ -182,8 +179,10 @@ class Core:
     async def start_enforcing(self) -> None:
         """Begin to put decisions into force. Raises AdapterError."""
         reported = await self.ledger.read(targets.load_enforcements, "nftables")
-        self._keep_apart()
-        await self.enforcement.start(self.site.strongest, self.config, self.knowledge.intel, self.station.own, reported)
+        self.arming.keep_apart()
+        await self.enforcement.start(
+            self.arming.site.strongest, self.config, self.knowledge.intel, self.station.own, reported
+        )
 
     # -- packet processes
 
@@ -200,8 +199,8 @@ class Core:
             self.clock.offset_us,
             intel=self.knowledge.intel,
             settings=self.knowledge.settings,
-            enforced=self.site.strongest == "enforce",
-            fast_lane=self.site.strongest == "enforce",
+            enforced=self.arming.site.strongest == "enforce",
+            fast_lane=self.arming.site.strongest == "enforce",
             sensors=self.listening.is_wanted,
         )
         following: list[Order] = [self.rulings.standing()]
@@ -246,15 +245,16 @@ class Core:
         before = self.knowledge
         in_force = frozenset(one.name for one in self.loaded.texts.files)
         loaded, waiting = await self.reloading.read(self.config, in_force, only_lists=only_lists)
-        mode_before, (modes, gone) = self.loaded.config.mode, reread(self.modes, self.loaded.config, loaded.config)
+        before_mode, arming = self.config.mode, self.arming
+        modes, gone = reread(arming.modes, self.config, loaded.config)
         self.loaded = loaded
         await self.on_loaded()
         await self.renew()
-        if modes != self.modes:
-            await self.set_mode(self.mode, modes)
-        if loaded.config.mode not in (mode_before, self.mode):
-            await self.set_mode(loaded.config.mode)
-            changed_mode = [f"the mode is {self.mode}"]
+        if modes != arming.modes:
+            await arming.set(arming.mode, modes)
+        if loaded.config.mode not in (before_mode, arming.mode):
+            await arming.set(loaded.config.mode)
+            changed_mode = [f"the mode is {arming.mode}"]
         else:
             changed_mode = []
         now = self.knowledge
@@ -272,12 +272,12 @@ class Core:
     async def _renew(self) -> None:
         before = self.knowledge.intel
         while True:
-            said = (self.loaded, tuple(self.entries), self.station.around, self.mode, self.fed, dict(self.modes))
+            said = self._said()
             self.knowledge = await asyncio.to_thread(known.combine, *said)
-            if said == (self.loaded, tuple(self.entries), self.station.around, self.mode, self.fed, self.modes):
+            if said == self._said():
                 break  # else somebody said more meanwhile, and what rests on that would be taken for unlisted
         intel = self.knowledge.intel
-        armed = self.site.strongest == "enforce"
+        armed = self.arming.site.strongest == "enforce"
         swap = Swap(intel, self.knowledge.settings, armed, armed)
         self.tell(swap)
         self.listening.tell(swap)
@@ -288,43 +288,23 @@ class Core:
         self._due_s = min(
             (one.added_s for one in intel.index.pending_after(self.clock.now_us() // 1_000_000)), default=0
         )
-        self.allowing.look(intel, self.site.strongest)
-        self._keep_apart()
+        self.allowing.look(intel, self.arming.site.strongest)
+        self.arming.keep_apart()
         self.station.name(self.knowledge.segments)
         if self.volume is not None:
             self.volume.swap(volume_settings(self.config), own_prefixes(intel.allowances.nat64))
         await self.enforcement.protect(intel, self.station.own, self.isolation.reachable())
         self.enforcement.wake()
 
-    async def set_mode(self, mode: str, modes: Mapping[str, str] | None = None) -> None:
-        """Another mode, and others of segments if given. Raises AdapterError when the kernel cannot be used; the modes
-        stay then."""
-        before = self.mode, self.modes
-        self.mode = mode
-        self.modes = dict(modes) if modes is not None else self.modes
-        self._keep_apart()
-        try:
-            await self.enforcement.change_mode(self.site.strongest)
-        except BaseException:
-            self.mode, self.modes = before
-            self._keep_apart()
-            await self.enforcement.change_mode(self.site.strongest)
-            raise
-        self.mode_changed = ""  # a person has looked at it
-        if (self.mode, self.modes) != before:
-            now, was = spoken(self.mode, self.modes), spoken(*before)
-            log.warning("the mode is %s now, it was %s: egressd audit says who did it and why", now, was)
-        self._stand_in_mode()
+    def _said(self) -> tuple[Loaded, Sequence[Entry], Surroundings, str, Mapping[str, Fed], Mapping[str, str]]:
+        """All that knowledge is put together from."""
+        arming = self.arming
+        return self.loaded, tuple(self.entries), self.station.around, arming.mode, self.fed, dict(arming.modes)
+
+    async def _armed(self) -> None:
+        """Modes were set."""
         await self.renew()
         self.tell(self.rulings.standing())
-        self.enforcement.force()
-
-    def _stand_in_mode(self) -> None:
-        """Decisions that were made in another mode stand in this one from now on."""
-        self.scribe.put(meta.put, "mode", spoken(self.mode, self.modes))
-        changed = stand_in(self.register, self.site)
-        for mode, ids in changed.by_mode.items():
-            self.scribe.put(decisions.change_mode, ids, mode, changed.proposed, changed.active)
 
     async def add_entry(self, kind: str, text: str, actor: str, reason: str, expires_us: int, act: Any) -> Entry:
         """A line of an operator's, on disk when this returns. Raises StoreError."""
@@ -401,30 +381,6 @@ class Core:
         self._due_s = min((one.added_s for one in pending if one.added_s > now_s), default=0)
 
     # -- from elsewhere
-
-    def is_enforcing(self) -> bool:
-        """Whether decisions in force are in the kernel."""
-        return self.site.strongest != "monitor"
-
-    @property
-    def site(self) -> Site:
-        """Segments and the modes that they are under."""
-        key = (self.loaded, self.mode, tuple(self.modes.items()))
-        if self._site is None or self._site[0][0] is not key[0] or self._site[0][1:] != key[1:]:
-            self._site = key, site_of(self.config, self.mode, self.modes)
-        return self._site[1]
-
-    def rules(self) -> list[Rule]:
-        """What the kernel should hold."""
-        return self.register.rules(self.site.strongest, self._is_apart)
-
-    def _is_apart(self, decision: InForce, target: Target) -> bool:
-        return is_apart(self.site, decision, target)
-
-    def _keep_apart(self) -> None:
-        """What enforcing segments block holds for no other."""
-        self.enforcement.is_apart = self._is_apart
-        self.enforcement.unarmed = unarmed(self.config, self.site)
 
     def rule_of(self, name: str) -> PolicyRule | None:
         """A rule of the policy in force, None when it has none of that name."""

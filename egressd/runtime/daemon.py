@@ -149,7 +149,7 @@ class Daemon:
         hunts.hunt(None)  # for what was listed while nothing ran
         self._watch(hunts.run(), "retro-hunt")
         where = ", ".join(core.station.interfaces) or "no interface"
-        log.info("egressd %s: mode %s on %s", screens.version()["version"], core.mode, where)
+        log.info("egressd %s: mode %s on %s", screens.version()["version"], core.arming.mode, where)
         self._service.ready(serving.line())
         code = await self._until_stopped()
         self._service.stopping()
@@ -172,7 +172,7 @@ class Daemon:
         set_us = meta.set_by_us(last, now_us)
         found = await core.ledger.read(ledger.load_all, now_us - set_us, FORGET_US)
         told = {"clean": last.clean, "pid": os.getpid()}
-        act = Act("egressd", "start", "start", "", f"mode {core.mode}", None, told)
+        act = Act("egressd", "start", "start", "", f"mode {core.arming.mode}", None, told)
         try:
             await core.ledger.run(_begin_run, act, now_us, set_us)
         except StoreError as error:
@@ -189,9 +189,11 @@ class Daemon:
             log.error("%s", IN_MEMORY)
         if core.ledger.upgraded:
             log.warning("%s", core.ledger.upgraded)
-        core.mode_changed = changed_by_start(await core.ledger.read(meta.get, "mode"), spoken(core.mode, core.modes))
-        if core.mode_changed:
-            log.warning("%s", core.mode_changed)
+        core.arming.changed = changed_by_start(
+            await core.ledger.read(meta.get, "mode"), spoken(core.arming.mode, core.arming.modes)
+        )
+        if core.arming.changed:
+            log.warning("%s", core.arming.changed)
         remedies = await core.ledger.read(meta.under, "remedies")
         core.restore(found, {id_: text.split(",") for id_, text in remedies.items()})
         if set_us:

@@ -39,7 +39,7 @@ async def examine(core: Core, canary: Canary) -> dict[str, Any]:
     found = Findings()
     for what, ok, detail, ms in await canary.prove(core.canary_interfaces()):
         found.add(what, ok, detail, ms=ms)
-    if not core.is_enforcing():
+    if not core.arming.is_enforcing():
         found.add("push", True, "not tried: the mode is monitor, the kernel is left alone")
     _sensors(core, canary, found)
     await _rules(core, found)
@@ -71,13 +71,13 @@ async def _rules(core: Core, found: Findings) -> None:
         ok = one["state"] == "ok" and not one["failed"]
         detail = one["detail"] or f"{one['active']:,} in force, {one['pending']:,} pending, {one['failed']:,} failed"
         found.add(f"adapter {one['name']}", ok, detail)
-    wanted = [rule.target for rule in core.rules() if rule.target.kind in ("address", "pair")][:1_000]
+    wanted = [rule.target for rule in core.arming.rules() if rule.target.kind in ("address", "pair")][:1_000]
     try:
         there = await core.enforcement.counters(wanted)
     except AdapterError as error:
         found.add("read back", False, str(error), began_s)
         return
-    if core.is_enforcing():
+    if core.arming.is_enforcing():
         missing = [one for one in wanted if one not in there]
         detail = f"{len(there):,} of {len(wanted):,} looked up are in the kernel"
         found.add("read back", not missing, detail, began_s)

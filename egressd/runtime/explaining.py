@@ -40,7 +40,7 @@ class Explaining:
         loaded = core.loaded.texts._replace(intel=core.knowledge.intel)
         settings = core.knowledge.settings
         verdict = judge(question, loaded, settings, now_us // 1_000_000)
-        record = render_verdict(verdict, core.mode)
+        record = render_verdict(verdict, core.arming.mode)
         match = verdict.match
         if match is None:
             return {**record, **self._found_out(question)}

@@ -117,7 +117,7 @@ def snapshot_of(
         },
         events_waiting_bytes=told.waiting_bytes if told is not None else 0,
         event_write_errors=told.errors if told is not None else 0,
-        mode=core.mode,
+        mode=core.arming.mode,
         degraded=int(vitals.is_degraded),
         loop_lag_s=vitals.lag_s,
         started_s=core.started_us / SECOND_US,

@@ -67,8 +67,8 @@ async def status(
     for one in adapters:
         del one["last_check_us"]
     return {
-        "mode": core.mode,
-        "modes": dict(core.modes),
+        "mode": core.arming.mode,
+        "modes": dict(core.arming.modes),
         "version": __version__,
         "started": render_time(core.started_us),
         "uptime_s": (now_us - core.started_us) // 1_000_000,
@@ -196,7 +196,7 @@ async def hosts(core: Core) -> Record:
 def is_blocked(core: Core, client: str, ids: Sequence[str]) -> bool | None:
     """Whether all that these incidents of a client are about is blocked; False: its segment is under monitor, or of one
     of them a person has to say, or no address may be blocked; None: nothing is decided, or it was lifted."""
-    if core.site.mode_of(parse_address(client)) == MONITOR:
+    if core.arming.site.mode_of(parse_address(client)) == MONITOR:
         return False
     told: bool | None = None
     for incident in filter(None, map(core.campaigns.incidents.get, ids)):
@@ -255,7 +255,7 @@ async def incidents(core: Core, state: str | None, client: str | None) -> Record
         one.update(device_fields(core, one["device"]))
         one.update(campaign_fields(core, one["campaign"], watched))
         one["blocked"] = None if one["state"] == "closed" else is_blocked(core, one["client"], [one["id"]])
-        if one["client"] in isolated and core.is_enforcing():
+        if one["client"] in isolated and core.arming.is_enforcing():
             one["blocked"] = True
     return {"incidents": timed(found)}
 

@@ -121,13 +121,13 @@ class Serving:
         core = self._core
         interfaces = core.sensing.interfaces()
         return Standing(
-            core.mode,
+            core.arming.mode,
             core.sensing.total("packets"),
             render_time(core.started_us),
             tuple(one["name"] for one in interfaces if screens.state_of(core, self._canary, one) != "up"),
             core.enforcement.failing(),
             core.scribe.waiting if core.scribe.trouble else 0,
-            sum(mode != core.mode for mode in core.modes.values()),
+            sum(mode != core.arming.mode for mode in core.arming.modes.values()),
         )
 
     async def metrics(self) -> MetricsServer[Snapshot] | None:
@@ -161,4 +161,4 @@ class Serving:
         down = [one["name"] for one in interfaces if one["state"] != "up"]
         seen = count(packets, "packet") if not down else f"DOWN: {', '.join(down)}"
         standing = f"{count(len(core.register), 'decision')}, {count(len(core.campaigns.incidents), 'incident')} open"
-        return f"mode {core.mode}; {seen}; {standing}"
+        return f"mode {core.arming.mode}; {seen}; {standing}"

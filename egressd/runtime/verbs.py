@@ -308,7 +308,7 @@ class Verbs:
         core.scribe.put(audit.append, act, core.clock.now_us())
         for decision in found:
             self._acts.lift(peer, decision, args["reason"])
-        await core.set_mode("monitor", {})
+        await core.arming.set("monitor", {})
         await self._acts.settle()
         self._acts.remember(peer, Done(stays="what panic lifted comes back by no command; egressd mode arms again"))
         return {
@@ -354,7 +354,7 @@ class Verbs:
         segment = args["segment"]
         if segment is not None and segment not in core.config.segments:
             raise no_segment(core, segment)
-        before = core.mode if segment is None else core.modes.get(segment, core.mode)
+        before = core.arming.mode if segment is None else core.arming.modes.get(segment, core.arming.mode)
         where = "the mode" if segment is None else f"the mode of segment {segment}"
         if args["mode"] == before:
             return {"text": f"{where} is {before} already", "lines": []}
@@ -364,16 +364,18 @@ class Verbs:
         await core.scribe.settled()
         await core.ledger.run(audit.append, act, core.clock.now_us())  # raises before anything is done
         if segment is None:
-            await core.set_mode(args["mode"])
+            await core.arming.set(args["mode"])
         else:
-            await core.set_mode(core.mode, core.modes | {segment: args["mode"]})
+            await core.arming.set(core.arming.mode, core.arming.modes | {segment: args["mode"]})
         await core.enforcement.settled()
-        held = len(core.rules())
+        held = len(core.arming.rules())
         lines = [f"{count(held, 'target is', 'targets are')} to be in force now"]
         said = core.config.mode if segment is None else core.config.modes.get(segment, core.config.mode)
         if said != args["mode"]:
             lines.append(f"after a restart it is {said} again, unless the configuration says so too")
-        lines += [f"segment {name} is under {mode}" for name, mode in core.modes.items() if name != segment][:TOLD]
+        lines += [f"segment {name} is under {mode}" for name, mode in core.arming.modes.items() if name != segment][
+            :TOLD
+        ]
         back = f"egressd mode {before}" + (f" --segment {segment}" if segment is not None else "")
         self._acts.remember(peer, Done(stays=f"last you set the mode, which is taken back by {back} --reason TEXT"))
         return {"text": f"{where} is {args['mode']} (it was {before})", "lines": lines}

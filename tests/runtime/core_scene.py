@@ -103,9 +103,9 @@ class Site:
         self.ears = Ears()
         tellers: Any = self.ears
         self.core = Core(self.path, load_texts(self.path), hands.clock(), database, tellers)
-        self.core.mode = mode
+        self.core.arming.mode = mode
         self.kernel = Kernel()
-        self.core.enforcement = self.kernel  # type: ignore[assignment]
+        self.core.enforcement = self.core.arming.enforcement = self.kernel  # type: ignore[assignment]
         self.told: list[Order] = []
         for process in self.core.sensing.processes:
             process.tell = self.told.append  # type: ignore[method-assign]
@@ -157,7 +157,7 @@ class Site:
 
     def rules(self) -> list[str]:
         """What the kernel should hold, as `kind value`."""
-        return [f"{rule.target.kind} {rule.target.value}" for rule in self.core.register.rules(self.core.mode)]
+        return [f"{rule.target.kind} {rule.target.value}" for rule in self.core.register.rules(self.core.arming.mode)]
 
 
 @asynccontextmanager

@@ -92,7 +92,7 @@ async def test_what_a_rule_leaves_to_a_person_waits_in_enforce_and_over_a_restar
 async def test_a_change_of_mode_answers_no_question(tmp_path: Path) -> None:
     async with site_at(tmp_path, "monitor") as site:
         site.sees(*asked(mode="monitor"))
-        await site.core.set_mode("enforce")
+        await site.core.arming.set("enforce")
         assert site.core.register.by_id["D1"].state == PROPOSED and site.rules() == []
 
 
@@ -332,7 +332,7 @@ async def test_a_block_that_too_many_run_into_waits_for_a_person_from_then_on(tm
 
 
 def shown(site: Site, result: dict[str, Any], render: Callable[[Answer], list[str]]) -> str:
-    lines = render(Answer(result, site.core.mode, 1, "", ()))
+    lines = render(Answer(result, site.core.arming.mode, 1, "", ()))
     assert all(len(line) <= 80 for line in lines)
     return "\n".join(lines)
 
@@ -440,10 +440,10 @@ async def test_a_block_on_account_of_a_monitored_client_is_not_in_force_until_an
     async with site_at(tmp_path, "monitor", ARMED_LAB) as site:
         core = site.core
         site.sees(*asked(action="block", mode="monitor"), verdict("D1", "extend", address(), found=LISTED))
-        assert core.rules() == [] and core.is_enforcing()
+        assert core.arming.rules() == [] and core.arming.is_enforcing()
         site.sees(verdict("D1", "block", OURS, found=LISTED, mode="enforce", client=LAB))
         site.sees(verdict("D1", "extend", pair(A), pair(LAB), found=LISTED))
-        held = [f"{one.target.kind} {one.target.value}" for one in core.rules()]
+        held = [f"{one.target.kind} {one.target.value}" for one in core.arming.rules()]
         assert held == ["registered_domain listed.example", "address 198.51.100.7", "pair 10.1.0.5>198.51.100.7"]
         networks = {render_network(*one) for one in core.enforcement.unarmed}
         assert "10.1.0.0/24" not in networks and "10.1.1.0/24" in networks and "::/0" in networks
@@ -466,12 +466,16 @@ async def test_one_segment_is_armed_by_command_and_panic_disarms_it(
         )
         done = await site.do("mode", BERT, mode="enforce", segment="lab")
         assert done["text"] == "the mode of segment lab is enforce (it was monitor)"
-        assert (site.core.mode, site.core.modes, site.kernel.modes) == ("monitor", {"lab": "enforce"}, ["enforce"])
+        assert (site.core.arming.mode, site.core.arming.modes, site.kernel.modes) == (
+            "monitor",
+            {"lab": "enforce"},
+            ["enforce"],
+        )
         start, _ = site.core.start_of(0)
         assert start.enforced and start.fast_lane and start.settings.modes == (("lab", "enforce"),)
         assert "segment lab is under enforce" in alarms.warnings(site.core)
         await site.do("panic", BERT)
-        assert (site.core.modes, site.kernel.modes[-1]) == ({}, "monitor")
+        assert (site.core.arming.modes, site.kernel.modes[-1]) == ({}, "monitor")
         said = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
         assert said[0].startswith("the mode is monitor, lab under enforce now, it was monitor: egressd audit says")
         assert said[1].startswith("the mode is monitor now, it was monitor, lab under enforce: egressd audit says")
@@ -487,7 +491,7 @@ async def test_the_modes_of_a_run_are_known_to_the_next_one(tmp_path: Path) -> N
         assert before == "enforce, lab under monitor"
         told = changed_by_start(before, "monitor")
         assert told.startswith("the mode is monitor since this start, and was enforce, lab under monitor before it: ")
-        site.core.mode_changed = told
+        site.core.arming.changed = told
         assert alarms.warnings(site.core)[0] == told
         site.core.started_us -= 86_400_000_000
         assert told not in alarms.warnings(site.core)
@@ -509,19 +513,19 @@ async def test_the_mode_of_a_segment_goes_with_it(tmp_path: Path) -> None:
     async with site_at(tmp_path, "monitor") as site:
         core, path = site.core, tmp_path / "egressd.yaml"
         await site.do("mode", BERT, mode="enforce", segment="lab")
-        assert (await core.reload())[1:] == [] and core.modes == {"lab": "enforce"}
+        assert (await core.reload())[1:] == [] and core.arming.modes == {"lab": "enforce"}
         path.write_text(CONFIG.replace("lab:", "library:"))
         told = "segment lab is not in the configuration any more: its mode, enforce, is given up"
         assert told in await core.reload()
-        assert (core.modes, site.kernel.modes[-1], core.is_enforcing()) == ({}, "monitor", False)
+        assert (core.arming.modes, site.kernel.modes[-1], core.arming.is_enforcing()) == ({}, "monitor", False)
         path.write_text(CONFIG)
         await core.reload()
-        assert core.modes == {}
+        assert core.arming.modes == {}
         await site.do("mode", BERT, mode="enforce", segment="lab")
         path.write_text(CONFIG + "modes: {both: approve}\n")
         told = "the mode of segment lab is that of all others, as modes: says; it was enforce by command"
         assert told in await core.reload()
-        assert core.modes == {"both": "approve"}
+        assert core.arming.modes == {"both": "approve"}
 
 
 @in_loop
@@ -529,9 +533,9 @@ async def test_approve_beside_enforce_holds_a_pair_only_when_a_person_said_yes(t
     async with site_at(tmp_path, "enforce", CONFIG + "modes: {lab: approve}\n") as site:
         site.sees(*asked(action="block", mode="approve", client=LAB))
         site.sees(verdict("D1", "extend", pair(LAB), found=LISTED, mode="approve"))
-        assert site.core.rules() == []
+        assert site.core.arming.rules() == []
         await site.do("approve", BERT, id="D1")
-        assert "pair 10.1.0.5>198.51.100.7" in [f"{r.target.kind} {r.target.value}" for r in site.core.rules()]
+        assert "pair 10.1.0.5>198.51.100.7" in [f"{r.target.kind} {r.target.value}" for r in site.core.arming.rules()]
 
 
 @pytest.mark.parametrize(

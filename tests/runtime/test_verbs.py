@@ -257,7 +257,7 @@ async def test_mode(tmp_path: Path) -> None:
         assert answer["text"] == "the mode is enforce (it was monitor)"
         assert answer["lines"][0] == "1 target is to be in force now"
         assert "after a restart it is monitor again" in answer["lines"][1]
-        assert (site.core.mode, site.kernel.modes, site.rules()) == (
+        assert (site.core.arming.mode, site.kernel.modes, site.rules()) == (
             "enforce",
             ["enforce"],
             ["registered_domain listed.example"],
@@ -278,7 +278,7 @@ async def test_a_mode_that_the_kernel_refuses_leaves_the_one_before(tmp_path: Pa
         site.kernel.refuses = "nft is not there"
         with pytest.raises(Exception, match="nft is not there"):
             await site.do("mode", BERT, mode="enforce")
-        assert (site.core.mode, site.kernel.modes) == ("monitor", ["enforce", "monitor"])
+        assert (site.core.arming.mode, site.kernel.modes) == ("monitor", ["enforce", "monitor"])
 
 
 @in_loop
@@ -433,7 +433,7 @@ async def test_a_configuration_of_which_nothing_is_left_changes_nothing(tmp_path
         site.path.write_text(text)
         error = await site.refused("reload")
         assert error.code == INVALID and "names no list" in error.text
-        assert (site.core.mode, site.core.loaded.config.lists) == ("enforce", ("csirt.txt",))
+        assert (site.core.arming.mode, site.core.loaded.config.lists) == ("enforce", ("csirt.txt",))
 
 
 @in_loop
@@ -474,7 +474,7 @@ async def test_nothing_is_done_off_the_record(tmp_path: Path, monkeypatch: pytes
         fill_disk(site, monkeypatch)
         with pytest.raises(StoreError):
             await site.do("mode", mode="approve")
-        assert (site.core.mode, site.core.scribe.waiting) == ("enforce", 0)
+        assert (site.core.arming.mode, site.core.scribe.waiting) == ("enforce", 0)
         site.sees(sighting(B, found=LISTED))
         with pytest.raises(StoreError):
             await site.core.scribe.settled()
@@ -485,7 +485,7 @@ async def test_nothing_is_done_off_the_record(tmp_path: Path, monkeypatch: pytes
         ):  # fmt: skip
             error = await site.refused(verb, **args)
             assert error.text == "nothing was done, for it could not be written down: ledger.db: the disk is full"
-        assert (site.rules(), site.core.mode, site.core.scribe.waiting) == (before, "enforce", waiting)
+        assert (site.rules(), site.core.arming.mode, site.core.scribe.waiting) == (before, "enforce", waiting)
 
 
 @in_loop
@@ -495,7 +495,7 @@ async def test_panic_needs_no_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyP
         fill_disk(site, monkeypatch)
         with pytest.raises(StoreError, match=r"^it is done, but not written down yet: ledger.db: the disk is full"):
             await site.do("panic", BERT)
-        assert (site.rules(), site.core.mode) == ([], "monitor")
+        assert (site.rules(), site.core.arming.mode) == ([], "monitor")
         monkeypatch.undo()
 
 
@@ -507,7 +507,7 @@ async def test_panic(tmp_path: Path) -> None:
         await site.do("isolate", client="10.0.0.5", remedy=["10.9.0.1"])
         answer = await site.do("panic", BERT)
         assert answer["text"].startswith("everything is lifted (3) and the mode is monitor")
-        assert (site.rules(), len(site.core.register), site.core.mode) == ([], 0, "monitor")
+        assert (site.rules(), len(site.core.register), site.core.arming.mode) == ([], 0, "monitor")
         assert (site.kernel.modes, site.kernel.remedies) == (["monitor"], ())
         rows = await site.audit()
         assert [row[:2] for row in rows if row[0] == "uid:bert"] == [("uid:bert", "panic")] + [("uid:bert", "end")] * 3

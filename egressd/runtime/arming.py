@@ -1,0 +1,94 @@
+"""The modes that decisions stand under, of the whole and of segments: what they are, how they change, what follows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from egressd.detect.site import MONITOR, Site
+from egressd.enforce.adapter import Rule
+from egressd.model import Target
+from egressd.runtime.enforcement import Enforcement
+from egressd.runtime.in_force import InForce, Register
+from egressd.runtime.knowledge import Loaded
+from egressd.runtime.modes import is_apart, site_of, spoken, stand_in, unarmed
+from egressd.runtime.scribe import Scribe
+from egressd.store import decisions, meta
+
+log = logging.getLogger("egressd")
+
+
+class Arming:
+    """`mode` is that of the whole, `modes` those of segments where it is another one, `changed` what this start made of
+    those that the run before ended under ("": nothing). `on_set` is awaited when they were set."""
+
+    def __init__(
+        self,
+        loaded: Callable[[], Loaded],
+        register: Register,
+        scribe: Scribe,
+        enforcement: Enforcement,
+        on_set: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.mode = loaded().config.mode
+        self.modes: dict[str, str] = dict(loaded().config.modes)
+        self.changed = ""
+        self._loaded = loaded
+        self._register = register
+        self._scribe = scribe
+        self.enforcement = enforcement
+        self._on_set = on_set
+        self._site: tuple[Loaded, tuple[str, tuple[tuple[str, str], ...]], Site] | None = None
+
+    @property
+    def site(self) -> Site:
+        """Segments and the modes that they are under."""
+        loaded, modes = self._loaded(), (self.mode, tuple(self.modes.items()))
+        if self._site is None or self._site[0] is not loaded or self._site[1] != modes:
+            self._site = loaded, modes, site_of(loaded.config, self.mode, self.modes)
+        return self._site[2]
+
+    def is_enforcing(self) -> bool:
+        """Whether decisions in force are in the kernel."""
+        return self.site.strongest != MONITOR
+
+    def rules(self) -> list[Rule]:
+        """What the kernel should hold."""
+        return self._register.rules(self.site.strongest, self._is_apart)
+
+    async def set(self, mode: str, modes: Mapping[str, str] | None = None) -> None:
+        """Another mode, and others of segments if given. Raises AdapterError when the kernel cannot be used; the modes
+        stay then."""
+        before = self.mode, self.modes
+        self.mode = mode
+        self.modes = dict(modes) if modes is not None else self.modes
+        self.keep_apart()
+        try:
+            await self.enforcement.change_mode(self.site.strongest)
+        except BaseException:
+            self.mode, self.modes = before
+            self.keep_apart()
+            await self.enforcement.change_mode(self.site.strongest)
+            raise
+        self.changed = ""  # a person has looked at it
+        if (self.mode, self.modes) != before:
+            now, was = spoken(self.mode, self.modes), spoken(*before)
+            log.warning("the mode is %s now, it was %s: egressd audit says who did it and why", now, was)
+        self.stand_in()
+        await self._on_set()
+        self.enforcement.force()
+
+    def stand_in(self) -> None:
+        """Decisions that were made in another mode stand in this one from now on."""
+        self._scribe.put(meta.put, "mode", spoken(self.mode, self.modes))
+        changed = stand_in(self._register, self.site)
+        for mode, ids in changed.by_mode.items():
+            self._scribe.put(decisions.change_mode, ids, mode, changed.proposed, changed.active)
+
+    def keep_apart(self) -> None:
+        """What enforcing segments block holds for no other."""
+        self.enforcement.is_apart = self._is_apart
+        self.enforcement.unarmed = unarmed(self._loaded().config, self.site)
+
+    def _is_apart(self, decision: InForce, target: Target) -> bool:
+        return is_apart(self.site, decision, target)
