@@ -111,6 +111,22 @@ async def test_forgotten_by_rows_oldest_hour_first(tmp_path: Path) -> None:
     history.close()
 
 
+@in_loop
+async def test_of_an_hour_no_more_goes_than_must_nor_much_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour of millions of rows went whole when there was one row too many, in one statement of half a minute."""
+    monkeypatch.setattr("egressd.store.history.ROWS_AT_ONCE", 30)
+    history = History(tmp_path / "history.db", Bounds(contacts=100, age_us=30 * DAY), reserve_bytes=0)
+    history.open(T0)
+    await history.record([contact(A, f"n{number}.x.example", X, T0) for number in range(120)])
+    assert (await history.trim(T0 + HOUR))["contacts"] == 20
+    assert (await history.trim(T0 + HOUR))["contacts"] == 0
+    assert len(await hits(history, "x.example")) == 100
+    assert [(await history.trim(T0 + 31 * DAY))["contacts"] for _ in range(5)] == [30, 30, 30, 10, 0]
+    history.close()
+
+
 @pytest.mark.parametrize("damage", ["start", "not a database", "newer"])
 def test_a_file_that_cannot_be_used_is_moved_aside(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "history.db"
