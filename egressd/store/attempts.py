@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from egressd.detect.campaigns import MAX_NAMES
 from egressd.model import Target
-from egressd.store.records import DECISION, INCIDENT, number_of, parse_counts, render_counts
+from egressd.store.records import DECISION, INCIDENT, MAX_GIVEN, number_of, parse_counts, plus, render_counts
 from egressd.store.unread import Unread
 
 HOUR_US: Final = 3_600_000_000
@@ -95,8 +95,8 @@ def _count_attempts(connection: Connection, one: AttemptCount, new: list[tuple[s
     if connection.execute("SELECT 1 FROM decisions WHERE number = ?", (number,)).fetchone() is None:
         return False
     updated = connection.execute(
-        "UPDATE watches SET first_us = min(first_us, ?), last_us = max(last_us, ?), count = count + ?,"
-        " leaks = leaks + ? WHERE decision = ? AND client = ?",
+        f"UPDATE watches SET first_us = min(first_us, ?), last_us = max(last_us, ?), count = {plus('count')},"
+        f" leaks = {plus('leaks')} WHERE decision = ? AND client = ?",
         (one.first_us, one.last_us, one.attempts, one.leaks, number, one.client),
     ).rowcount
     if not updated:
@@ -107,12 +107,12 @@ def _count_attempts(connection: Connection, one: AttemptCount, new: list[tuple[s
         new.append((one.decision_id, one.client))
     connection.execute(
         "INSERT INTO timeline VALUES(?, ?, ?, ?) ON CONFLICT(hour, decision) DO UPDATE SET"
-        " attempts = attempts + excluded.attempts, leaks = leaks + excluded.leaks",
+        f" attempts = {plus('attempts', 'excluded.attempts')}, leaks = {plus('leaks', 'excluded.leaks')}",
         (one.last_us // HOUR_US, number, one.attempts, one.leaks),
     )
     if one.target is not None:
         connection.execute(
-            "UPDATE targets SET attempts = attempts + ?, last_attempt_us = max(last_attempt_us, ?)"
+            f"UPDATE targets SET attempts = {plus('attempts')}, last_attempt_us = max(last_attempt_us, ?)"
             " WHERE decision = ? AND kind = ? AND value = ?",
             (one.attempts, one.last_us, number, *one.target),
         )
@@ -125,8 +125,9 @@ def _count_contacts(connection: Connection, one: ContactCount) -> bool:
     if row is None:
         return False
     connection.execute(
-        "UPDATE incidents SET first_us = min(first_us, ?), last_us = max(last_us, ?), contacts = contacts + ?,"
-        " attempts = attempts + ?, answered = answered + ?, leaks = leaks + ?, names = ?, via = ? WHERE number = ?",
+        f"UPDATE incidents SET first_us = min(first_us, ?), last_us = max(last_us, ?), contacts = {plus('contacts')},"
+        f" attempts = {plus('attempts')}, answered = {plus('answered')}, leaks = {plus('leaks')}, names = ?, via = ?"
+        " WHERE number = ?",
         (
             one.first_us, one.last_us, one.contacts, one.attempts, one.answered, one.leaks,
             add_counts(row[0], one.names), add_counts(row[1], one.via), number,
@@ -162,9 +163,11 @@ def load_watches(connection: Connection) -> list[WatchRow]:
 
 
 def attempts_since(connection: Connection, since_us: int) -> tuple[int, int]:
-    """(attempts, leaks) in the whole hours since a time, over all decisions."""
+    """(attempts, leaks) in the whole hours since a time, over all decisions; without counts that are damaged."""
+    counts = f"BETWEEN 0 AND {MAX_GIVEN}"
     row = connection.execute(
-        "SELECT coalesce(sum(attempts), 0), coalesce(sum(leaks), 0) FROM timeline WHERE hour >= ?",
+        f"SELECT total(attempts) FILTER (WHERE attempts {counts}), total(leaks) FILTER (WHERE leaks {counts})"
+        " FROM timeline WHERE hour >= ?",
         (since_us // HOUR_US,),
     ).fetchone()
     return int(row[0]), int(row[1])

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 from egressd.intel.lines import render_time
 from egressd.store.errors import refused
 from egressd.store.heads import Head
+from egressd.store.records import MAX_GIVEN
 
 VERSION: Final = 1
 CUT: Final = "audit-cut"
@@ -85,8 +86,10 @@ def append(connection: Connection, act: Act, ts_us: int) -> Head:
 
 
 def head(connection: Connection) -> Head:
-    """The newest row's number and hash; number 0 before the first."""
-    row = connection.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
+    """The newest row's number and hash; number 0 before the first. One whose number is damaged is passed over: nothing
+    could come after it."""
+    newest = f"SELECT seq, hash FROM audit WHERE seq BETWEEN 1 AND {MAX_GIVEN} ORDER BY seq DESC LIMIT 1"
+    row = connection.execute(newest).fetchone()
     return Head(row[0], row[1].hex(), 0) if row else Head(0, GENESIS.hex(), 0)
 
 

@@ -123,14 +123,20 @@ def load_where(
         if number in headless or unread.garbled(f"a target of decision {DECISION}{number}", (kind, value)):
             headless.update([] if its else [number])
         else:
-            its.append(TargetRow(Target(kind, value), *rest))
+            state, added_us, expires_us, level, renewed_us, tries, *more = rest
+            tries = unread.counted(tries, f"a target of decision {DECISION}{number}", "its attempts")
+            its.append(TargetRow(Target(kind, value), state, added_us, expires_us, level, renewed_us, tries, *more))
     rows = connection.execute(
         "SELECT number, created_us, action, state, mode, author, reason, rule, evidence, match, client, name, campaign,"
         f" registered_domain, ended_us, ended_by, ended_reason, ended_from FROM decisions WHERE number IN ({wanted})"
         " ORDER BY number",
         values,
     )
-    return [_row(row, tuple(targets.get(row[0], ())), unread) for row in rows]
+    return [
+        _row(row, tuple(targets.get(row[0], ())), unread)
+        for row in rows
+        if unread.numbered(f"decision {DECISION}{row[0]}", row[0])
+    ]
 
 
 def _row(row: Sequence[Any], targets: tuple[TargetRow, ...], unread: Unread) -> DecisionRow:

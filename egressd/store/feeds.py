@@ -15,7 +15,7 @@ from egressd.store import audit
 from egressd.store.audit import Act
 from egressd.store.errors import refused
 from egressd.store.incidents import load_incident
-from egressd.store.records import INCIDENT, number_of
+from egressd.store.records import INCIDENT, number_of, plus
 
 FALSE_POSITIVE: Final = "false-positive"
 CONFIRMED: Final = "confirmed"
@@ -59,7 +59,7 @@ def add_hits(connection: Connection, hits: Iterable[tuple[str, int, int]]) -> No
     """(feed, contacts that it met, those that only it did) since the last time."""
     connection.executemany(
         "INSERT INTO feeds(name, hits, unique_hits) VALUES(?, ?, ?) ON CONFLICT(name) DO UPDATE SET"
-        " hits = hits + excluded.hits, unique_hits = unique_hits + excluded.unique_hits",
+        f" hits = {plus('hits', 'excluded.hits')}, unique_hits = {plus('unique_hits', 'excluded.unique_hits')}",
         hits,
     )
 

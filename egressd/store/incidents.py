@@ -19,12 +19,14 @@ from egressd.store.records import (
     CAMPAIGN,
     INCIDENT,
     claim_number,
+    is_given,
     number_of,
     parse_addresses,
     parse_counts,
     parse_match,
     parse_reasons,
     parse_texts,
+    plus,
     render_addresses,
     render_counts,
     render_match,
@@ -159,6 +161,8 @@ def load_campaigns(connection: Connection, unread: Unread | None = None) -> list
     ):
         id_ = f"{CAMPAIGN}{number}"
         row = f"campaign {id_}"
+        if not unread.numbered(row, number):
+            continue
         campaigns[number] = Campaign(
             id_, [], [], first_us, last_us, unread.parsed(parse_texts, ties, [], row, "its ties"),
             unread.parsed(parse_reasons, candidates, {}, row, "its candidates"),
@@ -172,6 +176,8 @@ def load_campaigns(connection: Connection, unread: Unread | None = None) -> list
     for incident, number, first_us, last_us in connection.execute(
         "SELECT number, campaign, first_us, last_us FROM incidents WHERE state <> 'closed' ORDER BY number"
     ):
+        if not (is_given(incident) and is_given(number)):
+            continue  # left out, as `load_where` tells
         if number not in campaigns:
             unread.tell(f"campaign {CAMPAIGN}{number}", "it is not there, and begins anew with its incidents")
             campaigns[number] = Campaign(f"{CAMPAIGN}{number}", [], [], first_us, last_us)
@@ -191,7 +197,7 @@ def load_where(
         f" closed_us FROM incidents {where}",
         values,
     )
-    return [_row(row, unread) for row in rows]
+    return [_row(row, unread) for row in rows if unread.numbered(f"incident {INCIDENT}{row[0]}", *row[:2])]
 
 
 def _row(row: Sequence[Any], unread: Unread) -> IncidentRow:
@@ -207,10 +213,12 @@ def _row(row: Sequence[Any], unread: Unread) -> IncidentRow:
 
     incident = Incident(
         id_, f"{CAMPAIGN}{campaign}", client, unread.parsed(parse_match, text, about, told, "its reasons"), opened_us,
-        first_us, last_us, contacts, attempts, answered, bool(retro), 0, counts(names, "its names"),
-        counts(via, "its ways"), counts(sources, "its sources"), device,
+        first_us, last_us, unread.counted(contacts, told, "its contacts"),
+        unread.counted(attempts, told, "its attempts"), unread.counted(answered, told, "its answers"), bool(retro), 0,
+        counts(names, "its names"), counts(via, "its ways"), counts(sources, "its sources"), device,
         unread.parsed(parse_addresses, addresses, [], told, "its addresses"), volume,
     )  # fmt: skip
+    leaks = unread.counted(leaks, told, "its leaks")
     return IncidentRow(incident, segment, state, leaks, acked_us, acked_by, closed_us)
 
 
@@ -271,8 +279,9 @@ def _take_over(connection: Connection, kept: int, other: int) -> None:
     ).fetchone()
     connection.execute(
         "UPDATE incidents AS k SET (first_us, last_us, contacts, attempts, answered, leaks) ="
-        " (SELECT min(k.first_us, o.first_us), max(k.last_us, o.last_us), k.contacts + o.contacts,"
-        "  k.attempts + o.attempts, k.answered + o.answered, k.leaks + o.leaks FROM incidents o WHERE number = ?),"
+        f" (SELECT min(k.first_us, o.first_us), max(k.last_us, o.last_us), {plus('k.contacts', 'o.contacts')},"
+        f"  {plus('k.attempts', 'o.attempts')}, {plus('k.answered', 'o.answered')}, {plus('k.leaks', 'o.leaks')}"
+        "  FROM incidents o WHERE number = ?),"
         " names = ?, via = ?, sources = ?, addresses = ? WHERE number = ?",
         (
             other,

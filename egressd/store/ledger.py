@@ -22,6 +22,7 @@ from egressd.store.entries import ALLOWANCE, Entry, in_force, lapsed_since
 from egressd.store.incidents import IncidentRow, load_campaigns, load_incidents, load_rejected
 from egressd.store.migrations import LEDGER
 from egressd.store.notes import load_allowed
+from egressd.store.records import last_numbers
 from egressd.store.spared import Spared
 from egressd.store.spared import load as load_spared
 from egressd.store.unread import Unread, is_address, text_of
@@ -74,11 +75,11 @@ def load_all(connection: Connection, now_us: int, resting_us: int = 0) -> Loaded
     spared = load_spared(connection, unread)
     return Loaded(
         decisions=_with_targets(load_open(connection, resting_since_us, now_us - LIFTED_US, unread), unread),
-        watches=[one for one in load_watches(connection) if _is_whole(one, unread)],
+        watches=[_counted(one, unread) for one in load_watches(connection) if _is_whole(one, unread)],
         incidents=found,
         campaigns=campaigns,
         entries=[one for one in in_force(connection, now_us) if not unread.garbled(f"entry {one.id}", one)],
-        last=dict(connection.execute("SELECT kind, last FROM numbers").fetchall()),
+        last=last_numbers(connection),
         lifted=load_lifted(connection, now_us - LIFTED_US, MAX_LIFTED, unread),
         lapsed=[
             one
@@ -110,3 +111,11 @@ def _is_whole(watch: WatchRow, unread: Unread) -> bool:
     if not whole:
         unread.tell(f"watch of {watch.decision_id}", "the client is no address; it is left out")
     return whole
+
+
+def _counted(watch: WatchRow, unread: Unread) -> WatchRow:
+    row = f"watch of {watch.decision_id}"
+    return watch._replace(
+        attempts=unread.counted(watch.attempts, row, "its attempts"),
+        leaks=unread.counted(watch.leaks, row, "its leaks"),
+    )

@@ -6,6 +6,7 @@ from sqlite3 import Connection
 from typing import Final, NamedTuple
 
 from egressd.clock import STEP_US
+from egressd.store.records import MAX_GIVEN, mend_numbers
 from egressd.store.targets import shift_deadlines
 
 YEAR_US: Final = 366 * 86_400_000_000
@@ -21,7 +22,7 @@ class LastRun(NamedTuple):
 def last_run(connection: Connection) -> LastRun:
     """How the run ended that began last."""
     seen_us = get(connection, "seen_us", "0")
-    is_number = seen_us.isascii() and seen_us.isdigit()
+    is_number = seen_us.isascii() and seen_us.isdigit() and len(seen_us) < 19 and int(seen_us) <= MAX_GIVEN
     return LastRun(get(connection, "clean", "1") == "1" and is_number, int(seen_us) if is_number else 0)
 
 
@@ -41,6 +42,7 @@ def clock_was_set(connection: Connection, delta_us: int, now_us: int) -> None:
 def begin_run(connection: Connection, now_us: int) -> LastRun:
     """A run begins: not ended well until `end_run` says so. Returns how the one before ended."""
     last = last_run(connection)
+    mend_numbers(connection)
     put(connection, "clean", "0")
     seen(connection, now_us)
     return last

@@ -15,7 +15,9 @@ INCIDENT: Final = "I"
 CAMPAIGN: Final = "C"
 ENTRY: Final = "E"
 _WORDS: Final = {DECISION: "decision", INCIDENT: "incident", CAMPAIGN: "campaign", ENTRY: "entry"}
+_TABLES: Final = {DECISION: "decisions", INCIDENT: "incidents", CAMPAIGN: "campaigns", ENTRY: "entries"}
 _MAX_DIGITS: Final = 18  # stays inside SQLite's 64 bits
+MAX_GIVEN: Final = 10**17  # no number of a row, nor a sum of counts or a time, comes near: beyond it a value is damaged
 
 
 def number_of(id_: str, kind: str) -> int:
@@ -32,8 +34,44 @@ def campaign_number(id_: str) -> int:
 
 
 def campaign_id(number: int) -> str:
-    """The other way."""
-    return f"{CAMPAIGN}{number}" if number else ""
+    """The other way; a damaged number is none."""
+    return f"{CAMPAIGN}{number}" if is_given(number) else ""
+
+
+def is_given(number: int) -> bool:
+    """Whether a number may be one that was given out; else it is damaged."""
+    return 0 < number <= MAX_GIVEN
+
+
+def is_count(value: int) -> bool:
+    """Whether a value may be a count, or a sum of them; else it is damaged."""
+    return 0 <= value <= MAX_GIVEN
+
+
+def plus(column: str, more: str = "?") -> str:
+    """SQL of a count, or a time, and `more`: never beyond what a column holds, which would refuse all that is written
+    along with it. The names are the caller's own words."""
+    return f"max(0, min({column} + {more}, {MAX_GIVEN}))"
+
+
+def last_numbers(connection: Connection) -> dict[str, int]:
+    """The number given out last of each kind; where that is damaged, the highest that there is."""
+    known = dict(connection.execute("SELECT kind, last FROM numbers"))
+    found: dict[str, int] = {}
+    for kind, table in _TABLES.items():
+        of_rows = f"SELECT coalesce(max(number), 0) FROM {table} WHERE number <= {MAX_GIVEN}"
+        last = known.get(kind, 0)
+        found[kind] = max(0, connection.execute(of_rows).fetchone()[0], last if is_given(last) else 0)
+    return found
+
+
+def mend_numbers(connection: Connection) -> None:
+    """Go on from `last_numbers`: a damaged one had every further row refused."""
+    connection.executemany(
+        "INSERT INTO numbers VALUES(?, ?) ON CONFLICT(kind) DO UPDATE SET last = excluded.last"
+        " WHERE last <> excluded.last",
+        last_numbers(connection).items(),
+    )
 
 
 def next_number(connection: Connection, kind: str) -> int:
@@ -104,7 +142,7 @@ def render_counts(counts: dict[str, int]) -> str:
 
 def parse_counts(text: str) -> dict[str, int]:
     """The other way. Raises StoreError."""
-    return {str(name): count for name, count in _load(text).items() if isinstance(count, int)}
+    return {str(name): count for name, count in _load(text).items() if isinstance(count, int) and is_count(count)}
 
 
 def render_addresses(addresses: Sequence[bytes]) -> str:

@@ -13,7 +13,7 @@ from egressd.model import Target
 from egressd.store import audit
 from egressd.store.audit import Act
 from egressd.store.decisions import EXPIRED, TOLD_TARGETS
-from egressd.store.records import DECISION, number_of
+from egressd.store.records import DECISION, number_of, plus
 
 
 class Renewal(NamedTuple):
@@ -99,13 +99,15 @@ def shift_deadlines(connection: Connection, delta_us: int) -> int:
     if not delta_us:
         return 0
     moved = connection.execute(
-        "UPDATE targets SET expires_us = max(1, expires_us + ?), added_us = added_us + ?, renewed_us = renewed_us + ?,"
-        " last_attempt_us = CASE WHEN last_attempt_us > 0 THEN last_attempt_us + ? ELSE 0 END"
+        f"UPDATE targets SET expires_us = max(1, {plus('expires_us')}), added_us = {plus('added_us')},"
+        f" renewed_us = {plus('renewed_us')},"
+        f" last_attempt_us = CASE WHEN last_attempt_us > 0 THEN {plus('last_attempt_us')} ELSE 0 END"
         " WHERE state = 'active' AND expires_us > 0",
         (delta_us, delta_us, delta_us, delta_us),
     ).rowcount
     moved += connection.execute(
-        "UPDATE entries SET expires_us = max(1, expires_us + ?) WHERE removed_us = 0 AND expires_us > 0", (delta_us,)
+        f"UPDATE entries SET expires_us = max(1, {plus('expires_us')}) WHERE removed_us = 0 AND expires_us > 0",
+        (delta_us,),
     ).rowcount
     return moved
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from egressd.model import Indicator, Match, Target
 from egressd.store.errors import StoreError
+from egressd.store.records import is_count, is_given
 
 Value = TypeVar("Value")
 
@@ -47,6 +48,20 @@ class Unread:
         except StoreError:
             self.tell(row, f"{column} cannot be read, and count as none")
             return instead
+
+    def counted(self, value: int, row: str, column: str) -> int:
+        """A count, or none where it is damaged, which is told."""
+        if is_count(value):
+            return value
+        self.tell(row, f"{column} cannot be, and count as none")
+        return 0
+
+    def numbered(self, row: str, *numbers: int) -> bool:
+        """Whether these are numbers that may have been given out; that one is not is told."""
+        whole = all(map(is_given, numbers))
+        if not whole:
+            self.tell(row, "its number is damaged; it is left out")
+        return whole
 
 
 def is_address(client: bytes) -> bool:
