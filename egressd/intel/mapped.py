@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, Final
 from zlib import crc32
 
@@ -365,3 +366,14 @@ def open_mapped(
     unsigned 64-bit numbers. Raises IndexDamaged."""
     head = parse_head(read(0, HEAD_BYTES), file_bytes)
     return MappedIndex(head, read, map_words(head.filter_at, 8 * head.filter_words), suffixes, reopen)
+
+
+def is_gone(index: MappedIndex) -> bool:
+    """Whether somebody has taken away the file that other processes would open an index from. Of a folder that was
+    closed to us nobody can say: it counts as there."""
+    if index.reopen is None:
+        return False
+    try:
+        return not Path(str(index.reopen[1][0])).exists()
+    except OSError:
+        return False

@@ -236,6 +236,8 @@ class EveLog:
             found = os.stat(self._path)  # noqa: PTH116  (as os.open)
         except FileNotFoundError:
             return True
+        except OSError:  # a folder that was closed to us: nobody can say, and what is open can be written
+            return self._fd < 0
         return (found.st_dev, found.st_ino) != self._file
 
     def _open(self) -> None:

@@ -62,6 +62,7 @@ class Keeping:
         bounds = Bounds(age_us=config.state.history_days * DAY_US, contacts=config.state.history_rows)
         self._history = History(directory / "history.db", bounds)
         self._trouble = ""  # why history is not kept, while it is not
+        self._failing: dict[str, str] = {}  # which part of the upkeep, and why
         self._displaced = False
         self._head_seq = 0
         self._ageing = Ageing(0)
@@ -122,7 +123,8 @@ class Keeping:
     def warnings(self) -> list[str]:
         """What somebody should know: without history nobody is found who was there before."""
         displaced = [DISPLACED] if self._displaced else []
-        return [*displaced, f"HISTORY is not kept: {self._trouble}"] if self._trouble else displaced
+        unkept = [f"HISTORY is not kept: {self._trouble}"] if self._trouble else []
+        return [*displaced, *unkept, *(f"upkeep: {why}" for why in self._failing.values())]
 
     @property
     def dropped(self) -> int:
@@ -151,10 +153,16 @@ class Keeping:
                 await self.upkeep(core)
 
     async def _try(self, part: Callable[[Core], Awaitable[None]], core: Core) -> None:
+        name = getattr(part, "__name__", "").strip("_").replace("_", " ")
         try:
             await part(core)
         except StoreError as error:
-            log.error("upkeep: %s", error)
+            if self._failing.get(name) != str(error):
+                log.error("upkeep: %s", error)
+            self._failing[name] = str(error)
+        else:
+            if self._failing.pop(name, ""):
+                log.warning("upkeep: %s works again", name)
 
     async def flush(self, core: Core) -> None:
         """Write history that waits. What cannot be written is lost, and counted."""

@@ -24,7 +24,7 @@ from egressd.errors import ConfigError, Problem
 from egressd.intel.allowances import Allowance, Allowances, parse_allowances
 from egressd.intel.formats import parse_list
 from egressd.intel.layered import AnyIndex, LayeredIndex, in_memory, over
-from egressd.intel.mapped import MappedIndex
+from egressd.intel.mapped import MappedIndex, is_gone
 from egressd.intel.networks import NetworkTable
 from egressd.intel.protected import Protected
 from egressd.model import Indicator
@@ -240,5 +240,4 @@ def files_lost(index: AnyIndex) -> list[str]:
     """Names of the files of an index that are not there any more."""
     if not isinstance(index, LayeredIndex):
         return []
-    paths = [Path(str(lower.reopen[1][0])) for lower in index.lowers if lower.reopen is not None]
-    return [path.name for path in paths if not path.exists()]
+    return [Path(str(one.reopen[1][0])).name for one in index.lowers if one.reopen is not None and is_gone(one)]

@@ -165,8 +165,8 @@ class History:
     def _is_tight(self) -> bool:
         try:
             room = os.statvfs(self.path.parent)
-        except OSError:
-            return True
+        except OSError:  # a folder above it that was closed: that says nothing of the room
+            return False
         return room.f_bavail * room.f_frsize < self._reserve_bytes
 
     def _begin_anew(self, why: StoreError) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from egressd.config.feed_options import FeedOptions
 from egressd.intel.feeds.fetch import Validators, redact
 from egressd.intel.feeds.judging import Judged
-from egressd.intel.mapped import MappedIndex
+from egressd.intel.mapped import MappedIndex, is_gone
 from egressd.intel.poison import Counts, Quarantined
 from egressd.plural import count
 
@@ -88,7 +86,7 @@ class FeedState:
     @property
     def is_on_disk(self) -> bool:
         """Whether the file of the index in force is there, for processes that are to be started."""
-        return self.place is None or Path(self.place[0]).exists()
+        return self.index is None or not is_gone(self.index)
 
     def install(self, verdict: Judged, context: str) -> None:
         """A version comes into force."""
