@@ -220,6 +220,13 @@ class Snapshot:
     )
     events_waiting_bytes: int = metric(GAUGE, "events_waiting_bytes", "Bytes that wait to be written to it.")
     event_write_errors: int = metric(COUNTER, "event_write_errors_total", "Writes to it that failed (disk full).")
+    # who uses it
+    turned_away: Mapping[str, int] = metric(
+        COUNTER,
+        "turned_away_total",
+        "Connections and requests that a socket of ours did not serve: too many at once, too slow, or too large.",
+        socket=("control", "metrics"),
+    )
     # how it is
     mode: str = metric(ONE_OF, "mode", "1 for the mode that egressd is in.", mode=("monitor", "approve", "enforce"))
     degraded: int = metric(GAUGE, "degraded", "1 while more than 1 % of packets is lost, for a minute.")

@@ -43,7 +43,6 @@ class EveStats(NamedTuple):
     written: int
     dropped: dict[str, int]
     errors: int
-    reopened: int
     waiting: int
     waiting_bytes: int
     trouble: str
@@ -74,7 +73,6 @@ class EveLog:
         self._dropped: dict[str, int] = {}
         self._written = 0
         self._errors = 0
-        self._reopened = 0
         self._trouble = ""
         self._wants_reopening = False
         self._ends = False
@@ -124,7 +122,7 @@ class EveLog:
         """Counts so far."""
         with self._changed:
             return EveStats(
-                self._written, dict(self._dropped), self._errors, self._reopened, len(self._waiting),
+                self._written, dict(self._dropped), self._errors, len(self._waiting),
                 self._waiting_bytes, self._trouble,
             )  # fmt: skip
 
@@ -257,7 +255,6 @@ class EveLog:
             raise
         if self._fd >= 0:
             os.close(self._fd)
-            self._reopened += 1
         self._fd = fd
         self._torn_bytes = 0
         self._file = (found.st_dev, found.st_ino)

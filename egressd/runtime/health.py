@@ -30,9 +30,14 @@ _TABLES = {
 
 
 def snapshot_of(
-    core: Core, canary: Canary, keeping: Keeping, feeds: Mapping[str, FeedState], vitals: Vitals
+    core: Core,
+    canary: Canary,
+    keeping: Keeping,
+    feeds: Mapping[str, FeedState],
+    vitals: Vitals,
+    turned_away: Mapping[str, int],
 ) -> Snapshot:
-    """Every number that there is now. Quick: nothing is asked of disk or kernel."""
+    """Every number that there is now; `turned_away` by socket. Quick: nothing is asked of disk or kernel."""
     now_us = core.clock.now_us()
     sensing = core.sensing
     interfaces = sensing.interfaces()
@@ -117,6 +122,7 @@ def snapshot_of(
         },
         events_waiting_bytes=told.waiting_bytes if told is not None else 0,
         event_write_errors=told.errors if told is not None else 0,
+        turned_away=turned_away,
         mode=core.arming.mode,
         degraded=int(vitals.is_degraded),
         loop_lag_s=vitals.lag_s,

@@ -27,7 +27,8 @@ from egressd.runtime.verbs import Verbs
 from egressd.runtime.vitals import Vitals
 from egressd.store import audit
 from egressd.store.audit import Act
-from egressd.web.app import MetricsServer
+from egressd.web.app import MetricsServer, WebStats
+from egressd.web.connection import Stats
 from egressd.web.control import ControlServer, Peer, Roles, Standing
 from egressd.web.requests import INVALID
 
@@ -58,6 +59,7 @@ class Serving:
         self._feeding = feeding
         self._vitals = vitals
         self._unread = unread
+        self._sockets: dict[str, Stats | WebStats] = {}  # what each server of ours has counted
 
     def control(self) -> ControlServer:
         """The control socket, not open yet."""
@@ -87,7 +89,9 @@ class Serving:
         config = core.config.control
         roles = Roles(config.viewers, config.operators, config.admins)
         path = core.loaded.base_dir / config.socket
-        return ControlServer(path, handle, roles, self.standing, refused=refused)
+        server = ControlServer(path, handle, roles, self.standing, refused=refused)
+        self._sockets["control"] = server.stats
+        return server
 
     def _readers(self, preview: Preview) -> dict[str, Callable[[Args], Awaitable[Answer]]]:
         """Verb -> what tells without changing anything."""
@@ -143,6 +147,7 @@ class Serving:
             encode=render,
             hosts=config.hosts,
         )
+        self._sockets["metrics"] = server.stats
         try:
             await server.start()
         except OSError as error:
@@ -151,7 +156,9 @@ class Serving:
         return server
 
     def _snapshot(self) -> Snapshot:
-        return snapshot_of(self._core, self._canary, self._keeping, self._feeding.feeds.states, self._vitals)
+        turned_away = {name: counted.turned_away for name, counted in self._sockets.items()}
+        feeds = self._feeding.feeds.states
+        return snapshot_of(self._core, self._canary, self._keeping, feeds, self._vitals, turned_away)
 
     def line(self) -> str:
         """How things stand, for `systemctl status`."""

@@ -44,13 +44,6 @@ class NewTarget(NamedTuple):
     level: int = 0
 
 
-class Committed(NamedTuple):
-    """The decision that stands now, and whether it is a new one (else an earlier one took the targets)."""
-
-    id: str
-    created: bool
-
-
 def commit(
     connection: Connection,
     decision: Decision,
@@ -58,8 +51,9 @@ def commit(
     author: str,
     state: str = ACTIVE,
     act: Act | None = None,
-) -> Committed:
-    """A new decision, its targets and its audit row. `targets[0]` is the main target, what the decision is about.
+) -> str:
+    """A new decision, its targets and its audit row; the id of what stands then. `targets[0]` is the main target, what
+    the decision is about.
 
     When an open decision has that main target already, it gets these targets too, and a proposal that comes again as
     active is approved; so two packet processes that see the same name make one decision. `decision.id` "" asks for the
@@ -72,8 +66,8 @@ def commit(
     if known is not None:
         id_, is_approved = known[0], known[1] == PROPOSED and state == ACTIVE
         _add_to(connection, id_, is_approved, targets, decision.ts_us, act)
-        return Committed(id_, False)
-    return Committed(_insert(connection, decision, targets, author, state, act), True)
+        return id_
+    return _insert(connection, decision, targets, author, state, act)
 
 
 def _add_to(

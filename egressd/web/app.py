@@ -46,6 +46,11 @@ class WebStats:
         self.refused = 0
         self.cut_off = 0
 
+    @property
+    def turned_away(self) -> int:
+        """Connections that were not served: too many, too slow, or too large."""
+        return self.refused + self.cut_off
+
 
 class MetricsServer(Generic[Snapshot]):
     """The server. `snapshot`, and `health`, which is given one, are called in the event loop and must be quick;

@@ -42,6 +42,11 @@ class Stats:
         self.busy = 0  # turned away because too much was running
         self.failed = 0  # a mistake of ours; the log has it
 
+    @property
+    def turned_away(self) -> int:
+        """Connections and requests that were not served: too many, or too slow."""
+        return self.busy + self.evicted + self.expired
+
 
 class Connection(asyncio.Protocol):
     """One peer's connection. It belongs to a server, which says who may stay."""

@@ -159,7 +159,7 @@ def writes_others(opened: Opened) -> None:
     reached = tuple(ContactCount(one, now_us, now_us + 5, 1, 1, 1, 1) for one in ("I1", "I2"))
     assert opened.call(attempts.record_batch, Batch("p9", 1, tried, reached), now_us).counted
     made = opened.call(decisions.commit, verdict("new.example"), [NewTarget(about("new.example"))], "rule:x")
-    assert opened.call(decision_rows.load, made.id).targets[0].target == Target("registered_domain", "new.example")
+    assert opened.call(decision_rows.load, made).targets[0].target == Target("registered_domain", "new.example")
     opened.call(incidents.put_campaign, Campaign("C2", ["indicator new.example"], [], T0, now_us))
     opened.call(incidents.put_campaign, Campaign("C7", ["address 198.51.100.7"], [], T0, now_us))
     opened.call(incidents.put_incident, Incident("I7", "C7", B, match("new.example"), now_us, now_us, now_us))

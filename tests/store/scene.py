@@ -91,7 +91,7 @@ def verify(connection: Connection, heads: Iterable[Head] = (), least_kept_us: in
 def put(ledger: Database, domain: str = "bad.example", *more: NewTarget, ts_us: int = T0, state: str = "active") -> str:
     """A decision about a domain, with more targets; its id."""
     targets = [NewTarget(about(domain)), *more]
-    return ledger.call(decisions.commit, verdict(domain, ts_us=ts_us), targets, "rule:level-sibling", state).id
+    return ledger.call(decisions.commit, verdict(domain, ts_us=ts_us), targets, "rule:level-sibling", state)
 
 
 @contextmanager

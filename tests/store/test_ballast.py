@@ -92,7 +92,7 @@ async def commit_until_full(ledger: Database, acknowledged: list[str]) -> StoreE
             made = await ledger.run(decisions.commit, verdict(domain), [NewTarget(about(domain))], "x")
         except StoreError as error:
             return error
-        acknowledged.append(made.id)
+        acknowledged.append(made)
     raise AssertionError("the disk never got full")
 
 
@@ -101,7 +101,7 @@ async def commit_until_full(ledger: Database, acknowledged: list[str]) -> StoreE
 async def test_a_full_disk(disk: Path) -> None:
     ledger = open_ledger(disk / "ledger.db", T0, BALLAST)
     first = await ledger.run(decisions.commit, verdict(), [NewTarget(about())], "x")
-    acknowledged = [first.id]
+    acknowledged = [first]
     filler = fill(disk)
     assert (disk / "ledger.db.ballast").stat().st_size == BALLAST
     error = await commit_until_full(ledger, acknowledged)
@@ -121,7 +121,7 @@ async def test_a_full_disk(disk: Path) -> None:
     assert not ledger.low_on_space and (disk / "ledger.db.ballast").stat().st_size == BALLAST
     ledger.close()
     ledger = open_ledger(disk / "ledger.db", T0, BALLAST)
-    assert {row.id for row in ledger.call(decision_rows.load_open)} == {*acknowledged, again.id}
+    assert {row.id for row in ledger.call(decision_rows.load_open)} == {*acknowledged, again}
     assert ledger.call(verify).ok
     ledger.close()
 

@@ -36,8 +36,8 @@ async def work(ledger, worker):
         domain = f"x{number}.y{worker}.r{sys.argv[2]}.example"
         made = await ledger.run(
             decisions.commit, verdict(domain), [NewTarget(about(domain)), NewTarget(address("203.0.113.1"))], "x")
-        os.write(1, f"{made.id}\\n".encode())
-        count = AttemptCount(made.id, A, address("203.0.113.1"), T0, T0, 1)
+        os.write(1, f"{made}\\n".encode())
+        count = AttemptCount(made, A, address("203.0.113.1"), T0, T0, 1)
         await ledger.run(attempts.record_batch, Batch(f"{sys.argv[2]}-{worker}", number, (count,)), T0)
         if number % 20 == 0:
             await ledger.checkpoint()

@@ -6,7 +6,7 @@ import pytest
 
 from egressd.store import decision_rows, decisions
 from egressd.store.db import Database
-from egressd.store.decisions import Committed, NewTarget
+from egressd.store.decisions import NewTarget
 from egressd.store.errors import REQUEST, StoreError
 from tests.store.scene import HOUR, T0, A, about, address, match, verdict
 
@@ -16,7 +16,7 @@ ONE, TWO = address("203.0.113.1"), address("203.0.113.2")
 def test_a_decision_comes_back_as_it_was_made(ledger: Database) -> None:
     made = verdict()
     targets = [NewTarget(about()), NewTarget(ONE, T0 + HOUR, 2), NewTarget(TWO)]
-    assert ledger.call(decisions.commit, made, targets, "rule:level-sibling") == Committed("D1", True)
+    assert ledger.call(decisions.commit, made, targets, "rule:level-sibling") == "D1"
     (row,) = ledger.call(decision_rows.load_open)
     assert (row.id, row.created_us, row.state, row.author) == ("D1", T0, "active", "rule:level-sibling")
     assert (row.action, row.mode, row.rule, row.evidence) == ("block", "enforce", "level-sibling", "E1")

@@ -12,7 +12,7 @@ from egressd.model import Target
 from egressd.store import audit, decision_rows, decisions
 from egressd.store.audit import Act
 from egressd.store.db import Database
-from egressd.store.decisions import Committed, NewTarget
+from egressd.store.decisions import NewTarget
 from egressd.store.errors import REQUEST, StoreError
 from tests.store.scene import ANNA, HOUR, T0, about, address, put, verdict
 
@@ -32,7 +32,7 @@ def states(ledger: Database, id_: str) -> dict[Target, str]:
 
 def test_a_new_decision_has_its_audit_row(ledger: Database) -> None:
     made = ledger.call(decisions.commit, verdict(), [NewTarget(about()), NewTarget(ONE)], "rule:level-sibling")
-    assert made == Committed("D1", True)
+    assert made == "D1"
     assert acts(ledger) == [("block", "D1", "rule:level-sibling")]
     told = ledger.call(audit.rows)[0]["after"]
     assert told["count"] == 2 and told["targets"][1] == "address 203.0.113.1" and told["state"] == "active"
@@ -41,8 +41,8 @@ def test_a_new_decision_has_its_audit_row(ledger: Database) -> None:
 def test_the_same_main_target_twice_is_one_decision(ledger: Database) -> None:
     assert put(ledger) == "D1"
     again = ledger.call(decisions.commit, verdict(ts_us=T0 + 1), [NewTarget(about()), NewTarget(ONE)], "rule:x")
-    assert again == Committed("D1", False)
-    assert ledger.call(decisions.commit, verdict(), [NewTarget(about()), NewTarget(ONE)], "rule:x").id == "D1"
+    assert again == "D1"
+    assert ledger.call(decisions.commit, verdict(), [NewTarget(about()), NewTarget(ONE)], "rule:x") == "D1"
     assert [len(row.targets) for row in ledger.call(decision_rows.load_open)] == [2]
     assert len(acts(ledger)) == 2  # what changed nothing has no row
     ledger.call(decisions.end, "D1", "undone", T0 + 2, "uid:anna", "mistake", ANNA)
@@ -51,9 +51,9 @@ def test_the_same_main_target_twice_is_one_decision(ledger: Database) -> None:
 
 def test_numbers_given_by_others_are_kept_and_never_given_again(ledger: Database) -> None:
     commit = decisions.commit
-    assert ledger.call(commit, verdict("a.example", "D7"), [NewTarget(about("a.example"))], "x").id == "D7"
+    assert ledger.call(commit, verdict("a.example", "D7"), [NewTarget(about("a.example"))], "x") == "D7"
     assert put(ledger, "b.example") == "D8"
-    assert ledger.call(commit, verdict("c.example", "D3"), [NewTarget(about("c.example"))], "x").id == "D3"
+    assert ledger.call(commit, verdict("c.example", "D3"), [NewTarget(about("c.example"))], "x") == "D3"
     assert put(ledger, "d.example") == "D9"
     with pytest.raises(StoreError, match="there is a decision D3 already"):
         ledger.call(commit, verdict("e.example", "D3"), [NewTarget(about("e.example"))], "x")
@@ -117,7 +117,7 @@ def test_a_proposal_is_approved_once_and_its_time_begins_then(ledger: Database) 
 
 def test_a_proposal_that_comes_again_as_a_person_s_block_is_approved(ledger: Database) -> None:
     put(ledger, state="proposed")
-    assert ledger.call(decisions.commit, verdict(), [NewTarget(about())], "uid:anna", "active", ANNA).id == "D1"
+    assert ledger.call(decisions.commit, verdict(), [NewTarget(about())], "uid:anna", "active", ANNA) == "D1"
     assert ledger.call(decision_rows.load_open)[0].state == "active"
     assert acts(ledger)[1:] == [("block", "D1", "uid:anna")]
 
