@@ -21,6 +21,7 @@ from egressd.store.ballast import DEFAULT_BALLAST_BYTES
 from egressd.store.db import Checkpoint, Database
 from egressd.store.errors import CORRUPT, FULL, SCHEMA, StoreError
 from egressd.store.migrations import HISTORY
+from egressd.store.records import plus
 
 DAY_US: Final = 86_400_000_000
 HOUR_US: Final = 3_600_000_000
@@ -196,7 +197,7 @@ def put(connection: Connection, contacts: Sequence[Contact], tenants: Sequence[T
     connection.executemany(
         "INSERT INTO contacts(name, client, address, hour, count, first_us, last_us)"
         " SELECT id, ?, ?, ?, ?, ?, ? FROM names WHERE name = ?"
-        " ON CONFLICT(name, client, address, hour) DO UPDATE SET count = count + excluded.count,"
+        f" ON CONFLICT(name, client, address, hour) DO UPDATE SET count = {plus('count', 'excluded.count')},"
         " first_us = min(first_us, excluded.first_us), last_us = max(last_us, excluded.last_us)",
         [
             (client, address, last_us // HOUR_US, count, first_us, last_us, name)
@@ -205,7 +206,7 @@ def put(connection: Connection, contacts: Sequence[Contact], tenants: Sequence[T
     )
     connection.executemany(
         "INSERT INTO pdns(address, registered_domain, first_us, last_us, count) VALUES(?, ?, ?, ?, ?)"
-        " ON CONFLICT(address, registered_domain) DO UPDATE SET count = count + excluded.count,"
+        f" ON CONFLICT(address, registered_domain) DO UPDATE SET count = {plus('count', 'excluded.count')},"
         " first_us = min(first_us, excluded.first_us), last_us = max(last_us, excluded.last_us)",
         [(address, domain, first_us, last_us, count) for domain, address, first_us, last_us, count in tenants],
     )

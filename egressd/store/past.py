@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from sqlite3 import Connection
 from typing import Final, NamedTuple
 
+from egressd.store.records import bounded
 from egressd.store.variables import marks
 
 PAGE_ROWS: Final = 2_000
@@ -37,8 +38,9 @@ class Untold(NamedTuple):
     last_us: int
 
 
+_SPAN: Final = f"{bounded('min(c.first_us)')}, {bounded('max(c.last_us)')}"
 _COLUMNS: Final = (
-    "SELECT n.id, c.client, c.address, n.name, sum(c.count - c.told), min(c.first_us), max(c.last_us)"
+    f"SELECT n.id, c.client, c.address, n.name, {bounded('total(c.count - c.told)')}, {_SPAN}"
     " FROM names n JOIN contacts c ON c.name = n.id WHERE c.count > c.told AND "
 )
 _AFTER: Final = " AND (n.id, c.client, c.address) > (?, ?, ?)"
@@ -132,7 +134,7 @@ class Hit(NamedTuple):
 
 
 _HITS: Final = (
-    "SELECT c.client, n.name, c.address, sum(c.count), min(c.first_us), max(c.last_us)"
+    f"SELECT c.client, n.name, c.address, {bounded('total(c.count)')}, {_SPAN}"
     " FROM names n JOIN contacts c ON c.name = n.id WHERE +c.hour >= ? AND c.last_us >= ? AND "
 )
 _BY_WHOM: Final = " GROUP BY n.id, c.client, c.address ORDER BY n.id, c.client, c.address LIMIT ?"

@@ -51,7 +51,12 @@ def is_count(value: int) -> bool:
 def plus(column: str, more: str = "?") -> str:
     """SQL of a count, or a time, and `more`: never beyond what a column holds, which would refuse all that is written
     along with it. The names are the caller's own words."""
-    return f"max(0, min({column} + {more}, {MAX_GIVEN}))"
+    return bounded(f"{column} + {more}")
+
+
+def bounded(expression: str) -> str:
+    """SQL of a count or a time as far as it may be one. The words are the caller's own."""
+    return f"CAST(max(0, min({expression}, {MAX_GIVEN})) AS INTEGER)"
 
 
 def last_numbers(connection: Connection) -> dict[str, int]:
@@ -115,9 +120,8 @@ _INDICATOR: Final[dict[str, type]] = {
 
 def _field(row: dict[str, Any], name: str, type_: type) -> Any:
     value = row.get(name)
-    if isinstance(value, type_):
-        return value
-    return type_()
+    is_damaged = isinstance(value, int) and abs(value) > MAX_GIVEN
+    return value if isinstance(value, type_) and not is_damaged else type_()
 
 
 def indicator_of(match: Match) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -17,6 +18,7 @@ from egressd.model import Campaign, Incident, Target
 from egressd.runtime import screens
 from egressd.runtime.core import Core
 from egressd.runtime.knowledge import load_texts
+from egressd.runtime.messages import pack_match, unpack_match
 from egressd.store import (
     attempts,
     audit,
@@ -30,6 +32,7 @@ from egressd.store import (
     notes,
     queries,
     retention,
+    spared,
     targets,
 )
 from egressd.store.attempts import AttemptCount, Batch, ContactCount
@@ -43,9 +46,26 @@ from tests.runtime.scene import Ears, Hands
 from tests.store.scene import ANNA, DAY, HOUR, T0, TIMER, A, B, about, address, ledger_at, match, put, verdict, verify
 
 MOST: Final = (1 << 63) - 1
+STRANGE_MATCH: Final = {
+    "level": "sibling", "registered_domain": "bad.example",
+    "indicator": {
+        "kind": "domain", "value": "bad.example", "line": -1, "confidence": 1 << 70, "added_s": -(1 << 70),
+        "expires_s": 1 << 70, "first_seen_s": 1 << 70,
+    },
+}  # fmt: skip
 BY_TYPE: Final = {
     "INTEGER": (MOST, -MOST - 1, -1, 0),
-    "TEXT": ("''", "'{'", "'[1,'", "'x'", f"'{{\"a\":{MOST}}}'", "CAST(x'ff7b' AS TEXT)", f"'{MOST}'", "'-1'"),
+    "TEXT": (
+        "''",
+        "'{'",
+        "'[1,'",
+        "'x'",
+        f"'{{\"a\":{MOST}}}'",
+        "CAST(x'ff7b' AS TEXT)",
+        f"'{MOST}'",
+        "'-1'",
+        f"'{json.dumps(STRANGE_MATCH)}'",
+    ),
     "BLOB": ("x''", "x'0a00'", "zeroblob(16)"),
 }
 TABLES: Final = (
@@ -60,6 +80,7 @@ def fill(path: Path) -> None:
     with ledger_at(path) as made:
         made.call(meta.begin_run, T0)
         made.call(meta.put, "remedies D1", "192.0.2.1")
+        made.call(spared.keep, "D1", {X: "shared"})
         for number, domain in enumerate(("bad.example", "worse.example"), 1):
             id_, campaign, incident = f"D{number}", f"C{number}", f"I{number}"
             put(made, domain, NewTarget(X, T0 + HOUR, 1))
@@ -136,6 +157,8 @@ async def starts_and_shows(opened: Opened, path: Path, texts: Any) -> None:
     core.register.rules("enforce")
     assert number_of(core.new_id(), DECISION)
     assert {row.id for row in found.decisions} >= {"D2"}
+    for row in found.decisions:  # what packet processes tell of it must be what the core takes (runtime/messages.py)
+        assert unpack_match(json.loads(json.dumps(pack_match(row.match)))) == row.match
     assert {row.incident.id for row in found.incidents} >= {"I2"}
     assert "E2" in {one.id for one in found.entries}
     assert screens.timed(opened.call(queries.status, now_us))["incidents"]["open"] > 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from egressd.store.db import Database
 from egressd.store.errors import LOCKED, StoreError
 from egressd.store.history import Bounds, Contact, History, Tenant
 from egressd.store.migrations import HISTORY
-from egressd.store.past import Hit, hits_of_addresses, hits_of_domains
+from egressd.store.past import Hit, hits_of_addresses, hits_of_domains, untold_of_domains
 from tests.loops import in_loop
 from tests.store.scene import DAY, HOUR, T0, V6, A, B
 
@@ -180,3 +182,25 @@ async def test_closed(history: History) -> None:
     history.close()
     assert await history.record([contact()]) == []
     assert history.stats.dropped == 1
+
+
+@pytest.mark.parametrize("value", [(1 << 63) - 1, -(1 << 63)])
+@pytest.mark.parametrize("column", ["count", "first_us", "last_us", "told"])
+@in_loop
+async def test_a_damaged_number_hides_no_other_contact(history: History, column: str, value: int) -> None:
+    """The sum ran over: nobody was found who had been there, and what came along with a further contact was lost."""
+    await history.record([contact(), contact(ts_us=T0 + HOUR), contact(B)], [Tenant("x.example", X, T0, T0, 1)])
+    history.close()
+    with closing(sqlite3.connect(history.path, isolation_level=None)) as damaged:
+        damaged.execute(f"UPDATE contacts SET {column} = ? WHERE client = ?", (value, A))
+    history.open(T0)
+    await history.record([contact(), contact(B)])
+    assert history.stats.dropped == 0
+    found = {one.client: one for one in await history.ask(hits_of_domains, ("x.example",), -HOUR, 10)}
+    assert found[B].contacts == 2
+    told = {one.mark[1]: one for one in await history.ask(untold_of_domains, ("x.example",))}
+    assert told[B].contacts == 2
+    for one in (*found.values(), *told.values()):
+        assert all(0 <= number < 1 << 62 for number in (one.contacts, one.first_us, one.last_us))
+    await history.mark_told(told.values())
+    await history.trim(T0 + HOUR)
