@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 from egressd.detect.site import MONITOR, Site
 from egressd.enforce.adapter import Rule
@@ -11,9 +12,21 @@ from egressd.model import Target
 from egressd.runtime.enforcement import Enforcement
 from egressd.runtime.in_force import InForce, Register
 from egressd.runtime.knowledge import Loaded
-from egressd.runtime.modes import is_apart, site_of, spoken, stand_in, unarmed
+from egressd.runtime.modes import (
+    Left,
+    changed_by_start,
+    gone_on_with,
+    is_apart,
+    render_left,
+    site_of,
+    spoken,
+    stand_in,
+    unarmed,
+)
 from egressd.runtime.scribe import Scribe
 from egressd.store import decisions, meta
+
+LEFT: Final = "modes"  # the key in the ledger of what a run leaves to the next
 
 log = logging.getLogger("egressd")
 
@@ -56,6 +69,18 @@ class Arming:
         """What the kernel should hold."""
         return self._register.rules(self.site.strongest, self._is_apart)
 
+    def begin(self, left: Left | None, *, clean: bool) -> str:
+        """The run before left these modes; `clean`: it ended as it should, and the configuration decides. What is to be
+        told of it, "": nothing."""
+        loaded = self._loaded()
+        found = None if clean or loaded.texts.demo else gone_on_with(left, loaded.config)
+        if found is not None:
+            self.mode, self.modes = found
+            configured = spoken(loaded.config.mode, loaded.config.modes)
+            return f"the mode is {spoken(*found)}, as a command had set it before a crash; configured is {configured}"
+        self.changed = changed_by_start(left, spoken(self.mode, self.modes))
+        return self.changed
+
     async def set(self, mode: str, modes: Mapping[str, str] | None = None) -> None:
         """Another mode, and others of segments if given. Raises AdapterError when the kernel cannot be used; the modes
         stay then."""
@@ -80,7 +105,7 @@ class Arming:
 
     def stand_in(self) -> None:
         """Decisions that were made in another mode stand in this one from now on."""
-        self._scribe.put(meta.put, "mode", spoken(self.mode, self.modes))
+        self._scribe.put(meta.put, LEFT, render_left(self.mode, self.modes, self._loaded().config))
         changed = stand_in(self._register, self.site)
         for mode, ids in changed.by_mode.items():
             self._scribe.put(decisions.change_mode, ids, mode, changed.proposed, changed.active)

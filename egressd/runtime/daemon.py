@@ -28,13 +28,14 @@ from egressd.notify.journal import Journal, LogHandler
 from egressd.notify.service import Service
 from egressd.plural import count
 from egressd.runtime import knowledge, screens
+from egressd.runtime.arming import LEFT
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
 from egressd.runtime.feeding import Feeding
 from egressd.runtime.hunting import Hunts
 from egressd.runtime.keeping import IN_MEMORY, Keeping
 from egressd.runtime.list_following import follow_lists
-from egressd.runtime.modes import changed_by_start, spoken
+from egressd.runtime.modes import parse_left
 from egressd.runtime.processes import PacketProcessHandle
 from egressd.runtime.serving import Serving
 from egressd.runtime.tellers import Watchers
@@ -171,6 +172,7 @@ class Daemon:
         last = await core.ledger.read(meta.last_run)
         set_us = meta.set_by_us(last, now_us)
         found = await core.ledger.read(ledger.load_all, now_us - set_us, FORGET_US)
+        changed = core.arming.begin(parse_left(await core.ledger.read(meta.get, LEFT)), clean=last.clean)
         told = {"clean": last.clean, "pid": os.getpid()}
         act = Act("egressd", "start", "start", "", f"mode {core.arming.mode}", None, told)
         try:
@@ -189,11 +191,8 @@ class Daemon:
             log.error("%s", IN_MEMORY)
         if core.ledger.upgraded:
             log.warning("%s", core.ledger.upgraded)
-        core.arming.changed = changed_by_start(
-            await core.ledger.read(meta.get, "mode"), spoken(core.arming.mode, core.arming.modes)
-        )
-        if core.arming.changed:
-            log.warning("%s", core.arming.changed)
+        if changed:
+            log.warning("%s", changed)
         remedies = await core.ledger.read(meta.under, "remedies")
         core.restore(found, {id_: text.split(",") for id_, text in remedies.items()})
         if set_us:

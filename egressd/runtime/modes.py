@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from ipaddress import ip_network
 from typing import Final, NamedTuple
 
+from egressd.config.kinds import MODES
 from egressd.config.schema import Config
 from egressd.config.settings import policy_settings
 from egressd.detect.site import APPROVE, ENFORCE, MONITOR, Site
@@ -36,10 +38,45 @@ def spoken(mode: str, modes: Mapping[str, str]) -> str:
     return ", ".join([mode, *(f"{name} under {other}" for name, other in sorted(modes.items()) if other != mode)])
 
 
-def changed_by_start(before: str, now: str) -> str:
-    """What to tell when a run is under other modes than the one before ended under, both as `spoken`; "" when not. Else
-    a crash at night disarms the gateway, or arms it after a `panic`, and nobody is told."""
-    if before in ("", now):
+class Left(NamedTuple):
+    """What a run leaves to the next: its mode, those of segments, and what the configuration said, as `spoken`."""
+
+    mode: str
+    modes: dict[str, str]
+    configured: str
+
+
+def render_left(mode: str, modes: Mapping[str, str], config: Config) -> str:
+    """As it is kept in the ledger."""
+    return json.dumps(Left(mode, dict(modes), spoken(config.mode, config.modes))._asdict())
+
+
+def parse_left(text: str) -> Left | None:
+    """None when there is nothing, or it is damaged."""
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(said, dict) or said.keys() != set(Left._fields) or not isinstance(said["modes"], dict):
+        return None
+    left = Left(**said)
+    return left if all(one in MODES for one in (left.mode, *left.modes.values())) else None
+
+
+def gone_on_with(left: Left | None, config: Config) -> tuple[str, dict[str, str]] | None:
+    """The modes that commands had set when a run crashed, which hold until somebody stops it: else a crash at night
+    disarms the gateway, or arms it after a `panic`. None where the configuration has been edited since, which decides
+    then, or says the same."""
+    if left is None or left.configured != spoken(config.mode, config.modes):
+        return None
+    modes = {name: mode for name, mode in left.modes.items() if name in config.segments}
+    return (left.mode, modes) if spoken(left.mode, modes) != left.configured else None
+
+
+def changed_by_start(left: Left | None, now: str) -> str:
+    """What to tell when a run is under other modes than the one before ended under, `now` as `spoken`; "" when not."""
+    before = spoken(left.mode, left.modes) if left is not None else now
+    if before == now:
         return ""
     return (
         f"the mode is {now} since this start, and was {before} before it: a start takes mode: of the configuration,"

@@ -211,12 +211,17 @@ def test_every_screen_shows_the_block(ground: Ground, daemon: Daemon) -> None:
     assert ground["office"].v4 in daemon.command("hosts")
 
 
-def test_a_restart_says_that_it_disarmed_the_gateway(ground: Ground) -> None:
+def test_a_crash_disarms_no_gateway_and_a_restart_that_does_says_so(ground: Ground) -> None:
     """What `egressd mode enforce` armed was lifted by the restart after a crash, and nobody was told."""
     with ground.daemon(LISTED, {"mode": "monitor"}) as daemon:
         daemon.ask("mode", mode="enforce", reason="ticket 4711")
         assert ground.kept_out("may", "b.evil.example")
         daemon.kill()
+        daemon.start()
+        assert daemon.ask("status")["mode"] == "enforce"
+        assert "<4>egressd: the mode is enforce, as a command had set it before a crash" in daemon.tail()
+        assert ground.kept_out("april", "c.evil.example")
+        daemon.stop()
         daemon.start()
         told = "the mode is monitor since this start, and was enforce before it"
         assert any(line.startswith(f"<4>egressd: {told}") for line in daemon.tail().splitlines())

@@ -20,9 +20,10 @@ from egressd.detect.rules import is_share
 from egressd.intel.networks import NetworkTable, parse_address, render_network
 from egressd.model import Indicator, Match, Target
 from egressd.runtime import alarms, screens
+from egressd.runtime.arming import LEFT
 from egressd.runtime.block_plan import BlockPlan
 from egressd.runtime.in_force import ACTIVE, PROPOSED
-from egressd.runtime.modes import changed_by_start, site_of, unarmed
+from egressd.runtime.modes import Left, parse_left, site_of, unarmed
 from egressd.runtime.orders import Adopt
 from egressd.runtime.whose import Whose
 from egressd.store import meta
@@ -484,27 +485,55 @@ async def test_one_segment_is_armed_by_command_and_panic_disarms_it(
 @in_loop
 async def test_the_modes_of_a_run_are_known_to_the_next_one(tmp_path: Path) -> None:
     async with site_at(tmp_path, "monitor") as site:
-        assert await last_modes(site) == "monitor"
+        arming = site.core.arming
+        assert await left_by(site) == Left("monitor", {}, "monitor")
         await site.do("mode", BERT, mode="enforce")
         await site.do("mode", BERT, mode="monitor", segment="lab")
-        before = await last_modes(site)
-        assert before == "enforce, lab under monitor"
-        told = changed_by_start(before, "monitor")
+        left = await left_by(site)
+        assert left == Left("enforce", {"lab": "monitor"}, "monitor")
+        arming.mode, arming.modes = "monitor", {}  # as a start finds it in the configuration
+        told = arming.begin(left, clean=True)
         assert told.startswith("the mode is monitor since this start, and was enforce, lab under monitor before it: ")
-        site.core.arming.changed = told
         assert alarms.warnings(site.core)[0] == told
         site.core.started_us -= 86_400_000_000
         assert told not in alarms.warnings(site.core)
         site.core.started_us += 86_400_000_000
-        assert changed_by_start(before, before) == changed_by_start("", "monitor") == ""
         await site.do("panic", BERT)
-        assert await last_modes(site) == "monitor"
+        assert await left_by(site) == Left("monitor", {}, "monitor")
         assert told not in alarms.warnings(site.core)
+        assert arming.begin(None, clean=True) == arming.begin(await left_by(site), clean=True) == ""
 
 
-async def last_modes(site: Site) -> str:
+@in_loop
+async def test_after_a_crash_a_run_goes_on_under_the_modes_that_commands_had_set(tmp_path: Path) -> None:
+    """Else a crash at night disarmed the gateway, and lifted every block."""
+    async with site_at(tmp_path, "monitor") as site:
+        arming = site.core.arming
+        told = arming.begin(Left("enforce", {"lab": "approve", "gone": "enforce"}, "monitor"), clean=False)
+        assert told == (
+            "the mode is enforce, lab under approve, as a command had set it before a crash; configured is monitor"
+        )
+        assert (arming.mode, arming.modes, arming.changed) == ("enforce", {"lab": "approve"}, "")
+        arming.mode, arming.modes = "monitor", {}
+        told = arming.begin(Left("enforce", {}, "approve"), clean=False)
+        assert arming.mode == "monitor", "the configuration was edited meanwhile, and decides"
+        assert told.startswith("the mode is monitor since this start, and was enforce before it")
+        assert arming.begin(Left("monitor", {}, "monitor"), clean=False) == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", '{"mode": "loud", "modes": {}, "configured": "monitor"}',
+     '{"mode": "enforce", "modes": {"lab": []}, "configured": ""}', '{"mode": [], "modes": {}, "configured": ""}',
+     '{"mode": "enforce", "modes": [], "configured": ""}'],
+)  # fmt: skip
+def test_damaged_modes_are_none(text: str) -> None:
+    assert parse_left(text) is None
+
+
+async def left_by(site: Site) -> Left | None:
     await site.core.scribe.settled()
-    return str(await site.ledger.read(meta.get, "mode"))
+    return parse_left(await site.ledger.read(meta.get, LEFT))
 
 
 @in_loop
