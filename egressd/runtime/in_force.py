@@ -12,8 +12,8 @@ from heapq import heappop, heappush
 from typing import Final
 
 from egressd.detect.blocks import main_target
+from egressd.detect.changing import Standing
 from egressd.detect.coverage import E1, E2
-from egressd.detect.live import Standing
 from egressd.detect.probation import level_on_return, level_when_due, term_us
 from egressd.detect.rules import Rule as PolicyRule
 from egressd.enforce.adapter import CLIENT, SEGMENT, Rule
@@ -29,7 +29,7 @@ RESTING: Final = "expired"  # of a target: its term is over, a try brings it bac
 WITHDRAWN: Final = "withdrawn"
 MAX_ENDED: Final = 100_000
 # Targets of one decision that are remembered though it does not hold them now, the last of them: a packet process takes
-# no more at rest (detect/live.py), and what allowances gave free comes back with their end.
+# no more at rest (detect/changing.py), and what allowances gave free comes back with their end.
 MAX_RELEASED: Final = {RESTING: 256, WITHDRAWN: 4_096}
 BLOCK: Final = "block"
 ASK: Final = "ask"  # a rule leaves it to a person, or too many ran into it

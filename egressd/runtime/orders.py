@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from egressd.detect.changing import Standing
 from egressd.detect.history import PastContact
 from egressd.detect.intel import Intel
-from egressd.detect.live import Standing
 from egressd.detect.policy_settings import PolicySettings
 from egressd.intel.protected import Protected
 from egressd.model import FlowKey, Target

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from egressd.detect.blocks import main_target
+from egressd.detect.changing import Standing
 from egressd.detect.intel import Intel
-from egressd.detect.live import LiveEngine, Standing
+from egressd.detect.live import LiveEngine
 from egressd.detect.policy_settings import PolicySettings
 from egressd.intel.allowances import Allowances
 from egressd.intel.index import Index

@@ -14,7 +14,7 @@ from egressd.detect.history import PastContact
 from egressd.model import DNS_QUERY, FLOW, TLS_SNI, UDP, FlowKey, Observation
 from tests.detect.live_scene import LiveScene, standing
 from tests.detect.scene import RESOLVER, A, B, X, Y, at, flow, message, packed, record
-from tests.detect.test_live import C2, FOREIGN, held
+from tests.detect.test_changing import C2, FOREIGN, held
 
 # -- whose answers are evidence
 

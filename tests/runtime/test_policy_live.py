@@ -15,7 +15,7 @@ from egressd.cli.hosts import render_hosts
 from egressd.cli.plan import render_plan
 from egressd.cli.watch import render_watch
 from egressd.config.document import parse_config
-from egressd.detect.live import Standing
+from egressd.detect.changing import Standing
 from egressd.detect.rules import is_share
 from egressd.intel.networks import NetworkTable, parse_address, render_network
 from egressd.model import Indicator, Match, Target
