@@ -329,8 +329,9 @@ def test_hosts_of_a_large_campaign_are_taken_in_as_fast(desk: Desk) -> None:
     one = desk.campaigns.incidents["I1"]
     many = [replace(one, id=f"I{number}", client=host(number), addresses=[]) for number in range(1_000, 21_000)]
     desk.campaigns.restore([], many)
-    assert taken_s(30_000) < 6 * few_s
-    assert desk.ears.incidents[-1][-1] == 20_600
+    # The best of three: a look for garbage in all that a test run holds takes as long as ten of them.
+    assert min(taken_s(first) for first in (30_000, 31_000, 32_000)) < 6 * few_s
+    assert desk.ears.incidents[-1][-1] == 21_200
 
 
 def reaching(client: bytes) -> Sighting:
