@@ -70,13 +70,10 @@ class ChangingEngine(Engine):
         on_event: Callable[[Event], None],
         *,
         enforced: bool,
-        first_number: int = 1,
-        stride: int = 1,
         sensors: bool = False,
     ) -> None:
-        """Decisions are numbered `first_number`, then every `stride`-th; the rest is the engine's."""
+        """See Engine."""
         super().__init__(intel, settings, on_event, enforced=enforced, sensors=sensors)
-        self.blocks.number_from(first_number, stride)
         self.resolutions.learned = []
         self.intel = intel
         self._before: AnyIndex = intel.index  # what was in force when the change began that is going on

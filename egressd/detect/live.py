@@ -45,10 +45,10 @@ class LiveEngine(ChangingEngine):
         stride: int = 1,
         sensors: bool = False,
     ) -> None:
-        """See ChangingEngine."""
-        super().__init__(
-            intel, settings, on_event, enforced=enforced, first_number=first_number, stride=stride, sensors=sensors
-        )
+        """Decisions are numbered `first_number`, then every `stride`-th, so that no two packet processes give out the
+        same; the rest is the engine's."""
+        super().__init__(intel, settings, on_event, enforced=enforced, sensors=sensors)
+        self.blocks.number_from(first_number, stride)
         self.gathering = GatheringHistory()
         self.history = self.gathering
         self.packets: Dissector | None = None  # where observations come from, if they come from packets

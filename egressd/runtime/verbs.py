@@ -373,9 +373,8 @@ class Verbs:
         said = core.config.mode if segment is None else core.config.modes.get(segment, core.config.mode)
         if said != args["mode"]:
             lines.append(f"after a restart it is {said} again, unless the configuration says so too")
-        lines += [f"segment {name} is under {mode}" for name, mode in core.arming.modes.items() if name != segment][
-            :TOLD
-        ]
+        others = [(name, mode) for name, mode in core.arming.modes.items() if name != segment]
+        lines += [f"segment {name} is under {mode}" for name, mode in others[:TOLD]]
         back = f"egressd mode {before}" + (f" --segment {segment}" if segment is not None else "")
         self._acts.remember(peer, Done(stays=f"last you set the mode, which is taken back by {back} --reason TEXT"))
         return {"text": f"{where} is {args['mode']} (it was {before})", "lines": lines}

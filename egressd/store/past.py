@@ -96,13 +96,18 @@ def addresses_after(connection: Connection, address: bytes, limit: int = PAGE_RO
     return [row[0] for row in rows]
 
 
+# Every client as `next`, NULL the last: one step in the index for each, however much it contacted.
+_CLIENTS: Final = (
+    "WITH RECURSIVE next(client) AS (SELECT min(client) FROM contacts UNION ALL"
+    " SELECT (SELECT min(client) FROM contacts WHERE client > next.client) FROM next WHERE client IS NOT NULL) "
+)
+
+
 def hosts_seen(connection: Connection, since_us: int) -> int:
     """How many clients contacted anything since a time; those of whom nothing is known since then are few, and counted
     by one step in the index each."""
     row = connection.execute(
-        "WITH RECURSIVE next(client) AS (SELECT min(client) FROM contacts UNION ALL"
-        " SELECT (SELECT min(client) FROM contacts WHERE client > next.client) FROM next WHERE client IS NOT NULL)"
-        " SELECT count(*) FROM next WHERE client IS NOT NULL"
+        _CLIENTS + "SELECT count(*) FROM next WHERE client IS NOT NULL"
         " AND EXISTS(SELECT 1 FROM contacts c WHERE c.client = next.client AND +c.hour >= ? AND c.last_us >= ?)",
         (since_us // HOUR_US, since_us),
     ).fetchone()
@@ -112,9 +117,7 @@ def hosts_seen(connection: Connection, since_us: int) -> int:
 def clients_known(connection: Connection, limit: int) -> tuple[list[bytes], int]:
     """Clients that contacted anything, found by a step in the index each; and since when any is known, 0: none."""
     rows = connection.execute(
-        "WITH RECURSIVE next(client) AS (SELECT min(client) FROM contacts UNION ALL"
-        " SELECT (SELECT min(client) FROM contacts WHERE client > next.client) FROM next WHERE client IS NOT NULL)"
-        " SELECT client FROM next WHERE client IS NOT NULL LIMIT ?",
+        _CLIENTS + "SELECT client FROM next WHERE client IS NOT NULL LIMIT ?",
         (limit,),
     )
     clients = [row[0] for row in rows]

@@ -145,11 +145,9 @@ def test_a_folder_that_cannot_be_listed_is_a_gap(log: Log, monkeypatch: pytest.M
     def refused(folder: Path) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(folder))
 
-    marks = log.followed.marks()
-    log.followed.close()
     log.path.rename(log.path.with_suffix(".log.1"))
     log.write("three\n")
-    log.followed = FollowedLog(str(log.path), marks)
+    log.restart()
     monkeypatch.setattr(os, "scandir", refused)
     assert log.poll() == ["three"]
     assert (log.followed.gaps, log.followed.problem) == (1, "")
@@ -164,11 +162,9 @@ def test_a_moved_file_that_may_not_be_read_any_more_is_a_gap(log: Log, monkeypat
             raise PermissionError(errno.EACCES, "Permission denied", path)
         return really_open(path, flags)
 
-    marks = log.followed.marks()
-    log.followed.close()
     log.path.rename(moved)
     log.write("three\n")
-    log.followed = FollowedLog(str(log.path), marks)
+    log.restart()
     monkeypatch.setattr(os, "open", refused)
     assert log.poll() == ["three"]
     assert (log.followed.gaps, log.followed.problem) == (1, "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import struct
-from ipaddress import ip_address
 
 import pytest
 from hypothesis import given
@@ -23,10 +22,7 @@ from egressd.capture.rtnetlink import (
     parse_neighbour,
     parse_routes,
 )
-
-
-def packed(text: str) -> bytes:
-    return ip_address(text).packed
+from tests.detect.scene import packed
 
 
 def attribute(kind: int, value: bytes) -> bytes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,10 +14,7 @@ from egressd.capture.surroundings import (
     parse_resolvers,
     read_resolvers,
 )
-
-
-def packed(text: str) -> bytes:
-    return ip_address(text).packed
+from tests.detect.scene import packed
 
 
 def link(ifindex: int, name: str, **more) -> Link:
