@@ -23,14 +23,21 @@ sys.path.insert(0, str(ROOT))
 from bench.measure import machine
 from egressd.clock import SteadyClock
 from egressd.runtime.hunting import Hunts
+from egressd.runtime.news import News
 from egressd.runtime.orders import Recall
 from egressd.store.history import Bounds, History
 from tests.detect.live_scene import LiveScene, intel
+from tests.detect.scene import allowed
 
 HOSTS: Final = 5_000
 DAYS: Final = 30
 INDICATORS: Final = 1_000
 NAMES: Final = 100_000
+ENDED: Final = """\
+allow-destination n100.example owner=bench reason="a name"
+allow-destination 203.0.0.99   owner=bench reason="an address"
+ignore-client 10.0.0.99        owner=bench reason="a client"
+"""
 HOUR_US: Final = 3_600_000_000
 _INDEXES: Final = ("contacts_by_hour", "contacts_by_client", "contacts_by_address")
 
@@ -97,8 +104,8 @@ class PacketProcess:
         self.took_s.append(time.perf_counter() - began_s)
 
 
-async def hunt(history: History, lists: str, whole: bool) -> tuple[Any, PacketProcess, float]:
-    """Search for all of `lists`, indicator by indicator or all of history; also the longest hold of the event loop."""
+async def hunt(history: History, lists: str, wanted: News | None) -> tuple[Any, PacketProcess, float]:
+    """Search for what is wanted of `lists`, None: for all of it; also the longest hold of the event loop."""
     process = PacketProcess(lists)
     found = intel(lists)
     processes: Any = [process]
@@ -117,7 +124,7 @@ async def hunt(history: History, lists: str, whole: bool) -> tuple[Any, PacketPr
 
     beating = asyncio.get_running_loop().create_task(beat())
     try:
-        done = await hunts.search(None if whole else tuple(found.index.indicators))
+        done = await hunts.search(wanted)
     finally:
         beating.cancel()
         await asyncio.gather(beating, return_exceptions=True)
@@ -139,8 +146,14 @@ async def run(rows: int, folder: Path) -> None:
     print(f"  history: {count:,} rows of {HOSTS:,} hosts in {DAYS} days, {size_mb:,.0f} MB, made in {made_s:.0f} s")
     history.open(now_us)
     lists = "".join(f"n{number * 100}.example\n" for number in range(INDICATORS))
-    for what, whole in (("indicator by indicator", False), ("nothing new: all of history", True)):
-        done, process, held_s = await hunt(history, lists, whole)
+    arrived = tuple(intel(lists).index.indicators)
+    searches = (
+        ("indicator by indicator", News(arrived)),
+        ("nothing new: all of history", None),
+        ("three allowances that ended", News((), allowed(ENDED).allowances)),
+    )
+    for what, wanted in searches:
+        done, process, held_s = await hunt(history, lists, wanted)
         told_ms = 1000 * max(process.took_s, default=0.0)
         print(
             f"  {INDICATORS:,} indicators, {what}: {done.took_s:.1f} s; {done.contacts:,} contacts of {done.hosts:,}"

@@ -120,6 +120,27 @@ def embedded_ipv4(addr: bytes, nat64: tuple[tuple[bytes, int], ...] = (NAT64_WEL
     return []
 
 
+def ways_to(addr: bytes, length: int, nat64: tuple[tuple[bytes, int], ...]) -> list[tuple[bytes, bytes]]:
+    """First and last addresses of the ranges by which packets reach a network: its own and, of IPv4, one for each form
+    that `embedded_ipv4` reads. What a Teredo client hides in the last octets is no range: there it is all of Teredo."""
+    low, high = first_address(addr, length), last_address(addr, length)
+    ways = [(low, high)]
+    if len(addr) != 4:
+        return ways
+    heads = [(head, len(head)) for head in (_MAPPED, _COMPATIBLE, _SIX_TO_FOUR)]
+    for prefix, octets in (*heads, *((prefix, size // 8) for prefix, size in nat64)):
+        ways.append((_translated(prefix, octets, low, b"\x00"), _translated(prefix, octets, high, b"\xff")))
+    ways.append((_TEREDO + bytes(12), _TEREDO + b"\xff" * 12))
+    return ways
+
+
+def _translated(prefix: bytes, octets: int, ipv4: bytes, rest: bytes) -> bytes:
+    """`ipv4` behind so many octets of a prefix, the inverse of `behind_prefix`, filled up with `rest`."""
+    if 4 < octets <= 8:
+        ipv4 = ipv4[: 8 - octets] + b"\x00" + ipv4[8 - octets :]
+    return (prefix[:octets] + ipv4).ljust(16, rest)
+
+
 def behind_prefix(addr: bytes, octets: int) -> bytes:
     """The IPv4 address in one of NAT64, whose prefix takes so many octets (RFC 6052 section 2.2)."""
     after = addr[octets:] if octets > 8 else addr[octets:8] + addr[9:]  # bits 64 to 71 are kept zero

@@ -88,6 +88,12 @@ class Allowing:
         """Whether an allowance has ended since the last look."""
         return 0 < self._due_s <= now_us // SECOND_US
 
+    def over(self, now_us: int) -> tuple[Allowance, ...]:
+        """The allowances that have ended since the last look."""
+        if not self.is_due(now_us):
+            return ()
+        return tuple(one for one in self._seen or () if self._due_s <= one.expires_s <= now_us // SECOND_US)
+
     def shift(self, delta_us: int) -> None:
         """The clock was set: what was to last an hour lasts an hour."""
         for lifted in self._lifted.values():

@@ -23,7 +23,7 @@ from egressd.detect.campaigns import Campaigns
 from egressd.detect.devices import Devices, parse_mac
 from egressd.detect.resolutions import own_prefixes
 from egressd.detect.rules import Rule as PolicyRule
-from egressd.model import Campaign, FlowKey, Incident, Indicator
+from egressd.model import Campaign, FlowKey, Incident
 from egressd.plural import count
 from egressd.runtime import knowledge as known
 from egressd.runtime.allowing import Allowing
@@ -40,6 +40,7 @@ from egressd.runtime.learning import Learning, Reached
 from egressd.runtime.listening import Listening, marks_path
 from egressd.runtime.messages import Values
 from egressd.runtime.modes import reread
+from egressd.runtime.news import News, news
 from egressd.runtime.orders import Dropped, Learn, LogSource, LogStart, Order, Start, Step, Swap
 from egressd.runtime.reloading import Reloading
 from egressd.runtime.rollback import Rollback, tell
@@ -130,7 +131,7 @@ class Core:
         self._renewing = asyncio.Lock()
         self.on_canary: Callable[[str, int, int], None] = _nothing
         self.on_interfaces: Callable[[], None] = _nothing
-        self.on_arrival: Callable[[tuple[Indicator, ...] | None], None] = _nothing
+        self.on_news: Callable[[News | None], None] = _nothing
         self._due_s = 0  # when the next indicator comes into force that says when
 
     def canary_interfaces(self) -> list[str]:
@@ -281,10 +282,8 @@ class Core:
         swap = Swap(intel, self.knowledge.settings, armed, armed)
         self.tell(swap)
         self.listening.tell(swap)
-        new = known.arrived(before, intel, self.clock.now_us() // 1_000_000)
-        if self.allowing.is_due(self.clock.now_us()):
-            new = None  # what it let be until now may be listed
-        self.on_arrival(new)
+        now_us = self.clock.now_us()
+        self.on_news(news(before, intel, self.allowing.over(now_us), now_us // 1_000_000))
         self._due_s = min(
             (one.added_s for one in intel.index.pending_after(self.clock.now_us() // 1_000_000)), default=0
         )
@@ -377,7 +376,7 @@ class Core:
         """Indicators that said when they come into force have."""
         index = self.knowledge.intel.index
         due_s, pending = self._due_s, index.pending_after(self._due_s - 1)
-        self.on_arrival(tuple(one for one in pending if due_s <= one.added_s <= now_s))
+        self.on_news(News(tuple(one for one in pending if due_s <= one.added_s <= now_s)))
         self._due_s = min((one.added_s for one in pending if one.added_s > now_s), default=0)
 
     # -- from elsewhere

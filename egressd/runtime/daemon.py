@@ -163,7 +163,7 @@ class Daemon:
             self._keeping.history, lambda: self._keeping.flush(core), lambda: core.knowledge.intel,
             lambda: core.sensing.processes, self._clock,
         )  # fmt: skip
-        core.on_arrival = hunts.hunt
+        core.on_news = hunts.hunt
         return hunts
 
     async def _begin(self, core: Core) -> None:

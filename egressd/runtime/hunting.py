@@ -1,4 +1,4 @@
-"""Retro-hunt: what was listed just now, who contacted it before?
+"""Retro-hunt: what was listed just now, or is no longer allowed, who contacted it before?
 
 The core finds the contacts on disk, page by page, and tells them to packet processes, which judge them like traffic:
 incidents, decisions, campaigns. What was told is marked there, so that nothing is told twice, a hunt that a restart cut
@@ -20,9 +20,11 @@ from egressd.detect.correlator import Correlator
 from egressd.detect.history import PastContact
 from egressd.detect.intel import Intel
 from egressd.detect.resolutions import Resolutions
-from egressd.intel.networks import last_address, parse_network
+from egressd.intel.allowances import Allowance
+from egressd.intel.networks import parse_network, ways_to
 from egressd.model import DNS_QUERY, FLOW, FlowKey, Indicator
 from egressd.plural import count
+from egressd.runtime.news import News, places_of
 from egressd.runtime.orders import Recall
 from egressd.runtime.processes import PacketProcessHandle
 from egressd.store import past
@@ -46,7 +48,8 @@ log = logging.getLogger("egressd.hunting")
 class Told(NamedTuple):
     """What a hunt has found so far."""
 
-    indicators: int
+    indicators: int  # that it was for
+    ended: int  # allowances that were over, and it was for, too
     contacts: int
     hosts: int
     began_us: int
@@ -80,14 +83,13 @@ class Hunts:
         self._clock = clock
         self._settle_s = settle_s
         self._rest_s = rest_s
-        self._wanted: list[tuple[Indicator, ...] | None] = []
+        self._wanted: list[News | None] = []
         self._awake = asyncio.Event()
 
-    def hunt(self, arrived: Iterable[Indicator] | None) -> None:
-        """Search for what came into force just now; None: for everything that is listed."""
-        wanted = None if arrived is None else tuple(arrived)
-        if wanted is None or wanted:
-            self._wanted.append(wanted)
+    def hunt(self, news: News | None) -> None:
+        """Search for what came into force just now, or is no longer allowed; None: for everything that is listed."""
+        if news is None or news.arrived or news.ended:
+            self._wanted.append(news)
             self.idle.clear()
             self._awake.set()
 
@@ -112,38 +114,53 @@ class Hunts:
             self._awake.clear()
             await self._awake.wait()
 
-    async def search(self, wanted: tuple[Indicator, ...] | None) -> Told:
+    async def search(self, wanted: News | None) -> Told:
         """One hunt. Raises StoreError."""
         await asyncio.sleep(self._settle_s)
         await self._flush()
         loop = asyncio.get_running_loop()
         began_s, began_us = loop.time(), self._clock.now_us()
         intel = self._intel()
-        size = intel.index.size if wanted is None else len(wanted)
+        size, ended = (intel.index.size, 0) if wanted is None else (len(wanted.arrived), len(wanted.ended))
         hosts: set[bytes] = set()
         contacts = 0
-        sieve = _Sieve(intel, wanted, began_us)
-        self.running = Told(size, 0, 0, began_us, 0.0)
-        every = wanted is None or len(wanted) > MANY
-        pages = self._all_of_history(sieve) if every else self._of_indicators(wanted or ())
-        async for page in pages:
-            rows = [row for row in page if sieve.holds(row)]
-            await self._tell(rows)
-            hosts.update(row.mark.client for row in rows)
-            contacts += sum(row.contacts for row in rows)
-            self.running = Told(size, contacts, len(hosts), began_us, loop.time() - began_s)
+        self.running = Told(size, ended, 0, 0, began_us, 0.0)
+        async for row in self._found(intel, wanted, began_us):
+            hosts.add(row.mark.client)
+            contacts += row.contacts
+            self.running = Told(size, ended, contacts, len(hosts), began_us, loop.time() - began_s)
         done = self.running._replace(took_s=loop.time() - began_s)
         self.running = done
         if done.contacts or wanted is not None:
             log.info(
-                "retro-hunt for %s: %s of %s, in %.1f s", count(done.indicators, "indicator"),
-                count(done.contacts, "earlier contact"), count(done.hosts, "host"), done.took_s,
+                "retro-hunt for %s: %s of %s, in %.1f s", _what(done), count(done.contacts, "earlier contact"),
+                count(done.hosts, "host"), done.took_s,
             )  # fmt: skip
         return done
 
+    async def _found(self, intel: Intel, wanted: News | None, now_us: int) -> AsyncIterator[Untold]:
+        """What is to be told, once it was."""
+        searches: list[tuple[_Sieve, AsyncIterator[list[Untold]]]] = []
+        everything = _Sieve(intel, None, now_us)
+        if wanted is None:
+            searches.append((everything, self._all_of_history(everything)))
+        else:
+            sieve = _Sieve(intel, wanted.arrived, now_us)
+            many = len(wanted.arrived) > MANY
+            searches.append(
+                (sieve, self._all_of_history(sieve) if many else self._of_indicators(wanted.arrived, intel))
+            )
+            searches.append((everything, self._of_allowances(wanted.ended, intel)))
+        for sieve, pages in searches:
+            async for page in pages:
+                rows = [row for row in page if sieve.holds(row)]
+                await self._tell(rows)
+                for row in rows:
+                    yield row
+
     # -- where to look
 
-    async def _of_indicators(self, wanted: tuple[Indicator, ...]) -> AsyncIterator[list[Untold]]:
+    async def _of_indicators(self, wanted: tuple[Indicator, ...], intel: Intel) -> AsyncIterator[list[Untold]]:
         """History asked for each indicator."""
         domains = dict.fromkeys(one.registered_domain or one.value for one in wanted if one.kind == "domain")
         for some in _chunks(domains, DOMAINS_AT_ONCE):
@@ -151,9 +168,24 @@ class Hunts:
                 yield page
         for one in wanted:
             network = parse_network(one.value) if one.kind in ("address", "network") else None
-            if network is not None:
-                async for page in self._pages(past.untold_of_addresses, network[0], last_address(*network)):
+            for low, high in ways_to(*network, intel.allowances.nat64) if network is not None else ():
+                async for page in self._pages(past.untold_of_addresses, low, high):
                     yield page
+
+    async def _of_allowances(self, ended: tuple[Allowance, ...], intel: Intel) -> AsyncIterator[list[Untold]]:
+        """History asked for what each allowance let be."""
+        for one in ended:
+            places = places_of(one, intel)
+            questions: tuple[tuple[Callable[..., list[Untold]], Sequence[Sequence[Any]]], ...] = (
+                (past.untold_of_domains, [(places.domains,)] if places.domains else []),
+                (past.untold_below, [(suffix,) for suffix in places.below]),
+                (past.untold_at_addresses, places.addresses),
+                (past.untold_of_clients, places.clients),
+            )
+            for question, asked in questions:
+                for args in asked:
+                    async for page in self._pages(question, *args):
+                        yield page
 
     async def _all_of_history(self, sieve: _Sieve) -> AsyncIterator[list[Untold]]:
         """Every name and address of history asked whether it is listed."""
@@ -212,6 +244,12 @@ class Hunts:
             if process.ready.is_set() and process.restarts == life:
                 return
         log.error("%s of the past told to %d packet processes that died", count(len(order.rows), "contact"), LIVES)
+
+
+def _what(told: Told) -> str:
+    parts = [count(told.indicators, "indicator")] if told.indicators or not told.ended else []
+    parts += [f"{count(told.ended, 'allowance')} that ended"] if told.ended else []
+    return " and ".join(parts)
 
 
 class _Sieve:

@@ -97,7 +97,7 @@ class Keeping:
         core.learning.remember(tenants)
         core.tell(Learn(tenants))
         await self.acquaint(core)
-        core.on_arrival(None)
+        core.on_news(None)
 
     async def acquaint(self, core: Core) -> None:
         """Which clients were here before the start is known from history. Raises StoreError."""

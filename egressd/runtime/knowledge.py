@@ -23,7 +23,7 @@ from egressd.detect.sharing import BY_COMMAND
 from egressd.errors import ConfigError, Problem
 from egressd.intel.allowances import Allowance, Allowances, parse_allowances
 from egressd.intel.formats import parse_list
-from egressd.intel.layered import AnyIndex, LayeredIndex, in_memory, over
+from egressd.intel.layered import AnyIndex, LayeredIndex, over
 from egressd.intel.mapped import MappedIndex, is_gone
 from egressd.intel.networks import NetworkTable
 from egressd.intel.protected import Protected
@@ -220,20 +220,6 @@ def parse_entries(
 def ends_s(entry: Entry) -> int:
     """The second in which a line is over, 0: never. A second that has begun is still its own."""
     return -(-entry.expires_us // SECOND_US)
-
-
-def arrived(before: Intel, after: Intel, now_s: int) -> tuple[Indicator, ...] | None:
-    """The indicators in force that were not before; None when a long list or a feed is another one, or an allowance
-    that stood in the way of others may be gone: then everything may be new, and history is asked the other way round.
-    A line that only moved is not new."""
-    if after.allowances.allowances != before.allowances.allowances and any(
-        one not in after.allowances.allowances for one in before.allowances.allowances
-    ):
-        return None
-    short = in_memory(before.index, after.index)
-    if short is None:
-        return None
-    return tuple(one for one in short if one.added_s <= now_s and not before.index.holds(one))
 
 
 def files_lost(index: AnyIndex) -> list[str]:

@@ -17,7 +17,7 @@ from egressd.errors import Problem
 from egressd.intel.formats import parse_list
 from egressd.intel.index import Index
 from egressd.intel.layered import AnyIndex
-from egressd.intel.networks import last_address, parse_network, render_address
+from egressd.intel.networks import parse_network, render_address, ways_to
 from egressd.model import Indicator
 from egressd.notify.eve import render_time
 from egressd.plural import count
@@ -167,9 +167,9 @@ class Preview:
             hits += [row for row in rows if index.match_name(row.name, now_s) is not None]
         for one in added:
             network = parse_network(one.value) if one.kind in ("address", "network") else None
-            if network is not None:
-                ends = (network[0], last_address(*network))
-                hits += await history.ask(past.hits_of_addresses, *ends, since_us, max(0, MOST_HITS - len(hits)))
+            for ends in ways_to(*network, index.nat64) if network is not None else ():
+                rows = await history.ask(past.hits_of_addresses, *ends, since_us, max(0, MOST_HITS - len(hits)))
+                hits += [row for row in rows if index.match_address(row.address, now_s) is not None]
         return hits
 
     async def _neighbours(

@@ -2,6 +2,7 @@
 
 A page ends where the next one begins (`Mark`), so that a hunt can rest between pages, and goes on however much is
 written meanwhile. Every function runs inside `Database.read` or `run_large`.
+A `+` before a column keeps SQLite from its index, which would find more rows than that of the other condition.
 """
 
 from __future__ import annotations
@@ -54,12 +55,31 @@ def untold_of_domains(
     return _page(connection, f"n.registered_domain IN ({marks(domains)})", domains, after, limit)
 
 
+def untold_below(connection: Connection, suffix: str, after: Mark = START, limit: int = PAGE_ROWS) -> list[Untold]:
+    """Contacts with any name of a registered domain right below a public suffix. Reads every name there is."""
+    return _page(connection, "+n.registered_domain GLOB ?", (f"*.{suffix}",), after, limit)
+
+
 def untold_of_addresses(
     connection: Connection, low: bytes, high: bytes, after: Mark = START, limit: int = PAGE_ROWS
 ) -> list[Untold]:
-    """Connections to the addresses from `low` to `high`, of one family, whatever name they were for."""
-    which = "c.address BETWEEN ? AND ? AND length(c.address) = ? AND n.name = ''"
+    """Connections to the addresses from `low` to `high`, of one family, for which no name was known."""
+    which = "c.address BETWEEN ? AND ? AND length(c.address) = ? AND +n.name = ''"
     return _page(connection, which, (low, high, len(low)), after, limit)
+
+
+def untold_at_addresses(
+    connection: Connection, low: bytes, high: bytes, after: Mark = START, limit: int = PAGE_ROWS
+) -> list[Untold]:
+    """Contacts at the addresses from `low` to `high`, of one family, whatever name they were for."""
+    return _page(connection, "c.address BETWEEN ? AND ? AND length(c.address) = ?", (low, high, len(low)), after, limit)
+
+
+def untold_of_clients(
+    connection: Connection, low: bytes, high: bytes, after: Mark = START, limit: int = PAGE_ROWS
+) -> list[Untold]:
+    """Every contact of the clients from `low` to `high`, of one family."""
+    return _page(connection, "c.client BETWEEN ? AND ? AND length(c.client) = ?", (low, high, len(low)), after, limit)
 
 
 def _page(
@@ -152,7 +172,7 @@ def hits_of_domains(connection: Connection, domains: Sequence[str], since_us: in
 
 def hits_of_addresses(connection: Connection, low: bytes, high: bytes, since_us: int, limit: int) -> list[Hit]:
     """Who connected to the addresses from `low` to `high`, of one family."""
-    which = "c.address BETWEEN ? AND ? AND length(c.address) = ? AND n.name = ''"
+    which = "c.address BETWEEN ? AND ? AND length(c.address) = ? AND +n.name = ''"
     rows = connection.execute(_HITS + which + _BY_WHOM, (since_us // HOUR_US, since_us, low, high, len(low), limit))
     return [Hit(*row) for row in rows]
 

@@ -14,10 +14,12 @@ from egressd.intel.networks import (
     as_sent,
     embedded_ipv4,
     first_address,
+    last_address,
     parse_address,
     parse_network,
     render_address,
     render_network,
+    ways_to,
 )
 
 
@@ -133,6 +135,37 @@ def test_embedded(text: str, inner: list[str]) -> None:
 def test_as_sent(written: str, sent: str) -> None:
     network = parse_network(written)
     assert network is not None and render_network(*as_sent(*network)) == sent
+
+
+@pytest.mark.parametrize("text", ["192.0.2.0/28", "192.0.2.33", "192.0.0.0/9"])
+@pytest.mark.parametrize("prefix", ["2001:db8::/32", "2001:db8:100::/40", "2001:db8:122::/48", "2001:db8:122:300::/56",
+                                    "2001:db8:122:344::/64", "2001:db8:122:344::/96"])  # fmt: skip
+def test_ways_to_a_network_are_those_that_lead_there(text: str, prefix: str) -> None:
+    """Every form that is read as an address of the network lies in a range, and of the forms beside it none."""
+    network, nat64 = parse_network(text), parse_network(prefix)
+    assert network is not None and nat64 is not None
+    prefixes = (NAT64_WELL_KNOWN, nat64)
+    ways = ways_to(*network, prefixes)
+    low, high = ways[0]
+    assert (low, high) == (first_address(*network), last_address(*network))
+    before, after = ((int.from_bytes(one, "big") + by).to_bytes(4, "big") for one, by in ((low, -1), (high, 1)))
+    for begin, end in ways[1:]:
+        assert len(begin) == len(end) == 16 and begin <= end
+        if not begin.startswith(bytes.fromhex("20010000")):
+            assert embedded_ipv4(begin, prefixes) == [low] and embedded_ipv4(end, prefixes) == [high]
+    for addr, inside in ((low, True), (high, True), (before, False), (after, False)):
+        packed = addr.hex(":", 2)
+        forms = [f"::ffff:{packed}", f"::{packed}", f"64:ff9b::{packed}", f"2002:{packed}::1"]
+        for form in map(parse_address, forms):
+            assert embedded_ipv4(form, prefixes) == [addr]
+            assert any(begin <= form <= end for begin, end in ways[1:]) == inside, (form.hex(), inside)
+    teredo = parse_address("2001:0:c633:6401:0:0:3fff:fdde")
+    assert any(begin <= teredo <= end for begin, end in ways[1:])
+
+
+def test_an_ipv6_network_is_reached_by_its_own_addresses() -> None:
+    ends = (parse_address("2001:db8::"), parse_address("2001:db8::ffff:ffff:ffff:ffff"))
+    assert ways_to(ends[0], 64, (NAT64_WELL_KNOWN,)) == [ends]
 
 
 @given(st.binary(min_size=16, max_size=16))

@@ -33,6 +33,7 @@ LINES = {
     "never-block": "never-block listed.example",
 }
 COVERED = ["address 198.51.100.7", "pair 10.0.0.5>198.51.100.8", "registered_domain listed.example"]
+ENDED: dict[str, list[str]] = {"never-block": []}  # whose contacts were told of all the same
 LEFT = {"ignore-client": ["address 198.51.100.7", "registered_domain listed.example"]}  # of the other kinds: nothing
 
 
@@ -150,7 +151,7 @@ async def test_in_the_second_in_which_a_line_is_over_nobody_edits_anything(tmp_p
         write(tmp_path, f"{LINES[kind]} expires={when(60)}")
         await site.do("reload")
         asked: list[Any] = []
-        site.core.on_arrival = asked.append
+        site.core.on_news = asked.append
         hands.pass_s(59)
         await site.core.tick()
         assert sorted(site.rules()) == LEFT.get(kind, [])
@@ -158,9 +159,10 @@ async def test_in_the_second_in_which_a_line_is_over_nobody_edits_anything(tmp_p
         hands.pass_s(1)
         await site.core.tick()
         assert sorted(site.rules()) == COVERED
-        assert asked == [None]  # who went there meanwhile is searched for
+        (found,) = asked  # who went there meanwhile is searched for, and nobody else
+        assert [f"{one.kind} {one.value}" for one in found.ended] == ENDED.get(kind, [LINES[kind]])
         await site.core.tick()
-        assert asked == [None]
+        assert asked == [found]
 
 
 @pytest.mark.parametrize("kind", KINDS)

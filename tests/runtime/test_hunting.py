@@ -15,15 +15,17 @@ from egressd.intel.networks import last_address
 from egressd.model import FLOW, Indicator
 from egressd.runtime import hunting
 from egressd.runtime.hunting import Hunts
+from egressd.runtime.news import News, news
 from egressd.runtime.orders import Recall
 from egressd.store.errors import StoreError
 from egressd.store.history import Contact, History
 from tests.detect.live_scene import LiveScene, intel
-from tests.detect.scene import packed
+from tests.detect.scene import SUFFIXES, packed
 from tests.loops import in_loop
 from tests.runtime.scene import HOUR, T0, A, B, C, Hands, X, Y
 
 NOTHING = "unlisted.example"
+Z = packed("203.0.113.9")
 
 
 class Process:
@@ -68,7 +70,7 @@ class Site:
     async def contacts(self, *rows: tuple[bytes, str, bytes, int]) -> None:
         """(client, name, address, count) of some hour."""
         for number, (client, name, address, count) in enumerate(rows):
-            domain = ".".join(name.split(".")[-2:]) if name else ""
+            domain = SUFFIXES.registered_domain(name) if name else ""
             at = T0 - number * HOUR
             self.waiting.append(Contact(client, domain, name, address, at, at + 5, count))
 
@@ -80,7 +82,16 @@ class Site:
         return await self.hunt(one for one in after if one._replace(line=0) not in before)
 
     async def hunt(self, arrived: Iterable[Indicator] | None) -> list[tuple[bytes, str, bytes, int]]:
-        await self.hunts.search(None if arrived is None else tuple(arrived))
+        await self.hunts.search(None if arrived is None else News(tuple(arrived)))
+        return self.told()
+
+    async def end(self, line: str) -> list[tuple[bytes, str, bytes, int]]:
+        """An allowance ends; what a hunt for what it let be tells."""
+        before = intel(self.lists, f"{line}\n{self.allow}")
+        after = intel(self.lists, self.allow)
+        found = news(before, after, (), T0 // 1_000_000)
+        assert found is not None and len(found.ended) == 1 and not found.arrived
+        await self.hunts.search(found)
         return self.told()
 
     def told(self) -> list[tuple[bytes, str, bytes, int]]:
@@ -142,8 +153,67 @@ async def test_scopes_and_allowances_hold_for_the_past_too(tmp_path: Path) -> No
 @in_loop
 async def test_a_network_finds_connections_without_a_name(tmp_path: Path) -> None:
     async with site_at(tmp_path) as site:
-        await site.contacts((A, "", X, 1), (B, "", Y, 2), (C, "", packed("203.0.113.9"), 1), (C, "x.example", Y, 1))
+        await site.contacts((A, "", X, 1), (B, "", Y, 2), (C, "", Z, 1), (C, "x.example", Y, 1))
         assert await site.list("198.51.100.0/24 force=yes") == [(A, "", X, 1), (B, "", Y, 2)]
+
+
+@in_loop
+async def test_an_address_is_found_by_whatever_way_it_was_reached(tmp_path: Path) -> None:
+    """Behind NAT64, 6to4 and Teredo packets go to an IPv6 address, and history has that."""
+    ways = [
+        packed(text)
+        for text in ("64:ff9b::198.51.100.9", "2002:c633:6409::1", "2001:0:c000:201:0:0:39cc:9bf6", "198.51.100.9")
+    ]
+    async with site_at(tmp_path) as site:
+        await site.contacts(*((A, "", way, 1) for way in ways), (B, "", packed("64:ff9b::198.51.100.8"), 1),
+                            (B, "", packed("2001:0:c000:201:0:0:39cc:9bf7"), 1))  # fmt: skip
+        assert await site.list("198.51.100.9") == sorted((A, "", way, 1) for way in ways)
+
+
+ENDED = {
+    "ignore-indicator bad.example": [(A, "a.bad.example", X, 1), (B, "a.bad.example", Y, 1)],
+    "allow-destination bad.example": [(A, "a.bad.example", X, 1), (B, "a.bad.example", Y, 1)],
+    "allow-destination bad.example client=10.0.0.6": [(A, "a.bad.example", X, 1), (B, "a.bad.example", Y, 1)],
+    "ignore-client 10.0.0.6": [(B, "a.bad.example", Y, 1), (B, "t.dyn.example.com", Y, 1)],
+    "allow-destination 198.51.100.8": [(B, "a.bad.example", Y, 1), (B, "t.dyn.example.com", Y, 1)],
+    "ignore-indicator 203.0.113.9": [(C, "", Z, 3)],
+    "allow-destination 203.0.113.0/24": [(C, "", Z, 3)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", ENDED)
+@in_loop
+async def test_where_an_allowance_ended_the_past_is_searched_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """A quarter of a core for half a minute was what every line cost that ended, where history had a million rows."""
+    async with site_at(tmp_path) as site:
+        monkeypatch.setattr(site.hunts, "_all_of_history", None)
+        site.lists = "bad.example\nt.dyn.example.com\n203.0.113.9"
+        await site.contacts(
+            (A, "a.bad.example", X, 1), (B, "a.bad.example", Y, 1), (B, "t.dyn.example.com", Y, 1), (C, "", Z, 3),
+            (B, "fine.example", Y, 1), (C, "fine.example", b"", 1),
+        )  # fmt: skip
+        assert await site.end(f'{line} owner=o reason="laboratory"') == ENDED[line]
+
+
+@in_loop
+async def test_what_another_allowance_lets_be_stays_untold(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        site.lists = "bad.example"
+        site.allow = f'ignore-client {".".join(map(str, A))} owner=o reason="laboratory"'
+        await site.contacts((A, "a.bad.example", X, 1), (B, "a.bad.example", Y, 1))
+        assert await site.end('allow-destination bad.example owner=o reason="x"') == [(B, "a.bad.example", Y, 1)]
+
+
+@in_loop
+async def test_an_allowance_for_a_whole_suffix_ends(tmp_path: Path) -> None:
+    """Tenants of a private suffix have registered domains of their own."""
+    async with site_at(tmp_path) as site:
+        site.lists = "one.hosted.example"
+        await site.contacts((A, "a.one.hosted.example", X, 1), (B, "two.hosted.example", X, 1))
+        told = await site.end('allow-destination hosted.example owner=o reason="x"')
+        assert told == [(A, "a.one.hosted.example", X, 1)]
 
 
 @pytest.mark.parametrize("many", [hunting.MANY, 1])
@@ -210,7 +280,7 @@ async def test_hunts_run_one_after_the_other_and_survive_trouble(tmp_path: Path)
         await site.contacts((A, "a.bad.example", X, 2))
         site.lists = "bad.example"
         running = asyncio.get_running_loop().create_task(site.hunts.run())
-        site.hunts.hunt([])
+        site.hunts.hunt(News())
         assert site.hunts.waiting == 0
         site.hunts.hunt(None)
         await site.hunts.idle.wait()

@@ -51,7 +51,7 @@ async def test_history_that_could_not_be_opened_is_tried_again(
     async with site_at(tmp_path) as site:
         keeping = Keeping(tmp_path, Config(), tmp_path / "heads", Hands().clock())
         hunted: list[object] = []
-        site.core.on_arrival = hunted.append
+        site.core.on_news = hunted.append
         assert await keeping.open(T0) == ()
         for _ in range(2):
             site.core.learning.keep([(A, "bad.example", "c2.bad.example", X, T0, T0, 1)])
