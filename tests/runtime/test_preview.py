@@ -15,6 +15,7 @@ from egressd.runtime import screens
 from egressd.runtime.preview import DAY_US, Effect, Preview, told
 from egressd.runtime.verbs import Verbs
 from egressd.store.history import Contact, History, Tenant
+from tests.detect.scene import packed
 from tests.loops import in_loop
 from tests.runtime.core_scene import CONFIG, Site, site_at
 from tests.runtime.scene import HOUR, NO_HISTORY, T0, A, B, C, X, Y, about, attempt, match, sighting, verdict
@@ -91,6 +92,17 @@ async def test_addresses_networks_and_nobody(tmp_path: Path) -> None:
         assert (effect.hosts, effect.contacts, problems) == (1, 3, [])
         network, _ = await preview.of_lines(["+198.51.100.0/24 force=yes"])
         assert (network.hosts, network.contacts) == (2, 4)
+
+
+@in_loop
+async def test_an_address_counts_by_whatever_way_it_was_reached(tmp_path: Path) -> None:
+    """Behind NAT64 history has an IPv6 address; of Teredo only those clients that are meant."""
+    ways = ("64:ff9b::198.51.100.7", "2002:c633:6407::1", "2001:0:c000:201:0:0:39cc:9bf8")
+    others = ("64:ff9b::198.51.100.8", "2001:0:c000:201:0:0:39cc:9bf7")
+    rows = [contact(A, "", packed(way), 5, 1) for way in (*ways, *others)]
+    async with previewing(tmp_path, *rows) as (_, preview):
+        effect, _ = await preview.of_lines(["+198.51.100.7"])
+        assert (effect.hosts, effect.contacts) == (1, 3)
 
 
 @in_loop
