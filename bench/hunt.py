@@ -26,6 +26,7 @@ from egressd.runtime.hunting import Hunts
 from egressd.runtime.news import News
 from egressd.runtime.orders import Recall
 from egressd.store.history import Bounds, History
+from egressd.units import HOUR_US
 from tests.detect.live_scene import LiveScene, intel
 from tests.detect.scene import allowed
 
@@ -38,7 +39,6 @@ allow-destination n100.example owner=bench reason="a name"
 allow-destination 203.0.0.99   owner=bench reason="an address"
 ignore-client 10.0.0.99        owner=bench reason="a client"
 """
-HOUR_US: Final = 3_600_000_000
 _INDEXES: Final = ("contacts_by_hour", "contacts_by_client", "contacts_by_address")
 
 

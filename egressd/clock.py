@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from egressd.units import MICROSECOND_NS
+
 STEP_US: Final = 1_000_000  # a larger difference is a step; slewing moves 500 ppm, 0.5 ms a second
-MICROSECONDS: Final = 1_000
 
 
 class Clock(Protocol):
@@ -40,7 +41,7 @@ class SteadyClock:
 
     def now_us(self) -> int:
         """Epoch microseconds, never jumping by itself."""
-        return self._monotonic_ns() // MICROSECONDS + self.offset_us
+        return self._monotonic_ns() // MICROSECOND_NS + self.offset_us
 
     def wall_ahead_us(self) -> int:
         """How far the wall clock is ahead of this one now; what it adds to times that the kernel stamped with it."""
@@ -56,4 +57,4 @@ class SteadyClock:
     def _wall_offset_us(self) -> int:
         before_ns = self._monotonic_ns()
         wall_ns = self._wall_ns()
-        return (wall_ns - (before_ns + self._monotonic_ns()) // 2) // MICROSECONDS
+        return (wall_ns - (before_ns + self._monotonic_ns()) // 2) // MICROSECOND_NS

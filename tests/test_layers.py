@@ -17,6 +17,7 @@ LAYERS = {
     "native": 0,
     "clock": 0,
     "plural": 0,
+    "units": 0,
     "wire": 1,
     "intel": 1,
     "logs": 2,  # reads what wire and intel have parsers for

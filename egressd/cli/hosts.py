@@ -29,8 +29,9 @@ from egressd.cli.screen import (
 )
 from egressd.cli.terminal import cut, fit
 from egressd.plural import count
+from egressd.units import DAY_US
 
-RECENT_US: Final = 86_400_000_000  # a day: malware that sleeps over night still counts as trying
+RECENT_US: Final = DAY_US  # a day: malware that sleeps over night still counts as trying
 
 GOT_THROUGH: Final = "GOT THROUGH"
 NOT_BLOCKED: Final = "NOT BLOCKED"

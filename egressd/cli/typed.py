@@ -6,9 +6,11 @@ import re
 from argparse import ArgumentTypeError
 from typing import Final
 
+from egressd.units import DAY_S
+
 # As web.requests has them, which a command need not load.
 MAX_REASON: Final = 500
-MAX_FOR_S: Final = 366 * 86_400
+MAX_FOR_S: Final = 366 * DAY_S
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 

@@ -35,10 +35,11 @@ from egressd.detect.rules import (
 from egressd.errors import ConfigError, Problem
 from egressd.intel.lines import show
 from egressd.model import BEHAVIOUR
+from egressd.units import DAY_S
 
 MAX_RULES: Final = 500  # each sighting asks them in order: a tenth of a millisecond
 MAX_LADDER: Final = 8
-MAX_TTL_S: Final = 366 * 86_400
+MAX_TTL_S: Final = 366 * DAY_S
 ONE_RULE: Final = "write rules: and at least one rule"
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from egressd.units import DAY_US
 from egressd.wire.table import RecentTable
 
 MAX_KNOWN: Final = 65_536
 # Before that much is known of who is here, everybody counts: on Monday the hosts of an office are seen for the first
 # time since Friday.
-ACQUAINTED_US: Final = 7 * 86_400_000_000
+ACQUAINTED_US: Final = 7 * DAY_US
 BEFORE: Final = 0  # met at some time before the start
 _MAC_BYTES: Final = 6
 

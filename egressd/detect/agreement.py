@@ -14,9 +14,10 @@ from collections import deque
 from typing import Final
 
 from egressd.model import DNS_ANSWER, DNS_QUERY, TAP, FlowKey
+from egressd.units import MINUTE_US
 
 SAME_SIGHTING_US: Final = 10_000_000  # clocks of a network differ by less (NTP), and estimates of their offset do too
-SAME_PORTS_US: Final = 60_000_000  # a port is not used again so soon (RFC 9293 section 3.4.1: 2 MSL)
+SAME_PORTS_US: Final = MINUTE_US  # a port is not used again so soon (RFC 9293 section 3.4.1: 2 MSL)
 MAX_TOLD: Final = 65_536  # contacts that are remembered; 300 bytes each
 MAX_TOLD_OF_ONE: Final = 64  # of one client with one destination; a flood is told in part
 MAX_DIFFERENCES: Final = 64  # of a sensor's clock from ours, the latest

@@ -7,9 +7,8 @@ from typing import Final
 from egressd.detect.blocks import MAX_ADDRESSES, MAX_PAIRS, Block, Blocks
 from egressd.intel.networks import render_address
 from egressd.plural import count
+from egressd.units import DAY_US, HOUR_US
 
-HOUR_US: Final = 3_600_000_000
-DAY_US: Final = 24 * HOUR_US
 PAIRS_PER_HOUR: Final = 256  # of one block, over all clients: senders' addresses can be forged, so clients can
 FEW: Final = 20  # clients: the share of a small network says nothing
 ALL_ADDRESSES: Final = b""  # keys of a block's budget beside clients, which are 4 or 16 bytes, and MACs of 6

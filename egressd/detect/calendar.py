@@ -7,8 +7,8 @@ from typing import Final
 
 from egressd.detect.blocks import Block
 from egressd.model import Indicator
+from egressd.units import SECOND_US
 
-MICROSECONDS: Final = 1_000_000
 NEVER_US: Final = (1 << 62) - 1  # the largest that compiled code holds without an object
 
 
@@ -24,7 +24,7 @@ class Calendar:
 
     def watch(self, block: Block) -> None:
         """A listed indicator's block lives as long as its indicator (DESIGN section 7)."""
-        ends_us = (block.match.indicator.expires_s * MICROSECONDS, block.ends_us)
+        ends_us = (block.match.indicator.expires_s * SECOND_US, block.ends_us)
         for expires_us in filter(None, ends_us):
             self._order += 1
             heappush(self._lapses, (expires_us, self._order, block.id))
@@ -41,11 +41,11 @@ class Calendar:
     def arriving(self) -> set[Indicator]:
         """The indicators that come into force at `next_us`, taken off."""
         arrived: set[Indicator] = set()
-        while self._pending and self._pending[-1].added_s * MICROSECONDS == self.next_us:
+        while self._pending and self._pending[-1].added_s * SECOND_US == self.next_us:
             arrived.add(self._pending.pop())
         self.next_us = self._soonest_us()
         return arrived
 
     def _soonest_us(self) -> int:
-        arrives_us = self._pending[-1].added_s * MICROSECONDS if self._pending else NEVER_US
+        arrives_us = self._pending[-1].added_s * SECOND_US if self._pending else NEVER_US
         return min(arrives_us, self._lapses[0][0] if self._lapses else NEVER_US)

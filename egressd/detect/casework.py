@@ -15,8 +15,7 @@ from egressd.detect.behaviour.sighting import sighting_of_evidence
 from egressd.detect.behaviour.watching import Behaviour
 from egressd.detect.blind import BlindSpots
 from egressd.detect.blocks import Block, Blocks, is_carried
-from egressd.detect.budgets import DAY_US
-from egressd.detect.calendar import MICROSECONDS, Calendar
+from egressd.detect.calendar import Calendar
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.contacts import Contacts
 from egressd.detect.correlator import Correlator
@@ -54,6 +53,7 @@ from egressd.model import (
     Sighting,
     Target,
 )
+from egressd.units import DAY_US, SECOND_US
 from egressd.wire.sender import Sender
 from egressd.wire.table import RecentTable
 
@@ -349,7 +349,7 @@ class Casework:
                 if block is not None and 0 < block.ends_us <= due_us:
                     why = Sighting(due_us, 0, NOBODY, "", block.match, FLOW, "", False, 0, due_us, due_us)
                     self._on_event(self.policy.lift(block, why, "the time that its rule gives it is over", "expired"))
-                elif block is not None and 0 < block.match.indicator.expires_s * MICROSECONDS <= due_us:
+                elif block is not None and 0 < block.match.indicator.expires_s * SECOND_US <= due_us:
                     self._lapse(block, due_us)
             else:
                 self._arrive(calendar.arriving(), due_us)

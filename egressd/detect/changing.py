@@ -27,10 +27,10 @@ from egressd.intel.layered import AnyIndex, in_memory
 from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
 from egressd.model import FLOW, Event, Indicator, Match, Observation, Sighting, Target
+from egressd.units import HOUR_US, SECOND_US
 
-MICROSECONDS: Final = 1_000_000
 # Twice that long a client counts among the known ones: IPv6 addresses come and go (RFC 8981), some thousand a day.
-CLIENTS_TURN_US: Final = 43_200 * MICROSECONDS
+CLIENTS_TURN_US: Final = 12 * HOUR_US
 # Of what a change gives to do, so much is done at once: all of it where lists and history are small. A hundred blocks
 # or two thousand contacts take some ten milliseconds.
 STEPS_AT_ONCE: Final = 16
@@ -180,7 +180,7 @@ class ChangingEngine(Engine):
         self.policy.replace(settings, intel.protected, intel.allowances, intel.shared)
         self.blind.resolvers = intel.resolvers
         self.behaviour.replace(intel.behaviour, intel.suffixes, intel.guard, intel.protected, intel.resolvers)
-        now_s = ts_us // MICROSECONDS
+        now_s = ts_us // SECOND_US
         self._calendar = Calendar(intel.index.pending_after(now_s))
         self._change = self._follow_up(ts_us)
         self.carry_on(STEPS_AT_ONCE)
@@ -257,14 +257,14 @@ class ChangingEngine(Engine):
         found = self._match_target(block.target, ts_us)
         verdict = review(
             block.target, block.match, list(block.addresses), list(block.pairs), found, intel.allowances,
-            intel.protected, ts_us // MICROSECONDS, self.policy.kept,
+            intel.protected, ts_us // SECOND_US, self.policy.kept,
         )  # fmt: skip
         if verdict.match is None:
             self._lift(block, ts_us, verdict.reason, verdict.rule)
             return
         block.match = verdict.match
         self._calendar.watch(block)
-        self.policy.forget_refusals(block, ts_us // MICROSECONDS)
+        self.policy.forget_refusals(block, ts_us // SECOND_US)
         if block.target.kind == "pair":
             self._free_shared(block, ts_us)
             if self.blocks.by_id.get(block.id) is block:
@@ -281,7 +281,7 @@ class ChangingEngine(Engine):
     def _free_kept(self, block: Block, ts_us: int) -> None:
         """Give free what `block` covers and may no longer."""
         intel = self.intel
-        now_s = ts_us // MICROSECONDS
+        now_s = ts_us // SECOND_US
         name = block.target.value if block.target.kind in ("registered_domain", "host", "exact") else ""
         self.policy.forget_refusals(block, now_s)
         free = kept_targets(

@@ -25,12 +25,12 @@ from egressd.model import (
     SocksRequest,
 )
 from egressd.names import Suffixes
+from egressd.units import SECOND_US
 
 # Names whose verdict is remembered. A flood of random names only makes the table turn over: 4 MB at most.
 CACHED_VERDICTS: Final = 32_768
 CACHED_ADDRESSES: Final = 8_192
 MAX_ALIASES: Final = 16  # listed names that one answer is found to lead to: 64 KB hold 2,000, each a sighting
-MICROSECONDS: Final = 1_000_000
 _ABSENT: Final = object()
 _ALIASES: Final = (5, 39, 64, 65)  # CNAME, DNAME, SVCB, HTTPS: the target stands for the name asked about
 
@@ -70,12 +70,12 @@ class Correlator:
     def match_name(self, name: str, ts_us: int) -> Match | None:
         """The best match of a normalised name at packet time `ts_us`, or None."""
         if not self._verdicts_begin_us <= ts_us < self._verdicts_end_us:
-            self._keep_verdicts(ts_us // MICROSECONDS)
+            self._keep_verdicts(ts_us // SECOND_US)
         elif name is self._last_name:  # one observation asks several times
             return self._last_verdict
         verdict = self._verdicts.get(name, _ABSENT)
         if verdict is _ABSENT:
-            now_s = ts_us // MICROSECONDS
+            now_s = ts_us // SECOND_US
             verdict = self._index.match_name(name, now_s)
             if verdict is not None and self._is_ignored(verdict, now_s):
                 verdict = self._index.match_name(name, now_s, self._ignored(now_s))
@@ -91,10 +91,10 @@ class Correlator:
     def match_address(self, address: bytes, ts_us: int) -> Match | None:
         """The best match of a packed address at packet time `ts_us`, or None."""
         if not self._verdicts_begin_us <= ts_us < self._verdicts_end_us:
-            self._keep_verdicts(ts_us // MICROSECONDS)
+            self._keep_verdicts(ts_us // SECOND_US)
         verdict = self._of_addresses.get(address, _ABSENT)
         if verdict is _ABSENT:
-            now_s = ts_us // MICROSECONDS
+            now_s = ts_us // SECOND_US
             verdict = self._index.match_address(address, now_s)
             if verdict is not None and self._is_ignored(verdict, now_s):
                 verdict = self._index.match_address(address, now_s, self._ignored(now_s))
@@ -105,7 +105,7 @@ class Correlator:
 
     def match_url(self, host: str, path: str, ts_us: int) -> Match | None:
         """The best match of a request at packet time `ts_us`, or None."""
-        now_s = ts_us // MICROSECONDS
+        now_s = ts_us // SECOND_US
         match = self._index.match_url(host, path, now_s)
         if match is not None and self._is_ignored(match, now_s):
             return self._index.match_url(host, path, now_s, self._ignored(now_s))
@@ -129,12 +129,12 @@ class Correlator:
         server = b"" if kind in (DNS_QUERY, DNS_ANSWER) or not direct else seen.flow.server
         if self.is_allowed("", server, client, seen.ts_us):
             return []
-        now_s = seen.ts_us // MICROSECONDS
+        now_s = seen.ts_us // SECOND_US
         return [hit for hit in hits if self._allowances.allows(hit.name, hit.address, client, now_s) is None]
 
     def is_allowed(self, name: str, server: bytes, client: bytes, ts_us: int) -> bool:
         """Whether an allowance takes this contact out: the client is ignored, or may go there."""
-        now_s = ts_us // MICROSECONDS
+        now_s = ts_us // SECOND_US
         if self._allowances.ignores_client(client, now_s) is not None:
             self.clients_ignored += 1
             return True
@@ -149,7 +149,7 @@ class Correlator:
         """Whether allow-destination (for any client) or never-block names `name` or a name above it."""
         if not self._exempt:
             return False
-        now_s = ts_us // MICROSECONDS
+        now_s = ts_us // SECOND_US
         while name:
             for one in self._exempt.get(name, ()):
                 if not one.expires_s or now_s < one.expires_s:
@@ -255,7 +255,7 @@ class Correlator:
 
     def _keep_verdicts(self, now_s: int) -> None:
         """Forget what was remembered when it may not hold any more at `now_s`."""
-        if self._verdicts_begin_us <= now_s * MICROSECONDS < self._verdicts_end_us:
+        if self._verdicts_begin_us <= now_s * SECOND_US < self._verdicts_end_us:
             return
         begin_s, end_s = self._index.changes_around(now_s)
         following = bisect_right(self._lapses_s, now_s)
@@ -263,8 +263,8 @@ class Correlator:
             begin_s = max(begin_s, self._lapses_s[following - 1])
         if following < len(self._lapses_s):
             end_s = min(end_s, self._lapses_s[following])
-        self._verdicts_begin_us = begin_s * MICROSECONDS
-        self._verdicts_end_us = end_s * MICROSECONDS if end_s != NEVER_S else NEVER_US
+        self._verdicts_begin_us = begin_s * SECOND_US
+        self._verdicts_end_us = end_s * SECOND_US if end_s != NEVER_S else NEVER_US
         self._last_name = None
         self._verdicts.clear()
         self._of_addresses.clear()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from egressd.detect.blocks import MAX_ADDRESSES, MAX_REFUSALS, MAX_REFUSED, Block, Blocks
-from egressd.detect.budgets import ALL_ADDRESSES, HOUR_US, IN_ALL, BlockBudget, over_budget
+from egressd.detect.budgets import ALL_ADDRESSES, IN_ALL, BlockBudget, over_budget
 from egressd.detect.kept import Kept, tell
 from egressd.detect.policy_settings import PolicySettings
 from egressd.detect.resolutions import place_of
@@ -33,11 +33,11 @@ from egressd.intel.networks import on_the_wire, render_address
 from egressd.intel.protected import Protected
 from egressd.intel.shared_ranges import NO_SHARED_RANGES, SharedRanges
 from egressd.model import Decision, Sighting, Target
+from egressd.units import HOUR_US, SECOND_US
 
 E0: Final = "E0"
 E1: Final = "E1"
 E2: Final = "E2"
-SECOND_US: Final = 1_000_000
 
 
 class Coverage:
@@ -97,7 +97,7 @@ class Coverage:
         """Whether `block` may also cover `address`, which `evidence` ties to it; `others` are the co-tenants; `machine`
         is what the client counts as, b"" itself. None when that was settled before."""
         client = sighting.flow.client
-        now_s = sighting.ts_us // 1_000_000
+        now_s = sighting.ts_us // SECOND_US
         goes_to = on_the_wire(address)
         if self.is_settled(block, address, client):
             return None
@@ -146,7 +146,7 @@ class Coverage:
         why = self._protected.why(address)
         if why:
             return why, "protected"
-        kept = self._allowances.never_blocks(sighting.name, address, sighting.ts_us // 1_000_000)
+        kept = self._allowances.never_blocks(sighting.name, address, sighting.ts_us // SECOND_US)
         if kept is not None:
             return tell(kept), "never-block"
         why = self._why_shared(address, others)
@@ -193,7 +193,7 @@ class Coverage:
         an allowance (a sinkhole, where names of many campaigns end)."""
         if self._protected.why(address) or self._shared.why(address):
             return True
-        return self._allowances.never_blocks("", address, ts_us // 1_000_000) is not None
+        return self._allowances.never_blocks("", address, ts_us // SECOND_US) is not None
 
     def forget_refusals(self, block: Block, now_s: int) -> None:
         """What people say has changed: addresses that `block` was refused for what holds no more may be asked about

@@ -23,11 +23,11 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from egressd.units import DAY_US, MINUTE_US
 from egressd.wire.table import RecentTable
 
 SETTLE_US: Final = 300_000_000
-SAMPLE_US: Final = 60_000_000  # how often a client that goes on talking is looked at; less than SETTLE_US
-DAY_US: Final = 86_400_000_000
+SAMPLE_US: Final = MINUTE_US  # how often a client that goes on talking is looked at; less than SETTLE_US
 MAX_DEVICES: Final = 65_536  # and as many addresses; what was not used longest is forgotten
 MAX_ADDRESSES: Final = 32  # remembered of one device
 MAX_HOLDERS: Final = 4  # remembered of one address

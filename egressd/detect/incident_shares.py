@@ -18,11 +18,11 @@ from typing import Final
 
 from egressd.detect.devices import Devices
 from egressd.model import Incident
+from egressd.units import DAY_US
 
 MAX_APART: Final = 16  # incidents of one MAC in one campaign
 LEFT_PART: Final = 3  # a machine may open another one while it has less than this part of the places that are left
 KEPT_PART: Final = 4  # this part of all places is for machines that were there before
-DAY_US: Final = 86_400_000_000
 
 
 class IncidentShares:

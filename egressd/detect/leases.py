@@ -16,11 +16,11 @@ from typing import Final
 
 from egressd.detect.devices import Lease, parse_mac
 from egressd.intel.networks import parse_address
+from egressd.units import SECOND_US
 
 MAX_LEASE_BYTES: Final = 16 << 20
 MAX_LEASES: Final = 65_536
 MAX_LINE: Final = 4_096
-_US: Final = 1_000_000
 _MAX_S: Final = 1 << 33  # a time after the year 2200 is a mistake
 _ISC: Final = re.compile(r"\s*lease\s+([0-9.]+)\s*\{\s*$")
 _STATEMENT: Final = re.compile(r"\s*(starts|ends|binding state|hardware ethernet|client-hostname)\s+([^;]*);")
@@ -55,7 +55,7 @@ def _dnsmasq(text: str) -> Iterator[Lease]:
         address = parse_address(fields[2])
         mac = parse_mac(fields[1]) if len(address) == 4 else _mac_of_duid(fields[4])
         if address and mac and _is_time(fields[0]):
-            yield Lease(address, mac, 0, int(fields[0]) * _US, fields[3])
+            yield Lease(address, mac, 0, int(fields[0]) * SECOND_US, fields[3])
 
 
 def _isc(text: str) -> Iterator[Lease]:
@@ -105,7 +105,7 @@ def _kea(text: str) -> Iterator[Lease]:
         if int(lifetime) == 0xFFFFFFFF:
             yield Lease(address, mac, 0, 0, name)
         else:
-            yield Lease(address, mac, (int(expire) - int(lifetime)) * _US, int(expire) * _US, name)
+            yield Lease(address, mac, (int(expire) - int(lifetime)) * SECOND_US, int(expire) * SECOND_US, name)
 
 
 def _is_time(text: str) -> bool:
@@ -116,13 +116,13 @@ def _isc_time(text: str) -> int:
     """`4 2015/05/18 10:00:00`, in UTC, or `epoch 1431943200; # ...`; 0 for anything else."""
     fields = text.split()
     if len(fields) >= 2 and fields[0] == "epoch" and _is_time(fields[1]):
-        return int(fields[1]) * _US
+        return int(fields[1]) * SECOND_US
     if len(fields) != 3:
         return 0
     try:
         return (
             int(datetime.strptime(f"{fields[1]} {fields[2]}", "%Y/%m/%d %H:%M:%S").replace(tzinfo=UTC).timestamp())
-            * _US
+            * SECOND_US
         )
     except ValueError:
         return 0

@@ -11,12 +11,13 @@ from itertools import islice
 from typing import Final
 
 from egressd.detect.blocks import Block
-from egressd.detect.changing import MICROSECONDS, ChangingEngine
+from egressd.detect.changing import ChangingEngine
 from egressd.detect.contacts import SAME_CONNECTION_US
 from egressd.detect.gathering import GatheringHistory
 from egressd.detect.intel import Intel
 from egressd.detect.policy_settings import PolicySettings
 from egressd.model import DNS_ANSWER, DNS_QUERY, FLOW, REPLY, UDP, Event, FlowKey, Observation, Sighting
+from egressd.units import SECOND_US
 from egressd.wire.dissector import Dissector
 from egressd.wire.table import RecentTable
 
@@ -104,7 +105,7 @@ class LiveEngine(ChangingEngine):
     def _question(self, seen: Observation) -> None:
         """Canaries are nobody's traffic. What asks a server for such a name, or for others beside it, is no canary."""
         if seen.name.endswith(CANARY_ZONE) and seen.flow.client == CANARY_SOURCE and seen.flow.server == CANARY_TARGET:
-            second = seen.ts_us // MICROSECONDS
+            second = seen.ts_us // SECOND_US
             if second != self._canary_second:
                 self._canary_second = second
                 self._canaries = 0

@@ -11,9 +11,10 @@ from typing import Final, NamedTuple
 
 from egressd.intel.networks import render_address
 from egressd.model import BEHAVIOUR, Sighting
+from egressd.units import HOUR_US
 from egressd.wire.table import RecentTable
 
-WITHIN_US: Final = 3_600_000_000
+WITHIN_US: Final = HOUR_US
 MAX_TRIED: Final = 65_536  # devices or clients whose last attempt is remembered
 MAX_REJECTED: Final = 4_096
 VOLUME: Final = f"{BEHAVIOUR}:volume"

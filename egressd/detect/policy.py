@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from egressd.detect.blocks import MAX_BLOCKS, Block, main_target
 from egressd.detect.budgets import ALONE_TIMES, IN_ALL, MAX_ALONE, share_of, why_rolled_back
-from egressd.detect.coverage import E0, E1, SECOND_US, Coverage, pair
+from egressd.detect.coverage import E0, E1, Coverage, pair
 from egressd.detect.kept import Kept, tell
 from egressd.detect.policy_settings import PolicySettings
 from egressd.detect.reasons import scoped_target, why, why_alert
@@ -40,6 +40,7 @@ from egressd.intel.networks import parse_address, parse_network, render_address
 from egressd.intel.protected import Protected
 from egressd.intel.shared_ranges import NO_SHARED_RANGES, SharedRanges
 from egressd.model import BEHAVIOUR, Decision, Sighting, Target
+from egressd.units import SECOND_US
 
 
 class Policy(Coverage):

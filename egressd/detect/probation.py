@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Final
 
-SECOND_US: Final = 1_000_000
-TERMS_US: Final = tuple(seconds * SECOND_US for seconds in (600, 3_600, 86_400, 604_800))
-FORGET_US: Final = 604_800 * SECOND_US  # after that long at rest a target begins anew
+from egressd.units import DAY_US, HOUR_US, MINUTE_US, SECOND_US
+
+TERMS_US: Final = (10 * MINUTE_US, HOUR_US, DAY_US, 7 * DAY_US)
+FORGET_US: Final = 7 * DAY_US  # after that long at rest a target begins anew
 
 
 def term_us(level: int, ladder_s: tuple[int, ...] = ()) -> int:

@@ -15,10 +15,11 @@ from egressd.intel.networks import NAT64_WELL_KNOWN, behind_prefix
 from egressd.model import DnsMessage, DnsRecord, FlowKey, Observation
 from egressd.names import Suffixes
 from egressd.native import mypyc_attr
+from egressd.units import DAY_US, HOUR_US
 
 ANSWER_WITHIN_US: Final = 10_000_000  # stub resolvers give up after 5 s, one retry
-ATTRIBUTE_WITHIN_US: Final = 3_600_000_000  # how long a client is assumed to use an address it resolved
-TENANT_WITHIN_US: Final = 86_400_000_000  # "seen on it in the last day", DESIGN section 6
+ATTRIBUTE_WITHIN_US: Final = HOUR_US  # how long a client is assumed to use an address it resolved
+TENANT_WITHIN_US: Final = DAY_US  # "seen on it in the last day", DESIGN section 6
 MAX_TENANTS: Final = 32  # per address; more would not change a verdict
 MAX_LISTED: Final = 16  # of them may be listed: they are not to keep out those whom a block would harm
 MAX_LEARNED: Final = 1_024  # tenants that wait to be told to other processes; more are told when they are met again

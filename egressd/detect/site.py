@@ -7,6 +7,7 @@ from typing import Final
 from egressd.detect.rules import Facts, Rules
 from egressd.intel.networks import NetworkTable
 from egressd.model import BEHAVIOUR, DNS_ANSWER, FlowKey, Match, Sighting
+from egressd.units import SECOND_US
 from egressd.wire.direction import is_private
 
 Network = tuple[bytes, int, str]  # first address, prefix length, name
@@ -103,7 +104,7 @@ class Site:
             share=min(100, 100 * clients // known) if known else 0,
             score=indicator.confidence if behaves else 0,
             detectors=detectors_of(indicator.source) if behaves else (),
-            ts_s=sighting.ts_us // 1_000_000,
+            ts_s=sighting.ts_us // SECOND_US,
         )
 
 

@@ -10,9 +10,8 @@ from egressd.enforce.adapter import Capabilities, Existing, Failure, Plan, Rule
 from egressd.enforce.elements import SETS, Refused, check_id
 from egressd.enforce.shield import Protects, Shield
 from egressd.model import Target
+from egressd.units import DAY_S, SECOND_US
 
-_DAY_S: Final = 86_400
-_SECOND_US: Final = 1_000_000
 _NAMES: Final = ("registered_domain", "host", "exact", "url")
 
 
@@ -28,7 +27,7 @@ class DryRunAdapter:
         *,
         spare: Iterable[tuple[bytes, int]] = (),
         max_entries: int = 1_000_000,
-        max_ttl_s: int = _DAY_S,
+        max_ttl_s: int = DAY_S,
         kinds: Iterable[str] = (*SETS, *_NAMES),
     ) -> None:
         """`kinds` are the kinds of target that it plays to support."""
@@ -36,7 +35,7 @@ class DryRunAdapter:
         self._shield = Shield(protected, spare)
         self._spare = tuple(spare)
         self._now_us = now_us
-        self._max_ttl_us = max_ttl_s * _SECOND_US
+        self._max_ttl_us = max_ttl_s * SECOND_US
         self._held: dict[Target, tuple[str, int]] = {}  # decision and when it lapses
         self._generation = 1
 
@@ -52,7 +51,7 @@ class DryRunAdapter:
         now_us = self._now_us()
         self._held = {target: held for target, held in self._held.items() if held[1] > now_us}
         return [
-            Existing(target, decision_id, (lapses_us - now_us) / _SECOND_US, 0, 0)
+            Existing(target, decision_id, (lapses_us - now_us) / SECOND_US, 0, 0)
             for target, (decision_id, lapses_us) in self._held.items()
         ]
 
@@ -65,7 +64,7 @@ class DryRunAdapter:
                 failures.append(Failure(rule, reason))
                 continue
             lapses_us = rule.expires_us or now_us + self._max_ttl_us
-            lapses_us = max(now_us + _SECOND_US, min(lapses_us, now_us + self._max_ttl_us))
+            lapses_us = max(now_us + SECOND_US, min(lapses_us, now_us + self._max_ttl_us))
             self._held[rule.target] = (rule.decision_id, lapses_us)
         for element in plan.remove:
             self._held.pop(element.target, None)

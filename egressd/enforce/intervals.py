@@ -10,8 +10,8 @@ from egressd.enforce.covers import outermost
 from egressd.enforce.elements import SETS, Place, network_of, pack, place_of
 from egressd.enforce.sets import Change, KernelSets, Placed, render_change, timeout_ms
 from egressd.model import Target
+from egressd.units import SECOND_US
 
-_SECOND_US: Final = 1_000_000
 KINDS: Final = tuple(kind for kind, sets in SETS.items() if sets.interval)
 
 
@@ -101,5 +101,5 @@ def removal(target: Target) -> Change:
 
 
 def _rule_of(element: Existing, now_us: int) -> Rule:
-    expires_us = now_us + int(element.remaining_s * _SECOND_US) if element.remaining_s else 0
+    expires_us = now_us + int(element.remaining_s * SECOND_US) if element.remaining_s else 0
     return Rule(element.target, element.decision_id or "unmarked", expires_us)

@@ -8,8 +8,8 @@ from typing import Final
 
 from egressd.enforce.adapter import Existing, Failure, Plan, Rule
 from egressd.model import Target
+from egressd.units import SECOND_US
 
-_SECOND_US: Final = 1_000_000
 _INTERVALS: Final = ("network", "segment")
 
 
@@ -33,7 +33,7 @@ class Mirror:
 
     def age_s(self, now_us: int) -> float:
         """How long ago the reading was."""
-        return (now_us - self._read_us) / _SECOND_US
+        return (now_us - self._read_us) / SECOND_US
 
     def note(self, target: Target, decision_id: str, remaining_s: float, now_us: int) -> None:
         """Somebody of ours wrote this beside us."""
@@ -47,7 +47,7 @@ class Mirror:
             self._held.pop(element.target, None)
         for rule in (*plan.add, *plan.refresh):
             if rule.target not in failed:
-                remaining_s = (rule.expires_us - now_us) / _SECOND_US + self.age_s(now_us) if rule.expires_us else 0.0
+                remaining_s = (rule.expires_us - now_us) / SECOND_US + self.age_s(now_us) if rule.expires_us else 0.0
                 self._held[rule.target] = Existing(rule.target, rule.decision_id, remaining_s, 0, 0)
 
     def intervals_changed(self, rules: Iterable[Rule], now_us: int) -> bool:
@@ -69,7 +69,7 @@ class Mirror:
             decision_id = element.decision_id
             if decision_id and not is_known(element):
                 since_us = unknown.setdefault(decision_id, self._unknown_since_us.get(decision_id, now_us))
-                if now_us - since_us < young_s * _SECOND_US:
+                if now_us - since_us < young_s * SECOND_US:
                     continue
             remove.append(element)
         self._unknown_since_us = unknown

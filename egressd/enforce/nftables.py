@@ -42,9 +42,9 @@ from egressd.enforce.table_watch import TableWatch
 from egressd.errors import Malformed
 from egressd.intel.networks import NAT64_WELL_KNOWN, NetworkTable
 from egressd.model import Target
+from egressd.units import DAY_S
 
 CUT_EVERY_S: Final = 0.5
-DAY_S: Final = 86_400
 _NFT_S: Final = 30.0
 _READ_BACK: Final = 256  # elements looked at after each plan; the kernel acknowledged all of them
 _SLACK_MS: Final = 5_000

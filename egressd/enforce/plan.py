@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 
 from egressd.enforce.adapter import CLIENT, SEGMENT, Capabilities, Existing, Plan, Rule
 from egressd.model import Target
+from egressd.units import SECOND_US
 
-SECOND_US: Final = 1_000_000
 RENEW_BELOW_S: Final = 12 * 3600.0  # half of the longest time-out that an adapter is given
 SLACK_S: Final = 2.0  # differences below this are the time that reading and writing took
 LAPSING_S: Final = 5.0  # what ends by itself this soon is no change that anybody needs to be asked about

@@ -21,12 +21,12 @@ from egressd.enforce.plan import PlanLimits
 from egressd.enforce.shield import ProtectingAdapter, Protects
 from egressd.errors import EgressdError
 from egressd.model import Target
+from egressd.units import SECOND_US
 
 Parameters = ParamSpec("Parameters")
 Value = TypeVar("Value")
 Desired = Callable[[], "list[Rule] | Awaitable[list[Rule]]"]
 
-_SECOND_US: Final = 1_000_000
 _EXPIRY_SLACK_US: Final = 50_000
 _OVERRUN: Final = "overrun"
 _BATCH: Final = 1_000  # states a call, so that whoever writes them down does not hold the loop
@@ -238,7 +238,7 @@ class Reconciler:
         if self._failures:
             return min(settings.retry_most_s, settings.retry_first_s * float(1 << min(self._failures - 1, 10)))
         if self._next_try_us:
-            return min(settings.check_s, max(0.0, (self._next_try_us - self._now_us()) / _SECOND_US))
+            return min(settings.check_s, max(0.0, (self._next_try_us - self._now_us()) / SECOND_US))
         return settings.check_s
 
     async def _look(self) -> None:
@@ -311,7 +311,7 @@ class Reconciler:
         """When to plan again without being asked: when a rule expires, and for what the adapter refused."""
         tries = [done.expiry_us + _EXPIRY_SLACK_US] if done.expiry_us else []
         if done.failures:
-            tries.append(self._now_us() + int(self._settings.retry_refused_s * _SECOND_US))
+            tries.append(self._now_us() + int(self._settings.retry_refused_s * SECOND_US))
         self._next_try_us = min(tries, default=0)
 
     # News, failures, questions

@@ -18,6 +18,7 @@ from egressd.errors import Malformed
 from egressd.logs.telling import asked, portless
 from egressd.logs.times import MAX_US
 from egressd.model import TCP, UDP, DnsMessage, FlowKey, Observation
+from egressd.units import SECOND_US
 from egressd.wire.dns import parse_message
 
 MAX_FIELDS: Final = 64  # of one message; it has 15
@@ -109,7 +110,7 @@ def _varint(buf: bytes, at: int) -> tuple[int, int]:
 
 
 def _time(numbers: dict[int, int], seconds: int, nanoseconds: int) -> int:
-    ts_us = numbers.get(seconds, 0) * 1_000_000 + numbers.get(nanoseconds, 0) // 1_000
+    ts_us = numbers.get(seconds, 0) * SECOND_US + numbers.get(nanoseconds, 0) // 1_000
     if ts_us > MAX_US:
         raise Malformed("a time out of all bounds")
     return ts_us

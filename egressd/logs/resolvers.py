@@ -22,6 +22,7 @@ from egressd.intel.networks import parse_address
 from egressd.logs.telling import client_of, named, portless, question, rrtype_of
 from egressd.logs.times import parse_epoch, parse_iso, parse_named, parse_syslog
 from egressd.model import DNS_ANSWER, TCP, UDP, FlowKey, Observation
+from egressd.units import SECOND_US
 
 DNS_PORT: Final = 53
 MAX_SKEW_US: Final = 30_000_000  # how long a resolver tries at most, by its own account of it
@@ -106,7 +107,7 @@ class UnboundParser(_ResolverParser):
                 raise Malformed("no line of Unbound")
             return []
         _, client, name, rrtype, _, _, took_s = found.groups()
-        took_us = min(MAX_SKEW_US, round(float(took_s) * 1e6)) if took_s else 0
+        took_us = min(MAX_SKEW_US, round(float(took_s) * SECOND_US)) if took_s else 0
         asked_us = max(0, self.written_us - took_us)
         return [question(asked_us, portless(client_of(client)), name, rrtype_of(rrtype), 0, self.sensor)]
 

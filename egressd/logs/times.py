@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from egressd.errors import Malformed
+from egressd.units import SECOND_US
 
-MICROSECONDS: Final = 1_000_000
-MAX_US: Final = 253_402_300_799 * MICROSECONDS  # the last second of the year 9999
+MAX_US: Final = 253_402_300_799 * SECOND_US  # the last second of the year 9999
 _NAMES: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MONTHS: Final = {name: number for number, name in enumerate(_NAMES, 1)}
 
@@ -31,7 +31,7 @@ def parse_epoch(text: str) -> int:
     found = _EPOCH.fullmatch(text)
     if found is None:
         raise Malformed("a time in seconds was expected")
-    return _bounded(int(found[1]) * MICROSECONDS + _fraction(found[2]))
+    return _bounded(int(found[1]) * SECOND_US + _fraction(found[2]))
 
 
 def epoch_of(value: object) -> int:
@@ -41,7 +41,7 @@ def epoch_of(value: object) -> int:
         raise Malformed("a time was expected")
     if value >= 1e11:  # seconds of the year 5138
         return round(value * 1_000)
-    return round(value * MICROSECONDS)
+    return round(value * SECOND_US)
 
 
 def parse_iso(text: str) -> int:
@@ -61,7 +61,7 @@ def parse_syslog(text: str, now_us: int) -> int:
     if found is None:
         raise Malformed("a time was expected")
     month, day, hour, minute, second, fraction = found.groups()
-    this_year = datetime.fromtimestamp(min(MAX_US, max(0, now_us)) // MICROSECONDS, UTC).year
+    this_year = datetime.fromtimestamp(min(MAX_US, max(0, now_us)) // SECOND_US, UTC).year
     best: int | None = None
     for year in (this_year - 1, this_year, this_year + 1):
         try:
@@ -105,7 +105,7 @@ def _civil(year: int, month: int, day: int, hour: str, minute: str, second: str)
         when = datetime(year, month, day, int(hour), int(minute), min(59, int(second)), tzinfo=UTC)  # a leap second
     except ValueError:
         raise Malformed("a time that there is not") from None
-    return int(when.timestamp()) * MICROSECONDS
+    return int(when.timestamp()) * SECOND_US
 
 
 def _fraction(digits: str | None) -> int:
@@ -115,7 +115,7 @@ def _fraction(digits: str | None) -> int:
 def _zone_us(zone: str | None) -> int:
     if not zone or zone == "Z":
         return 0
-    ahead_us = (int(zone[1:3]) * 60 + int(zone[-2:])) * 60 * MICROSECONDS
+    ahead_us = (int(zone[1:3]) * 60 + int(zone[-2:])) * 60 * SECOND_US
     return -ahead_us if zone[0] == "-" else ahead_us
 
 

@@ -6,6 +6,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final
 
+from egressd.units import SECOND_US
+
 # Upper bounds in seconds: the kernel is told within 0.2 to 0.4 ms where all is well, and DESIGN asks for one second.
 BOUNDS_S: Final = (
     *(0.0001, 0.0002, 0.0003, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
@@ -30,7 +32,7 @@ class Histogram:
         if not seconds > 0.0:
             seconds = 0.0
         self.cells[bisect_left(BOUNDS_S, seconds)] += 1
-        self.cells[-1] += int(min(seconds, 1e9) * 1_000_000)
+        self.cells[-1] += int(min(seconds, 1e9) * SECOND_US)
 
     def merge(self, cells: Sequence[int]) -> None:
         """Add another's cells. ValueError when they are not a histogram's."""
@@ -46,7 +48,7 @@ class Histogram:
     @property
     def sum_s(self) -> float:
         """All of them together, in seconds."""
-        return self.cells[-1] / 1_000_000
+        return self.cells[-1] / SECOND_US
 
     def quantile(self, p: float) -> float | None:
         """The duration in seconds that a share `p` (0..1) of all does not exceed, by interpolation within its cell as

@@ -8,8 +8,9 @@ from egressd.model import BEHAVIOUR, Attempt, Incident
 from egressd.notify.eve import render_address, render_time
 from egressd.notify.journal import ERROR, WARNING, Line
 from egressd.notify.plain import defang, escape
-from egressd.notify.throttle import MINUTE_US, Digest
+from egressd.notify.throttle import Digest
 from egressd.plural import count
+from egressd.units import MINUTE_US
 
 # One id for each sort of line, for `journalctl MESSAGE_ID=...`.
 MESSAGE_IDS: Final = {

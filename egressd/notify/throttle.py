@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from egressd.units import HOUR_US, MINUTE_US
+
 FULL: Final = "full"
 SHORT: Final = "short"
 COUNTED: Final = ""
-MINUTE_US: Final = 60_000_000
-HOUR_US: Final = 60 * MINUTE_US
 # A digest after a quarter of an hour, then ever later: what is told daily is soon not read (INCIDENT S20).
 DIGEST_AFTER_US: Final = (15 * MINUTE_US, HOUR_US, 6 * HOUR_US, 24 * HOUR_US)
 

@@ -19,10 +19,10 @@ from egressd.store import entries
 from egressd.store.audit import Act
 from egressd.store.entries import ALLOWANCE, Entry
 from egressd.store.errors import StoreError
+from egressd.units import SECOND_US
 from egressd.web.peers import Peer
 from egressd.web.requests import INVALID, WRONG, Refused
 
-SECOND_US: Final = 1_000_000
 MAX_DONE: Final = 100  # acts of one person that can be undone
 _NOBODY: Final = b""
 _ACT_OF: Final = {CLIENT: "isolate", SEGMENT: "cut"}  # audit rows of decisions about machines of ours

@@ -6,10 +6,7 @@ would be deleted meanwhile, the history and all ended decisions, does not come b
 
 from __future__ import annotations
 
-from typing import Final
-
-DAY_S: Final = 86_400
-DAY_US: Final = DAY_S * 1_000_000
+from egressd.units import DAY_S, DAY_US, SECOND_US
 
 
 class Ageing:
@@ -25,7 +22,7 @@ class Ageing:
     def now_us(self, clock_us: int, steady_s: float) -> int:
         """The time to count ages by, epoch microseconds. What the clock jumped ahead by more than a day, or the time
         that nothing ran, counts after a day of running."""
-        passed_us = round((steady_s - self._steady_s) * 1_000_000) if self._steady_s >= 0 else 0
+        passed_us = round((steady_s - self._steady_s) * SECOND_US) if self._steady_s >= 0 else 0
         jumped_us = clock_us - self._clock_us - passed_us if self._clock_us else 0
         self._clock_us, self._steady_s = clock_us, steady_s
         if jumped_us > DAY_US:

@@ -8,8 +8,8 @@ from egressd.config.texts import escape_path
 from egressd.plural import count
 from egressd.runtime.core import Core
 from egressd.runtime.in_force import PROPOSED, ROLLBACK
+from egressd.units import DAY_US
 
-DAY_US: Final = 86_400_000_000
 SHOWN: Final = 2  # decisions of a kind, each with a line
 
 

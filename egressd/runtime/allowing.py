@@ -27,8 +27,8 @@ from egressd.runtime.scribe import Scribe
 from egressd.store.decision_rows import LIFTING, DecisionRow
 from egressd.store.ledger import LIFTED_US, MAX_LIFTED
 from egressd.store.notes import Note, add_notes
+from egressd.units import SECOND_US
 
-SECOND_US: Final = 1_000_000
 NAMED: Final = 3  # addresses in a note; of more only the number is
 
 

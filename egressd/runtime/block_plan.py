@@ -22,8 +22,8 @@ from egressd.runtime.acts import no_segment
 from egressd.runtime.core import Core
 from egressd.store import past
 from egressd.store.history import History
+from egressd.units import DAY_US, SECOND_US
 
-DAY_US: Final = 86_400_000_000
 MOST_ROWS: Final = 500  # of the answer, the largest first
 AT_ONCE: Final = 200
 SHOWN: Final = 5
@@ -122,7 +122,7 @@ class _Judge:
 
     def take(self, incident: Incident, known: int) -> None:
         """What one machine contacted: name by name, or the address that is listed."""
-        if self._allowances.ignores_client(incident.client, self._now_us // 1_000_000) is not None:
+        if self._allowances.ignores_client(incident.client, self._now_us // SECOND_US) is not None:
             return
         named = {name: match for name in incident.names if (match := self.match(name)) is not None}
         if not named:

@@ -44,7 +44,7 @@ from egressd.runtime.news import News, news
 from egressd.runtime.orders import Dropped, Learn, LogSource, LogStart, Order, Start, Step, Swap
 from egressd.runtime.reloading import Reloading
 from egressd.runtime.rollback import Rollback, tell
-from egressd.runtime.rulings import HOUR_US, Rulings
+from egressd.runtime.rulings import Rulings
 from egressd.runtime.scribe import Scribe
 from egressd.runtime.sensing import Sensing, reserve_processors, start_order
 from egressd.runtime.station import Station
@@ -54,6 +54,7 @@ from egressd.runtime.watched import WatchSum
 from egressd.store import entries, incidents, ledger, meta, targets
 from egressd.store.db import Database
 from egressd.store.entries import Entry
+from egressd.units import HOUR_US, SECOND_US
 
 DRIFT_US: Final = 10_000  # the clock was slewed by so much: packet processes are told
 SEEN_US: Final = 10_000_000  # how exactly the ledger knows until when we lived
@@ -283,9 +284,9 @@ class Core:
         self.tell(swap)
         self.listening.tell(swap)
         now_us = self.clock.now_us()
-        self.on_news(news(before, intel, self.allowing.over(now_us), now_us // 1_000_000))
+        self.on_news(news(before, intel, self.allowing.over(now_us), now_us // SECOND_US))
         self._due_s = min(
-            (one.added_s for one in intel.index.pending_after(self.clock.now_us() // 1_000_000)), default=0
+            (one.added_s for one in intel.index.pending_after(self.clock.now_us() // SECOND_US)), default=0
         )
         self.allowing.look(intel, self.arming.site.strongest)
         self.arming.keep_apart()
@@ -352,15 +353,15 @@ class Core:
             for lapsed in self.rulings.lapse(self.config.policy.lapse_h * HOUR_US):
                 tell(self.tellers, lapsed)
         self.lapsing.follow(self.knowledge.intel.allowances, now_us)
-        in_force = [one for one in self.entries if not 0 < known.ends_s(one) <= now_us // 1_000_000]
+        in_force = [one for one in self.entries if not 0 < known.ends_s(one) <= now_us // SECOND_US]
         if len(in_force) < len(self.entries):
             self.entries = in_force
             self.stale = True
         if self.stale or self.allowing.is_due(now_us):
             self.stale = False
             await self.renew()
-        if 0 < self._due_s <= now_us // 1_000_000:
-            self._take_effect(now_us // 1_000_000)
+        if 0 < self._due_s <= now_us // SECOND_US:
+            self._take_effect(now_us // SECOND_US)
         if abs(now_us - self._seen_us) >= SEEN_US:  # further back, too: the clock was set
             self._seen_us = now_us
             self.scribe.put(meta.seen, now_us)

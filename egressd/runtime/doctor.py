@@ -16,6 +16,7 @@ from egressd.runtime.core import Core
 from egressd.runtime.screens import state_of, verified
 from egressd.store.errors import StoreError
 from egressd.store.heads import load_heads
+from egressd.units import SECOND_US
 
 UNREADABLE: Final = -1
 _SETTINGS: Final = Path("/proc/sys/net")
@@ -52,7 +53,7 @@ async def examine(core: Core, canary: Canary) -> dict[str, Any]:
 def _sensors(core: Core, canary: Canary, found: Findings) -> None:
     now_us = core.clock.now_us()
     for one in core.sensing.interfaces():
-        silent_s = max(0, now_us - (one["last_us"] or core.started_us)) // 1_000_000
+        silent_s = max(0, now_us - (one["last_us"] or core.started_us)) // SECOND_US
         ok = state_of(core, canary, one) == "up"
         packets = count(one["packets"], "packet")
         detail = f"{one['state']}, {packets}, {one['kernel_drops']:,} dropped, last {silent_s} s ago"

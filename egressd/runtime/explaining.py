@@ -14,6 +14,7 @@ from egressd.runtime.core import Core
 from egressd.runtime.in_force import ACTIVE, WITHDRAWN, InForce
 from egressd.runtime.preview import Preview
 from egressd.runtime.question import Question, judge, parse_question, render_verdict
+from egressd.units import SECOND_US
 from egressd.web.requests import WRONG, Refused
 
 SHOWN: Final = 20  # incidents, and other lines that say the same
@@ -39,7 +40,7 @@ class Explaining:
         now_us = core.clock.now_us()
         loaded = core.loaded.texts._replace(intel=core.knowledge.intel)
         settings = core.knowledge.settings
-        verdict = judge(question, loaded, settings, now_us // 1_000_000)
+        verdict = judge(question, loaded, settings, now_us // SECOND_US)
         record = render_verdict(verdict, core.arming.mode)
         match = verdict.match
         if match is None:

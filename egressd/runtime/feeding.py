@@ -30,10 +30,10 @@ from egressd.runtime.knowledge import Fed
 from egressd.store import audit, feeds
 from egressd.store.audit import Act
 from egressd.store.feeds import FeedRow, Score
+from egressd.units import SECOND_US
 from egressd.web.peers import Peer
 from egressd.web.requests import REFUSED, Refused
 
-SECOND_US: Final = 1_000_000
 FLUSH_S: Final = 5.0
 LOOK_S: Final = 1.0
 

@@ -19,8 +19,8 @@ from egressd.runtime.listening import OK, STARTING
 from egressd.runtime.screens import lists, shown_us
 from egressd.runtime.sensing import resident_bytes
 from egressd.runtime.vitals import Vitals
+from egressd.units import SECOND_US
 
-SECOND_US = 1_000_000
 _TABLES = {
     "tcp_evicted": "tcp", "udp_evicted": "udp", "history_evicted": "history", "resolutions_evicted": "resolutions",
     "client_over_share": "client_share", "clients_beyond_bound": "clients", "incidents_beyond_bound": "incidents",

@@ -25,10 +25,11 @@ from egressd.config.texts import escape_path
 from egressd.detect.devices import Devices, Lease, render_mac
 from egressd.detect.leases import MAX_LEASE_BYTES, parse_leases
 from egressd.intel.networks import render_address
+from egressd.units import DAY_US
 
 LOOK_S: Final = 5.0
 DUMP_S: Final = 60.0  # the whole neighbour table, beside what it tells by itself
-ASKED_AGAIN_US: Final = 86_400_000_000
+ASKED_AGAIN_US: Final = DAY_US
 MAX_ASKED: Final = 4_096  # addresses whose name was asked for
 RESOLVE_S: Final = 3.0
 

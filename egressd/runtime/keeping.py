@@ -23,8 +23,8 @@ from egressd.store.audit import Act
 from egressd.store.errors import StoreError
 from egressd.store.heads import append_head, load_heads
 from egressd.store.history import Bounds, Contact, History, Tenant
+from egressd.units import DAY_US
 
-DAY_US: Final = 86_400_000_000
 FLUSH_S: Final = 5.0
 HEAD_S: Final = 60.0
 HEAD_ROWS: Final = 1_000

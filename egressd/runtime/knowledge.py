@@ -32,8 +32,8 @@ from egressd.runtime.index_build import builder_in, index_folder
 from egressd.runtime.list_watch import Signs, read_signs
 from egressd.store.entries import ALLOWANCE, INDICATOR, Entry
 from egressd.store.last_good import LastGood
+from egressd.units import SECOND_US
 
-SECOND_US: Final = 1_000_000
 SMALL_FEED: Final = 2_000  # indicators; so few lie in memory with the lists, and cost no look at a filter of their own
 LAST_GOOD: Final = "last-good"  # where the last good content of lists lies, in the directory of the state
 OPERATOR: Final = BY_COMMAND  # the source of what people add by commands; the line is the entry's number

@@ -13,9 +13,8 @@ from typing import Final
 from egressd.intel.allowances import Allowance, Allowances
 from egressd.intel.lines import show
 from egressd.notify.eve import render_time
+from egressd.units import DAY_S, SECOND_US
 
-SECOND_US: Final = 1_000_000
-DAY_S: Final = 86_400
 ENDING_S: Final = DAY_S  # so long before its end it is told of
 ENDED_S: Final = DAY_S  # so long after its end it is shown
 MAX_ENDED: Final = 1_000

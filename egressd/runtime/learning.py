@@ -11,6 +11,7 @@ from egressd.detect.address_history import AddressHistory
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.intel import Intel
 from egressd.runtime.bulk_rows import HistoryRow, Tenants
+from egressd.units import SECOND_US
 
 HISTORY_WAITING: Final = 100_000  # rows; lossy by contract
 
@@ -77,6 +78,6 @@ class Learning:
         def is_everybodys(address: bytes) -> bool:
             if intel.protected.why(address) or intel.shared.why(address):
                 return True
-            return intel.allowances.never_blocks("", address, now_us // 1_000_000) is not None
+            return intel.allowances.never_blocks("", address, now_us // SECOND_US) is not None
 
         self._address_history.tie(self._campaigns, domain, now_us, is_everybodys)

@@ -18,9 +18,9 @@ from egressd.runtime.messages import Values
 from egressd.runtime.observed import Whose, unpack_observation
 from egressd.runtime.orders import LogSource, LogStart, Observed, Order
 from egressd.runtime.processes import PacketProcessHandle
+from egressd.units import MINUTE_US, SECOND_US
 
-SECOND_US: Final = 1_000_000
-ALIVE_US: Final = 60_000_000  # packets as young as this show that the network is alive
+ALIVE_US: Final = MINUTE_US  # packets as young as this show that the network is alive
 TOLD_AT_ONCE: Final = 64  # observations in one order
 MARKS_FILE: Final = "sensors.json"
 

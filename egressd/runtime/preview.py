@@ -25,8 +25,8 @@ from egressd.runtime.core import Core
 from egressd.store import past
 from egressd.store.history import History
 from egressd.store.past import Hit
+from egressd.units import DAY_US, SECOND_US
 
-DAY_US: Final = 86_400_000_000
 DAYS: Final = 30
 MOST_HITS: Final = 100_000  # rows of history that are looked at; with more the numbers are lower bounds
 AT_ONCE: Final = 200
@@ -116,7 +116,7 @@ class Preview:
         """What adding and removing indicators would do."""
         effect = Effect(len(added), len(removed))
         index = self._core.knowledge.intel.index
-        now_s = self._core.clock.now_us() // 1_000_000
+        now_s = self._core.clock.now_us() // SECOND_US
         for one in added:
             listed = _listed(index, one)
             if listed is not None:
@@ -148,14 +148,14 @@ class Preview:
         intel = self._core.loaded.texts.intel
         listed = [one._replace(added_s=0, expires_s=0) for one in added]
         index = Index.build(listed, intel.suffixes, intel.allowances.nat64)
-        hits = await self._hits(history, added, since_us, index, now_us // 1_000_000)
+        hits = await self._hits(history, added, since_us, index, now_us // SECOND_US)
         effect.more = len(hits) >= MOST_HITS
         effect.hosts = len({one.client for one in hits})
         effect.contacts = sum(one.contacts for one in hits)
         effect.first_us = min((one.first_us for one in hits), default=0)
         effect.last_us = max((one.last_us for one in hits), default=0)
         effect.top = _top(hits)
-        effect.shared = await self._neighbours(history, hits, since_us, index, now_us // 1_000_000)
+        effect.shared = await self._neighbours(history, hits, since_us, index, now_us // SECOND_US)
 
     async def _hits(
         self, history: History, added: Sequence[Indicator], since_us: int, index: Index, now_s: int
@@ -191,7 +191,7 @@ class Preview:
         gone = {(one.kind, one.value) for one in removed}
         if not gone:
             return
-        now_s = core.clock.now_us() // 1_000_000
+        now_s = core.clock.now_us() // SECOND_US
 
         def is_gone(one: Indicator) -> bool:
             return (one.kind, one.value) in gone

@@ -18,6 +18,7 @@ from egressd.intel.layered import AnyIndex
 from egressd.intel.networks import parse_address, render_address
 from egressd.model import TCP, FlowKey, Match, Sighting
 from egressd.names import to_a_label
+from egressd.units import SECOND_US
 
 
 class Question(NamedTuple):
@@ -138,7 +139,7 @@ def try_rules(match: Match, settings: PolicySettings, now_s: int) -> tuple[Rule,
     was tried before."""
     rules = settings.rules_in_force()
     flow = FlowKey(TCP, b"", 0, b"", 0)
-    sighting = Sighting(now_s * 1_000_000, 0, flow, "", match, "", "", False, 1, 0, 0)
+    sighting = Sighting(now_s * SECOND_US, 0, flow, "", match, "", "", False, 1, 0, 0)
     facts = settings.site().facts(sighting, rules, 1, 0, False)
     tried: list[str] = []
     for rule in rules.rules:

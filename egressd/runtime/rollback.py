@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from egressd.detect.acquaintance import Acquaintances, Crowd
-from egressd.detect.budgets import DAY_US, why_rolled_back
+from egressd.detect.budgets import why_rolled_back
 from egressd.detect.policy_settings import PolicySettings
 from egressd.model import Decision
 from egressd.notify.eve import render_event
 from egressd.runtime.in_force import ACTIVE, BLOCK, POLICY, Register
 from egressd.runtime.rulings import Rulings
+from egressd.units import DAY_US
 
 
 class Tellers(Protocol):

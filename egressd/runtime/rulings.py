@@ -32,13 +32,12 @@ from egressd.runtime.scribe import Scribe
 from egressd.store import audit, decisions, spared, targets
 from egressd.store.audit import Act
 from egressd.store.decisions import NewTarget
+from egressd.units import HOUR_US, SECOND_US
 
 OF_OURS: Final = (
     CLIENT,
     SEGMENT,
 )  # decisions about machines of ours are no destinations: packet processes need them not
-SECOND_US: Final = 1_000_000
-HOUR_US: Final = 3_600 * SECOND_US
 RELEASED_US: Final = 24 * HOUR_US  # so long policy leaves alone a client that a person released
 MAX_RELEASED: Final = 4_096
 # Why a decision of policy's ended: what state that is in the ledger.

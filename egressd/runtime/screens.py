@@ -25,6 +25,7 @@ from egressd.runtime.preview import Preview, told
 from egressd.runtime.sensing import resident_bytes
 from egressd.store import audit, queries
 from egressd.store.heads import Head, load_heads
+from egressd.units import HOUR_US, SECOND_US
 from egressd.web.requests import REFUSED, WRONG, Refused
 
 SHOWN_CLIENTS: Final = 20
@@ -71,7 +72,7 @@ async def status(
         "modes": dict(core.arming.modes),
         "version": __version__,
         "started": render_time(core.started_us),
-        "uptime_s": (now_us - core.started_us) // 1_000_000,
+        "uptime_s": (now_us - core.started_us) // SECOND_US,
         "interfaces": [
             {
                 "name": one["name"],
@@ -157,7 +158,7 @@ def lists(core: Core, now_us: int) -> list[Record]:
                 "indicators": one.indicators,
                 "problems": one.problems,
                 "loaded": render_time(core.reloading.at_us),
-                "age_s": max(0, now_us - saved_us) // 1_000_000,
+                "age_s": max(0, now_us - saved_us) // SECOND_US,
             }
         )
     found += [
@@ -166,7 +167,7 @@ def lists(core: Core, now_us: int) -> list[Record]:
             "indicators": one.built.size,
             "problems": 0,  # what is wrong in a feed is its publisher's affair: egressd feeds
             "loaded": render_time(one.confirmed_us),
-            "age_s": max(0, now_us - one.confirmed_us) // 1_000_000,
+            "age_s": max(0, now_us - one.confirmed_us) // SECOND_US,
         }
         for name, one in core.fed.items()
     ]
@@ -314,7 +315,7 @@ def waiting_of(core: Core, one: InForce) -> Record:
         "hosts": len(clients),
         "contacts": sum(found.count for found in watched.values()) + 1,
         "approving": does,
-        "lapses_us": one.waits_since_us + core.config.policy.lapse_h * 3_600_000_000,
+        "lapses_us": one.waits_since_us + core.config.policy.lapse_h * HOUR_US,
     }
 
 

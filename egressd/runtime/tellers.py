@@ -14,11 +14,11 @@ from egressd.notify.plain import defang
 from egressd.notify.sentences import digest_line, incident_line, leak_line
 from egressd.notify.throttle import COUNTED, SHORT, Throttle
 from egressd.plural import count
+from egressd.units import HOUR_US
 
-HOUR_US: Final = 3_600_000_000
 # About verdicts, and as many about leaks: journald drops what comes beyond some thousand, whatever it is.
 LINES_PER_HOUR: Final = 128
-LEAK_AGAIN_US: Final = 3_600_000_000  # the same client through the same block: told once an hour
+LEAK_AGAIN_US: Final = HOUR_US  # the same client through the same block: told once an hour
 MAX_LEAKS: Final = 4_096
 TROUBLE_AGAIN_US: Final = 600_000_000  # an event log that cannot be written is told of once in ten minutes
 

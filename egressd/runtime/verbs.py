@@ -13,7 +13,7 @@ from egressd.intel.formats import parse_list
 from egressd.intel.networks import parse_address, parse_network, render_address
 from egressd.model import BEHAVIOUR, Indicator, Target
 from egressd.plural import count
-from egressd.runtime.acts import SECOND_US, Acts, Done, Record, how_long, no_line, no_segment, on_record, told
+from egressd.runtime.acts import Acts, Done, Record, how_long, no_line, no_segment, on_record, told
 from egressd.runtime.core import Core
 from egressd.runtime.in_force import ACTIVE, ASK, PROPOSED, InForce
 from egressd.runtime.machines import Machines
@@ -22,10 +22,10 @@ from egressd.runtime.tying import Tying
 from egressd.store import audit, incidents
 from egressd.store.audit import Act
 from egressd.store.entries import INDICATOR, Entry
+from egressd.units import DAY_S, SECOND_US
 from egressd.web.peers import Peer
 from egressd.web.requests import INVALID, MAX_REASON, WRONG, Refused
 
-DAY_S = 86_400
 TOLD = 20  # decisions in an answer; `egressd decisions` has all
 
 

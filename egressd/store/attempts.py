@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from sqlite3 import Connection
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from egressd.detect.campaigns import MAX_NAMES
 from egressd.model import Target
 from egressd.store.records import DECISION, INCIDENT, MAX_GIVEN, number_of, parse_counts, plus, render_counts
 from egressd.store.unread import Unread
-
-HOUR_US: Final = 3_600_000_000
+from egressd.units import HOUR_US
 
 
 class AttemptCount(NamedTuple):

@@ -20,6 +20,7 @@ from egressd.intel.lines import render_time
 from egressd.store.errors import refused
 from egressd.store.heads import Head
 from egressd.store.records import MAX_GIVEN
+from egressd.units import SECOND_US
 
 VERSION: Final = 1
 CUT: Final = "audit-cut"
@@ -222,7 +223,7 @@ class Verifier:
         before = self._given[: self._given.index(first)]
         gone = set(lost)
         since = max((one.seq for one in before if one.seq < last.seq and one not in gone), default=0)
-        when = f" until {render_time(last.ts_us // 1_000_000)}" if 0 < last.ts_us < _YEAR_10000_US else ""
+        when = f" until {render_time(last.ts_us // SECOND_US)}" if 0 < last.ts_us < _YEAR_10000_US else ""
         return (
             f"{_are(since + 1, last.seq)} not in it, whose hashes were written outside{when}: a copy of before was put"
             " in the ledger's place, or it was made anew from there"

@@ -22,9 +22,8 @@ from egressd.store.db import Checkpoint, Database
 from egressd.store.errors import CORRUPT, FULL, SCHEMA, StoreError
 from egressd.store.migrations import HISTORY
 from egressd.store.records import plus
+from egressd.units import DAY_US, HOUR_US
 
-DAY_US: Final = 86_400_000_000
-HOUR_US: Final = 3_600_000_000
 FOREVER_US: Final = (1 << 63) - 1
 CHECK_BYTES: Final = 256 << 20  # a larger file is not read whole at start; damage shows when it is met
 CACHE_KIB: Final = (

@@ -26,8 +26,8 @@ from egressd.store.records import last_numbers
 from egressd.store.spared import Spared
 from egressd.store.spared import load as load_spared
 from egressd.store.unread import Unread, is_address, text_of
+from egressd.units import DAY_US
 
-DAY_US: Final = 86_400_000_000
 LIFTED_US: Final = 30 * DAY_US  # what an allowance lifted longer ago does not stand again: its addresses are stale
 MAX_LIFTED: Final = 10_000
 

@@ -8,8 +8,9 @@ from typing import Final, NamedTuple
 from egressd.clock import STEP_US
 from egressd.store.records import MAX_GIVEN, mend_numbers
 from egressd.store.targets import shift_deadlines
+from egressd.units import DAY_US
 
-YEAR_US: Final = 366 * 86_400_000_000
+YEAR_US: Final = 366 * DAY_US
 
 
 class LastRun(NamedTuple):

@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 
 from egressd.store.records import bounded
 from egressd.store.variables import marks
+from egressd.units import HOUR_US
 
 PAGE_ROWS: Final = 2_000
-HOUR_US: Final = 3_600_000_000
 
 
 class Mark(NamedTuple):

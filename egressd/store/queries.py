@@ -21,8 +21,8 @@ from egressd.store.incidents import OPEN as OPEN_INCIDENT
 from egressd.store.notes import Note, load_notes
 from egressd.store.records import CAMPAIGN, DECISION, INCIDENT, indicator_of, number_of
 from egressd.store.variables import chunks, marks
+from egressd.units import DAY_US, SECOND_US
 
-DAY_US: Final = 86_400_000_000
 DEFAULT_LIMIT: Final = 1_000
 WATCHED_KINDS: Final = ("address", "network", "pair")  # what a watch lists as its addresses
 _WATCHED: Final = "state = 'active' AND main_kind NOT IN ('client', 'segment')"  # those are of machines of ours
@@ -229,7 +229,7 @@ def _watch(row: DecisionRow, clients: list[dict[str, Any]], now_us: int) -> dict
             for one in row.targets
             if one.target.kind in WATCHED_KINDS
         ],
-        "quiet_s": max(0, now_us - last_us) // 1_000_000 if last_us else None,
+        "quiet_s": max(0, now_us - last_us) // SECOND_US if last_us else None,
     }  # fmt: skip
 
 

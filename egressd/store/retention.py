@@ -11,12 +11,11 @@ from sqlite3 import Connection
 from typing import Final, NamedTuple
 
 from egressd.store import audit
-from egressd.store.attempts import HOUR_US
 from egressd.store.audit import Act
 from egressd.store.heads import Head
 from egressd.store.records import INCIDENT
+from egressd.units import DAY_US, HOUR_US
 
-DAY_US: Final = 86_400_000_000
 AT_ONCE: Final = 500  # decisions or incidents; each may have many rows
 ROWS_AT_ONCE: Final = 5_000
 TOLD_INCIDENTS: Final = 64  # named in an audit row; of more only the number is

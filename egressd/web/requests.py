@@ -13,9 +13,10 @@ from enum import IntEnum
 from typing import Any, Final, NamedTuple, NoReturn
 
 from egressd.errors import EgressdError
+from egressd.units import DAY_S
 
 VERSION: Final = 1
-MAX_FOR_S: Final = 366 * 86_400  # the longest that a person can decide for at once
+MAX_FOR_S: Final = 366 * DAY_S  # the longest that a person can decide for at once
 MAX_REASON: Final = 500
 MAX_DAYS: Final = 3_650  # of history
 MAX_TEXT: Final = 512  # names have at most 253 characters, addresses 49; a URL's host and path may be longer

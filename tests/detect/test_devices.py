@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egressd.detect.devices import (
-    DAY_US,
     MAX_ADDRESSES,
     MAX_CHANGES,
     MAX_NETWORKS,
@@ -22,6 +21,7 @@ from egressd.detect.devices import (
     parse_mac,
     render_mac,
 )
+from egressd.units import DAY_US
 from tests.detect.scene import packed
 
 S = 1_000_000

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from egressd.detect.acquaintance import Acquaintances
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.incident_shares import MAX_APART
+from egressd.units import DAY_S
 from tests.detect.scene import A, B, at, packed
 from tests.detect.test_campaigns import DOMAINS, LAPTOP, MOVES, contact, restarted, sighting
-
-DAY_S = 86_400
 
 
 def bridge(campaigns: Campaigns, clients: int, mac: bytes = LAPTOP) -> list[str]:

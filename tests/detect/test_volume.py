@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egressd.detect.behaviour.usual import DAY_HOURS, HOUR_US, Hours
+from egressd.detect.behaviour.usual import DAY_HOURS, Hours
 from egressd.detect.behaviour.volume import ALERT_SCORE, SET_SCORE, Carried, Volume, VolumeSettings, size_text
 from egressd.detect.evidence import Evidence
 from egressd.intel.networks import NetworkTable
+from egressd.units import HOUR_US, MINUTE_US
 
 T0 = 19_675 * DAY_HOURS * HOUR_US  # midnight
-MINUTE_US = 60_000_000
 MIB = 1 << 20
 GIB = 1 << 30
 

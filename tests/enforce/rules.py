@@ -7,9 +7,9 @@ from egressd.enforce.ruleset import Ground
 from egressd.intel.networks import parse_network
 from egressd.intel.protected import Protected
 from egressd.model import Target
+from egressd.units import SECOND_US
 
 NOW_US = 1_795_000_000_000_000
-SECOND_US = 1_000_000
 
 PROTECTED = ("10.0.0.0/8", "127.0.0.0/8", "8.8.8.8", "192.0.2.53", "fe80::/10", "2001:db8:53::/48")
 SPARE = ("10.1.0.1", "fd00:0:0:1::1")

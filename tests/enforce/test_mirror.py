@@ -6,7 +6,8 @@ from egressd.enforce.adapter import Capabilities, Existing, Failure, Plan
 from egressd.enforce.mirror import Mirror
 from egressd.enforce.plan import make_plan
 from egressd.model import Target
-from tests.enforce.rules import NOW_US, SECOND_US, held, rule
+from egressd.units import SECOND_US
+from tests.enforce.rules import NOW_US, held, rule
 
 ALL = Capabilities(frozenset({"address", "network"}), True, 1000)
 ONE, OTHER = rule("address", "192.0.2.1", "D1", 600), rule("address", "192.0.2.2", "D2")

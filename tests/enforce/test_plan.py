@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from egressd.enforce.adapter import Capabilities, Existing, Plan, Rule
 from egressd.enforce.plan import PlanLimits, check_plan, make_plan
 from egressd.model import Target
-from tests.enforce.rules import NOW_US, SECOND_US, held, rule
+from egressd.units import SECOND_US
+from tests.enforce.rules import NOW_US, held, rule
 
 ALL = Capabilities(frozenset({"address", "network", "pair", "client", "segment"}), True, 1000)
 HOUR_S = 3600.0

@@ -20,6 +20,7 @@ from egressd.intel.feeds.fetch import FeedError
 from egressd.intel.feeds.gathered import parse_events
 from egressd.intel.feeds.kept import load_kept
 from egressd.intel.feeds.state import FAILING, OK, REFUSED
+from egressd.units import DAY_US
 from tests.intel.feed_scene import SECRET, desk_at
 from tests.intel.feed_server import (
     Handler,
@@ -38,7 +39,6 @@ from tests.loops import in_loop
 
 FOLDER = "/misp/"
 OBJECTS = "/api1/collections/91a7b528-80eb-42ed-a74d-c6fbd5a26116/objects/"
-DAY_US = 86_400_000_000
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from egressd.metrics.loss import LossWindow
-
-SECOND_US = 1_000_000
+from egressd.units import SECOND_US
 
 
 def lose(window: LossWindow, seconds: range, received: int, lost: int) -> None:

@@ -13,10 +13,10 @@ from egressd.model import Decision, Indicator, Match, Target
 from egressd.store import decisions
 from egressd.store.decisions import NewTarget
 from egressd.store.ledger import open_ledger
+from egressd.units import DAY_US
 from tests.netns.daemon import NOBODY
 
 EACH: Final = 100  # addresses of a decision
-DAY_US: Final = 86_400_000_000
 
 
 def many_addresses(count: int) -> Iterator[str]:

@@ -9,7 +9,8 @@ import pytest
 from egressd.model import Attempt, FlowKey, Incident, Indicator, Match, Target
 from egressd.notify.journal import ERROR, Journal
 from egressd.notify.sentences import digest_line, incident_line, leak_line
-from egressd.notify.throttle import HOUR_US, MINUTE_US, Digest
+from egressd.notify.throttle import Digest
+from egressd.units import HOUR_US, MINUTE_US
 
 A = bytes((10, 2, 7, 52))
 HOSTILE = 'evil.example"\n<0>egressd: all is well\x1b[2J\0\u202e\r'

@@ -7,7 +7,8 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egressd.notify.throttle import COUNTED, FULL, HOUR_US, MINUTE_US, SHORT, Digest, Throttle
+from egressd.notify.throttle import COUNTED, FULL, SHORT, Digest, Throttle
+from egressd.units import HOUR_US, MINUTE_US
 
 A, B = bytes((10, 2, 7, 52)), bytes((10, 2, 7, 53))
 

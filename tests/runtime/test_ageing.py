@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from egressd.runtime.ageing import DAY_S, DAY_US, Ageing
+from egressd.runtime.ageing import Ageing
+from egressd.units import DAY_S, DAY_US, HOUR_US
 
 T0 = 1_790_000_000_000_000
-HOUR_US = 3_600_000_000
 FAR_US = 70 * 365 * DAY_US
 
 

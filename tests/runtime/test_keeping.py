@@ -13,11 +13,12 @@ import pytest
 from egressd.config.schema import Config
 from egressd.runtime import screens
 from egressd.runtime.canary import Canary
-from egressd.runtime.keeping import BACKUP, DAY_US, Keeping
+from egressd.runtime.keeping import BACKUP, Keeping
 from egressd.runtime.orders import Learn
 from egressd.store import decision_rows
 from egressd.store.history import Contact, History, Tenant
 from egressd.store.past import Hit, hits_of_domains
+from egressd.units import DAY_US
 from tests.loops import in_loop
 from tests.runtime.core_scene import site_at
 from tests.runtime.scene import T0, A, B, Hands, X

@@ -9,7 +9,8 @@ import pytest
 
 from egressd.intel.allowances import Allowance, Allowances
 from egressd.runtime import alarms
-from egressd.runtime.lapsing import DAY_S, Lapsing
+from egressd.runtime.lapsing import Lapsing
+from egressd.units import DAY_S
 from tests.loops import in_loop
 from tests.runtime.core_scene import WHY, site_at
 from tests.runtime.scene import SECOND, T0, Hands

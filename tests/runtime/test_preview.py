@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egressd.runtime import screens
-from egressd.runtime.preview import DAY_US, Effect, Preview, told
+from egressd.runtime.preview import Effect, Preview, told
 from egressd.runtime.verbs import Verbs
 from egressd.store.history import Contact, History, Tenant
+from egressd.units import DAY_US
 from tests.detect.scene import packed
 from tests.loops import in_loop
 from tests.runtime.core_scene import CONFIG, Site, site_at

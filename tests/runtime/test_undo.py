@@ -10,11 +10,12 @@ from egressd.model import Target
 from egressd.runtime.in_force import ACTIVE, PROPOSED
 from egressd.runtime.orders import Adopt, Swap
 from egressd.store import meta
+from egressd.units import DAY_S
 from tests.detect.scene import packed
 from tests.loops import in_loop
 from tests.runtime.core_scene import BERT, WHY, site_at
 from tests.runtime.scene import HOUR, A, address, pair, sighting, verdict
-from tests.runtime.test_verbs_back import DAY_S, LISTED, OURS, X, allowed, policy_block
+from tests.runtime.test_verbs_back import LISTED, OURS, X, allowed, policy_block
 
 
 @in_loop

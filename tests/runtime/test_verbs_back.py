@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from egressd.model import Target
 from egressd.store import entries
+from egressd.units import DAY_S
 from egressd.web.requests import INVALID, REFUSED, WRONG
 from tests.detect.scene import packed
 from tests.loops import in_loop
@@ -20,7 +21,6 @@ from tests.runtime.scene import A, about, address, match, pair, sighting, verdic
 LISTED = match("c2.listed.example")
 OURS = about("listed.example")
 X = "198.51.100.7"
-DAY_S = 86_400
 
 
 def policy_block(*more: Target, mode: str = "enforce") -> list[Any]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-HOUR_US: Final = 3_600_000_000
+from egressd.units import HOUR_US
+
 LEAST_NAMED: Final = 60  # contacts with names in the past
 LEAST_HOURS: Final = 3
 LEAST_BLIND: Final = 20  # contacts without in the hour at hand

@@ -13,8 +13,9 @@ from __future__ import annotations
 from typing import Final
 
 from egressd.detect.behaviour.letters import is_strange
+from egressd.units import HOUR_US
 
-WINDOW_US: Final = 3_600_000_000
+WINDOW_US: Final = HOUR_US
 MAX_NAMES: Final = 160  # different registered domains kept of a client's window
 LEAST_STRANGE: Final = 8
 STRANGE_SHARE: Final = 0.6

@@ -19,6 +19,7 @@ from egressd.detect.behaviour.sketch import MARKS
 from egressd.detect.behaviour.tunnel import Below
 from egressd.intel.networks import render_address
 from egressd.native import mypyc_attr
+from egressd.units import DAY_US, HOUR_US
 from egressd.wire.table import RecentTable
 
 if TYPE_CHECKING:  # four bytes to mypyc instead of eight, and nothing at run time
@@ -28,8 +29,6 @@ MAX_CLIENTS: Final = 8_192
 MAX_DOMAINS: Final = 32_768
 MAX_TRACKS: Final = 100_000  # pairs of client and destination
 SHARE_PER_HOUR: Final = 2_000  # new pairs of one client within an hour; what is more is not followed, and counted
-HOUR_US: Final = 3_600_000_000
-DAY_US: Final = 24 * HOUR_US
 MAX_ADDRESSES: Final = 16  # of one machine in a day
 SAME_VISIT_US: Final = (
     5_000_000  # contacts that follow each other so closely are one visit: a page, a poll with retries

@@ -12,7 +12,6 @@ from typing import Final
 
 from egressd.native import mypyc_attr
 
-HOUR_US: Final = 3_600_000_000
 DAY_HOURS: Final = 24
 DEVIATIONS: Final = 4
 TIMES_PEAK: Final = 2  # more than so many times the greatest hour is no repetition of it

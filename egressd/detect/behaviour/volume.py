@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from egressd.detect.behaviour.usual import DAY_HOURS, HOUR_US, TIMES_PEAK, Hours
+from egressd.detect.behaviour.usual import DAY_HOURS, TIMES_PEAK, Hours
 from egressd.detect.evidence import Evidence
 from egressd.intel.networks import NetworkTable
 from egressd.native import mypyc_attr
+from egressd.units import HOUR_US, MINUTE_US
 from egressd.wire.direction import is_group, is_private
 from egressd.wire.table import RecentTable
 
@@ -32,7 +33,6 @@ _HABIT_SCORE: Final = 20  # the client sends as much elsewhere
 _DOUBLING_SCORE: Final = 5
 _MAX_DOUBLINGS: Final = 4
 _AGAIN_SCORE: Final = 10  # so much more certain than what was told today: told again
-_MINUTE_US: Final = 60_000_000
 
 _NOTHING: Final[list[Evidence]] = []
 
@@ -309,7 +309,7 @@ class Volume:
             return None
         pair.told_unusual = day
         pair.told_score = score
-        minutes = max(1, (ts_us - pair.begun_us + _MINUTE_US - 1) // _MINUTE_US)
+        minutes = max(1, (ts_us - pair.begun_us + MINUTE_US - 1) // MINUTE_US)
         before = f"{size_text(pair.mean)} an hour, at most {size_text(pair.peak)}" if pair.peak else "nothing"
         reason = (
             f"sent {size_text(sent)} in {minutes} min to {destination}{'' if named else ' (no name)'}; usual for it: "

@@ -51,8 +51,8 @@ from egressd.intel.protected import Protected
 from egressd.intel.resolvers import Resolvers
 from egressd.model import FLOW, HTTP_HOST, DnsMessage, HttpRequest, Observation
 from egressd.names import Suffixes
+from egressd.units import DAY_US, MINUTE_US, SECOND_US
 
-DAY_US: Final = 86_400_000_000
 NEW_FOR_US: Final = 7 * DAY_US  # RITA: what was first seen less than a week ago weighs more
 NEW_SCORE: Final = 25
 NXDOMAIN_RCODE: Final = 3  # RFC 1035 section 4.1.1, name error
@@ -94,7 +94,7 @@ class Behaviour:
         limit: int = MAX_TRACKS,
     ) -> None:
         """`limit` bounds the pairs of client and destination."""
-        self.ground = Ground(settings.learning_s * 1_000_000, limit)
+        self.ground = Ground(settings.learning_s * SECOND_US, limit)
         self.board = EvidenceBoard(settings.alert_score, settings.ask_score)
         self.spoken: dict[str, int] = {}  # how often each detector had something to say
         self._resolutions = resolutions
@@ -109,7 +109,7 @@ class Behaviour:
     ) -> None:
         """What people say has changed; what was seen stays."""
         self.settings = settings
-        self.ground.learning_us = settings.learning_s * 1_000_000
+        self.ground.learning_us = settings.learning_s * SECOND_US
         self.board.least = settings.alert_score
         self.board.ask = settings.ask_score
         self._suffixes = suffixes
@@ -393,7 +393,7 @@ class Behaviour:
 
 
 def _ago(span_us: int) -> str:
-    minutes = span_us // 60_000_000
+    minutes = span_us // MINUTE_US
     if minutes < 120:
         return f"{minutes} min"
     return f"{minutes // 60} h" if minutes < 2_880 else f"{minutes // 1_440} days"

@@ -45,6 +45,7 @@ from egressd.intel.feeds.kept import (
 )
 from egressd.intel.feeds.schedule import first_delay_s, next_delay_s
 from egressd.intel.feeds.state import DISK, FAILING, FAULT, REFUSED, FeedState
+from egressd.units import SECOND_US
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -165,7 +166,7 @@ class Feeds:
     async def _follow(self, state: FeedState) -> None:
         name, every_s = state.name, state.options.every_s
         asked = self._asked.setdefault(name, asyncio.Event())
-        age_s = (self._clock.now_us() - state.last_ok_us) / 1e6 if state.last_ok_us else None
+        age_s = (self._clock.now_us() - state.last_ok_us) / SECOND_US if state.last_ok_us else None
         delay_s = first_delay_s(name, every_s, age_s)
         while True:
             try:
@@ -234,7 +235,7 @@ class Feeds:
             return await fetch_feed(session, source, known)
         # What a person wants whatever its size: of a collection all, of events those that are still to come as well.
         before = _nothing if force and kind == PAGES else partial(self._text_before, state)
-        return await collect(session, source, kind, known, before, self._clock.now_us() // 1_000_000)
+        return await collect(session, source, kind, known, before, self._clock.now_us() // SECOND_US)
 
     def _text_before(self, state: FeedState) -> bytes:
         """The text of the version in force, which what is new is added to; nothing when it is not usable for that."""

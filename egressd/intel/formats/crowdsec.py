@@ -14,6 +14,7 @@ from egressd.intel.formats.fields import Columns, join_ref, parse_header, parse_
 from egressd.intel.formats.jsontext import JsonText, Record, begins_as_json
 from egressd.intel.formats.judgement import Found, Ignored, Judge, Rules, tidy
 from egressd.intel.lines import Word, Wrong, problem_at, show, split_lines
+from egressd.units import DAY_S
 
 TAKEN_BACK: Final = "a decision that was taken back"
 OVER: Final = "its time is over"
@@ -24,7 +25,7 @@ SIMULATED: Final = "simulated"
 _UNITS_S: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _DURATION: Final = re.compile(r"(-?)((?:[0-9]{1,9}(?:\.[0-9]{1,18})?(?:ms|us|µs|ns|[dhms]))+)")
 _PART: Final = re.compile(r"([0-9.]+)(ms|us|µs|ns|[dhms])")
-_MAX_S: Final = 10 * 366 * 86_400  # longer is for ever
+_MAX_S: Final = 10 * 366 * DAY_S  # longer is for ever
 
 Row = Columns | Record
 

@@ -20,6 +20,7 @@ from egressd.detect.intel import Intel
 from egressd.detect.policy_settings import PolicySettings
 from egressd.intel.index import Index
 from egressd.model import DNS_ANSWER, DNS_QUERY, TLS_SNI, UDP, ClientHello, DnsMessage, DnsQuestion
+from egressd.units import DAY_US
 from tests.detect import scene
 from tests.detect.scene import GUARD, PROTECTED, RESOLVERS, SUFFIXES, A, B, Scene, X, Y, allowed, flow, listed, when
 
@@ -209,7 +210,7 @@ def test_a_host_with_as_many_addresses_as_it_likes_makes_us_forget_nobody() -> N
         ground.track(client, ground.domain(f"{number % 20}.example", 1), 1)
     assert ground.client(b"\x0a\0\0\5", 2) is other and ground.clients == 1 + ground_module.MAX_ADDRESSES
     assert ground.track(other, ground.domain("odd.example", 2), 2) is track
-    later = 2 * ground_module.DAY_US
+    later = 2 * DAY_US
     assert ground.client(b"\xff" * 16, later).address == b"\xff" * 16, "what is used a day later is followed apart"
 
 
