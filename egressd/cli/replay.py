@@ -20,9 +20,10 @@ from egressd.config.schema import Config
 from egressd.config.sensor_options import LOG_FORMATS
 from egressd.config.settings import policy_settings, segment_table, volume_settings
 from egressd.config.texts import escape_path, read_text
-from egressd.detect.devices import Lease, parse_mac
+from egressd.detect.devices import Lease
 from egressd.detect.engine import Engine
 from egressd.detect.leases import MAX_LEASE_BYTES, parse_leases
+from egressd.detect.mac import parse_mac
 from egressd.detect.stages import stage_text, stages_of
 from egressd.errors import ConfigError, Problem
 from egressd.model import Decision, Event, Incident, Observation

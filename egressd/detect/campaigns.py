@@ -11,9 +11,10 @@ from bisect import insort
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from egressd.detect.devices import Devices, parse_mac, render_mac
+from egressd.detect.devices import Devices
 from egressd.detect.incident_places import MAX_ADDRESSES, IncidentPlaces, owner_of
 from egressd.detect.incident_shares import IncidentShares
+from egressd.detect.mac import parse_mac, render_mac
 from egressd.detect.pivots import VOLUME, Pivots
 from egressd.detect.tags import family_of
 from egressd.model import BEHAVIOUR, Campaign, Incident, Match, Sighting

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from egressd.detect.mac import is_host, mac_within
 from egressd.units import DAY_US, MINUTE_US
 from egressd.wire.table import RecentTable
 
@@ -122,7 +123,7 @@ class Devices:
     def spoke(self, mac: bytes, address: bytes, ts_us: int, *, is_attached: bool, is_asked: bool = False) -> None:
         """`mac` sent a packet from `address`; `is_attached` when it is the IP sender itself. With `is_asked` the kernel
         asked who has the address."""
-        if not _is_host(mac) or mac in self._own:
+        if not is_host(mac) or mac in self._own:
             return
         self.now_us = max(self.now_us, ts_us)
         device = self._devices.get(mac)
@@ -153,7 +154,7 @@ class Devices:
 
     def leased(self, lease: Lease) -> None:
         """A DHCP server's word; a later one of the same address replaces it."""
-        if not _is_host(lease.mac) or lease.mac in self._own:
+        if not is_host(lease.mac) or lease.mac in self._own:
             return
         holders = self._holders_of(lease.address)
         if holders.lease is not None and lease.from_us < holders.lease.from_us:
@@ -282,7 +283,7 @@ class Devices:
                 if len(device.changes) > MAX_CHANGES:
                     self._several(device, ts_us, f"took up {len(device.changes)} IPv4 addresses in a day")
             return
-        if address[11:13] == b"\xff\xfe" and _from_eui64(address) != use.mac:
+        if mac_within(address) not in (b"", use.mac):
             self._several(device, ts_us, "speaks for an IPv6 address that was made from another MAC")
         recent = [
             one
@@ -373,42 +374,12 @@ class Devices:
         return holders
 
 
-def is_local(mac: bytes) -> bool:
-    """Whether a MAC is locally administered (IEEE 802): made up by the device, often a new one for each network."""
-    return bool(mac[0] & 2)
-
-
-def render_mac(mac: bytes) -> str:
-    """The usual text; "" for none."""
-    return mac.hex(":")
-
-
-def parse_mac(text: str) -> bytes:
-    """A MAC in the usual text; b"" when it is none."""
-    parts = text.split(":")
-    if len(parts) != 6 or not all(1 <= len(part) <= 2 and part.isascii() and part.isalnum() for part in parts):
-        return b""
-    try:
-        return bytes(int(part, 16) for part in parts)
-    except ValueError:
-        return b""
-
-
 def host_name(text: str) -> str:
     """A name that a host gave itself, fit for any screen: printable ASCII without blanks and quotes, the rest as `?`,
     cut at MAX_NAME. "" for the DHCP servers' sign for none."""
     if text in ("", "*", "-"):
         return ""
     return "".join(one if "!" <= one <= "~" and one not in "\"'\\`" else "?" for one in text[:MAX_NAME])
-
-
-def _is_host(mac: bytes) -> bool:
-    """Neither a group's nor nobody's."""
-    return len(mac) == 6 and not mac[0] & 1 and any(mac)
-
-
-def _from_eui64(address: bytes) -> bytes:
-    return bytes((address[8] ^ 2,)) + address[9:11] + address[13:16]
 
 
 def _unused_longest(uses: dict[bytes, _Use]) -> bytes:

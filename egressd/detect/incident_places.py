@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from egressd.detect.devices import parse_mac
+from egressd.detect.mac import parse_mac
 from egressd.model import Incident
 
 MAX_ADDRESSES: Final = 16  # addresses kept per incident; more only count

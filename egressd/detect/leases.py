@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final
 
-from egressd.detect.devices import Lease, parse_mac
+from egressd.detect.devices import Lease
+from egressd.detect.mac import parse_mac
 from egressd.intel.networks import parse_address
 from egressd.units import SECOND_US
 

@@ -20,7 +20,8 @@ from egressd.config.schema import Config
 from egressd.config.settings import volume_settings
 from egressd.detect.acquaintance import Acquaintances
 from egressd.detect.campaigns import Campaigns
-from egressd.detect.devices import Devices, parse_mac
+from egressd.detect.devices import Devices
+from egressd.detect.mac import parse_mac
 from egressd.detect.resolutions import own_prefixes
 from egressd.detect.rules import Rule as PolicyRule
 from egressd.model import Campaign, FlowKey, Incident

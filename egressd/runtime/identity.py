@@ -22,8 +22,9 @@ from egressd.capture.rtnetlink import Neighbour
 from egressd.clock import Clock
 from egressd.config.schema import DeviceOptions
 from egressd.config.texts import escape_path
-from egressd.detect.devices import Devices, Lease, render_mac
+from egressd.detect.devices import Devices, Lease
 from egressd.detect.leases import MAX_LEASE_BYTES, parse_leases
+from egressd.detect.mac import render_mac
 from egressd.intel.networks import render_address
 from egressd.units import DAY_US
 

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from egressd.clock import Clock
 from egressd.detect.behaviour.sighting import sighting_of_evidence
 from egressd.detect.campaigns import MAX_NAMES, Campaigns
-from egressd.detect.devices import parse_mac
 from egressd.detect.evidence import Evidence
+from egressd.detect.mac import parse_mac
 from egressd.detect.stages import stages_of
 from egressd.errors import Malformed
 from egressd.intel.networks import render_address

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from egressd import __version__
 from egressd.config.texts import escape_path
-from egressd.detect.devices import is_local, parse_mac, render_mac
+from egressd.detect.mac import is_local, parse_mac, render_mac
 from egressd.detect.site import MONITOR
 from egressd.detect.stages import Watched, stage_text
 from egressd.intel.networks import parse_address, render_address

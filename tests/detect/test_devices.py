@@ -17,9 +17,6 @@ from egressd.detect.devices import (
     Devices,
     Lease,
     host_name,
-    is_local,
-    parse_mac,
-    render_mac,
 )
 from egressd.units import DAY_US
 from tests.detect.scene import packed
@@ -284,15 +281,6 @@ def test_tables_are_bounded_and_evictions_counted() -> None:
     device = devices._devices.peek(LAPTOP)
     assert device is not None
     assert len(device.uses) <= MAX_ADDRESSES
-
-
-def test_text_of_a_mac() -> None:
-    assert render_mac(LAPTOP) == "02:1a:2b:00:00:01"
-    assert parse_mac("2:1A:2b:0:0:01") == LAPTOP
-    assert [
-        parse_mac(one) for one in ("", "02:1a:2b:00:00", "02:1a:2b:00:00:0g", "02-1a-2b-00-00-01", "٠2:1:1:1:1:1")
-    ] == [b""] * 5
-    assert (is_local(LAPTOP), is_local(PRINTER)) == (True, False)
 
 
 NOTES = st.lists(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from egressd.detect.devices import render_mac
 from egressd.detect.incident_places import MAX_ADDRESSES, IncidentPlaces, holders_of, owner_of
+from egressd.detect.mac import render_mac
 from egressd.intel.networks import render_address
 from egressd.model import Incident
 from tests.detect.scene import packed
