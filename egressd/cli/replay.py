@@ -175,7 +175,7 @@ class JsonWriter:
         campaigns = self.engine.campaigns
         campaign = campaigns.campaigns[campaigns.current(incident.campaign)]
         name = self.engine.devices.name_of(parse_mac(incident.device))
-        return name, stages_of(campaign), campaigns.candidate_of(campaign.id)
+        return name, stages_of(campaign), campaigns.candidates.of(campaign.id)
 
     def _write(self, record: dict[str, Any]) -> None:
         self._out.write(render_line(record))

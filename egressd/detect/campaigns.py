@@ -11,20 +11,22 @@ from bisect import insort
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from egressd.detect.candidates import Candidates
 from egressd.detect.devices import Devices
-from egressd.detect.incident_places import MAX_ADDRESSES, IncidentPlaces, owner_of
+from egressd.detect.incident_places import IncidentPlaces, owner_of
 from egressd.detect.incident_shares import IncidentShares
+from egressd.detect.incident_sums import absorb, add_name
 from egressd.detect.mac import parse_mac, render_mac
 from egressd.detect.pivots import VOLUME, Pivots
+from egressd.detect.succession import Succession
 from egressd.detect.tags import family_of
 from egressd.model import BEHAVIOUR, Campaign, Incident, Match, Sighting
 
 MAX_INCIDENTS: Final = 65_536
-MAX_NAMES: Final = 64  # names kept per incident; a DGA would fill memory
 MAX_KEYS: Final = 4_096  # of one campaign: a list has a hundred thousand names of a family, which one host may look up
 SOON_US: Final = 2_000_000  # within which the sender of a new address is told: frames are read with the next sighting
 MAX_MET: Final = 64  # incidents of the smaller of two campaigns that are looked through for a machine of both
-MAX_TIES: Final = 32  # reasons kept per campaign, and candidates
+MAX_TIES: Final = 32  # reasons kept per campaign
 
 
 class Campaigns:
@@ -39,13 +41,12 @@ class Campaigns:
         self.on_merge: Callable[[str, str], None] | None = None  # told (older, younger) when campaigns become one
         # Told (kept, gone) when one device turns out to be behind two incidents of a campaign.
         self.on_fold: Callable[[Incident, Incident], None] | None = None
-        self.on_candidate: Callable[[Campaign], None] | None = None  # told of a campaign that has one more
-        self.pivots = Pivots()
+        self.candidates = Candidates(self.campaigns)
+        self._pivots = Pivots()
         self.shares = IncidentShares(self.devices, limit)
         self._by_key: dict[str, str] = {}
         self._places = IncidentPlaces()
-        self._unsure: set[str] = set()  # campaigns that have candidates, or had
-        self._merged: dict[str, str] = {}  # campaign or incident -> the older one that took it over
+        self._succession = Succession()
         self._numbered = 0
         self._last = 0
 
@@ -53,10 +54,9 @@ class Campaigns:
         """What was known before a restart; the next ids come after these. An incident's campaign must be among them."""
         for campaign in campaigns:
             self.campaigns[campaign.id] = campaign
-            if campaign.candidates:
-                self._unsure.add(campaign.id)
             self._by_key.update(dict.fromkeys(campaign.keys, campaign.id))
             self._numbered = max(self._numbered, _number(campaign.id))
+        self.candidates.restore(self.campaigns.values())
         known = {one for campaign in self.campaigns.values() for one in campaign.incidents}
         for incident in incidents:
             self.incidents[incident.id] = incident
@@ -143,7 +143,7 @@ class Campaigns:
     def count(self, incident: Incident, sighting: Sighting) -> None:
         """A new contact of this incident."""
         self.contacted(incident, sighting.count)
-        _add_name(incident, sighting.name or sighting.match.indicator.value, sighting.count)
+        add_name(incident, sighting.name or sighting.match.indicator.value, sighting.count)
 
     def contacted(self, incident: Incident, contacts: int) -> None:
         """So many new contacts of this incident."""
@@ -154,7 +154,7 @@ class Campaigns:
         """This sighting, which is assigned, is an attempt at something blocked."""
         client = sighting.flow.client
         holder = self.devices.device_of(client, sighting.last_us) or client
-        self.pivots.tried(holder, sighting)
+        self._pivots.tried(holder, sighting)
 
     def volume(self, client: bytes, destination: str, reason: str, ts_us: int) -> Incident | None:
         """Much data went out from a client to a registered domain, or address as text. The incident that this belongs
@@ -193,19 +193,12 @@ class Campaigns:
         if any(self._places.at(owner_of(incident), many.id) for incident in latest):
             self.tie(older.id, younger.id, reason)
         else:
-            self._propose(older, younger, reason)
+            self.candidates.propose(older, younger, reason)
 
     def reject(self, one: str, candidate: str) -> bool:
         """A person says that a candidate is no part of a campaign, for good. False when it was none."""
         campaign = self.campaigns.get(self.current(one))
-        if campaign is None or campaign.candidates.pop(self.current(candidate), None) is None:
-            return False
-        self.pivots.reject(campaign.id, self.current(candidate))
-        return True
-
-    def candidate_of(self, id_: str) -> list[tuple[str, str]]:
-        """Which campaigns one may be part of, each with the reason."""
-        return [(one.id, one.candidates[id_]) for one in self._with_candidates() if id_ in one.candidates]
+        return campaign is not None and self.candidates.reject(campaign, self.current(candidate))
 
     def about(self, domain: str) -> str:
         """The campaign that a registered domain is part of, "" for none."""
@@ -213,22 +206,12 @@ class Campaigns:
 
     def current(self, id_: str) -> str:
         """The id of the campaign, or incident, that one with this id is part of by now."""
-        merged = self._merged
-        into = merged.get(id_)
-        if into is None:
-            return id_
-        last = into
-        while last in merged:
-            last = merged[last]
-        while into != last:  # the next time it is one step, however often they were taken over
-            merged[id_] = last
-            id_, into = into, merged[into]
-        return last
+        return self._succession.current(id_)
 
     @property
     def merges(self) -> int:
         """How many campaigns and incidents others took over until now."""
-        return len(self._merged)
+        return len(self._succession)
 
     def recognise(self) -> list[Incident]:
         """Look again whose incidents are: a device that has become known since takes them over, one that has turned
@@ -310,7 +293,7 @@ class Campaigns:
         return campaign
 
     def _merge(self, into: Campaign, other: Campaign, reason: str) -> None:
-        self._merged[other.id] = into.id
+        self._succession.takes_over(into.id, other.id)
         for key in other.keys:
             self._by_key[key] = into.id
             into.keys.append(key)
@@ -330,19 +313,9 @@ class Campaigns:
                 insort(into.incidents, incident_id, key=_number)
         into.first_us = min(into.first_us, other.first_us)
         into.last_us = max(into.last_us, other.last_us)
-        into.candidates.pop(other.id, None)
         for tie in [reason, *other.ties]:
             _add_tie(into, tie)
-        for candidate, why in other.candidates.items():
-            if candidate != into.id and len(into.candidates) < MAX_TIES:
-                into.candidates.setdefault(candidate, why)
-        if into.candidates:
-            self._unsure.add(into.id)
-        for campaign in self._with_candidates():
-            if other.id in campaign.candidates:
-                why = campaign.candidates.pop(other.id)
-                if campaign is not into:
-                    campaign.candidates.setdefault(into.id, why)
+        self.candidates.merged(into, other)
         if self.on_merge is not None:
             self.on_merge(into.id, other.id)
 
@@ -371,27 +344,12 @@ class Campaigns:
     def _take_over(self, one: Incident, other: Incident) -> Incident:
         kept, gone = sorted((one, other), key=lambda incident: _number(incident.id))
         del self.incidents[gone.id]
-        self._merged[gone.id] = kept.id
+        self._succession.takes_over(kept.id, gone.id)
         gone.folded_into = kept.id
         self._places.leave(gone)
         _forget(self.campaigns[kept.campaign], gone)
         self.shares.ended(gone)
-        by_last = sorted((kept, gone), key=lambda incident: incident.last_us)
-        addresses = dict.fromkeys(by_last[1].addresses[::-1] + by_last[0].addresses[::-1])
-        kept.addresses = list(addresses)[:MAX_ADDRESSES][::-1]
-        kept.device = kept.device or gone.device
-        kept.volume = kept.volume or gone.volume
-        kept.first_us = min(kept.first_us, gone.first_us)
-        kept.last_us = max(kept.last_us, gone.last_us)
-        kept.contacts += gone.contacts
-        kept.attempts += gone.attempts
-        kept.answered += gone.answered
-        for name, count in gone.names.items():
-            _add_name(kept, name, count)
-        for via, count in gone.via.items():
-            kept.via[via] = kept.via.get(via, 0) + count
-        for source, count in gone.sources.items():
-            kept.sources[source] = kept.sources.get(source, 0) + count
+        absorb(kept, gone)
         self._places.take(kept)
         self._reaches(kept)
         return kept
@@ -405,11 +363,6 @@ class Campaigns:
 
     # -- behaviour
 
-    def _with_candidates(self) -> list[Campaign]:
-        """Few, where campaigns may be many."""
-        found = [self.campaigns[one] for one in self._unsure & self.campaigns.keys()]
-        return sorted(found, key=lambda one: _number(one.id))
-
     def _behaves(self, incident: Incident, sighting: Sighting, holder: bytes) -> None:
         """A detector's word: about volume it adds to the stage; what begins after a block may be the same attacker."""
         source = sighting.match.indicator.source
@@ -417,21 +370,12 @@ class Campaigns:
             incident.volume = sighting.note or "more than usual"
             self._reaches(incident)
         campaign = self.campaigns[sighting.campaign]
-        found = self.pivots.candidate(holder, sighting)
+        found = self._pivots.candidate(holder, sighting)
         if found is None:
             return
         before = self.campaigns.get(self.current(found.campaign))
         if before is not None and before is not campaign:
-            self._propose(before, campaign, found.reason)
-
-    def _propose(self, before: Campaign, campaign: Campaign, reason: str) -> None:
-        if self.pivots.is_rejected(before.id, campaign.id):
-            return
-        if campaign.id not in before.candidates and len(before.candidates) < MAX_TIES:
-            before.candidates[campaign.id] = reason
-            self._unsure.add(before.id)
-            if self.on_candidate is not None:
-                self.on_candidate(before)
+            self.candidates.propose(before, campaign, found.reason)
 
 
 def _keys_of(sighting: Sighting) -> list[str]:
@@ -454,11 +398,6 @@ def _forget(campaign: Campaign, incident: Incident) -> None:
 def _add_tie(campaign: Campaign, reason: str) -> None:
     if reason and reason not in campaign.ties and len(campaign.ties) < MAX_TIES:
         campaign.ties.append(reason)
-
-
-def _add_name(incident: Incident, name: str, count: int) -> None:
-    if name in incident.names or len(incident.names) < MAX_NAMES:
-        incident.names[name] = incident.names.get(name, 0) + count
 
 
 def _says_more(match: Match, than: Match) -> bool:

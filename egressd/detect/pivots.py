@@ -16,7 +16,6 @@ from egressd.wire.table import RecentTable
 
 WITHIN_US: Final = HOUR_US
 MAX_TRIED: Final = 65_536  # devices or clients whose last attempt is remembered
-MAX_REJECTED: Final = 4_096
 VOLUME: Final = f"{BEHAVIOUR}:volume"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -41,7 +40,6 @@ class Pivots:
 
     def __init__(self) -> None:
         self._tried: RecentTable[bytes, _Tried] = RecentTable(MAX_TRIED)
-        self._rejected: dict[tuple[str, str], None] = {}
 
     def tried(self, holder: bytes, sighting: Sighting) -> None:
         """An attempt; the sighting is assigned."""
@@ -66,16 +64,6 @@ class Pivots:
             f"{render_address(tried.client)}{under} tried {tried.what}, blocked, at {_minute(tried.last_us)};"
             f" since {_minute(max(sighting.first_us, tried.first_us))} {detector} to {destination}",
         )
-
-    def reject(self, campaign: str, candidate: str) -> None:
-        """A person said that these do not belong together."""
-        self._rejected[(campaign, candidate)] = None
-        if len(self._rejected) > MAX_REJECTED:
-            del self._rejected[next(iter(self._rejected))]
-
-    def is_rejected(self, campaign: str, candidate: str) -> bool:
-        """Whether a person said so."""
-        return (campaign, candidate) in self._rejected
 
 
 def _minute(ts_us: int) -> str:

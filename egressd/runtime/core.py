@@ -87,7 +87,7 @@ class Core:
         self.campaigns = Campaigns(self.devices)
         self.campaigns.on_merge = self._merged
         self.campaigns.on_fold = self._folded
-        self.campaigns.on_candidate = self._proposed
+        self.campaigns.candidates.on_new = self._proposed
         self.learning = Learning(self.campaigns, clock, lambda: self.knowledge.intel, self._learn)
         self.identity = Identity(self.devices, clock, lambda: self.config.devices, loaded.base_dir, self.follow_devices)
         self.identity.wanted = self._nameless
@@ -153,7 +153,7 @@ class Core:
         self.entries = [_added_before(one, self.started_us) for one in found.entries]
         self.campaigns.restore(found.campaigns, [row.incident for row in found.incidents])
         for one, other in found.rejected:
-            self.campaigns.pivots.reject(one, other)
+            self.campaigns.candidates.remember_rejected(one, other)
         self.campaigns.number_after(found.last.get("I", 0), found.last.get("C", 0))
         self.intake.leaks = {row.incident.id: row.leaks for row in found.incidents if row.leaks}
         for row in found.decisions:

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 from egressd.clock import Clock
 from egressd.detect.behaviour.sighting import sighting_of_evidence
-from egressd.detect.campaigns import MAX_NAMES, Campaigns
+from egressd.detect.campaigns import Campaigns
 from egressd.detect.evidence import Evidence
+from egressd.detect.incident_sums import add_name
 from egressd.detect.mac import parse_mac
 from egressd.detect.stages import stages_of
 from egressd.errors import Malformed
@@ -212,8 +213,7 @@ class Intake:
         incident.attempts += row.attempts
         incident.answered += row.answered
         for name, count in row.names.items():
-            if name in incident.names or len(incident.names) < MAX_NAMES:
-                incident.names[name] = incident.names.get(name, 0) + count
+            add_name(incident, name, count)
         for via, count in row.via.items():
             incident.via[via] = incident.via.get(via, 0) + count
         for source, count in row.sources.items():
@@ -278,7 +278,7 @@ class Intake:
         campaigns = self._campaigns
         campaign = campaigns.campaigns[campaigns.current(incident.campaign)]
         name = campaigns.devices.name_of(parse_mac(incident.device))
-        may_be = campaigns.candidate_of(campaign.id)
+        may_be = campaigns.candidates.of(campaign.id)
         return render_event(
             incident, segment=segment, device_name=name, stages=stages_of(campaign), candidate_of=may_be
         )

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from sqlite3 import Connection
 from typing import NamedTuple
 
-from egressd.detect.campaigns import MAX_NAMES
+from egressd.detect.incident_sums import MAX_NAMES
 from egressd.model import Target
 from egressd.store.records import DECISION, INCIDENT, MAX_GIVEN, number_of, parse_counts, plus, render_counts
 from egressd.store.unread import Unread

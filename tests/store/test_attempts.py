@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egressd.detect.campaigns import MAX_NAMES
+from egressd.detect.incident_sums import MAX_NAMES
 from egressd.model import Campaign, Incident
 from egressd.store import attempts, decision_rows, decisions, incidents
 from egressd.store.attempts import AttemptCount, Batch, ContactCount, Counted, WatchRow
