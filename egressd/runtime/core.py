@@ -112,8 +112,8 @@ class Core:
         self._taking = 0  # whose batch is at hand
         self._lapse_due_us = 0
         self.register.rule_of = self.rule_of
-        self.rulings.isolations_per_hour = lambda: self.knowledge.settings.isolations_per_hour
-        self.rulings.may_isolate = self.station.may_isolate
+        self.rulings.leave.per_hour = lambda: self.knowledge.settings.isolations_per_hour
+        self.rulings.leave.is_ours = self.station.may_isolate
         self.isolation = Isolation(self.register, self.rulings, self.scribe, self.devices, self.station, clock)
         self.acquaintances = Acquaintances(self.started_us)
         self.rollback = Rollback(
@@ -327,7 +327,7 @@ class Core:
     def _shift_what_was_seen(self, delta_us: int) -> None:
         """What this run saw, it saw by the clock that was set. Packet processes, whose every table has times, begin
         anew when it was set back, or ahead by more than a day: for hours, or years, nothing there would become old."""
-        for one in (self.rulings, self.devices, self.acquaintances):
+        for one in (self.rulings.leave, self.devices, self.acquaintances):
             one.shift(delta_us)
         if not -HOUR_US <= delta_us <= 24 * HOUR_US:
             self.learning.begin_anew()

@@ -27,6 +27,7 @@ from egressd.runtime.in_force import (
     InForce,
     Register,
 )
+from egressd.runtime.isolation_leave import NO_MACHINE, IsolationLeave
 from egressd.runtime.orders import Adopt, End, Order, Rest
 from egressd.runtime.scribe import Scribe
 from egressd.store import audit, decisions, spared, targets
@@ -34,14 +35,8 @@ from egressd.store.audit import Act
 from egressd.store.decisions import NewTarget
 from egressd.units import HOUR_US, SECOND_US
 
-OF_OURS: Final = (
-    CLIENT,
-    SEGMENT,
-)  # decisions about machines of ours are no destinations: packet processes need them not
-RELEASED_US: Final = 24 * HOUR_US  # so long policy leaves alone a client that a person released
-MAX_RELEASED: Final = 4_096
-# Why a decision of policy's ended: what state that is in the ledger.
-_EXPIRED: Final = frozenset(("expired",))
+# Decisions about machines of ours are no destinations: packet processes need them not.
+OF_OURS: Final = (CLIENT, SEGMENT)
 
 
 class Rulings:
@@ -65,10 +60,7 @@ class Rulings:
         self._tell = tell
         self._is_enforcing = is_enforcing
         self.on_end: Callable[[InForce, str, str], None] = _nothing  # (decision, actor, reason)
-        self.isolations_per_hour: Callable[[], int] = _none
-        self.may_isolate: Callable[[str], bool] = _never  # of an address: a host's of ours, and not this gateway's
-        self._released: dict[Target, int] = {}
-        self._isolated_us: list[int] = []
+        self.leave = IsolationLeave()
         self._aliases: dict[str, str] = {}  # of decisions that two packet processes made: the younger's id
 
     # -- by policy
@@ -102,7 +94,7 @@ class Rulings:
                     if target.kind == "address":
                         self._campaigns.meet(known.campaign, holder.campaign, f"both used {target.value}")
         elif known.target in decision.targets:
-            state = "expired" if decision.rule in _EXPIRED else "withdrawn"
+            state = "expired" if decision.rule == "expired" else "withdrawn"
             self.end(known, state, f"rule:{decision.rule}", POLICY, decision.reason, but=origin)
         else:
             self.withdraw(known, decision.targets, f"rule:{decision.rule}", POLICY, decision.reason, but=origin)
@@ -171,18 +163,12 @@ class Rulings:
         self._tell(Adopt((known.standing(self.enforces(known)),)), -1)
 
     def _isolate(self, decision: Decision) -> None:
-        """A rule isolates a client, or asks for it: within an hour's budget, and not for a day after a person released
-        it. Any other verdict about a client is none of policy's."""
+        """A rule isolates a client, or asks for it, where it has leave to. Any other verdict about a client is none of
+        policy's."""
         target = decision.targets[0]
         now_us = self._clock.now_us()
-        self._isolated_us = [t for t in self._isolated_us if now_us - t < HOUR_US]
-        why = ""
-        if decision.action not in (ISOLATE, ASK) or len(decision.targets) != 1 or not self.may_isolate(target.value):
-            why = "that is no machine that policy may isolate"
-        elif now_us - self._released.get(target, -RELEASED_US) < RELEASED_US:
-            why = "a person released it within the last day"
-        elif len(self._isolated_us) >= self.isolations_per_hour():
-            why = f"over {self.isolations_per_hour()} isolated clients in an hour"
+        is_isolation = decision.action in (ISOLATE, ASK) and len(decision.targets) == 1
+        why = self.leave.why_not(target, now_us) if is_isolation else NO_MACHINE
         if why:
             reason = f"not isolated: {why}; {decision.reason}"
             act = Act(f"rule:{decision.rule}", POLICY, "refuse", target.value, reason)
@@ -193,15 +179,10 @@ class Rulings:
         if target in self.register.by_target:
             decision.id = self.register.by_target[target].id
             return
-        self._isolated_us.append(now_us)
+        self.leave.isolated(now_us)
         rule = self.register.rule_of(decision.rule)
         ends_us = decision.ts_us + rule.ttl_s * SECOND_US if rule is not None and rule.ttl_s else 0
         self.make(decision, _state_of(decision), POLICY, ends_us, None)
-
-    def shift(self, delta_us: int) -> None:
-        """The clock was set."""
-        self._isolated_us = [one + delta_us for one in self._isolated_us]
-        self._released = {target: one + delta_us for target, one in self._released.items()}
 
     def roll_back(self, decision: InForce, reason: str) -> Decision:
         """Too many ran into an automatic block: it waits for a person, and lets them through meanwhile."""
@@ -283,9 +264,8 @@ class Rulings:
     def end(self, decision: InForce, state: str, actor: str, via: str, reason: str, *, but: int = -1) -> None:
         """A decision ends, with all its targets."""
         now_us = self._clock.now_us()
-        if decision.target.kind == CLIENT and via == "socket" and len(self._released) < MAX_RELEASED:
-            self._released = {one: at for one, at in self._released.items() if now_us - at < RELEASED_US}
-            self._released[decision.target] = now_us
+        if decision.target.kind == CLIENT and via == "socket":
+            self.leave.released(decision.target, now_us)
         self._ends(decision)
         self.on_end(decision, actor, reason)
         act = Act(actor, via, "end", decision.id, reason)
@@ -393,16 +373,6 @@ def _told(one: InForce, action: str, reason: str, rule: str, now_us: int) -> Dec
         one.id, now_us, 0, action, (one.target,), reason, rule, one.evidence, one.mode, one.match, b"", one.name,
         one.campaign,
     )  # fmt: skip
-
-
-def _none() -> int:
-    """No budget is known: nothing is isolated by itself."""
-    return 0
-
-
-def _never(address: str) -> bool:
-    """Nothing is known to be ours."""
-    return False
 
 
 def _nothing(*_: object) -> None:

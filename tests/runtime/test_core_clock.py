@@ -115,7 +115,7 @@ async def test_who_is_who_and_the_isolations_of_an_hour_stand_when_the_clock_is_
         core.devices.spoke(mac, A, T0, is_attached=True, is_asked=True)
         core.devices.leased(Lease(B, mac, 0, T0 - (years_s - 3_600) * SECOND, "lap"))
         core.acquaintances.met(A, T0, mac)
-        core.rulings._isolated_us = [T0 - 2 * SECOND] * 5
+        core.rulings.leave._isolated_us = [T0 - 2 * SECOND] * 5
         site.hands.set_by_s(-years_s)
         await core.tick()
         now_us = core.clock.now_us()
@@ -124,7 +124,7 @@ async def test_who_is_who_and_the_isolations_of_an_hour_stand_when_the_clock_is_
         assert set(core.devices.addresses_of(mac, now_us - SECOND)) == {A, B}
         assert core.acquaintances.macs_since_us == now_us
         site.hands.pass_s(3_600)
-        assert core.rulings._isolated_us[0] <= core.clock.now_us() - 3_600 * SECOND
+        assert core.rulings.leave._isolated_us[0] <= core.clock.now_us() - 3_600 * SECOND
 
 
 @in_loop
