@@ -39,8 +39,8 @@ class IsolationLeave:
 
     def released(self, target: Target, now_us: int) -> None:
         """A person released a client."""
+        self._released = {one: at for one, at in self._released.items() if now_us - at < RELEASED_US}
         if len(self._released) < MAX_RELEASED:
-            self._released = {one: at for one, at in self._released.items() if now_us - at < RELEASED_US}
             self._released[target] = now_us
 
     def shift(self, delta_us: int) -> None:

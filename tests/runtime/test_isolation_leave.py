@@ -48,6 +48,8 @@ def test_releases_that_are_remembered_are_bounded() -> None:
     for number in range(MAX_RELEASED + 1):
         policy.released(Target("client", f"10.{number >> 8}.{number & 255}.1"), T0)
     assert len(policy._released) == MAX_RELEASED
+    policy.released(ONE, T0 + DAY_US)
+    assert policy.why_not(ONE, T0 + DAY_US), "what is a day old makes room"
 
 
 def test_the_clock_that_was_set_changes_nothing() -> None:
