@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -21,15 +21,15 @@ from egressd.config.settings import volume_settings
 from egressd.detect.acquaintance import Acquaintances
 from egressd.detect.campaigns import Campaigns
 from egressd.detect.devices import Devices
-from egressd.detect.mac import parse_mac
 from egressd.detect.resolutions import own_prefixes
 from egressd.detect.rules import Rule as PolicyRule
-from egressd.model import Campaign, FlowKey, Incident
+from egressd.model import FlowKey
 from egressd.plural import count
 from egressd.runtime import knowledge as known
 from egressd.runtime.allowing import Allowing
 from egressd.runtime.arming import Arming
 from egressd.runtime.bulk_rows import HistoryRow, Tenants
+from egressd.runtime.casebook import Casebook
 from egressd.runtime.enforcement import Enforcement
 from egressd.runtime.identity import Identity
 from egressd.runtime.in_force import Register, from_row
@@ -52,7 +52,7 @@ from egressd.runtime.station import Station
 from egressd.runtime.tellers import Watchers
 from egressd.runtime.volume_watch import VolumeWatch
 from egressd.runtime.watched import WatchSum
-from egressd.store import entries, incidents, ledger, meta, targets
+from egressd.store import entries, ledger, meta, targets
 from egressd.store.db import Database
 from egressd.store.entries import Entry
 from egressd.units import HOUR_US, SECOND_US
@@ -85,12 +85,8 @@ class Core:
         self.station = Station(self.devices, self._capture_elsewhere)
         self.knowledge: Knowledge = known.combine(loaded, (), self.station.around, loaded.config.mode)
         self.campaigns = Campaigns(self.devices)
-        self.campaigns.on_merge = self._merged
-        self.campaigns.on_fold = self._folded
-        self.campaigns.candidates.on_new = self._proposed
         self.learning = Learning(self.campaigns, clock, lambda: self.knowledge.intel, self._learn)
         self.identity = Identity(self.devices, clock, lambda: self.config.devices, loaded.base_dir, self.follow_devices)
-        self.identity.wanted = self._nameless
         tellers.domain_of = self.domain_of
         self.register.on_end = self._ended
         self.scribe = Scribe(ledger_db, self._written)
@@ -105,6 +101,8 @@ class Core:
             self.register, self.rulings, self.campaigns, self.scribe, clock, tellers, self.segment_of,
             self._take_history, self._take_tenants, self.enforcement.pushed, f"{self.started_us}-{os.getpid()}",
         )  # fmt: skip
+        self.casebook = Casebook(self.campaigns, self.devices, self.intake, self.scribe, tellers, self.segment_of)
+        self.identity.wanted = self.casebook.nameless
         self.listening = Listening(
             dict(loaded.config.sensors), loaded.config.capture.processes, self._log_start, self._tell_one,
             self._last_packet, tellers.event, clock.now_us,
@@ -407,33 +405,11 @@ class Core:
     def _written(self) -> None:
         self.enforcement.written()
 
-    def _merged(self, older: str, younger: str) -> None:
-        self.scribe.put(incidents.merge_campaigns, older, younger)
-        self.scribe.put(incidents.put_campaign, self.intake.copies.copy(self.campaigns.campaigns[older]))
-
-    def _folded(self, kept: Incident, gone: Incident) -> None:
-        """One device is behind two incidents: the ledger keeps the older, and the event log is told."""
-        self.scribe.put(incidents.fold_incidents, kept.id, gone.id)
-        self.tellers.event(self.intake.told(gone, self.segment_of(gone.client)))
-
-    def _proposed(self, campaign: Campaign) -> None:
-        """A campaign has a candidate, which waits for a person."""
-        self.scribe.put(incidents.put_campaign, self.intake.copies.copy(campaign))
-
     def follow_devices(self) -> None:
         """Once in a few seconds: incidents whose device is known by now, and new addresses of isolated devices."""
-        changed = self.campaigns.recognise()
-        if changed:
-            self.intake.write(one for one in changed if one.id in self.campaigns.incidents)
+        self.casebook.recognise()
         if self.isolation.follow():
             self.enforcement.wake()
-
-    def _nameless(self) -> Iterator[tuple[bytes, bytes]]:
-        """Devices with an incident and without a name, each with its address of now."""
-        for incident in self.campaigns.incidents.values():
-            mac = parse_mac(incident.device)
-            if mac and not self.devices.name_of(mac):
-                yield mac, (incident.addresses or [incident.client])[-1]
 
     def _dropped(self, flows: list[tuple[int, FlowKey]]) -> None:
         """What the kernel stopped goes to the packet processes: they know which of it the tap has seen."""

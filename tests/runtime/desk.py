@@ -8,9 +8,7 @@ from egressd.store import attempts, incidents
 from egressd.store.attempts import WatchRow
 from egressd.store.incidents import IncidentRow
 from egressd.store.ledger import load_all
-from tests.runtime.scene import (
-    Desk,
-)
+from tests.runtime.scene import Desk
 
 
 def rows(desk: Desk) -> dict[str, IncidentRow]:
@@ -28,7 +26,6 @@ def restarted(desk: Desk) -> None:
     desk.settle()
     found = desk.ledger.call(load_all, desk.clock.now_us())
     desk.campaigns = desk.rulings._campaigns = Campaigns()
-    desk.campaigns.on_merge = desk.merged
     desk.campaigns.restore(found.campaigns, [row.incident for row in found.incidents])
     desk.campaigns.number_after(found.last["I"], found.last["C"])
     desk.intake = desk.new_intake("2-2")

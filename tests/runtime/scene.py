@@ -25,12 +25,13 @@ from egressd.model import (
     Target,
 )
 from egressd.runtime.bulk_rows import HistoryRow
+from egressd.runtime.casebook import Casebook
 from egressd.runtime.in_force import ACTIVE, Held, InForce, Register
 from egressd.runtime.intake import Intake
 from egressd.runtime.orders import Order
 from egressd.runtime.rulings import Rulings
 from egressd.runtime.scribe import Scribe
-from egressd.store import audit, decision_rows, incidents
+from egressd.store import audit, decision_rows
 from egressd.store.db import Database
 from egressd.store.decision_rows import DecisionRow
 from egressd.store.history import History
@@ -190,6 +191,10 @@ class Ears:
     def finish(self) -> None: ...
 
 
+def segment_of(client: bytes) -> str:
+    return "lab" if client == A else ""
+
+
 class Desk:
     """Register, rulings and intake over a real ledger, without packet processes and without a kernel."""
 
@@ -206,7 +211,6 @@ class Desk:
             self.register, self.campaigns, self.scribe, self.clock,
             lambda order, but: self.told.append((order, but)), lambda: self.mode != "monitor",
         )  # fmt: skip
-        self.campaigns.on_merge = self.merged
         self.register.on_end = lambda id_: self.intake.watched.forget(id_)
         self.ears = Ears()
         self.history: list[HistoryRow] = []
@@ -214,16 +218,14 @@ class Desk:
         self.pushed: list[tuple[Target, str]] = []
         self.intake = self.new_intake("1-1")
 
-    def merged(self, older: str, younger: str) -> None:
-        self.scribe.put(incidents.merge_campaigns, older, younger)
-
     def new_intake(self, run_id: str) -> Intake:
-        return Intake(
-            self.register, self.rulings, self.campaigns, self.scribe, self.clock, self.ears,
-            lambda client: "lab" if client == A else "", self.history.extend,
-            lambda number, rows: self.tenants.append((number, rows)),
+        made = Intake(
+            self.register, self.rulings, self.campaigns, self.scribe, self.clock, self.ears, segment_of,
+            self.history.extend, lambda number, rows: self.tenants.append((number, rows)),
             lambda target, id_: self.pushed.append((target, id_)), run_id,
         )  # fmt: skip
+        self.casebook = Casebook(self.campaigns, self.campaigns.devices, made, self.scribe, self.ears, segment_of)
+        return made
 
     def settle(self) -> None:
         """Everything that was put is on disk, or refused."""
