@@ -74,10 +74,21 @@ class Core:
         self.tellers = tellers
         self.ledger = ledger_db
         self.loaded = loaded
-        self.reloading = Reloading(path, loaded, clock)
         self.entries: list[Entry] = []
         self.fed: Mapping[str, Fed] = {}  # by feed
+        self.stale = False  # what rests on entries and remedies is to be made anew with the next tick
+        self._taking = 0  # whose batch is at hand
+        self._lapse_due_us = 0
+        self._seen_us = 0
+        self._told_offset_us = clock.offset_us
+        self._renewing = asyncio.Lock()
+        self._due_s = 0  # when the next indicator comes into force that says when
         self.on_loaded: Callable[[], Awaitable[None]] = _nobody  # configuration and lists were read anew
+        self.on_canary: Callable[[str, int, int], None] = _nothing
+        self.on_interfaces: Callable[[], None] = _nothing
+        self.on_news: Callable[[News | None], None] = _nothing
+
+        self.reloading = Reloading(path, loaded, clock)
         self.fanout_group = os.getpid() & 0xFFFF or 1
         self.processors = reserve_processors(loaded.config)
         self.register = Register()
@@ -87,8 +98,6 @@ class Core:
         self.campaigns = Campaigns(self.devices)
         self.learning = Learning(self.campaigns, clock, lambda: self.knowledge.intel, self._learn)
         self.identity = Identity(self.devices, clock, lambda: self.config.devices, loaded.base_dir, self.follow_devices)
-        tellers.domain_of = self.domain_of
-        self.register.on_end = self._ended
         self.scribe = Scribe(ledger_db, self._written)
         self.enforcement = Enforcement(self.register, clock, self.scribe.put, self._dropped)
         self.arming = Arming(lambda: self.loaded, self.register, self.scribe, self.enforcement, self._armed)
@@ -102,37 +111,33 @@ class Core:
             self._take_history, self._take_tenants, self.enforcement.pushed, f"{self.started_us}-{os.getpid()}",
         )  # fmt: skip
         self.casebook = Casebook(self.campaigns, self.devices, self.intake, self.scribe, tellers, self.segment_of)
-        self.identity.wanted = self.casebook.nameless
         self.listening = Listening(
             dict(loaded.config.sensors), loaded.config.capture.processes, self._log_start, self._tell_one,
             self._last_packet, tellers.event, clock.now_us,
         )  # fmt: skip
-        self._taking = 0  # whose batch is at hand
-        self._lapse_due_us = 0
-        self.register.rule_of = self.rule_of
-        self.rulings.leave.per_hour = lambda: self.knowledge.settings.isolations_per_hour
-        self.rulings.leave.is_ours = self.station.may_isolate
         self.isolation = Isolation(self.register, self.rulings, self.scribe, self.devices, self.station, clock)
         self.acquaintances = Acquaintances(self.started_us)
         self.rollback = Rollback(
             self.register, self.rulings, tellers, lambda: self.knowledge.settings, self._known_clients,
-            lambda address: self.devices.machine_of(address), self.acquaintances, lambda: self.enforcement.wake(),
+            self.devices.machine_of, self.acquaintances, lambda: self.enforcement.wake(),
         )  # fmt: skip
-        self.intake.on_client = self.rollback.met
-        self.intake.on_spoken = self.acquaintances.met
-        self.campaigns.shares.knew = self.acquaintances.knew
-        self.intake.on_domain = self.learning.tie
         self.sensing = Sensing(loaded.config.capture.processes, self.start_of, self.take)
         self.volume: VolumeWatch | None = None  # who counts bytes, in the daemon
+        self._introduce()
+
+    def _introduce(self) -> None:
+        """Parts that ask, or tell, each other."""
+        self.tellers.domain_of = self.domain_of
+        self.register.on_end = self._ended
+        self.register.rule_of = self.rule_of
+        self.identity.wanted = self.casebook.nameless
+        self.rulings.leave.per_hour = lambda: self.knowledge.settings.isolations_per_hour
+        self.rulings.leave.is_ours = self.station.may_isolate
+        self.campaigns.shares.knew = self.acquaintances.knew
+        self.intake.on_client = self.rollback.met
+        self.intake.on_spoken = self.acquaintances.met
+        self.intake.on_domain = self.learning.tie
         self.intake.on_reached = self.learning.reached
-        self._seen_us = 0
-        self._told_offset_us = clock.offset_us
-        self.stale = False  # what rests on entries and remedies is to be made anew with the next tick
-        self._renewing = asyncio.Lock()
-        self.on_canary: Callable[[str, int, int], None] = _nothing
-        self.on_interfaces: Callable[[], None] = _nothing
-        self.on_news: Callable[[News | None], None] = _nothing
-        self._due_s = 0  # when the next indicator comes into force that says when
 
     def canary_interfaces(self) -> list[str]:
         """Where a canary can be sent: interfaces that are captured from."""
