@@ -15,8 +15,9 @@ from typing import BinaryIO, Final
 
 from egressd.capture.bytesource import GZIP_MAGIC
 from egressd.errors import CaptureError, Malformed
-from egressd.logs.formats import FRAMED, MAX_LINE_BYTES, PARSERS, LogParser
+from egressd.logs.formats import FRAMED, MAX_LINE_BYTES, PARSERS
 from egressd.logs.framestream import DATA, FrameStream
+from egressd.logs.parser import LogParser
 from egressd.model import Observation
 
 WINDOW: Final = 65_536  # observations that are sorted among each other

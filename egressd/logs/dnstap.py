@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Final
 
 from egressd.errors import Malformed
+from egressd.logs.parser import LogParser
 from egressd.logs.telling import asked, portless
 from egressd.logs.times import MAX_US
 from egressd.model import TCP, UDP, DnsMessage, FlowKey, Observation
@@ -31,14 +32,8 @@ _BYTES: Final = 2
 _FIXED32: Final = 5
 
 
-class DnstapParser:
+class DnstapParser(LogParser):
     """Payloads of data frames of one stream. `written_us` is when the last one was made, by the resolver's clock."""
-
-    has_header = False
-
-    def __init__(self, sensor: str) -> None:
-        self.sensor = sensor
-        self.written_us = 0
 
     def parse(self, line: bytes, now_us: int) -> list[Observation]:
         """What one payload tells of; nothing where it is of another sort. Raises Malformed."""

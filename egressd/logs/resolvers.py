@@ -19,6 +19,7 @@ from typing import Final
 
 from egressd.errors import Malformed
 from egressd.intel.networks import parse_address
+from egressd.logs.parser import LogParser
 from egressd.logs.telling import client_of, named, portless, question, rrtype_of
 from egressd.logs.times import parse_epoch, parse_iso, parse_named, parse_syslog
 from egressd.model import DNS_ANSWER, TCP, UDP, FlowKey, Observation
@@ -46,13 +47,7 @@ _BIND: Final = re.compile(
 )
 
 
-class _ResolverParser:
-    has_header = False
-
-    def __init__(self, sensor: str) -> None:
-        self.sensor = sensor
-        self.written_us = 0
-
+class _ResolverParser(LogParser):
     def _begin(self, line: bytes, now_us: int) -> str:
         """Read the time of a line; the rest of it."""
         text = line.decode("utf-8", "replace")

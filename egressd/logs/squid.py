@@ -16,6 +16,7 @@ from typing import Final
 
 from egressd.errors import Malformed
 from egressd.intel.networks import parse_address
+from egressd.logs.parser import LogParser
 from egressd.logs.telling import PROXIED, client_of, portless, request
 from egressd.logs.times import parse_clf, parse_epoch
 from egressd.model import Observation
@@ -28,14 +29,8 @@ _COMMON: Final = re.compile(r'(\S+) \S+ \S+ \[([^\]]{1,40})\] "(\S{1,40}) (\S+)(
 _AGENT: Final = re.compile(r'[0-9-]+ [0-9-]+ "[^"]*" "([^"]*)"')
 
 
-class SquidParser:
+class SquidParser(LogParser):
     """Lines of one access.log. `written_us` is when the last line was written, by Squid's clock."""
-
-    has_header = False
-
-    def __init__(self, sensor: str) -> None:
-        self.sensor = sensor
-        self.written_us = 0
 
     def parse(self, line: bytes, now_us: int) -> list[Observation]:
         """What one line tells of; nothing where it has no host. Raises Malformed."""

@@ -11,6 +11,7 @@ from typing import Final
 
 from egressd.errors import Malformed
 from egressd.logs.json_line import Fields, parse_object
+from egressd.logs.parser import LogParser
 from egressd.logs.telling import MAX_ANSWERS, answer, flow_of, hello, question, record, request, rrtype_of
 from egressd.logs.times import parse_iso
 from egressd.model import FLOW, DnsRecord, FlowKey, Observation
@@ -22,14 +23,8 @@ _QUESTIONS: Final = frozenset(("query", "request"))
 _ANSWERS: Final = frozenset(("answer", "response"))
 
 
-class SuricataParser:
+class SuricataParser(LogParser):
     """Lines of one eve.json. `written_us` is when the last line was written, by Suricata's clock."""
-
-    has_header = False
-
-    def __init__(self, sensor: str) -> None:
-        self.sensor = sensor
-        self.written_us = 0
 
     def parse(self, line: bytes, now_us: int) -> list[Observation]:
         """What one line tells of; nothing where it is of another sort. Raises Malformed."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from egressd.errors import Malformed
 from egressd.logs.json_line import Fields, parse_object
+from egressd.logs.parser import LogParser
 from egressd.logs.telling import MAX_ANSWERS, answer, flow_of, hello, question, record, request
 from egressd.logs.times import epoch_of, parse_epoch, parse_iso
 from egressd.model import FLOW, FlowKey, Observation
@@ -23,14 +24,13 @@ _ESCAPE: Final = re.compile(r"\\x([0-9A-Fa-f]{2})")
 _NUMBER: Final = re.compile(r"-?[0-9]{1,12}(?:\.[0-9]{1,12})?")
 
 
-class ZeekParser:
+class ZeekParser(LogParser):
     """Lines of one log, in either form. `written_us` is about when the last line was written, by Zeek's clock."""
 
     has_header = True
 
     def __init__(self, sensor: str) -> None:
-        self.sensor = sensor
-        self.written_us = 0
+        super().__init__(sensor)
         self._separator = "\t"
         self._set_separator = ","
         self._unset = "-"

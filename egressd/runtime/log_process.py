@@ -21,8 +21,9 @@ from egressd.capture.logfollow import FollowedLog, Mark
 from egressd.clock import SteadyClock
 from egressd.detect.sieving import Sieving
 from egressd.errors import Malformed
-from egressd.logs.formats import DNSTAP, FRAMED, PARSERS, LogParser
+from egressd.logs.formats import DNSTAP, FRAMED, PARSERS
 from egressd.logs.offset import ClockOffset
+from egressd.logs.parser import LogParser
 from egressd.model import Observation
 from egressd.runtime import orders
 from egressd.runtime.inbox import Inbox, inbox_of_process
