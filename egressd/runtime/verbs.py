@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from egressd.detect.blocks import main_target
 from egressd.detect.kept import tell
@@ -59,14 +59,15 @@ class Verbs:
         core = self._core
         self._acts.require_armed()
         texts = core.loaded.texts
-        protected = core.knowledge.intel.protected
-        never = self._never_blocked(args["what"])
+        forced, _ = parse_list(args["what"], "operator", texts.intel.suffixes, texts.guard, force=True)
+        never = self._never_blocked(forced)
         if never:
             raise Refused(never, INVALID)
+        protected = core.knowledge.intel.protected
         found, problems = parse_list(args["what"], "operator", texts.intel.suffixes, texts.guard, protected=protected)
         if problems or len(found) != 1:
             why = told(problems) or f"{args['what']} is no name, address or network"
-            raise Refused(why + await self._would_hit(args["what"]), INVALID)
+            raise Refused(why + await self._would_hit(forced), INVALID)
         indicator = found[0]
         if indicator.expires_s or indicator.added_s:  # a person's line begins now, and ends as --for says
             raise Refused("expires= and added= are for lists; say how long with --for TIME", WRONG)
@@ -95,10 +96,8 @@ class Verbs:
             lines = ["nothing here can stop one page of a site; to stop it, block its host"]
         return {"decision_id": made.id, "text": text, "lines": lines}
 
-    def _never_blocked(self, what: str) -> str:
+    def _never_blocked(self, found: Sequence[Indicator]) -> str:
         """Why nobody blocks an address or network, force=yes or not, and what to do instead; "" when it may be."""
-        texts = self._core.loaded.texts
-        found, _ = parse_list(what, "operator", texts.intel.suffixes, texts.guard, force=True)
         network = parse_network(found[0].value) if len(found) == 1 and found[0].kind in ("address", "network") else None
         why = self._core.knowledge.intel.protected.why_network(*network) if network is not None else ""
         if network is None or not why:
@@ -108,10 +107,8 @@ class Verbs:
             told += f"; to cut a machine of yours off: egressd isolate {found[0].value}"
         return told
 
-    async def _would_hit(self, what: str) -> str:
+    async def _would_hit(self, found: Sequence[Indicator]) -> str:
         """In a refusal: what the block would have hit, if it can be blocked at all."""
-        texts = self._core.loaded.texts
-        found, _ = parse_list(what, "operator", texts.intel.suffixes, texts.guard, force=True)
         if len(found) != 1:
             return ""
         effect = await self._preview.of(found)
