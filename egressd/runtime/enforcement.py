@@ -355,8 +355,8 @@ class Enforcement:
                     "drift_repaired": stats.drift_repaired,
                     "push_failures": stats.failed + stats.retries,
                     "gap_s": reconciler.differs_s(),
-                    "last_check_us": stats.last_check_us,
                     "generation": stats.generation,
+                    "last_check_us": stats.last_check_us,
                 }
             )
         return found

@@ -20,7 +20,7 @@ from egressd.runtime.alarms import warnings
 from egressd.runtime.block_plan import BlockPlan
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
-from egressd.runtime.in_force import ACTIVE, PROPOSED, ROLLBACK, InForce
+from egressd.runtime.in_force import ACTIVE, PROPOSED, ROLLBACK, InForce, Register
 from egressd.runtime.preview import Preview, told
 from egressd.runtime.sensing import resident_bytes
 from egressd.store import audit, queries
@@ -61,33 +61,13 @@ async def status(
     now_us = core.clock.now_us()
     told = await core.ledger.read(queries.status, now_us)
     sensing = core.sensing
-    adapters = [
-        {**one, "last_check": render_time(one["last_check_us"]) if one["last_check_us"] else None}
-        for one in core.enforcement.adapters()
-    ]
-    for one in adapters:
-        del one["last_check_us"]
     return {
         "mode": core.arming.mode,
         "modes": dict(core.arming.modes),
         "version": __version__,
         "started": render_time(core.started_us),
         "uptime_s": (now_us - core.started_us) // SECOND_US,
-        "interfaces": [
-            {
-                "name": one["name"],
-                "state": state_of(core, canary, one),
-                "problem": one["problem"],
-                "packets": one["packets"],
-                "kernel_drops": one["kernel_drops"],
-                "last_packet": render_time(one["last_us"]) if one["last_us"] else None,
-            }
-            for one in sensing.interfaces()
-        ]
-        or [
-            {"name": name, "state": "starting", "packets": 0, "kernel_drops": 0, "last_packet": None}
-            for name in core.station.interfaces
-        ],
+        "interfaces": _interfaces(core, canary),
         "packet_processes": list(sensing.rows()),
         "sensors": core.listening.screen(),
         "loss_ratio": loss,
@@ -95,15 +75,8 @@ async def status(
         "lists": lists(core, now_us),
         "list_problems": [str(one) for one in core.knowledge.problems] + core.reloading.problems,
         "blind": sensing.totals("blind"),
-        "adapters": adapters,
-        "blocks": {
-            "active": sum(one.state == ACTIVE for one in core.register.by_id.values()),
-            "proposed": sum(one.state != ACTIVE for one in core.register.by_id.values()),
-            "addresses": core.register.count("address"),
-            "pairs": core.register.count("pair"),
-            "clients_isolated": len(set(core.register.isolated().values())),
-            "segments_cut": len(core.register.cut()),
-        },
+        "adapters": [timed(one) for one in core.enforcement.adapters()],
+        "blocks": _blocks(core.register),
         "watch": timed(told["watch"]),
         "incidents": told["incidents"],
         "devices": {"known": core.devices.count, "leased": core.devices.leases},
@@ -117,6 +90,38 @@ async def status(
         },
         "loop_lag_s": round(lag_s, 3),
         "warnings": [*first, *warnings(core), *more],
+    }
+
+
+def _interfaces(core: Core, canary: Canary) -> list[Record]:
+    """Those that are captured from, or will be."""
+    captured: list[Record] = [
+        {
+            "name": one["name"],
+            "state": state_of(core, canary, one),
+            "problem": one["problem"],
+            "packets": one["packets"],
+            "kernel_drops": one["kernel_drops"],
+            "last_packet": render_time(one["last_us"]) if one["last_us"] else None,
+        }
+        for one in core.sensing.interfaces()
+    ]
+    return captured or [
+        {"name": name, "state": "starting", "packets": 0, "kernel_drops": 0, "last_packet": None}
+        for name in core.station.interfaces
+    ]
+
+
+def _blocks(register: Register) -> Record:
+    """What stands, by sort."""
+    active = sum(one.state == ACTIVE for one in register.by_id.values())
+    return {
+        "active": active,
+        "proposed": len(register.by_id) - active,
+        "addresses": register.count("address"),
+        "pairs": register.count("pair"),
+        "clients_isolated": len(set(register.isolated().values())),
+        "segments_cut": len(register.cut()),
     }
 
 
