@@ -43,7 +43,6 @@ LAYERS = {
     "enforce": 3,
     "intel.feeds": 3,
     "runtime": 4,
-    "enforce.registry": 4,
     "cli": 5,
     "__main__": 6,
     "": 0,

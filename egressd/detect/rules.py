@@ -34,9 +34,7 @@ CLIENT: Final = "client"
 SCOPES: Final = (REGISTERED_DOMAIN, HOST, ADDRESS, PAIR, CLIENT)
 
 DAY_MINUTES: Final = 1_440
-WEEK_MINUTES: Final = 7 * DAY_MINUTES
 UTC_NAME: Final = "UTC"
-MOST: Final = 1 << 31  # no number of ours is larger
 UNKNOWN: Final = -1  # a source that has no score
 
 NUMBER: Final = "number"

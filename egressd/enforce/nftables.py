@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Final, NamedTuple
 
@@ -75,8 +76,6 @@ class NftablesStats:
     def __init__(self) -> None:
         self.installs = 0
         self.flows_cut = 0
-        self.flow_failures = 0
-        self.unprotected = 0  # elements removed because their address became protected
 
 
 class NftablesAdapter:
@@ -178,7 +177,6 @@ class NftablesAdapter:
         self._intervals.forget(self._shield.refusal)
         self._intervals.apply((), [held for held in wrong if held.target.kind in KINDS], self._now_us())
         self.sets.commit(_removals(wrong))
-        self.stats.unprotected += len(wrong)
         return wrong
 
     def read_counters(self, targets: Sequence[Target]) -> dict[Target, Existing]:
@@ -375,10 +373,8 @@ class NftablesAdapter:
             return
         self._cut_again_s = now_s + CUT_EVERY_S
         cut, self._to_cut = self._to_cut, []
-        try:
+        with suppress(AdapterError, Malformed):  # the rules stop their packets in any case
             self.stats.flows_cut += self.flows.kill(cut, self._remedy, self._unarmed)
-        except (AdapterError, Malformed):
-            self.stats.flow_failures += 1
 
 
 def _reason(number: int) -> str:

@@ -1,6 +1,6 @@
 """What to change in an adapter: the difference between what should be held and what is, as values.
 
-Pure: no clock, no I/O, the same plan for the same input. The reconciler asks `check_plan` before it applies one.
+Pure: no clock, no I/O, the same plan for the same input. What a plan may change unasked is bounded by `limit_plan`.
 """
 
 from __future__ import annotations
@@ -74,15 +74,11 @@ def make_plan(
     )
 
 
-def check_plan(plan: Plan, limits: PlanLimits, fresh: int | None = None) -> str:
-    """Why a plan is too big a change to make unasked, "" when it is not. `fresh` is how many of its additions were
-    never in force before (all, when not told): putting back what somebody else took away needs no permission."""
-    return limit_plan(plan, limits, fresh)[1]
-
-
 def limit_plan(plan: Plan, limits: PlanLimits, fresh: int | None = None) -> tuple[Plan, str]:
-    """What of a plan may be made unasked, and why the rest may not (`check_plan`). Too many removals do not hold up
-    additions, nor the other way round: enforcement goes on while a person thinks."""
+    """What of a plan may be made unasked, and why the rest may not, "" when all may. `fresh` is how many of its
+    additions were never in force before (all, when not told): putting back what somebody else took away needs no
+    permission. Too many removals do not hold up additions, nor the other way round: enforcement goes on while a person
+    thinks."""
     reasons: list[str] = []
     removals = sum(1 for element in plan.remove if not 0 < element.remaining_s <= LAPSING_S)
     allowed = max(limits.remove_most, int(limits.remove_share * plan.held))

@@ -58,7 +58,6 @@ class ReconcilerStats:
         self.failed = 0
         self.retries = 0
         self.drift_repaired = 0  # elements put back or taken away because somebody else had changed them
-        self.held_back = 0  # plans that were too big to be made unasked
         self.gap_s = 0.0  # how long, in all, what was intended was not what was live
         self.last_check_us = 0
         self.generation = 0
@@ -349,7 +348,5 @@ class Reconciler:
 
     def _ask(self, question: str) -> None:
         asked, self.question = self.question, question
-        if question:
-            self.stats.held_back += 1
         if bool(asked) != bool(question):
             self._on_question(question)

@@ -39,7 +39,6 @@ from egressd.intel.index_format import (
     text_of,
     url_text,
 )
-from egressd.intel.networks import embedded_ipv4
 from egressd.model import Indicator, Match
 from egressd.names import Suffixes
 
@@ -149,19 +148,8 @@ class MappedIndex:
                 return Match("host", one, registered, rule)
         return None
 
-    def match_address(self, addr: bytes, now_s: int, skip: Skip | None = None) -> Match | None:
-        """What covers a packed address at a time; the most specific network first.
-
-        An IPv6 address that carries an IPv4 address (NAT64, mapped, 6to4, Teredo) is matched as that too.
-        """
-        found = self.match_packed(addr, now_s, skip)
-        if found is None and len(addr) == 16:
-            for inner in embedded_ipv4(addr):
-                found = found or self.match_packed(inner, now_s, skip)
-        return found
-
     def match_packed(self, addr: bytes, now_s: int, skip: Skip | None = None) -> Match | None:
-        """As `match_address`, of that address alone."""
+        """What covers a packed address, of that form alone, at a time; the most specific network first."""
         bits = 8 * len(addr)
         number = int.from_bytes(addr, "big")
         for length in self._lengths4 if bits == 32 else self._lengths6:

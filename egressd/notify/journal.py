@@ -19,7 +19,6 @@ from egressd.notify.plain import escape
 
 ERROR: Final = 3
 WARNING: Final = 4
-NOTICE: Final = 5
 INFO: Final = 6
 DEBUG: Final = 7
 JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"

@@ -27,7 +27,6 @@ from egressd.units import DAY_US
 
 FLUSH_S: Final = 5.0
 HEAD_S: Final = 60.0
-HEAD_ROWS: Final = 1_000
 UPKEEP_S: Final = 300.0
 REOPEN_S: Final = 60.0
 MOST_PARTS: Final = 64  # of retention at a time; the rest comes with the next upkeep

@@ -61,7 +61,6 @@ class PacketProcessHandle:
         self.restarts = -1  # the first start is none
         self.pid = 0
         self.malformed = 0
-        self.batches = 0
         self.stats: dict[str, Any] = {}
         self.last_batch_s = 0.0
         self._make_start = make_start
@@ -168,7 +167,6 @@ class PacketProcessHandle:
                     raise Malformed("a frame of an unknown kind")
                 batch = parse_batch(body)
                 self.last_batch_s = loop.time()
-                self.batches += 1
                 stats = batch.get("stats")
                 if isinstance(stats, dict):
                     self.stats = stats

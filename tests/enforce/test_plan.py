@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egressd.enforce.adapter import Capabilities, Existing, Plan, Rule
-from egressd.enforce.plan import PlanLimits, check_plan, make_plan
+from egressd.enforce.plan import PlanLimits, limit_plan, make_plan
 from egressd.model import Target
 from egressd.units import SECOND_US
 from tests.enforce.rules import NOW_US, held, rule
@@ -153,16 +153,20 @@ def many(count: int, remaining_s: float = HOUR_S) -> tuple[Existing, ...]:
 )
 def test_lifting_much_at_once_is_asked_about(removed: int, of: int, asks: bool) -> None:
     made = Plan((), many(removed), (), (), (), of)
-    assert bool(check_plan(made, PlanLimits())) == asks
+    allowed, question = limit_plan(made, PlanLimits())
+    assert (question != "", allowed.remove) == (asks, () if asks else made.remove)
 
 
 def test_what_lapses_by_itself_is_no_change() -> None:
-    assert check_plan(Plan((), many(500, 3.0), (), (), (), 500), PlanLimits()) == ""
-    assert "lift 500 of 500" in check_plan(Plan((), many(500, 0), (), (), (), 500), PlanLimits())
+    made = Plan((), many(500, 3.0), (), (), (), 500)
+    assert limit_plan(made, PlanLimits()) == (made, "")
+    _, question = limit_plan(Plan((), many(500, 0), (), (), (), 500), PlanLimits())
+    assert "lift 500 of 500" in question
 
 
 def test_blocking_much_at_once_is_asked_about_but_putting_back_is_not() -> None:
     made = Plan(tuple(Rule(Target("address", str(n)), "D1", 0) for n in range(101)), (), (), (), (), 0)
     limits = PlanLimits(add_most=100)
-    assert "add 101" in check_plan(made, limits)
-    assert check_plan(made, limits, fresh=3) == ""
+    allowed, question = limit_plan(made, limits)
+    assert "add 101" in question and allowed.is_empty()
+    assert limit_plan(made, limits, fresh=3) == (made, "")

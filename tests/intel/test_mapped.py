@@ -91,7 +91,7 @@ def test_same_as_an_index_in_memory(
             assert other.match_name(name, now_s, unwanted) == plain.match_name(name, now_s, unwanted)
         for text in ("192.0.2.1", "192.0.2.9", "198.51.100.7", "2001:db8::1", "64:ff9b::192.0.2.1", "203.0.113.1"):
             packed = parse_address(text)
-            assert other.match_address(packed, now_s, unwanted) == plain.match_address(packed, now_s, unwanted)
+            assert other.match_packed(packed, now_s, unwanted) == plain.match_packed(packed, now_s, unwanted)
         for host in hosts:
             for tried in (path, path + "/c", path + "=c"):
                 assert other.match_url(host, tried, now_s, unwanted) == plain.match_url(host, tried, now_s, unwanted)
@@ -208,7 +208,7 @@ def ask_everything(raw: bytes) -> None:
     index = opened(raw)
     for name in ("n1.x1.bad.com", "other.bad.com", "n3.com", "fine.com"):
         index.match_name(name, 1)
-    index.match_address(parse_address("192.0.2.1"), 1)
+    index.match_packed(parse_address("192.0.2.1"), 1)
     index.match_url("bad.com", "/3", 1)
     index.pending_after(0)
     index.changes_around(1)
