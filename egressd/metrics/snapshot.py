@@ -213,7 +213,6 @@ class Snapshot:
     ledger_errors: int = metric(COUNTER, "ledger_errors_total", "Transactions that failed (disk full, disk broken).")
     ledger_waiting: int = metric(GAUGE, "ledger_waiting", "Changes that wait to be committed.")
     ledger_bytes: int = metric(GAUGE, "ledger_size_bytes", "Size of the ledger's files in bytes.")
-    ledger_audit_rows: int = metric(GAUGE, "ledger_audit_rows", "Rows of the audit chain.")
     events_written: int = metric(COUNTER, "events_written_total", "Events written to the event file.")
     events_dropped: Mapping[str, int] = metric(
         COUNTER, "events_dropped_total", "Events that did not fit its buffer, by event type.", 16, type=WORDS
