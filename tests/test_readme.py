@@ -56,7 +56,9 @@ def test_every_link_leads_somewhere() -> None:
 
 def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in {*re.findall(r"`?make ([a-z]+)", README)}:
+    targets = {*re.findall(r"`?make ([a-z]+)", README)}
+    assert targets
+    for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 

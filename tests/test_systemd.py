@@ -365,7 +365,9 @@ def test_prometheus_understands_the_rules_and_they_fire_when_they_should() -> No
 
 def test_the_installation_document_names_what_is_there() -> None:
     text = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
-    for file in re.findall(r"`((?:scripts|monitoring)/[a-z.]+)`", text):
+    files, targets = re.findall(r"`((?:scripts|monitoring)/[a-z.]+)`", text), re.findall(r"make ([a-z]+)", text)
+    assert files and targets
+    for file in files:
         assert (ROOT / file).exists(), file
-    for target in re.findall(r"make ([a-z]+)", text):
+    for target in targets:
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)

@@ -96,6 +96,7 @@ def _advice_on_syntax(what: str) -> str:
 
 
 def is_null(node: yaml.Node) -> bool:
+    """`null`, `~` or nothing at all."""
     return isinstance(node, yaml.ScalarNode) and node.tag == TAG + "null"
 
 

@@ -261,6 +261,8 @@ class Engine(Casework):
     # -- sightings
 
     def sight(self, seen: Observation, hit: Hit, new: bool, direct: bool = False) -> None:
+        """An observation met an indicator. `new` when it is the first sign of a contact; `direct` when its server is
+        the name's own, and no proxy."""
         sighting = Sighting(
             seen.ts_us, seen.number, seen.flow, hit.name, hit.match, seen.kind, seen.note, False, 1,
             seen.ts_us, seen.ts_us, hit.url, hit.address,

@@ -39,7 +39,7 @@ Sign = tuple[int, int, int]
 
 
 class Identity:
-    """`own_macs` tells the MACs of this machine; `on_look` is called after each look."""
+    """`on_look` is called after each look; `resolve` tells an address's name, or raises OSError."""
 
     def __init__(
         self,

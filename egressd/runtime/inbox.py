@@ -46,12 +46,12 @@ class Inbox:
                 return
 
     def _take(self, flags: int) -> None:
-        data, fds = _receive(self.control, flags)
-        if not data:
+        received, fds = _receive(self.control, flags)
+        if not received:
             self.is_open = False
             return
         self._files += fds
-        for kind, body in self._frames.feed(data):
+        for kind, body in self._frames.feed(received):
             self._waiting.append(_read_order(kind, body, self._files))
 
 
@@ -64,12 +64,12 @@ def inbox_of_process(fd: int) -> Inbox:
 
 def _receive(control: socket.socket, flags: int) -> tuple[bytes, list[int]]:
     """Bytes and descriptors; not socket.recv_fds, which takes flags and leaves them out."""
-    data, messages, _, _ = control.recvmsg(1 << 20, socket.CMSG_LEN(MAX_FILES * 4), flags)
+    received, messages, _, _ = control.recvmsg(1 << 20, socket.CMSG_LEN(MAX_FILES * 4), flags)
     fds: list[int] = []
     for level, kind, body in messages:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             fds += [int.from_bytes(body[at : at + 4], sys.byteorder) for at in range(0, len(body) - 3, 4)]
-    return data, fds
+    return received, fds
 
 
 def _read_order(kind: int, body: bytes, files: list[int]) -> Any:

@@ -59,9 +59,9 @@ class Frames:
         self._limit_bytes = limit_bytes
         self._buf = bytearray()
 
-    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+    def feed(self, piece: bytes) -> list[tuple[int, bytes]]:
         """The frames that are complete now, as (kind, body). Raises Malformed when one is longer than the limit."""
-        self._buf += data
+        self._buf += piece
         frames: list[tuple[int, bytes]] = []
         at = 0
         while len(self._buf) - at >= HEAD.size:

@@ -159,10 +159,10 @@ class PacketProcessHandle:
         frames = Frames(MAX_UP_BYTES)
         self.last_batch_s = loop.time()
         while True:
-            data = await loop.sock_recv(ours, READ_BYTES)
-            if not data:
+            received = await loop.sock_recv(ours, READ_BYTES)
+            if not received:
                 return
-            for kind, body in frames.feed(data):
+            for kind, body in frames.feed(received):
                 if kind != UP_BATCH:
                     raise Malformed("a frame of an unknown kind")
                 batch = parse_batch(body)

@@ -278,6 +278,7 @@ def request_of(method: str, target: str, fields: list[Field], framing: list[Fiel
 
 
 def asks_upgrade(framing: list[Field]) -> bool:
+    """Whether a request asks to go on in another protocol (RFC 9110 section 7.8)."""
     return any(kind == _UPGRADE and value.strip(_BLANK) for kind, value in framing)
 
 

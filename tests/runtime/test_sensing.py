@@ -198,12 +198,11 @@ def test_hostile_numbers_are_read_as_none(hostile: list[Any]) -> None:
     sensing = sensing_of(1)
     for life, one in enumerate((*hostile, {}), 101):
         say(sensing, 0, one, life)
-        sensing.total("packets")
-        sensing.totals("blind")
-        sensing.interfaces()
-        sensing.time_to_block()
-        list(sensing.rows())
-        sensing.netlink_ports()
+        assert isinstance(sensing.total("packets"), int)
+        assert all(isinstance(count, int) for count in sensing.totals("blind").values())
+        assert all(isinstance(row["packets"], int) for row in (*sensing.interfaces(), *sensing.rows()))
+        assert sensing.time_to_block().count >= 0
+        assert all(isinstance(port, int) for port in sensing.netlink_ports())
 
 
 @pytest.mark.parametrize(
@@ -223,6 +222,7 @@ def test_hostile_numbers_do_not_end_the_daemon(first: dict[str, Any], second: di
         sensing.total("blind")
         sensing.time_to_block()
         sensing.interfaces()
+    assert sensing.totals("blind") == second.get("blind", {})
 
 
 def test_orders_go_to_all_but_one() -> None:
