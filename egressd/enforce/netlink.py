@@ -109,7 +109,7 @@ def message(kind: int, flags: int, seq: int, body: bytes) -> bytes:
 
 
 def parse_messages(datagram: bytes) -> list[Message]:
-    """The messages of one datagram."""
+    """The messages of one datagram. Raises Malformed, like all that reads here."""
     found: list[Message] = []
     at = 0
     while at + 16 <= len(datagram):
@@ -124,7 +124,7 @@ def parse_messages(datagram: bytes) -> list[Message]:
 
 
 def parse_attributes(body: bytes, start: int = 0) -> dict[int, bytes]:
-    """Attributes by type, the last of each; `start` skips a fixed head (4 for struct nfgenmsg)."""
+    """Attributes by type, the last of each; `start` skips a fixed head (4 for struct nfgenmsg). Raises Malformed."""
     return dict(_walk(body, start))
 
 
@@ -146,7 +146,8 @@ def _walk(body: bytes, at: int) -> Iterator[tuple[int, bytes]]:
 
 
 def parse_error(body: bytes) -> tuple[int, int]:
-    """NLMSG_ERROR: (errno as a positive number, 0 = acknowledged; sequence number of what it answers)."""
+    """NLMSG_ERROR: (errno as a positive number, 0 = acknowledged; sequence number of what it answers). Raises
+    Malformed."""
     if len(body) < 20:
         raise Malformed("netlink error too short")
     number: int = -_ERROR.unpack_from(body)[0]
@@ -154,14 +155,14 @@ def parse_error(body: bytes) -> tuple[int, int]:
 
 
 def be32(payload: bytes) -> int:
-    """A 32-bit integer of netfilter's."""
+    """A 32-bit integer of netfilter's. Raises Malformed."""
     if len(payload) != 4:
         raise Malformed("netlink integer of a wrong size")
     return int.from_bytes(payload, "big")
 
 
 def be64(payload: bytes) -> int:
-    """A 64-bit integer of netfilter's."""
+    """A 64-bit integer of netfilter's. Raises Malformed."""
     if len(payload) != 8:
         raise Malformed("netlink integer of a wrong size")
     return int.from_bytes(payload, "big")
@@ -222,7 +223,7 @@ class NetfilterSocket:
         return first
 
     def send(self, payload: bytes) -> None:
-        """Hand a datagram to the kernel, which works on it before this returns."""
+        """Hand a datagram to the kernel, which works on it before this returns. Raises NetlinkError."""
         try:
             self.sock.send(payload)
         except OSError as error:
@@ -279,7 +280,8 @@ class NetfilterSocket:
                     return
 
     def request(self, kind: int, flags: int, body: bytes) -> list[Message]:
-        """One request outside transactions, acknowledged; returns what came before the acknowledgement."""
+        """One request outside transactions, acknowledged; returns what came before the acknowledgement. Raises
+        NetlinkError when the kernel refuses."""
         answer = self.ask_many(kind, flags, [body])[0]
         if isinstance(answer, int):
             raise NetlinkError(answer, "netlink request")

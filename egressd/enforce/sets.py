@@ -75,7 +75,8 @@ class KernelSets:
         self._link = link
 
     def generation(self) -> int:
-        """The number of the last transaction that anybody made in this network namespace (NFT_MSG_GETGEN)."""
+        """The number of the last transaction that anybody made in this network namespace (NFT_MSG_GETGEN). Raises
+        AdapterError when the kernel does not tell."""
         answers = self._link.request(GETGEN, 0, generic(0))
         for answer in answers:
             if len(answer.body) >= 12:
@@ -129,7 +130,7 @@ class KernelSets:
         return [element for body in self.dump(GETSETELEM, render_list(set_name)) for element in reader.read(body)]
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
-        """A dump's bodies; taken anew when messages were lost."""
+        """A dump's bodies; taken anew when messages were lost. Raises Overrun when they are lost again and again."""
         for _ in range(_TRIES):
             try:
                 return [answer.body for answer in self._link.dump(kind, body)]
@@ -138,7 +139,8 @@ class KernelSets:
         raise Overrun("a dump overran its buffer again and again")
 
     def get(self, places: Sequence[Place]) -> list[Element | None]:
-        """Single elements by key, None for what is not there. Costs 10 us each, however large the set."""
+        """Single elements by key, None for what is not there. Costs 10 us each, however large the set.
+        Raises Overrun as `dump` does."""
         bodies = [render_list(place.set_name, render_key(place)) for place in places]
         for _ in range(_TRIES):
             try:

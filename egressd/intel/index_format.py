@@ -240,7 +240,8 @@ def _parse_text(raw: bytes, at: int) -> tuple[str, int]:
 
 
 def render_record(one: Indicator, text: str, template: int) -> bytes:
-    """An indicator under a key of which `text` is all but the letter. `template` is its number, -1 for none."""
+    """An indicator under a key of which `text` is all but the letter. `template` is its number, -1 for none.
+    Raises ValueError when it is not under that key."""
     flags = 0
     rest = b""
     value = one.value

@@ -28,7 +28,8 @@ class Resolvers:
 
     @classmethod
     def parse(cls, text: str, source: str = "resolvers.txt") -> tuple[Resolvers, list[Problem]]:
-        """Read lines of `address-or-name # operator`. Of two lines with one entry the first is kept."""
+        """Read lines of `address-or-name # operator`. Of two lines with one entry the first is kept. A line that is
+        none is a problem, and left out."""
         addresses: dict[bytes, tuple[str, str]] = {}
         names: dict[str, tuple[str, str]] = {}
         problems: list[Problem] = []

@@ -58,7 +58,7 @@ def no_segment(core: Core, name: str) -> Refused:
 
 
 def on_record(core: Core, does: Does) -> Does:
-    """A verb that is refused while the ledger cannot be written: who did what, and why, would be on no record."""
+    """A verb that raises Refused while the ledger cannot be written: who did what, and why, would be on no record."""
 
     async def checked(peer: Peer, args: Record) -> Record:
         if core.scribe.trouble:

@@ -31,7 +31,7 @@ class Explaining:
         self._score_of = score_of
 
     async def explain(self, args: Record) -> Record:
-        """Everything about one subject."""
+        """Everything about one subject. Raises Refused."""
         core = self._core
         try:
             question = parse_question(args["what"])

@@ -223,7 +223,7 @@ class Feeding:
         return {verb: on_record(self._core, does) for verb, does in verbs.items()}
 
     async def update(self, peer: Peer, args: Record) -> Record:
-        """Ask for one feed or all now, without waiting for it."""
+        """Ask for one feed or all now, without waiting for it. Raises Refused."""
         names = [self._known(args["feed"]).name] if args["feed"] is not None else list(self.feeds.states)
         if not names:
             raise Refused("no feed is enabled: name some under feeds: in the configuration (config/feeds.example.yaml)")

@@ -19,7 +19,7 @@ SHOWN_FLOWS = 20
 
 
 class Machines:
-    """Each method takes (peer, args) and returns the answer's result."""
+    """Each method takes (peer, args) and returns the answer's result, or raises Refused."""
 
     def __init__(self, acts: Acts) -> None:
         self._acts = acts

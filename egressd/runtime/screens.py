@@ -248,7 +248,7 @@ def watched_of(core: Core) -> Watched:
 
 
 async def incidents(core: Core, state: str | None, client: str | None) -> Record:
-    """Incidents, of one state or client."""
+    """Incidents, of one state or client. Raises Refused."""
     packed = b""
     if client is not None:
         packed = parse_address(client)

@@ -13,7 +13,7 @@ from egressd.web.requests import Refused
 
 
 class Tying:
-    """Each method takes (peer, args) and returns the answer's result."""
+    """Each method takes (peer, args) and returns the answer's result, or raises Refused."""
 
     def __init__(self, acts: Acts) -> None:
         self._acts = acts

@@ -30,7 +30,8 @@ TOLD = 20  # decisions in an answer; `egressd decisions` has all
 
 
 class Verbs:
-    """The verbs that change something. Each method takes (peer, args) and returns the answer's result."""
+    """The verbs that change something. Each method takes (peer, args) and returns the answer's result, or
+    raises Refused."""
 
     def __init__(self, core: Core, preview: Preview) -> None:
         """`preview` tells what a refused block would have hit."""

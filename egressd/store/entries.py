@@ -29,7 +29,8 @@ class Entry(NamedTuple):
 def add(
     connection: Connection, kind: str, text: str, author: str, reason: str, now_us: int, expires_us: int, act: Act
 ) -> Entry:
-    """A new line. The same text of the same kind again replaces the earlier one: its time and reason are the new."""
+    """A new line. The same text of the same kind again replaces the earlier one: its time and reason are the new.
+    Raises StoreError for another kind."""
     if kind not in (INDICATOR, ALLOWANCE):
         raise refused(f"no kind of entry {kind!a}; choose {INDICATOR} or {ALLOWANCE}")
     connection.execute(

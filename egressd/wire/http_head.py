@@ -216,7 +216,8 @@ def _unfolded_fields(text: str) -> list[Field]:
 
 
 def read_request_line(text: str, end: int) -> tuple[str, str]:
-    """Method and target of the request line with which `text` begins and which ends at the LF `end`."""
+    """Method and target of the request line with which `text` begins and which ends at the LF `end`. Raises
+    Malformed."""
     space = text.find(" ", 0, _MAX_METHOD + 1)
     if 0 <= space < end - 10 and text[end - 10 : end + 1] == _LINE_END:
         method = text[:space]
