@@ -162,7 +162,7 @@ def _interval(target: Target, sets: SetPair) -> Place:
 
 
 def network_of(target: Target) -> tuple[bytes, int]:
-    """The network that a network or segment target names. Raises Refused for others, which were when they were placed."""
+    """The network that a network or segment target names. Raises Refused for what names none."""
     network = parse_network(target.value)
     if network is None:
         raise Refused("not a network")
