@@ -71,9 +71,9 @@ class BuildOnAllCores(build_ext):
 flags, modules = sys.argv[1].split(), sys.argv[2:]
 options = {"opt_level": "3", "debug_level": "0", "multi_file": True}
 extensions = mypycify(["--strict", "--ignore-missing-imports", *modules], **options)
-for extension in extensions:
-    extension.extra_compile_args += flags
-    extension.extra_link_args += flags
+for extension in extensions:  # which share one list of mypyc's
+    extension.extra_compile_args = [*extension.extra_compile_args, *flags]
+    extension.extra_link_args = [*extension.extra_link_args, *flags]
 setup(
     name="egressd-compiled", packages=[], ext_modules=extensions, cmdclass={"build_ext": BuildOnAllCores},
     script_args=["-q", "build_ext", "--inplace", "-f"],
