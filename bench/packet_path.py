@@ -9,10 +9,11 @@ from pathlib import Path
 from bench.traffic import planted_list
 from egressd.config.load import default_config, load_intel
 from egressd.config.settings import policy_settings
+from egressd.detect.gathering import GATHER_US
 from egressd.detect.live import LiveEngine
 from egressd.model import Event
 from egressd.runtime.heap import keep_large_apart
-from egressd.runtime.packet_process import BULK_US, GATHER_US, MAX_BULK_ROWS, PACKETS_PER_TURN
+from egressd.runtime.packet_process import BULK_US, MAX_BULK_ROWS, PACKETS_PER_TURN
 from egressd.runtime.young import YoungObjects
 from egressd.wire import quic
 from egressd.wire.dissector import Dissector

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Final, Generic, TypeVar
 
-from egressd.wire.table import RecentTable
+from egressd.wire.table import CROWD_PART, SHARE, RecentTable
 
 K = TypeVar("K")
 V = TypeVar("V")
 
-SHARE: Final = 10  # one source holds at most this part of the table, half of it in a generation; what is more stands in
-CROWD_PART: Final = 4  # the crowd, a part of the table that all such sources have together
 _MIN_SHARE: Final = 16
 
 
 class FairTable(RecentTable[K, V], Generic[K, V]):
-    """A table with a share for each source (THREATS promise 12): keys are set by `claim` and `renew`. A source of b""
-    is our own and has no bound."""
+    """A table with a share for each source: keys are set by `claim` and `renew`. One source holds at most 1/SHARE of
+    the table, half of it in a generation; what is more stands in the crowd, 1/CROWD_PART of the table that all such
+    sources have together. A source of b"" is our own and has no bound."""
 
     def __init__(self, limit: int) -> None:
         crowd = max(2, limit // CROWD_PART)

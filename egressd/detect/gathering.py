@@ -9,6 +9,7 @@ from egressd.detect.history import History, PastContact
 from egressd.model import FlowKey
 from egressd.native import mypyc_attr
 
+GATHER_US: Final = 5_000_000  # contacts of so long make one row
 # Rows that wait to be told. What comes beyond is counted: a flood of names that were never asked for before must not
 # become a flood of rows.
 MAX_GATHERED: Final = 8_192

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from egressd.enforce.adapter import Adapter, EnforcementState, Existing, Rule, WatchedAdapter
 from egressd.enforce.comparing import Comparing, Done, Pushed
-from egressd.enforce.plan import PlanLimits
+from egressd.enforce.plan import RENEW_BELOW_S, PlanLimits
 from egressd.enforce.shield import ProtectingAdapter, Protects
 from egressd.errors import EgressdError
 from egressd.model import Target
@@ -43,7 +43,7 @@ class ReconcilerSettings(NamedTuple):
     retry_most_s: float = 30.0
     retry_refused_s: float = 30.0
     alarm_after_s: float = 5.0
-    renew_below_s: float = 12 * 3600.0
+    renew_below_s: float = RENEW_BELOW_S
     provisional_s: float = 60.0
 
 

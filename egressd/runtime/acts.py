@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from egressd.detect.blocks import main_target
 from egressd.detect.review import match_target
+from egressd.detect.rules import ASK
 from egressd.enforce.adapter import CLIENT, SEGMENT
 from egressd.intel.allowances import parse_allowances
 from egressd.intel.layered import over
@@ -14,9 +15,10 @@ from egressd.intel.networks import parse_network, render_network
 from egressd.model import Decision, Indicator, Match, Target
 from egressd.notify.eve import render_event
 from egressd.runtime.core import Core
-from egressd.runtime.in_force import ACTIVE, ASK, FOUND_OUT, PROPOSED, InForce
+from egressd.runtime.in_force import FOUND_OUT, InForce
 from egressd.store import entries
 from egressd.store.audit import Act
+from egressd.store.decisions import ACTIVE, PROPOSED
 from egressd.store.entries import ALLOWANCE, Entry
 from egressd.store.errors import StoreError
 from egressd.units import SECOND_US

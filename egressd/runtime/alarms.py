@@ -7,7 +7,8 @@ from typing import Final
 from egressd.config.texts import escape_path
 from egressd.plural import count
 from egressd.runtime.core import Core
-from egressd.runtime.in_force import PROPOSED, ROLLBACK
+from egressd.runtime.in_force import ROLLBACK
+from egressd.store.decisions import PROPOSED
 from egressd.units import DAY_US
 
 SHOWN: Final = 2  # decisions of a kind, each with a line

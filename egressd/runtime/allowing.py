@@ -16,15 +16,16 @@ from egressd.detect.campaigns import Campaigns
 from egressd.detect.intel import Intel
 from egressd.detect.kept import Kept
 from egressd.detect.review import Free, kept_reason, kept_targets, match_target, parts_of, review
-from egressd.detect.rules import is_share
+from egressd.detect.rules import ASK, is_share
 from egressd.intel.allowances import Allowance, Allowances
 from egressd.intel.networks import parse_address
 from egressd.model import Decision, Incident, Match, Target
 from egressd.notify.eve import render_event, render_time
-from egressd.runtime.in_force import ACTIVE, ASK, FOUND_OUT, POLICY, PROPOSED, WITHDRAWN, InForce, Register, from_row
+from egressd.runtime.in_force import FOUND_OUT, POLICY, InForce, Register, from_row
 from egressd.runtime.rulings import OF_OURS, Rulings
 from egressd.runtime.scribe import Scribe
 from egressd.store.decision_rows import LIFTING, DecisionRow
+from egressd.store.decisions import ACTIVE, PROPOSED, WITHDRAWN
 from egressd.store.ledger import LIFTED_US, MAX_LIFTED
 from egressd.store.notes import Note, add_notes
 from egressd.units import SECOND_US

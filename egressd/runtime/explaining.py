@@ -11,9 +11,10 @@ from egressd.intel.networks import render_address
 from egressd.model import Match
 from egressd.notify.eve import render_time
 from egressd.runtime.core import Core
-from egressd.runtime.in_force import ACTIVE, WITHDRAWN, InForce
+from egressd.runtime.in_force import InForce
 from egressd.runtime.preview import Preview
 from egressd.runtime.question import Question, judge, parse_question, render_verdict
+from egressd.store.decisions import ACTIVE, WITHDRAWN
 from egressd.units import SECOND_US
 from egressd.web.requests import WRONG, Refused
 

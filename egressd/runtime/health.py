@@ -13,12 +13,12 @@ from egressd.intel.feeds.state import FeedState
 from egressd.metrics.snapshot import Snapshot
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
-from egressd.runtime.in_force import PROPOSED
 from egressd.runtime.keeping import Keeping
 from egressd.runtime.listening import OK, STARTING
 from egressd.runtime.screens import lists, shown_us
 from egressd.runtime.sensing import resident_bytes
 from egressd.runtime.vitals import Vitals
+from egressd.store.decisions import PROPOSED
 from egressd.units import SECOND_US
 
 _TABLES = {

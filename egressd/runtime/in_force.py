@@ -15,27 +15,21 @@ from egressd.detect.blocks import main_target
 from egressd.detect.changing import Standing
 from egressd.detect.coverage import E1, E2
 from egressd.detect.probation import level_on_return, level_when_due, term_us
+from egressd.detect.rules import BLOCK
 from egressd.detect.rules import Rule as PolicyRule
 from egressd.enforce.adapter import CLIENT, SEGMENT, Rule
 from egressd.intel.networks import parse_address, render_address
 from egressd.model import Match, Target
 from egressd.store.decision_rows import DecisionRow
+from egressd.store.decisions import ACTIVE, EXPIRED, PROPOSED, WITHDRAWN
 
 POLICY: Final = "policy"  # as an author
-PROPOSED: Final = "proposed"
-ACTIVE: Final = "active"
-ENDED: Final = ("withdrawn", "expired", "undone")
-RESTING: Final = "expired"  # of a target: its term is over, a try brings it back
-WITHDRAWN: Final = "withdrawn"
+RESTING: Final = EXPIRED  # of a target: its term is over, a try brings it back
 MAX_ENDED: Final = 100_000
 # Targets of one decision that are remembered though it does not hold them now, the last of them: a packet process takes
 # no more at rest (detect/changing.py), and what allowances gave free comes back with their end.
 MAX_RELEASED: Final = {RESTING: 256, WITHDRAWN: 4_096}
-BLOCK: Final = "block"
-ASK: Final = "ask"  # a rule leaves it to a person, or too many ran into it
-ISOLATE: Final = "isolate"
 ROLLBACK: Final = "rollback"  # the rule of what was taken back because too many ran into it
-PAIR: Final = "pair"
 MAX_SPARED: Final = 16  # targets of one decision that were refused or given free, the last of them
 DESTINATIONS: Final = frozenset(("address", "network", "pair"))  # kinds that adapters can hold
 FOUND_OUT: Final = frozenset(("address", "pair"))  # kinds that have a term when they are not what was decided about

@@ -19,6 +19,7 @@ from typing import Any, Final
 from egressd.capture.dnstap_socket import DnstapSocket
 from egressd.capture.logfollow import FollowedLog, Mark
 from egressd.clock import SteadyClock
+from egressd.detect.gathering import GATHER_US
 from egressd.detect.sieving import Sieving
 from egressd.errors import Malformed
 from egressd.logs.formats import DNSTAP, FRAMED, PARSERS
@@ -38,7 +39,6 @@ MAX_FILES: Final = 64  # of one sensor
 OBSERVED_PER_S: Final = 1_000
 OBSERVED_AT_ONCE: Final = 200  # in one batch; one with a long URL has five kilobytes
 MAX_ROWS: Final = 2_000  # of history in one batch
-GATHER_US: Final = 5_000_000
 _MAGIC: Final = frozenset("*?[")
 
 

@@ -10,10 +10,12 @@ from typing import Final, NamedTuple
 from egressd.config.kinds import MODES
 from egressd.config.schema import Config
 from egressd.config.settings import policy_settings
+from egressd.detect.rules import ASK, PAIR
 from egressd.detect.site import APPROVE, ENFORCE, MONITOR, Site
 from egressd.intel.networks import parse_address
 from egressd.model import Target
-from egressd.runtime.in_force import ACTIVE, ASK, PAIR, POLICY, PROPOSED, InForce, Register
+from egressd.runtime.in_force import POLICY, InForce, Register
+from egressd.store.decisions import ACTIVE, PROPOSED
 
 Network = tuple[bytes, int]
 EVERYTHING: Final = ("0.0.0.0/0", "::/0")

@@ -18,6 +18,7 @@ from egressd.capture.livefilter import FilterSettings
 from egressd.capture.ring import CLIENT, CaptureSettings
 from egressd.capture.ring import FLOW as FLOW_SHARE
 from egressd.clock import SteadyClock
+from egressd.detect.gathering import GATHER_US
 from egressd.detect.hearing import keep_in_mind
 from egressd.detect.live import LiveEngine
 from egressd.enforce.adapter import AdapterError
@@ -39,7 +40,6 @@ PACKETS_PER_TURN: Final = 64  # of one interface, then the others and orders hav
 # History and passive DNS are told this often and so much at a time: half a millisecond of work, during which no packet
 # is read. That makes 2,000 rows a second; what is more is left out and counted.
 BULK_US: Final = 50_000
-GATHER_US: Final = 5_000_000  # contacts of so long make one row
 MAX_BULK_ROWS: Final = 100
 MAX_WAIT_MS: Final = 250
 MAX_FAULTS_TOLD: Final = 10

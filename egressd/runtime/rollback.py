@@ -8,10 +8,12 @@ from typing import Any, Protocol
 from egressd.detect.acquaintance import Acquaintances, Crowd
 from egressd.detect.budgets import why_rolled_back
 from egressd.detect.policy_settings import PolicySettings
+from egressd.detect.rules import BLOCK
 from egressd.model import Decision
 from egressd.notify.eve import render_event
-from egressd.runtime.in_force import ACTIVE, BLOCK, POLICY, Register
+from egressd.runtime.in_force import POLICY, Register
 from egressd.runtime.rulings import Rulings
+from egressd.store.decisions import ACTIVE
 from egressd.units import DAY_US
 
 

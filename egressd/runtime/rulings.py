@@ -10,29 +10,17 @@ from typing import Final
 
 from egressd.clock import Clock
 from egressd.detect.campaigns import Campaigns
-from egressd.detect.rules import is_share
+from egressd.detect.rules import ASK, ISOLATE, is_share
 from egressd.detect.site import RANKS
 from egressd.enforce.adapter import CLIENT, SEGMENT
 from egressd.model import Decision, Match, Target
-from egressd.runtime.in_force import (
-    ACTIVE,
-    ASK,
-    FOUND_OUT,
-    ISOLATE,
-    POLICY,
-    PROPOSED,
-    ROLLBACK,
-    WITHDRAWN,
-    Held,
-    InForce,
-    Register,
-)
+from egressd.runtime.in_force import FOUND_OUT, POLICY, ROLLBACK, Held, InForce, Register
 from egressd.runtime.isolation_leave import NO_MACHINE, IsolationLeave
 from egressd.runtime.orders import Adopt, End, Order, Rest
 from egressd.runtime.scribe import Scribe
 from egressd.store import audit, decisions, spared, targets
 from egressd.store.audit import Act
-from egressd.store.decisions import NewTarget
+from egressd.store.decisions import ACTIVE, PROPOSED, WITHDRAWN, NewTarget
 from egressd.units import HOUR_US, SECOND_US
 
 # Decisions about machines of ours are no destinations: packet processes need them not.

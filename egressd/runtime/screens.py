@@ -20,10 +20,11 @@ from egressd.runtime.alarms import warnings
 from egressd.runtime.block_plan import BlockPlan
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
-from egressd.runtime.in_force import ACTIVE, PROPOSED, ROLLBACK, InForce, Register
+from egressd.runtime.in_force import ROLLBACK, InForce, Register
 from egressd.runtime.preview import Preview, told
 from egressd.runtime.sensing import resident_bytes
 from egressd.store import audit, queries
+from egressd.store.decisions import ACTIVE, PROPOSED
 from egressd.store.heads import Head, load_heads
 from egressd.units import HOUR_US, SECOND_US
 from egressd.web.requests import REFUSED, WRONG, Refused

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from egressd.detect.blocks import main_target
 from egressd.detect.kept import tell
 from egressd.detect.review import parts_of
+from egressd.detect.rules import ASK
 from egressd.enforce.adapter import CLIENT, SEGMENT
 from egressd.errors import ConfigError
 from egressd.intel.formats import parse_list
@@ -15,12 +16,13 @@ from egressd.model import BEHAVIOUR, Indicator, Target
 from egressd.plural import count
 from egressd.runtime.acts import Acts, Done, Record, how_long, no_line, no_segment, on_record, told
 from egressd.runtime.core import Core
-from egressd.runtime.in_force import ACTIVE, ASK, PROPOSED, InForce
+from egressd.runtime.in_force import InForce
 from egressd.runtime.machines import Machines
 from egressd.runtime.preview import Preview
 from egressd.runtime.tying import Tying
 from egressd.store import audit, incidents
 from egressd.store.audit import Act
+from egressd.store.decisions import ACTIVE, PROPOSED
 from egressd.store.entries import INDICATOR, Entry
 from egressd.units import DAY_S, SECOND_US
 from egressd.web.peers import Peer

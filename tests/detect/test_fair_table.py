@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egressd.detect.fair_table import SHARE, FairTable
+from egressd.detect.fair_table import FairTable
+from egressd.wire.table import SHARE
 
 FLOOD, OTHER = b"flood", b"other"
 

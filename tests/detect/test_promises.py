@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from egressd.detect.blocks import MAX_ADDRESSES
-from egressd.detect.fair_table import SHARE
 from egressd.model import Event
 from egressd.wire.dissector import DEFAULT_CONVERSATIONS, Dissector
+from egressd.wire.table import SHARE
 from tests.detect.live_scene import LiveScene
 from tests.detect.scene import A, B, X, packed, record
 from tests.detect.test_harm_shared import BLOCK, C2, held

@@ -26,7 +26,7 @@ from egressd.model import (
 )
 from egressd.runtime.bulk_rows import HistoryRow
 from egressd.runtime.casebook import Casebook
-from egressd.runtime.in_force import ACTIVE, Held, InForce, Register
+from egressd.runtime.in_force import Held, InForce, Register
 from egressd.runtime.intake import Intake
 from egressd.runtime.orders import Order
 from egressd.runtime.rulings import Rulings
@@ -34,6 +34,7 @@ from egressd.runtime.scribe import Scribe
 from egressd.store import audit, decision_rows
 from egressd.store.db import Database
 from egressd.store.decision_rows import DecisionRow
+from egressd.store.decisions import ACTIVE
 from egressd.store.history import History
 from egressd.store.ledger import open_ledger
 from tests.detect.scene import packed

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from egressd.intel.allowances import KINDS
 from egressd.model import Target
 from egressd.runtime import screens
-from egressd.runtime.in_force import ACTIVE, PROPOSED
 from egressd.runtime.orders import Adopt, End, Swap
+from egressd.store.decisions import ACTIVE, PROPOSED
 from egressd.store.ledger import LIFTED_US
 from tests.detect.scene import packed
 from tests.loops import in_loop

@@ -8,8 +8,8 @@ import pytest
 
 from egressd.errors import Malformed
 from egressd.model import Decision, Event, Part, Sighting
-from egressd.runtime.in_force import PROPOSED
 from egressd.runtime.messages import MAX_PARTS, pack_event, unpack_event
+from egressd.store.decisions import PROPOSED
 from tests.detect.behaviour.test_watching import Office, opaque
 from tests.detect.scene import A, X
 from tests.loops import in_loop

@@ -13,10 +13,11 @@ from egressd.capture.surroundings import Surroundings
 from egressd.errors import Malformed
 from egressd.runtime import screens
 from egressd.runtime.daemon import unread_rows
-from egressd.runtime.in_force import ACTIVE, PROPOSED, RESTING
+from egressd.runtime.in_force import RESTING
 from egressd.runtime.named_hosts import NamedHosts
 from egressd.runtime.orders import Adopt, Dropped, End, Learn, Swap
 from egressd.store import meta
+from egressd.store.decisions import ACTIVE, PROPOSED
 from tests.detect.scene import packed
 from tests.loops import in_loop
 from tests.runtime.core_scene import BERT, CONFIG, Site, site_at

@@ -8,8 +8,8 @@ import pytest
 
 from egressd.detect.devices import Lease
 from egressd.model import Target
-from egressd.runtime.in_force import ACTIVE
 from egressd.runtime.orders import Step, Stop
+from egressd.store.decisions import ACTIVE
 from tests.loops import in_loop
 from tests.runtime.core_scene import site_at
 from tests.runtime.scene import SECOND, T0, A, B, X, address, attempt

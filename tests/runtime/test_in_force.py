@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from egressd.detect.coverage import E1, E2
 from egressd.detect.probation import FORGET_US, TERMS_US
 from egressd.model import Target
-from egressd.runtime.in_force import ACTIVE, MAX_RELEASED, PROPOSED, RESTING, WITHDRAWN, Held, InForce, Register
+from egressd.runtime.in_force import MAX_RELEASED, RESTING, Held, InForce, Register
+from egressd.store.decisions import ACTIVE, PROPOSED, WITHDRAWN
 from tests.runtime.scene import HOUR, SECOND, T0, A, B, X, Y, about, address, in_force, match, pair
 
 MIN = 60 * SECOND

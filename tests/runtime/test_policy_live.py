@@ -22,11 +22,11 @@ from egressd.model import Indicator, Match, Target
 from egressd.runtime import alarms, screens
 from egressd.runtime.arming import LEFT
 from egressd.runtime.block_plan import BlockPlan
-from egressd.runtime.in_force import ACTIVE, PROPOSED
 from egressd.runtime.modes import Left, parse_left, site_of, unarmed
 from egressd.runtime.orders import Adopt
 from egressd.runtime.whose import Whose
 from egressd.store import meta
+from egressd.store.decisions import ACTIVE, PROPOSED
 from egressd.store.history import History, Tenant
 from egressd.web.requests import Refused
 from tests.detect.live_scene import ENFORCE, LiveScene

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from egressd.model import Target
-from egressd.runtime.in_force import ACTIVE, PROPOSED, RESTING
+from egressd.runtime.in_force import RESTING
 from egressd.runtime.orders import Adopt, End, Rest
 from egressd.store.audit import Act
+from egressd.store.decisions import ACTIVE, PROPOSED
 from tests.runtime.scene import (
     HOUR,
     SECOND,

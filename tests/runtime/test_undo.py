@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from egressd.model import Target
-from egressd.runtime.in_force import ACTIVE, PROPOSED
 from egressd.runtime.orders import Adopt, Swap
 from egressd.store import meta
+from egressd.store.decisions import ACTIVE, PROPOSED
 from egressd.units import DAY_S
 from tests.detect.scene import packed
 from tests.loops import in_loop

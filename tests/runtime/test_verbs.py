@@ -10,8 +10,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from egressd.runtime.alarms import warnings
-from egressd.runtime.in_force import ACTIVE
 from egressd.runtime.orders import Adopt, End, Swap
+from egressd.store.decisions import ACTIVE
 from egressd.store.errors import FULL, StoreError
 from egressd.web.requests import INVALID, REFUSED, WRONG
 from tests.detect.scene import packed
