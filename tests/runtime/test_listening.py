@@ -84,7 +84,8 @@ async def test_tap_eve_json_and_squid_make_one_sighting_with_three_sources(tmp_p
     (tmp_path / "state").mkdir()
     config = CONFIG + f"sensors: {{eve: {{path: {eve}}}, proxy: {{path: {proxy}, format: squid}}}}\n"
     now_us = time.time_ns() // 1_000
-    async with site_at(tmp_path, "monitor", config, hands=Hands(now_us)) as site:
+    hands = Hands(now_us, time.monotonic_ns() // 1_000)  # the process is told by how much the two differ
+    async with site_at(tmp_path, "monitor", config, hands=hands) as site:
         core = site.core
         batches = Batches(core.listening)
         running = asyncio.get_running_loop().create_task(core.listening.run())
@@ -129,7 +130,8 @@ async def test_tap_eve_json_and_squid_make_one_sighting_with_three_sources(tmp_p
         assert row.incident.sources == {"tap": 1, "eve": 1, "proxy": 1}
         found = await screens.incidents(core, None, None)
         assert found["incidents"][0]["sources"] == {"tap": 1, "eve": 1, "proxy": 1}
-    async with site_at(tmp_path, "monitor", config, hands=Hands(now_us)) as site:
+    hands = Hands(now_us, time.monotonic_ns() // 1_000)  # the process is told by how much the two differ
+    async with site_at(tmp_path, "monitor", config, hands=hands) as site:
         assert next(iter(site.core.campaigns.incidents.values())).sources == {"tap": 1, "eve": 1, "proxy": 1}
 
 
