@@ -24,7 +24,7 @@ from egressd.cli.explain_live import render_live
 from egressd.cli.options import SYSTEM_CONFIG, add_intel_arguments, base_dir, load, take_system_config
 from egressd.cli.paths import path_given
 from egressd.cli.replay import Given, JsonWriter, replay_into
-from egressd.cli.terminal import fit, print_json, printable
+from egressd.cli.terminal import fit, print_json, printable, room
 from egressd.config.load import LoadedIntel
 from egressd.config.schema import Config
 from egressd.config.settings import policy_settings
@@ -210,7 +210,7 @@ def _sighting_line(record: Record) -> str:
     ours = record["egressd"]
     retro = f", from history, {count(ours['count'], 'contact')}" if ours["retro"] else ""
     text = f"  {_clock(record)} {ours['client']} {ours['via']} {ours['name'] or record.get('dest_ip', '')}"
-    return fit(printable(f"{text} ({ours['match_level']}{retro}) {_place(record)}".rstrip()), 80)
+    return fit(printable(f"{text} ({ours['match_level']}{retro}) {_place(record)}".rstrip()), room())
 
 
 def _decision_lines(record: Record) -> list[str]:
@@ -219,18 +219,18 @@ def _decision_lines(record: Record) -> list[str]:
     head = f"  {_clock(record)} {ours['decision_id'] or '-'} {ours['action']} {target['kind']} {target['value']}"
     because = wrap(
         printable(f"because: {ours['reason']} [{ours['evidence']}]"),
-        76,
+        room() - 4,
         initial_indent="    ",
         subsequent_indent="      ",
     )
-    return [fit(printable(head), 80), *because]
+    return [fit(printable(head), room()), *because]
 
 
 def _incident_line(record: Record) -> str:
     ours = record["egressd"]
     contacts = count(ours["count"], "contact")
     text = f"  {ours['incident']} {ours['client']} {ours['match_level']}: {contacts}, {ours['attempts']}"
-    return fit(f"{text} after the block, {ours['answered']} answered", 80)
+    return fit(f"{text} after the block, {ours['answered']} answered", room())
 
 
 def _clock(record: Record) -> str:

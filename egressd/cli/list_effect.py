@@ -11,7 +11,7 @@ from egressd.cli.client import Answer, ClientError, ask
 from egressd.cli.exit_codes import RUNTIME, UNREACHABLE, USAGE
 from egressd.cli.list_where import Site
 from egressd.cli.screen import Column, Row, head_lines, number, rows, table, text, texts, wrap
-from egressd.cli.terminal import WIDTH, cut, printable
+from egressd.cli.terminal import cut, printable, room
 from egressd.intel.allowances import IGNORE_CLIENT, IGNORE_INDICATOR
 from egressd.intel.lines import Wrong, split_comment
 from egressd.intel.list_edit import Wanted, wanted_of
@@ -145,11 +145,11 @@ def _lifted(one: Row) -> str:
 
 def _some(names: Sequence[str]) -> list[str]:
     more = [f"and {len(names) - _SHOWN:,} more"] if len(names) > _SHOWN else []
-    return [cut(one, WIDTH - 20) for one in names[:_SHOWN]] + more
+    return [cut(one, room() - 20) for one in names[:_SHOWN]] + more
 
 
 def _filled(said: str) -> list[str]:
-    return fill(said, WIDTH, subsequent_indent="  ")
+    return fill(said, room(), subsequent_indent="  ")
 
 
 def refuse_large(effect: Effect, force: bool) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from egressd.cli.client import TIMEOUT_S, Answer, ClientError, add_socket_argument, ask
 from egressd.cli.exit_codes import OK, RUNTIME, USAGE
 from egressd.cli.screen import head_lines, read, show, text, texts
-from egressd.cli.terminal import printable
+from egressd.cli.terminal import printable, room
 from egressd.cli.typed import campaign_id, decision_id, duration, incident_id, reason
 
 RELOAD_TIMEOUT_S: Final = 120.0  # a million names are read anew
@@ -85,7 +85,7 @@ def outcome(answer: Answer, *, undo: bool) -> list[str]:
 def _filled(said: str, indent: str = "") -> list[str]:
     from textwrap import wrap
 
-    return wrap(said, 80, initial_indent=indent, subsequent_indent=indent + "  ") or [indent]
+    return wrap(said, room(), initial_indent=indent, subsequent_indent=indent + "  ") or [indent]
 
 
 def _confirm(args: Namespace, arguments: dict[str, Any]) -> None:

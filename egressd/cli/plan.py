@@ -9,7 +9,7 @@ from typing import Final
 from egressd.cli.client import Answer
 from egressd.cli.exit_codes import OK
 from egressd.cli.screen import Column, Row, add_read_arguments, date, first, number, read, rows, table, text, texts
-from egressd.cli.terminal import WIDTH, cut
+from egressd.cli.terminal import cut, room
 from egressd.cli.typed import whole_number
 from egressd.plural import count
 
@@ -50,7 +50,7 @@ def render_plan(answer: Answer, limit: int) -> list[str]:
         *wrap(
             f"Enforcing{where} in the last {count(days, 'day')} would have made {count(len(acts), 'block')}"
             f" and asked {count(asks, 'time')}:",
-            WIDTH,
+            room(),
         ),
         cut(f"{_hosts_hit(one)}, {count(number(one, 'contacts'), 'contact')} stopped"),
     ]
@@ -65,7 +65,7 @@ def render_plan(answer: Answer, limit: int) -> list[str]:
         lines.append(f"!! {count(len(back), 'block')} would be TAKEN BACK: over the budget of clients")
     if not found and not number(one, "hosts_seen"):
         none = f"No host was seen in the last {count(days, 'day')}, so nothing is known of what enforcing would do."
-        return [*wrap(none, WIDTH), "History fills while egressd runs: ask again later."]
+        return [*wrap(none, room()), "History fills while egressd runs: ask again later."]
     if not found:
         return [*lines, "", "Nobody contacted anything that is listed."]
     shown, more = first(found, limit)

@@ -1,4 +1,4 @@
-"""The report of a replay: at most 25 lines of 80 columns, for somebody who has never seen egressd."""
+"""The report of a replay: at most 25 lines, for somebody who has never seen egressd."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from egressd.capture.merge import FileResult
-from egressd.cli.terminal import cut, fit, moment, printable, span
+from egressd.cli.terminal import WIDTH, cut, fit, moment, printable, room, span
 from egressd.detect.engine import Engine
 from egressd.detect.sharing import without_lead
 from egressd.detect.stages import Watched, stage_text
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ROWS: Final = 8  # incidents or domains shown; the rest is counted
 HOST_WIDTH: Final = 15  # any IPv4 address; of IPv6 addresses both ends are shown, in what domains leave
-FIXED_WIDTH: Final = 30  # host and domain share what the other columns leave of 80
+FIXED_WIDTH: Final = 30  # host and domain share what the other columns leave of WIDTH, and what there is beyond
 VIA_WIDTH: Final = 9
 # How surely each shows a contact with the destination itself; the column has room for two.
 _VIA_ORDER: Final = ("http", "tls", "quic", "socks", "flow", "dns", "dns-answer", "behaviour")
@@ -97,7 +97,7 @@ def render_report(
     if incidents:
         name = incidents[0].match.registered_domain or incidents[0].match.indicator.value
         step = printable(f"Next: egressd explain {options}{name} {arguments}")
-        if len(step) > 80:
+        if len(step) > room():
             same = f"   (with the same {options.partition(' ')[0]})" if options else ""
             step = f"{fit(f'Next: egressd explain {name}', 48)} FILE...{same}"
         lines += ["", cut(step)]
@@ -123,11 +123,11 @@ def _head(read: Read, lists: Sequence[ListSummary], demo: bool, seconds: float) 
         lost = ", ".join(
             f"{one.malformed:,} of {one.lines:,} of {printable(one.path.rpartition('/')[2])}" for one in bad
         )
-        lines.append(fit(f"! lines that are none of their format: {lost}", 80))
+        lines.append(fit(f"! lines that are none of their format: {lost}", room()))
     names = ", ".join(f"{printable(one.name)} ({one.indicators:,})" for one in lists[:3])
     more = f" and {len(lists) - 3} more" if len(lists) > 3 else ""
     what = "List: demo, reserved names only" if demo else f"List: {names}{more}"
-    lines.append(fit(what, 38) + ". Mode: monitor, nothing was changed.")
+    lines.append(fit(what, room() - 42) + ". Mode: monitor, nothing was changed.")
     return lines
 
 
@@ -135,9 +135,9 @@ def _about(path: str, said: str) -> list[str]:
     """What is wrong with a file: neither which it is nor what it is is cut away while there is room for both."""
     for shown in (printable(path), printable(path.rpartition("/")[2])):
         line = f"! {shown}: {said}"
-        if len(line) <= 80:
+        if len(line) <= room():
             return [line]
-    return [f"! {fit(printable(path), 77)}:", cut(f"    {said}")]
+    return [f"! {fit(printable(path), room() - 3)}:", cut(f"    {said}")]
 
 
 def _findings(read: Read, engine: Engine, incidents: Sequence[Incident]) -> list[str]:
@@ -172,8 +172,10 @@ def _findings(read: Read, engine: Engine, incidents: Sequence[Incident]) -> list
 
 def _widths(hosts: Sequence[str], domains: Sequence[str]) -> tuple[int, int]:
     """Of the columns of hosts and domains: long addresses leave a domain what it needs, as far as there is room."""
-    domain_width = max(FIXED_WIDTH - max(map(len, hosts)), min(max(map(len, domains)), FIXED_WIDTH - HOST_WIDTH))
-    return FIXED_WIDTH - domain_width, domain_width
+    longest_host, longest_domain = max(map(len, hosts)), max(map(len, domains))
+    both = max(FIXED_WIDTH, min(longest_host + longest_domain, FIXED_WIDTH + room() - WIDTH))
+    domain_width = max(both - longest_host, min(longest_domain, both - HOST_WIDTH))
+    return both - domain_width, domain_width
 
 
 def _machines(engine: Engine) -> int:
@@ -217,7 +219,7 @@ def _campaign(campaign: Campaign, engine: Engine, read: Read, *, alone: bool) ->
     stage = stage_text([engine.campaigns.incidents[one] for one in campaign.incidents], watched_of(read, engine))
     said = printable(indicator.ref) if first.match.level == BEHAVIOUR else "names: " + ", ".join(sorted(names))
     stages = _wrapped(stage) if alone else [cut(_wrapped(stage)[0].rstrip(","))]
-    lines = [fit(f"Campaign {text}", 80), cut(f"  {said}"), *stages]
+    lines = [fit(f"Campaign {text}", room()), cut(f"  {said}"), *stages]
     if campaign.ties:
         lines.append(cut(f"  tied: {'; '.join(campaign.ties)}"))
     for candidate, reason in list(campaign.candidates.items())[:1]:
@@ -237,7 +239,7 @@ def _blocks(decisions: Sequence[Decision]) -> list[str]:
     if blocked:
         shown = ", ".join(blocked[:3]) + (f" and {len(blocked) - 3} more" if len(blocked) > 3 else "")
         wide = sum(1 for target in added if target.kind == "address")
-        parts = [fit(shown, 44)]
+        parts = [fit(shown, room() - 36)]
         if wide:
             parts.append(count(wide, "address", "addresses"))
         if len(added) > wide:
@@ -304,12 +306,12 @@ def _blind(engine: Engine) -> list[str]:
     hosts = len(engine.blind.by_client)
     parts = ", ".join(f"{sort} {number}" for sort, number in totals.items())
     text = f"Blind spots of {count(hosts, 'host')} (names not readable): {parts}"
-    return [cut(text if len(text) <= 80 else text.replace(" (names not readable)", ""))]
+    return [cut(text if len(text) <= room() else text.replace(" (names not readable)", ""))]
 
 
 def _wrapped(sentence: str) -> list[str]:
     """At most two lines."""
     from textwrap import wrap  # with its expressions it takes a millisecond, and many reports have no such sentence
 
-    lines = wrap(sentence, 80, initial_indent="  ", subsequent_indent="    ")
+    lines = wrap(sentence, room(), initial_indent="  ", subsequent_indent="    ")
     return lines if len(lines) <= 2 else [lines[0], cut(lines[1] + " " + lines[2].strip())]

@@ -1,4 +1,4 @@
-"""What the screens of the live verbs share: their head, tables of 80 columns, colour, and careful reading of answers.
+"""What the screens of the live verbs share: their head, tables, colour, and careful reading of answers.
 
 Whatever the daemon says goes through `text`, so that no byte of a hostile name reaches the terminal as it was. The
 readers never fail: a field that is absent or of another type reads as nothing.
@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from egressd.cli.client import TIMEOUT_S, Answer, add_socket_argument, ask
-from egressd.cli.terminal import WIDTH, cut, fit, print_json, printable, span
+from egressd.cli.terminal import cut, fit, print_json, printable, room, span
 from egressd.cli.typed import whole_number
 from egressd.plural import count
 
@@ -103,14 +103,15 @@ class Column(NamedTuple):
 
 
 def table(
-    columns: Sequence[Column], cells: Sequence[Sequence[str]], under: Sequence[str] = (), width: int = WIDTH
+    columns: Sequence[Column], cells: Sequence[Sequence[str]], under: Sequence[str] = (), width: int = 0
 ) -> list[str]:
-    """Lines of a table that is at most `width` wide; texts that do not fit lose their middle. `under` has a text to
-    stand under each row, where not empty."""
+    """Lines of a table that is at most `width` wide, `room` when not given; texts that do not fit lose their middle.
+    `under` has a text to stand under each row, where not empty."""
     widths = [max(len(c.title), *(len(row[i]) for row in cells), 0) for i, c in enumerate(columns)]
-    room = width - (len(columns) - 1)
+    width = width or room()
+    left = width - (len(columns) - 1)
     for in_need in (False, True):
-        while sum(widths) > room:
+        while sum(widths) > left:
             least = [len(c.title) if in_need else max(c.least, len(c.title)) for c in columns]
             wide = [i for i, c in enumerate(columns) if c.least and widths[i] > least[i]]
             if not wide:
@@ -137,8 +138,9 @@ def short(row: Row, key: str) -> str:
     return f"{size:,}"
 
 
-def wrap(head: str, parts: Sequence[str], separator: str = ", ", width: int = WIDTH) -> list[str]:
+def wrap(head: str, parts: Sequence[str], separator: str = ", ", width: int = 0) -> list[str]:
     """`head` and the parts behind it, going on under the first part where a line is full."""
+    width = width or room()
     indent = " " * len(head)
     lines = [head]
     for i, one in enumerate(parts):

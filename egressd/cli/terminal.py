@@ -1,4 +1,4 @@
-"""What goes to the terminal: text for people, escaped and fitted to 80 columns, objects for programs, progress."""
+"""What goes to the terminal: text for people, escaped and fitted to its width, objects for programs, progress."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ def fit(text: str, width: int) -> str:
     return text[: width - 2 - tail] + ".." + text[len(text) - tail :]
 
 
-def cut(text: str, width: int = WIDTH) -> str:
-    """`text` in at most `width` columns; a cut leaves `..` at the end."""
+def cut(text: str, width: int = 0) -> str:
+    """`text` in at most `width` columns, `room` when not given; a cut leaves `..` at the end."""
+    width = width or room()
     return text if len(text) <= width else text[: width - 2] + ".."
 
 
@@ -64,6 +65,12 @@ def columns_of(stream: TextIO) -> int:
         return os.get_terminal_size(stream.fileno()).columns or WIDTH
     except (OSError, ValueError):  # no terminal, or no file at all
         return WIDTH
+
+
+def room() -> int:
+    """The columns for a line on standard output: the terminal's, WIDTH at least, which tables need; in a file or a
+    pipe always WIDTH, so that what stands there is the same wherever it was made."""
+    return max(WIDTH, columns_of(sys.stdout))
 
 
 class Progress:

@@ -1,10 +1,19 @@
-"""The report of a replay stays readable where texts are longer than its 80 columns."""
+"""The report of a replay stays readable where texts are longer than its 80 columns, and takes what a terminal has."""
 
 from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
 
 import pytest
 
 from egressd.cli.report import _about, _widths
+from tests.cli.commands import ROOT
 
 NOTE = "holds 96 bytes of a packet at most: names behind are missed"
 
@@ -31,3 +40,32 @@ def test_what_is_wrong_with_a_file_names_the_file() -> None:
     assert _about("/srv/captures/of/november/a.pcap", NOTE) == [f"! a.pcap: {NOTE}"]
     first, second = _about("/srv/captures/" + "a" * 90 + ".pcap", NOTE)
     assert (len(first), first[:8], first[-6:], second) == (80, "! /srv/c", ".pcap:", f"    {NOTE}")
+
+
+def replayed(columns: int) -> list[str]:
+    """The report of one case on a terminal so wide; 0: in a pipe."""
+    argv = [sys.executable, "-m", "egressd", "replay"]
+    argv += ["--list", "list.txt", str(ROOT / "pcaps/listed-address-shared/input.pcap")]
+    folder = ROOT / "pcaps/listed-address-shared"
+    if not columns:
+        done = subprocess.run(argv, capture_output=True, text=True, cwd=folder, check=True)
+        return done.stdout.splitlines()
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    with subprocess.Popen(argv, stdout=theirs, stderr=subprocess.DEVNULL, cwd=folder):
+        os.close(theirs)
+        said = b""
+        try:
+            while piece := os.read(ours, 65_536):
+                said += piece
+        except OSError:  # the other side is closed
+            pass
+    os.close(ours)
+    return said.decode().splitlines()
+
+
+def test_a_wide_terminal_shows_more_and_a_file_is_the_same_everywhere() -> None:
+    piped, narrow, wide = replayed(0), replayed(60), replayed(160)
+    assert max(map(len, piped)) <= 80 and piped[1:] == narrow[1:], "the first line tells how long it took"
+    assert any(".." in line for line in piped)
+    assert not any(".." in line.replace("...", "") for line in wide) and 80 < max(map(len, wide)) <= 160
