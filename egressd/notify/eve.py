@@ -84,6 +84,11 @@ def render_time(ts_us: int) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%f+0000").rjust(31, "0")
 
 
+def spoken_time(ts_us: int) -> str:
+    """A time in a sentence: `2026-11-25 17:14 UTC`."""
+    return f"{render_time(ts_us)[:16].replace('T', ' ')} UTC"
+
+
 @lru_cache(maxsize=65_536)
 def render_address(address: bytes) -> str:
     """A packed address as text; "" for none."""

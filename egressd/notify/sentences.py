@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from egressd.model import BEHAVIOUR, Attempt, Incident
-from egressd.notify.eve import render_address, render_time
+from egressd.notify.eve import render_address, spoken_time
 from egressd.notify.journal import ERROR, WARNING, Line
 from egressd.notify.plain import defang, escape
 from egressd.notify.throttle import Digest
@@ -47,11 +47,11 @@ def incident_line(incident: Incident, outcome: str, *, segment: str = "", hosts:
         why = f"{defang(indicator.value)} is {why}"
     if indicator.threat:
         why += f" as {indicator.threat}"
-    when = render_time(incident.first_us)[:16].replace("T", " ")
+    when = spoken_time(incident.first_us)
     past = f", found in history: {count(incident.contacts, 'contact')} before it was listed" if incident.retro else ""
     others = "first host" if hosts <= 1 else count(hosts, "host")
     text = (
-        f"HOST {who} LOOKS INFECTED: contacted {what} ({why}) since {when} UTC{past}. {outcome}. "
+        f"HOST {who} LOOKS INFECTED: contacted {what} ({why}) since {when}{past}. {outcome}. "
         f"{others} of campaign {incident.campaign}. See: egressd incidents ({incident.id})"
     )
     return Line(ERROR, text, fields)

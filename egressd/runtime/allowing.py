@@ -20,7 +20,7 @@ from egressd.detect.rules import ASK, is_share
 from egressd.intel.allowances import Allowance, Allowances
 from egressd.intel.networks import parse_address
 from egressd.model import Decision, Incident, Match, Target
-from egressd.notify.eve import render_event, render_time
+from egressd.notify.eve import render_event, spoken_time
 from egressd.runtime.in_force import FOUND_OUT, POLICY, InForce, Register, from_row
 from egressd.runtime.rulings import OF_OURS, Rulings
 from egressd.runtime.scribe import Scribe
@@ -246,7 +246,7 @@ def _noted(before: str, found: Allowance | None, effects: Sequence[Effect], sinc
     is nothing new."""
     done = "; ".join(one.text for one in effects)
     if found is not None and _name(found) != before:
-        since = f" since {render_time(since_us)}" if since_us else ""
+        since = f" since {spoken_time(since_us)}" if since_us else ""
         text = f"allowed{since} by {found.owner} ({found.reason}), {found.kind} {found.value}"
     elif before and found is None:
         text = f"no longer allowed ({before})"

@@ -12,7 +12,7 @@ from typing import Final
 
 from egressd.intel.allowances import Allowance, Allowances
 from egressd.intel.lines import show
-from egressd.notify.eve import render_time
+from egressd.notify.eve import spoken_time
 from egressd.units import DAY_S, SECOND_US
 
 ENDING_S: Final = DAY_S  # so long before its end it is told of
@@ -90,7 +90,7 @@ def _key(one: Allowance) -> _Key:
 
 
 def _when(one: Allowance) -> str:
-    return render_time(one.expires_s * SECOND_US)
+    return spoken_time(one.expires_s * SECOND_US)
 
 
 def _said(one: Allowance) -> str:

@@ -103,7 +103,7 @@ INCIDENTS: dict[str, Any] = {
          "first": at("11-14 01:00:00"), "last": at("11-14 04:55:00"), "contacts": 37, "attempts": 37, "answered": 2,
          "leaks": 2, "names": {HOSTILE: 30, f"b.{EVIL}": 7, **{f"n{n}.{EVIL}": 1 for n in range(20)}},
          "via": {"http": 34, "dns": 3}, "retro": False, "decisions": ["D1", "D2"],
-         "notes": [{"ts": at("11-15 09:00:00"), "text": "allowed since 2026-11-15T09:00:00Z by noc (partner, until the"
+         "notes": [{"ts": at("11-15 09:00:00"), "text": "allowed since 2026-11-15 09:00 UTC by noc (partner, until the"
                     f" audit), allow-destination {EVIL}: D1 lifted"},
                    {"ts": at("11-20 09:00:00"), "text": f"no longer allowed (allow-destination {EVIL} of noc: partner,"
                     " until the audit): D2 blocks again (it was D1)"}]},

@@ -116,7 +116,7 @@ async def says_again(site: Site, kind: str) -> None:
     """Everything is covered as it was, and whoever asks is told."""
     assert sorted(site.rules()) == COVERED
     said = await notes(site)
-    since = "allowed since 2023-11-14T22:13:20.000000+0000 by noc (a partner), "
+    since = "allowed since 2023-11-14 22:13 UTC by noc (a partner), "
     name = f"{LINES[kind]} of noc: a partner"
     if kind == "ignore-client":
         assert newest(site) == "D1"
