@@ -95,8 +95,16 @@ def _cells(row: Row) -> list[str]:
         f"{ts[:10]} {ts[11:19]}",
         text(row, "actor"),
         text(row, "act", 10),
-        text(row, "object"),
+        ": ".join(filter(None, [text(row, "object"), _change(row)])),
     ]
+
+
+def _change(row: Row) -> str:
+    """From what to what, where that is said in a word: of modes."""
+    before, after = row.get("before"), row.get("after")
+    return (
+        f"{text(row, 'before')} to {text(row, 'after')}" if isinstance(before, str) and isinstance(after, str) else ""
+    )
 
 
 def _head(typed: str) -> str:

@@ -66,7 +66,8 @@ def run(args: Namespace) -> int:
     if problems:
         for problem in problems:
             print(printable(str(problem)))
-        print(f"egressd: {count(len(problems), 'problem')}; the last good state stays in force", file=sys.stderr)
+        concerned = "; a daemon that reads this goes on with the last good state" if args.config else ""
+        print(f"egressd: {count(len(problems), 'problem')}{concerned}", file=sys.stderr)
         return INVALID
     _warn(config, Path(args.config or "").parent)
     _warn_of_urls(loaded)

@@ -30,7 +30,7 @@ from egressd.cli.terminal import cut
 from egressd.cli.typed import decision_id
 from egressd.plural import count
 
-STATES: Final = ("open", "proposed", "active", "withdrawn", "expired", "undone")
+STATES: Final = ("open", "proposed", "active", "withdrawn", "expired", "undone", "all")
 _COLUMNS: Final = (
     Column("ID"),
     Column("STATE"),
@@ -48,7 +48,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--state",
         metavar="STATE",
         choices=STATES,
-        help="only those that are " + ", ".join(STATES) + "; open is proposed or active",
+        help="those that are " + ", ".join(STATES[:-1]) + ", or all; open is proposed or active (default: open)",
     )
     add_read_arguments(parser, long=True)
 

@@ -3,6 +3,7 @@ on files without a daemon; `add`, `rm` and `edit` change files, after a `preview
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentParser, Namespace
 from typing import Final
 
@@ -10,6 +11,7 @@ from egressd.cli import list_add, list_convert, list_diff, list_edit, list_lint,
 from egressd.cli.client import Answer
 from egressd.cli.exit_codes import OK
 from egressd.cli.screen import Column, Row, add_read_arguments, date, first, number, read, rows, table, text, texts
+from egressd.cli.terminal import cut
 from egressd.plural import count
 
 _LISTS: Final = (Column("LIST", least=20), Column("INDICATORS", right=True), Column("PROBLEMS", right=True))
@@ -21,6 +23,8 @@ _ENTRIES: Final = (
     Column("BY", least=12),
     Column("ENTRY", least=20),
 )
+# What an allowance's line says of who and why stands in other columns already; it left no room for what is allowed.
+_WHOSE: Final = re.compile(r'^allow-destination | owner="[^"]*" reason="[^"]*"')
 _VERBS: Final = {
     "add": list_add,
     "rm": list_rm,
@@ -65,7 +69,7 @@ def render_list(answer: Answer, now_us: int, limit: int) -> list[str]:
         lines.append("!! NOTHING IS LISTED in files: what is not listed is not found")
     broken = sum(_problems(one) for one in lists)
     if broken:
-        lines.append(f"!! {count(broken, 'problem')}: egressd check-config shows each with its line")
+        lines.append(cut(f"!! {count(broken, 'problem')}: egressd check-config shows each with its line"))
     shown, more = first(lists, limit)
     if lists:
         lines += ["", *table(_LISTS, [_list(one) for one in shown]), *more]
@@ -92,5 +96,5 @@ def _entry(one: Row) -> list[str]:
         date(one.get("created")),
         "no end" if expires == "-" else expires,
         text(one, "author"),
-        text(one, "text"),
+        _WHOSE.sub("", text(one, "text")),
     ]

@@ -192,6 +192,7 @@ class Verbs:
                 lines.append(f"{entry.id}: {what} may be reached{how_long(args)}")
         await self._acts.settle(renew=True)
         self._acts.remember(peer, Done((), tuple(added), lifted, tuple(dropped)))
+        lines.append("take it back with: egressd undo")
         return {"text": f"{args['what']} is not blocked any more{how_long(args)}", "lines": lines}
 
     def _allowance_for(self, peer: Peer, decision: InForce, args: Record) -> tuple[str, str]:

@@ -175,7 +175,9 @@ _WHAT = Argument(_text, required=True)
 _MAYBE = Argument(_text)
 _FOR = Argument(_seconds)
 _REASON = Argument(_reason, required=True)
-_WHY = Argument(_reason, default="no reason given")  # takes something back or confirms it; must not be held up
+# Of what takes something back or confirms it, and must not be held up. What `undo` and `reject` leave, an allowance and
+# the end of a block, would not say by itself that it is their doing.
+_WHY = Argument(_reason, default="no reason given")
 
 # verb -> its arguments; another one is refused, so that a misspelt `client` never widens a block to everybody.
 VERB_ARGS: Final[Mapping[str, Mapping[str, Argument]]] = {
@@ -203,13 +205,13 @@ VERB_ARGS: Final[Mapping[str, Mapping[str, Argument]]] = {
     "allow": {"what": _WHAT, "client": _MAYBE, "for_s": _FOR, "reason": _REASON},
     "unblock": {"what": _WHAT, "for_s": _FOR, "reason": _REASON},
     "approve": {"id": _DECISION, "reason": _WHY},
-    "reject": {"id": _DECISION, "reason": _WHY},
+    "reject": {"id": _DECISION, "reason": _WHY._replace(default="rejected, no reason given")},
     "isolate": {"client": _WHAT, "for_s": _FOR, "remedy": Argument(_texts, default=()), "reason": _REASON},
     "release": {"client": _WHAT, "reason": _WHY},
     # Without `confirm` nothing is cut: the answer says what would be.
     "cut": {"segment": _WHAT, "for_s": _FOR._replace(required=True), "confirm": _MAYBE, "reason": _REASON},
     "uncut": {"segment": _WHAT, "reason": _WHY},
-    "undo": {"id": _DECISION._replace(required=False), "reason": _WHY},
+    "undo": {"id": _DECISION._replace(required=False), "reason": _WHY._replace(default="undone, no reason given")},
     "ack": {"incident": _INCIDENT, "reason": _WHY},
     "tie": {"campaign": _CAMPAIGN, "candidate": _CAMPAIGN, "reason": _REASON},
     "untie": {"campaign": _CAMPAIGN, "candidate": _CAMPAIGN, "reason": _WHY},

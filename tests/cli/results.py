@@ -189,6 +189,9 @@ LIST: dict[str, Any] = {
          "reason": "notice 2026-12 of the national centre", "created": at("11-25 09:00:00"), "expires": None},
         {"id": "D19", "kind": "allowance", "text": "weather-sync.example", "author": "uid:root", "reason": HOSTILE,
          "created": at("11-25 09:30:00"), "expires": at("11-26 09:30:00")},
+        {"id": "D20", "kind": "allowance", "author": "uid:root", "reason": "undone, no reason given",
+         "text": 'allow-destination news-portal.example owner="uid:root" reason="undone, no reason given"'
+                 " client=10.1.3.23", "created": at("11-25 09:31:00"), "expires": None},
     ],
     "allowances": 4,
 }  # fmt: skip
@@ -199,6 +202,8 @@ AUDIT: dict[str, Any] = {
          "reason": "infected since May; remedy by the service desk", "hash": "a1" * 32},
         {"seq": 4_122, "ts": at("11-25 09:12:00"), "actor": "rule:listed", "act": "extend",
          "object": "D1 address 203.0.113.67", "reason": HOSTILE, "hash": "b2" * 32},
+        {"seq": 4_120, "ts": at("11-25 08:55:00"), "actor": "uid:root", "act": "mode", "object": "jps",
+         "reason": "a quiet week", "before": "monitor", "after": "enforce", "hash": "d4" * 32},
         {"seq": 4_123, "ts": at("11-25 17:10:00"), "actor": "uid:bob", "act": "refused", "object": "panic",
          "reason": "needs the role admin", "hash": "c3" * 32},
     ],

@@ -324,10 +324,14 @@ def test_check_refuses_what_is_no_name(capsys: pytest.CaptureFixture[str]) -> No
 def test_check_config_reports_every_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     bad = ["-bad..name-", "nodots", "evil.example scope=wide", "300.1.1.1/99", "evil.example confidence=900"]
     path = write(tmp_path / "list.txt", "".join(f"{bad[n % len(bad)]} # {n}\n" for n in range(1000)))
-    code, out, _ = run(capsys, "check-config", path)
+    code, out, err = run(capsys, "check-config", path)
     lines = out.splitlines()
     assert code == 3
     assert len(lines) == 1000
+    assert err == "egressd: 1,000 problems\n", "of a loose file nothing is in force anywhere"
+    config = write(tmp_path / "egressd.yaml", "lists: [list.txt]\n")
+    _, _, err = run(capsys, "check-config", config)
+    assert err == "egressd: 1,000 problems; a daemon that reads this goes on with the last good state\n"
     for number, line in enumerate(lines, 1):
         head = line.removeprefix(path).split(":")
         assert head[1] == str(number)

@@ -50,6 +50,7 @@ async def test_unblock_by_whatever_people_know_of_it(tmp_path: Path, what: str) 
         assert answer["lines"] == [
             "D1 is lifted: registered_domain listed.example",
             "E1: listed.example may be reached for 1h",
+            "take it back with: egressd undo",
         ]
         assert site.rules() == []
         row = await site.row("D1")
