@@ -16,6 +16,7 @@ from egressd.cli.screen import (
     beside,
     date,
     first,
+    let_through,
     number,
     observed,
     read,
@@ -73,7 +74,8 @@ def state(host: Row, blocks_nothing: bool, now_us: int) -> str:
     blocked = host.get("blocked", True)
     if blocks_nothing or blocked is False:
         return NOT_BLOCKED
-    return TRYING if number(host, "attempts") and blocked else CONTACT
+    tried = number(host, "attempts") and time_us(host.get("last")) >= time_us(host.get("armed"))
+    return TRYING if tried and blocked else CONTACT
 
 
 def render_hosts(answer: Answer, now_us: int, limit: int) -> list[str]:
@@ -97,6 +99,8 @@ def render_hosts(answer: Answer, now_us: int, limit: int) -> list[str]:
     ]
     lines += [*more, ""]
     lines.append("HITS: all contacts; TRIES: since the decision; LEAKS: answered though blocked.")
+    through = let_through([one for one in shown if number(one, "attempts")], "opened")
+    lines += [through] if through else []
     worst = known[0][2]
     if known[0][0] <= URGENCY.index(CONTACT):
         client = text(worst, "client", 39)

@@ -19,6 +19,7 @@ from egressd.cli.screen import (
     device,
     fields,
     first,
+    let_through,
     listed,
     number,
     observed,
@@ -91,6 +92,8 @@ def render_incidents(answer: Answer, now_us: int, limit: int, *, everything: boo
     lines += ["", *table(_COLUMNS, [_cells(one, now_us) for one in shown], [_under(one) for one in shown]), *more]
     if any(one.get("retro") is True for one in shown):
         lines.append("* found in history when the indicator arrived later")
+    through = let_through([one for one in shown if number(one, "attempts")], "opened")
+    lines += [through] if through else []
     lines += ["", cut(f"Next: egressd incidents {text(found[0], 'id', 20)}   (all about one)")]
     ack = "; egressd ack ID (you have it in hand)" if any(map(_is_untaken, found)) else ""
     return [*lines, f"      egressd isolate CLIENT --reason TEXT{ack}"]
@@ -149,6 +152,7 @@ def _one(wanted: str, found: Sequence[Row], now_us: int) -> list[str]:
         ("opened", f"{date(one.get('opened'))} UTC" + (", from history" if one.get("retro") is True else "")),
         ("last", f"{ago(one.get('last'), now_us)} ago"),
         ("contacts", f"{contacts:,}: {number(one, 'answered'):,} answered, {attempts:,} tried after the decision"),
+        ("", _armed(one)),
         *[("because" if at == 0 else "", said) for at, said in enumerate(_said(part(one, "indicator")))],
         ("names", counts(one, "names")),
         ("seen by", counts(one, "via")),
@@ -172,6 +176,12 @@ def _one(wanted: str, found: Sequence[Row], now_us: int) -> list[str]:
     client = text(one, "client", 39)
     lines.append(cut(f"Next: egressd isolate {client} --reason TEXT"))
     return [*lines, f"      egressd ack {wanted}"] if _is_untaken(one) else lines
+
+
+def _armed(one: Row) -> str:
+    """Of tries that were made while nothing was blocked."""
+    is_later = time_us(one.get("opened")) < time_us(one.get("armed")) and number(one, "attempts")
+    return f"those before {date(one.get('armed'))} UTC were let through: the mode was monitor" if is_later else ""
 
 
 def _said(indicator: Row) -> list[str]:

@@ -49,7 +49,7 @@ VERBS: Final = {
     "reload": "read configuration and lists anew",
     "plan": "show what enforcing now would do, told from history",
     "policy": "show the policy, and prove it by its examples",
-    "mode": "choose between monitor, approve and enforce",
+    "mode": "show the mode in force, or choose between monitor, approve and enforce",
     "panic": "lift every block at once",
     "audit": "show who did what and why; verify that record",
     "doctor": "prove that detecting and blocking work, on a scratch set",
@@ -64,7 +64,7 @@ VERBS: Final = {
 # These differ only in what they ask the daemon for: one file has them all.
 OPERATIONS: Final = (
     *("block", "allow", "unblock", "approve", "reject", "isolate", "release", "cut", "uncut", "undo", "ack", "reload"),
-    *("tie", "untie", "mode", "panic"),
+    *("tie", "untie", "panic"),
 )
 FILES: Final = {"list": "lists", **dict.fromkeys(OPERATIONS, "operate")}
 

@@ -1,4 +1,4 @@
-"""The verbs that change something, from `egressd block` to `egressd panic`.
+"""The verbs that change something, from `egressd block` to `egressd panic`; `mode` has a file beside (mode.py).
 
 They differ only in what they ask for, so each is a line of a table. The daemon decides, writes the reason to its audit
 log, and says what was done; nothing is done here.
@@ -195,12 +195,11 @@ _TABLE: Final = (
                 "mode",
                 "",
                 "MODE",
-                "monitor, approve or enforce",
-                required=True,
+                "monitor, approve or enforce (default: show the one in force, and how it came to be)",
                 choices=("monitor", "approve", "enforce"),
             ),
             Option("segment", "--segment", "NAME", "of this segment alone"),
-            _REASON,
+            _REASON._replace(required=False),
         ),
     ),
     Operation("panic", (_REASON,)),

@@ -227,6 +227,17 @@ def show(lines: Sequence[str]) -> None:
         print(paint(line) if colour else line)
 
 
+def let_through(shown: Sequence[Row], tried_since: str) -> str:
+    """Of rows whose tries count from the time under `tried_since` on: that some were made while nothing was blocked, or
+    may be; "" when none."""
+    armed = {date(one.get("armed")) for one in shown if time_us(one.get(tried_since)) < time_us(one.get("armed"))}
+    if not armed:
+        return ""
+    if len(armed) > 1:
+        return "TRIES from before a segment was armed were let through: egressd mode says when."
+    return f"TRIES before {armed.pop()} UTC were let through: the mode was monitor."
+
+
 def device(row: Row) -> str:
     """A device for people: its name, MAC, and whether it made that up; "" when it is not known."""
     mac, name = text(row, "device", 17), text(row, "device_name", 30)

@@ -15,6 +15,7 @@ from egressd.cli.screen import (
     date,
     device,
     first,
+    let_through,
     number,
     observed,
     part,
@@ -76,7 +77,9 @@ def render_watches(answer: Answer, now_us: int, limit: int) -> list[str]:
     lines = [f"{count(len(watches), 'block')} watched, {count(tries, 'try', 'tries')} seen"]
     lines += _leaks(leaks)
     shown, more = first(watches, limit)
-    lines += ["", *table(_BLOCKS, [_cells(one, now_us) for one in shown]), *more, ""]
+    lines += ["", *table(_BLOCKS, [_cells(one, now_us) for one in shown]), *more]
+    through = let_through([row for one in shown for row in rows(one, "clients")], "first")
+    lines += [through, ""] if through else [""]
     return [
         *lines,
         cut(f"Next: egressd watch {text(watches[0], 'decision_id', 20)}   (who tried, and what is blocked)"),
@@ -100,6 +103,8 @@ def render_watch(answer: Answer, now_us: int, limit: int) -> list[str]:
             lines += ["", f"{tries} by {count(len(clients), 'host')}, the last {quiet} ago:"]
             shown, more = first(clients, limit)
             lines += [*table(_CLIENTS, [_client(row, now_us) for row in shown], [device(row) for row in shown]), *more]
+            through = let_through(shown, "first")
+            lines += [through] if through else []
         else:
             lines += ["", *observed(answer, "No try to reach it observed")]
         addresses = rows(one, "addresses")

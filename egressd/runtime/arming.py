@@ -13,10 +13,14 @@ from egressd.runtime.enforcement import Enforcement
 from egressd.runtime.in_force import InForce, Register
 from egressd.runtime.knowledge import Loaded
 from egressd.runtime.modes import (
+    How,
     Left,
     changed_by_start,
     gone_on_with,
+    how_of,
     is_apart,
+    parse_how,
+    render_how,
     render_left,
     site_of,
     spoken,
@@ -27,13 +31,15 @@ from egressd.runtime.scribe import Scribe
 from egressd.store import decisions, meta
 
 LEFT: Final = "modes"  # the key in the ledger of what a run leaves to the next
+HOW: Final = "modes since"  # and of how it came to be
 
 log = logging.getLogger("egressd")
 
 
 class Arming:
     """`mode` is that of the whole, `modes` those of segments where it is another one, `changed` what this start made of
-    those that the run before ended under ("": nothing). `on_set` is awaited when they were set."""
+    those that the run before ended under ("": nothing); `how` each came to be, that of the whole under "". `on_set` is
+    awaited when they were set."""
 
     def __init__(
         self,
@@ -42,10 +48,13 @@ class Arming:
         scribe: Scribe,
         enforcement: Enforcement,
         on_set: Callable[[], Awaitable[None]],
+        now_us: Callable[[], int],
     ) -> None:
         self.mode = loaded().config.mode
         self.modes: dict[str, str] = dict(loaded().config.modes)
         self.changed = ""
+        self.how: dict[str, How] = {}
+        self._now_us = now_us
         self._loaded = loaded
         self._register = register
         self._scribe = scribe
@@ -65,13 +74,36 @@ class Arming:
         """Whether decisions in force are in the kernel."""
         return self.site.strongest != MONITOR
 
+    def armed_us(self, client: bytes) -> int:
+        """Since when what a client contacts is blocked, or waits for a person; 0: it is under monitor, or it always
+        was."""
+        how = self.how.get(self.site.segment_of(client)) or self.how.get("") or How()
+        return how.armed_us
+
+    def armed_first_us(self) -> int:
+        """Since when anybody is kept from anything: the earliest of all segments, 0 as above."""
+        armed = {name: mode for name, mode in self._by_name().items() if mode != MONITOR}
+        return min((self.how.get(name, How()).armed_us for name in armed), default=0)
+
+    def _by_name(self) -> dict[str, str]:
+        return {"": self.mode, **self.modes}
+
     def rules(self) -> list[Rule]:
         """What the kernel should hold."""
         return self._register.rules(self.site.strongest, self._is_apart)
 
-    def begin(self, left: Left | None, *, clean: bool) -> str:
-        """The run before left these modes; `clean`: it ended as it should, and the configuration decides. What is to be
-        told of it, "": nothing."""
+    def begin(self, left: Left | None, *, clean: bool, how: str = "") -> str:
+        """The run before left these modes, and `how` they came to be; `clean`: it ended as it should, and the
+        configuration decides. What is to be told of it, "": nothing."""
+        told = self._begin(left, clean=clean)
+        if left is None:  # nothing was decided before
+            self.how = how_of({}, {"": ""}, self._by_name(), How(self._now_us()))
+        else:
+            before = {"": left.mode, **left.modes}
+            self.how = how_of(parse_how(how), before, self._by_name(), How(self._now_us()))
+        return told
+
+    def _begin(self, left: Left | None, *, clean: bool) -> str:
         loaded = self._loaded()
         found = None if clean or loaded.texts.demo else gone_on_with(left, loaded.config)
         if found is not None:
@@ -81,10 +113,10 @@ class Arming:
         self.changed = changed_by_start(left, spoken(self.mode, self.modes))
         return self.changed
 
-    async def set(self, mode: str, modes: Mapping[str, str] | None = None) -> None:
-        """Another mode, and others of segments if given. Raises AdapterError when the kernel cannot be used; the modes
-        stay then."""
-        before = self.mode, self.modes
+    async def set(self, mode: str, modes: Mapping[str, str] | None = None, by: str = "", reason: str = "") -> None:
+        """Another mode, and others of segments if given; `by` whom, "" is the configuration, and why. Raises
+        AdapterError when the kernel cannot be used; the modes stay then."""
+        before, by_name = (self.mode, self.modes), self._by_name()
         self.mode = mode
         self.modes = dict(modes) if modes is not None else self.modes
         self.keep_apart()
@@ -96,6 +128,7 @@ class Arming:
             await self.enforcement.change_mode(self.site.strongest)
             raise
         self.changed = ""  # a person has looked at it
+        self.how = how_of(self.how, by_name, self._by_name(), How(self._now_us(), 0, by, reason))
         if (self.mode, self.modes) != before:
             now, was = spoken(self.mode, self.modes), spoken(*before)
             log.warning("the mode is %s now, it was %s: egressd audit says who did it and why", now, was)
@@ -106,6 +139,7 @@ class Arming:
     def stand_in(self) -> None:
         """Decisions that were made in another mode stand in this one from now on."""
         self._scribe.put(meta.put, LEFT, render_left(self.mode, self.modes, self._loaded().config))
+        self._scribe.put(meta.put, HOW, render_how(self.how))
         changed = stand_in(self._register, self.site)
         for mode, ids in changed.by_mode.items():
             self._scribe.put(decisions.change_mode, ids, mode, changed.proposed, changed.active)

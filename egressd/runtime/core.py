@@ -100,7 +100,9 @@ class Core:
         self.identity = Identity(self.devices, clock, lambda: self.config.devices, loaded.base_dir, self.follow_devices)
         self.scribe = Scribe(ledger_db, self._written)
         self.enforcement = Enforcement(self.register, clock, self.scribe.put, self._dropped)
-        self.arming = Arming(lambda: self.loaded, self.register, self.scribe, self.enforcement, self._armed)
+        self.arming = Arming(
+            lambda: self.loaded, self.register, self.scribe, self.enforcement, self._armed, clock.now_us
+        )
         self.rulings = Rulings(self.register, self.campaigns, self.scribe, clock, self.tell, self.arming.is_enforcing)
         self.allowing = Allowing(
             self.register, self.rulings, self.campaigns, self.scribe, clock, tellers.event, self.new_id

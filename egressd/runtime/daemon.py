@@ -28,7 +28,7 @@ from egressd.notify.journal import Journal, LogHandler
 from egressd.notify.service import Service
 from egressd.plural import count
 from egressd.runtime import knowledge, screens
-from egressd.runtime.arming import LEFT
+from egressd.runtime.arming import HOW, LEFT
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
 from egressd.runtime.feeding import Feeding
@@ -172,7 +172,8 @@ class Daemon:
         last = await core.ledger.read(meta.last_run)
         set_us = meta.set_by_us(last, now_us)
         found = await core.ledger.read(ledger.load_all, now_us - set_us, FORGET_US)
-        changed = core.arming.begin(parse_left(await core.ledger.read(meta.get, LEFT)), clean=last.clean)
+        left, how = [await core.ledger.read(meta.get, key) for key in (LEFT, HOW)]
+        changed = core.arming.begin(parse_left(left), clean=last.clean, how=how)
         told = {"clean": last.clean, "pid": os.getpid()}
         act = Act("egressd", "start", "start", "", f"mode {core.arming.mode}", None, told)
         try:

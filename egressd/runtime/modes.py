@@ -75,6 +75,51 @@ def gone_on_with(left: Left | None, config: Config) -> tuple[str, dict[str, str]
     return (left.mode, modes) if spoken(left.mode, modes) != left.configured else None
 
 
+class How(NamedTuple):
+    """How a mode came to be: since when it holds (0: not known); since when it has not been monitor (0: it is, or it
+    was armed all along as far as is known); who set it, "" is the configuration, and why."""
+
+    since_us: int = 0
+    armed_us: int = 0
+    by: str = ""
+    reason: str = ""
+
+    def to(self, before: str, mode: str, by: str, reason: str, now_us: int) -> How:
+        """The mode is another one now."""
+        if mode == MONITOR:
+            return How(now_us, 0, by, reason)
+        return How(now_us, now_us if before == MONITOR else self.armed_us, by, reason)
+
+
+def how_of(how: Mapping[str, How], before: Mapping[str, str], after: Mapping[str, str], new: How) -> dict[str, How]:
+    """How modes came to be, by segment and of all others under "", that were `before` and are `after` as `new` says."""
+    found = {}
+    for name, mode in after.items():
+        was, known = before.get(name, before[""]), how.get(name, how.get("", How()))
+        found[name] = known if was == mode else known.to(was, mode, new.by, new.reason, new.since_us)
+    return found
+
+
+def render_how(how: Mapping[str, How]) -> str:
+    """As it is kept in the ledger."""
+    return json.dumps(how)
+
+
+def parse_how(text: str) -> dict[str, How]:
+    """Nothing where there is nothing, or it is damaged."""
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return {}
+    if not isinstance(said, dict):
+        return {}
+    found = {}
+    for name, row in said.items():
+        if isinstance(row, list) and [type(one) for one in row] == [int, int, str, str] and min(row[:2]) >= 0:
+            found[name] = How(*row)
+    return found
+
+
 def changed_by_start(left: Left | None, now: str) -> str:
     """What to tell when a run is under other modes than the one before ended under, `now` as `spoken`; "" when not."""
     before = spoken(left.mode, left.modes) if left is not None else now

@@ -21,6 +21,7 @@ from egressd.runtime.block_plan import BlockPlan
 from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
 from egressd.runtime.in_force import ROLLBACK, InForce, Register
+from egressd.runtime.modes import How
 from egressd.runtime.preview import Preview, told
 from egressd.runtime.sensing import resident_bytes
 from egressd.store import audit, queries
@@ -60,11 +61,12 @@ async def status(
     """One screen's worth of everything. `first` and `more` are warnings of parts that the core does not know, that
     stand before its own and behind them: the command shows as many as there is room for."""
     now_us = core.clock.now_us()
-    told = await core.ledger.read(queries.status, now_us)
+    told = await core.ledger.read(queries.status, now_us, core.arming.armed_first_us())
     sensing = core.sensing
     return {
         "mode": core.arming.mode,
         "modes": dict(core.arming.modes),
+        "arming": armed_how(core),
         "version": __version__,
         "started": render_time(core.started_us),
         "uptime_s": (now_us - core.started_us) // SECOND_US,
@@ -124,6 +126,30 @@ def _blocks(register: Register) -> Record:
         "clients_isolated": len(set(register.isolated().values())),
         "segments_cut": len(register.cut()),
     }
+
+
+def armed_how(core: Core) -> list[Record]:
+    """Each mode that is in force, that of all whose segment has none first: since when, by whom and why, and what the
+    configuration says."""
+    arming, config = core.arming, core.config
+    return [
+        {
+            "segment": name or None,
+            "mode": mode,
+            "since": render_time(how.since_us) if how.since_us else None,
+            "by": how.by or None,
+            "reason": how.reason or None,
+            "configured": config.modes.get(name, config.mode) if name else config.mode,
+        }
+        for name, mode in {"": arming.mode, **arming.modes}.items()
+        for how in [arming.how.get(name, How())]
+    ]
+
+
+def armed(core: Core, client: str | None) -> str | None:
+    """Since when what a client contacts is not under monitor any more; None: it is, or it always was."""
+    since_us = core.arming.armed_us(parse_address(client or ""))
+    return render_time(since_us) if since_us else None
 
 
 def state_of(core: Core, canary: Canary, interface: Record) -> str:
@@ -197,6 +223,7 @@ async def hosts(core: Core) -> Record:
     for one in found:
         one.update(device_fields(core, one["device"]))
         one["blocked"] = is_blocked(core, one["client"], one["incidents"])
+        one["armed"] = armed(core, one["client"])
     return {"hosts": timed(found)}
 
 
@@ -261,6 +288,7 @@ async def incidents(core: Core, state: str | None, client: str | None) -> Record
         one["via"] = {VIA.get(via, via): contacts for via, contacts in one["via"].items()}
         one.update(device_fields(core, one["device"]))
         one.update(campaign_fields(core, one["campaign"], watched))
+        one["armed"] = armed(core, one["client"])
         one["blocked"] = None if one["state"] == "closed" else is_blocked(core, one["client"], [one["id"]])
         if one["client"] in isolated and core.arming.is_enforcing():
             one["blocked"] = True
@@ -279,6 +307,7 @@ async def watch(core: Core, id_: str | None) -> Record:
             mac = core.devices.device_of(parse_address(one["client"] or ""), one["last_us"])
             one["device"] = render_mac(mac) or None
             one.update(device_fields(core, one["device"]))
+            one["armed"] = armed(core, one["client"])
         for one in row["addresses"]:
             held = counters.get(Target(one["kind"], one["value"]))
             one["packets"] = held.packets if held is not None else 0

@@ -309,7 +309,7 @@ class Verbs:
         core.scribe.put(audit.append, act, core.clock.now_us())
         for decision in found:
             self._acts.lift(peer, decision, args["reason"])
-        await core.arming.set("monitor", {})
+        await core.arming.set("monitor", {}, peer.actor, args["reason"])
         await self._acts.settle()
         self._acts.remember(peer, Done(stays="what panic lifted comes back by no command; egressd mode arms again"))
         return {
@@ -365,9 +365,10 @@ class Verbs:
         await core.scribe.settled()
         await core.ledger.run(audit.append, act, core.clock.now_us())  # raises before anything is done
         if segment is None:
-            await core.arming.set(args["mode"])
+            await core.arming.set(args["mode"], None, peer.actor, args["reason"])
         else:
-            await core.arming.set(core.arming.mode, core.arming.modes | {segment: args["mode"]})
+            modes = core.arming.modes | {segment: args["mode"]}
+            await core.arming.set(core.arming.mode, modes, peer.actor, args["reason"])
         await core.enforcement.settled()
         held = len(core.arming.rules())
         lines = [f"{count(held, 'target is', 'targets are')} to be in force now"]

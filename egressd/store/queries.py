@@ -28,8 +28,9 @@ WATCHED_KINDS: Final = ("address", "network", "pair")  # what a watch lists as i
 _WATCHED: Final = "state = 'active' AND main_kind NOT IN ('client', 'segment')"  # those are of machines of ours
 
 
-def status(connection: Connection, now_us: int) -> dict[str, Any]:
-    """Counts for `status`: `adapters` by name, `blocks`, `watch` and `incidents`; the daemon adds the rest."""
+def status(connection: Connection, now_us: int, armed_us: int = 0) -> dict[str, Any]:
+    """Counts for `status`: `adapters` by name, `blocks`, `watch` and `incidents`; the daemon adds the rest. Who tried
+    before `armed_us` only, when nothing was blocked, tries nothing that is."""
     adapters = {
         name: {state: counts.get(state, 0) for state in ("active", "pending", "failed", "unsupported")}
         for name, counts in targets.enforcement_counts(connection).items()
@@ -37,7 +38,7 @@ def status(connection: Connection, now_us: int) -> dict[str, Any]:
     return {
         "adapters": adapters,
         "blocks": _blocks(connection),
-        "watch": _watch_counts(connection, now_us),
+        "watch": _watch_counts(connection, now_us, armed_us),
         "incidents": {
             "open": _one(connection, "SELECT count(*) FROM incidents WHERE state <> 'closed'"),
             "new_24h": _one(connection, "SELECT count(*) FROM incidents WHERE opened_us > ?", now_us - DAY_US),
@@ -58,16 +59,29 @@ def hosts(connection: Connection) -> list[dict[str, Any]]:
     found: dict[str | bytes, dict[str, Any]] = {}
     rows = connection.execute(
         "SELECT client, device, addresses, number, segment, registered_domain, contacts, attempts, leaks, first_us,"
-        " last_us FROM incidents WHERE state <> 'closed' ORDER BY number"
+        " last_us, opened_us FROM incidents WHERE state <> 'closed' ORDER BY number"
     )
-    for client, device, packed, number, segment, domain, contacts, attempts, leaks, first_us, last_us in rows:
+    for (
+        client,
+        device,
+        packed,
+        number,
+        segment,
+        domain,
+        contacts,
+        attempts,
+        leaks,
+        first_us,
+        last_us,
+        opened_us,
+    ) in rows:
         addresses = [render_address(one) for one in known_addresses(packed) or [client]]
         host = found.get(device or client)
         if host is None:
             host = found[device or client] = {
                 "client": addresses[-1], "device": device or None, "addresses": [], "segment": segment,
                 "incidents": [], "domains": [], "contacts": 0, "attempts": 0, "leaks": 0, "first_us": first_us,
-                "last_us": last_us, "isolated": False,
+                "last_us": last_us, "opened_us": opened_us, "isolated": False,
             }  # fmt: skip
         elif last_us > host["last_us"]:
             host["client"] = addresses[-1]
@@ -82,6 +96,7 @@ def hosts(connection: Connection) -> list[dict[str, Any]]:
         host["leaks"] += leaks
         host["first_us"] = min(host["first_us"], first_us)
         host["last_us"] = max(host["last_us"], last_us)
+        host["opened_us"] = min(host["opened_us"], opened_us)
     return list(found.values())
 
 
@@ -160,7 +175,7 @@ def _blocks(connection: Connection) -> dict[str, int]:
     }
 
 
-def _watch_counts(connection: Connection, now_us: int) -> dict[str, Any]:
+def _watch_counts(connection: Connection, now_us: int, armed_us: int) -> dict[str, Any]:
     attempts, leaks = attempts_since(connection, now_us - DAY_US)
     last = connection.execute("SELECT max(last_us) FROM watches").fetchone()[0]
     trying = (
@@ -169,7 +184,7 @@ def _watch_counts(connection: Connection, now_us: int) -> dict[str, Any]:
     )
     return {
         "blocks_watched": _one(connection, f"SELECT count(*) FROM decisions WHERE {_WATCHED}"),
-        "clients_trying": _one(connection, trying, now_us - DAY_US),
+        "clients_trying": _one(connection, trying, max(now_us - DAY_US, armed_us)),
         "attempts_24h": attempts,
         "leaks_24h": leaks,
         "last_attempt_us": last,

@@ -15,6 +15,10 @@ def at(text: str) -> str:
 
 STATUS: dict[str, Any] = {
     "mode": "enforce",
+    "arming": [
+        {"segment": None, "mode": "enforce", "since": at("11-25 09:00:00"), "by": "uid:root", "reason": "a quiet week",
+         "configured": "monitor"},
+    ],
     "version": "0.1.0",
     "started": at("10-29 13:02:00"),
     "uptime_s": 2_348_000,

@@ -199,6 +199,25 @@ def test_what_changing_asks(capsys: pytest.CaptureFixture[str], path: Path, line
     assert [(what, got) for _, what, got in asked] == [(verb, args)] * 2
 
 
+def test_mode_alone_tells_the_one_in_force(capsys: pytest.CaptureFixture[str], path: Path) -> None:
+    """It was a usage error, and `status` does not say who set it."""
+    with daemon(path, {"status": results.STATUS}) as asked:
+        code, out, _ = run(capsys, "mode")
+        assert code == 0 and asked[-1][1:] == ("status", {})
+        assert "enforce since 11-25 09:00 UTC" in out and "set by uid:root: a quiet week" in out
+        assert out.splitlines()[-1].startswith("Next: egressd mode monitor|approve|enforce ")
+        _, out, _ = run(capsys, "mode", "--json")
+        assert json.loads(out) == {"arming": results.STATUS["arming"]}
+
+
+@pytest.mark.parametrize("line", ["mode enforce", "mode --reason x", "mode --segment lab"])
+def test_a_mode_is_set_with_a_reason(capsys: pytest.CaptureFixture[str], line: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(capsys, *line.split())
+    assert ended.value.code == 2
+    assert "are required: " + ("--reason" if "enforce" in line else "MODE") in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("line", "verb", "args"),
     [
@@ -236,8 +255,9 @@ def test_words_of_feeds_that_do_not_go_together(capsys: pytest.CaptureFixture[st
 
 def test_every_verb_of_the_protocol_can_be_typed() -> None:
     assert {verb.partition("-")[0] for verb in VERB_ROLES} <= set(VERBS)  # feeds-update is `feeds update`
-    assert set(TABLE) == set(OPERATIONS) == {verb for verb in VERB_ROLES if FILES.get(verb) == "operate"}
-    for verb, operation in TABLE.items():
+    assert set(TABLE) - {"mode"} == set(OPERATIONS) == {verb for verb in VERB_ROLES if FILES.get(verb) == "operate"}
+    for verb in OPERATIONS:  # `mode` may be typed without its arguments, to look
+        operation = TABLE[verb]
         assert {option.key for option in operation.options} == set(VERB_ARGS[verb]), verb
         for option in operation.options:
             assert option.required == VERB_ARGS[verb][option.key].required, (verb, option.key)

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from egressd.cli import decisions as decisions_verb
+from egressd.cli import incidents as incidents_verb
 from egressd.cli.client import Answer
 from egressd.cli.hosts import render_hosts
+from egressd.cli.incidents import render_incidents
+from egressd.cli.mode import render_modes
 from egressd.cli.plan import render_plan
 from egressd.cli.watch import render_watch
 from egressd.config.document import parse_config
@@ -20,12 +23,12 @@ from egressd.detect.rules import is_share
 from egressd.intel.networks import NetworkTable, parse_address, render_network
 from egressd.model import Indicator, Match, Target
 from egressd.runtime import alarms, screens
-from egressd.runtime.arming import LEFT
+from egressd.runtime.arming import HOW, LEFT
 from egressd.runtime.block_plan import BlockPlan
-from egressd.runtime.modes import Left, parse_left, site_of, unarmed
+from egressd.runtime.modes import How, Left, parse_how, parse_left, site_of, unarmed
 from egressd.runtime.orders import Adopt
 from egressd.runtime.whose import Whose
-from egressd.store import meta
+from egressd.store import meta, queries
 from egressd.store.decisions import ACTIVE, PROPOSED
 from egressd.store.history import History, Tenant
 from egressd.web.requests import Refused
@@ -40,6 +43,7 @@ from tests.runtime.scene import (
     T0,
     A,
     B,
+    Hands,
     about,
     address,
     attempt,
@@ -519,6 +523,71 @@ async def test_after_a_crash_a_run_goes_on_under_the_modes_that_commands_had_set
         assert arming.mode == "monitor", "the configuration was edited meanwhile, and decides"
         assert told.startswith("the mode is monitor since this start, and was enforce before it")
         assert arming.begin(Left("monitor", {}, "monitor"), clean=False) == ""
+
+
+@in_loop
+async def test_what_was_tried_before_the_site_was_armed_is_told_apart(tmp_path: Path) -> None:
+    """Armed, `hosts` and `status` said STILL TRYING of a host that had been let through and never came again."""
+    hands = Hands()
+    async with site_at(tmp_path, "monitor", hands=hands) as site:
+        core = site.core
+        assert core.arming.begin(None, clean=True) == "" and core.arming.armed_us(A) == 0
+        site.sees(*asked(action="block", mode="monitor"), verdict("D1", "extend", address(), found=LISTED))
+        site.sees(attempt(A, 1, found=LISTED), attempt(B, 1, found=LISTED))
+        hands.pass_s(60)
+        await site.do("mode", BERT, mode="enforce", reason="a quiet week")
+        site.sees(attempt(B, 70, found=LISTED))
+        hands.pass_s(60)
+        await core.scribe.settled()
+        now_us = core.clock.now_us()
+        hosts = shown(site, await screens.hosts(core), lambda got: render_hosts(got, now_us, 40))
+        assert "1 STILL TRYING, 1 in contact" in hosts
+        since = "before 11-14 22:14 UTC were let through: the mode was monitor"
+        assert f"TRIES {since}" in hosts
+        assert f"TRIES {since}" in shown(
+            site, await screens.watch(core, "D1"), lambda got: render_watch(got, now_us, 40)
+        )
+        found = await screens.incidents(core, None, None)
+        assert f"TRIES {since}" in shown(site, found, lambda got: render_incidents(got, now_us, 40))
+        one = shown(site, found, lambda got: incidents_verb._one("I1", got.result["incidents"], now_us))
+        assert f"those {since}" in one
+        assert (await core.ledger.read(queries.status, now_us, core.arming.armed_first_us()))["watch"][
+            "clients_trying"
+        ] == 1
+
+
+@in_loop
+async def test_how_a_mode_came_to_be_is_told_and_outlives_a_crash(tmp_path: Path) -> None:
+    hands = Hands()
+    async with site_at(tmp_path, "monitor", hands=hands) as site:
+        arming = site.core.arming
+        arming.begin(None, clean=True)
+        hands.pass_s(120)
+        await site.do("mode", BERT, mode="enforce", segment="lab", reason="the laboratory first")
+        now_us = site.core.clock.now_us()
+        told = shown(
+            site, {"arming": screens.armed_how(site.core)}, lambda got: render_modes(got, now_us + 60 * SECOND)
+        )
+        assert "monitor since 11-14 22:13 UTC, 3m ago; as the configuration says" in told
+        assert "segment lab: enforce since 11-14 22:15 UTC, 1m ago; set by uid:bert: the" in told
+        assert "the configuration says monitor, and a start takes that" in told
+        await site.core.scribe.settled()
+        left, how = [await site.ledger.read(meta.get, key) for key in (LEFT, HOW)]
+        before = dict(arming.how)
+        hands.pass_s(60)
+        arming.mode, arming.modes = "monitor", {}
+        arming.begin(parse_left(left), clean=False, how=how)
+        assert arming.how == before, "it goes on as it was"
+        arming.mode, arming.modes = "monitor", {}
+        arming.begin(parse_left(left), clean=True, how=how)
+        assert arming.how == {"": before[""]} and arming.armed_us(LAB) == 0
+        arming.begin(parse_left(left), clean=True, how="[")
+        assert arming.how == {"": How()}, "of an older version nothing is known"
+
+
+@pytest.mark.parametrize("text", ["", "[", "[]", '{"": 1}', '{"": [1, 2, 3, 4]}', '{"": [-1, 0, "", ""]}'])
+def test_damage_in_how_modes_came_to_be_is_left_out(text: str) -> None:
+    assert parse_how(text) == {}
 
 
 @pytest.mark.parametrize(

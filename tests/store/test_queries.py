@@ -105,10 +105,12 @@ def test_hosts(busy: Database) -> None:
     assert busy.call(queries.hosts) == [
         {"client": "10.0.0.1", "segment": "lan", "incidents": ["I1", "I3"], "domains": ["bad.example", "other.example"],
          "device": None, "addresses": ["10.0.0.1"],
-         "contacts": 5, "attempts": 4, "leaks": 1, "first_us": T0 - 5, "last_us": T0 + HOUR, "isolated": True},
+         "contacts": 5, "attempts": 4, "leaks": 1, "first_us": T0 - 5, "last_us": T0 + HOUR,
+             "opened_us": T0, "isolated": True},
         {"client": "2001:db8::1", "segment": "lan", "incidents": ["I2"], "domains": ["bad.example"],
          "device": None, "addresses": ["2001:db8::1"],
-         "contacts": 0, "attempts": 0, "leaks": 0, "first_us": T0, "last_us": T0, "isolated": False},
+         "contacts": 0, "attempts": 0, "leaks": 0, "first_us": T0, "last_us": T0, "opened_us": T0,
+             "isolated": False},
     ]  # fmt: skip
 
 
