@@ -14,6 +14,7 @@ from egressd.cli.screen import (
     add_read_arguments,
     ago,
     beside,
+    cut_off,
     date,
     first,
     let_through,
@@ -104,7 +105,7 @@ def render_hosts(answer: Answer, now_us: int, limit: int) -> list[str]:
     worst = known[0][2]
     if known[0][0] <= URGENCY.index(CONTACT):
         client = text(worst, "client", 39)
-        lines.append(cut(f"Next: egressd isolate {client} --reason TEXT"))
+        lines.append(cut(f"Next: {cut_off(answer, client)}"))
         lines.append(cut(f"      egressd incidents --client {client}"))
     return lines
 

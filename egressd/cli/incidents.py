@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from typing import Final
 
 from egressd.cli.client import Answer, ClientError
@@ -15,6 +14,7 @@ from egressd.cli.screen import (
     ago,
     beside,
     counts,
+    cut_off,
     date,
     device,
     fields,
@@ -67,9 +67,8 @@ def run(args: Namespace) -> int:
     state = "all" if args.all or args.id else None  # without a state: those that are not closed
 
     def render(answer: Answer, now_us: int) -> list[str]:
-        found = rows(answer.result, "incidents")
         if args.id:
-            return _one(args.id, found, now_us)
+            return _one(args.id, answer, now_us)
         return render_incidents(answer, now_us, args.rows, everything=args.all)
 
     read(args, "incidents", {"state": state, "client": args.client}, render)
@@ -96,7 +95,7 @@ def render_incidents(answer: Answer, now_us: int, limit: int, *, everything: boo
     lines += [through] if through else []
     lines += ["", cut(f"Next: egressd incidents {text(found[0], 'id', 20)}   (all about one)")]
     ack = "; egressd ack ID (you have it in hand)" if any(map(_is_untaken, found)) else ""
-    return [*lines, f"      egressd isolate CLIENT --reason TEXT{ack}"]
+    return [*lines, f"      {cut_off(answer, 'CLIENT')}{ack}"]
 
 
 def _is_untaken(one: Row) -> bool:
@@ -129,8 +128,8 @@ def _under(one: Row) -> str:
     return "; ".join([*parts, f"opened {date(one.get('opened'))}"])
 
 
-def _one(wanted: str, found: Sequence[Row], now_us: int) -> list[str]:
-    one = next((row for row in found if row.get("id") == wanted), None)
+def _one(wanted: str, answer: Answer, now_us: int) -> list[str]:
+    one = next((row for row in rows(answer.result, "incidents") if row.get("id") == wanted), None)
     if one is None:
         raise ClientError(f"there is no incident {wanted}; egressd incidents --all lists them", RUNTIME)
     segment = text(one, "segment", 30)
@@ -174,7 +173,7 @@ def _one(wanted: str, found: Sequence[Row], now_us: int) -> list[str]:
         if said:
             lines += wrap(f"  {'note':<11}", [date(note.get("ts")), *said.split(" ")], " ")[:NOTE_LINES]
     client = text(one, "client", 39)
-    lines.append(cut(f"Next: egressd isolate {client} --reason TEXT"))
+    lines.append(cut(f"Next: {cut_off(answer, client)}"))
     return [*lines, f"      egressd ack {wanted}"] if _is_untaken(one) else lines
 
 

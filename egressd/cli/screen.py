@@ -227,6 +227,13 @@ def show(lines: Sequence[str]) -> None:
         print(paint(line) if colour else line)
 
 
+def cut_off(answer: Answer, client: str) -> str:
+    """What a person does at once about a client; in monitor, where the command is refused, by hand."""
+    if answer.blocks_nothing:
+        return f"unplug {client}: in monitor nobody is isolated (egressd mode)"
+    return f"egressd isolate {client} --reason TEXT"
+
+
 def let_through(shown: Sequence[Row], tried_since: str) -> str:
     """Of rows whose tries count from the time under `tried_since` on: that some were made while nothing was blocked, or
     may be; "" when none."""

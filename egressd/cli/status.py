@@ -55,7 +55,7 @@ def render_status(answer: Answer, now_us: int) -> list[str]:
     head = f"egressd {text(status, 'version', 20)}, up {span(number(status, 'uptime_s') * 1_000_000)}"
     if not alarms:
         head += "; no alarm"
-    step = _next(status)
+    step = _next(status, answer.blocks_nothing)
     room = LINES - 1 - len(head_lines(answer)) - len(shown) - len(step)
     body = _body(status, answer.blocks_nothing, now_us, ROWS)
     if len(body) > room:
@@ -267,8 +267,10 @@ def _life(status: Row, now_us: int) -> list[str]:
     ]
 
 
-def _next(status: Row) -> list[str]:
+def _next(status: Row, blocks_nothing: bool) -> list[str]:
     watch, blocks = part(status, "watch"), part(status, "blocks")
+    if number(watch, "clients_trying") and blocks_nothing:
+        return ["Next: egressd hosts   (who; in monitor nobody is isolated: unplug them)"]
     if number(watch, "leaks_24h") or number(watch, "clients_trying"):
         return ["Next: egressd hosts   (who; then egressd isolate CLIENT --reason TEXT)"]
     if number(blocks, "proposed"):

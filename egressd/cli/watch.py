@@ -12,6 +12,7 @@ from egressd.cli.screen import (
     Row,
     add_read_arguments,
     ago,
+    cut_off,
     date,
     device,
     first,
@@ -116,7 +117,7 @@ def render_watch(answer: Answer, now_us: int, limit: int) -> list[str]:
             lines += ["", *table(columns, [_address(row, text(one, "state")) for row in shown]), *more]
         else:
             lines += ["", "No address is blocked for it: none was seen, or what was is protected."]
-        lines += ["", cut(f"Next: egressd isolate CLIENT --reason TEXT; {_then(decision, text(one, 'state'))}")]
+        lines += ["", cut(f"Next: {cut_off(answer, 'CLIENT')}; {_then(decision, text(one, 'state'))}")]
     return lines or ["Nothing is watched under that id."]
 
 

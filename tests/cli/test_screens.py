@@ -41,7 +41,7 @@ def answer(result: dict[str, Any], mode: str = "enforce", down: tuple[str, ...] 
 
 
 def one_incident(wanted: str, got: Answer) -> list[str]:
-    return incidents_verb._one(wanted, screen.rows(got.result, "incidents"), NOW_US)
+    return incidents_verb._one(wanted, got, NOW_US)
 
 
 def one_decision(wanted: str, got: Answer) -> list[str]:
@@ -179,6 +179,16 @@ def test_a_decision_that_ended_says_when_by_whom_and_why() -> None:
     gone = {**watch, "addresses": [{**one, "state": "withdrawn"} for one in watch["addresses"]]}
     lines = render_watch(answer({"watches": [gone]}), NOW_US, 40)
     assert any("withdrawn -" in line for line in lines) and not any("11-26 17:11" in line for line in lines)
+
+
+def test_in_monitor_no_screen_says_to_isolate() -> None:
+    """Each ended with `Next: egressd isolate`, which monitor refuses."""
+    results_of = {"status": results.STATUS, "hosts": results.HOSTS, "watch": results.WATCHES}
+    for name, got in (*results_of.items(), ("incidents", results.INCIDENTS)):
+        said = "\n".join(RENDERS[name](answer(got, "monitor")))
+        assert "egressd isolate" not in said and "in monitor nobody is isolated" in said, name
+    assert "egressd isolate" not in "\n".join(one_incident("I2", answer(results.INCIDENTS, "monitor")))
+    assert "egressd isolate" in "\n".join(RENDERS["hosts"](answer(results.HOSTS, "monitor")._replace(modes=1)))
 
 
 def test_in_monitor_nothing_is_said_to_be_blocked() -> None:

@@ -50,14 +50,17 @@ async def test_what_reaches_a_protected_address_is_not_said_to_be_kept_out(tmp_p
         watches = render_watches(Answer(await screens.watch(site.core, None), "enforce", 1, "", ()), now_us, 40)
         (incident,) = (await screens.incidents(site.core, None, None))["incidents"]
         assert "!! NOT BLOCKED: nothing keeps this host from it; egressd decisions D1 says why" in _one(
-            "I1", [incident], 0
+            "I1", Answer({"incidents": [incident]}, "enforce", 1, "", ()), 0
         )
         assert any(line.startswith("D1 name only listed.example") for line in watches)
         site.sees(verdict("D1", "extend", address("203.0.113.9"), found=LISTED))  # another address may be blocked
         assert await blocked(site) is True
         assert WARNING not in alarms.warnings(site.core)
         (incident,) = (await screens.incidents(site.core, None, None))["incidents"]
-        assert (incident["blocked"], [one for one in _one("I1", [incident], 0) if "BLOCKED" in one]) == (True, [])
+        assert (
+            incident["blocked"],
+            [one for one in _one("I1", Answer({"incidents": [incident]}, "enforce", 1, "", ()), 0) if "BLOCKED" in one],
+        ) == (True, [])
 
 
 @in_loop

@@ -549,7 +549,7 @@ async def test_what_was_tried_before_the_site_was_armed_is_told_apart(tmp_path: 
         )
         found = await screens.incidents(core, None, None)
         assert f"TRIES {since}" in shown(site, found, lambda got: render_incidents(got, now_us, 40))
-        one = shown(site, found, lambda got: incidents_verb._one("I1", got.result["incidents"], now_us))
+        one = shown(site, found, lambda got: incidents_verb._one("I1", got, now_us))
         assert f"those {since}" in one
         assert (await core.ledger.read(queries.status, now_us, core.arming.armed_first_us()))["watch"][
             "clients_trying"
