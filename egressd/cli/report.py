@@ -228,7 +228,13 @@ def _campaign(campaign: Campaign, engine: Engine, read: Read, *, alone: bool) ->
 
 
 def _blocks(decisions: Sequence[Decision]) -> list[str]:
-    blocked = [d.targets[0].value for d in decisions if d.action == "block"]
+    stands: dict[str, str] = {}  # what was blocked and given free again would not be
+    for d in decisions:
+        if d.action == "block":
+            stands[d.id] = d.targets[0].value
+        elif d.action == "withdraw" and d.targets[0].value == stands.get(d.id):
+            del stands[d.id]
+    blocked = list(stands.values())
     added = [d.targets[0] for d in decisions if d.action == "extend"]
     refused = [d for d in decisions if d.action in ("refuse", "withdraw")]
     settled = {d.targets for d in decisions if d.action == "block"}  # since then a list names it

@@ -68,4 +68,6 @@ def test_a_wide_terminal_shows_more_and_a_file_is_the_same_everywhere() -> None:
     piped, narrow, wide = replayed(0), replayed(60), replayed(160)
     assert max(map(len, piped)) <= 80 and piped[1:] == narrow[1:], "the first line tells how long it took"
     assert any(".." in line for line in piped)
+    assert any(line.startswith("Would not block 1: 198.51.100.66, ") for line in piped)
+    assert not any(line.startswith("Would block: ") for line in piped), "it was given free again"
     assert not any(".." in line.replace("...", "") for line in wide) and 80 < max(map(len, wide)) <= 160
