@@ -70,6 +70,10 @@ def run(args: Namespace) -> int:
         print(f"egressd: {count(len(problems), 'problem')}{concerned}", file=sys.stderr)
         return INVALID
     _warn(config, Path(args.config or "").parent)
+    if loaded.demo:
+        where = printable(config.origin) if config.origin else "no configuration"
+        what = "names no list: only the built-in demonstration list of reserved names is looked for"
+        print(f"egressd: warning: {where}: {what}", file=sys.stderr)
     _warn_of_urls(loaded)
     for one in loaded.lists:
         print(f"{printable(one.name)}: {count(one.indicators, 'indicator')}")

@@ -90,6 +90,10 @@ def parse_name(text: str, column: int) -> str:
         if ":" in text:
             raise Wrong(column, f'not an address: "{show(text)}"', "check the spelling")
         what = f'not a legal name: "{show(text)}"'
+        if "," in text or ";" in text:
+            raise Wrong(column, what, "a table is not read: take out the column with the names, one on a line")
+        if '"' in text:
+            raise Wrong(column, what, "write it without quotes")
         raise Wrong(column, what, "labels are 1 to 63 letters, digits, hyphens or underscores, at most 253 in all")
     if _NUMBER.fullmatch(name[name.rfind(".") + 1 :]) is not None:
         raise Wrong(

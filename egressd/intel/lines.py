@@ -82,6 +82,8 @@ def parse_options(words: list[Word], known: tuple[str, ...]) -> dict[str, Word]:
     options: dict[str, Word] = {}
     for word in words:
         key, equals, value = word.text.partition("=")
+        if not key:
+            raise Wrong(word.column, "nothing before the =", "options are written key=value, no spaces")
         if not equals:
             raise Wrong(word.column, f'unexpected word "{show(word.text)}"', "options are written key=value, no spaces")
         if key not in known:

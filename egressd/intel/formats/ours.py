@@ -53,6 +53,8 @@ from egressd.names import Suffixes
 
 OPTIONS: Final = ("scope", "threat", "confidence", "expires", "added", "first_seen", "ref", "owner", "force")
 
+# https://docs.suricata.io/en/latest/rules/intro.html: what a rule begins with.
+_RULES: Final = frozenset(("alert", "drop", "pass", "reject", "rejectsrc", "rejectdst", "rejectboth"))
 _ADBLOCK: Final = re.compile(r"\|\|([^\^$|/]+)\^\|?")
 
 
@@ -136,6 +138,9 @@ def parse_line(line: str) -> tuple[list[tuple[Entry, int]], list[Word]] | None:
         advice = "put it into a file that allow: names; check-config --allow FILE checks such a file"
         raise Wrong(first.column, f"{first.text} is an allowance, no block", advice)
     hosts = parse_hosts(first, names)
+    if hosts is None and first.text in _RULES:
+        what = "a rule of Suricata or Snort is no indicator"
+        raise Wrong(first.column, what, "list the names that it looks for, one on a line")
     if hosts is None:
         what = f'unexpected word "{show(names[0].text)}"'
         advice = "put one indicator on a line; options are written key=value, comments after #"
