@@ -24,6 +24,7 @@ EVERY_S: Final = 60.0
 WAIT_S: Final = 3.0
 FAILS: Final = 2  # in a row, before it is an alarm: a burst may cost one packet
 PORT: Final = 53
+FAILING: Final = "failing"
 
 
 class Canary:
@@ -75,7 +76,7 @@ class Canary:
             self.failures += 1
             self.problem = "; ".join(f"{what}: {detail}" for what, ok, detail, _ in steps if not ok)
             if self._row >= FAILS or self.state == "starting":
-                self.state = "failing"
+                self.state = FAILING
         return steps
 
     def told(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from egressd.notify.service import Service
 from egressd.plural import count
 from egressd.runtime import knowledge, screens
 from egressd.runtime.arming import HOW, LEFT
-from egressd.runtime.canary import Canary
+from egressd.runtime.canary import FAILING, Canary
 from egressd.runtime.core import Core
 from egressd.runtime.feeding import Feeding
 from egressd.runtime.hunting import Hunts
@@ -38,6 +38,7 @@ from egressd.runtime.list_following import follow_lists
 from egressd.runtime.modes import parse_left
 from egressd.runtime.processes import PacketProcessHandle
 from egressd.runtime.serving import Serving
+from egressd.runtime.sight import Sight
 from egressd.runtime.tellers import Watchers
 from egressd.runtime.vitals import Vitals
 from egressd.runtime.volume_watch import VolumeWatch
@@ -81,6 +82,7 @@ class Daemon:
         self._clock = SteadyClock()
         self._stop = asyncio.Event()
         self._vitals = Vitals(self._clock)
+        self._sight = Sight()
         self._serving: Serving | None = None  # not before all that it tells of is there
         self._tasks: list[asyncio.Task[None]] = []
         self._unread: list[str] = []  # what of the ledger could not be read
@@ -264,8 +266,17 @@ class Daemon:
             await asyncio.sleep(pause_s)
             await core.tick()
             self._vitals.note(core.sensing)
+            self._look(core)
             self._service.watchdog()
             self._service.status(serving.line())
+
+    def _look(self, core: Core) -> None:
+        canary, vitals = self._canary, self._vitals
+        states = {one["name"]: screens.state_of(core, canary, one) for one in core.sensing.interfaces()}
+        failing = canary.problem or "there is no interface to send it on"
+        self._sight.look(
+            states, failing if canary.state == FAILING else "", vitals.loss_ratio if vitals.is_degraded else 0.0
+        )
 
     async def _capture(self, core: Core, process: PacketProcessHandle, capturing: asyncio.Event) -> None:
         await capturing.wait()
