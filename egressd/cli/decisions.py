@@ -112,13 +112,20 @@ def _states(one: Row) -> list[str]:
     return [text(place, "state") for target in rows(one, "targets") for place in rows(target, "enforcements")]
 
 
+def _action(one: Row) -> str:
+    """What people call it: a machine is isolated, a segment cut."""
+    kind = next((text(target, "kind") for target in rows(one, "targets")), "")
+    action = text(one, "action", 8)
+    return {"client": "isolate", "segment": "cut"}.get(kind, action) if action == "block" else action
+
+
 def _cells(one: Row) -> list[str]:
     targets = rows(one, "targets")
     shown = text(targets[0], "value") if targets else text(one, "registered_domain")
     return [
         text(one, "id", 20),
         text(one, "state", 9),
-        text(one, "action", 8),
+        _action(one),
         date(one.get("created")),
         text(one, "author"),
         shown + (f" +{len(targets) - 1}" if len(targets) > 1 else "") or "-",
@@ -129,7 +136,7 @@ def _one(wanted: str, found: Sequence[Row]) -> list[str]:
     one = next((row for row in found if row.get("id") == wanted), None)
     if one is None:
         raise ClientError(f"there is no decision {wanted}; egressd decisions lists them", RUNTIME)
-    lines = [cut(f"Decision {wanted}: {text(one, 'action', 20)}, {text(one, 'state', 20)}")]
+    lines = [cut(f"Decision {wanted}: {_action(one)}, {text(one, 'state', 20)}")]
     lines += fields(
         ("why", text(one, "reason")),
         ("made", f"{date(one.get('created'))} UTC in mode {text(one, 'mode', 10)} by {text(one, 'author')}"),

@@ -142,7 +142,7 @@ def _about(path: str, said: str) -> list[str]:
 
 def _findings(read: Read, engine: Engine, incidents: Sequence[Incident]) -> list[str]:
     contacts = sum(incident.contacts for incident in incidents)
-    attempts = sum(incident.attempts for incident in incidents)
+    attempts = sum(incident.attempts for incident in incidents if incident.match.level != "url")  # no block stops one
     hosts = len({one.device or one.client for one in incidents if one.match.level != BEHAVIOUR})
     shown = incidents[:ROWS]
     host_width, domain_width = _widths(
@@ -230,7 +230,7 @@ def _campaign(campaign: Campaign, engine: Engine, read: Read, *, alone: bool) ->
 def _blocks(decisions: Sequence[Decision]) -> list[str]:
     stands: dict[str, str] = {}  # what was blocked and given free again would not be
     for d in decisions:
-        if d.action == "block":
+        if d.action == "block" and d.targets[0].kind != "url":
             stands[d.id] = d.targets[0].value
         elif d.action == "withdraw" and d.targets[0].value == stands.get(d.id):
             del stands[d.id]

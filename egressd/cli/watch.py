@@ -116,8 +116,9 @@ def render_watch(answer: Answer, now_us: int, limit: int) -> list[str]:
             columns = (Column(title, least=15), *_ADDRESSES, stopped)
             lines += ["", *table(columns, [_address(row, text(one, "state")) for row in shown]), *more]
         else:
-            lines += ["", "No address is blocked for it: none was seen, or what was is protected."]
-        lines += ["", cut(f"Next: {cut_off(answer, 'CLIENT')}; {_then(decision, text(one, 'state'))}")]
+            lines += ["", _without(one, mode)]
+        who = f"{cut_off(answer, 'CLIENT')}; " if clients else ""
+        lines += ["", cut(f"Next: {who}{_then(decision, text(one, 'state'))}")]
     return lines or ["Nothing is watched under that id."]
 
 
@@ -149,10 +150,20 @@ def _leaks(leaks: int) -> list[str]:
 
 
 def _kept(one: Row) -> str:
-    """The state of a block; of one without an address `active` would say that somebody is kept from something."""
+    """The state of a block; where all that it led to is protected or shared `active` would say that somebody is kept
+    from something."""
     state = text(one, "state", 9)
-    kept = any(text(row, "state") != "withdrawn" for row in rows(one, "addresses"))
-    return "name only" if state == "active" and not kept else state
+    return "name only" if state == "active" and one.get("name_only") is True else state
+
+
+def _without(one: Row, mode: str) -> str:
+    """Why a block has no address."""
+    if text(part(one, "target"), "kind") == "url":
+        return "Nobody is kept from it: one page of a site cannot be blocked; list its host."
+    if one.get("name_only") is True:
+        return "No address is blocked for it: all that it led to are protected or shared."
+    then = ": the first that is will be blocked" if text(one, "state") == "active" and mode != "monitor" else ""
+    return f"No address of it was seen yet{then}."
 
 
 def _cells(one: Row, now_us: int) -> list[str]:

@@ -233,8 +233,10 @@ class Engine(Casework):
             self._tenant(seen, resolved)
         hits = self.correlator.match(seen, direct, name)
         for hit in hits:
-            domain = hit.match.registered_domain or hit.name
-            self.sight(seen, hit, self.is_new(seen, domain), direct and seen.kind != FLOW)
+            reached = hit.match.registered_domain or hit.name
+            if hit.url and len(hits) == 1:  # nobody listed the name, which the connection was counted for
+                reached = hit.match.indicator.value
+            self.sight(seen, hit, self.is_new(seen, reached), direct and seen.kind != FLOW)
         if seen.kind == FLOW and not hits:
             self.blocked_flow(seen)
         self._remember(seen, name, hits, direct)

@@ -90,6 +90,10 @@ class InForce:
         kept = (held.state in (ACTIVE, RESTING) and target.kind in DESTINATIONS for target, held in self.held.items())
         return self.state == ACTIVE and bool(self.spared) and not any(kept)
 
+    def keeps_nobody(self) -> bool:
+        """Whether it is in force and keeps nobody from anything: it is about one page of a site, or as above."""
+        return self.state == ACTIVE and (self.target.kind == "url" or self.is_name_only())
+
     def take_back(self, target: Target) -> None:
         """A target is held again."""
         for targets in self.released.values():

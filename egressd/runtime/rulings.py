@@ -296,6 +296,8 @@ class Rulings:
             return f"NOT blocked yet: egressd approve {decision.id}"
         if not self._is_enforcing() or decision.mode == "monitor":
             return f"NOT blocked: mode is monitor (would be {decision.id})"
+        if decision.target.kind == "url":
+            return f"NOT blocked: one page cannot be, list its host ({decision.id})"
         if decision.is_name_only():
             return f"NOT blocked: all that {decision.id} led to is protected or shared"
         return f"BLOCKED by {decision.id}, still watched"

@@ -238,7 +238,7 @@ def is_blocked(core: Core, client: str, ids: Sequence[str]) -> bool | None:
         about = core.register.about(match) or next(
             filter(None, (core.register.about(match, name) for name in islice(incident.names, NAMES))), None
         )
-        if about is not None and core.rulings.enforces(about) and not about.is_name_only():
+        if about is not None and core.rulings.enforces(about) and not about.keeps_nobody():
             told = True
         elif about is not None and match.level != BEHAVIOUR:
             return False
@@ -303,6 +303,8 @@ async def watch(core: Core, id_: str | None) -> Record:
     ]
     counters = await core.enforcement.counters(wanted[:10_000])
     for row in found:
+        standing = core.register.by_id.get(row["decision_id"])
+        row["name_only"] = standing is not None and standing.keeps_nobody()
         for one in row["clients"]:
             mac = core.devices.device_of(parse_address(one["client"] or ""), one["last_us"])
             one["device"] = render_mac(mac) or None

@@ -180,7 +180,8 @@ def _watch_counts(connection: Connection, now_us: int, armed_us: int) -> dict[st
     last = connection.execute("SELECT max(last_us) FROM watches").fetchone()[0]
     trying = (
         "SELECT count(DISTINCT w.client) FROM watches w JOIN decisions d ON d.number = w.decision"
-        " WHERE w.last_us > ? AND d.state = 'active'"  # of what was lifted nobody is kept from anything
+        " WHERE w.last_us > ? AND d.state = 'active'"  # of what was lifted nobody is kept from anything,
+        " AND d.main_kind <> 'url'"  # and of one page neither
     )
     return {
         "blocks_watched": _one(connection, f"SELECT count(*) FROM decisions WHERE {_WATCHED}"),

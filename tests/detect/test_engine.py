@@ -457,6 +457,18 @@ def test_a_request_that_matches_twice_is_one_contact() -> None:
     assert scene.counts(A) == (2, 1)
 
 
+def test_a_request_for_a_listed_page_is_a_contact_whatever_the_connection_counted_for() -> None:
+    """The connection had been counted for the name, which nobody listed: each incident about a page had no contact."""
+    scene = Scene("http://c2.bad.example/gate.php")
+    scene.resolve(0, A, C2, X)
+    scene.flow(1, A, X, 40000, 80)
+    scene.http(2, A, X, C2, "/gate.php?x=1")
+    assert scene.counts(A) == (1, 0)
+    scene.http(3, A, X, C2, "/index.html")
+    scene.http(4, A, X, C2, "/gate.php?x=2")
+    assert scene.counts(A) == (2, 1)
+
+
 def test_a_listed_name_on_a_listed_address_counts_for_both() -> None:
     scene = Scene(f"{C2}\n{X}", settings=PolicySettings(mode="enforce"))
     scene.resolve(0, A, C2, X)  # no resolver is known: nothing ties the two to one campaign

@@ -10,7 +10,8 @@ import pytest
 from egressd.cli.client import Answer
 from egressd.cli.hosts import render_hosts
 from egressd.cli.incidents import _one
-from egressd.cli.watch import render_watches
+from egressd.cli.watch import render_watch, render_watches
+from egressd.model import Target
 from egressd.runtime import alarms, screens
 from egressd.store import ledger, meta
 from tests.loops import in_loop
@@ -27,6 +28,23 @@ async def blocked(site: Site) -> bool | None:
     (host,) = (await screens.hosts(site.core))["hosts"]
     told: bool | None = host["blocked"]
     return told
+
+
+@in_loop
+async def test_of_a_listed_page_nobody_is_told_that_it_is_blocked(tmp_path: Path) -> None:
+    """The journal said BLOCKED of a request that was answered, and `watch` active."""
+    async with site_at(tmp_path, lists="http://c2.listed.example/gate\n") as site:
+        page = match("c2.listed.example/gate", level="url", kind="url")
+        site.sees(sighting(A, "c2.listed.example", found=page))
+        site.sees(verdict("D1", "block", Target("url", "c2.listed.example/gate"), found=page))
+        assert await blocked(site) is False
+        assert site.core.rulings.outcome(page) == "NOT blocked: one page cannot be, list its host (D1)"
+        got = Answer(await screens.watch(site.core, "D1"), "enforce", 1, "", ())
+        assert render_watch(got, site.core.clock.now_us(), 40)[0] == "D1 name only: url c2.listed.example/gate"
+        assert "Nobody is kept from it: one page of a site cannot be blocked; list its host." in render_watch(
+            got, 0, 40
+        )
+        assert not any("keeps nobody" in one for one in alarms.warnings(site.core)), "who lists a page was told"
 
 
 @in_loop
