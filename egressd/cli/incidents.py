@@ -121,6 +121,9 @@ def _under(one: Row) -> str:
     segment = text(one, "segment", 14)
     whose = text(one, "device_name", 20)
     parts = [f"{reached} ({text(one, 'match_level', 9)}{'*' if one.get('retro') is True else ''})"]
+    taken = text(one, "acked_by", 20)
+    if taken:
+        parts.append(f"taken by {taken}")
     if segment:
         parts.append(f"in {segment}")
     if whose:
@@ -149,6 +152,7 @@ def _one(wanted: str, answer: Answer, now_us: int) -> list[str]:
         ("listed as", listed(part(one, "indicator"))),
         ("seen", f"{date(one.get('first'))} to {date(one.get('last'))} UTC, for {lasted}"),
         ("opened", f"{date(one.get('opened'))} UTC" + (", from history" if one.get("retro") is True else "")),
+        ("taken by", f"{text(one, 'acked_by')}, {date(one.get('acked'))} UTC" if text(one, "acked_by") else ""),
         ("last", f"{ago(one.get('last'), now_us)} ago"),
         ("contacts", f"{contacts:,}: {number(one, 'answered'):,} answered, {attempts:,} tried after the decision"),
         ("", _armed(one)),

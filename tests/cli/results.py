@@ -124,7 +124,8 @@ INCIDENTS: dict[str, Any] = {
          "stage": "stage: repeated contact, 3 hosts; data out: not observed in 12,345 packets, 2026-05-18 09:10"
                   " to 17:40 UTC; but 12 packets were lost by the capture"},
         {"id": "I1234", "campaign": "C77", "client": "2001:db8:1234:5678:9abc:def0:1234:5678", "segment": HOSTILE,
-         "state": "acknowledged", "registered_domain": "", "match_level": "address",
+         "state": "acknowledged", "acked_by": "uid:anna",
+         "acked": at("11-25 08:30:00"), "registered_domain": "", "match_level": "address",
          "indicator": {"value": "203.0.113.66", "source": f"/x/{HOSTILE}.txt", "line": 1_000_000, "threat": HOSTILE},
          "opened": at("11-25 00:40:00"), "first": at("11-25 00:40:00"), "last": at("11-25 17:14:40"),
          "contacts": 1_234_567, "attempts": 0, "answered": 0, "leaks": 0, "names": {}, "via": {"flow": 1_234_567},
