@@ -37,7 +37,7 @@ from egressd.runtime.keeping import IN_MEMORY, Keeping
 from egressd.runtime.list_following import follow_lists
 from egressd.runtime.modes import parse_left
 from egressd.runtime.processes import PacketProcessHandle
-from egressd.runtime.serving import Serving
+from egressd.runtime.serving import LOW_ON_SPACE, Serving
 from egressd.runtime.sight import Sight
 from egressd.runtime.tellers import Watchers
 from egressd.runtime.vitals import Vitals
@@ -275,7 +275,10 @@ class Daemon:
         states = {one["name"]: screens.state_of(core, canary, one) for one in core.sensing.interfaces()}
         failing = canary.problem or "there is no interface to send it on"
         self._sight.look(
-            states, failing if canary.state == FAILING else "", vitals.loss_ratio if vitals.is_degraded else 0.0
+            states,
+            failing if canary.state == FAILING else "",
+            vitals.loss_ratio if vitals.is_degraded else 0.0,
+            LOW_ON_SPACE if core.ledger.low_on_space else "",
         )
 
     async def _capture(self, core: Core, process: PacketProcessHandle, capturing: asyncio.Event) -> None:

@@ -45,10 +45,11 @@ class Sight:
         self._interfaces: dict[str, _Topic] = {}
         self._canary = _Topic()
         self._loss = _Topic()
+        self._space = _Topic()
 
-    def look(self, states: Mapping[str, str], canary: str, loss_ratio: float) -> None:
+    def look(self, states: Mapping[str, str], canary: str, loss_ratio: float, space: str) -> None:
         """`states` of interfaces by name; why the canary fails, "" when it does not; the share of packets lost, 0 when
-        it is not worth an alarm."""
+        it is not worth an alarm; that the disk is nearly full, in words, "" when it is not."""
         for name, state in states.items():
             if state not in _NO_NEWS:
                 self._look_at(name, "" if state == UP else state)
@@ -67,6 +68,12 @@ class Sight:
                 log.error("PACKETS ARE LOST, contacts are missed: %s in the last minute", self._loss.trouble)
             else:
                 log.warning("packets are not lost any more")
+
+        if self._space.is_news(space):
+            if space:
+                log.error("%s", space)
+            else:
+                log.warning("there is room on the disk of the state again")
 
     def _look_at(self, name: str, trouble: str) -> None:
         topic = self._interfaces.setdefault(name, _Topic())

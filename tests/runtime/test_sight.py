@@ -14,9 +14,11 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return lines
 
 
-def looks(sight: Sight, count: int, states: dict[str, str], canary: str = "", loss: float = 0.0) -> None:
+def looks(
+    sight: Sight, count: int, states: dict[str, str], canary: str = "", loss: float = 0.0, space: str = ""
+) -> None:
     for _ in range(count):
-        sight.look(states, canary, loss)
+        sight.look(states, canary, loss, space)
 
 
 DOWN = "ERROR SENSOR DOWN: lan0 is down, what its hosts do is not seen. See: egressd status"
@@ -66,3 +68,10 @@ def test_the_self_test_and_losses(caplog: pytest.LogCaptureFixture) -> None:
         "WARNING the self-test works again",
         "WARNING packets are not lost any more",
     ]
+
+
+def test_a_disk_that_fills_is_told_before_it_is_full(caplog: pytest.LogCaptureFixture) -> None:
+    sight = Sight()
+    looks(sight, 20, {}, space="the disk is nearly full")
+    looks(sight, 20, {})
+    assert said(caplog) == ["ERROR the disk is nearly full", "WARNING there is room on the disk of the state again"]
