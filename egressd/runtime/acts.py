@@ -23,7 +23,7 @@ from egressd.store.entries import ALLOWANCE, Entry
 from egressd.store.errors import StoreError
 from egressd.units import SECOND_US
 from egressd.web.peers import Peer
-from egressd.web.requests import INVALID, WRONG, Refused
+from egressd.web.requests import INVALID, MAX_REASON, WRONG, Refused
 
 MAX_DONE: Final = 100  # acts of one person that can be undone
 _NOBODY: Final = b""
@@ -125,6 +125,7 @@ class Acts:
             standing = core.register.by_target.get(before.target)
             if standing is not None and before.target.kind in (CLIENT, SEGMENT):
                 continue
+            why = f"{reason} ({before.id}: {before.reason})"[:MAX_REASON]  # for that alone is no reason to block
             state = before.state if core.arming.site.strongest != "enforce" or before.action == ASK else ACTIVE
             act = _ACT_OF.get(before.target.kind, "block")
             held = [target for target, one in before.held.items() if one.state == ACTIVE and target != before.target]
@@ -134,9 +135,9 @@ class Acts:
                 made, state = standing, standing.state
                 found_out = [target for target in found_out if target not in made.held]
             else:
-                made = self.make(peer, decided, before.match, main.expires_us, reason, act, state)
+                made = self.make(peer, decided, before.match, main.expires_us, why, act, state)
             if found_out:
-                core.rulings.extend(made, found_out, peer.actor, "socket", reason)
+                core.rulings.extend(made, found_out, peer.actor, "socket", why)
             if remedies:
                 core.isolation.remember(made.id, remedies)
             verb = "blocks" if core.arming.is_enforcing() else "would block"

@@ -246,7 +246,7 @@ class Database:
     def _check(self, connection: Connection) -> None:
         found = [str(row[0]) for row in connection.execute("PRAGMA quick_check(5)")]
         if found != ["ok"]:
-            advice = "stop egressd, keep a copy, and put the last backup in its place"
+            advice = "stop egressd, keep a copy, and put the last backup in its place (docs/operating.md)"
             raise StoreError(f"{self.path}: damaged ({'; '.join(found)}); {advice}", CORRUPT)
 
     def _checkpoint(self, connection: Connection) -> Checkpoint:

@@ -17,6 +17,8 @@ from tests.runtime.core_scene import BERT, WHY, site_at
 from tests.runtime.scene import HOUR, A, address, pair, sighting, verdict
 from tests.runtime.test_verbs_back import LISTED, OURS, X, allowed, policy_block
 
+AGAIN = f"{WHY} (D2: {WHY})"  # why it was undone is no reason to block: that of before is kept
+
 
 @in_loop
 async def test_undo_takes_back_what_this_person_did_last(tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ async def test_undo_of_an_unblock_blocks_again(tmp_path: Path) -> None:
             ["bad.example"],
         )
         assert (await site.row("D2")).state == "undone"
-        assert (await site.audit())[-2:] == [("uid:anna", "add-line", "E2", WHY), ("uid:anna", "block", "D4", WHY)]
+        assert (await site.audit())[-2:] == [("uid:anna", "add-line", "E2", WHY), ("uid:anna", "block", "D4", AGAIN)]
         await site.do("unblock", what="bad.example")  # and the line goes with it again
         assert (site.rules(), site.core.entries) == ([], [])
 
@@ -249,7 +251,7 @@ async def test_undo_of_a_release_isolates_with_its_remedies(tmp_path: Path, verb
         (again,) = site.core.register.by_id.values()
         assert (site.rules(), site.kernel.remedies) == (["client 10.0.0.5"], before)
         assert again.held[again.target].expires_us == site.core.clock.now_us() + HOUR
-        assert ("uid:anna", "isolate", again.id, WHY) == (await site.audit())[-1]
+        assert ("uid:anna", "isolate", again.id, AGAIN) == (await site.audit())[-1]
         assert await site.ledger.read(meta.under, "remedies") == {again.id: "10.9.0.1"}
 
 
@@ -265,7 +267,7 @@ async def test_undo_of_an_uncut_cuts_all_its_networks(tmp_path: Path) -> None:
         (again,) = site.core.register.by_id.values()
         ends_us = site.core.clock.now_us() + HOUR
         assert [one.expires_us for one in again.held.values()] == [ends_us] * 2
-        assert (await site.audit())[-1] == ("uid:anna", "cut", again.id, WHY)
+        assert (await site.audit())[-1] == ("uid:anna", "cut", again.id, AGAIN)
         assert [one for one in site.told if isinstance(one, Adopt)] == []  # no business of packet processes
         site.hands.pass_s(3_601)
         await site.core.tick()
