@@ -15,8 +15,10 @@ from typing import Final, NamedTuple
 
 from egressd.native import mypyc_attr
 
+ICMP: Final = 1
 TCP: Final = 6
 UDP: Final = 17
+ICMP6: Final = 58
 
 
 class FlowKey(NamedTuple):
@@ -213,7 +215,8 @@ class Observation:
     raw_name: str
     detail: DnsMessage | HttpRequest | ClientHello | SocksRequest | None
     version: int = 0  # QUIC version on the wire for QUIC_SNI
-    note: str = ""  # "ambiguous" (overlapping segments disagreed), "partial", "proxied" (the name is not the server's)
+    # "ambiguous" (overlapping segments disagreed), "partial", "proxied" (the name is not the server's), BARE.
+    note: str = ""
     sensor: str = ""
 
     def __init__(
@@ -250,6 +253,7 @@ QUIC_SNI: Final = "quic_sni"
 SOCKS_HOST: Final = "socks_host"
 FLOW: Final = "flow"  # first packet of a conversation
 REPLY: Final = "reply"  # first packet back on a conversation
+BARE: Final = "bare"  # the note of a FLOW or REPLY that tells where packets go and nothing else (wire/portless.py)
 BEHAVIOUR: Final = "behaviour"  # no observation: what several of them add up to (detect/behaviour/)
 
 

@@ -231,6 +231,28 @@ def icmp_quotes() -> Made:
 
 
 @case(
+    "neither-tcp-nor-udp",
+    """A listed address is reached by echo requests, ESP, and a datagram in GRE and in VXLAN, each from its own host:
+    contacts like any other. Somebody else's echo request to a host inside is none, nor is what goes elsewhere.""",
+)
+def neither_tcp_nor_udp() -> Made:
+    listed = "203.0.113.66"
+    inner = IP(src="10.9.9.9", dst="10.9.9.1", id=2) / UDP(sport=4_000, dport=4_001) / b"carried"
+    inner_frame = Ether(src="02:00:00:00:01:05", dst="02:00:00:00:01:01") / inner
+    capture = Capture()
+    for sequence in range(3):
+        capture.add(capture.ip("10.0.0.5", listed) / ICMP(id=7, seq=sequence) / bytes(32))
+    capture.add(capture.ip(listed, "10.0.0.5") / ICMP(type=0, id=7) / bytes(32))
+    capture.add(IP(src="10.0.0.6", dst=listed, proto=50, id=3) / (bytes(7) + b"\1" + bytes(40)))
+    capture.add(capture.ip("10.0.0.7", listed) / GRE() / inner)
+    capture.add(capture.ip("10.0.0.8", listed) / UDP(sport=4_789, dport=4_789) / VXLAN(vni=1, flags=8) / inner_frame)
+    capture.add(capture.ip(listed, "10.0.0.9") / ICMP(id=8) / bytes(32))
+    capture.add(capture.ip("10.0.0.9", listed) / ICMP(type=0, id=8) / bytes(32))
+    capture.add(capture.ip("10.0.0.9", "203.0.113.67") / ICMP(id=9) / bytes(32))
+    return capture
+
+
+@case(
     "pcapng-two-interfaces",
     """pcapng with an Ethernet and a raw IP interface, the second with nanoseconds: times must come out in one clock,
     and each packet by its own interface's link type.""",

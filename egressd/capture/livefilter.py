@@ -16,14 +16,16 @@ UDP 5. Port 53.
     7. DNS responses of any size by content, on any port.
     8. Everything else of at most `small_udp_bytes`, but for QUIC short headers on port 443 (bulk in both directions).
 IP  9. Fragments of TCP and UDP, all of them: a name may end in a later one. IPv6 extension headers, but for
-       hop-by-hop options before ICMPv6 (multicast listener reports).
+       hop-by-hop options before ICMPv6 to a group (listener reports). Authentication headers.
    10. With `tunnels`: IP in IP, 6in4, GRE, EtherIP, MPLS, and UDP on the ports of tunnels.py, whole, bulk and all.
        Without, tunnels are ordinary datagrams or nothing.
-   11. One in `bulk_sample` of other payload, by chance: conversations of nothing but large packets are seen too.
+   11. Of what is neither: ICMP requests and answers; ESP's first packets; else packets with no more bytes than UDP may
+       have. Fragments behind the first tell nothing of it.
+   12. One in `bulk_sample` of other payload, by chance: conversations of nothing but large packets are seen too.
 
-Dropped: bare acknowledgements, bulk, UDP to multicast and broadcast addresses (mDNS, SSDP: not egress), ICMP, ESP, ARP
-and all that is not IP. VLAN tags (two in the frame, beside the one that the kernel takes off) and PPPoE are looked
-through.
+Dropped: bare acknowledgements, bulk, what goes to multicast and broadcast addresses (mDNS, SSDP: not egress), errors of
+ICMP, neighbour discovery, ARP and all that is not IP. VLAN tags (two in the frame, beside the one that the kernel takes
+off) and PPPoE are looked through.
 
 What this loses: on other than web ports, when the server's port is not the lower one, later segments of a hello in
 several; full-size middle segments of hellos above some 3 KB (let `client_payload_bytes` be 65535 to keep them); the
@@ -38,7 +40,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from egressd.capture.bpf import PACKET_OUTGOING, PACKET_TYPE, PROTOCOL, RANDOM, Assembler, Instruction
+from egressd.model import ICMP, ICMP6
 from egressd.wire.http_head import METHODS
+from egressd.wire.portless import REQUESTS
 from egressd.wire.quic_keys import SCHEMES
 from egressd.wire.tunnels import PORTS
 
@@ -49,6 +53,7 @@ ETHERNET: Final = "ethernet"  # the packet begins with an Ethernet header
 IP: Final = "ip"  # with an IP header: tunnels, PPP, WireGuard
 
 _TCP, _UDP = 6, 17
+_IGMP, _ESP, _AH, _NO_HEADER = 2, 50, 51, 59
 _CARRIERS: Final = (4, 41, 47, 97, 137)  # IP in IP, 6in4, GRE, EtherIP, MPLS in IP
 _EXTENSIONS: Final = (43, 44, 51, 60, 135, 139, 140)  # RFC 8200, 4302, 6275, 7401, 5533
 _VLAN_TYPES: Final = (0x8100, 0x88A8, 0x9100)
@@ -57,6 +62,8 @@ _DNS: Final = 53
 _QUIC: Final = 443
 _DRAFTS: Final = 0xFF000000  # of QUIC, with their numbers in the last byte
 _ALL_DRAFTS: Final = 0xFFFFFF00
+_FIRST_OF_ESP: Final = 16  # packets of an association, which counts them from 1 (RFC 4303 section 2.2)
+_HEADERS_BYTES: Final = 42  # Ethernet, IPv4 and UDP: what a small datagram has beside its payload
 _LEAST_CONTENT_BYTES: Final = 8  # what the tests of content read
 _SIGN: Final = 0x80000000
 
@@ -104,9 +111,9 @@ def live_filter(settings: FilterSettings, begins_with: str, *, loopback: bool = 
         asm.when("==", 0x0800, "ipv4")
         asm.when("==", 0x86DD, "ipv6")
     _end(asm, "link")
-    _ipv4(asm, settings.tunnels)
+    _ipv4(asm, settings)
     _end(asm, "ip")
-    _ipv6(asm, settings.tunnels)
+    _ipv6(asm, settings)
     _tcp(asm, settings)
     _udp(asm, settings)
     return asm.assemble()
@@ -157,8 +164,8 @@ def _link(asm: Assembler, tunnels: bool) -> None:
         asm.when("==", 0x0281, "keep-link")
 
 
-def _ipv4(asm: Assembler, tunnels: bool) -> None:
-    """RFC 791. Fragments are kept, multicast and broadcast marked; else on to `segment`."""
+def _ipv4(asm: Assembler, settings: FilterSettings) -> None:
+    """RFC 791. Fragments are kept, multicast and broadcast marked; else on to `segment`. X = place of the header."""
     asm.label("ipv4")
     asm.load(4, 16, indexed=True)
     asm.when("==", 0xFFFFFFFF, "ipv4-group")
@@ -169,11 +176,10 @@ def _ipv4(asm: Assembler, tunnels: bool) -> None:
     asm.store(_GROUP)
     asm.load(1, 9, indexed=True)
     asm.store(_NEXT_HEADER)
-    if tunnels:
-        for proto in _CARRIERS:
-            asm.when("==", proto, "keep-ip")
+    for proto in (_AH, *(_CARRIERS if settings.tunnels else ())):
+        asm.when("==", proto, "keep-ip")
     asm.when("==", _TCP, "ipv4-known")
-    asm.when("==", _UDP, "ipv4-known", "drop-ip")
+    asm.when("==", _UDP, "ipv4-known", "ipv4-other")
     asm.label("ipv4-known")
     asm.load(2, 6, indexed=True)
     asm.when("&", 0x3FFF, "keep-ip")  # more fragments, or not at place 0
@@ -196,9 +202,19 @@ def _ipv4(asm: Assembler, tunnels: bool) -> None:
     asm.alu_x("-")
     asm.store(_SEGMENT_BYTES)
     asm.go("segment")
+    asm.label("ipv4-other")
+    asm.when("==", _IGMP, "drop-ip")
+    asm.load(2, 6, indexed=True)
+    asm.when("&", 0x1FFF, "drop-ip")
+    asm.load(1, 0, indexed=True)
+    asm.alu("&", 15)
+    asm.alu("<<", 2)
+    asm.alu_x("+")
+    asm.store(_L4)
+    _neither(asm, settings, ICMP, "ip")
 
 
-def _ipv6(asm: Assembler, tunnels: bool) -> None:
+def _ipv6(asm: Assembler, settings: FilterSettings) -> None:
     """RFC 8200. Extension headers are kept, multicast marked; else on to `segment`."""
     asm.label("ipv6")
     asm.load(1, 6, indexed=True)
@@ -211,11 +227,19 @@ def _ipv6(asm: Assembler, tunnels: bool) -> None:
     asm.load_memory(_NEXT_HEADER)
     asm.when("==", _TCP, "ipv6-known")
     asm.when("==", _UDP, "ipv6-known")
-    for proto in _EXTENSIONS + (_CARRIERS if tunnels else ()):
+    for proto in _EXTENSIONS + (_CARRIERS if settings.tunnels else ()):
         asm.when("==", proto, "keep-ipv6")
-    asm.when("==", 0, "", "drop-ipv6")
+    asm.when("==", _NO_HEADER, "drop-ipv6")
+    asm.when("==", 0, "", "ipv6-other")
     asm.load(1, 40, indexed=True)
-    asm.when("==", 58, "drop-ipv6", "keep-ipv6")
+    asm.when("==", ICMP6, "", "keep-ipv6")
+    asm.load_memory(_GROUP)
+    asm.when("==", 0xFF, "drop-ipv6", "keep-ipv6")
+    asm.label("ipv6-other")
+    asm.x_to_a()
+    asm.alu("+", 40)
+    asm.store(_L4)
+    _neither(asm, settings, ICMP6, "ipv6")
     _end(asm, "ipv6")
     asm.label("ipv6-known")
     asm.x_to_a()
@@ -233,6 +257,29 @@ def _ipv6(asm: Assembler, tunnels: bool) -> None:
     asm.load_memory(_NEXT_HEADER)
     asm.when("==", _TCP, "tcp")
     asm.go("udp")
+
+
+def _neither(asm: Assembler, settings: FilterSettings, icmp: int, part: str) -> None:
+    """What is neither TCP nor UDP and carries no packet: `icmp` is ICMP's number in this family. The place behind the
+    IP header is in memory."""
+    asm.load_memory(_GROUP)
+    asm.when("==", 0, "", f"drop-{part}")
+    asm.load_x_memory(_L4)
+    asm.load_memory(_NEXT_HEADER)
+    asm.when("==", icmp, f"icmp-{part}")
+    asm.when("==", _ESP, f"esp-{part}")
+    asm.load_length()
+    asm.when(">", settings.small_udp_bytes + _HEADERS_BYTES, f"{part}-bulk", f"keep-{part}")
+    asm.label(f"esp-{part}")
+    asm.load(4, 4, indexed=True)
+    asm.when(">=", _FIRST_OF_ESP, f"{part}-bulk", f"keep-{part}")
+    asm.label(f"icmp-{part}")
+    asm.load(1, 0, indexed=True)
+    for asked, answer in REQUESTS[icmp].items():
+        asm.when("==", asked, f"keep-{part}")
+        asm.when("==", answer, f"keep-{part}")
+    asm.go(f"drop-{part}")
+    _sample(asm, settings, part)
 
 
 def _tcp(asm: Assembler, settings: FilterSettings) -> None:

@@ -26,7 +26,7 @@ from egressd.detect.leases import MAX_LEASE_BYTES, parse_leases
 from egressd.detect.mac import parse_mac
 from egressd.detect.stages import stage_text, stages_of
 from egressd.errors import ConfigError, Problem
-from egressd.model import Decision, Event, Incident, Observation
+from egressd.model import BARE, REPLY, Decision, Event, Incident, Observation
 from egressd.notify.eve import (
     render_address,
     render_event,
@@ -161,7 +161,7 @@ class JsonWriter:
 
     def observation(self, seen: Observation, file: int) -> None:
         """Write an observation."""
-        if seen.kind != "reply":
+        if seen.kind != REPLY and seen.note != BARE:
             self._write(render_observation(seen, self._names[file]))
 
     def summary(self, replay: ReplayRun, loaded: LoadedIntel) -> None:

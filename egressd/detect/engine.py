@@ -17,6 +17,7 @@ from egressd.detect.evidence import Verdict
 from egressd.detect.hearing import hear
 from egressd.detect.resolutions import place_of, read_answer
 from egressd.model import (
+    BARE,
     BEHAVIOUR,
     DNS_ANSWER,
     DNS_QUERY,
@@ -41,6 +42,9 @@ class Engine(Casework):
         kind = seen.kind
         if seen.sensor:
             self._tell(seen)
+            return
+        if seen.note == BARE:
+            self.goes_there(seen)
             return
         if self._is_from_outside(seen):
             self.from_outside += 1
@@ -242,6 +246,32 @@ class Engine(Casework):
         self._remember(seen, name, hits, direct)
         if not hits:
             self._behave(seen, name, verdict)
+
+    def goes_there(self, seen: Observation) -> None:
+        """Packets that are neither TCP nor UDP, or that carry others, go somewhere, and that is all they tell: no name
+        is shown or hidden, nobody is known by it, and how regular they are says nothing, for monitoring is made of
+        them. So it is of interest only where a list or a block has the address, or comes to have it."""
+        if self._is_from_outside(seen):
+            self.from_outside += 1
+            return
+        if seen.ts_us >= self._calendar.next_us:
+            self._indicators_change(seen.ts_us)
+        if seen.kind == REPLY:
+            self._reply(seen)
+            return
+        flow = seen.flow
+        self._fresh.clear()
+        self._counted.clear()
+        self._begins(seen)
+        name = self.correlator.attributed(seen)
+        hits = self.correlator.match(seen, True, name)
+        if hits or self.blocks.covering(flow.client, flow.server) is not None:
+            self._look(flow.client, seen.ts_us)
+        for hit in hits:
+            self.sight(seen, hit, self.is_new(seen, hit.match.registered_domain or hit.name))
+        if not hits:
+            self.blocked_flow(seen)
+        self._remember(seen, name, hits, True)
 
     def _begins(self, seen: Observation) -> None:
         """The first packet of a conversation."""

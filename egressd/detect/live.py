@@ -16,7 +16,7 @@ from egressd.detect.contacts import SAME_CONNECTION_US
 from egressd.detect.gathering import GatheringHistory
 from egressd.detect.intel import Intel
 from egressd.detect.policy_settings import PolicySettings
-from egressd.model import DNS_ANSWER, DNS_QUERY, FLOW, REPLY, UDP, Event, FlowKey, Observation, Sighting
+from egressd.model import DNS_ANSWER, DNS_QUERY, FLOW, REPLY, TCP, UDP, Event, FlowKey, Observation, Sighting
 from egressd.units import SECOND_US
 from egressd.wire.dissector import Dissector
 from egressd.wire.table import RecentTable
@@ -133,7 +133,11 @@ class LiveEngine(ChangingEngine):
         if self.contacts.knows(flow, ts_us):
             return
         self._told_by_kernel.put(flow, ts_us)
-        self.observe(Observation(FLOW, ts_us, 0, flow, "", "", None, 0, BY_KERNEL))
+        seen = Observation(FLOW, ts_us, 0, flow, "", "", None, 0, BY_KERNEL)
+        if flow.proto in (TCP, UDP):
+            self.observe(seen)
+        else:
+            self.goes_there(seen)
 
     def _reply(self, seen: Observation) -> None:
         """A host may send the answer of a blocked server itself, so that the block seems not to hold: on a gateway what

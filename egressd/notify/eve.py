@@ -21,12 +21,15 @@ from egressd.model import (
     DNS_QUERY,
     FLOW,
     HTTP_HOST,
+    ICMP,
+    ICMP6,
     QUIC_SNI,
     REPLY,
     SOCKS_HOST,
     TAP,
     TCP,
     TLS_SNI,
+    UDP,
     Attempt,
     ClientHello,
     Decision,
@@ -42,6 +45,7 @@ from egressd.model import (
     SocksRequest,
 )
 from egressd.wire.dns import RRTYPE_NAMES
+from egressd.wire.portless import PORTED, REQUESTS
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TLS_VERSIONS: Final = {0x0300: "SSLv3", 0x0301: "TLS 1.0", 0x0302: "TLS 1.1", 0x0303: "TLS 1.2", 0x0304: "TLS 1.3"}
@@ -54,6 +58,11 @@ _EVENT_TYPES: Final = {
     SOCKS_HOST: "socks",
     FLOW: "flow",
 }
+# As Suricata calls them; others by their number.
+_PROTOCOLS: Final = {
+    ICMP: "ICMP", 4: "IP-IP", TCP: "TCP", UDP: "UDP", 33: "DCCP", 41: "IPv6", 47: "GRE", 50: "ESP", ICMP6: "IPv6-ICMP",
+    97: "ETHERIP", 132: "SCTP", 136: "UDPLITE", 137: "MPLS-IN-IP",
+}  # fmt: skip
 # How an observation's kind is called where people read it.
 VIA: Final = {
     DNS_QUERY: "dns",
@@ -97,13 +106,18 @@ def render_address(address: bytes) -> str:
 
 def community_id(flow: FlowKey) -> str:
     """Community ID v1, seed 0 (https://github.com/corelight/community-id-spec): equal for both directions."""
+    proto = flow.proto
     one = (flow.client, flow.client_port)
     two = (flow.server, flow.server_port)
+    if proto in REQUESTS:  # in the place of ports the type, and that of the answer to it
+        one = (flow.client, flow.server_port)
+        two = (flow.server, REQUESTS[proto].get(flow.server_port, 0))
     if one > two:
         one, two = two, one
     digest = sha1(usedforsecurity=False)
-    digest.update(b"\0\0" + one[0] + two[0] + bytes((flow.proto, 0)))
-    digest.update(one[1].to_bytes(2, "big") + two[1].to_bytes(2, "big"))
+    digest.update(b"\0\0" + one[0] + two[0] + bytes((proto, 0)))
+    if proto in PORTED or proto in REQUESTS:
+        digest.update(one[1].to_bytes(2, "big") + two[1].to_bytes(2, "big"))
     return "1:" + b64encode(digest.digest()).decode()
 
 
@@ -114,12 +128,14 @@ def _flow_fields(flow: FlowKey) -> tuple[tuple[str, Any], ...]:
         return tuple((key, value) for key, value in ends if value)
     raw = flow.client + flow.server + bytes((flow.proto,))
     raw += flow.client_port.to_bytes(2, "big") + flow.server_port.to_bytes(2, "big")
+    source: tuple[tuple[str, Any], ...] = (("src_ip", render_address(flow.client)), ("src_port", flow.client_port))
+    target: tuple[tuple[str, Any], ...] = (("dest_ip", render_address(flow.server)), ("dest_port", flow.server_port))
+    if flow.proto not in PORTED:
+        source, target = source[:1], target[:1]
     return (
-        ("src_ip", render_address(flow.client)),
-        ("src_port", flow.client_port),
-        ("dest_ip", render_address(flow.server)),
-        ("dest_port", flow.server_port),
-        ("proto", "TCP" if flow.proto == TCP else "UDP"),
+        *source,
+        *target,
+        ("proto", _PROTOCOLS.get(flow.proto, str(flow.proto))),
         ("flow_id", int.from_bytes(blake2b(raw, digest_size=8).digest(), "big") >> 11),  # fits a double
         ("community_id", community_id(flow)),
     )

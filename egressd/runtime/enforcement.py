@@ -31,6 +31,7 @@ from egressd.store import targets
 from egressd.store.targets import Enforcement as Row
 from egressd.wire.direction import flow_of
 from egressd.wire.frame import Frames
+from egressd.wire.portless import portless_flow
 
 RAW_IP: Final = 101  # LINKTYPE_RAW: the log gives packets from their IP header on
 DELETE_TABLE: Final = ("nft", "delete", "table", "inet", "egressd")
@@ -372,6 +373,11 @@ class Enforcement:
             packet = dropped.packet
             frames = self._frames
             proto = frames.decode(RAW_IP, packet, 0, len(packet), dropped.ts_us)
+            if frames.outer:  # it is what the kernel judged, whatever it carries
+                proto, key, is_answer = frames.outer[0]
+                if not is_answer:
+                    flows.append((dropped.ts_us, portless_flow(proto, key)))
+                continue
             if not proto or (proto == TCP and frames.flags & (SYN | ACK) != SYN):
                 continue  # the rest of an established flow: no new try
             flows.append((dropped.ts_us, flow_of(proto, frames.key)))

@@ -12,6 +12,7 @@ from typing import Final
 from egressd.model import TCP, UDP, Observation
 from egressd.wire.frame import Frames
 from egressd.wire.octets import COMPILED
+from egressd.wire.portless import PortlessTracker
 from egressd.wire.quiet import Quiet, Recent
 from egressd.wire.sender import Sender, read_sender
 from egressd.wire.tcp import TcpTracker
@@ -33,6 +34,7 @@ class Dissector:
         self.recent: Recent | None = Recent() if COMPILED else None
         self.tcp = TcpTracker(emit, conversations, Quiet(conversations, None, self.recent))
         self.udp = UdpTracker(emit, conversations, Quiet(conversations, None, self.recent))
+        self.portless = PortlessTracker(emit, conversations)
         self.quiet = self.tcp.quiet.until
         self.quiet_udp = self.udp.quiet.until
         self.packets = 0
@@ -49,6 +51,8 @@ class Dissector:
         frames = self.frames
         frames.incoming = self.incoming
         proto = frames.decode(link, buf, start, end, ts_us)
+        if frames.outer:
+            self.portless.packets(frames.outer, self.incoming, ts_us, number)
         while proto or frames.rival:
             if proto == TCP:
                 self.tcp.segment(frames, ts_us, number)

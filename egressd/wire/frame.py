@@ -19,6 +19,7 @@ from egressd.wire.direction import SYSTEM_PORTS_END
 from egressd.wire.fragments import Fragments
 from egressd.wire.links import ETHERNET, LINK, MALFORMED, NOT_IP, RAW_IP, RAW_LINKS, TOO_DEEP, find_ip
 from egressd.wire.octets import COMPILED, read_u16, read_u32
+from egressd.wire.portless import Portless, ends_of
 from egressd.wire.tunnels import PORTS, gre_inner, udp_inner
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ _MORE: Final = 0x2000
 _OPTIONS_HEADERS: Final = frozenset(
     (0, 43, 60, 135, 139, 140)
 )  # 8-byte units without the first: RFC 8200, 6275, 7401, 5533
+_SEGMENTS: Final = frozenset((L4_TCP, L4_UDP, 51))  # and what may stand before one
 _ICMP_ERRORS: Final = frozenset((3, 4, 5, 11, 12))  # RFC 792: these quote the packet they are about
 
 
@@ -74,7 +76,10 @@ class Frames:
 
     `rival` is what `decode_rival` is to decode then: fragments may disagree, and the segment be read in two ways.
 
-    `counts` holds why other packets gave nothing (not_ip, fragment_held, malformed, other_l4, too_deep, icmp_quoted,
+    `outer`, which the caller empties, holds the ends of every packet that carries no segment of its own, or another
+    packet, from the outermost on (`portless.ends_of`), whether there is a segment or not.
+
+    `counts` holds why other packets gave no segment (not_ip, fragment_held, malformed, other_l4, too_deep, icmp_quoted,
     fragment_cut) and what became of fragments (see `Fragments`).
     """
 
@@ -91,6 +96,7 @@ class Frames:
         "fragments",
         "incoming",
         "key",
+        "outer",
         "payload_end",
         "payload_start",
         "rival",
@@ -114,6 +120,7 @@ class Frames:
         self.flags = 0
         self.depth = 0
         self.vlan = -1
+        self.outer: list[Portless] = []
         self.rival = b""
         self._rival_addresses = b""
         self._rival_depth = 0
@@ -184,6 +191,7 @@ class Frames:
             status = self._rival_carried(whole, self._rival_addresses)
         except (IndexError, StructError):
             status = MALFORMED
+        self.outer.clear()  # told of the first reading
         return max(status, 0)
 
     def _plain(self, buf: bytes, start: i64, end: i64) -> int:
@@ -239,6 +247,8 @@ class Frames:
     def _any(self, link: int, buf: bytes, start: int, end: int, ts_us: int) -> int:
         """The general way, for every link type. Like all below it returns L4_TCP, L4_UDP or a negative reason."""
         self._ts_us = ts_us
+        self.buf = buf
+        self.outer.clear()
         self.depth = 0
         kind = RAW_IP if link in RAW_LINKS else LINK + link
         offset, self.vlan = find_ip(kind, buf, start, end)
@@ -296,6 +306,10 @@ class Frames:
         if self.cut:
             # Short captures can never be put together; names mostly lie in the first fragment, so read what is there.
             return _CUT_FRAGMENT if place else self._carried(proto, addresses, buf, start, end, True)
+        if not place and not (proto in _SEGMENTS or proto in _OPTIONS_HEADERS):
+            ends = ends_of(proto, addresses, buf, start, end)
+            if ends is not None:
+                self.outer.append(ends)
         fragments = self.fragments
         if self.incoming:  # a host could add to what its resolver sends: these are put together apart
             key += b"\1"
@@ -341,6 +355,9 @@ class Frames:
                     key = addresses + buf[start - 4 : start]
                     return self._fragment(key, proto, place & 0xFFF8, place & 1 != 0, addresses, buf, start, end)
             else:
+                ends = ends_of(proto, addresses, buf, start, end)
+                if ends is not None:
+                    self.outer.append(ends)
                 return self._other(proto, buf, start, end)
             if start > end:
                 return MALFORMED
@@ -401,10 +418,13 @@ class Frames:
                 stop = end
         if dport in PORTS or sport in PORTS:
             depth = self.depth
+            around = len(self.outer)
+            self.outer.append((L4_UDP, addresses + buf[start : start + 4], False))
             status = self._tunnelled(sport, dport, buf, body, stop, cut)
             if status:
                 return status
             self.depth = depth
+            del self.outer[around:]
         self.cut = cut
         self.buf = buf
         self.key = addresses + buf[start : start + 4]

@@ -21,6 +21,7 @@ from egressd.wire.frame import Frames
 from egressd.wire.memory import MAX_SENDER_BYTES, MAX_WAITING_BYTES, Memory
 from egressd.wire.meter import OnVolume
 from egressd.wire.octets import COMPILED, read_u16
+from egressd.wire.portless import PortlessTracker
 from egressd.wire.quic import MAX_CONNECTIONS, MAX_KEPT_BYTES, QuicConnections
 from egressd.wire.quiet import Quiet, Recent
 from egressd.wire.sender import Sender, read_sender
@@ -140,6 +141,8 @@ class Shards:
             self._tcp.append(tcp)
             connections = QuicConnections(MAX_CONNECTIONS // SHARDS, MAX_KEPT_BYTES // SHARDS)
             self._udp.append(UdpTracker(emit, part, Quiet(part, self.quiet_udp, self.recent), connections))
+        # All in the first process: what a packet is carried in is told before what it carries, by one or by several.
+        self._portless = PortlessTracker(emit, conversations)
         self._foreign = Quiet(MAX_FOREIGN, self.quiet, self.recent)
         self._foreign_udp = Quiet(MAX_FOREIGN, self.quiet_udp, self.recent)
 
@@ -159,6 +162,11 @@ class Shards:
                 self._leave(buf, start, end)
                 return
         proto = frames.decode(link, buf, start, end, ts_us)
+        if frames.outer:
+            if self._first:
+                self._portless.packets(frames.outer, False, ts_us, number)
+            else:
+                frames.outer.clear()
         while proto or frames.rival:
             if proto:
                 shard = shard_of(frames.key)

@@ -97,6 +97,18 @@ KEPT = {
     "ipv6 fragment": frame("fd00::5", "2001:db8::1", 44, bytes(8) + BULK),
     "ipv6 destination options": frame("fd00::5", "2001:db8::1", 60, b"\6\0" + bytes(6) + BULK),
     "ipv6 hop-by-hop": frame("fd00::5", "2001:db8::1", 0, b"\6\0" + bytes(6) + BULK),
+    "authentication header": frame("10.0.0.5", "192.0.2.1", 51, b"\6\2" + bytes(14) + BULK),
+    "echo request": frame("10.0.0.5", "192.0.2.1", 1, b"\x08" + BULK),
+    "echo answer": frame("192.0.2.1", "10.0.0.5", 1, bytes(40)),
+    "echo request, first fragment": fragment(frame("10.0.0.5", "192.0.2.1", 1, b"\x08" + BULK), 0x2000),
+    "echo request behind options": with_options(frame("10.0.0.5", "192.0.2.1", 1, b"\x08" + BULK)),
+    "ipv6 echo request": frame("fd00::5", "2001:db8::1", 58, b"\x80" + BULK),
+    "ipv6 echo request behind hop-by-hop": frame("fd00::5", "2001:db8::1", 0, b"\x3a\0" + bytes(6) + b"\x80" + BULK),
+    "ipv6 echo answer": frame("2001:db8::1", "fd00::5", 58, b"\x81" + bytes(40)),
+    "esp, first packet": frame("10.0.0.5", "192.0.2.1", 50, bytes(7) + b"\1" + BULK),
+    "ipv6 esp, first packet": frame("fd00::5", "2001:db8::1", 50, bytes(7) + b"\1" + BULK),
+    "small sctp": frame("10.0.0.5", "192.0.2.1", 132, BULK[:256]),
+    "small of no known protocol": frame("fd00::5", "2001:db8::1", 253, BULK[:40]),
     "vlan": tagged(tcp(CLIENT, SERVER, 1, SYN), 0x8100),
     "qinq": tagged(tcp(CLIENT6, SERVER6, 1, SYN), 0x88A8, 0x8100),
     "pppoe": in_pppoe(tcp(CLIENT, SERVER, 1, SYN)),
@@ -119,11 +131,17 @@ DROPPED = {
     "mdns": udp(("10.0.0.5", 5353), ("224.0.0.251", 5353), DNS),
     "mdns ipv6": udp(("fe80::5", 5353), ("ff02::fb", 5353), DNS),
     "dhcp": udp(("0.0.0.0", 68), ("255.255.255.255", 67), DNS),
-    "icmp": frame("10.0.0.5", "192.0.2.1", 1, bytes(40)),
+    "icmp error": frame("10.0.0.5", "192.0.2.1", 1, b"\3" + bytes(40)),
     "esp": frame("10.0.0.5", "192.0.2.1", 50, BULK),
-    "icmpv6": frame("fd00::5", "2001:db8::1", 58, bytes(40)),
+    "icmpv6 error": frame("fd00::5", "2001:db8::1", 58, b"\1" + bytes(40)),
+    "neighbour": frame("fe80::5", "fe80::1", 58, b"\x87" + bytes(40)),
+    "echo request to all": frame("10.0.0.5", "255.255.255.255", 1, b"\x08" + bytes(40)),
+    "membership": frame("10.0.0.5", "192.0.2.1", 2, bytes(8)),
+    "ospf": frame("10.0.0.5", "224.0.0.5", 89, bytes(40)),
+    "ipv6 without anything": frame("fd00::5", "2001:db8::1", 59, b""),
+    "bulk sctp": frame("10.0.0.5", "192.0.2.1", 132, BULK),
     "listener report": frame("fe80::5", "ff02::16", 0, b"\x3a\0" + bytes(6) + bytes(40)),
-    "icmp fragment": fragment(frame("10.0.0.5", "192.0.2.1", 1, bytes(40)), 0x2000),
+    "icmp, last fragment": fragment(frame("10.0.0.5", "192.0.2.1", 1, b"\x08" + bytes(40)), 0x00B9),
     "arp": bytes(12) + b"\x08\x06" + bytes(46),
     "pppoe discovery": bytes(12) + b"\x88\x63" + bytes(46),
     "ppp control": bytes(12) + struct.pack(">HBBHHH", 0x8864, 0x11, 0, 1, 40, 0xC021) + bytes(38),
@@ -181,7 +199,7 @@ def test_interfaces_without_a_link_header(name):
 
 def test_bulk_is_sampled():
     program = live_filter(FilterSettings(bulk_sample=64), ETHERNET)
-    for name in ("download", "upload", "bulk udp", "quic short header", "text"):
+    for name in ("download", "upload", "bulk udp", "quic short header", "text", "esp", "bulk sctp"):
         kept = [value for value in range(256) if run(program, DROPPED[name], {RANDOM: value})]
         assert kept == [0, 64, 128, 192], name
     assert run(program, DROPPED["bare acknowledgement"], {RANDOM: 0}) == 0

@@ -176,6 +176,16 @@ def ask_udp(address: str, port: int, payload: bytes, timeout_s: float = 0.5) -> 
             return UNREACHABLE
 
 
+def send_bare(address: str, proto: int, body: bytes) -> None:
+    """One IP packet of a protocol of one's own choice; ICMP's checksum is set."""
+    if proto in (1, 58):
+        words = sum(int.from_bytes(body[at : at + 2], "big") for at in range(0, len(body), 2))
+        words = (words & 0xFFFF) + (words >> 16)
+        body = body[:2] + (~((words & 0xFFFF) + (words >> 16)) & 0xFFFF).to_bytes(2, "big") + body[4:]
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_RAW, proto) as one:
+        one.sendto(body, (address, 0))
+
+
 def visit(name: str, resolver: str, path: str = "", *, rrtype: int = A, by_tls: bool = False) -> tuple[str, bool]:
     """What a browser does: resolve, connect, ask for a page."""
     addresses = resolve(name, resolver, rrtype)
@@ -275,6 +285,7 @@ __all__ = [
     "probe",
     "reports",
     "resolve",
+    "send_bare",
     "tls",
     "tries",
     "visit",

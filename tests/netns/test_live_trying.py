@@ -48,6 +48,35 @@ def test_three_hosts_trying(ground: Ground, daemon: Daemon) -> None:
     assert found.alerts <= 6, "an alert storm"
 
 
+BARE = {
+    "later1": (1, b"\x08\0\0\0\0\7\0\1" + bytes(32)),  # an echo request
+    "later2": (50, bytes(7) + b"\1" + bytes(32)),  # ESP
+    "later3": (47, b"\0\0\x08\0E\0\0\x20\0\1\0\0@\x11\0\0\x0a\1\1\1\x0a\1\1\2\x0f\xa0\x0f\xa1\0\x0c\0\0abcd"),  # GRE
+}
+
+
+def test_who_tries_by_neither_tcp_nor_udp_is_found(ground: Ground, daemon: Daemon) -> None:
+    ground.resolve("may", "b.evil.example")
+    until(lambda: ADDRESS in kernel.blocked(ground.gateway), 5)
+    for host, (proto, body) in BARE.items():
+        for _ in range(3):
+            ground[host].space.call(clients.send_bare, ADDRESS, proto, body)
+        until(partial(_incident, daemon, ground[host].v4), 5)
+    until(lambda: kernel.blocked(ground.gateway)[ADDRESS].packets == 9, 5)
+    assert [_attempts(daemon, ground[host].v4) for host in BARE] == [1, 1, 1]
+    told = {one["src_ip"]: one["proto"] for one in daemon.events("attempt")}
+    assert [told[ground[host].v4] for host in BARE] == ["ICMP", "ESP", "GRE"]
+
+
+def test_an_address_that_a_list_has_is_blocked_at_the_first_echo_request(ground: Ground) -> None:
+    with ground.daemon("203.0.113.99\n2001:db8:f::99\n") as daemon:
+        ground["later1"].space.call(clients.send_bare, "203.0.113.99", *BARE["later1"])
+        until(lambda: "203.0.113.99" in kernel.blocked(ground.gateway), 5)
+        ground["later2"].space.call(clients.send_bare, "2001:db8:f::99", 58, b"\x80" + BARE["later1"][1][1:])
+        until(lambda: "2001:db8:f::99" in kernel.blocked(ground.gateway), 5)
+        until(partial(_incident, daemon, ground["later1"].v4), 5)
+
+
 def test_each_host_is_reported_within_seconds_of_its_first_attempt(ground: Ground, daemon: Daemon) -> None:
     ground.resolve("may", "b.evil.example")
     until(lambda: ADDRESS in kernel.blocked(ground.gateway), 5)

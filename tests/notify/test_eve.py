@@ -14,6 +14,7 @@ from egressd.model import (
     DNS_QUERY,
     FLOW,
     HTTP_HOST,
+    ICMP,
     QUIC_SNI,
     SOCKS_HOST,
     TCP,
@@ -74,6 +75,26 @@ PUBLISHED = [
     (TCP, "128.232.110.120", 34855, "66.35.250.204", 80, "1:LQU9qZlK+B5F3KDmev6m5PMibrg="),
     (UDP, "192.168.1.52", 54585, "8.8.8.8", 53, "1:d/FP5EW3wiY1vCndhwleRRKHowQ="),
 ]
+
+
+def test_community_ids_without_ports() -> None:
+    """Of ICMP as published: type of request and answer stand for ports. Of others the ends and the protocol alone."""
+    echo = FlowKey(ICMP, packed("192.168.0.89"), 77, packed("192.168.0.1"), 8)
+    assert community_id(echo) == "1:X0snYXpgwiv9TZtqg64sgzUn6Dk="
+    assert community_id(key(50, A, 0, X, 0)) == community_id(key(50, X, 0, A, 0))
+    assert community_id(key(50, A, 0, X, 0)) != community_id(key(47, A, 0, X, 0))
+
+
+@pytest.mark.parametrize(
+    ("proto", "name", "ports"),
+    [(ICMP, "ICMP", 0), (58, "IPv6-ICMP", 0), (50, "ESP", 0), (47, "GRE", 0), (132, "SCTP", 2), (253, "253", 0)],
+)
+def test_a_contact_of_another_protocol_bears_its_name_and_the_ports_that_it_has(
+    proto: int, name: str, ports: int
+) -> None:
+    record = render_observation(Observation(FLOW, at(0), 1, key(proto, A, 7, X, 8), "", "", None))
+    assert record["proto"] == name
+    assert len([field for field in record if field.endswith("_port")]) == ports
 
 
 @pytest.mark.parametrize(("proto", "client", "client_port", "server", "server_port", "wanted"), PUBLISHED)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from ipaddress import ip_address
 from types import SimpleNamespace
 
 import pytest
 
 from egressd.clock import Clock
 from egressd.config.schema import Config
-from egressd.model import Target
+from egressd.enforce.nflog import Dropped
+from egressd.model import UDP, FlowKey, Target
 from egressd.runtime.enforcement import REPAIR_LINE_US, Enforcement
 from egressd.runtime.in_force import Register
 from tests.detect.live_scene import intel
+from tests.wire.frames_made import ACK, CLIENT, SERVER, frame, tcp, udp
 
 
 class Hand:
@@ -88,3 +91,26 @@ def test_another_programs_changes_are_told_once_in_ten_minutes(caplog: pytest.Lo
         "nftables: another program took away 60 of our blocks and put in 6 that are not ours; put right. "
         "Which: nft monitor"
     )
+
+
+def test_of_what_the_kernel_stopped_the_outermost_packet_is_the_try() -> None:
+    """GRE to a blocked address was told as what it carried, an echo request not at all; answers and the rest of a
+    connection are no tries."""
+    told: list[FlowKey] = []
+    one = Enforcement(Register(), Hand(), lambda *_: None, lambda flows: told.extend(flow for _, flow in flows))
+    inner = udp(("10.9.9.9", 4_000), ("10.9.9.1", 4_001), b"abc")[14:]
+    stopped = [
+        frame(CLIENT, SERVER, 47, b"\0\0\x08\0" + inner),
+        frame(CLIENT, SERVER, 1, b"\x08\0\0\0\0\7\0\1"),
+        frame(CLIENT, SERVER, 1, b"\0\0\0\0\0\7\0\1"),
+        frame(CLIENT, SERVER, 1, b"\3\1\0\0\0\0\0\0" + inner),
+        tcp((CLIENT, 40_000), (SERVER, 443), 1, ACK, b"abc"),
+        udp((CLIENT, 40_000), (SERVER, 443), b"abc"),
+    ]
+    dropped = [Dropped(1, "egressd:b4", packet[14:], 1) for packet in stopped]
+    one._nflog = SimpleNamespace(read=lambda now_us: dropped)  # type: ignore[assignment]
+    one._read_log()
+    client, server = ip_address(CLIENT).packed, ip_address(SERVER).packed
+    assert told == [
+        FlowKey(47, client, 0, server, 0), FlowKey(1, client, 7, server, 8), FlowKey(UDP, client, 40_000, server, 443),
+    ]  # fmt: skip

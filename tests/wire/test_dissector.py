@@ -340,8 +340,8 @@ def test_the_gate_changes_nothing(tmp_path: Path, seed: int, conversations: int)
 
 def test_frames_that_are_no_packets_of_ours_lead_nowhere() -> None:
     tap = Tap()
-    tap.put(frame(CLIENT, SERVER, 1, b"\x08\0" + bytes(30)))
-    tap.put(frame(CLIENT, SERVER, 132, bytes(30)))
+    tap.put(frame(CLIENT, SERVER, 1, b"\x03\0" + bytes(30)))
+    tap.put(frame(CLIENT, SERVER, 1, b"\x00\0" + bytes(30)))
     tap.put(b"")
     assert tap.flush().seen == []
-    assert tap.dissector.counts() == {"other_l4": 2, "malformed": 1}
+    assert tap.dissector.counts() == {"icmp_quoted": 1, "other_l4": 1, "malformed": 1}
