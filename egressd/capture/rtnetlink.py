@@ -51,6 +51,16 @@ MAX_ROUTES: Final = 16_384
 MAX_NEIGHBOURS: Final = 65_536
 _HALVES: Final = b"\1"  # of prefix length 1: two of them hide a default route
 
+# Where drivers tell the other end of a tunnel: IFLA_GRE_REMOTE, IFLA_IPTUN_REMOTE, IFLA_VTI_REMOTE (linux/if_tunnel.h),
+# IFLA_VXLAN_GROUP and GROUP6, IFLA_GENEVE_REMOTE and REMOTE6 (linux/if_link.h).
+_REMOTES: Final = {
+    **dict.fromkeys(("gre", "gretap", "erspan", "ip6gre", "ip6gretap", "ip6erspan"), (7,)),
+    **dict.fromkeys(("ipip", "sit", "ip6tnl"), (3,)),
+    **dict.fromkeys(("vti", "vti6"), (5,)),
+    "vxlan": (2, 16),
+    "geneve": (2, 7),
+}
+
 # Multicast groups (linux/rtnetlink.h): link, IPv4 address, IPv4 route, IPv6 address, IPv6 route.
 _WATCHED_GROUPS: Final = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 _WATCHED: Final = (_NEW_LINK, _DELETED_LINK, _NEW_ADDRESS, _DELETED_ADDRESS, _NEW_ROUTE, _DELETED_ROUTE)
@@ -68,7 +78,8 @@ class Message(NamedTuple):
 
 class Link(NamedTuple):
     """An interface. `kind` is the driver's ("bridge", "vlan", "wireguard"; "" of real hardware), `master` the index of
-    the bridge or bond it belongs to and `parent` of the interface it stands on, 0 for none."""
+    the bridge or bond it belongs to and `parent` of the interface it stands on, 0 for none. `remote` is the other end
+    of a tunnel, b"" for none."""
 
     ifindex: int
     name: str
@@ -79,6 +90,7 @@ class Link(NamedTuple):
     kind: str
     master: int
     parent: int
+    remote: bytes = b""
 
 
 class Address(NamedTuple):
@@ -154,9 +166,10 @@ def parse_link(body: bytes) -> Link | None:
         mac=attributes.get(1, b""),  # IFLA_ADDRESS
         is_up=flags & 0x1 != 0,
         is_loopback=flags & 0x8 != 0,
-        kind=_text(nested.get(1, b"")),
+        kind=(kind := _text(nested.get(1, b""))),
         master=_number(attributes.get(10, b"")),  # IFLA_MASTER
         parent=0 if 37 in attributes else _number(attributes.get(5, b"")),  # IFLA_LINK; _LINK_NETNSID: in another one
+        remote=_remote(kind, parse_attributes(nested.get(2, b""))),  # IFLA_INFO_DATA
     )
 
 
@@ -210,19 +223,19 @@ def parse_neighbour(body: bytes) -> Neighbour | None:
 
 def read_links() -> list[Link]:
     """Every interface."""
-    return [link for body in _dump(_GET_LINK, _NEW_LINK, _LINK.size) if (link := parse_link(body)) is not None]
+    return [link for body in dump(_GET_LINK, _NEW_LINK, bytes(_LINK.size)) if (link := parse_link(body)) is not None]
 
 
 def read_addresses() -> list[Address]:
     """Every own address, IPv4 and IPv6."""
-    bodies = _dump(_GET_ADDRESS, _NEW_ADDRESS, _ADDRESS.size)
+    bodies = dump(_GET_ADDRESS, _NEW_ADDRESS, bytes(_ADDRESS.size))
     return [one for body in bodies if (one := parse_address_message(body)) is not None]
 
 
 def read_routes() -> list[Route]:
     """Unicast routes of every table but that of own addresses: every default route, and the first MAX_ROUTES."""
     found: list[Route] = []
-    for body in _dump(_GET_ROUTE, _NEW_ROUTE, _ROUTING.size):
+    for body in dump(_GET_ROUTE, _NEW_ROUTE, bytes(_ROUTING.size)):
         if len(found) < MAX_ROUTES or body[1:2] <= _HALVES:
             found += parse_routes(body)
     return found
@@ -231,7 +244,7 @@ def read_routes() -> list[Route]:
 def read_neighbours() -> list[Neighbour]:
     """Who has which address on the own links, at most MAX_NEIGHBOURS."""
     found: list[Neighbour] = []
-    for body in _dump(_GET_NEIGHBOUR, NEW_NEIGHBOUR, _NEIGHBOUR.size):
+    for body in dump(_GET_NEIGHBOUR, NEW_NEIGHBOUR, bytes(_NEIGHBOUR.size)):
         one = parse_neighbour(body)
         if one is not None and len(found) < MAX_NEIGHBOURS:
             found.append(one)
@@ -292,14 +305,15 @@ def _is_change(message: Message) -> bool:
     return True
 
 
-def _dump(request: int, wanted: int, header_bytes: int) -> Iterable[bytes]:
-    """The bodies of all messages of type `wanted` that answer a request for everything."""
+def dump(request: int, wanted: int, asked: bytes, protocol: int = _ROUTE) -> Iterable[bytes]:
+    """The bodies of all messages of type `wanted` that answer a request for everything; `asked` stands behind its
+    header. Raises OSError when the kernel does not answer."""
     for _ in range(_ATTEMPTS):
         bodies: list[bytes] = []
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _ROUTE) as sock:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as sock:
             sock.settimeout(_TIMEOUT_S)
             sock.bind((0, 0))
-            sock.send(_HEADER.pack(_HEADER.size + header_bytes, request, _REQUEST_DUMP, 1, 0) + bytes(header_bytes))
+            sock.send(_HEADER.pack(_HEADER.size + len(asked), request, _REQUEST_DUMP, 1, 0) + asked)
             if _collect(sock, wanted, bodies):
                 return bodies
     return bodies  # it changes all the time: what was seen last
@@ -318,9 +332,18 @@ def _collect(sock: socket.socket, wanted: int, bodies: list[bytes]) -> bool:
                 return whole
             if message.kind == _ERROR:
                 code: int = _SIGNED.unpack_from(message.body)[0] if len(message.body) >= 4 else -errno.EPROTO
-                raise OSError(-code, "the kernel does not tell of interfaces and routes")
+                raise OSError(-code, "the kernel does not tell")
             if message.kind == wanted:
                 bodies.append(message.body)
+
+
+def _remote(kind: str, settings: dict[int, bytes]) -> bytes:
+    """The other end that a tunnel of this kind has in its settings."""
+    for number in _REMOTES.get(kind, ()):
+        remote = settings.get(number, b"")
+        if len(remote) in (4, 16):
+            return remote
+    return b""
 
 
 def _hops(octets: bytes) -> Iterator[tuple[int, dict[int, bytes]]]:

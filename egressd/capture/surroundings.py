@@ -20,6 +20,7 @@ from egressd.capture.rtnetlink import (
 )
 from egressd.capture.sessions import read_sessions
 from egressd.capture.timeservers import read_time_servers
+from egressd.capture.tunnel_ends import read_tunnel_ends
 from egressd.intel.networks import parse_address, render_address
 from egressd.wire.direction import is_private
 
@@ -36,7 +37,7 @@ _ON_TOP: Final = ("vlan", "macvlan", "ipvlan")
 
 class Surroundings(NamedTuple):
     """One look at the host. `resolvers` are packed addresses, in order of the files; `sessions` are those that people
-    are logged in from; `time_servers` are addresses as text and names."""
+    are logged in from; `time_servers` are addresses as text and names; `tunnel_ends` are far ends of own tunnels."""
 
     links: list[Link]
     addresses: list[Address]
@@ -44,6 +45,7 @@ class Surroundings(NamedTuple):
     resolvers: list[bytes]
     sessions: list[bytes]
     time_servers: list[str]
+    tunnel_ends: Sequence[bytes] = ()
 
     def gateways(self) -> list[bytes]:
         """Every next hop of every route, also of those that lead to other own networks; each once."""
@@ -54,13 +56,14 @@ class Surroundings(NamedTuple):
         return list(dict.fromkeys(one.address for one in self.addresses))
 
     def protected(self) -> list[tuple[bytes, str]]:
-        """(packed address, what it is) of own addresses, gateways, resolvers and administrators; each once."""
+        """(packed address, what it is) of own addresses, gateways, resolvers, administrators and tunnels; each once."""
         what: dict[bytes, str] = {}
         for reason, addresses in (
             ("own address of this machine", self.own_addresses()),
             ("gateway of this machine", self.gateways()),
             ("resolver of this machine", self.resolvers),
             ("somebody is logged in from there", self.sessions),
+            ("far end of a tunnel of this machine", self.tunnel_ends),
         ):
             for address in addresses:
                 what.setdefault(address, reason)
@@ -89,9 +92,10 @@ class LanChoice(NamedTuple):
 def read_surroundings(resolver_files: Sequence[str] = RESOLVER_FILES) -> Surroundings:
     """Look at the host now. Raises OSError when the kernel does not answer; resolver files that cannot be read count
     as empty. May take a while (see rtnetlink.py): call it from a thread."""
+    links, routes = read_links(), read_routes()
     return Surroundings(
-        read_links(), read_addresses(), read_routes(), read_resolvers(resolver_files), read_sessions(),
-        read_time_servers(),
+        links, read_addresses(), routes, read_resolvers(resolver_files), read_sessions(), read_time_servers(),
+        read_tunnel_ends(links, routes),
     )  # fmt: skip
 
 

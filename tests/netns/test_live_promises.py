@@ -53,6 +53,23 @@ def test_2_what_becomes_ours_is_protected_and_unblocked(ground: Ground) -> None:
             gateway.run("ip", "address", "del", f"{own}/24", "dev", "wan0")
 
 
+def test_2_the_far_end_of_a_tunnel_is_protected(ground: Ground) -> None:
+    """Whoever owns a listed name answers with the other end of the line to headquarters: the gateway could not send
+    through it any more, and the office would be offline."""
+    peer = "203.0.113.44"
+    ground.gateway.run("ip", "link", "add", "hq0", "type", "vxlan", "id", "5", "remote", peer, "dstport", "4789")
+    try:
+        ground.zone({"tunnel.evil.example": [peer, "203.0.113.45"]})
+        with ground.daemon("listed.evil.example\n") as daemon:
+            assert ground.resolve("may", "tunnel.evil.example") == [peer, "203.0.113.45"]
+            until(lambda: "203.0.113.45" in kernel.blocked(ground.gateway), 5)
+            assert peer not in kernel.blocked(ground.gateway)
+            why = next(one for one in daemon.events("decision") if peer in str(one["egressd"]["targets"]))
+            assert "far end of a tunnel of this machine" in why["egressd"]["reason"]
+    finally:
+        ground.gateway.run("ip", "link", "del", "hq0")
+
+
 def test_3_a_shared_address_is_not_blocked(ground: Ground) -> None:
     names = ("a.one.example", "b.two.example", "c.three.example")
     ground.zone({name: ["192.0.2.88"] for name in names} | {"cdn.evil.example": ["192.0.2.88"]})
