@@ -302,10 +302,11 @@ def read_leases(config: Config, base_dir: Path) -> list[Lease]:
 def replay_into(taker: Collector | JsonWriter, config: Config, loaded: LoadedIntel, given: Given) -> ReplayRun:
     """Run what is given and give `taker` what comes of it. Raises CaptureError and ConfigError."""
     progress = Progress() if Progress.wanted() and any(Path(f).is_file() for f in given.files) else None
+    settings = policy_settings(config, loaded.policy)._replace(mode="monitor", modes=())
     replay = ReplayRun(
         given.files,
-        loaded.intel,
-        policy_settings(config, loaded.policy)._replace(mode="monitor", modes=()),
+        loaded.intel.protecting(settings.of_our_hosts()),
+        settings,
         on_event=taker.event,
         on_observation=taker.observation if taker.observations else None,
         conversations=config.limits.conversations,

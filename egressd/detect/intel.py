@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from egressd.detect.behaviour.settings import DEFAULTS, BehaviourSettings
@@ -36,6 +37,13 @@ class Intel:
         self.shared = shared
         self.guard = guard
         self.behaviour = behaviour
+
+    def protecting(self, networks: Iterable[tuple[bytes, int, str]]) -> Intel:
+        """The same with more networks (first address, length, reason) that are never blocked."""
+        return Intel(
+            self.index, self.suffixes, self.allowances, self.protected.plus(networks), self.resolvers, self.shared,
+            self.guard, self.behaviour,
+        )  # fmt: skip
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For other processes; compiled classes are not pickled by themselves."""

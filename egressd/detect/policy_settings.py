@@ -36,6 +36,12 @@ class PolicySettings(NamedTuple):
         """What it says of clients."""
         return Site(self.mode, self.segments, self.tags, self.modes, self.lan)
 
+    def of_our_hosts(self) -> tuple[Network, ...]:
+        """Networks whose addresses are machines of ours, with that as the reason why none is blocked for everybody: an
+        answer that names one would cut a server of ours off."""
+        lan = [(*one[:2], "where hosts of ours are") for one in self.lan]
+        return (*lan, *((*one[:2], f"segment {one[2]}") for one in self.segments))
+
     def rules_in_force(self) -> Rules:
         """The rules that decide."""
         return self.rules if self.rules is not None else default_rules(self.block_confidence, self.ask_score)

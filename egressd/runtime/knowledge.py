@@ -185,7 +185,16 @@ def combine(
     return Knowledge(
         replace(loaded.config, mode=mode),
         texts,
-        Intel(index, intel.suffixes, allowed, protected, intel.resolvers, intel.shared, intel.guard, intel.behaviour),
+        Intel(
+            index,
+            intel.suffixes,
+            allowed,
+            protected.plus(settings.of_our_hosts()),
+            intel.resolvers,
+            intel.shared,
+            intel.guard,
+            intel.behaviour,
+        ),
         settings,
         segment_table(loaded.config),
         tuple(problems),

@@ -33,6 +33,7 @@ AIMED = (
     ("6to4", "2002:808:808::1", "protected"),
     ("link-local", "fe80::1", "protected"),
     ("ula", "fd00:0:0:2::1", "protected"),
+    ("own-host", "2001:db8:2::24", "protected"),  # a machine of another segment, under a public address
 )
 
 

@@ -293,3 +293,20 @@ def test_segments(tmp_path: Path) -> None:
     knowledge = known(tmp_path, config='segments: {lab: [10.1.0.0/16], "lab two": [10.1.2.0/24]}\n')
     longest = knowledge.segments.longest
     assert [longest(packed(one)) for one in ("10.1.1.1", "10.1.2.1", "10.2.0.1")] == ["lab", "lab two", None]
+
+
+def test_machines_of_ours_are_protected_wherever_their_addresses_come_from(tmp_path: Path) -> None:
+    """Private addresses are nobody's else, public ones of our own networks were anybody's."""
+    config = "segments: {lab: [198.51.100.0/25, '2001:db8:5::/64']}\n"
+    around = Surroundings((), frozenset(), ((packed("203.0.113.0"), 24, ""),))
+    why = known(tmp_path, around=around, config=config).intel.protected.why
+    assert "segment lab" in why(packed("198.51.100.7")) and "segment lab" in why(packed("2001:db8:5::7"))
+    assert "hosts of ours" in why(packed("203.0.113.7"))
+    assert not why(packed("198.51.100.200")) and not why(packed("2001:db8:6::7"))
+
+
+def test_a_list_may_name_a_machine_of_ours(tmp_path: Path) -> None:
+    """It is no error, for a feed may well know it as infected: who contacts it is told, and nobody is cut off."""
+    knowledge = known(tmp_path, entry("198.51.100.7"), config="segments: {lab: [198.51.100.0/25]}\n")
+    assert knowledge.problems == ()
+    assert knowledge.intel.index.match_address(packed("198.51.100.7"), NOW_S + 60) is not None
