@@ -183,8 +183,8 @@ def identify(head: bytes, server_port: int) -> int:
         kind = HTTP
     if verdict > 0:
         return kind if as_dns == 0 else DNS if len(head) >= _DNS_TELLS else MORE
-    if server_port == DNS_PORT:
-        return DNS
+    if server_port == DNS_PORT:  # a server may listen there for something else, and be sent it in morsels
+        return MORE if verdict < 0 and len(head) < _DNS_TELLS else DNS
     as_dns = looks_like_dns_stream(head)
     if as_dns > 0:
         return DNS

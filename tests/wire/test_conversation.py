@@ -46,6 +46,10 @@ PROXY_1 = b"PROXY TCP4 10.0.0.5 192.0.2.1 40000 443\r\n"
         (DNS_FRAMED, 5300, DNS),
         (DNS_FRAMED[:2], 5300, MORE),
         (b"\0", 53, DNS),
+        (HELLO[:1], 53, MORE),  # a length of 5,000 and more, or a hello in morsels
+        (HELLO[:4], 53, MORE),
+        (b"GET", 53, MORE),
+        (HELLO[:1] + bytes(13), 53, DNS),
         (PADDED, 53, DNS),
         (PADDED[:100], 53, DNS),
         (PADDED[:5], 53, MORE),

@@ -24,6 +24,17 @@ def key_of(line: Line, side: int = 0) -> bytes:
     return ip_address(here).packed + ip_address(there).packed + ports
 
 
+@pytest.mark.parametrize("sent", [HELLO, get("www.shop.example")], ids=["hello", "request"])
+@pytest.mark.parametrize("first", [1, 2, 3, 4, 12])
+def test_a_server_that_listens_on_the_port_of_dns_is_named_though_the_name_comes_in_morsels(
+    sent: bytes, first: int
+) -> None:
+    tap = Tap()
+    line = Line(tap, server=("192.0.2.10", 53)).open()
+    line.send(sent[:first], 0).send(sent[first:], first)
+    assert tap.names() == ["www.shop.example"]
+
+
 # -- opening
 
 
