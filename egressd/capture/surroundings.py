@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from egressd.capture.forwarders import read_forwarders
 from egressd.capture.rtnetlink import (
     Address,
     Link,
@@ -37,7 +38,8 @@ _ON_TOP: Final = ("vlan", "macvlan", "ipvlan")
 
 class Surroundings(NamedTuple):
     """One look at the host. `resolvers` are packed addresses, in order of the files; `sessions` are those that people
-    are logged in from; `time_servers` are addresses as text and names; `tunnel_ends` are far ends of own tunnels."""
+    are logged in from; `time_servers` are addresses as text and names; `tunnel_ends` are far ends of own tunnels,
+    `forwarders` whom a resolver on this machine asks."""
 
     links: list[Link]
     addresses: list[Address]
@@ -46,6 +48,7 @@ class Surroundings(NamedTuple):
     sessions: list[bytes]
     time_servers: list[str]
     tunnel_ends: Sequence[bytes] = ()
+    forwarders: Sequence[bytes] = ()
 
     def gateways(self) -> list[bytes]:
         """Every next hop of every route, also of those that lead to other own networks; each once."""
@@ -56,7 +59,8 @@ class Surroundings(NamedTuple):
         return list(dict.fromkeys(one.address for one in self.addresses))
 
     def protected(self) -> list[tuple[bytes, str]]:
-        """(packed address, what it is) of own addresses, gateways, resolvers, administrators and tunnels; each once."""
+        """(packed address, what it is) of own addresses, gateways, resolvers and what they ask, administrators and
+        tunnels; each once."""
         what: dict[bytes, str] = {}
         for reason, addresses in (
             ("own address of this machine", self.own_addresses()),
@@ -64,6 +68,7 @@ class Surroundings(NamedTuple):
             ("resolver of this machine", self.resolvers),
             ("somebody is logged in from there", self.sessions),
             ("far end of a tunnel of this machine", self.tunnel_ends),
+            ("asked by a resolver on this machine", self.forwarders),
         ):
             for address in addresses:
                 what.setdefault(address, reason)
@@ -95,7 +100,7 @@ def read_surroundings(resolver_files: Sequence[str] = RESOLVER_FILES) -> Surroun
     links, routes = read_links(), read_routes()
     return Surroundings(
         links, read_addresses(), routes, read_resolvers(resolver_files), read_sessions(), read_time_servers(),
-        read_tunnel_ends(links, routes),
+        read_tunnel_ends(links, routes), read_forwarders(),
     )  # fmt: skip
 
 

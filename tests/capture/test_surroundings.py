@@ -122,7 +122,9 @@ def test_what_is_protected():
     routes = [default(2), default(2), Route(packed("10.9.0.0"), 16, packed("10.0.0.9"), 3, 0, 254)]
     own = [address(3, "10.0.0.1"), address(3, "10.0.0.1")]
     people = [packed("10.0.0.9"), packed("192.0.2.7")]
-    seen = Surroundings([], own, routes, [packed("10.0.0.53")], people, [], [packed("192.0.2.9")])
+    seen = Surroundings(
+        [], own, routes, [packed("10.0.0.53")], people, [], [packed("192.0.2.9")], [packed("192.0.2.8")]
+    )
     assert seen.protected() == [
         (packed("10.0.0.1"), "own address of this machine"),
         (packed("203.0.113.1"), "gateway of this machine"),
@@ -130,6 +132,7 @@ def test_what_is_protected():
         (packed("10.0.0.53"), "resolver of this machine"),
         (packed("192.0.2.7"), "somebody is logged in from there"),
         (packed("192.0.2.9"), "far end of a tunnel of this machine"),
+        (packed("192.0.2.8"), "asked by a resolver on this machine"),
     ]
 
 
