@@ -25,6 +25,10 @@ from egressd.capture.tunnel_ends import read_tunnel_ends
 from egressd.intel.networks import parse_address, render_address
 from egressd.wire.direction import is_private
 
+# Networks behind routers of ours: prefix lengths of IPv4 and IPv6, and how many there are in an organisation.
+LEAST_LENGTH_4: Final = 8
+LEAST_LENGTH_6: Final = 32
+MAX_BEHIND: Final = 256
 HALF_OF_ALL: Final = 1  # prefix length: VPN clients lay two such routes over the default route
 
 # The second holds the servers that systemd-resolved really asks, where the first names only its stub on loopback.
@@ -57,6 +61,21 @@ class Surroundings(NamedTuple):
     def own_addresses(self) -> list[bytes]:
         """The host's addresses, those of loopback too; each once."""
         return list(dict.fromkeys(one.address for one in self.addresses))
+
+    def networks_of(self, names: Sequence[str]) -> list[tuple[bytes, int]]:
+        """(first address, length) of the networks on these interfaces, and of those that routers of ours there lead to,
+        in order: an interface with a default route leads to everybody, and so does one with very many routes."""
+        faces = {link.ifindex for link in self.links if link.name in names}
+        leads_out = {route.ifindex for route in self.routes if route.length <= HALF_OF_ALL}
+        found = {(one.network, one.length) for one in self.addresses if one.ifindex in faces}
+        behind = {
+            (route.target, route.length)
+            for route in self.routes
+            if route.gateway
+            and route.ifindex in faces - leads_out
+            and route.length >= (LEAST_LENGTH_4 if len(route.target) == 4 else LEAST_LENGTH_6)
+        }
+        return sorted(found | behind if len(behind) <= MAX_BEHIND else found)
 
     def protected(self) -> list[tuple[bytes, str]]:
         """(packed address, what it is) of own addresses, gateways, resolvers and what they ask, administrators and

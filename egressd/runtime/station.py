@@ -56,8 +56,7 @@ class Station:
         interfaces = config.capture.interfaces or choice.names
         if interfaces != self.interfaces:
             self._capture_on(interfaces)
-        faces = {link.ifindex for link in found.links if link.name in self.interfaces}
-        lan = tuple(sorted({(one.network, one.length, "") for one in found.addresses if one.ifindex in faces}))
+        lan = tuple((*one, "") for one in found.networks_of(self.interfaces))
         self.whose = Whose(frozenset(found.own_addresses()), NetworkTable(lan), segments)
         never = tuple((address, 8 * len(address), what) for address, what in depended_on)
         around = Surroundings(never, resolvers, lan)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from egressd.capture.rtnetlink import Address, Link, Route
 from egressd.capture.surroundings import (
+    MAX_BEHIND,
     MAX_RESOLVERS,
     Surroundings,
     lan_interfaces,
@@ -134,6 +135,34 @@ def test_what_is_protected():
         (packed("192.0.2.9"), "far end of a tunnel of this machine"),
         (packed("192.0.2.8"), "asked by a resolver on this machine"),
     ]
+
+
+def routed(target: str, length: int, ifindex: int, gateway: str) -> Route:
+    return Route(packed(target), length, packed(gateway) if gateway else b"", ifindex, 0, 254)
+
+
+def test_networks_of_hosts_lie_on_interfaces_and_behind_routers_of_ours():
+    links = [LO, WAN, link(3, "lan"), link(4, "other")]
+    own = [*OUT, address(3, "10.0.0.1"), Address(3, packed("2001:db8:5::1"), packed("2001:db8:5::"), 64)]
+    routes = [
+        default(2),
+        routed("2001:db8:6::", 48, 3, "fe80::9"),  # a switch that routes
+        routed("198.51.100.0", 25, 3, "10.0.0.9"),
+        routed("198.51.100.128", 25, 2, "203.0.113.1"),  # leads out
+        routed("192.0.2.0", 24, 3, ""),
+        routed("2000::", 3, 3, "fe80::9"),
+    ]
+    seen = Surroundings(links, own, routes, [], [], [])
+    want = [("10.0.0.1", 24), ("198.51.100.0", 25), ("2001:db8:5::", 64), ("2001:db8:6::", 48)]
+    assert seen.networks_of(["lan"]) == sorted((packed(one), length) for one, length in want)
+    assert seen.networks_of(["wan"]) == [(packed("203.0.113.2"), 24)], "a default route leads there"
+    assert seen.networks_of([]) == []
+
+
+def test_whoever_has_a_table_of_everybody_on_that_side_has_no_networks_behind():
+    routes = [routed(f"198.{number >> 8}.{number & 255}.0", 24, 3, "10.0.0.9") for number in range(MAX_BEHIND + 1)]
+    seen = Surroundings([link(3, "lan")], [address(3, "10.0.0.1")], routes, [], [], [])
+    assert seen.networks_of(["lan"]) == [(packed("10.0.0.1"), 24)]
 
 
 # -- resolvers

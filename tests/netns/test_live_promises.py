@@ -70,6 +70,22 @@ def test_2_the_far_end_of_a_tunnel_is_protected(ground: Ground) -> None:
         ground.gateway.run("ip", "link", "del", "hq0")
 
 
+def test_2_hosts_behind_a_router_of_ours_are_protected(ground: Ground) -> None:
+    """Their networks are not the gateway's own: it knows them by a route only."""
+    inside = "2001:db8:77::10"
+    route = ("2001:db8:77::/48", "via", "2001:db8:2::fe", "dev", "jps0")
+    ground.gateway.run("ip", "-6", "route", "add", *route)
+    try:
+        ground.zone({"inside.evil.example": [inside, "2001:db8:f::45"]})
+        with ground.daemon("listed.evil.example\n") as daemon:
+            ground.resolve("may", "inside.evil.example", rrtype=clients.AAAA)
+            until(lambda: "2001:db8:f::45" in kernel.blocked(ground.gateway), 5)
+            assert inside not in kernel.blocked(ground.gateway)
+            assert any(inside in str(one["egressd"]["targets"]) for one in daemon.events("decision", action="refuse"))
+    finally:
+        ground.gateway.run("ip", "-6", "route", "del", *route)
+
+
 def test_3_a_shared_address_is_not_blocked(ground: Ground) -> None:
     names = ("a.one.example", "b.two.example", "c.three.example")
     ground.zone({name: ["192.0.2.88"] for name in names} | {"cdn.evil.example": ["192.0.2.88"]})
