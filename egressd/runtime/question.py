@@ -101,7 +101,7 @@ def _match(question: Question, index: AnyIndex, now_s: int) -> Match | None:
 
 def judge(question: Question, loaded: LoadedIntel, settings: PolicySettings, now_s: int) -> Verdict:
     """The verdict that replay and the daemon would give, by the same index."""
-    intel = loaded.intel
+    intel = loaded.intel.protecting(settings.of_our_hosts())
     domain, _, suffix_rule = intel.suffixes.split(question.name) if question.name else ("", "", "")
     match = _match(question, intel.index, now_s)
     allowance = ""

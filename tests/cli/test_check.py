@@ -48,6 +48,18 @@ def test_a_listed_address_is_known_behind_the_networks_own_nat64(
     assert main(["check", "2001:db8:64::c633:640a", "--exit-code", "--config", str(config)]) == OK
 
 
+def test_a_machine_of_ours_is_protected_as_the_daemon_protects_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "csirt.txt").write_text("198.51.100.0/24\n")
+    config = tmp_path / "egressd.yaml"
+    config.write_text("lists: [csirt.txt]\nsegments: {lab: [198.51.100.0/25]}\n")
+    assert main(["check", "198.51.100.7", "198.51.100.200", "--config", str(config)]) == OK
+    ours, others = capsys.readouterr().out.split("\n\n")
+    assert "segment lab" in ours and "the address is protected" in ours
+    assert "protected" not in others
+
+
 @pytest.mark.parametrize("more", [[], ["--for-start"]])
 def test_a_group_that_there_is_not_is_warned_of(
     more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
