@@ -32,7 +32,9 @@ CACHED_VERDICTS: Final = 32_768
 CACHED_ADDRESSES: Final = 8_192
 MAX_ALIASES: Final = 16  # listed names that one answer is found to lead to: 64 KB hold 2,000, each a sighting
 _ABSENT: Final = object()
-_ALIASES: Final = (5, 39, 64, 65)  # CNAME, DNAME, SVCB, HTTPS: the target stands for the name asked about
+# CNAME, SRV, DNAME, SVCB, HTTPS: the target stands for the name asked about. Of SRV the address often comes along, and
+# is not asked for (RFC 2782).
+_ALIASES: Final = (5, 33, 39, 64, 65)
 
 
 class Hit(NamedTuple):

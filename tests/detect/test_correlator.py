@@ -90,7 +90,9 @@ def test_every_question_of_a_message() -> None:
     assert [hit.name for hit in make()[0].match(observation)] == ["c2.bad.example", "worse.example"]
 
 
-@pytest.mark.parametrize(("rrtype", "found"), [(5, True), (39, True), (64, True), (65, True), (15, False), (2, False)])
+@pytest.mark.parametrize(
+    ("rrtype", "found"), [(5, True), (33, True), (39, True), (64, True), (65, True), (15, False), (2, False)]
+)
 def test_aliases_in_an_answer(rrtype: int, found: bool) -> None:
     detail = message("www.good.example", 1, [record("www.good.example", "c2.bad.example", rrtype)])
     observation = Observation(DNS_ANSWER, at(0), 1, flow(A, X), "www.good.example", "", detail)
