@@ -47,7 +47,8 @@ PROFILED: Final = "-profiled"  # behind the digest in the stamp
 
 # Calls within the one shared library need not go through the linker's table, so that small functions are inlined.
 FLAGS: Final = ("-O3", "-g0", "-fno-semantic-interposition")
-# A file of C for each module: as one of 17 MB it took GCC three times as long, 1.5 GB, and one core of however many.
+# A file of C for each module, which all cores compile: as one of 17 MB it takes GCC three times as long, on one core,
+# with 1.5 GB. That is worth it for a profile alone, whose counts then reach across modules.
 BUILD: Final = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -68,8 +69,8 @@ class BuildOnAllCores(build_ext):
         ext.sources = []
         super().build_extension(ext)
 
-flags, modules = sys.argv[1].split(), sys.argv[2:]
-options = {"opt_level": "3", "debug_level": "0", "multi_file": True}
+flags, layout, modules = sys.argv[1].split(), sys.argv[2], sys.argv[3:]
+options = {"opt_level": "3", "debug_level": "0", "multi_file": layout == "several files"}
 extensions = mypycify(["--strict", "--ignore-missing-imports", *modules], **options)
 for extension in extensions:  # which share one list of mypyc's
     extension.extra_compile_args = [*extension.extra_compile_args, *flags]
@@ -79,6 +80,8 @@ setup(
     script_args=["-q", "build_ext", "--inplace", "-f"],
 )
 """
+ONE: Final = "one file"
+SEVERAL: Final = "several files"
 
 # What the counting build replays, packets by kind of bench/traffic.py: mostly what a gateway mostly sees. What they do
 # not reach is compiled as without counts (-fprofile-partial-training).
@@ -134,10 +137,10 @@ def build(tree: Path, profile: bool = False) -> str:
         shutil.copytree(tree / "egressd", place / "egressd", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
         wrong = ""
         if profile:
-            wrong = run_in(place, "-c", BUILD, " ".join((*FLAGS, *COUNT)), *sources(place)) or train(place)
+            wrong = run_in(place, "-c", BUILD, " ".join((*FLAGS, *COUNT)), ONE, *sources(place)) or train(place)
         if not wrong:
-            flags = (*FLAGS, *USE_COUNTS) if profile else FLAGS
-            wrong = run_in(place, "-c", BUILD, " ".join(flags), *sources(place))
+            flags, layout = ((*FLAGS, *USE_COUNTS), ONE) if profile else (FLAGS, SEVERAL)
+            wrong = run_in(place, "-c", BUILD, " ".join(flags), layout, *sources(place))
         if wrong:
             return wrong
         for path in [*place.glob("*.so"), *(place / "egressd").rglob("*.so")]:
