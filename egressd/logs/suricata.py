@@ -37,7 +37,7 @@ class SuricataParser(LogParser):
             return []
         flow = flow_of(
             event.text("proto"), event.text("src_ip"), event.number("src_port"), event.text("dest_ip"),
-            event.number("dest_port"),
+            event.number("dest_port"), event.number("icmp_type"),
         )  # fmt: skip
         if flow is None:
             return []

@@ -10,6 +10,8 @@ from egressd.model import (
     DNS_ANSWER,
     DNS_QUERY,
     HTTP_HOST,
+    ICMP,
+    ICMP6,
     QUIC_SNI,
     TCP,
     TLS_SNI,
@@ -25,12 +27,15 @@ from egressd.model import (
 from egressd.names import escape, normalise
 from egressd.wire.dns import RRTYPE_NAMES
 from egressd.wire.http_head import MAX_TARGET, MAX_USER_AGENT, parse_authority
+from egressd.wire.portless import PORTED, REQUESTS
 
 MAX_ANSWERS: Final = 64  # of one message; more would lead nowhere else
 MAX_METHOD: Final = 20
 PROXIED: Final = "proxied"
 _RRTYPES: Final = {name: number for number, name in RRTYPE_NAMES.items()}
-_PROTOCOLS: Final = {"tcp": TCP, "udp": UDP, "6": TCP, "17": UDP}
+_PROTOCOLS: Final = {
+    "tcp": TCP, "udp": UDP, "6": TCP, "17": UDP, "icmp": ICMP, "ipv6-icmp": ICMP6, "gre": 47, "esp": 50, "sctp": 132,
+}  # fmt: skip
 _CNAME: Final = 5
 _MAX_FIELD: Final = 65_535
 
@@ -49,9 +54,12 @@ def client_of(text: str) -> bytes:
     return client
 
 
-def flow_of(proto: str, client: str, client_port: int, server: str, server_port: int) -> FlowKey | None:
-    """A conversation that a log knows all of; None when it is neither TCP nor UDP. Raises Malformed."""
-    number = _PROTOCOLS.get(proto[:8].lower())
+def flow_of(
+    proto: str, client: str, client_port: int, server: str, server_port: int, icmp_type: int = 0
+) -> FlowKey | None:
+    """A conversation that a log knows all of; None when it is of a protocol that nothing is known of, or of ICMP and no
+    request (`icmp_type`). Raises Malformed."""
+    number = _PROTOCOLS.get(proto[:12].lower())
     if number is None:
         return None
     one, other = parse_address(client), parse_address(server)
@@ -59,6 +67,12 @@ def flow_of(proto: str, client: str, client_port: int, server: str, server_port:
         raise Malformed("two addresses of one family were expected")
     if not (0 <= client_port <= 65_535 and 0 <= server_port <= 65_535):
         raise Malformed("ports were expected")
+    if number not in PORTED:
+        if number == ICMP and len(one) == 16:
+            number = ICMP6  # Zeek calls both by one name
+        if number in REQUESTS:
+            return FlowKey(number, one, 0, other, icmp_type) if icmp_type in REQUESTS[number] else None
+        return FlowKey(number, one, 0, other, 0)
     return FlowKey(number, one, client_port, other, server_port)
 
 

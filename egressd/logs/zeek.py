@@ -91,6 +91,7 @@ class ZeekParser(LogParser):
         flow = flow_of(
             fields.text("proto") or ("udp" if path == "quic" else "tcp"),
             fields.text("id.orig_h"), fields.number("id.orig_p"), fields.text("id.resp_h"), fields.number("id.resp_p"),
+            fields.number("id.orig_p"),  # of ICMP the type
         )  # fmt: skip
         if flow is None:
             return []

@@ -17,6 +17,7 @@ from egressd.model import (
     DNS_QUERY,
     FLOW,
     HTTP_HOST,
+    ICMP,
     QUIC_SNI,
     TCP,
     TLS_SNI,
@@ -32,6 +33,7 @@ from tests.logs.lines import NOW_US, TEN_US, ZEEK_DNS, ZEEK_HTTP, dns_wire, dnst
 C2 = "c2.bad.example"
 QUESTION = flow("10.0.0.5", "192.0.2.53", 50_000, 53, UDP)
 WEB = flow("10.0.0.5", "198.51.100.7", 40_000, 443)
+PING = FlowKey(ICMP, packed("10.0.0.5"), 0, packed("198.51.100.7"), 8)
 DNS = {"src_port": 50_000, "dest_ip": "192.0.2.53", "dest_port": 53, "proto": "UDP"}
 BACK = {"src_ip": "192.0.2.53", "src_port": 53, "dest_ip": "10.0.0.5", "dest_port": 50_000, "proto": "UDP"}
 ALONE = FlowKey(0, packed("10.0.0.5"), 0, b"", 0)
@@ -83,6 +85,9 @@ def told(seen: Observation) -> tuple[str, int, FlowKey, str]:
         (eve("tls", version="TLS 1.3"), None),
         (eve("dns", **DNS, type="answer", rcode="NXDOMAIN"), None),
         (eve("flow", proto="ICMP"), None),
+        (eve("flow", proto="ICMP")[:-1] + ',"icmp_type":3,"icmp_code":1}', None),
+        (eve("flow", proto="ICMP")[:-1] + ',"icmp_type":8,"icmp_code":0}', (FLOW, 250_000, PING, "")),
+        (eve("flow", proto="ESP"), (FLOW, 250_000, PING._replace(proto=50, server_port=0), "")),
     ],
 )  # fmt: skip
 def test_suricata(line: str, expected: tuple[str, int, FlowKey, str] | None) -> None:
@@ -108,6 +113,8 @@ ZEEK_TIME = {"ts": 1795600800.25, "uid": "CHhAvVGS1DHFjwGM9"}
         ({"_path": "quic", "server_name": C2}, [(QUIC_SNI, 250_000, WEB._replace(proto=UDP), C2)]),
         ({"conn_state": "SF", "proto": "tcp", "duration": 32.1}, [(FLOW, 250_000, WEB, "")]),
         ({"conn_state": "OTH", "proto": "icmp"}, []),
+        ({"conn_state": "OTH", "proto": "icmp", "id.orig_p": 8, "id.resp_p": 0}, [(FLOW, 250_000, PING, "")]),
+        ({"conn_state": "OTH", "proto": "icmp", "id.orig_p": 0, "id.resp_p": 8}, []),
         ({"trans_depth": 1, "method": "GET", "host": C2, "uri": "/x"}, [(HTTP_HOST, 250_000, WEB, C2)]),
         ({"query": C2, "trans_id": 7, "proto": "udp", "qtype": 1}, [(DNS_QUERY, 250_000, WEB._replace(proto=UDP), C2)]),
         ({"query": C2, "trans_id": 7, "proto": "udp", "rcode": 3, "rcode_name": "NXDOMAIN"}, []),
