@@ -49,7 +49,7 @@ _WIDTHS: Final[dict[int, int]] = {socket.AF_INET: 4, socket.AF_INET6: 16}
 
 def read_tunnel_ends(links: Sequence[Link], routes: Sequence[Route]) -> list[bytes]:
     """Packed addresses, each once, in order of their bytes; MAX_ENDS at most."""
-    found = {link.remote for link in links} | vpn_servers(routes)
+    found = {link.remote for link in links} | vpn_servers(routes) | relays(routes)
     with suppress(OSError):
         for body in dump(_GET_POLICY, _NEW_POLICY, bytes(_POLICY_ID_BYTES), _XFRM):
             found.update(parse_policy(body))
@@ -64,6 +64,12 @@ def vpn_servers(routes: Sequence[Route]) -> set[bytes]:
     if not any(route.length == _HALF_OF_ALL for route in routes):
         return set()
     return {route.target for route in routes if route.gateway and route.length == 8 * len(route.target)}
+
+
+def relays(routes: Sequence[Route]) -> set[bytes]:
+    """Relays of 6rd (RFC 5969): next hops that are written as IPv4 addresses behind zeros. Such a tunnel has many ends,
+    and its interface names none."""
+    return {route.gateway[12:] for route in routes if len(route.gateway) == 16 and not any(route.gateway[:12])}
 
 
 def parse_policy(body: bytes) -> list[bytes]:

@@ -111,6 +111,10 @@ def test_a_vpn_that_takes_everything_has_a_host_route_to_its_server() -> None:
     assert vpn_servers([server, *others]) == set(), "a host route alone may lead to a honeypot"
 
 
+def test_a_relay_of_6rd_is_a_next_hop() -> None:
+    assert read_tunnel_ends([], [route("::", 0, "::203.0.113.44"), route("::", 0, "fe80::1")]) == [packed(PEER)]
+
+
 @given(st.binary(max_size=400))
 def test_any_bytes_do_no_harm(octets: bytes) -> None:
     for body in (octets, policy("10.20.0.0", 16, PEER)[:168] + octets, device(octets)):
