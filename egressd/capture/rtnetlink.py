@@ -45,6 +45,7 @@ _TIMEOUT_S: Final = 5.0
 _RECEIVE_BYTES: Final = 1 << 18
 _CLONED: Final = 0x200  # RTM_F_CLONED: an entry of a cache, not a route
 _UNICAST: Final = 1  # RTN_UNICAST
+_TOLD: Final = (1, 9)  # RTPROT_REDIRECT, RTPROT_RA
 _LOCAL_TABLE: Final = 255
 # Kept of a full routing table; default routes are kept beyond it.
 MAX_ROUTES: Final = 16_384
@@ -104,7 +105,8 @@ class Address(NamedTuple):
 
 class Route(NamedTuple):
     """A unicast route; several next hops make as many. `gateway` is b"" for what is reached directly, `target` of
-    `length` 0 is a default route."""
+    `length` 0 is a default route. `is_told` when a machine on the link announced it (router advertisement, redirect).
+    """
 
     target: bytes
     length: int
@@ -112,6 +114,7 @@ class Route(NamedTuple):
     ifindex: int
     metric: int
     table: int
+    is_told: bool = False
 
 
 class Neighbour(NamedTuple):
@@ -192,7 +195,7 @@ def parse_routes(body: bytes) -> list[Route]:
     those that lead nowhere are left out."""
     if len(body) < _ROUTING.size:
         return []
-    family, length, _, _, small_table, _, _, kind, flags = _ROUTING.unpack_from(body)
+    family, length, _, _, small_table, protocol, _, kind, flags = _ROUTING.unpack_from(body)
     width = _width(family)
     if width == 0 or kind != _UNICAST or flags & _CLONED or length > 8 * width:
         return []
@@ -205,7 +208,8 @@ def parse_routes(body: bytes) -> list[Route]:
     hops = list(_hops(attributes.get(9, b"")))  # RTA_MULTIPATH
     if not hops:
         hops = [(_number(attributes.get(4, b"")), attributes)]  # RTA_OIF
-    return [Route(target, length, _gateway(of_hop), index, metric, table) for index, of_hop in hops]
+    is_told = protocol in _TOLD
+    return [Route(target, length, _gateway(of_hop), index, metric, table, is_told) for index, of_hop in hops]
 
 
 def parse_neighbour(body: bytes) -> Neighbour | None:

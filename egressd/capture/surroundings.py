@@ -72,6 +72,7 @@ class Surroundings(NamedTuple):
             (route.target, route.length)
             for route in self.routes
             if route.gateway
+            and not route.is_told  # by whoever may sit there
             and route.ifindex in faces - leads_out
             and route.length >= (LEAST_LENGTH_4 if len(route.target) == 4 else LEAST_LENGTH_6)
         }

@@ -76,13 +76,22 @@ def test_an_address_and_its_peer():
         assert parse_address_message(wrong) is None
 
 
-ROUTING = {"family": 2, "length": 0, "table": 254, "kind": 1, "flags": 0}
+ROUTING = {"family": 2, "length": 0, "table": 254, "protocol": 0, "kind": 1, "flags": 0}
 
 
 def routing(**changes: int) -> bytes:
     told = ROUTING | changes
     return struct.pack(
-        "=BBBBBBBBI", told["family"], told["length"], 0, 0, told["table"], 0, 0, told["kind"], told["flags"]
+        "=BBBBBBBBI",
+        told["family"],
+        told["length"],
+        0,
+        0,
+        told["table"],
+        told["protocol"],
+        0,
+        told["kind"],
+        told["flags"],
     )
 
 
@@ -92,6 +101,11 @@ def test_routes():
     assert parse_routes(body) == [Route(bytes(4), 0, gateway, 2, 100, 254)]
     body = routing(length=24, table=252) + attribute(1, packed("203.0.113.0")) + attribute(15, u32(51_820))
     assert parse_routes(body + attribute(4, u32(2))) == [Route(packed("203.0.113.0"), 24, b"", 2, 0, 51_820)]
+    announced = routing(protocol=9) + attribute(5, gateway)
+    assert [parse_routes(one)[0].is_told for one in (announced, routing(protocol=3) + attribute(5, gateway))] == [
+        True,
+        False,
+    ]
     via = struct.pack("=H", 10) + packed("fe80::1")
     assert parse_routes(routing() + attribute(18, via) + attribute(4, u32(2)))[0].gateway == packed("fe80::1")
     hops = b"".join(

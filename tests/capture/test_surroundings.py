@@ -151,6 +151,7 @@ def test_networks_of_hosts_lie_on_interfaces_and_behind_routers_of_ours():
         routed("198.51.100.128", 25, 2, "203.0.113.1"),  # leads out
         routed("192.0.2.0", 24, 3, ""),
         routed("2000::", 3, 3, "fe80::9"),
+        routed("2001:db8:bad::", 48, 3, "fe80::bad")._replace(is_told=True),  # anybody on the link announces one
     ]
     seen = Surroundings(links, own, routes, [], [], [])
     want = [("10.0.0.1", 24), ("198.51.100.0", 25), ("2001:db8:5::", 64), ("2001:db8:6::", 48)]
