@@ -21,7 +21,8 @@ IP  9. Fragments of TCP and UDP, all of them: a name may end in a later one. IPv
        Without, tunnels are ordinary datagrams or nothing.
    11. Of what is neither: ICMP requests and answers; ESP's first packets; else packets with no more bytes than UDP may
        have. Fragments behind the first tell nothing of it.
-   12. One in `bulk_sample` of other payload, by chance: conversations of nothing but large packets are seen too.
+   12. One in `bulk_sample` of other payload, by chance: conversations of nothing but large packets are seen too. Of
+       small short headers on port 443 one in an eighth of it.
 
 Dropped: bare acknowledgements, bulk, what goes to multicast and broadcast addresses (mDNS, SSDP: not egress), errors of
 ICMP, neighbour discovery, ARP and all that is not IP. VLAN tags (two in the frame, beside the one that the kernel takes
@@ -64,6 +65,7 @@ _DRAFTS: Final = 0xFF000000  # of QUIC, with their numbers in the last byte
 _ALL_DRAFTS: Final = 0xFFFFFF00
 _FIRST_OF_ESP: Final = 16  # packets of an association, which counts them from 1 (RFC 4303 section 2.2)
 _HEADERS_BYTES: Final = 42  # Ethernet, IPv4 and UDP: what a small datagram has beside its payload
+_SMALL_OFTENER: Final = 8  # so many times as often as bulk: what only looks like QUIC is met after a few packets
 _LEAST_CONTENT_BYTES: Final = 8  # what the tests of content read
 _SIGN: Final = 0x80000000
 
@@ -380,7 +382,13 @@ def _udp(asm: Assembler, settings: FilterSettings) -> None:
     asm.load(1, 8, indexed=True)
     asm.when(">=", 0xC0, "keep-udp")  # any long header (RFC 9000 section 17.2)
     asm.when("&", 0x80, "udp-other")
-    asm.when("&", 0x40, "udp-bulk")  # short header, section 17.3
+    asm.when("&", 0x40, "", "udp-other")  # short header, section 17.3
+    if settings.bulk_sample:
+        asm.load_memory(_PAYLOAD_BYTES)
+        asm.when(">", settings.small_udp_bytes, "udp-bulk")
+        asm.load_ancillary(RANDOM)
+        asm.when("&", max(1, settings.bulk_sample // _SMALL_OFTENER) - 1, "drop-udp", "keep-udp")
+    asm.go("drop-udp")
     asm.label("udp-other")
     asm.load_memory(_PAYLOAD_BYTES)
     asm.when(">", settings.small_udp_bytes, "", "keep-udp")

@@ -199,9 +199,11 @@ def test_interfaces_without_a_link_header(name):
 
 def test_bulk_is_sampled():
     program = live_filter(FilterSettings(bulk_sample=64), ETHERNET)
-    for name in ("download", "upload", "bulk udp", "quic short header", "text", "esp", "bulk sctp"):
+    for name in ("download", "upload", "bulk udp", "quic short header back", "text", "esp", "bulk sctp"):
         kept = [value for value in range(256) if run(program, DROPPED[name], {RANDOM: value})]
         assert kept == [0, 64, 128, 192], name
+    small = [value for value in range(256) if run(program, DROPPED["quic short header"], {RANDOM: value})]
+    assert small == list(range(0, 256, 8)), "a program may give its datagrams the first byte of QUIC's"
     assert run(program, DROPPED["bare acknowledgement"], {RANDOM: 0}) == 0
     assert run(program, DROPPED["mdns"], {RANDOM: 0}) == 0
 
