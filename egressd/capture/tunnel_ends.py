@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from struct import Struct
 from typing import Final
 
@@ -51,12 +52,20 @@ def read_tunnel_ends(links: Sequence[Link], routes: Sequence[Route]) -> list[byt
     """Packed addresses, each once, in order of their bytes; MAX_ENDS at most."""
     found = {link.remote for link in links} | vpn_servers(routes) | relays(routes)
     with suppress(OSError):
-        for body in dump(_GET_POLICY, _NEW_POLICY, bytes(_POLICY_ID_BYTES), _XFRM):
-            found.update(parse_policy(body))
+        if is_spoken(_XFRM):
+            for body in dump(_GET_POLICY, _NEW_POLICY, bytes(_POLICY_ID_BYTES), _XFRM):
+                found.update(parse_policy(body))
     with suppress(OSError):
         for body in _wireguard(link.ifindex for link in links if link.kind == "wireguard"):
             found.update(parse_wireguard(body))
     return sorted(one for one in found if any(one) and not is_group(one))[:MAX_ENDS]
+
+
+def is_spoken(protocol: int, sockets: str = "/proc/net/netlink") -> bool:
+    """Whether the kernel has a socket of a netlink protocol. To open one of another makes it look for a module, each
+    time, and load it."""
+    with Path(sockets).open("rb") as file:
+        return any(line.split()[1:2] == [b"%d" % protocol] for line in file)
 
 
 def vpn_servers(routes: Sequence[Route]) -> set[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -125,3 +126,16 @@ def test_the_kernel_is_asked_and_what_it_lacks_counts_as_none() -> None:
     assert tunnel_ends._family_of(b"nlctrl\0") == 16
     assert tunnel_ends._family_of(b"no such\0") == 0
     read_tunnel_ends([Link(1, "lo", 772, b"", True, True, "wireguard", 0, 0)], [])
+
+
+def test_no_module_is_loaded_for_a_protocol_that_nobody_speaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seconds later the kernel would look for it again, in a process of its own."""
+    sockets = tmp_path / "netlink"
+    sockets.write_text("sk               Eth Pid        Groups\n00000000af8dbd2e 0   0          00000000\n")
+    assert tunnel_ends.is_spoken(0, str(sockets)) and not tunnel_ends.is_spoken(6, str(sockets))
+    assert tunnel_ends.is_spoken(0) and tunnel_ends.is_spoken(16)
+    asked: list[int] = []
+    monkeypatch.setattr(tunnel_ends, "is_spoken", lambda protocol: False)
+    monkeypatch.setattr(tunnel_ends, "dump", lambda *told: asked.append(told[-1]) or [])
+    read_tunnel_ends([], [])
+    assert asked == []

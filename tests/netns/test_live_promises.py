@@ -16,7 +16,7 @@ from tests.netns.clients import REFUSED
 from tests.netns.daemon import Refused, until
 from tests.netns.ground import Ground
 from tests.netns.servers import question
-from tests.netns.topology import GATEWAY6, MHLW
+from tests.netns.topology import GATEWAY6, MHLW, WAN4
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
 
@@ -56,17 +56,21 @@ def test_2_what_becomes_ours_is_protected_and_unblocked(ground: Ground) -> None:
 def test_2_the_far_end_of_a_tunnel_is_protected(ground: Ground) -> None:
     """Whoever owns a listed name answers with the other end of the line to headquarters: the gateway could not send
     through it any more, and the office would be offline."""
-    peer = "203.0.113.44"
+    peer, peer_of_ipsec = "203.0.113.44", "203.0.113.46"
     ground.gateway.run("ip", "link", "add", "hq0", "type", "vxlan", "id", "5", "remote", peer, "dstport", "4789")
+    policy = ("src", "10.1.0.0/16", "dst", "10.99.0.0/16", "dir", "out")
+    template = ("tmpl", "src", WAN4[0], "dst", peer_of_ipsec, "proto", "esp", "mode", "tunnel")
+    ground.gateway.run("ip", "xfrm", "policy", "add", *policy, *template)
     try:
-        ground.zone({"tunnel.evil.example": [peer, "203.0.113.45"]})
+        ground.zone({"tunnel.evil.example": [peer, peer_of_ipsec, "203.0.113.45"]})
         with ground.daemon("listed.evil.example\n") as daemon:
-            assert ground.resolve("may", "tunnel.evil.example") == [peer, "203.0.113.45"]
+            assert ground.resolve("may", "tunnel.evil.example") == [peer, peer_of_ipsec, "203.0.113.45"]
             until(lambda: "203.0.113.45" in kernel.blocked(ground.gateway), 5)
-            assert peer not in kernel.blocked(ground.gateway)
+            assert not {peer, peer_of_ipsec} & set(kernel.blocked(ground.gateway))
             why = next(one for one in daemon.events("decision") if peer in str(one["egressd"]["targets"]))
             assert "far end of a tunnel of this machine" in why["egressd"]["reason"]
     finally:
+        ground.gateway.run("ip", "xfrm", "policy", "delete", *policy)
         ground.gateway.run("ip", "link", "del", "hq0")
 
 
