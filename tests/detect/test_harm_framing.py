@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from egressd.capture.surroundings import Surroundings
 from egressd.detect.policy_settings import PolicySettings
 from egressd.model import DNS_ANSWER, DNS_QUERY, UDP
 from egressd.wire.sender import Sender
 from tests.detect.live_scene import ENFORCE, LiveScene, protecting
-from tests.detect.scene import RESOLVER, A, B, C, Scene, X, Y, flow, message, packed, record
+from tests.detect.scene import PROTECTED, RESOLVER, A, B, C, Scene, X, Y, flow, message, packed, record
 from tests.detect.test_harm_shared import BLOCK, C2, held
 
 GOOD = "www.good.example"
@@ -238,6 +239,35 @@ def test_an_answer_points_at_what_everybody_needs(address: str, why: str) -> Non
     assert scene.rules("refuse") == ["protected"] and why in scene.decisions[-1].reason
     assert held(scene) == ([], [])
     assert scene.blocks == ["registered_domain bad.example"]
+
+
+def test_an_answer_points_at_what_only_the_gateway_knows() -> None:
+    """Whoever owns a listed name answers with the other end of the line to headquarters, or with the provider's
+    resolver, which the gateway's own asks: neither stands in any list, and without it the office is offline.
+
+    The gateway's own tunnels, and whom its resolver asks, are read from the kernel and from files, and protected."""
+    around = Surroundings([], [], [], [], [], [], [packed("203.0.113.44")], [packed("203.0.113.53")])
+    scene = LiveScene()
+    known = [(address, 8 * len(address), why) for address, why in around.protected()]
+    scene.engine.protect(PROTECTED.plus(known), 0)
+    scene.resolve(0, A, C2, "203.0.113.44", "203.0.113.53", X)
+    assert scene.rules("refuse") == ["protected"] * 2
+    assert held(scene) == ([X], [])
+
+
+def test_an_answer_points_at_a_machine_inside() -> None:
+    """A listed name answers with the public address of a server inside, IPv6 mostly: it would be cut off from every
+    other segment, and from outside.
+
+    Networks of our hosts (interfaces that face them, routers behind these, segments) are protected as private ones."""
+    settings = ENFORCE._replace(
+        segments=((packed("2001:db8:5::"), 64, "servers"),), lan=((packed("2001:db8:6::"), 64, ""),)
+    )
+    scene = LiveScene(settings=settings)
+    scene.engine.protect(PROTECTED.plus(settings.of_our_hosts()), 0)
+    scene.resolve(0, A, C2, "2001:db8:5::7", "2001:db8:6::7", "2001:db8:f::7")
+    assert scene.rules("refuse") == ["protected"] * 2
+    assert held(scene) == (["2001:db8:f::7"], [])
 
 
 def test_a_listed_name_is_bound_to_an_inside_address() -> None:
