@@ -13,10 +13,11 @@ from typing import Final
 from egressd.detect.blocks import Block
 from egressd.detect.changing import ChangingEngine
 from egressd.detect.contacts import SAME_CONNECTION_US
+from egressd.detect.coverage import E1
 from egressd.detect.gathering import GatheringHistory
 from egressd.detect.intel import Intel
 from egressd.detect.policy_settings import PolicySettings
-from egressd.model import DNS_ANSWER, DNS_QUERY, FLOW, REPLY, TCP, UDP, Event, FlowKey, Observation, Sighting
+from egressd.model import DNS_ANSWER, DNS_QUERY, FLOW, REPLY, TAP, TCP, UDP, Event, FlowKey, Observation, Sighting
 from egressd.units import SECOND_US
 from egressd.wire.dissector import Dissector
 from egressd.wire.table import RecentTable
@@ -68,10 +69,13 @@ class LiveEngine(ChangingEngine):
         packets = self.packets
         if packets is None or seen.note == BY_KERNEL:
             return False
+        proto = seen.flow.proto
+        if self.knows_ways and (seen.kind in (DNS_ANSWER, REPLY) or packets.came_in(proto)):
+            return False
+        if packets.is_carried(proto) and self.policy.site.comes_in(packets.carrier()):
+            return True  # whoever sent it wrote what is in it: whose words these are is not known
         if not self.knows_ways:
             return super()._is_from_outside(seen)
-        if seen.kind in (DNS_ANSWER, REPLY) or packets.came_in(seen.flow.proto):
-            return False
         is_outsiders = self.policy.site.comes_in(seen.flow)
         if is_outsiders and seen.kind == DNS_QUERY:
             self._asked_from_outside.put(seen.flow, seen.ts_us)
@@ -167,6 +171,12 @@ class LiveEngine(ChangingEngine):
         sighting.ts_us = seen_us
 
     def _extend(self, sighting: Sighting, address: bytes, evidence: str) -> None:
+        """What a client says inside another packet closes no way: anybody may write it, and the kernel, which sees the
+        packet around it, would stop everything else on that way and not this."""
+        packets = self.packets
+        if evidence == E1 and packets is not None and self.knows_ways and packets.is_carried(sighting.flow.proto):
+            if not sighting.retro and sighting.source in ("", TAP):  # of the packet at hand
+                return
         seen_us = self._now(sighting)
         super()._extend(sighting, address, evidence)
         sighting.ts_us = seen_us

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from egressd.model import TCP, UDP, Observation
+from egressd.model import TCP, UDP, FlowKey, Observation
 from egressd.wire.frame import Frames
 from egressd.wire.octets import COMPILED
-from egressd.wire.portless import PortlessTracker
+from egressd.wire.portless import Portless, PortlessTracker, portless_flow
 from egressd.wire.quiet import Quiet, Recent
 from egressd.wire.sender import Sender, read_sender
 from egressd.wire.tcp import TcpTracker
@@ -40,6 +40,7 @@ class Dissector:
         self.packets = 0
         self._link = 0  # of the packet at hand, for `sender`: two small numbers are all that it costs each packet
         self._start = 0
+        self._around: Portless = (0, b"", False)  # what the packet at hand is carried in, if it is
         self.incoming = False  # live: the packet at hand came in from the hosts, and is not on its way to them
 
     def packet(self, ts_us: int, number: int, link: int, buf: bytes, start: int, end: int, orig_len: int) -> None:
@@ -52,6 +53,7 @@ class Dissector:
         frames.incoming = self.incoming
         proto = frames.decode(link, buf, start, end, ts_us)
         if frames.outer:
+            self._around = frames.outer[0]
             self.portless.packets(frames.outer, self.incoming, ts_us, number)
         while proto or frames.rival:
             if proto == TCP:
@@ -70,6 +72,11 @@ class Dissector:
     def is_carried(self, proto: int) -> bool:
         """Whether what is told, or any of it, came inside another packet (a tunnel), as `came_in`."""
         return self.tcp.is_carried if proto == TCP else self.frames.depth > 1
+
+    def carrier(self) -> FlowKey:
+        """What the packet that is told of came in, if it is carried, as the conversation of its sender."""
+        proto, key, _ = self._around
+        return portless_flow(proto, key)
 
     def sender(self, client: bytes) -> Sender | None:
         """Who sent the frame at hand, from within `emit`; None when that is not a plain packet from `client`."""

@@ -125,6 +125,7 @@ class TcpTracker:
         if self._content.put_off:
             self._content.work_off()
         teller.incoming = frame.incoming
+        teller.is_carried = frame.depth > 1
         conversation = self._table.get(key)
         seq = frame.seq
         if flags & SYN and not flags & RST:

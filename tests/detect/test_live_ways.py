@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from egressd.wire.dissector import Dissector
+from pcaps.hellos import hello
 from tests.detect.live_scene import ENFORCE, LiveScene
 from tests.detect.scene import Scene, at, flow, packed
+from tests.wire.frames_made import ACK, SYN, tcp, udp
 
 GUEST = "2001:db8:9::7"  # in no network that is known to be ours
 
@@ -105,3 +108,43 @@ def test_a_server_of_names_of_ours_that_answers_a_listed_scanner_has_no_contact_
     scene.from_inside(False)
     scene.answer(2, "10.0.0.5", "www.ours.example", server="203.0.113.9")
     assert scene.sightings == [], "whoever is listed may send what he likes"
+
+
+def carrying(source: str, target: str, incoming: bool, knows_ways: bool = True) -> LiveScene:
+    """VXLAN from one end to another, in which a host of ours says a listed name to an innocent server."""
+    scene = LiveScene()
+    scene.engine.knows_ways = knows_ways
+    packets = scene.engine.packets = Dissector(scene.engine.observe)
+    packets.incoming = incoming
+    host, server = ("10.0.0.6", 40_000), ("198.51.100.77", 443)
+    inner = tcp(host, server, 1, SYN), tcp(host, server, 2, ACK, hello("c2.bad.example"))
+    for number, one in enumerate(inner):
+        outer = udp((source, 4_789), (target, 50_000), b"\x08" + bytes(7) + one)
+        packets.packet(at(number), number, 1, outer, 0, len(outer), len(outer))
+    return scene
+
+
+def test_what_comes_to_a_host_inside_another_packet_was_said_by_none_of_ours() -> None:
+    """A web page has a browser send one datagram to port 4789 (WebRTC), and what comes back had any host of ours say
+    any name to any server: it was infected, and cut off from there."""
+    for knows_ways in (True, False):
+        scene = carrying("203.0.113.9", "10.0.0.8", False, knows_ways)
+        assert scene.events == [] and scene.engine.counts()["contacts_from_outside"] >= 2
+
+
+def test_what_a_host_says_inside_another_packet_closes_nobodys_way() -> None:
+    """It is told, for it may be a host behind a tunnel of ours. But whoever sends it writes its addresses as he likes,
+    and a pair would stop everything but that: the kernel sees the packet around it."""
+    scene = carrying("10.0.0.8", "203.0.113.9", incoming=True)
+    assert {one.client for one in scene.incidents} == {packed("10.0.0.6")}
+    assert scene.targets("block", "extend") == ["registered_domain bad.example"]
+
+
+def test_on_an_interface_that_faces_the_outside_tunnels_are_looked_into_too() -> None:
+    scene = carrying("203.0.113.2", "203.0.113.9", incoming=False)
+    assert {one.client for one in scene.incidents} == {packed("10.0.0.6")}
+
+
+def test_what_a_mirror_port_sends_us_in_packets_is_heard() -> None:
+    scene = carrying("10.0.0.2", "10.0.0.3", False, knows_ways=False)
+    assert {one.client for one in scene.incidents} == {packed("10.0.0.6")}
