@@ -16,7 +16,7 @@ from typing import Final
 
 from egressd.model import BARE, FLOW, ICMP, ICMP6, REPLY, TCP, UDP, FlowKey, Observation
 from egressd.native import mypyc_attr
-from egressd.wire.direction import flow_of, goes_out, is_group, reverse_key, sender_is_client
+from egressd.wire.direction import flow_of, goes_out, is_group, sender_is_client
 from egressd.wire.table import Pair, PairTable
 
 # (protocol, key as of TCP, whether it is an answer). The key of an answer is that of the request, turned round; of what
@@ -85,29 +85,28 @@ class PortlessTracker:
         """Take what a frame was found to have, and empty `found`; `incoming` when it came in from the hosts."""
         quiet = self._quiet
         for one in found:
-            if quiet.get(one, 0) <= ts_us:
-                self._packet(one[0], one[1], one[2], incoming, ts_us, number)
+            if quiet.get(one, 0) <= ts_us and self._packet(one[0], one[1], one[2], incoming, ts_us, number):
                 if len(quiet) >= MAX_QUIET:
                     quiet.clear()
                 quiet[one] = ts_us + QUIET_US
         found.clear()
 
-    def _packet(self, proto: int, key: bytes, is_answer: bool, incoming: bool, ts_us: int, number: int) -> None:
+    def _packet(self, proto: int, key: bytes, is_answer: bool, incoming: bool, ts_us: int, number: int) -> bool:
+        """Take one packet; whether it is of a conversation."""
         width = len(key) - 4 >> 1
         if is_group(key[width : 2 * width]):
-            return
+            return False
         ends = self._table.get(key)
         if ends is None:
             if is_answer:
-                return  # to what was not seen
+                return False  # to what was not seen
             flow = portless_flow(proto, key)
-            if incoming or proto in REQUESTS or goes_out(flow) or sender_is_client(flow):
-                ends = _Ends(proto, key, flow)
-            else:
-                forward = reverse_key(key)
-                ends = _Ends(proto, forward, portless_flow(proto, forward))
+            if not (incoming or proto in REQUESTS or goes_out(flow) or sender_is_client(flow)):
+                return False  # anybody can send that to a host, which goes nowhere by it: its own packet will tell
+            ends = _Ends(proto, key, flow)
             self._table.keep(ends, ts_us)
             self._emit(Observation(FLOW, ts_us, number, ends.flow, "", "", None, 0, BARE))
         if not ends.replied and key != ends.forward:
             ends.replied = True
             self._emit(Observation(REPLY, ts_us, number, ends.flow, "", "", None, 0, BARE))
+        return True
