@@ -10,13 +10,16 @@ from functools import partial
 
 import pytest
 
+from pcaps.hellos import hello
 from tests.netns import clients, kernel
 from tests.netns.attackers import FORGER, VICTIM, flux, forge
 from tests.netns.clients import REFUSED
 from tests.netns.daemon import Refused, until
 from tests.netns.ground import Ground
 from tests.netns.servers import question
+from tests.netns.spaces import Channel
 from tests.netns.topology import GATEWAY6, MHLW, WAN4
+from tests.wire.frames_made import ACK, tcp
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
 
@@ -175,6 +178,28 @@ def test_5_outsiders_are_no_infected_hosts(ground: Ground) -> None:
         assert [one["client"] for one in daemon.ask("incidents")["incidents"]] == [ground["may"].v4]
         assert daemon.ask("decisions", id="D1")["decisions"][0]["state"] == "active"
         assert ground.kept_out("may", "listed.evil.example")
+
+
+def test_5_a_stranger_puts_no_words_into_a_hosts_mouth(ground: Ground) -> None:
+    """A host is made to send a datagram to the port of a tunnel; the answer is a packet of another host's, they say."""
+    victim, server = (ground["may"].v4, 40_000), ("203.0.113.77", 443)
+    said = b"\x08" + bytes(7) + tcp(victim, server, 2, ACK, hello("c2.listed.evil.example"))
+    with ground.daemon(LISTED) as daemon, ground.topology.wan.start(_answer_with, said) as stranger:
+        assert stranger.receive() == "ready"
+        for _ in range(3):
+            ground["april"].space.call(clients.ask_udp, "203.0.113.9", 4_789, b"hi")
+        until(lambda: daemon.metrics().get('egressd_left_out_total{reason="contacts_from_outside"}', 0) > 0, 10)
+        assert daemon.ask("incidents")["incidents"] == []
+        assert kernel.pairs(ground.gateway) == {}
+
+
+def _answer_with(channel: Channel, payload: bytes) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
+        listening.bind(("203.0.113.9", 4_789))
+        channel.send("ready")
+        while True:
+            _, asker = listening.recvfrom(2_048)
+            listening.sendto(payload, asker)
 
 
 def test_5_one_host_is_one_machine_whatever_addresses_it_takes(ground: Ground) -> None:
