@@ -40,8 +40,9 @@ NOT_BLOCKED: Final = "NOT BLOCKED"
 TRYING: Final = "STILL TRYING"
 CONTACT: Final = "in contact"
 ISOLATED: Final = "isolated"
+UNLISTED: Final = "not listed"  # any more: a list was wrong, or its time is over
 QUIET: Final = "quiet"
-URGENCY: Final = (GOT_THROUGH, NOT_BLOCKED, TRYING, CONTACT, ISOLATED, QUIET)
+URGENCY: Final = (GOT_THROUGH, NOT_BLOCKED, TRYING, CONTACT, ISOLATED, UNLISTED, QUIET)
 
 _COLUMNS: Final = (
     Column("HOST", least=15),
@@ -68,6 +69,8 @@ def state(host: Row, blocks_nothing: bool, now_us: int) -> str:
     """What has to be known of a host in one word of URGENCY."""
     if host.get("isolated") is True:
         return ISOLATED
+    if host.get("listed") is False:
+        return UNLISTED
     if number(host, "leaks"):
         return GOT_THROUGH
     if now_us - time_us(host.get("last")) > RECENT_US:
@@ -100,6 +103,8 @@ def render_hosts(answer: Answer, now_us: int, limit: int) -> list[str]:
     ]
     lines += [*more, ""]
     lines.append("HITS: all contacts; TRIES: since the decision; LEAKS: answered though blocked.")
+    if sorts[UNLISTED]:
+        lines.append(f"{UNLISTED}: no list names any more what it reached.")
     through = let_through([one for one in shown if number(one, "attempts")], "opened")
     lines += [through] if through else []
     worst = known[0][2]

@@ -120,7 +120,8 @@ def _under(one: Row) -> str:
     reached = text(one, "registered_domain", 34) or text(part(one, "indicator"), "value", 34)
     segment = text(one, "segment", 14)
     whose = text(one, "device_name", 20)
-    parts = [f"{reached} ({text(one, 'match_level', 9)}{'*' if one.get('retro') is True else ''})"]
+    gone = ", not listed any more" if one.get("listed") is False else ""
+    parts = [f"{reached} ({text(one, 'match_level', 9)}{'*' if one.get('retro') is True else ''}{gone})"]
     taken = text(one, "acked_by", 20)
     if taken:
         parts.append(f"taken by {taken}")
@@ -150,6 +151,7 @@ def _one(wanted: str, answer: Answer, now_us: int) -> list[str]:
         ("also as", beside(one) or "-"),
         ("reached", f"{text(one, 'registered_domain') or '-'} ({text(one, 'match_level', 20)})"),
         ("listed as", listed(part(one, "indicator"))),
+        ("", "no list names it any more" if one.get("listed") is False else ""),
         ("seen", f"{date(one.get('first'))} to {date(one.get('last'))} UTC, for {lasted}"),
         ("opened", f"{date(one.get('opened'))} UTC" + (", from history" if one.get("retro") is True else "")),
         ("taken by", f"{text(one, 'acked_by')}, {date(one.get('acked'))} UTC" if text(one, "acked_by") else ""),

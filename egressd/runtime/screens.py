@@ -9,12 +9,14 @@ from typing import Any, Final
 
 from egressd import __version__
 from egressd.config.texts import escape_path
+from egressd.detect.blocks import main_target
 from egressd.detect.mac import is_local, parse_mac, render_mac
+from egressd.detect.review import match_target
 from egressd.detect.site import MONITOR
 from egressd.detect.stages import Watched, stage_text
 from egressd.intel.networks import parse_address, render_address
 from egressd.metrics.histogram import Histogram
-from egressd.model import BEHAVIOUR, Target
+from egressd.model import BEHAVIOUR, Incident, Target
 from egressd.notify.eve import VIA, render_time
 from egressd.runtime.alarms import warnings
 from egressd.runtime.block_plan import BlockPlan
@@ -224,6 +226,8 @@ async def hosts(core: Core) -> Record:
         one.update(device_fields(core, one["device"]))
         one["blocked"] = is_blocked(core, one["client"], one["incidents"])
         one["armed"] = armed(core, one["client"])
+        about = list(filter(None, map(core.campaigns.incidents.get, one["incidents"])))
+        one["listed"] = not about or any(is_listed(core, incident) for incident in about)
     return {"hosts": timed(found)}
 
 
@@ -243,6 +247,17 @@ def is_blocked(core: Core, client: str, ids: Sequence[str]) -> bool | None:
         elif about is not None and match.level != BEHAVIOUR:
             return False
     return told
+
+
+def is_listed(core: Core, incident: Incident) -> bool:
+    """Whether a list still names what an incident is about; what behaviour led to none ever did."""
+    match, now_s = incident.match, core.clock.now_us() // 1_000_000
+    if match.level == BEHAVIOUR:
+        return True
+    index = core.knowledge.intel.index
+    if match_target(index, main_target(match), now_s) is not None:
+        return True
+    return any(index.match_name(name, now_s) is not None for name in islice(incident.names, NAMES))
 
 
 def device_fields(core: Core, device: str | None) -> Record:
@@ -289,6 +304,8 @@ async def incidents(core: Core, state: str | None, client: str | None) -> Record
         one.update(device_fields(core, one["device"]))
         one.update(campaign_fields(core, one["campaign"], watched))
         one["armed"] = armed(core, one["client"])
+        about = core.campaigns.incidents.get(one["id"])
+        one["listed"] = about is None or is_listed(core, about)
         one["blocked"] = None if one["state"] == "closed" else is_blocked(core, one["client"], [one["id"]])
         if one["client"] in isolated and core.arming.is_enforcing():
             one["blocked"] = True

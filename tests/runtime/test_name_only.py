@@ -9,7 +9,7 @@ import pytest
 
 from egressd.cli.client import Answer
 from egressd.cli.hosts import render_hosts
-from egressd.cli.incidents import _one
+from egressd.cli.incidents import _one, render_incidents
 from egressd.cli.watch import render_watch, render_watches
 from egressd.model import Target
 from egressd.runtime import alarms, screens
@@ -19,6 +19,7 @@ from tests.runtime.core_scene import Site, site_at
 from tests.runtime.scene import A, X, about, address, attempt, match, sighting, verdict
 
 LISTED = match("c2.listed.example")
+OURS = about("listed.example")
 WHY = "198.51.100.7 is protected (resolvers.txt:6: public resolver)"
 WARNING = "D1 keeps nobody from listed.example: protected or shared; egressd explain --live listed.example"
 
@@ -28,6 +29,33 @@ async def blocked(site: Site) -> bool | None:
     (host,) = (await screens.hosts(site.core))["hosts"]
     told: bool | None = host["blocked"]
     return told
+
+
+@in_loop
+async def test_what_no_list_names_any_more_is_not_said_to_be_in_contact(tmp_path: Path) -> None:
+    """A wrong line was taken out, and the hosts that had gone there stayed `in contact`, with what to isolate."""
+    async with site_at(tmp_path) as site:
+        site.sees(sighting(A, "c2.listed.example", found=LISTED), verdict("D1", "block", OURS, found=LISTED))
+        await site.core.scribe.settled()
+        assert "1 in contact" in "\n".join(await hosts_screen(site))
+        (tmp_path / "csirt.txt").write_text("c2.listed.example scope=host\n")
+        await site.core.reload()
+        await site.core.scribe.settled()
+        assert "1 in contact" in "\n".join(await hosts_screen(site)), "its name is listed still"
+        (tmp_path / "csirt.txt").write_text("other.example\n")
+        await site.core.reload()
+        await site.core.scribe.settled()
+        lines = await hosts_screen(site)
+        assert lines[1] == "  1 not listed" and "not listed: no list names any more what it reached." in lines
+        assert not any("isolate" in line for line in lines)
+        got = Answer(await screens.incidents(site.core, None, None), "enforce", 1, "", ())
+        assert any("(host, not listed any more)" in line for line in render_incidents(got, 0, 40))
+        assert any("no list names it any more" in line for line in _one("I1", got, 0))
+
+
+async def hosts_screen(site: Site) -> list[str]:
+    got = Answer(await screens.hosts(site.core), "enforce", 1, "", ())
+    return render_hosts(got, site.core.clock.now_us(), 40)
 
 
 @in_loop
