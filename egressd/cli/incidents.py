@@ -94,8 +94,8 @@ def render_incidents(answer: Answer, now_us: int, limit: int, *, everything: boo
     through = let_through([one for one in shown if number(one, "attempts")], "opened")
     lines += [through] if through else []
     lines += ["", cut(f"Next: egressd incidents {text(found[0], 'id', 20)}   (all about one)")]
-    ack = "; egressd ack ID (you have it in hand)" if any(map(_is_untaken, found)) else ""
-    return [*lines, f"      {cut_off(answer, 'CLIENT')}{ack}"]
+    ack = ["egressd ack ID (you have it in hand)"] if any(map(_is_untaken, found)) else []
+    return [*lines, *wrap("      ", [cut_off(answer, "CLIENT"), *ack], "; ")]
 
 
 def _is_untaken(one: Row) -> bool:
@@ -141,7 +141,7 @@ def _one(wanted: str, answer: Answer, now_us: int) -> list[str]:
     lines = [cut(f"Incident {wanted}, campaign {text(one, 'campaign', 20)}: {text(one, 'state', 20)}")]
     if leaks:
         lines.append(f"!! {count(leaks, 'try', 'tries')} GOT THROUGH after the block: look at egressd watch")
-    if one.get("blocked") is False:
+    if one.get("blocked") is False and one.get("listed") is not False:
         why = "".join(f"; egressd decisions {id_} says why" for id_ in texts(one, "decisions")[-1:])
         lines.append(cut(f"!! NOT BLOCKED: nothing keeps this host from it{why}"))
     lasted = span(time_us(one.get("last")) - time_us(one.get("first")))
