@@ -216,6 +216,10 @@ class NftablesAdapter:
         """Netlink ports of our own fast lanes: their pushes are no foreign changes."""
         self._watch.disregard(ports)
 
+    def own(self, pids: Iterable[int]) -> None:
+        """Our packet processes, before they push."""
+        self._watch.own(pids)
+
     # Rules
 
     def _take(self, protected: Protects, ground: Ground) -> None:

@@ -48,6 +48,7 @@ class TableWatch:
     def __init__(self, own_ports: Iterable[int] = (), *, receive_bytes: int = 1 << 23) -> None:
         """`own_ports` are netlink ports of our own sockets. Raises AdapterError."""
         self._pids: set[int] = set()  # processes that work for us
+        self._fast: frozenset[int] = frozenset()  # the packet processes there are
         self._ended: set[int] = set()  # those of them that are gone; what they did may not have been read yet
         self._ports = set(own_ports)
         self._pending: set[str] = set()
@@ -67,6 +68,10 @@ class TableWatch:
         """More netlink ports that are ours: those of the packet processes' fast lanes."""
         self._ports.update(ports)
         self._attach()
+
+    def own(self, pids: Iterable[int]) -> None:
+        """Packet processes of ours, all that there are now: what one pushes before it has told its port is no news."""
+        self._fast = frozenset(pids)
 
     def expect(self, pid: int) -> None:
         """What this process does to our table is our own doing."""
@@ -104,7 +109,7 @@ class TableWatch:
         what = told.kind & 0xFF
         if what == _NEWGEN:
             pid = int.from_bytes(parse_attributes(told.body, 4).get(_GEN_PROC_PID, b""), "big")
-            if pid not in self._pids:
+            if pid not in self._pids and pid not in self._fast:
                 happened |= self._pending
             self._pending.clear()
         elif told.body[:1] == _OURS and told.body.startswith(_TABLE_ATTRIBUTE, 4):

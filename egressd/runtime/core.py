@@ -196,6 +196,7 @@ class Core:
 
     def start_of(self, number: int) -> tuple[Start, list[Order]]:
         """The first orders of packet process `number`."""
+        self._own_processes()
         stride = self.config.capture.processes + 1
         start = start_order(
             self.config,
@@ -215,6 +216,9 @@ class Core:
         if self.learning.tenants:
             following.append(Learn(self.learning.tenants))
         return start, following
+
+    def _own_processes(self) -> None:
+        self.enforcement.own([one.pid for one in self.sensing.processes if one.pid])
 
     def new_id(self) -> str:
         """The id of a person's decision."""
@@ -309,6 +313,7 @@ class Core:
 
     async def _armed(self) -> None:
         """Modes were set."""
+        self._own_processes()
         await self.renew()
         self.tell(self.rulings.standing())
 

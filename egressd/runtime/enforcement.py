@@ -257,6 +257,12 @@ class Enforcement:
         if self._nftables is not None and ports:
             self._nftables.disregard(ports)
 
+    def own(self, pids: list[int]) -> None:
+        """Our own packet processes, all there are now, for one may push before it has told its port. What it pushed
+        was taken for another program's, and taken out."""
+        if self._nftables is not None:
+            self._nftables.own(pids)
+
     def _ground(self, intel: Intel) -> Ground:
         return Ground(
             never=tuple((addr, length) for addr, length, _ in intel.protected.networks),

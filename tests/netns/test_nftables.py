@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import subprocess
@@ -128,6 +129,26 @@ def test_the_fast_lanes_pushes_are_no_news(inside: Callable[[Body], Any]) -> Non
         adapter.disregard([lane.port])
         lane.push(Target("address", "192.0.2.2"), "D1")
         assert adapter.drain_events() == set()
+
+    inside(body)
+
+
+def test_nor_are_those_of_a_lane_that_has_not_told_its_port(inside: Callable[[Body], Any]) -> None:
+    """Within the first second of a lane its pushes were foreign, and those for a decision known already taken out."""
+
+    def body() -> None:
+        adapter = made()
+        lane = FastLane(protected())
+        adapter.own([os.getpid()])
+        lane.push(Target("address", "192.0.2.1"), "D1")
+        nft("add element inet egressd blocked4 { 192.0.2.9 }")
+        lane.push(Target("address", "192.0.2.2"), "D1")
+        assert adapter.drain_events() == {"foreign"}, "the one of nft"
+        lane.push(Target("address", "192.0.2.3"), "D1")
+        assert adapter.drain_events() == set()
+        adapter.own([1])
+        lane.push(Target("address", "192.0.2.4"), "D1")
+        assert adapter.drain_events() == {"foreign"}
 
     inside(body)
 

@@ -85,6 +85,8 @@ class Kernel:
 
     def disregard(self, ports: list[int]) -> None: ...
 
+    def own(self, pids: list[int]) -> None: ...
+
 
 def flow(source: str, destination: str, *, is_open: bool = True) -> Any:
     return SimpleNamespace(
