@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from egressd.cli.exit_codes import INVALID, OK, USAGE
+from egressd.cli.list_reading import warn_of_urls
 from egressd.cli.options import SYSTEM_CONFIG, is_ours, load, take_system_config
 from egressd.cli.paths import path_given
 from egressd.cli.terminal import printable
@@ -129,9 +130,7 @@ def _warn_of_urls(loaded: LoadedIntel) -> None:
         return
     urls = [one for one in loaded.intel.index.listed() if one.kind == "url"]
     if urls:
-        what = f"{count(len(urls), 'URL')} listed, told of where requests can be read and never blocked"
-        where = printable(f"{urls[0].source}:{urls[0].line}")
-        print(f"egressd: warning: {where}: {what}; to block, list the host alone", file=sys.stderr)
+        warn_of_urls(f"{urls[0].source}:{urls[0].line}", len(urls))
 
 
 def _missing_here(config: Config) -> Iterator[tuple[str, str]]:

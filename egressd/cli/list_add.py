@@ -8,6 +8,7 @@ from typing import Final
 from egressd.cli import list_change, list_effect
 from egressd.cli.client import ClientError
 from egressd.cli.exit_codes import OK, RUNTIME
+from egressd.cli.list_reading import warn_of_urls
 from egressd.cli.list_where import Place, Site, load_site
 from egressd.cli.paths import path_given
 from egressd.cli.screen import show
@@ -72,6 +73,9 @@ def run(args: Namespace) -> int:
         list_effect.refuse_large(effect, args.force)
     after = list_change.write(place, before, change).after
     print(f"{printable(place.name)}:{list_change.line_count(after)}: {printable(line)}")
+    if not site.allow:
+        urls = sum(one.kind == "url" for one in site.listed(line, place.name)[0])
+        warn_of_urls(f"{place.name}:{list_change.line_count(after)}", urls)
     what = "; ".join(wanted.shown for wanted in wanted_of(line, allow=site.allow))
     list_change.tell(args, site, place, f"add {place.path.name}: {what}")
     return OK

@@ -27,6 +27,8 @@ class Verdict(NamedTuple):
     indicators: int
     left_out: int
     problems: list[Problem]
+    urls: int = 0  # the first of them is on `url_line`
+    url_line: int = 0
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -49,6 +51,7 @@ def run(args: Namespace) -> int:
         if not one.problems:
             left_out = f", {one.left_out:,} left out" if one.left_out else ""
             print(f"{printable(one.file)}: {one.format}, {count(one.indicators, 'indicator')}{left_out}")
+            list_reading.warn_of_urls(f"{one.file}:{one.url_line}", one.urls)
     problems = sum(len(one.problems) for one in verdicts)
     if problems:
         print(f"egressd: {count(problems, 'problem')}", file=sys.stderr)
@@ -60,20 +63,23 @@ def _judge(file: str, format_: str | None, rules: Rules) -> Verdict:
         found = list_reading.load_list(file, format_)
     except ConfigError as error:
         return Verdict(file, "", 0, 0, error.problems)
-    indicators = left_out = 0
+    indicators = left_out = urls = url_line = 0
     problems: list[Problem] = []
     for one in read_feed(found.text, found.format, found.source, rules):
         if type(one) is Indicator:
             indicators += 1
+            urls += one.kind == "url"
+            url_line = url_line or (one.line if one.kind == "url" else 0)
         elif type(one) is Ignored:
             left_out += 1
         elif type(one) is Problem:
             problems.append(one)
-    return Verdict(found.source, found.format, indicators, left_out, problems)
+    return Verdict(found.source, found.format, indicators, left_out, problems, urls, url_line)
 
 
 def _as_record(verdict: Verdict) -> dict[str, object]:
     problems = [
         {"line": one.line, "column": one.column, "what": one.what, "advice": one.advice} for one in verdict.problems
     ]
-    return {**verdict._asdict(), "problems": problems}
+    found = verdict._asdict()
+    return {**{name: found[name] for name in ("file", "format", "indicators", "left_out")}, "problems": problems}

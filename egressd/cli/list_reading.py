@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Final, NamedTuple
 
 from egressd.cli.options import base_dir, config_of
 from egressd.cli.paths import path_given
+from egressd.cli.terminal import printable
 from egressd.config.load import load_ground
 from egressd.config.texts import escape_path, load_text
 from egressd.errors import ConfigError
 from egressd.intel.formats.detection import detect_format
 from egressd.intel.formats.feed import FORMATS
 from egressd.intel.formats.judgement import Rules
+from egressd.plural import count
 
 MAX_FILE_BYTES: Final = 512 << 20  # ten million names; one that is larger is no list
 
@@ -34,6 +37,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--config", metavar="FILE", type=path_given, help="configuration: own domains, guard, protected addresses"
     )
+
+
+def warn_of_urls(first: str, urls: int) -> None:
+    """Who lists https://bad.example takes it for blocked. `first` is where the first of them stands."""
+    if urls:
+        what = f"{count(urls, 'URL')} listed, told of where requests can be read and never blocked"
+        print(f"egressd: warning: {printable(first)}: {what}; to block, list the host alone", file=sys.stderr)
 
 
 def load_rules(args: Namespace) -> Rules:

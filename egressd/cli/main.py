@@ -123,6 +123,14 @@ def build_parser(verb: str | None, offered: Iterable[str] = VERBS) -> ArgumentPa
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (DESIGN section 9)."""
+    try:
+        return _main(argv)
+    except KeyboardInterrupt:  # while it loads what it needs, too
+        print("egressd: interrupted", file=sys.stderr)
+        return 130
+
+
+def _main(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     verb = next((word for word in words if word in VERBS), "")
     if verb != "run":  # which stays, and has its own rules (runtime/young.py, enforce/collector.py)
@@ -161,9 +169,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = "the output" if error.filename is None else printable(os.fsdecode(error.filename))
         print(f"egressd: {where} cannot be written: {os.strerror(error.errno)}; it is cut short", file=sys.stderr)
         return RUNTIME
-    except KeyboardInterrupt:
-        print("egressd: interrupted", file=sys.stderr)
-        return 130
     return code
 
 

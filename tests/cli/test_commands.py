@@ -538,3 +538,22 @@ def test_replay_reads_the_leases_that_the_configuration_names(
     (tmp_path / "dnsmasq.leases").unlink()
     code, _, err = run(capsys, *argv)
     assert (code, "does not exist" in err) == (3, True)
+
+
+def test_an_interrupt_while_it_loads_is_no_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control-C within the first tenths of a second showed where Python was."""
+
+    def load(verb: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("egressd.cli.main._load", load)
+    assert run(capsys, "replay", "-") == (130, "", "egressd: interrupted\n")
+
+
+def test_lint_warns_that_urls_are_not_blocked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "good.example\nhttps://bad.example\nhttp://bad.example/x\n")
+    code, out, err = run(capsys, "list", "lint", path)
+    assert (code, out) == (0, f"{path}: egressd, 3 indicators\n")
+    assert "a.txt:2: 2 URLs listed, told of where requests can be read and never blocked; to block, list" in err
