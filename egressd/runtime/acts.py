@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -28,6 +29,9 @@ from egressd.web.requests import INVALID, MAX_REASON, WRONG, Refused
 MAX_DONE: Final = 100  # acts of one person that can be undone
 _NOBODY: Final = b""
 _ACT_OF: Final = {CLIENT: "isolate", SEGMENT: "cut"}  # audit rows of decisions about machines of ours
+_CUT_OFF: Final = {CLIENT: "isolated", SEGMENT: "cut off"}  # what the journal tells of, too: people will ask
+
+log = logging.getLogger("egressd")
 
 Record = dict[str, Any]
 Does = Callable[[Peer, Record], Awaitable[Record]]  # what a verb does
@@ -93,6 +97,9 @@ class Acts:
         made = core.rulings.make(decision, state, peer.actor, ends_us, row)
         core.enforcement.wake()
         core.tellers.event(told_by(decision, peer.actor))
+        if made.target.kind in _CUT_OFF and state == ACTIVE:
+            what = made.target.kind, made.target.value, _CUT_OFF[made.target.kind]
+            log.warning("%s %s is %s by %s (%s): %s", *what, peer.actor, made.id, reason)
         return made
 
     def lift(self, peer: Peer, decision: InForce, reason: str) -> None:
@@ -104,6 +111,9 @@ class Acts:
             decision.match, _NOBODY, "", decision.campaign,
         )  # fmt: skip
         core.tellers.event(told_by(lifted, peer.actor))
+        if decision.target.kind in _CUT_OFF:
+            what = decision.target.kind, decision.target.value
+            log.warning("%s %s is connected again by %s (%s): %s", *what, peer.actor, decision.id, reason)
 
     def as_they_stand(self, found: Sequence[InForce]) -> tuple[Lifted, ...]:
         """What `make_again` needs of decisions that are about to be lifted."""

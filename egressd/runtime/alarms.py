@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from egressd.config.texts import escape_path
+from egressd.enforce.adapter import SEGMENT
+from egressd.notify.eve import spoken_time
 from egressd.plural import count
 from egressd.runtime.core import Core
 from egressd.runtime.in_force import ROLLBACK
-from egressd.store.decisions import PROPOSED
+from egressd.store.decisions import ACTIVE, PROPOSED
 from egressd.units import DAY_US
 
 SHOWN: Final = 2  # decisions of a kind, each with a line
@@ -21,6 +23,7 @@ def warnings(core: Core) -> list[str]:
     if not core.arming.is_enforcing():
         found.append("mode is monitor: nothing is blocked. To arm: egressd mode enforce --reason TEXT")
     found += [f"segment {name} is under {mode}" for name, mode in core.arming.modes.items() if mode != core.arming.mode]
+    found += _cuts(core)
     waiting = [one for one in core.register.by_id.values() if one.state == PROPOSED]
     back = [one for one in waiting if one.rule == ROLLBACK]
     found += [
@@ -63,3 +66,16 @@ def warnings(core: Core) -> list[str]:
     if faults:
         found.append(f"{count(faults, 'packet')} met a fault of ours (see the log); please report them")
     return found
+
+
+def _cuts(core: Core) -> list[str]:
+    """Segments that somebody cut off: whoever comes on duty has to know, and how it ends."""
+    names = {text: name for name, texts in core.config.segments.items() for text in texts}
+    found = []
+    for one in core.register.by_id.values():
+        if one.target.kind == SEGMENT and one.state == ACTIVE and core.arming.is_enforcing():
+            ends_us = one.held[one.target].expires_us
+            until = f" until {spoken_time(ends_us)}" if ends_us else ""
+            name = names.get(one.target.value, one.target.value)
+            found.append(f"SEGMENT {name} is CUT OFF{until}, by {one.author}: egressd undo {one.id}")
+    return found[:SHOWN]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from egressd.detect.blocks import main_target
@@ -27,6 +28,8 @@ from egressd.store.entries import INDICATOR, Entry
 from egressd.units import DAY_S, SECOND_US
 from egressd.web.peers import Peer
 from egressd.web.requests import INVALID, MAX_REASON, WRONG, Refused
+
+log = logging.getLogger("egressd")
 
 TOLD = 20  # decisions in an answer; `egressd decisions` has all
 
@@ -309,6 +312,7 @@ class Verbs:
         core.scribe.put(audit.append, act, core.clock.now_us())
         for decision in found:
             self._acts.lift(peer, decision, args["reason"])
+        log.warning("PANIC by %s, %s lifted, nothing is blocked: %s", peer.actor, act.object, args["reason"])
         await core.arming.set("monitor", {}, peer.actor, args["reason"])
         await self._acts.settle()
         self._acts.remember(peer, Done(stays="what panic lifted comes back by no command; egressd mode arms again"))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from egressd.detect.devices import Lease
+from egressd.runtime import alarms
 from egressd.runtime.orders import Adopt
 from egressd.web.requests import REFUSED, WRONG
 from tests.detect.scene import packed
@@ -132,6 +133,28 @@ async def test_cut_says_what_it_would_do_and_does_it_when_confirmed(tmp_path: Pa
             ("uid:anna", "end", WHY),
         ]
         assert "is not cut" in (await site.refused("uncut", segment="both")).text
+
+
+@in_loop
+async def test_who_comes_on_duty_sees_what_is_cut_off_and_how_it_ends(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`status` had a 1 in the middle of its screen, and the journal nothing."""
+    async with site_at(tmp_path) as site:
+        await site.do("cut", segment="both", for_s=3_600, confirm="both")
+        await site.do("isolate", client="10.0.0.5")
+        alarm = "SEGMENT both is CUT OFF until 2023-11-14 23:13 UTC, by uid:anna: egressd undo D2"
+        assert alarm in alarms.warnings(site.core)
+        await site.do("uncut", segment="both")
+        assert not any("CUT OFF" in one for one in alarms.warnings(site.core))
+        await site.do("panic")
+        assert [one.getMessage() for one in caplog.records if one.levelname == "WARNING"][:5] == [
+            f"segment 10.2.0.0/24 is cut off by uid:anna (D2): {WHY}",
+            f"client 10.0.0.5 is isolated by uid:anna (D4): {WHY}",
+            f"segment 10.2.0.0/24 is connected again by uid:anna (D2): {WHY}",
+            f"client 10.0.0.5 is connected again by uid:anna (D4): {WHY}",
+            f"PANIC by uid:anna, 1 decision lifted, nothing is blocked: {WHY}",
+        ]
 
 
 @in_loop
