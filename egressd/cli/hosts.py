@@ -39,10 +39,11 @@ GOT_THROUGH: Final = "GOT THROUGH"
 NOT_BLOCKED: Final = "NOT BLOCKED"
 TRYING: Final = "STILL TRYING"
 CONTACT: Final = "in contact"
+BLOCKED: Final = "blocked"  # and it has not come again since
 ISOLATED: Final = "isolated"
 UNLISTED: Final = "not listed"  # any more: a list was wrong, or its time is over
 QUIET: Final = "quiet"
-URGENCY: Final = (GOT_THROUGH, NOT_BLOCKED, TRYING, CONTACT, ISOLATED, UNLISTED, QUIET)
+URGENCY: Final = (GOT_THROUGH, NOT_BLOCKED, TRYING, CONTACT, BLOCKED, ISOLATED, UNLISTED, QUIET)
 
 _COLUMNS: Final = (
     Column("HOST", least=15),
@@ -79,7 +80,9 @@ def state(host: Row, blocks_nothing: bool, now_us: int) -> str:
     if blocks_nothing or blocked is False:
         return NOT_BLOCKED
     tried = number(host, "attempts") and time_us(host.get("last")) >= time_us(host.get("armed"))
-    return TRYING if tried and blocked else CONTACT
+    if blocked and tried:
+        return TRYING
+    return BLOCKED if host.get("blocked") is True else CONTACT
 
 
 def render_hosts(answer: Answer, now_us: int, limit: int) -> list[str]:
@@ -108,7 +111,7 @@ def render_hosts(answer: Answer, now_us: int, limit: int) -> list[str]:
     through = let_through([one for one in shown if number(one, "attempts")], "opened")
     lines += [through] if through else []
     worst = known[0][2]
-    if known[0][0] <= URGENCY.index(CONTACT):
+    if known[0][0] <= URGENCY.index(BLOCKED):
         client = text(worst, "client", 39)
         lines.append(cut(f"Next: {cut_off(answer, client)}"))
         lines.append(cut(f"      egressd incidents --client {client}"))

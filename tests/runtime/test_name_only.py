@@ -37,7 +37,7 @@ async def test_what_no_list_names_any_more_is_not_said_to_be_in_contact(tmp_path
     async with site_at(tmp_path) as site:
         site.sees(sighting(A, "c2.listed.example", found=LISTED), verdict("D1", "block", OURS, found=LISTED))
         await site.core.scribe.settled()
-        assert "1 in contact" in "\n".join(await hosts_screen(site))
+        assert "1 blocked" in "\n".join(await hosts_screen(site))
         (tmp_path / "csirt.txt").write_text("c2.listed.example scope=host\n")
         await site.core.reload()
         await site.core.scribe.settled()
