@@ -67,7 +67,7 @@ def render_plan(answer: Answer, limit: int) -> list[str]:
         none = f"No host was seen in the last {count(days, 'day')}, so nothing is known of what enforcing would do."
         return [*wrap(none, room()), "History fills while egressd runs: ask again later."]
     if not found:
-        return [*lines, "", "Nobody contacted anything that is listed."]
+        return [*lines, "", "Nobody contacted a listed name or address (of listed URLs, egressd incidents)."]
     shown, more = first(found, limit)
     lines += ["", *table(_COLUMNS, [_cells(row) for row in shown], [_under(row) for row in shown]), *more]
     if number(one, "left_out"):

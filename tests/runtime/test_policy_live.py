@@ -680,7 +680,7 @@ def test_the_plan_of_a_daemon_that_has_seen_nobody_yet() -> None:
     assert lines[0] == "No host was seen in the last 7 days, so nothing is known of what enforcing would"
     assert "unknown" not in "".join(lines)
     seen = "\n".join(render_plan(Answer({**nothing, "hosts_seen": 1}, "monitor", 0, "", ()), 10))
-    assert "0 of 1 host hit, 0 contacts stopped" in seen and "Nobody contacted anything that is listed." in seen
+    assert "0 of 1 host hit, 0 contacts stopped" in seen and "Nobody contacted a listed name or address" in seen
 
 
 @in_loop
