@@ -30,7 +30,8 @@ class Problem(NamedTuple):
     advice: str = ""
 
     def __str__(self) -> str:
-        text = f"{self.file}:{self.line}:{self.column}: {self.what}"
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        text = f"{place}: {self.what}"
         return f"{text}; {self.advice}" if self.advice else text
 
 

@@ -97,7 +97,7 @@ class NamedHosts:
             try:
                 found = await loop.run_in_executor(pool, self._resolve, name)
             except OSError as error:
-                self._fail(name, str(error))
+                self._fail(name, error.strerror or str(error))
             else:
                 self._take(name, found)
 

@@ -368,7 +368,7 @@ def test_every_problem_of_every_file(tmp_path: Path) -> None:
         "a.txt:4:1: 10.0.0.1 may not be listed: ",
         'e.yaml:1:16: lists[1]: "none.txt" does not exist',
         "latin.txt:1:13: the byte 0xE9 is not UTF-8",
-        f"{tmp_path}/extra.txt:0:0: does not exist",
+        f"{tmp_path}/extra.txt: does not exist",
         "allow.txt:1:1: never-block good.example has no reason=",
         'e.yaml:2:20: allow[1]: no file matches "no/*.txt"',
     ):

@@ -133,7 +133,7 @@ def test_of_very_many_problems_the_first_are_told(tmp_path: Path) -> None:
         load_texts(site(tmp_path, "com\n" * 3 + "x y\n" * 1_200))
     told = caught.value.problems
     assert len(told) == index_build.MAX_PROBLEMS_TOLD + 1
-    assert str(told[-1]) == "feed.txt:0:0: and 203 lines more that cannot be used; mend these first"
+    assert str(told[-1]) == "feed.txt: and 203 lines more that cannot be used; mend these first"
 
 
 def test_where_no_index_can_be_built_the_lists_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
