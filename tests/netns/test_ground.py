@@ -203,7 +203,8 @@ def test_nothing_is_left_when_the_maker_is_killed() -> None:
         "spaces = Spaces()\n"
         "space = spaces.make('a')\n"
         "running = space.start(lambda channel: channel.recv())\n"
-        "other = space.popen(['sleep', '600'])\n"
+        "other = space.popen(['sh', '-c', 'echo there; exec sleep 600'], stdout=-1)\n"
+        "other.stdout.readline()\n"  # one that is on its way in is not found in there
         "print(space.name, running.pid, other.pid, flush=True)\n"
         "sys.stdin.read()\n"
     )
