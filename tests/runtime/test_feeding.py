@@ -18,7 +18,7 @@ from egressd.intel.feeds.fetch import Times
 from egressd.intel.feeds.state import FeedState
 from egressd.metrics.exposition import render
 from egressd.metrics.snapshot import Snapshot
-from egressd.runtime import screens
+from egressd.runtime import feeding, screens
 from egressd.runtime.feeding import Feeding
 from egressd.runtime.orders import Swap
 from egressd.store import audit, feeds
@@ -212,8 +212,11 @@ async def test_a_block_of_a_feeds_name_is_lifted_for_good_by_an_allowance(tmp_pa
 
 @in_loop
 @pytest.mark.parametrize("how", ["its time is over", "taken back"])
-async def test_what_an_allowance_kept_out_is_in_force_when_that_is_over(tmp_path: Path, how: str) -> None:
+async def test_what_an_allowance_kept_out_is_in_force_when_that_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     """A reload or a new version while it held leaves the line out: its block would not come back."""
+    monkeypatch.setattr(feeding, "LOOK_S", 3_600)  # nobody else looks first, and is not done yet
     async with serving() as server:
         server.answer = respond(GOOD)
         hands = Hands()
