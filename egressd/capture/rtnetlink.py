@@ -50,7 +50,7 @@ _LOCAL_TABLE: Final = 255
 # Kept of a full routing table; default routes are kept beyond it.
 MAX_ROUTES: Final = 16_384
 MAX_NEIGHBOURS: Final = 65_536
-_HALVES: Final = b"\1"  # of prefix length 1: two of them hide a default route
+HALF_OF_ALL: Final = 1  # prefix length: VPN clients lay two such routes over the default route
 
 # Where drivers tell the other end of a tunnel: IFLA_GRE_REMOTE, IFLA_IPTUN_REMOTE, IFLA_VTI_REMOTE (linux/if_tunnel.h),
 # IFLA_VXLAN_GROUP and GROUP6, IFLA_GENEVE_REMOTE and REMOTE6 (linux/if_link.h).
@@ -142,14 +142,17 @@ def parse_messages(octets: bytes) -> list[Message]:
 
 def parse_attributes(octets: bytes, at: int = 0) -> dict[int, bytes]:
     """The attributes from `at` on by type, up to the first that is broken; of equals the last."""
-    found: dict[int, bytes] = {}
+    return dict(walk_attributes(octets, at))
+
+
+def walk_attributes(octets: bytes, at: int = 0) -> Iterator[tuple[int, bytes]]:
+    """The type and content of each attribute from `at` on, in order, up to the first that is broken."""
     while at + 4 <= len(octets):
         size, kind = _ATTRIBUTE.unpack_from(octets, at)
         if size < 4 or at + size > len(octets):
-            break
-        found[kind & 0x3FFF] = octets[at + 4 : at + size]  # without the flags "nested" and "network order"
+            return
+        yield kind & 0x3FFF, octets[at + 4 : at + size]  # without the flags "nested" and "network order"
         at += (size + 3) & ~3
-    return found
 
 
 def parse_link(body: bytes) -> Link | None:
@@ -161,7 +164,8 @@ def parse_link(body: bytes) -> Link | None:
     name = _text(attributes.get(3, b""))  # IFLA_IFNAME
     if not name:
         return None
-    nested = parse_attributes(attributes.get(18, b""))  # IFLA_LINKINFO; 1 is IFLA_INFO_KIND
+    nested = parse_attributes(attributes.get(18, b""))  # IFLA_LINKINFO
+    kind = _text(nested.get(1, b""))  # IFLA_INFO_KIND
     return Link(
         ifindex=index,
         name=name,
@@ -169,7 +173,7 @@ def parse_link(body: bytes) -> Link | None:
         mac=attributes.get(1, b""),  # IFLA_ADDRESS
         is_up=flags & 0x1 != 0,
         is_loopback=flags & 0x8 != 0,
-        kind=(kind := _text(nested.get(1, b""))),
+        kind=kind,
         master=_number(attributes.get(10, b"")),  # IFLA_MASTER
         parent=0 if 37 in attributes else _number(attributes.get(5, b"")),  # IFLA_LINK; _LINK_NETNSID: in another one
         remote=_remote(kind, parse_attributes(nested.get(2, b""))),  # IFLA_INFO_DATA
@@ -240,7 +244,7 @@ def read_routes() -> list[Route]:
     """Unicast routes of every table but that of own addresses: every default route, and the first MAX_ROUTES."""
     found: list[Route] = []
     for body in dump(_GET_ROUTE, _NEW_ROUTE, bytes(_ROUTING.size)):
-        if len(found) < MAX_ROUTES or body[1:2] <= _HALVES:
+        if len(found) < MAX_ROUTES or body[1:2] <= bytes((HALF_OF_ALL,)):
             found += parse_routes(body)
     return found
 

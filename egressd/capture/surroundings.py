@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from egressd.capture.forwarders import read_forwarders
 from egressd.capture.rtnetlink import (
+    HALF_OF_ALL,
     Address,
     Link,
     Route,
@@ -29,7 +30,6 @@ from egressd.wire.direction import is_private
 LEAST_LENGTH_4: Final = 8
 LEAST_LENGTH_6: Final = 32
 MAX_BEHIND: Final = 256
-HALF_OF_ALL: Final = 1  # prefix length: VPN clients lay two such routes over the default route
 
 # The second holds the servers that systemd-resolved really asks, where the first names only its stub on loopback.
 RESOLVER_FILES: Final = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")

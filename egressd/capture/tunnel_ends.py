@@ -17,11 +17,10 @@ from pathlib import Path
 from struct import Struct
 from typing import Final
 
-from egressd.capture.rtnetlink import Link, Route, dump, parse_attributes
+from egressd.capture.rtnetlink import HALF_OF_ALL, Link, Route, dump, parse_attributes, walk_attributes
 from egressd.wire.direction import is_group
 
 MAX_ENDS: Final = 1_024
-_HALF_OF_ALL: Final = 1  # prefix length
 _XFRM: Final = 6  # NETLINK_XFRM
 _GENERIC: Final = 16  # NETLINK_GENERIC
 
@@ -43,7 +42,6 @@ _FAMILY_ID, _FAMILY_NAME = 1, 2
 _GET_DEVICE, _BY_INDEX, _PEERS = 0, 1, 8
 _ENDPOINT, _ALLOWED = 4, 9
 _MASK: Final = 3
-_ATTRIBUTE: Final = Struct("=HH")
 _INDEX: Final = Struct("=HHI")
 _WIDTHS: Final[dict[int, int]] = {socket.AF_INET: 4, socket.AF_INET6: 16}
 
@@ -70,7 +68,7 @@ def is_spoken(protocol: int, sockets: str = "/proc/net/netlink") -> bool:
 
 def vpn_servers(routes: Sequence[Route]) -> set[bytes]:
     """Where host routes through a gateway lead, if halves of a default route say that there is a VPN."""
-    if not any(route.length == _HALF_OF_ALL for route in routes):
+    if not any(route.length == HALF_OF_ALL for route in routes):
         return set()
     return {route.target for route in routes if route.gateway and route.length == 8 * len(route.target)}
 
@@ -102,12 +100,13 @@ def parse_policy(body: bytes) -> list[bytes]:
 def parse_wireguard(body: bytes) -> list[bytes]:
     """The endpoints in an answer of WG_CMD_GET_DEVICE that have a network behind them."""
     found = []
-    for peer in _each(parse_attributes(body, _HEADER.size).get(_PEERS, b"")):
+    for _, peer in walk_attributes(parse_attributes(body, _HEADER.size).get(_PEERS, b"")):
         fields = parse_attributes(peer)
         endpoint = fields.get(_ENDPOINT, b"")
         family = _native_u16(endpoint, 0) if len(endpoint) >= 2 else 0
         end = endpoint[8:24] if family == socket.AF_INET6 else endpoint[4:8]
-        if len(end) == _WIDTHS.get(family, 0) and any(_is_network(one) for one in _each(fields.get(_ALLOWED, b""))):
+        allowed = walk_attributes(fields.get(_ALLOWED, b""))
+        if len(end) == _WIDTHS.get(family, 0) and any(_is_network(one) for _, one in allowed):
             found.append(end)
     return found
 
@@ -135,17 +134,6 @@ def _family_of(name: bytes) -> int:
         if fields.get(_FAMILY_NAME) == name and len(fields.get(_FAMILY_ID, b"")) == 2:
             return _native_u16(fields[_FAMILY_ID], 0)
     return 0
-
-
-def _each(octets: bytes) -> Iterator[bytes]:
-    """The contents of attributes that stand as a list, up to the first that is broken: their types do not differ."""
-    at = 0
-    while at + 4 <= len(octets):
-        size, _ = _ATTRIBUTE.unpack_from(octets, at)
-        if size < 4 or at + size > len(octets):
-            return
-        yield octets[at + 4 : at + size]
-        at += (size + 3) & ~3
 
 
 def _native_u16(octets: bytes, at: int) -> int:

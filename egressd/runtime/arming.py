@@ -82,10 +82,11 @@ class Arming:
 
     def armed_first_us(self) -> int:
         """Since when anybody is kept from anything: the earliest of all segments, 0 as above."""
-        armed = {name: mode for name, mode in self._by_name().items() if mode != MONITOR}
+        armed = {name: mode for name, mode in self.by_name().items() if mode != MONITOR}
         return min((self.how.get(name, How()).armed_us for name in armed), default=0)
 
-    def _by_name(self) -> dict[str, str]:
+    def by_name(self) -> dict[str, str]:
+        """The modes of segments, and that of all others under ""."""
         return {"": self.mode, **self.modes}
 
     def rules(self) -> list[Rule]:
@@ -97,10 +98,10 @@ class Arming:
         configuration decides. What is to be told of it, "": nothing."""
         told = self._begin(left, clean=clean)
         if left is None:  # nothing was decided before
-            self.how = how_of({}, {"": ""}, self._by_name(), How(self._now_us()))
+            self.how = how_of({}, {"": ""}, self.by_name(), How(self._now_us()))
         else:
             before = {"": left.mode, **left.modes}
-            self.how = how_of(parse_how(how), before, self._by_name(), How(self._now_us()))
+            self.how = how_of(parse_how(how), before, self.by_name(), How(self._now_us()))
         return told
 
     def _begin(self, left: Left | None, *, clean: bool) -> str:
@@ -116,7 +117,7 @@ class Arming:
     async def set(self, mode: str, modes: Mapping[str, str] | None = None, by: str = "", reason: str = "") -> None:
         """Another mode, and others of segments if given; `by` whom, "" is the configuration, and why. Raises
         AdapterError when the kernel cannot be used; the modes stay then."""
-        before, by_name = (self.mode, self.modes), self._by_name()
+        before, by_name = (self.mode, self.modes), self.by_name()
         self.mode = mode
         self.modes = dict(modes) if modes is not None else self.modes
         self.keep_apart()
@@ -128,7 +129,7 @@ class Arming:
             await self.enforcement.change_mode(self.site.strongest)
             raise
         self.changed = ""  # a person has looked at it
-        self.how = how_of(self.how, by_name, self._by_name(), How(self._now_us(), 0, by, reason))
+        self.how = how_of(self.how, by_name, self.by_name(), How(self._now_us(), 0, by, reason))
         if (self.mode, self.modes) != before:
             now, was = spoken(self.mode, self.modes), spoken(*before)
             log.warning("the mode is %s now, it was %s: egressd audit says who did it and why", now, was)

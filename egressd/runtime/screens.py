@@ -143,7 +143,7 @@ def armed_how(core: Core) -> list[Record]:
             "reason": how.reason or None,
             "configured": config.modes.get(name, config.mode) if name else config.mode,
         }
-        for name, mode in {"": arming.mode, **arming.modes}.items()
+        for name, mode in arming.by_name().items()
         for how in [arming.how.get(name, How())]
     ]
 
@@ -251,7 +251,7 @@ def is_blocked(core: Core, client: str, ids: Sequence[str]) -> bool | None:
 
 def is_listed(core: Core, incident: Incident) -> bool:
     """Whether a list still names what an incident is about; what behaviour led to none ever did."""
-    match, now_s = incident.match, core.clock.now_us() // 1_000_000
+    match, now_s = incident.match, core.clock.now_us() // SECOND_US
     if match.level == BEHAVIOUR:
         return True
     index = core.knowledge.intel.index

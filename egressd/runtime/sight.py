@@ -37,6 +37,14 @@ class _Topic:
         self.trouble, self.looks = trouble, 0
         return True
 
+    def look(self, trouble: str, error: str, mended: str) -> None:
+        """What it is now; what the journal is told when that is news, of trouble or of its end."""
+        if self.is_news(trouble):
+            if trouble:
+                log.error("%s", error)
+            else:
+                log.warning("%s", mended)
+
 
 class Sight:
     """Looks once a second."""
@@ -52,33 +60,15 @@ class Sight:
         it is not worth an alarm; that the disk is nearly full, in words, "" when it is not."""
         for name, state in states.items():
             if state not in _NO_NEWS:
-                self._look_at(name, "" if state == UP else state)
+                down = f"SENSOR DOWN: {name} is {state}, what its hosts do is not seen. See: egressd status"
+                topic = self._interfaces.setdefault(name, _Topic())
+                topic.look("" if state == UP else state, down, f"sensor {name} is up again")
         for name in [name for name in self._interfaces if name not in states]:
             if self._interfaces.pop(name).trouble:
                 log.warning("sensor %s is not looked at any more; captured from: %s", name, ", ".join(states) or "none")
-        if self._canary.is_news(canary):
-            if canary:
-                log.error(
-                    "THE SELF-TEST FAILS, a listed name may go unseen or unblocked: %s. See: egressd doctor", canary
-                )
-            else:
-                log.warning("the self-test works again")
-        if self._loss.is_news(f"{loss_ratio:.1%}" if loss_ratio else ""):
-            if loss_ratio:
-                log.error("PACKETS ARE LOST, contacts are missed: %s in the last minute", self._loss.trouble)
-            else:
-                log.warning("packets are not lost any more")
-
-        if self._space.is_news(space):
-            if space:
-                log.error("%s", space)
-            else:
-                log.warning("there is room on the disk of the state again")
-
-    def _look_at(self, name: str, trouble: str) -> None:
-        topic = self._interfaces.setdefault(name, _Topic())
-        if topic.is_news(trouble):
-            if trouble:
-                log.error("SENSOR DOWN: %s is %s, what its hosts do is not seen. See: egressd status", name, trouble)
-            else:
-                log.warning("sensor %s is up again", name)
+        failing = f"THE SELF-TEST FAILS, a listed name may go unseen or unblocked: {canary}. See: egressd doctor"
+        self._canary.look(canary, failing, "the self-test works again")
+        lost = f"{loss_ratio:.1%}" if loss_ratio else ""
+        losing = f"PACKETS ARE LOST, contacts are missed: {lost} in the last minute"
+        self._loss.look(lost, losing, "packets are not lost any more")
+        self._space.look(space, space, "there is room on the disk of the state again")
