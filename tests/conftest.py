@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +12,11 @@ from hypothesis import HealthCheck, settings
 # A machine that is busy with something else is no bug: no property fails because an example took long.
 settings.register_profile("egressd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("egressd")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`: twice as many as there are cores, for tests wait for processes and sockets half of the time."""
+    return 2 * len(os.sched_getaffinity(0))
 
 
 @pytest.fixture

@@ -42,8 +42,8 @@ def test_every_contact_becomes_observations_that_carry_its_name() -> None:
 
 def test_a_small_office_is_measured_the_same_twice() -> None:
     settings = BehaviourSettings(learning_s=3_600)
-    outcomes = [judge(3, 30, 2, 6, settings) for _ in range(2)]
-    lines = [table(one._replace(seconds=0.0), 30, 2) for one in outcomes]
+    outcomes = [judge(3, 30, 1, 6, settings) for _ in range(2)]
+    lines = [table(one._replace(seconds=0.0), 30, 1) for one in outcomes]
     assert lines[0] == lines[1]
     assert any(line.startswith("beacons found within 24 contacts: ") for line in lines[0])
     assert any(one.plant.startswith("beacon") for one in outcomes[0].first)

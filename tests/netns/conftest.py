@@ -17,8 +17,8 @@ def namespaces() -> None:
         pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
-def alone() -> None:
-    """Skips where other tests run at the same time: fractions of a millisecond need the machine for themselves."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        pytest.skip("needs the machine for itself: python -m pytest tests/netns -n 0")
+@pytest.fixture(autouse=True)
+def the_machine_for_itself(request: pytest.FixtureRequest) -> None:
+    """Skips what is marked `alone` where other tests run at the same time."""
+    if request.node.get_closest_marker("alone") and "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.skip("needs the machine for itself: python -m pytest tests/netns -n 0 -m alone")

@@ -105,7 +105,7 @@ def test_a_probe_knocks_every_ten_milliseconds(ground: Ground) -> None:
     assert len(seen) >= 15
 
 
-@pytest.mark.usefixtures("alone")
+@pytest.mark.alone
 def test_what_is_measured_is_the_gateway_not_the_harness(ground: Ground) -> None:
     """Answers come fast, the delay is kept, and without a block everything gets through."""
     names = [f"n{number}.evil.example" for number in range(60)]

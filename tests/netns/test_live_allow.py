@@ -12,7 +12,7 @@ from tests.netns import clients, kernel
 from tests.netns.daemon import Daemon, until
 from tests.netns.ground import Ground
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
+pytestmark = [pytest.mark.root, pytest.mark.live, pytest.mark.usefixtures("namespaces")]
 
 EVIL = {"*.evil.example": ["203.0.113.66", "2001:db8:f::66"]}
 ADDRESS = "203.0.113.66"

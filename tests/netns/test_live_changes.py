@@ -11,7 +11,7 @@ from tests.netns.changes import NEWLY, newly_protected, outage, own_resolver_fil
 from tests.netns.daemon import Daemon
 from tests.netns.ground import Ground
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
+pytestmark = [pytest.mark.root, pytest.mark.live, pytest.mark.usefixtures("namespaces")]
 
 EVIL = {"*.evil.example": ["203.0.113.66"]}
 

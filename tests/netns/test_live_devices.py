@@ -15,7 +15,7 @@ from tests.netns.ground import Ground
 from tests.netns.spaces import ip_batch
 from tests.netns.topology import GATEWAY4, Host
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
+pytestmark = [pytest.mark.root, pytest.mark.live, pytest.mark.usefixtures("namespaces")]
 
 ADDRESS, ADDRESS6 = "203.0.113.67", "2001:db8:f::67"
 ZONE = {"*.evil.example": [ADDRESS, ADDRESS6]}

@@ -15,7 +15,7 @@ from tests.netns.daemon import until
 from tests.netns.ground import Ground
 from tests.netns.scenarios import campaign_domain, first_by_process, first_connections, first_list, first_zone, quantile
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
+pytestmark = [pytest.mark.root, pytest.mark.live, pytest.mark.alone, pytest.mark.usefixtures("namespaces")]
 MILLISECOND_NS = 1_000_000
 
 

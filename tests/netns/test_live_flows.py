@@ -14,7 +14,7 @@ from tests.netns.scenarios import cut_flows
 from tests.netns.servers import ECHO_PORT, PULSE_PORT
 from tests.netns.topology import JPS
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
+pytestmark = [pytest.mark.root, pytest.mark.live, pytest.mark.usefixtures("namespaces")]
 
 EVIL = {"*.evil.example": ["203.0.113.66", "2001:db8:f::66"]}
 REMEDY = "192.0.2.80"

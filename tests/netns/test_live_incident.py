@@ -14,7 +14,7 @@ from tests.netns.daemon import Daemon, until
 from tests.netns.ground import Ground
 from tests.netns.topology import GATEWAY4, JPS
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
+pytestmark = [pytest.mark.root, pytest.mark.live, pytest.mark.usefixtures("namespaces")]
 
 LATER = ("later1", "later2", "later3")
 DOMAIN = "news-portal.example"

@@ -12,7 +12,7 @@ from tests.netns.daemon import Daemon, until
 from tests.netns.ground import WIDE, Ground
 from tests.netns.scenarios import background, sustained
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
+pytestmark = [pytest.mark.root, pytest.mark.live, pytest.mark.alone, pytest.mark.usefixtures("namespaces")]
 
 EVIL = {"*.evil.example": ["203.0.113.66"]}
 MEGABYTE = 1_000_000

@@ -21,7 +21,7 @@ from tests.netns.spaces import Channel
 from tests.netns.topology import GATEWAY6, MHLW, WAN4
 from tests.wire.frames_made import ACK, tcp
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
+pytestmark = [pytest.mark.root, pytest.mark.live, pytest.mark.usefixtures("namespaces")]
 
 EVIL = {"*.evil.example": ["203.0.113.66"]}
 LISTED = "listed.evil.example\n"

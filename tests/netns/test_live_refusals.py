@@ -14,7 +14,7 @@ from tests.netns.daemon import Daemon, until
 from tests.netns.ground import Ground
 from tests.netns.topology import GATEWAY4, JPS, WAN4
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
+pytestmark = [pytest.mark.root, pytest.mark.live, pytest.mark.usefixtures("namespaces")]
 
 CDN = "192.0.2.80"
 INNOCENTS = ("static.shop.example", "img.photos.example", "media.school.example", "files.library.example")

@@ -12,7 +12,7 @@ from tests.netns.daemon import TREE, until
 from tests.netns.ground import Ground
 from tests.netns.reloads import EVIL, long_list, reload_long, zone
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
+pytestmark = [pytest.mark.root, pytest.mark.live, pytest.mark.usefixtures("namespaces")]
 
 
 def test_built_indexes_that_somebody_takes_away_leave_nobody_blind() -> None:

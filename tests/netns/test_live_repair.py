@@ -17,7 +17,7 @@ from tests.netns.ground import Ground
 from tests.netns.spaces import Failed
 from tests.netns.upheaval import FLUSH, RELOAD, foreign_hand, killed_at_random, knocking, never_is_first
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
+pytestmark = [pytest.mark.root, pytest.mark.live, pytest.mark.usefixtures("namespaces")]
 
 EVIL = {"*.evil.example": ["203.0.113.66", "2001:db8:f::66"]}
 LISTED = "listed.evil.example\n"

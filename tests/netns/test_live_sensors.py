@@ -14,7 +14,7 @@ import pytest
 from tests.netns.daemon import NOBODY, Daemon, until
 from tests.netns.ground import Ground
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
+pytestmark = [pytest.mark.root, pytest.mark.live, pytest.mark.usefixtures("namespaces")]
 
 EVIL = "c2.evil.example"
 ADDRESS = "203.0.113.66"

@@ -13,7 +13,7 @@ from tests.netns.ground import Ground
 from tests.netns.machine import SOURCE, Machine, Unbootable, no_machine
 from tests.netns.topology import GATEWAY4, GATEWAY6, JPS, MHLW, NETWORKS
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces")]
+pytestmark = [pytest.mark.root, pytest.mark.live, pytest.mark.usefixtures("namespaces")]
 
 EVIL: Final = "198.51.100.66"
 NET_ADMIN_AND_RAW: Final = f"{1 << 12 | 1 << 13:016x}"  # linux/capability.h

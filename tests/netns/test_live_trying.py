@@ -14,7 +14,7 @@ from tests.netns.attackers import three_hosts_trying
 from tests.netns.daemon import Daemon, until
 from tests.netns.ground import Ground
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("namespaces", "alone")]
+pytestmark = [pytest.mark.root, pytest.mark.live, pytest.mark.usefixtures("namespaces")]
 
 LATER = ("later1", "later2", "later3")
 ADDRESS = "203.0.113.67"
