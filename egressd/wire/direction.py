@@ -6,6 +6,9 @@ only one of the two is; (4) between a private and a public address the private o
 at an exit; (5) the lower port is the server's when one is ephemeral (RFC 6335 section 6); (6) who sent first.
 Rules 1 and 2 are certain; the rest is a guess that content may still correct. Of UDP, which has no SYN, rules 3 to 5
 are for what comes in only: a host chooses its own port, and would be the server of whom it sends to.
+
+Whoever is the client by what a server sent is told of once it is seen to send, itself, more than a bare RST: an answer
+to nothing can come to any host from anybody, under any address.
 """
 
 from __future__ import annotations

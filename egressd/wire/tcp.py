@@ -153,8 +153,8 @@ class TcpTracker:
                 self._lose_tail(conversation, side)
             if not self.memory.settle(conversation, side):
                 self._give_up(conversation, side)
-        if not conversation.announced:
-            self._teller.announce(conversation)
+        if not conversation.announced and key == conversation.forward and (size > 0 or not flags & RST):
+            self._teller.announce(conversation)  # a bare RST answers what came to no connection (RFC 9293, 3.5.2)
         if flags & RST:
             self._reset(conversation, side, seq)
         elif flags & FIN:
@@ -208,6 +208,7 @@ class TcpTracker:
             conversation.isn = isn
             if isn >= 0:
                 conversation.client.next_seq = (isn + 1) & 0xFFFFFFFF
+                self._teller.announce(conversation)
             conversation.server.next_seq = (seq + 1) & 0xFFFFFFFF
             self._teller.replied(conversation)
         else:

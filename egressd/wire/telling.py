@@ -42,17 +42,19 @@ class Teller:
         self.is_carried = False
 
     def announce(self, conversation: Conversation) -> None:
-        """The conversation has begun: FLOW."""
+        """The client has sent something: FLOW, and REPLY if it was answered before that was seen."""
         conversation.announced = True
         self._emit(Observation(FLOW, self.ts_us, self.number, conversation.flow, "", "", None))
+        if conversation.replied:
+            self._emit(Observation(REPLY, self.ts_us, self.number, conversation.flow, "", "", None))
 
     def replied(self, conversation: Conversation) -> None:
-        """The server has sent something: REPLY, the first time."""
+        """The server has sent something: REPLY, the first time, but nothing as long as its client is not seen to send:
+        anybody can send a host what looks like an answer, under any address."""
         if not conversation.replied:
             conversation.replied = True
-            if not conversation.announced:
-                self.announce(conversation)
-            self._emit(Observation(REPLY, self.ts_us, self.number, conversation.flow, "", "", None))
+            if conversation.announced:
+                self._emit(Observation(REPLY, self.ts_us, self.number, conversation.flow, "", "", None))
 
     def decide(self, conversation: Conversation, side: Side, is_client: bool) -> FlowKey:
         """Rule 2 of the direction rule: `side` sent what only a client (or only a server) sends. Returns the flow as
@@ -61,7 +63,7 @@ class Teller:
             conversation.sure = True
             if (side is conversation.client) != is_client:
                 conversation.turn_round()
-        if not conversation.announced:
+        if is_client and not conversation.announced:
             self.announce(conversation)
         if (side is conversation.client) != is_client:
             return flow_of(TCP, conversation.backward)

@@ -47,13 +47,14 @@ IDLE_ROTATE_US: Final = 120_000_000
 
 @mypyc_attr(acyclic=True)
 class UdpFlow(Pair):
-    """A UDP conversation. `sure` when content told the client."""
+    """A UDP conversation. `sure` when content told the client, `announced` once that is seen to send."""
 
-    __slots__ = ("backward_seen", "forward_seen", "replied", "sure")
+    __slots__ = ("announced", "backward_seen", "forward_seen", "replied", "sure")
 
     def __init__(self, forward: bytes, sure: bool, flow: FlowKey | None = None) -> None:
         super().__init__(UDP, forward, flow)
         self.sure = sure
+        self.announced = False
         self.replied = False
         self.forward_seen: i32 = 0
         self.backward_seen: i32 = 0
@@ -179,8 +180,6 @@ class UdpTracker:
             if not is_quiet:
                 self._count(conversation, key, ts_us)
             return
-        if key != conversation.forward:
-            conversation.turn_round()
         conversation.sure = True
         for hello in hellos:
             self._hello(conversation, hello, ts_us, number, "", version)
@@ -210,7 +209,11 @@ class UdpTracker:
         self._count(self._flow(self._table.get(key), key, ts_us, number, False), key, ts_us)
 
     def _flow(self, conversation: UdpFlow | None, key: bytes, ts_us: int, number: int, from_client: bool) -> UdpFlow:
-        """The conversation of a packet, None when it is not known yet. `from_client`: content has told who sent it."""
+        """The conversation of a packet, None when it is not known yet. `from_client`: content has told who sent it.
+
+        It is told of once its client is seen to send: anybody can send a host what looks like an answer, under any
+        address. A host whose own datagrams are all large is met by the live filter's sample of those.
+        """
         if conversation is None:
             flow = flow_of(UDP, key)
             if from_client or self._incoming or goes_out(flow) or sender_is_client(flow):
@@ -218,10 +221,22 @@ class UdpTracker:
             else:
                 conversation = UdpFlow(reverse_key(key), False)
             self._table.keep(conversation, ts_us)
+        elif from_client and key != conversation.forward:
+            conversation.turn_round()
+        if key == conversation.forward:
+            if conversation.announced:
+                return conversation
+            conversation.announced = True
             self._emit(Observation(FLOW, ts_us, number, conversation.flow, "", "", None))
-        if not conversation.replied and key != conversation.forward:
+            if not conversation.replied:
+                return conversation
+        elif conversation.replied:
+            return conversation
+        else:
             conversation.replied = True
-            self._emit(Observation(REPLY, ts_us, number, conversation.flow, "", "", None))
+            if not conversation.announced:
+                return conversation
+        self._emit(Observation(REPLY, ts_us, number, conversation.flow, "", "", None))
         return conversation
 
     def _count(self, conversation: UdpFlow, key: bytes, ts_us: int) -> None:

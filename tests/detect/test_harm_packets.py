@@ -10,7 +10,7 @@ from egressd.wire.dissector import Dissector
 from tests.detect.live_scene import LiveScene
 from tests.detect.scene import RESOLVER, A, B, at, packed
 from tests.detect.test_harm_shared import C2, held
-from tests.wire.frames_made import ACK, PSH, SYN, frame, tcp, udp
+from tests.wire.frames_made import ACK, PSH, RST, SYN, frame, tcp, udp
 
 FORGED = "203.0.113.99"
 TRUE = "198.51.100.7"
@@ -28,8 +28,8 @@ def answered(address: str) -> bytes:
 class Gateway(LiveScene):
     """A gateway's tap, which knows whether a frame comes from the hosts or goes to them."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, lists: str = f"{C2} threat=case") -> None:
+        super().__init__(lists)
         self.packets = self.engine.packets = Dissector(self.engine.observe)
         self.now_us = at(0)
 
@@ -162,3 +162,23 @@ def test_a_host_answers_for_a_blocked_server() -> None:
         scene.put(tcp((TRUE, 443), (A, 41_000 + leaks), 9_000, SYN | ACK, b"", 1_001), inside)
         scene.put(tcp((TRUE, 443), (A, 41_000 + leaks), 9_001, ACK | PSH, b"x", 1_001), inside)
         assert len(scene.leaks) == leaks
+
+
+def test_what_a_listed_server_only_sends_accuses_nobody() -> None:
+    """Anybody can send under a listed address, and would have any host of ours taken for infected.
+
+    It is a contact once the host itself sends something there, more than its system's RST."""
+    sent = [
+        udp((FORGED, 443), (A, PORT), b"data"),
+        tcp((FORGED, 443), (A, PORT), 9_000, ACK | PSH, b"data", 1_001),
+        tcp((FORGED, 443), (A, PORT), 9_000, SYN | ACK, b"", 1_001),
+    ]
+    for knows_ways in (True, False):
+        scene = Gateway(FORGED)
+        scene.engine.knows_ways = knows_ways
+        for octets in sent:
+            scene.put(octets, False)
+        scene.put(tcp((A, PORT), (FORGED, 443), 1_001, RST), True)
+        assert scene.events == []
+    scene.put(udp((A, PORT), (FORGED, 443), b"data"), True)
+    assert [one.client for one in scene.opened] == [packed(A)], "it speaks with the listed server"

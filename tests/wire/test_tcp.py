@@ -209,9 +209,28 @@ def test_content_corrects_the_guess_before_anything_is_told() -> None:
 
 def test_a_servers_hello_tells_that_its_receiver_is_the_client() -> None:
     tap = Tap()
-    Line(tap, ("198.51.100.7", 5_000), ("10.0.0.9", 6_000)).receive(SERVER_HELLO)
+    Line(tap, ("198.51.100.7", 5_000), ("10.0.0.9", 6_000)).receive(SERVER_HELLO).send(b"of a kind nobody knows")
     assert tap.kinds() == [FLOW, REPLY]
     assert {seen.flow.client_port for seen in tap.seen} == {5_000}
+
+
+def test_what_only_comes_to_a_host_is_told_once_the_host_sends() -> None:
+    """Anybody can send it, under any address, and the host's system says RST to it."""
+    resolved = framed(answer("www.shop.example", 7, "www.shop.example A 192.0.2.1"))
+    for data, flags in ((b"", SYN | ACK), (b"data", ACK), (OK, ACK), (SERVER_HELLO, ACK | PSH), (resolved, ACK)):
+        for port in (443, 53):
+            tap = Tap()
+            line = Line(tap, server=(SERVER, port))
+            tap.put(line.made(1, -1 if flags & SYN else 0, data, flags))
+            tap.put(line.made(0, 0, b"", RST))
+            assert FLOW not in tap.kinds() and REPLY not in tap.kinds(), (data, port)
+    tap = Tap()
+    Line(tap).syn_ack().send(b"of a kind nobody knows")
+    assert tap.kinds() == [FLOW, REPLY], "the SYN was lost"
+    tap = Tap()
+    line = Line(tap).receive(b"data")
+    tap.put(line.made(0, 0, b"", FIN | ACK))
+    assert tap.kinds() == [FLOW, REPLY], "nobody ends what he has not begun"
 
 
 def test_midstream_with_the_first_segments_in_the_wrong_order() -> None:

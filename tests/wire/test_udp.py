@@ -82,6 +82,28 @@ def test_what_is_no_dns_on_its_port_is_a_flow() -> None:
     assert tap.dissector.counts()["udp_malformed"] == 3
 
 
+def test_what_only_comes_to_a_host_is_told_once_the_host_sends() -> None:
+    """Anybody can send it, under any address."""
+    tap = Tap()
+    for _ in range(2):
+        tap.put(udp(WEB, STUB, SHORT_HEADER))
+    assert tap.kinds() == []
+    for _ in range(2):
+        tap.put(udp(STUB, WEB, SHORT_HEADER))
+        tap.put(udp(WEB, STUB, SHORT_HEADER))
+    assert tap.kinds() == [FLOW, REPLY]
+    assert {seen.flow.client_port for seen in tap.seen} == {50_000}
+
+
+def test_a_hello_behind_what_only_came_has_its_sender_as_client() -> None:
+    tap = Tap()
+    tap.put(udp(STUB, (SERVER, 50_001), b"data"))
+    tap.put(udp((SERVER, 50_001), STUB, quic("www.shop.example")))
+    tap.put(udp(STUB, (SERVER, 50_001), SHORT_HEADER))
+    assert tap.kinds() == [FLOW, QUIC_SNI, REPLY]
+    assert [seen.flow.client_port for seen in tap.seen] == [50_000, 50_001, 50_001]
+
+
 def test_an_answer_that_nobody_was_seen_asking_for_still_has_the_asker_as_client() -> None:
     tap = Tap()
     tap.put(udp(RESOLVER, STUB, TELL))
