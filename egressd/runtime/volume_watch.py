@@ -76,6 +76,7 @@ class VolumeWatch:
     ) -> None:
         """`on_evidence` is called on the loop that `run` runs on."""
         self.volume = Volume(settings)
+        self._is_wanted = settings.judges
         self.problem = "not looked yet"
         self.looks = 0
         self.unobserved = 0  # looks at which nothing could be observed
@@ -121,6 +122,7 @@ class VolumeWatch:
 
     def swap(self, settings: VolumeSettings, nat64: tuple[tuple[bytes, int], ...] = ()) -> None:
         """Other settings, and NAT64 prefixes of the network's own (resolutions.own_prefixes), from the next look on."""
+        self._is_wanted = settings.judges
         self._swapped = settings, nat64
 
     def of(self, client: bytes, destination: str) -> Carried | None:
@@ -141,7 +143,10 @@ class VolumeWatch:
         }
 
     def warnings(self) -> list[str]:
-        """What somebody should know; the command that mends it fits a line of 80."""
+        """What somebody should know, unless the configuration asks for nothing of it; the command that mends it fits a
+        line of 80."""
+        if not self._is_wanted:
+            return []
         if TURN_ON in self.problem:
             return [f"VOLUME is not counted: {TURN_ON}"]
         if self.problem and self.looks:

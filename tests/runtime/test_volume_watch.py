@@ -216,6 +216,21 @@ async def test_it_says_so_when_the_kernel_does_not_count_and_turns_nothing_on(on
 
 
 @in_loop
+async def test_whoever_asks_for_nothing_of_it_hears_no_alarm() -> None:
+    """The alarm stayed for ever on a gateway that is not meant to count."""
+    table = Table([])
+    table.on = False
+    nothing = DEFAULT._replace(baseline=False)
+    async with watching(table, nothing) as scene:
+        await scene.until(lambda: scene.watch.unobserved)
+        assert scene.watch.warnings() == [] and scene.watch.screen()["observed"] is False
+        scene.watch.swap(nothing._replace(out_day=1))
+        assert "not counted" in scene.watch.warnings()[0]
+        table.on = True
+        await scene.until(lambda: not scene.watch.warnings())
+
+
+@in_loop
 async def test_trouble_with_the_kernel_is_told_and_tried_again() -> None:
     table = Table([counted(1, 5)], [counted(1, 9)])
     table.refuses = "netlink socket to netfilter: Operation not permitted"

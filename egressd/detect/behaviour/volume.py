@@ -65,6 +65,11 @@ class VolumeSettings(NamedTuple):
         """Whether any quantity is set."""
         return self.out_hour > 0 or self.out_day > 0 or self.client_hour > 0 or self.client_day > 0
 
+    @property
+    def judges(self) -> bool:
+        """Whether anything of it is ever told."""
+        return self.baseline or self.has_sets
+
 
 class Carried(NamedTuple):
     """What a client sent to a destination and got from it, in bytes, and when first and last."""
