@@ -2,7 +2,7 @@
 
 The lock is a name of an abstract unix socket (unix(7)): the kernel knows it apart in each network namespace, as it does
 the table, and forgets it when its holder dies. Everybody on the machine may take such a name, so who holds it is asked
-of the kernel: somebody who could not be an egressd keeps none from its work.
+of the kernel: somebody who could not be an egressd, by user or by capability, keeps none from its work.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import pwd
 import socket
 import struct
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from egressd.enforce.adapter import AdapterError
 
 NAME: Final = b"\0egressd-table"
 USER: Final = "egressd"  # of the systemd unit
+_NET_ADMIN: Final = 1 << 12  # CAP_NET_ADMIN of linux/capability.h
+_PROC: Final = Path("/proc")
 _CREDENTIALS: Final = struct.Struct("3i")  # ucred of linux/socket.h: process, user, group
 
 
@@ -87,12 +90,31 @@ class TableLock:
                 return
         pid, uid, _ = _CREDENTIALS.unpack(told)
         self._users = self._users or _users()
-        if uid in self._users:
+        if uid in self._users or _may_change_tables(pid, uid):
             raise TableHeld(
                 f"another egressd (process {pid}) has the table inet egressd: two would take back each other's blocks."
                 " Stop that one, or leave this one in mode monitor"
             )
         self.problem = f"another egressd would not be noticed: process {pid} of user {uid} has taken its name"
+
+
+def _may_change_tables(pid: int, uid: int) -> bool:
+    """Whether a process has the right to change the table: whoever has could delete ours, too. The capabilities that
+    somebody has in a user namespace of his own, which anybody may make, are none here: its numbers of users tell it
+    (user_namespaces(7); the same map as ours cannot be written without a right to all those users). Not of a process
+    that /proc hides from us, or of another pid namespace."""
+    try:
+        status = (_PROC / str(pid) / "status").read_text("ascii", "replace")
+        if (_PROC / str(pid) / "uid_map").read_bytes() != (_PROC / "self/uid_map").read_bytes():
+            return False
+    except OSError:
+        return False
+    told = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    try:
+        is_same = int(told["Uid"].split()[1]) == uid  # and not another process, which has the number by now
+        return is_same and bool(int(told["CapPrm"], 16) & _NET_ADMIN)
+    except (KeyError, IndexError, ValueError):
+        return False
 
 
 def _users() -> frozenset[int]:

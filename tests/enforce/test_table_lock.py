@@ -16,11 +16,17 @@ from egressd.enforce.table_lock import TableHeld, TableLock
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
-import os, sys
+import ctypes, os, sys
 from egressd.enforce.table_lock import TableLock
 lock = TableLock(bytes.fromhex(sys.argv[1]))
+libc = ctypes.CDLL(None, use_errno=True)
+if "keep" in sys.argv:
+    libc.prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS
 if len(sys.argv) > 2:
     os.setuid(int(sys.argv[2]))
+if "own" in sys.argv and libc.unshare(0x10000000):  # CLONE_NEWUSER
+    print(os.strerror(ctypes.get_errno()), flush=True)
+    sys.exit()
 lock.take()
 print(lock.is_held, flush=True)
 sys.stdin.read()
@@ -37,7 +43,11 @@ def holding(name: bytes, *user: str) -> subprocess.Popen[str]:
         [sys.executable, "-c", HOLD, name.hex(), *user], cwd=ROOT, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
-    assert child.stdout is not None and child.stdout.readline() == "True\n"
+    assert child.stdout is not None
+    said = child.stdout.readline()
+    if said != "True\n":
+        child.wait()
+        pytest.skip(said.strip())
     return child
 
 
@@ -75,6 +85,42 @@ def test_somebody_who_takes_the_name_keeps_nobody_from_the_table(name: bytes) ->
     lock.take()
     assert (lock.is_held, lock.problem) == (True, "")
     lock.release()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+def test_an_egressd_of_any_user_is_known_by_its_right_to_change_the_table(name: bytes) -> None:
+    with holding(name, "54321", "keep") as child:
+        with pytest.raises(TableHeld, match=rf"another egressd \(process {child.pid}\)"):
+            TableLock(name).take()
+        child.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+def test_the_rights_in_a_user_namespace_of_ones_own_are_none_here(name: bytes) -> None:
+    lock = TableLock(name)
+    with holding(name, "54321", "own") as child:
+        assert "CapPrm:\t000001ff" in Path(f"/proc/{child.pid}/status").read_text()
+        lock.take()
+        assert not lock.is_held and "user 54321 has taken its name" in lock.problem
+        child.kill()
+
+
+def test_of_who_cannot_be_looked_at_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_lock, "_PROC", tmp_path)
+    assert not table_lock._may_change_tables(7, 0)
+    for one in ("7", "self"):
+        (tmp_path / one).mkdir()
+        (tmp_path / one / "uid_map").write_text("0 0 4294967295\n")
+    for status, may in (
+        ("Uid:\t5\t5\t5\t5\nCapPrm:\t0000000000001000\n", True),
+        ("Uid:\t6\t6\t6\t6\nCapPrm:\t0000000000001000\n", False),
+        ("Uid:\t5\t5\t5\t5\nCapPrm:\t0000000000000fff\n", False),
+        ("Uid:\t5\n", False),
+        ("Uid:\tx\tx\nCapPrm:\tx\n", False),
+        ("Uid:\t5\t5\n", False),
+    ):
+        (tmp_path / "7" / "status").write_text(status)
+        assert table_lock._may_change_tables(7, 5) is may, status
 
 
 def test_a_name_that_nobody_answers_at(name: bytes) -> None:
