@@ -185,7 +185,7 @@ class Daemon:
                 raise
             log.error("%s; egressd starts all the same", error)
             core.scribe.put(_begin_run, act, now_us, set_us)
-        self._unread = unread_rows(found.unread)
+        self._unread = unread_rows((*core.ledger.aside, *found.unread))
         for line in self._unread:
             log.error("%s", line)
         if self._loaded.unkept:

@@ -23,6 +23,7 @@ from egressd.store.ballast import DEFAULT_BALLAST_BYTES, Ballast
 from egressd.store.errors import CLOSED, CORRUPT, IO, StoreError
 from egressd.store.lockfile import LockFile
 from egressd.store.migrations import Step, migrate, old_copy
+from egressd.store.set_aside import MAX_FAULTS, set_aside
 from egressd.store.syncing import sync
 from egressd.store.writer import Stats, Writer
 
@@ -33,6 +34,7 @@ BUSY_S: Final = 5.0
 # SQLite checkpoints by itself only when the timer has failed us: 64 MiB of pages.
 SAFETY_CHECKPOINT_PAGES: Final = 16_384
 CACHE_KIB: Final = 32_768
+TOLD_FAULTS: Final = 5
 OLD_COPY_S: Final = 86_400
 
 
@@ -57,11 +59,13 @@ class Database:
         text_of: Callable[[bytes], str] | None = None,
         keeps_old: bool = False,
         may_be_in_memory: bool = False,
+        sets_aside: bool = False,
     ) -> None:
         """`steps` are the migrations; `ballast_bytes` is kept free for when the disk is full, 0 = none; `cache_kib` of
         pages are kept in memory; `text_of` reads text columns, which are UTF-8 or an error without it. `keeps_old`: a
         copy is made before a migration, the way back to the version before. `may_be_in_memory`: on a disk that is
-        read-only a copy in memory is opened instead."""
+        read-only a copy in memory is opened instead. `sets_aside`: rows with a value that their column cannot hold are
+        taken out (set_aside.py); else they are damage like any other."""
         self.path = path
         self.low_on_space = False  # there is no ballast, or it is spent; `checkpoint` takes it again once there is room
         self._synchronous = synchronous
@@ -70,6 +74,8 @@ class Database:
         self._text_of = text_of
         self._keeps_old = keeps_old
         self._may_be_in_memory = may_be_in_memory
+        self._sets_aside = sets_aside
+        self.aside: list[str] = []  # what `open` took out of a damaged file
         self.in_memory = False  # what is written is in memory alone, until `save` finds that the disk can be written
         self.upgraded = ""  # what `open` did to a file of an earlier version, and where its copy lies
         self._ballast = Ballast(path.with_name(path.name + ".ballast"), ballast_bytes)
@@ -244,10 +250,14 @@ class Database:
                     other.unlink()
 
     def _check(self, connection: Connection) -> None:
-        found = [str(row[0]) for row in connection.execute("PRAGMA quick_check(5)")]
-        if found != ["ok"]:
+        found = _faults(connection)
+        if found and self._sets_aside:
+            with suppress(sqlite3.Error):  # then it stays as it is
+                self.aside = set_aside(connection, self.path, found)
+                found = _faults(connection) if self.aside else found
+        if found:
             advice = "stop egressd, keep a copy, and put the last backup in its place (docs/operating.md)"
-            raise StoreError(f"{self.path}: damaged ({'; '.join(found)}); {advice}", CORRUPT)
+            raise StoreError(f"{self.path}: damaged ({'; '.join(found[:TOLD_FAULTS])}); {advice}", CORRUPT)
 
     def _checkpoint(self, connection: Connection) -> Checkpoint:
         _, log_pages, moved_pages = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
@@ -268,6 +278,11 @@ class Database:
         if self.low_on_space:  # what is left of the ballast is for rows, not for the log
             with suppress(sqlite3.Error):
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def _faults(connection: Connection) -> list[str]:
+    found = [str(row[0]) for row in connection.execute(f"PRAGMA quick_check({MAX_FAULTS})")]
+    return found if found != ["ok"] else []
 
 
 def _only_reading(connection: Connection, fn: Callable[[Connection], T]) -> T:

@@ -55,8 +55,9 @@ class Loaded(NamedTuple):
 def open_ledger(path: Path, now_us: int, ballast_bytes: int = DEFAULT_BALLAST_BYTES) -> Database:
     """The ledger at `path`, made if there is none; the caller closes it. Raises StoreError (see Database.open)."""
     ledger = Database(
-        path, "FULL", steps=LEDGER, ballast_bytes=ballast_bytes, text_of=text_of, keeps_old=True, may_be_in_memory=True
-    )
+        path, "FULL", steps=LEDGER, ballast_bytes=ballast_bytes, text_of=text_of, keeps_old=True,
+        may_be_in_memory=True, sets_aside=True,
+    )  # fmt: skip
     ledger.open(now_us)
     return ledger
 

@@ -254,24 +254,84 @@ def test_one_damaged_value_takes_nothing_else_down(whole: Connection, tmp_path: 
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_a_value_of_another_type_is_told_with_its_column(whole: Connection, tmp_path: Path, table: str) -> None:
-    """SQLite finds those when it looks through the file at the start, before anything rests on them."""
+def test_a_row_with_a_value_of_another_type_is_set_aside(whole: Connection, tmp_path: Path, table: str) -> None:
+    """SQLite finds those when it looks through the file at the start, which they stopped."""
+    path = tmp_path / "egressd.yaml"
+    path.write_text(CONFIG)
+    (tmp_path / "csirt.txt").write_text("c2.listed.example\n")
+    texts = load_texts(path)
     strict = reshape(whole, table, lambda sql: sql.replace("STRICT", "").replace("NOT NULL", ""))
     whole.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    for column, type_ in columns(whole, table):
-        for value in ("NULL", "x'00'" if type_ != "BLOB" else "7"):
-            copy = tmp_path / "copy.db"
-            with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
-                whole.backup(connection)
-                connection.execute("PRAGMA ignore_check_constraints = ON")
-                if damage(connection, table, column, value, 0):
+    copy, aside = tmp_path / "copy.db", tmp_path / "copy.db.set-aside"
+    found: list[str] = []
+    with asyncio.Runner() as loop:
+        for column, type_ in columns(whole, table):
+            for value, what in (("NULL", "null"), ("x'00'", "blob") if type_ != "BLOB" else ("7", "integer")):
+                with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+                    whole.backup(connection)
+                    connection.execute("PRAGMA ignore_check_constraints = ON")
+                    is_damaged = damage(connection, table, column, value, 0)
                     reshape(connection, table, lambda sql: strict)
-                    connection.close()
-                    with pytest.raises(StoreError, match=f"damaged.*{table}[.]{column}") as told:
-                        open_ledger(copy, T0)
-                    assert told.value.kind == CORRUPT
-            for left in tmp_path.glob("copy.db*"):
-                left.unlink()
+                if is_damaged:
+                    opened = open_ledger(copy, T0)
+                    told, again = opened.aside, []
+                    opened.close()
+                    opened = open_ledger(copy, T0)
+                    again = opened.aside
+                    opened.close()
+                    (row,) = map(json.loads, aside.read_text().splitlines())
+                    assert row["table"] == table and row["row"].keys() == {name for name, _ in columns(whole, table)}
+                    assert again == [] and len(told) == 1 and told[0].startswith(f"table {table}, "), told
+                    assert told[0].endswith(
+                        f": {column} is of type {what}; the row is set aside in copy.db.set-aside"
+                    ), told
+                    with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+                        connection.text_factory = text_of
+                        loop.run(starts_and_shows(Opened(connection), path, texts))
+                        writes_others(Opened(connection))
+                    found.append(column)
+                for left in tmp_path.glob("copy.db*"):
+                    left.unlink()
+    assert found, "nothing was damaged"
+
+
+def test_a_row_in_a_state_that_there_is_not_is_set_aside(whole: Connection, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "copy.db", isolation_level=None)) as connection:
+        whole.backup(connection)
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute("UPDATE incidents SET state = 'opem' WHERE number = 1")
+    opened = open_ledger(tmp_path / "copy.db", T0)
+    (told,) = opened.aside
+    assert told.startswith("table incidents, number 1: a value is none that it can have; the row is set aside")
+    opened.close()
+
+
+def test_with_more_than_such_rows_the_ledger_is_damaged(whole: Connection, tmp_path: Path) -> None:
+    """Without a row that says its shape, or with pages that are none, nothing is known of it."""
+    with closing(sqlite3.connect(tmp_path / "copy.db", isolation_level=None)) as connection:
+        whole.backup(connection)
+        strict = reshape(connection, "migrations", lambda sql: sql.replace("STRICT", "").replace("NOT NULL", ""))
+        connection.execute("UPDATE migrations SET name = NULL WHERE number = 1")
+        reshape(connection, "migrations", lambda sql: strict)
+    with pytest.raises(StoreError, match=r"damaged.*migrations[.]name") as told:
+        open_ledger(tmp_path / "copy.db", T0)
+    assert told.value.kind == CORRUPT and not (tmp_path / "copy.db.set-aside").exists()
+
+
+def test_a_row_that_can_be_kept_nowhere_holds_up_nothing(whole: Connection, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "copy.db", isolation_level=None)) as connection:
+        whole.backup(connection)
+        strict = reshape(connection, "incidents", lambda sql: sql.replace("STRICT", "").replace("NOT NULL", ""))
+        connection.execute("UPDATE incidents SET last_us = NULL WHERE number = 1")
+        reshape(connection, "incidents", lambda sql: strict)
+    (tmp_path / "copy.db.set-aside").mkdir()
+    opened = open_ledger(tmp_path / "copy.db", T0)
+    (told,) = opened.aside
+    assert told == (
+        "table incidents, number 1: last_us is of type null; the row is set aside and NOT KEPT"
+        " (copy.db.set-aside: Is a directory)"
+    )
+    opened.close()
 
 
 def reshape(connection: Connection, table: str, change: Callable[[str], str]) -> str:
