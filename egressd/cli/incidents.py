@@ -180,7 +180,11 @@ def _one(wanted: str, answer: Answer, now_us: int) -> list[str]:
             lines += wrap(f"  {'note':<11}", [date(note.get("ts")), *said.split(" ")], " ")[:NOTE_LINES]
     client = text(one, "client", 39)
     lines.append(cut(f"Next: {cut_off(answer, client)}"))
-    return [*lines, f"      egressd ack {wanted}"] if _is_untaken(one) else lines
+    if _is_untaken(one):
+        lines.append(f"      egressd ack {wanted}")
+    elif text(one, "state") != "closed":
+        lines.append(f"      egressd close {wanted} --reason TEXT   (you are done with it)")
+    return lines
 
 
 def _armed(one: Row) -> str:

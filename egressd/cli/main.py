@@ -42,6 +42,7 @@ VERBS: Final = {
     "uncut": "end the cut of a segment",
     "undo": "take back a decision of a person",
     "ack": "say that you have an incident in hand",
+    "close": "take an incident off the list, such as of a machine that was cleaned",
     "tie": "say that two campaigns are one",
     "untie": "say that a candidate is no part of a campaign",
     "list": "show what is listed and allowed; change it, and say before what that hits",
@@ -63,8 +64,8 @@ VERBS: Final = {
 
 # These differ only in what they ask the daemon for: one file has them all.
 OPERATIONS: Final = (
-    *("block", "allow", "unblock", "approve", "reject", "isolate", "release", "cut", "uncut", "undo", "ack", "reload"),
-    *("tie", "untie", "panic"),
+    *("block", "allow", "unblock", "approve", "reject", "isolate", "release", "cut", "uncut", "undo", "ack", "close"),
+    *("reload", "tie", "untie", "panic"),
 )
 FILES: Final = {"list": "lists", **dict.fromkeys(OPERATIONS, "operate")}
 

@@ -115,6 +115,7 @@ _CLIENT: Final = Option("client", "--client", "ADDRESS", "for this client only (
 _ID: Final = Option("id", "", "ID", "a decision, such as D12 (egressd decisions)", decision_id, True)
 _ISOLATED: Final = Option("client", "", "CLIENT", "the client's address", required=True)
 _SEGMENT: Final = Option("segment", "", "SEGMENT", "a segment of the configuration", required=True)
+_INCIDENT: Final = Option("incident", "", "ID", "an incident, such as I3", incident_id, True)
 _CAMPAIGN: Final = Option("campaign", "", "CAMPAIGN", "a campaign, such as C3 (egressd incidents)", campaign_id, True)
 _CANDIDATE: Final = Option("candidate", "", "CANDIDATE", "another one that may be part of it", campaign_id, True)
 
@@ -174,7 +175,8 @@ _TABLE: Final = (
     ),
     Operation("uncut", (_SEGMENT, _WHY)),
     Operation("undo", (_ID._replace(what="a decision (default: your last one)", required=False), _WHY)),
-    Operation("ack", (Option("incident", "", "ID", "an incident, such as I3", incident_id, True), _WHY)),
+    Operation("ack", (_INCIDENT, _WHY)),
+    Operation("close", (_INCIDENT, _REASON)),
     Operation("tie", (_CAMPAIGN, _CANDIDATE, _REASON)),
     Operation("untie", (_CAMPAIGN, _CANDIDATE, _WHY)),
     Operation(

@@ -13,7 +13,7 @@ from typing import Final
 
 from egressd.detect.candidates import Candidates
 from egressd.detect.devices import Devices
-from egressd.detect.incident_places import IncidentPlaces, owner_of
+from egressd.detect.incident_places import IncidentPlaces, holders_of, owner_of
 from egressd.detect.incident_shares import IncidentShares
 from egressd.detect.incident_sums import absorb, add_name
 from egressd.detect.mac import parse_mac, render_mac
@@ -82,6 +82,19 @@ class Campaigns:
             _forget(campaign, incident)
             self.shares.ended(incident)
         return incident
+
+    def reopen(self, incident: Incident) -> str:
+        """It was closed by mistake: it is known again, unless its holder has another one since, whose id this is."""
+        campaign = self.campaigns[self.current(incident.campaign)]
+        incident.campaign = campaign.id
+        for other in filter(None, (self._places.at(one, campaign.id) for one in holders_of(incident))):
+            return other
+        self.incidents[incident.id] = incident
+        campaign.incidents.append(incident.id)
+        self._reaches(incident)
+        self.shares.opened(incident, parse_mac(incident.device))
+        self._places.take(incident)
+        return ""
 
     def assign(self, sighting: Sighting) -> tuple[Incident, bool]:
         """The incident this sighting belongs to, and whether it was opened by it. Sets the sighting's ids. Beyond the

@@ -13,7 +13,7 @@ from egressd.enforce.adapter import CLIENT, SEGMENT
 from egressd.intel.allowances import parse_allowances
 from egressd.intel.layered import over
 from egressd.intel.networks import parse_network, render_network
-from egressd.model import Decision, Indicator, Match, Target
+from egressd.model import Decision, Incident, Indicator, Match, Target
 from egressd.notify.eve import render_event
 from egressd.runtime.core import Core
 from egressd.runtime.in_force import FOUND_OUT, InForce
@@ -46,14 +46,15 @@ class Lifted(NamedTuple):
 
 class Done(NamedTuple):
     """One thing that a person did, so that it can be undone: decisions made, lines added, decisions lifted (they are
-    made anew), lines dropped (they are put back), and proposals approved (they wait again). `stays` says what undo does
-    not take back, and what does: else it would take back what was done before that."""
+    made anew), lines dropped (they are put back), proposals approved (they wait again), and incidents closed. `stays`
+    says what undo does not take back, and what does: else it would take back what was done before that."""
 
     decisions: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
     lifted: tuple[Lifted, ...] = ()
     dropped: tuple[Entry, ...] = ()
     approved: tuple[str, ...] = ()
+    closed: tuple[Incident, ...] = ()
     stays: str = ""
 
 

@@ -17,6 +17,7 @@ from egressd.model import BEHAVIOUR, Indicator, Target
 from egressd.plural import count
 from egressd.runtime.acts import Acts, Done, Record, how_long, no_line, no_segment, on_record, told
 from egressd.runtime.core import Core
+from egressd.runtime.handling import Handling, reopen
 from egressd.runtime.in_force import InForce
 from egressd.runtime.machines import Machines
 from egressd.runtime.preview import Preview
@@ -45,13 +46,14 @@ class Verbs:
         self._acts = Acts(core)
         self._machines = Machines(self._acts)
         self._tying = Tying(self._acts)
+        self._handling = Handling(self._acts)
 
     def table(self) -> dict[str, Callable[[Peer, Record], Awaitable[Record]]]:
         """Verb -> what does it."""
         recorded = {
             "block": self.block, "allow": self.allow, "unblock": self.unblock, "approve": self.approve,
             "reject": self.reject, "undo": self.undo, "ack": self.ack, "mode": self.mode,
-            **self._machines.table(), **self._tying.table(),
+            **self._machines.table(), **self._tying.table(), **self._handling.table(),
         }  # fmt: skip
         return {
             **{verb: on_record(self._core, does) for verb, does in recorded.items()},
@@ -263,6 +265,7 @@ class Verbs:
         lines = [
             *self._lift_made(peer, last, args["reason"]),
             *await self._swap_lines(peer, last, args["reason"]),
+            *[await reopen(self._core, peer, one, args["reason"]) for one in last.closed],
         ]
         before = set(self._core.register.by_id)
         if last.lifted and last.lines:  # where the allowance still held, the listed name would count as an innocent one

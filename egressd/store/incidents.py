@@ -15,6 +15,7 @@ from egressd.store import audit
 from egressd.store.attempts import add_counts, known_counts
 from egressd.store.audit import Act
 from egressd.store.errors import refused
+from egressd.store.notes import Note, add_notes
 from egressd.store.records import (
     CAMPAIGN,
     INCIDENT,
@@ -138,6 +139,37 @@ def acknowledge(connection: Connection, id_: str, ts_us: int, by: str, act: Act)
     )
     audit.append(connection, act._replace(object=id_, before={"state": state}, after={"state": ACKNOWLEDGED}), ts_us)
     return True
+
+
+def close(connection: Connection, id_: str, ts_us: int, act: Act) -> None:
+    """A person is done with it. Raises StoreError when it is closed already or not there."""
+    number = number_of(id_, INCIDENT)
+    row = connection.execute("SELECT state FROM incidents WHERE number = ?", (number,)).fetchone()
+    if row is None:
+        raise refused(f"there is no incident {id_}")
+    if row[0] == CLOSED:
+        raise refused(f"{id_} is closed already")
+    connection.execute("UPDATE incidents SET state = 'closed', closed_us = ? WHERE number = ?", (ts_us, number))
+    _on_record(connection, id_, ts_us, "closed", act._replace(before={"state": row[0]}, after={"state": CLOSED}))
+
+
+def reopen(connection: Connection, id_: str, ts_us: int, act: Act) -> bool:
+    """That was a mistake: it is as it was before. False when it is not there, or not closed."""
+    row = connection.execute(
+        "UPDATE incidents SET state = iif(acked_us > 0, 'acknowledged', 'open'), closed_us = 0"
+        " WHERE number = ? AND state = 'closed' RETURNING state",
+        (number_of(id_, INCIDENT),),
+    ).fetchone()
+    if row is not None:
+        _on_record(
+            connection, id_, ts_us, "opened again", act._replace(before={"state": CLOSED}, after={"state": row[0]})
+        )
+    return row is not None
+
+
+def _on_record(connection: Connection, id_: str, ts_us: int, what: str, act: Act) -> None:
+    add_notes(connection, [Note(id_, ts_us, f"{what} by {act.actor}: {act.reason}", "")])
+    audit.append(connection, act._replace(object=id_), ts_us)
 
 
 def load_incidents(connection: Connection, unread: Unread | None = None) -> list[IncidentRow]:

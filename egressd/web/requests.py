@@ -74,6 +74,7 @@ VERB_ROLES: Final[Mapping[str, Role]] = {
     "uncut": Role.OPERATOR,
     "undo": Role.OPERATOR,
     "ack": Role.OPERATOR,
+    "close": Role.OPERATOR,
     "tie": Role.OPERATOR,
     "untie": Role.OPERATOR,
     "reload": Role.OPERATOR,
@@ -213,6 +214,7 @@ VERB_ARGS: Final[Mapping[str, Mapping[str, Argument]]] = {
     "uncut": {"segment": _WHAT, "reason": _WHY},
     "undo": {"id": _DECISION._replace(required=False), "reason": _WHY._replace(default="undone, no reason given")},
     "ack": {"incident": _INCIDENT, "reason": _WHY},
+    "close": {"incident": _INCIDENT, "reason": _REASON},
     "tie": {"campaign": _CAMPAIGN, "candidate": _CAMPAIGN, "reason": _REASON},
     "untie": {"campaign": _CAMPAIGN, "candidate": _CAMPAIGN, "reason": _WHY},
     # `only` lists: the configuration stays as it was read, whatever somebody is writing into it. `force` makes a change

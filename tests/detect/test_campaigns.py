@@ -217,6 +217,31 @@ def test_a_closed_incident_is_done_with() -> None:
     assert campaigns.incidents["I3"].campaign == "C1"
 
 
+def test_a_close_is_taken_back_unless_its_client_has_another_one() -> None:
+    campaigns = Campaigns()
+    contact(campaigns, sighting(A))
+    contact(campaigns, sighting(A))
+    closed = campaigns.close("I1")
+    assert closed is not None and campaigns.campaigns["C1"].repeated == set()
+    assert campaigns.reopen(closed) == ""
+    assert campaigns.campaigns["C1"].incidents == ["I1"] and campaigns.campaigns["C1"].repeated == {"I1"}
+    assert contact(campaigns, sighting(A)) == ("I1", False)
+    closed = campaigns.close("I1")
+    assert closed is not None
+    contact(campaigns, sighting(A))
+    assert campaigns.reopen(closed) == "I2" and list(campaigns.incidents) == ["I2"]
+
+
+def test_a_close_is_taken_back_in_the_campaign_that_took_over() -> None:
+    campaigns = Campaigns()
+    contact(campaigns, sighting(A, "bad.example"))
+    contact(campaigns, sighting(B, "worse.example"))
+    closed = campaigns.close("I2")
+    campaigns.tie("C1", "C2")
+    assert closed is not None and campaigns.reopen(closed) == ""
+    assert campaigns.campaigns["C1"].incidents == ["I1", "I2"] and closed.campaign == "C1"
+
+
 def test_closing_by_an_id_that_was_taken_over() -> None:
     campaigns = Campaigns()
     contact(campaigns, sighting(A, "bad.example"))

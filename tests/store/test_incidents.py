@@ -106,9 +106,36 @@ def test_acknowledged_then_closed_then_another(ledger: Database) -> None:
     assert [(row["act"], row["object"]) for row in ledger.call(audit.rows)] == [("close", ""), ("ack", "I1")]
 
 
+def test_closed_by_a_person_and_opened_again(ledger: Database) -> None:
+    tied(ledger, "C1", X)
+    for id_, client in (("I1", A), ("I2", B)):
+        opened(ledger, id_, "C1", client)
+    act = ANNA._replace(act="close")
+    ledger.call(incidents.acknowledge, "I2", T0 + 1, "uid:anna", ANNA._replace(act="ack"))
+    for id_, state in (("I1", "open"), ("I2", "acknowledged")):
+        ledger.call(incidents.close, id_, T0 + 3, act)
+        row = ledger.call(incidents.load_incident, id_)
+        assert row is not None and (row.state, row.closed_us) == ("closed", T0 + 3)
+        with pytest.raises(StoreError, match=f"{id_} is closed already"):
+            ledger.call(incidents.close, id_, T0 + 4, act)
+        assert ledger.call(incidents.reopen, id_, T0 + 5, act._replace(act="reopen"))
+        assert not ledger.call(incidents.reopen, id_, T0 + 6, act)
+        row = ledger.call(incidents.load_incident, id_)
+        assert row is not None and (row.state, row.closed_us) == (state, 0)
+        told = [note.text for note in ledger.call(notes.load_notes, [id_])[id_]]
+        assert told == [f"closed by {act.actor}: {act.reason}", f"opened again by {act.actor}: {act.reason}"]
+        first = ledger.call(audit.rows)[0]
+        assert (first["act"], first["object"], first["before"], first["after"]) == (
+            "reopen", id_, {"state": "closed"}, {"state": state},
+        )  # fmt: skip
+    assert not ledger.call(incidents.reopen, "I9", T0 + 6, act)
+
+
 def test_what_is_not_there(ledger: Database) -> None:
     with pytest.raises(StoreError, match="there is no incident I7"):
         ledger.call(incidents.acknowledge, "I7", T0, "uid:anna", ANNA)
+    with pytest.raises(StoreError, match="there is no incident I7"):
+        ledger.call(incidents.close, "I7", T0, ANNA)
     with pytest.raises(StoreError):
         opened(ledger, "I1", "C9")  # its campaign is not there
 

@@ -1,0 +1,76 @@
+"""Incidents that a person closes: off the list, on the record, and opened by the next contact."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from egressd.runtime import screens
+from egressd.store.errors import StoreError
+from tests.loops import in_loop
+from tests.runtime.core_scene import BERT, WHY, Site, site_at
+from tests.runtime.scene import sighting
+from tests.runtime.test_verbs import LISTED, policy_block
+
+
+async def states(site: Site) -> dict[str, str]:
+    """Id -> state of all incidents, as the screen has them."""
+    await site.core.scribe.settled()
+    return {one["id"]: one["state"] for one in (await screens.incidents(site.core, "all", None))["incidents"]}
+
+
+@in_loop
+async def test_a_closed_incident_is_off_the_list_with_who_and_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "egressd")
+    async with site_at(tmp_path) as site:
+        site.sees(sighting(found=LISTED), policy_block())
+        await site.do("ack", incident="I1")
+        answer = await site.do("close", BERT, incident="I1")
+        assert answer["text"].startswith("I1 of 10.0.0.5 is closed; its last contact was 20")
+        assert "opens another incident" in answer["lines"][0]
+        assert ("uid:bert", "close", "I1", WHY) in await site.audit()
+        assert f"incident I1 of 10.0.0.5 is closed by uid:bert: {WHY}" in caplog.text
+        assert (await screens.incidents(site.core, None, None))["incidents"] == []
+        assert (await screens.hosts(site.core))["hosts"] == []
+        (one,) = (await screens.incidents(site.core, "closed", None))["incidents"]
+        assert [note["text"] for note in one["notes"]] == [f"closed by uid:bert: {WHY}"]
+        assert site.rules() == ["registered_domain listed.example"], "what is blocked stays blocked"
+
+
+@in_loop
+async def test_the_next_contact_opens_another_in_the_same_campaign(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        site.sees(sighting(found=LISTED))
+        await site.do("close", incident="I1")
+        site.sees(sighting(found=LISTED))
+        assert await states(site) == {"I1": "closed", "I2": "open"}
+        assert site.core.campaigns.campaigns["C1"].incidents == ["I2"]
+        assert (await site.do("undo"))["lines"] == ["I1 stays closed: its host was met again, which is I2"]
+        assert await states(site) == {"I1": "closed", "I2": "open"}
+
+
+@in_loop
+async def test_undo_puts_it_back_as_it_was(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        site.sees(sighting(found=LISTED))
+        await site.do("ack", incident="I1")
+        await site.do("close", incident="I1")
+        assert (await site.do("undo"))["lines"] == ["I1 is not closed any more"]
+        assert await states(site) == {"I1": "acknowledged"}
+        assert ("uid:anna", "reopen", "I1", WHY) in await site.audit()
+        site.sees(sighting(found=LISTED))
+        assert await states(site) == {"I1": "acknowledged"}
+
+
+@in_loop
+async def test_what_is_not_there_or_closed_already_is_refused(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        site.sees(sighting(found=LISTED))
+        await site.do("close", incident="I1")
+        for id_, why in (("I1", "I1 is closed already"), ("I7", "no incident I7")):
+            with pytest.raises(StoreError, match=why):
+                await site.do("close", incident=id_)
