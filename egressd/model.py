@@ -386,7 +386,8 @@ class Incident:
     of the contacts each sensor told of: one that three told of counts once in `contacts`, and for each of them here.
     `client` is the address that it was opened for, `device` the MAC as text or "", `addresses` all that it was seen
     under, the latest last. `volume` is what speaks for much data having gone out, "" when nothing does. `folded_into`
-    names the older incident of the same device that took this one over."""
+    names the older incident of the same device that took this one over. `let_through` are those of the attempts that
+    nothing stopped, the mode being `monitor`; in a replay, which has one mode, it is not counted."""
 
     id: str
     campaign: str
@@ -407,6 +408,7 @@ class Incident:
     addresses: list[bytes] = field(default_factory=list)
     volume: str = ""
     folded_into: str = ""
+    let_through: int = 0
 
 
 @dataclass(slots=True)

@@ -235,14 +235,18 @@ def cut_off(answer: Answer, client: str) -> str:
 
 
 def let_through(shown: Sequence[Row], tried_since: str) -> str:
-    """Of rows whose tries count from the time under `tried_since` on: that some were made while nothing was blocked, or
-    may be; "" when none."""
+    """Of rows whose tries count from the time under `tried_since` on: how many were made while nothing was blocked, or
+    that some may be; "" when none."""
     armed = {date(one.get("armed")) for one in shown if time_us(one.get(tried_since)) < time_us(one.get("armed"))}
-    if not armed:
+    through = sum(number(one, "let_through") for one in shown)
+    tries = sum(number(one, "attempts") or number(one, "count") for one in shown)
+    if not armed and (not through or through == tries):
         return ""
-    if len(armed) > 1:
-        return "TRIES from before a segment was armed were let through: egressd mode says when."
-    return f"TRIES before {armed.pop()} UTC were let through: the mode was monitor."
+    if not through:
+        when = f"before {armed.pop()} UTC" if len(armed) == 1 else "from before a segment was armed"
+        return f"TRIES {when} were let through: the mode was monitor."
+    when = f"in monitor until {armed.pop()} UTC." if len(armed) == 1 else "in monitor: see egressd mode."
+    return f"{through:,} of {tries:,} TRIES were let through, {when}"
 
 
 def device(row: Row) -> str:

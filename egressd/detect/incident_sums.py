@@ -28,6 +28,7 @@ def absorb(kept: Incident, gone: Incident) -> None:
     kept.contacts += gone.contacts
     kept.attempts += gone.attempts
     kept.answered += gone.answered
+    kept.let_through += gone.let_through
     for name, count in gone.names.items():
         add_name(kept, name, count)
     for via, count in gone.via.items():

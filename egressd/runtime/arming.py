@@ -80,6 +80,10 @@ class Arming:
         how = self.how.get(self.site.segment_of(client)) or self.how.get("") or How()
         return how.armed_us
 
+    def lets_through(self, client: bytes, ts_us: int) -> bool:
+        """Whether a try of a client at a time was under monitor, which stops nothing."""
+        return self.site.mode_of(client) == MONITOR or ts_us < self.armed_us(client)
+
     def armed_first_us(self) -> int:
         """Since when anybody is kept from anything: the earliest of all segments, 0 as above."""
         armed = {name: mode for name, mode in self.by_name().items() if mode != MONITOR}

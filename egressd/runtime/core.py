@@ -137,6 +137,7 @@ class Core:
         self.rulings.leave.is_ours = self.station.may_isolate
         self.campaigns.shares.knew = self.acquaintances.knew
         self.intake.on_client = self.rollback.met
+        self.intake.lets_through = self.arming.lets_through
         self.intake.on_spoken = self.acquaintances.met
         self.intake.on_domain = self.learning.tie
         self.intake.on_reached = self.learning.reached

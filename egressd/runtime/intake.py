@@ -100,6 +100,7 @@ class Intake:
         self.on_reached: Callable[[bytes, str, bytes, int], None] = _nowhere  # a listed domain, by whom and where
         # Told of a decision that a client new to it ran into, of that client, of all that did, and when.
         self.on_client: Callable[[str, bytes, Mapping[bytes, WatchSum], int], None] = _unheard
+        self.lets_through: Callable[[bytes, int], bool] = _never  # whether nothing stops a client's tries at a time
         self.on_spoken: Callable[[bytes, int, bytes], None] = _unmet  # told which client was there, when, by which MAC
         self.on_domain: Callable[[str], None] = _nothing  # told of the domains of incidents that were opened
         self._opened: list[str] = []
@@ -211,6 +212,8 @@ class Intake:
             self._campaigns.tried(sighting)
         self._campaigns.contacted(incident, row.contacts)
         incident.attempts += row.attempts
+        if row.attempts and self.lets_through(client, row.last_us):
+            incident.let_through += row.attempts
         incident.answered += row.answered
         for name, count in row.names.items():
             add_name(incident, name, count)
@@ -240,6 +243,7 @@ class Intake:
             self.last_attempt_us = max(self.last_attempt_us, row.last_us)
             decision = self._register.by_id.get(decision_id)
             left, leaks = row.count, row.leaks
+            passes = self.lets_through(client, row.last_us)
             for address, count in row.where.items():
                 if decision is None:
                     break
@@ -247,12 +251,15 @@ class Intake:
                 pair = Target("pair", f"{render_address(client)}>{text}")
                 held = self._register.tried(decision, pair, Target("address", text), count, row.last_us)
                 if held is not None:
+                    through = count if passes else 0
                     counts.append(
-                        AttemptCount(decision_id, client, held.target, row.first_us, row.last_us, count, leaks)
+                        AttemptCount(decision_id, client, held.target, row.first_us, row.last_us, count, leaks, through)
                     )
                     left, leaks = left - count, 0
             if left > 0 or leaks:
-                counts.append(AttemptCount(decision_id, client, None, row.first_us, row.last_us, max(0, left), leaks))
+                left = max(0, left)
+                through = left if passes else 0
+                counts.append(AttemptCount(decision_id, client, None, row.first_us, row.last_us, left, leaks, through))
         batch = self._batches[number] = self._batches.get(number, 0) + 1
         self._scribe.put(
             attempts.record_batch, Batch(f"{self._run_id}-{number}", batch, tuple(counts)), self._clock.now_us()
@@ -326,6 +333,11 @@ class Intake:
 
 def _unheard(decision_id: str, client: bytes, clients: Mapping[bytes, WatchSum], ts_us: int) -> None:
     """Nobody counts who runs into what."""
+
+
+def _never(client: bytes, ts_us: int) -> bool:
+    """As in a test of nothing but sums: whatever is tried is stopped."""
+    return False
 
 
 def _unmet(client: bytes, ts_us: int, mac: bytes) -> None:

@@ -19,7 +19,7 @@ from egressd.units import HOUR_US
 
 class AttemptCount(NamedTuple):
     """Attempts of one client at one decision since the batch before. `target` is what they were stopped by, None when
-    not known; `leaks` of them got an answer."""
+    not known; `leaks` of them got an answer; `let_through` of them nothing stopped, the mode being monitor."""
 
     decision_id: str
     client: bytes
@@ -28,6 +28,7 @@ class AttemptCount(NamedTuple):
     last_us: int
     attempts: int
     leaks: int = 0
+    let_through: int = 0
 
 
 class ContactCount(NamedTuple):
@@ -95,13 +96,13 @@ def _count_attempts(connection: Connection, one: AttemptCount, new: list[tuple[s
         return False
     updated = connection.execute(
         f"UPDATE watches SET first_us = min(first_us, ?), last_us = max(last_us, ?), count = {plus('count')},"
-        f" leaks = {plus('leaks')} WHERE decision = ? AND client = ?",
-        (one.first_us, one.last_us, one.attempts, one.leaks, number, one.client),
+        f" leaks = {plus('leaks')}, let_through = {plus('let_through')} WHERE decision = ? AND client = ?",
+        (one.first_us, one.last_us, one.attempts, one.leaks, one.let_through, number, one.client),
     ).rowcount
     if not updated:
         connection.execute(
-            "INSERT INTO watches VALUES(?, ?, ?, ?, ?, ?)",
-            (number, one.client, one.first_us, one.last_us, one.attempts, one.leaks),
+            "INSERT INTO watches VALUES(?, ?, ?, ?, ?, ?, ?)",
+            (number, one.client, one.first_us, one.last_us, one.attempts, one.leaks, one.let_through),
         )
         new.append((one.decision_id, one.client))
     connection.execute(

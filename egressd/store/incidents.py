@@ -67,12 +67,12 @@ def put_incident(connection: Connection, incident: Incident, segment: str = "", 
     updated = connection.execute(
         "UPDATE incidents SET campaign = ?, first_us = ?, last_us = ?, contacts = ?, attempts = ?, answered = ?,"
         " leaks = max(leaks, ?), retro = ?, names = ?, via = ?, match = ?, sources = ?, device = ?, addresses = ?,"
-        " volume = ?, segment = CASE WHEN ? = '' THEN segment ELSE ? END WHERE number = ?",
+        " volume = ?, let_through = ?, segment = CASE WHEN ? = '' THEN segment ELSE ? END WHERE number = ?",
         (
             number_of(incident.campaign, CAMPAIGN), incident.first_us, incident.last_us, incident.contacts,
             incident.attempts, incident.answered, leaks, incident.retro, render_counts(incident.names),
             render_counts(incident.via), render_match(incident.match), render_counts(incident.sources), incident.device,
-            render_addresses(incident.addresses), incident.volume, segment, segment, number,
+            render_addresses(incident.addresses), incident.volume, incident.let_through, segment, segment, number,
         ),
     ).rowcount  # fmt: skip
     if not updated:
@@ -226,7 +226,7 @@ def load_where(
     rows = connection.execute(
         "SELECT number, campaign, client, match, opened_us, first_us, last_us, contacts, attempts, answered, retro,"
         " names, via, sources, device, addresses, volume, registered_domain, segment, state, leaks, acked_us, acked_by,"
-        f" closed_us FROM incidents {where}",
+        f" closed_us, let_through FROM incidents {where}",
         values,
     )
     return [_row(row, unread) for row in rows if unread.numbered(f"incident {INCIDENT}{row[0]}", *row[:2])]
@@ -234,7 +234,8 @@ def load_where(
 
 def _row(row: Sequence[Any], unread: Unread) -> IncidentRow:
     number, campaign, client, text, opened_us, first_us, last_us, contacts, attempts, answered, retro, *rest = row
-    names, via, sources, device, addresses, volume, domain, segment, state, leaks, acked_us, acked_by, closed_us = rest
+    names, via, sources, device, addresses, volume, domain, segment, state, leaks, acked_us, acked_by, *rest = rest
+    closed_us, through = rest
     id_ = f"{INCIDENT}{number}"
     told = f"incident {id_}"
     unread.garbled(told, row)
@@ -248,7 +249,8 @@ def _row(row: Sequence[Any], unread: Unread) -> IncidentRow:
         first_us, last_us, unread.counted(contacts, told, "its contacts"),
         unread.counted(attempts, told, "its attempts"), unread.counted(answered, told, "its answers"), bool(retro), 0,
         counts(names, "its names"), counts(via, "its ways"), counts(sources, "its sources"), device,
-        unread.parsed(parse_addresses, addresses, [], told, "its addresses"), volume,
+        unread.parsed(parse_addresses, addresses, [], told, "its addresses"), volume, "",
+        unread.counted(through, told, "its attempts that were let through"),
     )  # fmt: skip
     leaks = unread.counted(leaks, told, "its leaks")
     return IncidentRow(incident, segment, state, leaks, acked_us, acked_by, closed_us)
@@ -257,14 +259,14 @@ def _row(row: Sequence[Any], unread: Unread) -> IncidentRow:
 def _insert(connection: Connection, number: int, incident: Incident, segment: str, leaks: int) -> None:
     connection.execute(
         "INSERT INTO incidents(number, campaign, client, segment, state, match, registered_domain, opened_us, first_us,"
-        " last_us, contacts, attempts, answered, leaks, retro, names, via, sources, device, addresses, volume)"
-        " VALUES(?, ?, ?, ?, 'open', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " last_us, contacts, attempts, answered, leaks, retro, names, via, sources, device, addresses, volume,"
+        " let_through) VALUES(?, ?, ?, ?, 'open', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             number, number_of(incident.campaign, CAMPAIGN), incident.client, segment, render_match(incident.match),
             incident.match.registered_domain, incident.opened_us, incident.first_us, incident.last_us,
             incident.contacts, incident.attempts, incident.answered, leaks, incident.retro,
             render_counts(incident.names), render_counts(incident.via), render_counts(incident.sources),
-            incident.device, render_addresses(incident.addresses), incident.volume,
+            incident.device, render_addresses(incident.addresses), incident.volume, incident.let_through,
         ),
     )  # fmt: skip
 
@@ -310,9 +312,10 @@ def _take_over(connection: Connection, kept: int, other: int) -> None:
         "SELECT names, via, addresses, sources FROM incidents WHERE number = ?", (other,)
     ).fetchone()
     connection.execute(
-        "UPDATE incidents AS k SET (first_us, last_us, contacts, attempts, answered, leaks) ="
+        "UPDATE incidents AS k SET (first_us, last_us, contacts, attempts, answered, leaks, let_through) ="
         f" (SELECT min(k.first_us, o.first_us), max(k.last_us, o.last_us), {plus('k.contacts', 'o.contacts')},"
-        f"  {plus('k.attempts', 'o.attempts')}, {plus('k.answered', 'o.answered')}, {plus('k.leaks', 'o.leaks')}"
+        f"  {plus('k.attempts', 'o.attempts')}, {plus('k.answered', 'o.answered')}, {plus('k.leaks', 'o.leaks')},"
+        f"  {plus('k.let_through', 'o.let_through')}"
         "  FROM incidents o WHERE number = ?),"
         " names = ?, via = ?, sources = ?, addresses = ? WHERE number = ?",
         (

@@ -247,6 +247,15 @@ def incidents_of_campaigns(connection: Connection) -> None:
     _make(connection, "CREATE INDEX incidents_by_campaign ON incidents(campaign)")
 
 
+def tries_let_through(connection: Connection) -> None:
+    """Of an incident's attempts, and of a client's at a decision, those that nothing stopped: the mode was monitor."""
+    _make(
+        connection,
+        "ALTER TABLE incidents ADD COLUMN let_through INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE watches ADD COLUMN let_through INTEGER NOT NULL DEFAULT 0",
+    )
+
+
 LEDGER: Final[tuple[Step, ...]] = (
     decisions_and_audit,
     watches_and_incidents,
@@ -256,6 +265,7 @@ LEDGER: Final[tuple[Step, ...]] = (
     sources_of_incidents,
     devices_and_ties,
     incidents_of_campaigns,
+    tries_let_through,
 )
 
 

@@ -59,7 +59,7 @@ def hosts(connection: Connection) -> list[dict[str, Any]]:
     found: dict[str | bytes, dict[str, Any]] = {}
     rows = connection.execute(
         "SELECT client, device, addresses, number, segment, registered_domain, contacts, attempts, leaks, first_us,"
-        " last_us, opened_us FROM incidents WHERE state <> 'closed' ORDER BY number"
+        " last_us, opened_us, let_through FROM incidents WHERE state <> 'closed' ORDER BY number"
     )
     for (
         client,
@@ -74,14 +74,15 @@ def hosts(connection: Connection) -> list[dict[str, Any]]:
         first_us,
         last_us,
         opened_us,
+        through,
     ) in rows:
         addresses = [render_address(one) for one in known_addresses(packed) or [client]]
         host = found.get(device or client)
         if host is None:
             host = found[device or client] = {
                 "client": addresses[-1], "device": device or None, "addresses": [], "segment": segment,
-                "incidents": [], "domains": [], "contacts": 0, "attempts": 0, "leaks": 0, "first_us": first_us,
-                "last_us": last_us, "opened_us": opened_us, "isolated": False,
+                "incidents": [], "domains": [], "contacts": 0, "attempts": 0, "let_through": 0, "leaks": 0,
+                "first_us": first_us, "last_us": last_us, "opened_us": opened_us, "isolated": False,
             }  # fmt: skip
         elif last_us > host["last_us"]:
             host["client"] = addresses[-1]
@@ -93,6 +94,7 @@ def hosts(connection: Connection) -> list[dict[str, Any]]:
         host["segment"] = segment or host["segment"]
         host["contacts"] += contacts
         host["attempts"] += attempts
+        host["let_through"] += through
         host["leaks"] += leaks
         host["first_us"] = min(host["first_us"], first_us)
         host["last_us"] = max(host["last_us"], last_us)
@@ -210,6 +212,7 @@ def _incident(row: IncidentRow, ids: list[str], notes: list[Note]) -> dict[str, 
         "last_us": incident.last_us,
         "contacts": incident.contacts,
         "attempts": incident.attempts,
+        "let_through": incident.let_through,
         "answered": incident.answered,
         "leaks": row.leaks,
         "names": incident.names,
@@ -235,6 +238,7 @@ def _watch(row: DecisionRow, clients: list[dict[str, Any]], now_us: int) -> dict
         "since_us": row.created_us,
         "clients": clients,
         "attempts": sum(one["count"] for one in clients),
+        "let_through": sum(one["let_through"] for one in clients),
         "leaks": sum(one["leaks"] for one in clients),
         "last_us": last_us or None,
         "addresses": [
@@ -283,15 +287,15 @@ def _decision(row: DecisionRow, made: dict[tuple[str, str, str], list[dict[str, 
 def _clients_of(connection: Connection, numbers: Sequence[int]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for some in chunks(numbers):
-        for number, client, first_us, last_us, count, leaks in connection.execute(
-            "SELECT decision, client, first_us, last_us, count, leaks FROM watches"
+        for number, client, first_us, last_us, count, leaks, through in connection.execute(
+            "SELECT decision, client, first_us, last_us, count, leaks, let_through FROM watches"
             f" WHERE decision IN ({marks(some)}) ORDER BY decision, first_us, client",
             some,
         ):
             found.setdefault(f"{DECISION}{number}", []).append(
                 {
                     "client": _address(client), "first_us": first_us, "last_us": last_us, "count": count,
-                    "leaks": leaks,
+                    "leaks": leaks, "let_through": through,
                 }
             )  # fmt: skip
     return found

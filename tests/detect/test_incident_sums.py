@@ -18,13 +18,14 @@ def test_the_one_that_is_kept_adds_up_both() -> None:
     kept, gone = incident(1, A, 50, 60), incident(2, B, 10, 90)
     kept.contacts, kept.attempts, kept.answered = 3, 2, 1
     gone.contacts, gone.attempts, gone.answered = 30, 20, 10
+    kept.let_through, gone.let_through = 1, 10
     kept.names, gone.names = {"a.example": 1}, {"a.example": 2, "b.example": 3}
     kept.via, gone.via = {"flow": 1}, {"tls_sni": 2}
     kept.sources, gone.sources = {"tap": 1}, {"tap": 1, "zeek": 1}
     gone.device, gone.volume = "02:1a:2b:00:00:01", "sent 2 GB"
     absorb(kept, gone)
     assert (kept.first_us, kept.last_us) == (10, 90)
-    assert (kept.contacts, kept.attempts, kept.answered) == (33, 22, 11)
+    assert (kept.contacts, kept.attempts, kept.answered, kept.let_through) == (33, 22, 11, 11)
     assert kept.names == {"a.example": 3, "b.example": 3}
     assert kept.via == {"flow": 1, "tls_sni": 2}
     assert kept.sources == {"tap": 2, "zeek": 1}

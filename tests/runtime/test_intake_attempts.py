@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from egressd.model import DNS_QUERY
+from egressd.store import queries
 from tests.runtime.desk import restarted, rows, watches
 from tests.runtime.process import Process
 from tests.runtime.scene import (
@@ -53,6 +54,20 @@ def test_after_a_restart_a_known_client_is_not_new_and_its_count_goes_on(desk: D
     assert [(one.first_us, one.last_us, one.attempts) for one in watches(desk)] == [(T0 + SECOND, T0 + 9 * SECOND, 3)]
     assert len(desk.ears.incidents) == 1  # told before the restart
     assert rows(desk)["I1"].incident.contacts == 2
+
+
+def test_what_was_let_through_is_counted_apart_and_goes_on_after_a_restart(desk: Desk) -> None:
+    desk.intake.lets_through = lambda client, ts_us: ts_us < T0 + 5 * SECOND
+    desk.rulings.of_policy(0, verdict())
+    desk.intake.take(0, Process().say(sighting(), attempt(A, 1), attempt(A, 2, count=2)).batch())
+    desk.intake.take(0, Process().say(attempt(A, 9, count=3)).batch())
+    restarted(desk)
+    desk.intake.lets_through = lambda client, ts_us: True
+    desk.intake.take(0, Process().say(sighting(A), attempt(A, 19)).batch())
+    incident = rows(desk)["I1"].incident
+    assert (incident.attempts, incident.let_through) == (4, 3)
+    (client,) = desk.ledger.call(queries.watches, T0)[0]["clients"]
+    assert (client["count"], client["let_through"]) == (4, 3)
 
 
 def test_after_a_restart_ids_and_leaks_go_on(desk: Desk) -> None:

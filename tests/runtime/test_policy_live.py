@@ -542,15 +542,21 @@ async def test_what_was_tried_before_the_site_was_armed_is_told_apart(tmp_path: 
         now_us = core.clock.now_us()
         hosts = shown(site, await screens.hosts(core), lambda got: render_hosts(got, now_us, 40))
         assert "1 STILL TRYING, 1 blocked" in hosts
-        since = "before 11-14 22:14 UTC were let through: the mode was monitor"
-        assert f"TRIES {since}" in hosts
-        assert f"TRIES {since}" in shown(
-            site, await screens.watch(core, "D1"), lambda got: render_watch(got, now_us, 40)
-        )
+        since = "TRIES were let through, in monitor until 11-14 22:14 UTC."
+        assert f"\n2 of 3 {since}\n" in hosts
+        watched = await screens.watch(core, "D1")
+        assert f"\n2 of 3 {since}\n" in shown(site, watched, lambda got: render_watch(got, now_us, 40))
+        assert watched["watches"][0]["let_through"] == 2
         found = await screens.incidents(core, None, None)
-        assert f"TRIES {since}" in shown(site, found, lambda got: render_incidents(got, now_us, 40))
-        one = shown(site, found, lambda got: incidents_verb._one("I1", got, now_us))
-        assert f"those {since}" in one
+        assert f"\n2 of 3 {since}\n" in shown(site, found, lambda got: render_incidents(got, now_us, 40))
+        assert [(one["attempts"], one["let_through"]) for one in found["incidents"]] == [(1, 1), (2, 1)]
+        one = shown(site, found, lambda got: incidents_verb._one("I2", got, now_us))
+        assert "1 of these let through, in monitor until 11-14 22:14 UTC" in one
+        site.core.campaigns.incidents["I1"].let_through = 0  # as of an upgrade, when it was not counted
+        site.core.intake.write([site.core.campaigns.incidents["I1"]])
+        await core.scribe.settled()
+        one = shown(site, await screens.incidents(core, None, None), lambda got: incidents_verb._one("I1", got, now_us))
+        assert "those before 11-14 22:14 UTC were let through: the mode was monitor" in one
         assert (await core.ledger.read(queries.status, now_us, core.arming.armed_first_us()))["watch"][
             "clients_trying"
         ] == 1

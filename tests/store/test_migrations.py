@@ -174,4 +174,5 @@ def test_names_of_released_steps_do_not_change() -> None:
         "sources_of_incidents",
         "devices_and_ties",
         "incidents_of_campaigns",
+        "tries_let_through",
     ]

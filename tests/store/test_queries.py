@@ -105,11 +105,11 @@ def test_hosts(busy: Database) -> None:
     assert busy.call(queries.hosts) == [
         {"client": "10.0.0.1", "segment": "lan", "incidents": ["I1", "I3"], "domains": ["bad.example", "other.example"],
          "device": None, "addresses": ["10.0.0.1"],
-         "contacts": 5, "attempts": 4, "leaks": 1, "first_us": T0 - 5, "last_us": T0 + HOUR,
+         "contacts": 5, "attempts": 4, "let_through": 0, "leaks": 1, "first_us": T0 - 5, "last_us": T0 + HOUR,
              "opened_us": T0, "isolated": True},
         {"client": "2001:db8::1", "segment": "lan", "incidents": ["I2"], "domains": ["bad.example"],
          "device": None, "addresses": ["2001:db8::1"],
-         "contacts": 0, "attempts": 0, "leaks": 0, "first_us": T0, "last_us": T0, "opened_us": T0,
+         "contacts": 0, "attempts": 0, "let_through": 0, "leaks": 0, "first_us": T0, "last_us": T0, "opened_us": T0,
              "isolated": False},
     ]  # fmt: skip
 
@@ -140,8 +140,8 @@ def test_incidents(busy: Database) -> None:
         "id": "I1", "campaign": "C1", "client": "10.0.0.1", "segment": "lan", "state": "open",
         "registered_domain": "bad.example", "match_level": "sibling", "indicator": INDICATOR, "opened_us": T0,
         "first_us": T0 - 5, "last_us": T0 + 9, "contacts": 5, "attempts": 4, "answered": 1, "leaks": 1,
-        "names": {"b.bad.example": 5}, "via": {"tls_sni": 5}, "sources": {}, "retro": False, "acked_by": None,
-            "acked_us": None,
+        "let_through": 0, "names": {"b.bad.example": 5}, "via": {"tls_sni": 5}, "sources": {}, "retro": False,
+        "acked_by": None, "acked_us": None,
         "decisions": ["D1"], "notes": [], "device": None, "addresses": ["10.0.0.1"], "volume": None,
     }  # fmt: skip
     busy.call(notes.add_notes, [Note("I2", T0 + 3, "allowed", "x"), Note("I2", T0 + 4, "no longer", "")])
@@ -167,10 +167,11 @@ def test_watches(busy: Database) -> None:
         "mode": "enforce",
         "since_us": T0,
         "clients": [
-            {"client": "10.0.0.1", "first_us": T0, "last_us": T0 + 5, "count": 4, "leaks": 1},
-            {"client": "10.0.0.2", "first_us": T0 + HOUR, "last_us": T0 + HOUR, "count": 1, "leaks": 0},
+            {"client": "10.0.0.1", "first_us": T0, "last_us": T0 + 5, "count": 4, "leaks": 1, "let_through": 0},
+            {"client": "10.0.0.2", "first_us": T0 + HOUR, "last_us": T0 + HOUR, "count": 1, "leaks": 0,
+             "let_through": 0},
         ],
-        "attempts": 5, "leaks": 1, "last_us": T0 + HOUR,
+        "attempts": 5, "let_through": 0, "leaks": 1, "last_us": T0 + HOUR,
         "addresses": [
             {"value": "203.0.113.1", "kind": "address", "state": "active", "expires_us": None, "attempts": 4,
              "level": 0},
