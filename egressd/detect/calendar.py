@@ -9,17 +9,23 @@ from egressd.detect.blocks import Block
 from egressd.model import Indicator
 from egressd.units import SECOND_US
 
+BACK_US: Final = 3_600_000_000  # captures are a little out of order; what goes back further had been pulled ahead
+MAX_BACK: Final = 16  # times that it is followed: what comes into force is searched for in all of the history
 NEVER_US: Final = (1 << 62) - 1  # the largest that compiled code holds without an object
 
 
 class Calendar:
-    """What is due, soonest first. `next_us` is when the next thing is."""
+    """What is due, soonest first. `next_us` is when the next thing is; before `back_us` time has gone back: some packet
+    had another time than those around it."""
 
     def __init__(self, pending: list[Indicator]) -> None:
         """`pending` are the indicators that come into force at a time of their own, in that order."""
         self._pending = pending[::-1]  # soonest last
         self._lapses: list[tuple[int, int, str]] = []  # (when, order, block id), a heap
         self._order = 0
+        self._arrived: list[Indicator] = []  # in that order
+        self._back = 0  # times that time went back
+        self.back_us = 0
         self.next_us = self._soonest_us()
 
     def watch(self, block: Block) -> None:
@@ -38,13 +44,28 @@ class Calendar:
         self.next_us = self._soonest_us()
         return block_id
 
-    def arriving(self) -> set[Indicator]:
-        """The indicators that come into force at `next_us`, taken off."""
+    def arriving(self, ts_us: int) -> set[Indicator]:
+        """The indicators that come into force at `next_us`, taken off; it is `ts_us` by now."""
         arrived: set[Indicator] = set()
         while self._pending and self._pending[-1].added_s * SECOND_US == self.next_us:
-            arrived.add(self._pending.pop())
+            self._arrived.append(self._pending.pop())
+            arrived.add(self._arrived[-1])
+        if self._back < MAX_BACK:
+            self.back_us = self.next_us if ts_us - self.next_us > BACK_US else self.next_us - BACK_US
         self.next_us = self._soonest_us()
         return arrived
+
+    def go_back(self, ts_us: int) -> None:
+        """It is `ts_us`: what came into force too early is yet to come, and what is contacted until then will be found.
+        What lapsed too early stays: its next contact decides anew."""
+        arrived = self._arrived
+        while arrived and arrived[-1].added_s * SECOND_US > ts_us:
+            self._pending.append(arrived.pop())
+        self._back += 1
+        self.back_us = 0
+        if arrived and self._back < MAX_BACK:
+            self.back_us = arrived[-1].added_s * SECOND_US - BACK_US
+        self.next_us = self._soonest_us()
 
     def _soonest_us(self) -> int:
         arrives_us = self._pending[-1].added_s * SECOND_US if self._pending else NEVER_US

@@ -352,7 +352,7 @@ class Casework:
                 elif block is not None and 0 < block.match.indicator.expires_s * SECOND_US <= due_us:
                     self._lapse(block, due_us)
             else:
-                self._arrive(calendar.arriving(), due_us)
+                self._arrive(calendar.arriving(ts_us), due_us)
 
     def _arrive(self, arrived: set[Indicator], arrival_us: int) -> None:
         """Retro-hunt (INCIDENT beat a): indicators came into force; who contacted them before?"""

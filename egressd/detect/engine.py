@@ -52,6 +52,8 @@ class Engine(Casework):
         self.observations[kind] = self.observations.get(kind, 0) + 1
         if seen.ts_us >= self._calendar.next_us:
             self._indicators_change(seen.ts_us)
+        elif seen.ts_us < self._calendar.back_us:
+            self._calendar.go_back(seen.ts_us)
         if seen.ts_us >= self.behaviour.openings.due_us:
             self.judge_nameless(seen.ts_us)
         if kind == REPLY:

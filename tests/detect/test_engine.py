@@ -823,3 +823,17 @@ def test_questions_to_a_server_of_a_blocked_name_are_attempts() -> None:
     assert [(one.flow.client, one.via) for one in scene.attempts] == [(packed(B), FLOW)]
     scene.question(2, B, "nothing.example")  # to the resolver
     assert len(scene.attempts) == 1
+
+
+def test_a_packet_of_the_far_future_hides_no_contact_before_an_indicator_comes_into_force() -> None:
+    """It came into force then, and was searched for; what was contacted until its true time was never told."""
+    year = 365 * 86_400
+    scene = Scene(f"c2.bad.example added={when(7_200)}")
+    scene.question(10, A, "c2.bad.example")
+    scene.question(year, C, "fine.example")
+    scene.question(4_000, B, "c2.bad.example")
+    scene.question(7_300, C, "fine.example")
+    scene.question(8_000, A, "c2.bad.example")
+    assert [(one.client, one.contacts, one.retro) for one in scene.engine.campaigns.incidents.values()] == [
+        (packed(A), 2, True), (packed(B), 1, True),
+    ]  # fmt: skip
