@@ -38,6 +38,7 @@ class Scribe:
         self._waiting: deque[Write] = deque()
         self._put = 0
         self._done = 0
+        self._writing: asyncio.Task[bool] | None = None  # a group that is at hand
         self._wake = asyncio.Event()
         self._progress = asyncio.Condition()
 
@@ -79,7 +80,20 @@ class Scribe:
             pass
 
     async def _write_group(self) -> bool:
-        group = [self._waiting[at] for at in range(min(GROUP, len(self._waiting)))]
+        """Write the oldest; False while that cannot be done. A commit that has begun is not taken back when whoever
+        waits for it is cancelled (Database.run): the next call waits for that one, or its rows would be written twice.
+        """
+        if self._writing is None:
+            group = [self._waiting[at] for at in range(min(GROUP, len(self._waiting)))]
+            self._writing = asyncio.get_running_loop().create_task(self._write_all_of(group), name="ledger's group")
+        writing = self._writing
+        try:
+            return await asyncio.shield(writing)
+        finally:
+            if writing.done():
+                self._writing = None
+
+    async def _write_all_of(self, group: list[Write]) -> bool:
         try:
             await self.ledger.run_large(_write_all, group)
         except StoreError as error:

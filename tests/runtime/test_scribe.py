@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from sqlite3 import Connection
@@ -12,7 +13,8 @@ import pytest
 
 from egressd.runtime import scribe as scribe_module
 from egressd.runtime.scribe import GROUP, Scribe
-from egressd.store import meta
+from egressd.store import audit, meta
+from egressd.store.audit import Act
 from egressd.store.errors import FULL, IO, StoreError, refused
 from tests.loops import in_loop
 from tests.runtime.scene import T0, ledger_at
@@ -276,3 +278,28 @@ async def test_a_row_that_the_ledger_cannot_hold_is_refused_alone(tmp_path: Path
 
 def _bad(connection: Connection, value: object) -> None:
     connection.execute("SELECT ?", (value,))
+
+
+@in_loop
+async def test_what_is_being_written_when_the_daemon_ends_is_written_once(tmp_path: Path) -> None:
+    """Whoever is cancelled takes no commit back that has begun: audit rows stood twice after every other stop."""
+    with ledger_at(tmp_path) as ledger:
+        scribe = Scribe(ledger, lambda: None)
+        begun, goes_on = threading.Event(), threading.Event()
+
+        def slow(connection: Connection) -> None:
+            begun.set()
+            assert goes_on.wait(10)
+            audit.append(connection, Act("uid:0", "socket", "block", "x", "because"), T0)
+
+        scribe.put(slow)
+        writes = asyncio.get_running_loop().create_task(scribe.run())
+        await asyncio.to_thread(begun.wait, 10)
+        writes.cancel()
+        await asyncio.gather(writes, return_exceptions=True)
+        scribe.put(audit.append, Act("uid:0", "socket", "undo", "x", "because"), T0)
+        goes_on.set()
+        await scribe.drain()
+        rows = await ledger.read(audit.rows)
+        assert [row["act"] for row in rows] == ["undo", "block"]
+        assert scribe.waiting == 0
