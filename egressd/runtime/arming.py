@@ -28,7 +28,7 @@ from egressd.runtime.modes import (
     unarmed,
 )
 from egressd.runtime.scribe import Scribe
-from egressd.store import decisions, meta
+from egressd.store import decisions, meta, waiting
 
 LEFT: Final = "modes"  # the key in the ledger of what a run leaves to the next
 HOW: Final = "modes since"  # and of how it came to be
@@ -145,7 +145,12 @@ class Arming:
         """Decisions that were made in another mode stand in this one from now on."""
         self._scribe.put(meta.put, LEFT, render_left(self.mode, self.modes, self._loaded().config))
         self._scribe.put(meta.put, HOW, render_how(self.how))
+        now_us = self._now_us()
         changed = stand_in(self._register, self.site)
+        for id_ in changed.proposed:
+            self._register.by_id[id_].waits_since_us = now_us
+        if changed.proposed:
+            self._scribe.put(waiting.keep, dict.fromkeys(changed.proposed, now_us))
         for mode, ids in changed.by_mode.items():
             self._scribe.put(decisions.change_mode, ids, mode, changed.proposed, changed.active)
 

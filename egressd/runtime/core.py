@@ -165,6 +165,7 @@ class Core:
         for row in found.decisions:
             self.register.add(from_row(row))
         self.rulings.restore_spared(found.spared)
+        self.rulings.restore_waits(found.waits)
         for watch in found.watches:
             watched = WatchSum(watch.first_us, watch.last_us, watch.attempts, watch.leaks)
             self.intake.watched.restore(watch.decision_id, watch.client, watched)
@@ -328,6 +329,7 @@ class Core:
     def shift(self, delta_us: int) -> None:
         """The clock was set: what was to last an hour lasts an hour. Whoever calls this has it written, too."""
         self.register.shift(delta_us)
+        self.rulings.keep_waits()
         self.allowing.shift(delta_us)
         moved = [one._replace(expires_us=one.expires_us + delta_us) if one.expires_us else one for one in self.entries]
         self.entries = [_added_before(one, self.clock.now_us()) for one in moved]

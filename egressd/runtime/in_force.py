@@ -278,6 +278,7 @@ class Register:
     def shift(self, delta_us: int) -> None:
         """The clock was set: every deadline moves along."""
         for decision in self.by_id.values():
+            decision.waits_since_us += delta_us
             for held in decision.held.values():
                 held.last_attempt_us += delta_us if held.last_attempt_us else 0
                 held.added_us += delta_us

@@ -18,7 +18,7 @@ from egressd.runtime.in_force import FOUND_OUT, POLICY, ROLLBACK, Held, InForce,
 from egressd.runtime.isolation_leave import NO_MACHINE, IsolationLeave
 from egressd.runtime.orders import Adopt, End, Order, Rest
 from egressd.runtime.scribe import Scribe
-from egressd.store import audit, decisions, spared, targets
+from egressd.store import audit, decisions, spared, targets, waiting
 from egressd.store.audit import Act
 from egressd.store.decisions import ACTIVE, PROPOSED, WITHDRAWN, NewTarget
 from egressd.units import HOUR_US, SECOND_US
@@ -101,6 +101,26 @@ class Rulings:
             else:
                 self._scribe.put(spared.forget, id_)
 
+    def restore_waits(self, found: Mapping[str, int]) -> None:
+        """Since when proposals wait, as the ledger knows it; of decisions that stand no more it is forgotten."""
+        for id_, since_us in found.items():
+            standing = self.register.by_id.get(id_)
+            if standing is not None:
+                standing.waits_since_us = since_us
+            else:
+                self._scribe.put(waiting.forget, id_)
+
+    def keep_waits(self) -> None:
+        """The clock was set: proposals wait as long as they would have."""
+        since_us = {one.id: one.waits_since_us for one in self.register.by_id.values() if one.state == PROPOSED}
+        if since_us:
+            self._scribe.put(waiting.keep, since_us)
+
+    def _waits(self, decision: InForce, now_us: int) -> None:
+        """A decision that stood waits for a person from now on."""
+        decision.waits_since_us = now_us
+        self._scribe.put(waiting.keep, {decision.id: now_us})
+
     def _block(self, origin: int, decision: Decision) -> None:
         main = decision.targets[0]
         self.register.note(decision.id)
@@ -136,8 +156,11 @@ class Rulings:
         if stronger:
             known.mode = decision.mode
         if known.state == PROPOSED or stronger:
-            known.action = decision.action if known.state == PROPOSED else known.action
+            waited = known.state == PROPOSED
+            known.action = decision.action if waited else known.action
             known.state = PROPOSED if known.mode == "approve" or known.action == ASK else ACTIVE
+            if known.state == PROPOSED and not waited:
+                self._waits(known, self._clock.now_us())
         known.client = decision.client
         if answered:
             held = known.held[known.target]
@@ -176,7 +199,7 @@ class Rulings:
         """Too many ran into an automatic block: it waits for a person, and lets them through meanwhile."""
         now_us = self._clock.now_us()
         decision.state, decision.action, decision.rule, decision.reason = PROPOSED, ASK, ROLLBACK, reason
-        decision.waits_since_us = now_us
+        self._waits(decision, now_us)
         self.register.reschedule(decision)
         act = Act(f"rule:{ROLLBACK}", POLICY, ROLLBACK, decision.id, reason)
         change = decisions.Change(PROPOSED, decision.mode, ASK, ROLLBACK, decision.client)
@@ -264,6 +287,8 @@ class Rulings:
         self.register.end(decision)
         if decision.spared:
             self._scribe.put(spared.forget, decision.id)
+        if decision.waits_since_us != decision.created_us:
+            self._scribe.put(waiting.forget, decision.id)
 
     def approve(self, decision: InForce, actor: str, reason: str) -> None:
         """A person lets a proposal take effect; terms begin now."""
@@ -280,7 +305,7 @@ class Rulings:
     def propose_again(self, decision: InForce, actor: str, reason: str) -> None:
         """What was approved waits for a person again."""
         decision.state = PROPOSED
-        decision.waits_since_us = self._clock.now_us()
+        self._waits(decision, self._clock.now_us())
         self.register.reschedule(decision)
         act = Act(actor, "socket", "undo-approve", decision.id, reason)
         self._scribe.put(decisions.propose_again, decision.id, self._clock.now_us(), act)

@@ -26,6 +26,7 @@ from egressd.store.records import last_numbers
 from egressd.store.spared import Spared
 from egressd.store.spared import load as load_spared
 from egressd.store.unread import Unread, is_address, text_of
+from egressd.store.waiting import load as load_waits
 from egressd.units import DAY_US
 
 LIFTED_US: Final = 30 * DAY_US  # what an allowance lifted longer ago does not stand again: its addresses are stale
@@ -36,7 +37,8 @@ class Loaded(NamedTuple):
     """Everything that the daemon carries on with. `last` is the number given out last of each kind (D, I, C, E);
     `lifted` are decisions that an allowance ended, `lapsed` allowances of the last day, `allowed` what lets incidents'
     contacts be, by incident; `rejected` pairs of campaigns that a person said do not belong together; `unread` says
-    which rows could not be read whole; `spared` is what decisions do not cover, and why."""
+    which rows could not be read whole; `spared` is what decisions do not cover, and why; `waits` since when
+    decisions wait for a person that have not done so since they were made."""
 
     decisions: list[DecisionRow]
     watches: list[WatchRow]
@@ -50,6 +52,7 @@ class Loaded(NamedTuple):
     rejected: list[tuple[str, str]]
     unread: tuple[str, ...] = ()
     spared: Mapping[str, Spared] = MappingProxyType({})
+    waits: Mapping[str, int] = MappingProxyType({})
 
 
 def open_ledger(path: Path, now_us: int, ballast_bytes: int = DEFAULT_BALLAST_BYTES) -> Database:
@@ -73,7 +76,7 @@ def load_all(connection: Connection, now_us: int, resting_us: int = 0) -> Loaded
     campaigns = load_campaigns(connection, unread)
     for campaign in campaigns if strange else ():
         campaign.incidents[:] = [one for one in campaign.incidents if one not in strange]
-    spared = load_spared(connection, unread)
+    spared, waits = load_spared(connection, unread), load_waits(connection, unread)
     return Loaded(
         decisions=_with_targets(load_open(connection, resting_since_us, now_us - LIFTED_US, unread), unread),
         watches=[_counted(one, unread) for one in load_watches(connection) if _is_whole(one, unread)],
@@ -91,6 +94,7 @@ def load_all(connection: Connection, now_us: int, resting_us: int = 0) -> Loaded
         rejected=load_rejected(connection),
         unread=tuple(unread.told),
         spared=spared,
+        waits=waits,
     )
 
 

@@ -34,6 +34,7 @@ from egressd.store import (
     retention,
     spared,
     targets,
+    waiting,
 )
 from egressd.store.attempts import AttemptCount, Batch, ContactCount
 from egressd.store.decisions import NewTarget
@@ -81,6 +82,7 @@ def fill(path: Path) -> None:
         made.call(meta.begin_run, T0)
         made.call(meta.put, "remedies D1", "192.0.2.1")
         made.call(spared.keep, "D1", {X: "shared"})
+        made.call(waiting.keep, {"D1": T0})
         for number, domain in enumerate(("bad.example", "worse.example"), 1):
             id_, campaign, incident = f"D{number}", f"C{number}", f"I{number}"
             put(made, domain, NewTarget(X, T0 + HOUR, 1))

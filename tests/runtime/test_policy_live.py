@@ -133,6 +133,67 @@ async def test_a_proposal_lapses_and_the_next_sighting_proposes_it_anew(tmp_path
         assert site.core.register.by_id["D3"].state == PROPOSED
 
 
+@pytest.mark.parametrize("again", ["rollback", "undo"])
+@in_loop
+async def test_what_waits_again_waits_its_time_from_then_on_over_a_restart_too(tmp_path: Path, again: str) -> None:
+    """It was decided days ago: taken for as old as that, it lapsed with the first look after a start, and what too many
+    had run into was blocked for everybody again."""
+    hands = Hands()
+    async with site_at(tmp_path, hands=hands) as site:
+        site.sees(*asked(action="block" if again == "rollback" else "ask"))
+        hands.pass_s(50 * 3_600)
+        if again == "rollback":
+            site.core.rulings.roll_back(site.core.register.by_id["D1"], "too many")
+        else:
+            await site.do("approve", BERT, id="D1")
+            await site.do("undo", BERT)
+        await site.core.scribe.settled()
+    hands.pass_s(50 * 3_600)
+    async with site_at(tmp_path, hands=hands) as later:
+        await later.core.tick()
+        assert later.core.register.by_id["D1"].state == PROPOSED
+        hands.pass_s(23 * 3_600)
+        await later.core.tick()
+        assert "D1" not in later.core.register.by_id
+        await later.core.scribe.settled()
+        assert await later.ledger.read(meta.under, "waits") == {}
+
+
+@in_loop
+async def test_what_another_mode_leaves_to_a_person_waits_from_then_on(tmp_path: Path) -> None:
+    async with site_at(tmp_path, "monitor") as site:
+        site.sees(sighting(A, found=LISTED), verdict("D1", "block", OURS, found=LISTED, mode="monitor"))
+        site.hands.pass_s(100 * 3_600)
+        await site.core.arming.set("approve")
+        await site.core.tick()
+        assert site.core.register.by_id["D1"].state == PROPOSED
+        await site.core.scribe.settled()
+        hands = site.hands
+    async with site_at(tmp_path, "approve", hands=hands) as later:
+        await later.core.tick()
+        assert later.core.register.by_id["D1"].state == PROPOSED
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@in_loop
+async def test_no_proposal_lapses_because_the_clock_was_set(tmp_path: Path, restarts: bool) -> None:
+    hands = Hands()
+    async with site_at(tmp_path, hands=hands) as site:
+        site.sees(*asked())
+        hands.set_by_s(10 * 86_400)
+        await site.core.tick()
+        assert site.core.register.by_id["D1"].state == PROPOSED
+        await site.core.scribe.settled()
+        if not restarts:
+            hands.pass_s(73 * 3_600)
+            await site.core.tick()
+            assert "D1" not in site.core.register.by_id
+    if restarts:
+        async with site_at(tmp_path, hands=hands) as later:
+            await later.core.tick()
+            assert later.core.register.by_id["D1"].state == PROPOSED
+
+
 @in_loop
 async def test_a_rule_that_blocks_where_another_one_asked(tmp_path: Path) -> None:
     async with site_at(tmp_path) as site:
