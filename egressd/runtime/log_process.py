@@ -74,6 +74,10 @@ class Source:
                 found += self._read(parser, lines, now_us, log.caught_up)
         return found
 
+    def clock_was_set(self) -> None:
+        """New files are looked for at once."""
+        self._due_us = 0
+
     @property
     def is_behind(self) -> bool:
         """Whether there is more to read at once."""
@@ -274,6 +278,9 @@ class LogProcess:
                 self.sieving.swap(order.intel.index, order.intel.allowances, order.intel.suffixes)
             case orders.Step():
                 self._clock.offset_us = order.offset_us
+                self._stats_due_us = 0  # by the clock of before it would be told of when it is that late again
+                for source in self.sources:
+                    source.clock_was_set()
             case orders.Stop():
                 self.running = False
             case _:

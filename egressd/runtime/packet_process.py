@@ -303,6 +303,8 @@ class PacketProcess:
                 self._heard.extend((row, order.counts) for row in order.rows)
             case orders.Step():
                 self._clock.offset_us = order.offset_us
+                self._report.clock_was_set()
+                self._bulk_due_us = 0
             case orders.Stop():
                 self.running = False
 

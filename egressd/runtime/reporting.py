@@ -73,6 +73,10 @@ class Reporter:
         self._urgent = self._urgent or urgent
         self._events.append(pack_event(event))
 
+    def clock_was_set(self) -> None:
+        """What was due by the clock of before is due now, or nothing would be told until it is that late again."""
+        self._due_us = self._stats_due_us = self._window_us = 0
+
     def due(self, now_us: int) -> bool:
         """Whether something should be sent now."""
         return self._urgent or now_us >= self._due_us or now_us >= self._stats_due_us

@@ -182,6 +182,18 @@ def test_a_line_of_the_future_is_of_now(tmp_path: Path, estimate: bool) -> None:
     assert {row[1][5] for row in reader.history} == {NOW_US + SECOND}
 
 
+def test_a_clock_that_is_set_back_makes_it_no_less_talkative(tmp_path: Path) -> None:
+    """It said nothing until the clock had come to where it was, and was ended for that after ten seconds; nor did it
+    look for new files."""
+    reader = Reader(tmp_path, source(tmp_path, name="*.log"))
+    reader.turn(7_200)
+    reader.stats.clear()
+    (tmp_path / "access.log").write_text(squid(0))
+    reader.process.obey(orders.Step(-7_200 * SECOND))
+    reader.turn(1)
+    assert reader.stats["sensors"]["proxy"]["lines"] == 1
+
+
 def test_many_that_match_wait_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "access.log"
     log.write_text("")

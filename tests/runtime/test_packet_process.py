@@ -1,4 +1,4 @@
-"""A packet process that cannot have its lists says so and ends; the core starts another one."""
+"""A packet process that cannot have its lists says so and ends, and one whose clock is set goes on telling."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from egressd.config.schema import Config
+from egressd.detect.policy_settings import PolicySettings
 from egressd.intel.index import Index
 from egressd.intel.index_format import suffix_digest
 from egressd.intel.layered import LayeredIndex
 from egressd.intel.mapped_build import IndexBuilder
-from egressd.runtime.messages import DOWN_OBJECT, render_frame
-from egressd.runtime.packet_process import NO_INDEX
+from egressd.runtime import orders
+from egressd.runtime.inbox import Inbox
+from egressd.runtime.messages import DOWN_OBJECT, MAX_UP_BYTES, Frames, parse_batch, render_frame
+from egressd.runtime.packet_process import BULK_US, NO_INDEX, PacketProcess
+from egressd.runtime.reporting import FLUSH_US
+from egressd.runtime.sensing import start_order
 from egressd.store.index_files import IndexFolder, ScratchFile, open_index
+from tests.detect.live_scene import intel
 from tests.intel.index_scene import SALT, SUFFIXES
+from tests.runtime.scene import SECOND, Hands
 
 
 def test_an_index_that_is_gone(tmp_path: Path) -> None:
@@ -33,3 +41,25 @@ def test_an_index_that_is_gone(tmp_path: Path) -> None:
         )  # fmt: skip
     assert done.returncode == NO_INDEX
     assert "index-1.idx: No such file or directory; reload the lists" in done.stderr
+
+
+def test_a_clock_that_is_set_back_makes_it_no_less_talkative() -> None:
+    """It said nothing until the clock had come to where it was, and was ended for that after ten seconds."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        start = start_order(
+            Config(), 0, (), 1, (), 1, 0, intel=intel("bad.example\n"), settings=PolicySettings(), enforced=False,
+            fast_lane=False,
+        )  # fmt: skip
+        process = PacketProcess(Inbox(theirs), start)
+        hands = Hands()
+        process._clock = hands.clock(0)
+        process._tell(process._clock.now_us())
+        process.obey(orders.Step(-600 * SECOND))
+        now_us = process._clock.now_us()
+        assert process._report.due(now_us)
+        process._tell(now_us)
+        batches = [parse_batch(body) for _, body in Frames(MAX_UP_BYTES).feed(ours.recv(1 << 20))]
+        assert [one["t"] for one in batches if "stats" in one] == [now_us + 600 * SECOND, now_us]
+        assert process._bulk_due_us == now_us + BULK_US
+        assert process._report._window_us == now_us + FLUSH_US
