@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple, ParamSpec, TypeVar
 
-from egressd.enforce.adapter import Adapter, EnforcementState, Existing, Rule, WatchedAdapter
+from egressd.enforce.adapter import Adapter, AdapterError, EnforcementState, Existing, Rule, WatchedAdapter
 from egressd.enforce.comparing import Comparing, Done, Pushed
 from egressd.enforce.plan import RENEW_BELOW_S, PlanLimits
 from egressd.enforce.shield import ProtectingAdapter, Protects
@@ -112,6 +112,7 @@ class Reconciler:
         self._disturbed = False  # somebody else changed it
         self._forced = False
         self._stopping = False
+        self._ended = False
         self._failures = 0  # calls in a row that failed
         self._failing_since: float | None = None
         self._differs_since: float | None = None
@@ -159,7 +160,10 @@ class Reconciler:
     async def call(
         self, function: Callable[Parameters, Value], *args: Parameters.args, **options: Parameters.kwargs
     ) -> Value:
-        """Run one of the adapter's own functions in its thread, between its other calls."""
+        """Run one of the adapter's own functions in its thread, between its other calls. Raises AdapterError when `run`
+        has ended."""
+        if self._ended:
+            raise AdapterError(f"{self.adapter.name} is let go of, for another mode or because the daemon ends")
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, lambda: function(*args, **options))
 
@@ -200,6 +204,7 @@ class Reconciler:
         finally:
             if watched is not None:
                 loop.remove_reader(watched.watch_socket())
+            self._ended = True
             self._pool.shutdown(wait=False)
 
     # One turn

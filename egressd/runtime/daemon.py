@@ -81,6 +81,7 @@ class Daemon:
         self._service = Service.from_environment(os.environ, os.getpid())
         self._clock = SteadyClock()
         self._stop = asyncio.Event()
+        self._failed = False  # a part has ended, also before we are ready
         self._vitals = Vitals(self._clock)
         self._sight = Sight()
         self._serving: Serving | None = None  # not before all that it tells of is there
@@ -124,6 +125,7 @@ class Daemon:
         await control.open()
         metrics = await serving.metrics()
         self._watch(core.scribe.run(), "ledger")
+        core.enforcement.on_fault = self._part_ended
         await core.start_enforcing()
         capturing = asyncio.Event()
         for process in core.sensing.processes:
@@ -228,7 +230,6 @@ class Daemon:
         self._stop.set()
 
     async def _until_stopped(self) -> int:
-        self._failed = False
         await self._stop.wait()
         return RUNTIME if self._failed else OK
 

@@ -64,6 +64,7 @@ class Enforcement:
         self.dropped = 0  # packets that the kernel's log told of
         self._lost = self._added = 0  # blocks that others took away and put in, not told yet
         self._repair_told_us = -REPAIR_LINE_US
+        self.on_fault: Callable[[asyncio.Task[None]], None] = _untold  # a reconciler's task ended by a fault of ours
         self._register = register
         self._clock = clock
         self._write = write
@@ -198,7 +199,13 @@ class Enforcement:
     def _add(self, reconciler: Reconciler) -> None:
         self.reconcilers.append(reconciler)
         name = f"reconciler {reconciler.adapter.name}"
-        self._tasks.append(asyncio.get_running_loop().create_task(reconciler.run(), name=name))
+        task = asyncio.get_running_loop().create_task(reconciler.run(), name=name)
+        task.add_done_callback(self._reconciler_ended)
+        self._tasks.append(task)
+
+    def _reconciler_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self.on_fault(task)
 
     # -- what should be
 
@@ -389,6 +396,11 @@ class Enforcement:
             flows.append((dropped.ts_us, flow_of(proto, frames.key)))
         if flows:
             self._on_dropped(flows)
+
+
+def _untold(task: asyncio.Task[None]) -> None:
+    """Nobody is there who could be told but the journal."""
+    log.critical("%s ended, nothing is put into force any more", task.get_name(), exc_info=task.exception())
 
 
 def _nothing_apart(decision: InForce, target: Target) -> bool:

@@ -7,6 +7,8 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 
+import pytest
+
 from egressd.enforce.adapter import AdapterError, EnforcementState, Existing, Failure, Plan, Rule, WatchedAdapter
 from egressd.enforce.dryrun import DryRunAdapter
 from egressd.enforce.plan import PlanLimits
@@ -469,3 +471,17 @@ def test_an_outage_of_any_length_is_alarmed_and_drained_in_time() -> None:
             alarmed_s = waited_s
     assert waited_s > 600
     assert alarmed_s <= 30
+
+
+def test_who_asks_the_adapter_after_the_end_is_refused() -> None:
+    """A change of mode leaves a reconciler for as long as nft takes; the self-test asked it, and ended the daemon."""
+
+    async def body(loop: Loop) -> None:
+        await loop.wish(ONE)
+        await loop.reconciler.stop()
+        with pytest.raises(AdapterError, match="dryrun is let go of"):
+            async with asyncio.timeout(20):
+                while True:
+                    await loop.reconciler.call(loop.adapter.generation)
+
+    play(body)

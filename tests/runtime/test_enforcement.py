@@ -114,3 +114,28 @@ def test_of_what_the_kernel_stopped_the_outermost_packet_is_the_try() -> None:
     assert told == [
         FlowKey(47, client, 0, server, 0), FlowKey(1, client, 7, server, 8), FlowKey(UDP, client, 40_000, server, 443),
     ]  # fmt: skip
+
+
+def test_a_reconciler_that_meets_a_fault_of_ours_is_no_silence() -> None:
+    """Its task ended and nobody was told: nothing was blocked from then on, and every screen said ok."""
+
+    async def main() -> None:
+        faults: list[BaseException | None] = []
+        of = enforcement(Hand())
+        of.on_fault = lambda task: faults.append(task.exception())
+        await of.start("monitor", Config(), intel("bad.example\n"), ())
+        try:
+
+            def broken() -> None:
+                raise KeyError("a fault of ours")
+
+            of.reconcilers[0].adapter.populate = broken  # type: ignore[assignment, method-assign]
+            of.reconcilers[0].check()
+            await asyncio.wait(of._tasks, timeout=20)
+            await asyncio.sleep(0)
+            assert [str(one) for one in faults] == ["'a fault of ours'"]
+        finally:
+            await of.stop()
+        assert len(faults) == 1
+
+    asyncio.run(main())

@@ -1,0 +1,33 @@
+"""The process around the core, part by part: how it ends, what systemd hears. The whole is started in tests/netns."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from egressd.notify.journal import Journal
+from egressd.runtime.daemon import RUNTIME, Daemon
+from egressd.runtime.knowledge import load_texts
+from tests.loops import in_loop
+from tests.runtime.core_scene import CONFIG
+
+
+def daemon_at(folder: Path) -> Daemon:
+    (folder / "csirt.txt").write_text("c2.listed.example\n")
+    path = folder / "egressd.yaml"
+    path.write_text(CONFIG)
+    return Daemon(path, load_texts(path), Journal(environ={}))
+
+
+@in_loop
+async def test_a_part_that_fails_before_the_daemon_is_ready_fails_it(tmp_path: Path) -> None:
+    """It ended all the same, and said with its exit code that all was well."""
+    daemon = daemon_at(tmp_path)
+
+    async def fails() -> None:
+        raise RuntimeError("a fault of ours")
+
+    daemon._watch(fails(), "clock")
+    await asyncio.wait(daemon._tasks)
+    await asyncio.sleep(0)
+    assert await daemon._until_stopped() == RUNTIME
