@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
@@ -60,6 +61,7 @@ class Arming:
         self._scribe = scribe
         self.enforcement = enforcement
         self._on_set = on_set
+        self._setting = asyncio.Lock()
         self._site: tuple[Loaded, tuple[str, tuple[tuple[str, str], ...]], Site] | None = None
 
     @property
@@ -121,6 +123,10 @@ class Arming:
     async def set(self, mode: str, modes: Mapping[str, str] | None = None, by: str = "", reason: str = "") -> None:
         """Another mode, and others of segments if given; `by` whom, "" is the configuration, and why. Raises
         AdapterError when the kernel cannot be used; the modes stay then."""
+        async with self._setting:  # a person, and a reload
+            await self._set(mode, modes, How(self._now_us(), 0, by, reason))
+
+    async def _set(self, mode: str, modes: Mapping[str, str] | None, how: How) -> None:
         before, by_name = (self.mode, self.modes), self.by_name()
         self.mode = mode
         self.modes = dict(modes) if modes is not None else self.modes
@@ -133,7 +139,7 @@ class Arming:
             await self.enforcement.change_mode(self.site.strongest)
             raise
         self.changed = ""  # a person has looked at it
-        self.how = how_of(self.how, by_name, self.by_name(), How(self._now_us(), 0, by, reason))
+        self.how = how_of(self.how, by_name, self.by_name(), how)
         if (self.mode, self.modes) != before:
             now, was = spoken(self.mode, self.modes), spoken(*before)
             log.warning("the mode is %s now, it was %s: egressd audit says who did it and why", now, was)

@@ -82,6 +82,8 @@ class Core:
         self._seen_us = 0
         self._told_offset_us = clock.offset_us
         self._renewing = asyncio.Lock()
+        self._reading = asyncio.Lock()
+        self._armed_by = loaded.config  # whose modes were taken last: the kernel may refuse those of `loaded`
         self._due_s = 0  # when the next indicator comes into force that says when
         self.on_loaded: Callable[[], Awaitable[None]] = _nobody  # configuration and lists were read anew
         self.on_canary: Callable[[str, int, int], None] = _nothing
@@ -255,12 +257,17 @@ class Core:
 
     async def reload(self, *, only_lists: bool = False) -> list[str]:
         """Read configuration and lists anew; returns what changed, in words. A list with a mistake in it keeps its last
-        good content (`reloading.problems`). Raises ConfigError, and all stays."""
+        good content (`reloading.problems`). Raises ConfigError, and all stays; AdapterError when the kernel refuses a
+        mode, which stays as it was and is tried with the next reading."""
+        async with self._reading:  # the last to ask must be the last to have its way
+            return await self._reload(only_lists)
+
+    async def _reload(self, only_lists: bool) -> list[str]:
         before = self.knowledge
         in_force = frozenset(one.name for one in self.loaded.texts.files)
         loaded, waiting = await self.reloading.read(self.config, in_force, only_lists=only_lists)
-        before_mode, arming = self.config.mode, self.arming
-        modes, gone = reread(arming.modes, self.config, loaded.config)
+        before_mode, arming = self._armed_by.mode, self.arming
+        modes, gone = reread(arming.modes, self._armed_by, loaded.config)
         self.loaded = loaded
         await self.on_loaded()
         await self.renew()
@@ -271,6 +278,7 @@ class Core:
             changed_mode = [f"the mode is {arming.mode}"]
         else:
             changed_mode = []
+        self._armed_by = loaded.config
         now = self.knowledge
         size, earlier = now.intel.index.size, before.intel.index.size
         lines = [f"{count(size, 'indicator')} ({earlier:,} before)", *changed_mode, *gone]

@@ -34,7 +34,7 @@ from egressd.runtime.core import Core
 from egressd.runtime.feeding import Feeding
 from egressd.runtime.hunting import Hunts
 from egressd.runtime.keeping import IN_MEMORY, Keeping
-from egressd.runtime.list_following import follow_lists
+from egressd.runtime.list_following import NOT_ALL, follow_lists
 from egressd.runtime.modes import parse_left
 from egressd.runtime.processes import PacketProcessHandle
 from egressd.runtime.serving import LOW_ON_SPACE, Serving
@@ -312,6 +312,8 @@ class Daemon:
                 for problem in error.problems[:20]:
                     log.error("%s", problem)
                 log.error("%s; everything stays as it was", count(len(error.problems), "problem"))
+            except EgressdError as error:
+                log.error("%s: %s", NOT_ALL, error)
             else:
                 log.info("reloaded: %s", "; ".join(lines))
             if self._serving is not None:

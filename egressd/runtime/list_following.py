@@ -9,7 +9,7 @@ from typing import Final
 
 from egressd.config.load import list_paths
 from egressd.config.texts import escape_path
-from egressd.errors import ConfigError
+from egressd.errors import ConfigError, EgressdError
 from egressd.plural import count
 from egressd.runtime.core import Core
 from egressd.runtime.knowledge import files_lost
@@ -22,6 +22,8 @@ AGAIN_S: Final = 30.0
 REST: Final = 30  # times as long as it took to look
 MOST_REST_S: Final = 10.0
 MAX_CHANGES: Final = 20  # that are told one by one
+
+NOT_ALL: Final = "not all of what was read anew is in force"
 
 log = logging.getLogger("egressd")
 
@@ -68,6 +70,8 @@ async def _take(core: Core, what: str) -> None:
         for problem in error.problems[:MAX_CHANGES]:
             log.error("%s", problem)
         log.error("lists: %s; %s: everything stays as it was", what, count(len(error.problems), "problem"))
+    except EgressdError as error:
+        log.error("lists: %s; %s: %s", what, NOT_ALL, error)
     else:
         emptied = before & {one.name for one in core.loaded.texts.lists} - _with_entries(core)
         lines += [f"{escape_path(name)} lists nothing any more" for name in sorted(emptied)[:MAX_CHANGES]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from egressd.capture.rtnetlink import Address, Link
 from egressd.capture.surroundings import Surroundings
+from egressd.enforce.adapter import AdapterError
 from egressd.errors import Malformed
 from egressd.runtime import screens
 from egressd.runtime.daemon import unread_rows
@@ -262,6 +264,62 @@ async def test_in_enforce_nothing_waits(tmp_path: Path, restart: bool) -> None:
         assert again.rules() == ["registered_domain listed.example", "address 198.51.100.7"]
         row = await again.row("D1")
         assert (row.state, row.mode) == (ACTIVE, "enforce")
+
+
+@in_loop
+async def test_a_mode_of_the_file_that_the_kernel_refused_is_tried_at_the_next_reading(tmp_path: Path) -> None:
+    """It counted as taken: the file said enforce, no reload tried it again, and nothing was blocked."""
+    async with site_at(tmp_path, "monitor") as site:
+        site.kernel.refuses = "another egressd has the table"
+        site.path.write_text(f"mode: enforce\n{CONFIG}")
+        for _ in range(2):
+            with pytest.raises(AdapterError, match="another egressd"):
+                await site.core.reload()
+        assert site.core.arming.mode == "monitor"
+        site.kernel.refuses = ""
+        assert "the mode is enforce" in await site.core.reload()
+        assert site.core.arming.mode == "enforce"
+        await site.do("mode", BERT, mode="monitor")
+        await site.core.reload()
+        assert site.core.arming.mode == "monitor"  # what a person has set since stands
+
+
+@in_loop
+async def test_one_reading_is_over_before_the_next_begins(tmp_path: Path) -> None:
+    """The one that took longer had the last word, whichever was asked for first."""
+    async with site_at(tmp_path) as site:
+        read, at_once, most = site.core.reloading.read, 0, 0
+
+        async def counted(*args: Any, **options: Any) -> Any:
+            nonlocal at_once, most
+            at_once += 1
+            most = max(most, at_once)
+            try:
+                return await read(*args, **options)
+            finally:
+                at_once -= 1
+
+        site.core.reloading.read = counted  # type: ignore[method-assign]
+        await asyncio.gather(*(site.core.reload() for _ in range(3)))
+        assert most == 1
+
+
+@in_loop
+async def test_one_mode_is_set_before_the_next_is(tmp_path: Path) -> None:
+    """`panic` while a reload arms: both changed the kernel at the same time."""
+    async with site_at(tmp_path, "monitor") as site:
+        changes: list[str] = []
+
+        async def change_mode(mode: str) -> None:
+            changes.append(f"to {mode}")
+            for _ in range(5):
+                await asyncio.sleep(0)
+            changes.append(mode)
+
+        site.kernel.change_mode = change_mode  # type: ignore[method-assign]
+        await asyncio.gather(site.core.arming.set("enforce"), site.do("panic", BERT))
+        assert changes == ["to enforce", "enforce", "to monitor", "monitor"]
+        assert site.core.arming.mode == "monitor"
 
 
 @in_loop

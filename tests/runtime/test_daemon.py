@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+
+from egressd.enforce.adapter import AdapterError
 from egressd.notify.journal import Journal
 from egressd.runtime.daemon import RUNTIME, Daemon
 from egressd.runtime.knowledge import load_texts
@@ -31,3 +36,25 @@ async def test_a_part_that_fails_before_the_daemon_is_ready_fails_it(tmp_path: P
     await asyncio.wait(daemon._tasks)
     await asyncio.sleep(0)
     assert await daemon._until_stopped() == RUNTIME
+
+
+@in_loop
+async def test_a_reload_that_the_kernel_refuses_is_told_and_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """systemd waited for its end, and nothing said what had become of it."""
+    daemon = daemon_at(tmp_path)
+    heard: list[str] = []
+
+    async def reload() -> list[str]:
+        raise AdapterError("another egressd has the table")
+
+    daemon._core = SimpleNamespace(tellers=SimpleNamespace(events=None), reload=reload)  # type: ignore[assignment]
+    daemon._serving = SimpleNamespace(line=lambda: "mode monitor")  # type: ignore[assignment]
+    daemon._service.reloading = lambda status="": heard.append("reloading") is None  # type: ignore[method-assign]
+    daemon._service.ready = lambda status="": heard.append(f"ready {status}") is None  # type: ignore[method-assign]
+    daemon._hangup()
+    await asyncio.wait(daemon._tasks)
+    assert heard == ["reloading", "ready mode monitor"]
+    told = [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
+    assert told == ["not all of what was read anew is in force: another egressd has the table"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from egressd.enforce.adapter import AdapterError
 from egressd.runtime import alarms
 from egressd.runtime.knowledge import load_texts
 from egressd.runtime.list_following import _take, rest_s
@@ -35,6 +36,24 @@ async def test_a_list_that_was_emptied_is_loud(tmp_path: Path, caplog: pytest.Lo
         assert "NOTHING IS LISTED: nothing that a list should name is found or blocked" in alarms.warnings(site.core)
         await _take(site.core, "csirt.txt changed")
         assert caplog.records[-1].levelno == logging.INFO
+
+
+@in_loop
+async def test_a_mode_that_the_kernel_refuses_does_not_end_the_following(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mode of the file that could not be taken is tried with every list that is saved."""
+    async with site_at(tmp_path, "monitor") as site:
+        site.kernel.refuses = "another egressd has the table"
+        site.path.write_text(f"mode: enforce\n{CONFIG}")
+        with pytest.raises(AdapterError):
+            await site.core.reload()
+        (tmp_path / "csirt.txt").write_text("c2.listed.example\nc2.other.example\n")
+        await _take(site.core, "csirt.txt changed")
+        assert site.core.knowledge.intel.index.size == 2
+        assert caplog.records[-1].getMessage() == (
+            "lists: csirt.txt changed; not all of what was read anew is in force: another egressd has the table"
+        )
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
