@@ -171,8 +171,9 @@ class NftablesAdapter:
         self._take(protected or self._protected, ground)
         if not self.sets.has_table():
             return []  # install() will put it in
+        was_right, self._print = self._print is not None, None  # should the kernel refuse it, install() puts it in
         self._link.transact(self._ground_steps())
-        self._print = read_fingerprint(self.sets) if self._print is not None else None
+        self._print = read_fingerprint(self.sets) if was_right else None
         wrong = [held for held in self.populate() if self._shield.refusal(held.target)]
         self._intervals.forget(self._shield.refusal)
         self._intervals.apply((), [held for held in wrong if held.target.kind in KINDS], self._now_us())

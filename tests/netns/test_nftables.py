@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import socket
@@ -378,6 +379,28 @@ def test_the_ground_is_changed_at_once(inside: Callable[[Body], Any]) -> None:
         assert "8.8.8.8" not in listed
         adapter.install()
         assert adapter.stats.installs == 1  # it was right already
+
+    inside(body)
+
+
+def test_a_ground_that_the_kernel_refused_is_put_in_with_the_next_look(inside: Callable[[Body], Any]) -> None:
+    """A full buffer for a moment, and what became protected was so in no rule of the kernel's, nor what was armed no
+    more: the rules counted as those that were wanted."""
+
+    def body() -> None:
+        adapter = made()
+        transact = adapter._link.transact
+
+        def refuse(steps: Any) -> None:
+            raise NetlinkError(errno.ENOBUFS, "nftables transaction")
+
+        adapter._link.transact = refuse  # type: ignore[method-assign]
+        changed = ground()._replace(never=(*ground().never, *networks("192.0.2.1")))
+        with pytest.raises(NetlinkError):
+            adapter.set_ground(changed, Protected([(*network, "new") for network in changed.never]))
+        adapter._link.transact = transact  # type: ignore[method-assign]
+        adapter.install()
+        assert "192.0.2.1" in nft("list set inet egressd never4")
 
     inside(body)
 
