@@ -17,11 +17,13 @@ from egressd.config.schema import Config
 from egressd.detect.intel import Intel
 from egressd.enforce.adapter import AdapterError, EnforcementState, Existing, Rule
 from egressd.enforce.dryrun import DryRunAdapter
+from egressd.enforce.netlink import NetfilterSocket
 from egressd.enforce.nflog import Nflog
 from egressd.enforce.nftables import NftablesAdapter, NftablesSettings
 from egressd.enforce.plan import PlanLimits
 from egressd.enforce.reconciler import Reconciler, ReconcilerSettings
 from egressd.enforce.ruleset import DROP, REJECT, Ground, RulesetSettings
+from egressd.enforce.sets import KernelSets
 from egressd.enforce.table_lock import TableHeld
 from egressd.intel.networks import first_address, parse_network
 from egressd.model import TCP, FlowKey, Target
@@ -34,7 +36,6 @@ from egressd.wire.frame import Frames
 from egressd.wire.portless import portless_flow
 
 RAW_IP: Final = 101  # LINKTYPE_RAW: the log gives packets from their IP header on
-DELETE_TABLE: Final = ("nft", "delete", "table", "inet", "egressd")
 SETTLE_S: Final = 15.0  # a hundred thousand elements are read and compared in two seconds
 REPAIR_LINE_US: Final = 600_000_000  # a program that flushes all rules every minute gets six lines an hour
 SYN: Final = 2
@@ -75,6 +76,7 @@ class Enforcement:
         self._pushes = 0
         self._planned = 0, -1  # the register's version and the pushes that adapters were last woken for
         self._tasks: list[asyncio.Task[None]] = []
+        self._unlifted = False  # the kernel did not let us take our table away
         self._claim = TableClaim(lambda text: self._told("table", text))
         self._config = Config()
         self._remedies: tuple[Network, ...] = ()
@@ -146,21 +148,23 @@ class Enforcement:
             await reconciler.stop()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=10.0)
+        self._lift()
+
+    def _lift(self) -> None:
+        """Not by `nft`: whoever disarms a gateway on which that is away, or out of order, wants nothing blocked."""
         try:
             self._claim.take()
         except TableHeld as held:
             log.warning("%s; the table is left as it is", held)
+            self._unlifted = False
             return
         try:
-            process = await asyncio.create_subprocess_exec(
-                *DELETE_TABLE, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
-            )
-        except OSError:
-            return  # no nft: nothing of ours can be there
-        else:
-            await process.wait()
+            problem = _take_table_away()
         finally:
             self._claim.let_go()
+        self._unlifted = bool(problem)
+        if problem != self.problems.get("nftables", ""):
+            self._told("nftables", problem)
 
     def _begin_kernel(self, config: Config, intel: Intel, reported: Sequence[Row]) -> None:
         settings = NftablesSettings(
@@ -258,6 +262,8 @@ class Enforcement:
     def look(self) -> None:
         """What is tried again every second."""
         self._claim.look()
+        if self._unlifted:
+            self._lift()
 
     def disregard(self, ports: list[int]) -> None:
         """Netlink ports of our own packet processes."""
@@ -396,6 +402,27 @@ class Enforcement:
             flows.append((dropped.ts_us, flow_of(proto, frames.key)))
         if flows:
             self._on_dropped(flows)
+
+
+def _take_table_away() -> str:
+    """Why that could not be done, "" when nothing of ours is there any more."""
+    try:
+        link = NetfilterSocket()
+    except AdapterError:
+        return ""  # no netlink to netfilter, no table
+    sets = KernelSets(link)
+    try:
+        there = sets.has_table()
+    except AdapterError:  # we may not even ask
+        there = False
+    try:
+        if there:
+            sets.delete_table()
+    except AdapterError as error:
+        return f"WHAT IS BLOCKED STAYS BLOCKED, though the mode is monitor: {error}"
+    finally:
+        link.close()
+    return ""
 
 
 def _untold(task: asyncio.Task[None]) -> None:

@@ -1,0 +1,94 @@
+"""In mode monitor nothing of ours is in the kernel, whatever is in the way of that; and who is, is told."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from egressd.config.schema import Config
+from egressd.runtime.enforcement import Enforcement
+from egressd.runtime.in_force import Register
+from tests.detect.live_scene import intel
+from tests.enforce.namespace import bare, need_namespaces
+from tests.runtime.scene import Hands
+
+pytestmark = pytest.mark.root
+Body = Callable[[], Any]
+OURS = "add table inet egressd; add chain inet egressd guard { type filter hook forward priority -10; policy drop; }"
+
+
+@pytest.fixture
+def inside() -> Callable[[Body], Any]:
+    """Runs a function in a namespace of its own, in a process of its own."""
+    need_namespaces()
+
+    def run(body: Body) -> Any:
+        with bare() as space:
+            return space.call(body)
+
+    return run
+
+
+def tables() -> str:
+    return subprocess.run(["nft", "list", "tables"], check=True, capture_output=True, text=True).stdout
+
+
+async def begun() -> Enforcement:
+    one = Enforcement(Register(), Hands().clock(), lambda *_: None, lambda _: None)
+    await one.start("monitor", Config(), intel("bad.example\n"), ())
+    return one
+
+
+def test_what_an_earlier_run_left_is_lifted_without_nft(inside: Callable[[Body], Any]) -> None:
+    """Where `nft` was away or failed, the blocks stayed, and mode monitor said that nothing is blocked."""
+
+    def body() -> None:
+        subprocess.run(["nft", OURS], check=True)
+
+        async def main() -> None:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("PATH", "/nonexistent")
+                one = await begun()
+            left = tables()
+            problems = dict(one.problems)
+            await one.stop()
+            assert (left, problems) == ("", {})
+
+        asyncio.run(main())
+
+    inside(body)
+
+
+def test_what_cannot_be_lifted_is_told_until_it_is(inside: Callable[[Body], Any]) -> None:
+    def body() -> None:
+        with subprocess.Popen(["nft", "-i"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as owner:
+            assert owner.stdin is not None
+            owner.stdin.write("add table inet egressd { flags owner; }\n")
+            owner.stdin.flush()
+            end_s = time.monotonic() + 10
+            while "egressd" not in tables() and time.monotonic() < end_s:
+                pass
+
+            async def main() -> None:
+                one = await begun()
+                told = [one.problems.get("nftables", "")]
+                one.look()
+                told.append(one.problems.get("nftables", ""))
+                owner.kill()
+                owner.wait()
+                while tables() and time.monotonic() < end_s:
+                    pass
+                one.look()
+                problems = dict(one.problems)
+                await one.stop()
+                assert told[0].startswith("WHAT IS BLOCKED STAYS BLOCKED") and told[0] == told[1]
+                assert problems == {}
+
+            asyncio.run(main())
+
+    inside(body)
