@@ -95,7 +95,7 @@ class Watchers:
             return
         now_us = self._clock.now_us()
         key = (attempt.decision_id, attempt.flow.client)
-        if now_us - self._leaks.get(key, -LEAK_AGAIN_US) < LEAK_AGAIN_US:
+        if 0 <= now_us - self._leaks.get(key, -LEAK_AGAIN_US) < LEAK_AGAIN_US:  # else the clock was set back
             return
         if len(self._leaks) >= MAX_LEAKS:
             self._leaks.clear()

@@ -98,3 +98,23 @@ def test_an_event_log_that_cannot_be_written_is_in_the_journal(caplog: pytest.Lo
         "the event log cannot be written, events wait in memory: /var/log/egressd/eve.json: No space left on device",
         "the event log is written again; 7 events since the start did not fit into memory",
     ]
+
+
+def test_a_leak_is_told_again_after_the_clock_was_set_back() -> None:
+    """Of a clock that had been ahead by a year the next line was a year away."""
+    scene = LiveScene()
+    scene.resolve(0, A, "c2.bad.example", X)
+    scene.flow(60, A, X)
+    scene.reply(60.1, A, X)
+    (leak,) = scene.leaks
+    hands, paper = Hands(), Paper()
+    clock = hands.clock()
+    watchers = Watchers(None, paper, clock)
+    for _ in range(3):
+        watchers.attempt(leak, "")
+    assert len(paper.lines) == 1
+    hands.set_by_s(-365 * 86_400)
+    clock.follow()
+    for _ in range(3):
+        watchers.attempt(leak, "")
+    assert len(paper.lines) == 2
