@@ -74,7 +74,8 @@ class EveLog:
         self._written = 0
         self._errors = 0
         self._trouble = ""
-        self._wants_reopening = False
+        self._asked = 0  # how often it was to be opened anew,
+        self._opened = 0  # and which of that has been done
         self._ends = False
         # The thread's own:
         self._fd = -1
@@ -114,7 +115,7 @@ class EveLog:
     def reopen(self) -> None:
         """The file was moved away: go on in a new one (SIGHUP)."""
         with self._changed:
-            self._wants_reopening = True
+            self._asked += 1
             self._changed.notify_all()
 
     @property
@@ -132,7 +133,7 @@ class EveLog:
             return self._changed.wait_for(lambda: self._ends or self._idle(), timeout_s) and self._idle()
 
     def _idle(self) -> bool:
-        return not self._waiting and not self._wants_reopening
+        return not self._waiting and self._opened == self._asked
 
     def close(self, timeout_s: float = 2.0) -> int:
         """Write what waits, as far as the time allows, and close. Returns how many events were not written; they are
@@ -162,18 +163,19 @@ class EveLog:
     def _step(self) -> bool:
         """Wait for something to do and do it; False at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._wants_reopening or self._ends)
+            self._changed.wait_for(lambda: self._waiting or self._opened < self._asked or self._ends)
             if self._ends:
                 return False
-            wants_reopening = self._wants_reopening
+            asked = self._asked
         trouble = ""
         try:
-            if wants_reopening or self._moved():
+            if asked == self._opened and self._moved():
                 with self._changed:
-                    self._wants_reopening = True  # until it works: what goes on into a removed file is found by nobody
+                    asked = self._asked = self._asked + 1  # until it works: into a removed file nobody looks
+            if asked > self._opened:
                 self._open()
-            with self._changed:
-                self._wants_reopening = False
+                with self._changed:
+                    self._opened = asked
             self._write_some()
         except OSError as error:
             trouble = f"{self._path}: {error.strerror or error}"

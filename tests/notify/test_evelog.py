@@ -121,6 +121,27 @@ def test_hostile_text_stays_in_its_line(tmp_path: Path) -> None:
 # -- rotation
 
 
+def test_asked_to_reopen_while_the_thread_is_about_to_write(tmp_path: Path) -> None:
+    """What was asked for in that moment was forgotten, and lines went into the file that had been moved away."""
+    path, old = tmp_path / "eve.json", tmp_path / "eve.json.1"
+    rotates = threading.Event()
+
+    def clock_s() -> float:
+        if rotates.is_set():
+            rotates.clear()
+            path.rename(old)
+            log.reopen()
+        return 0.0
+
+    with opened(path, clock_s=clock_s) as log:
+        rotates.set()
+        log.write(sighting(1))
+        assert log.flush(WAIT_S)
+        log.write(sighting(2))
+        assert log.flush(WAIT_S)
+    assert (numbers(old), numbers(path)) == ([1], [2])
+
+
 def test_reopened_after_rotation(tmp_path: Path) -> None:
     path, moved = tmp_path / "eve.json", tmp_path / "eve.json.1"
     with opened(path) as log:
