@@ -45,7 +45,6 @@ from egressd.runtime.volume_watch import VolumeWatch
 from egressd.store import audit, ledger, meta
 from egressd.store.audit import Act
 from egressd.store.errors import FULL, StoreError
-from egressd.web.app import MetricsServer
 
 OK: Final = 0
 RUNTIME: Final = 1
@@ -123,7 +122,9 @@ class Daemon:
         )
         control = serving.control()
         await control.open()
-        metrics = await serving.metrics()
+        metrics = serving.metrics()
+        if metrics is not None:
+            self._watch(serving.serve_metrics(metrics), "metrics")
         self._watch(core.scribe.run(), "ledger")
         core.enforcement.on_fault = self._part_ended
         await core.start_enforcing()
@@ -158,7 +159,7 @@ class Daemon:
         self._service.ready(serving.line())
         code = await self._until_stopped()
         self._service.stopping()
-        await self._end(core, metrics)
+        await self._end(core)
         return code
 
     def _hunter(self, core: Core) -> Hunts:
@@ -233,7 +234,7 @@ class Daemon:
         await self._stop.wait()
         return RUNTIME if self._failed else OK
 
-    async def _end(self, core: Core, metrics: MetricsServer[Any] | None) -> None:
+    async def _end(self, core: Core) -> None:
         """From the source to the sink, within a bounded time; what is in the kernel stays."""
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_S):
@@ -248,8 +249,6 @@ class Daemon:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if metrics is not None:
-            await metrics.close()
         await core.enforcement.stop()
         self._feeding.flush()
         with suppress(StoreError):

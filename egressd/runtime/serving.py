@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from egressd.clock import Clock
-from egressd.errors import ConfigError, EgressdError
+from egressd.errors import ConfigError
 from egressd.metrics.exposition import render
 from egressd.metrics.health import health_of
 from egressd.metrics.snapshot import Snapshot
@@ -33,6 +35,9 @@ from egressd.web.control import ControlServer, Peer, Roles, Standing
 from egressd.web.requests import INVALID
 
 LOW_ON_SPACE: Final = "the disk of state.directory is nearly full: little more can be recorded; free space on it"
+METRICS_AGAIN_S: Final = 5.0
+
+log: Final = logging.getLogger("egressd")
 
 Args = dict[str, Any]
 Answer = dict[str, Any]
@@ -59,6 +64,7 @@ class Serving:
         self._feeding = feeding
         self._vitals = vitals
         self._unread = unread
+        self._unserved: list[str] = []  # why metrics are not
         self._sockets: dict[str, Stats | WebStats] = {}  # what each server of ours has counted
 
     def control(self) -> ControlServer:
@@ -115,7 +121,7 @@ class Serving:
         core, vitals = self._core, self._vitals
         space = [LOW_ON_SPACE] if core.ledger.low_on_space else []
         memory = [IN_MEMORY] if core.ledger.in_memory else []
-        more = [*memory, *space, *core.listening.warnings(), *self._feeding.warnings(), *self._unread]
+        more = [*memory, *space, *core.listening.warnings(), *self._feeding.warnings(), *self._unserved, *self._unread]
         return await screens.status(
             core, self._canary, vitals.loss_ratio, vitals.is_degraded, vitals.lag_s, self._keeping.warnings(), more
         )
@@ -134,8 +140,8 @@ class Serving:
             sum(mode != core.arming.mode for mode in core.arming.modes.values()),
         )
 
-    async def metrics(self) -> MetricsServer[Snapshot] | None:
-        """The HTTP server, started; None when none is configured. Raises EgressdError."""
+    def metrics(self) -> MetricsServer[Snapshot] | None:
+        """The HTTP server, not started; None when none is configured."""
         config = self._core.config.metrics
         if not config.address:
             return None
@@ -148,12 +154,30 @@ class Serving:
             hosts=config.hosts,
         )
         self._sockets["metrics"] = server.stats
-        try:
-            await server.start()
-        except OSError as error:
-            where = f"{config.address}:{config.port}"
-            raise EgressdError(f"metrics: {where} cannot be listened on: {error.strerror}") from error
         return server
+
+    async def serve_metrics(self, server: MetricsServer[Snapshot]) -> None:
+        """Until cancelled. What cannot be listened on, as an address that the network brings (at boot we come before
+        it), is an alarm and tried again: nobody's watch ends for the sake of a page."""
+        where = f"{server.host}:{server.port}"
+        try:
+            while True:
+                try:
+                    await server.start()
+                    break
+                except OSError as error:
+                    why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
+                    told = f"METRICS are not served: {where}: {why}; tried again every {METRICS_AGAIN_S:.0f} s"
+                    if self._unserved != [told]:
+                        log.error("%s", told)
+                    self._unserved = [told]
+                await asyncio.sleep(METRICS_AGAIN_S)
+            if self._unserved:
+                log.warning("metrics are served at %s now", where)
+            self._unserved = []
+            await asyncio.Event().wait()
+        finally:
+            await server.close()
 
     def _snapshot(self) -> Snapshot:
         turned_away = {name: counted.turned_away for name, counted in self._sockets.items()}

@@ -1,12 +1,18 @@
-"""What the daemon's own sockets count is a metric."""
+"""What the daemon's own sockets count is a metric; and metrics hold up nothing else."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import socket
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from egressd.config.schema import Config
 from egressd.metrics.exposition import render
+from egressd.runtime import serving as serving_module
 from egressd.runtime.canary import Canary
 from egressd.runtime.feeding import Feeding
 from egressd.runtime.keeping import Keeping
@@ -16,17 +22,20 @@ from tests.loops import in_loop
 from tests.runtime.core_scene import CONFIG, site_at
 
 
+def serving_at(site: Any, folder: Path) -> Serving:
+    """All that serves, over a core of a test."""
+    site.kernel.adapters = list
+    canary = Canary(site.core.clock, site.core.enforcement, site.core.sensing.canaries)
+    keeping = Keeping(folder, Config(), folder / "heads", site.core.clock)
+    return Serving(site.core, site.core.clock, canary, keeping, Feeding(site.core, folder), Vitals(site.core.clock), ())
+
+
 @in_loop
 async def test_who_was_turned_away_is_a_metric(tmp_path: Path) -> None:
     """It was counted, and nobody could see it."""
     async with site_at(tmp_path, config=CONFIG + "metrics: {port: 0}\n") as site:
-        core = site.core
-        adapters: Any = site.kernel
-        adapters.adapters = list
-        canary = Canary(core.clock, core.enforcement, core.sensing.canaries)
-        keeping = Keeping(tmp_path, Config(), tmp_path / "heads", core.clock)
-        serving = Serving(core, core.clock, canary, keeping, Feeding(core, tmp_path), Vitals(core.clock), ())
-        control, metrics = serving.control(), await serving.metrics()
+        serving = serving_at(site, tmp_path)
+        control, metrics = serving.control(), serving.metrics()
         assert metrics is not None
         try:
             control.stats.busy, control.stats.evicted, control.stats.expired = 1, 2, 4
@@ -36,3 +45,37 @@ async def test_who_was_turned_away_is_a_metric(tmp_path: Path) -> None:
             await metrics.close()
     assert 'egressd_turned_away_total{socket="control"} 7.0\n' in told
     assert 'egressd_turned_away_total{socket="metrics"} 24.0\n' in told
+
+
+@in_loop
+async def test_metrics_that_cannot_be_listened_on_hold_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At boot the daemon comes before the network, so an address of the network's is not there yet; the port may be
+    another program's. The daemon ended then, and the gateway was without its watch for the sake of a page."""
+    monkeypatch.setattr(serving_module, "METRICS_AGAIN_S", 0.0)
+    taken = socket.create_server(("127.0.0.1", 0))
+    port = taken.getsockname()[1]
+    async with site_at(tmp_path, config=CONFIG + f"metrics: {{port: {port}}}\n") as site:
+        serving = serving_at(site, tmp_path)
+        metrics = serving.metrics()
+        assert metrics is not None
+        task = asyncio.create_task(serving.serve_metrics(metrics))
+
+        async def alarm() -> list[str]:
+            return [one for one in (await serving._screen())["warnings"] if one.startswith("METRICS")]
+
+        while not (told := await alarm()):
+            pass
+        assert told == [f"METRICS are not served: 127.0.0.1:{port}: Address already in use; tried again every 0 s"]
+        taken.close()
+        while await alarm():
+            pass
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.close()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        with pytest.raises(OSError, match="failed"):
+            await asyncio.open_connection("127.0.0.1", port)
+    said = [(one.levelname, one.getMessage()) for one in caplog.records if one.levelno >= logging.WARNING]
+    assert said == [("ERROR", told[0]), ("WARNING", f"metrics are served at 127.0.0.1:{port} now")]
