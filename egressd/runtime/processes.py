@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from egressd.errors import Malformed
@@ -159,7 +160,10 @@ class PacketProcessHandle:
         frames = Frames(MAX_UP_BYTES)
         self.last_batch_s = loop.time()
         while True:
-            received = await loop.sock_recv(ours, READ_BYTES)
+            try:
+                received = await loop.sock_recv(ours, READ_BYTES)
+            except ConnectionResetError:  # ended with orders unread, told behind what it sent (unix_release_sock)
+                return
             if not received:
                 return
             for kind, body in frames.feed(received):
@@ -176,13 +180,14 @@ class PacketProcessHandle:
 
     async def _write(self, ours: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            order = await self._outgoing.get()
-            body = pickle.dumps(order, pickle.HIGHEST_PROTOCOL)
-            if len(body) < LARGE_BYTES:
-                await loop.sock_sendall(ours, render_frame(DOWN_OBJECT, body))
-            else:
-                await self._send_file(ours, body)
+        with suppress(BrokenPipeError):  # it has ended: `_read` takes its last words, and comes to its end
+            while True:
+                order = await self._outgoing.get()
+                body = pickle.dumps(order, pickle.HIGHEST_PROTOCOL)
+                if len(body) < LARGE_BYTES:
+                    await loop.sock_sendall(ours, render_frame(DOWN_OBJECT, body))
+                else:
+                    await self._send_file(ours, body)
 
     async def _send_file(self, ours: socket.socket, body: bytes) -> None:
         """A large order: its head comes with the descriptor of a memory file that holds it."""
