@@ -23,6 +23,7 @@ from egressd.capture.pcapfile import CaptureReader, PcapReader
 from egressd.capture.pcapng import BYTE_ORDER_BIG, BYTE_ORDER_LITTLE, PcapngReader
 from egressd.capture.prefilter import Sink
 from egressd.errors import CaptureError
+from egressd.wire.links import is_read
 from egressd.wire.quiet import Recent
 
 STANDARD_INPUT: Final = "-"
@@ -71,6 +72,9 @@ class FileResult:
 def _note(snaplen: int, read: FileResult) -> str:
     """What a reader of the result should know about the capture."""
     notes = []
+    unread = ", ".join(str(link) for link in read.links if not is_read(link))
+    if read.packets and unread:
+        notes.append(f"link type {unread} is not read: what its packets hold is missed")
     if read.packets and 0 < snaplen < WHOLE_BYTES:
         notes.append(f"holds {snaplen} bytes of a packet at most: names behind are missed")
     if read.last_us < read.first_us - ORDER_US:
@@ -247,8 +251,8 @@ class Replay:
         result.truncated_bytes = reader.truncated_bytes
         result.last_us = reader.last_us
         result.error = reader.error
-        result.note = _note(reader.snaplen, result)
         result.links = tuple(reader.links)
+        result.note = _note(reader.snaplen, result)
         self._closed_bytes += reader.source.position
         reader.close()
 

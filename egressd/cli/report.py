@@ -283,8 +283,11 @@ def _sources(engine: Engine, incidents: Sequence[Incident]) -> list[str]:
 def _nothing_found(read: Read, engine: Engine, suffixes: Suffixes) -> list[str]:
     if not read.last_us:
         return ["!! Nothing was seen in there: whether a listed domain was reached is not known."]
+    hosts_seen = _machines(engine)
+    if not hosts_seen:
+        return [f"!! No host was seen in {read.amount()}:", "whether a listed domain was reached is not known."]
     lines = [
-        f"No listed domain observed in {read.amount()} of {count(_machines(engine), 'host')},",
+        f"No listed domain observed in {read.amount()} of {count(hosts_seen, 'host')},",
         f"from {moment(read.first_us):%Y-%m-%d %H:%M} to {moment(read.last_us):%Y-%m-%d %H:%M} UTC.",
     ]
     hosts: dict[str, set[bytes]] = {}

@@ -342,3 +342,8 @@ _STEPS: Final[dict[int, tuple[int, Callable[[bytes, int, int], _Place]]]] = {
 }
 # Raw IP goes by several numbers: 12 and 14 are DLT_RAW of two BSD families, 228 and 229 promise one version.
 RAW_LINKS: Final = frozenset((12, 14, 101, 228, 229))
+
+
+def is_read(link: int) -> bool:
+    """Whether a way leads from this link type of a capture file to an IP header."""
+    return link in RAW_LINKS or LINK + link in _STEPS

@@ -441,3 +441,14 @@ def test_what_may_mislead_though_it_is_whole_is_noted(
     assert (replay.files[0].note, replay.files[0].error) == (note, "")
     path.write_bytes(pcap([], snaplen=snaplen))
     assert read(path)[1].files[0].note == ""
+
+
+@pytest.mark.parametrize(("link", "read_too"), [(1, True), (12, True), (113, True), (189, False), (258, False)])
+def test_a_link_type_that_is_not_read_is_noted(tmp_path: Path, link: int, read_too: bool) -> None:
+    """Nothing in such a capture is found, and that looked like nothing to find."""
+    path = tmp_path / "a.pcap"
+    path.write_bytes(pcap([(T0_US, bytes(60))], link=link))
+    note = "" if read_too else f"link type {link} is not read: what its packets hold is missed"
+    assert read(path)[1].files[0].note == note
+    path.write_bytes(pcap([], link=link))
+    assert read(path)[1].files[0].note == ""

@@ -166,6 +166,16 @@ def test_replay_with_segments_and_allowances(capsys: pytest.CaptureFixture[str],
     assert seen == {"10.1.3.23": "", "10.2.5.41": "JPS", "10.2.7.11": "JPS", "10.2.7.52": "JPS", "10.2.9.77": "JPS"}
 
 
+def test_packets_of_no_host_tell_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Frames of a link type that is not read, or of ARP alone: "no listed domain observed" sounded like all is well."""
+    head = struct.pack("<IHHiIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, 189, 1_700_000_000)
+    (tmp_path / "usb.pcap").write_bytes(head + struct.pack("<III", 0, 60, 60) + bytes(60))
+    code, out, _ = run(capsys, "replay", str(tmp_path / "usb.pcap"))
+    assert code == 0 and "No listed domain" not in out
+    assert "!! No host was seen in 1 packet:\nwhether a listed domain was reached is not known." in out
+    assert "link type 189 is not read" in out
+
+
 def test_of_nothing_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty.pcap").touch()
     code, out, _ = run(capsys, "replay", str(tmp_path / "empty.pcap"))
