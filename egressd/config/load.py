@@ -37,6 +37,9 @@ if TYPE_CHECKING:  # detection takes 40 ms to import, which looking at one list 
     from egressd.config.policy_file import PolicyFile
     from egressd.detect.intel import Intel
 
+SECTION_MARKS: Final = tuple(
+    f"// ==={mark} {section} DOMAINS===" for section in ("ICANN", "PRIVATE") for mark in ("BEGIN", "END")
+)
 MAX_CONFIG_BYTES: Final = 1 << 20  # a person writes it; a large site's has some tens of kilobytes
 
 Loaded = TypeVar("Loaded")
@@ -265,6 +268,7 @@ class _Loading:
         if given is not None:
             try:
                 suffixes = Suffixes.parse(given, self.config.suffix_list)
+                _check_whole(given, self.config.suffix_list)
                 self._decides(given)
                 self.suffix_list = self.base_dir / self.config.suffix_list
                 return suffixes
@@ -374,6 +378,16 @@ class _Loading:
     def _keep(self, parsed: tuple[Loaded, list[Problem]]) -> Loaded:
         self.problems += parsed[1]
         return parsed[0]
+
+
+def _check_whole(suffix_list: str, name: str) -> None:
+    """Without the end of one, as half of a download is, names under its rules would be taken for registered domains:
+    of a listed bbc.co.uk all of co.uk would be blocked. Raises ConfigError."""
+    lines = set(suffix_list.splitlines())
+    for mark in SECTION_MARKS:
+        if mark not in lines:
+            what = f'is no whole Public Suffix List: it has no line "{mark}"'
+            raise ConfigError([Problem(escape_path(name), 0, 0, what, "fetch it again from publicsuffix.org")])
 
 
 def rank_names(text: str) -> str:

@@ -253,8 +253,8 @@ class Config:
     suffix_list: str = option(
         PATH,
         "",
-        "A Public Suffix List to use instead of the shipped one (publicsuffix.org). It decides where registered "
-        "domains end. Empty: the shipped one.",
+        "A Public Suffix List to use instead of the shipped one, whole as publicsuffix.org has it. It decides where "
+        "registered domains end. Empty: the shipped one.",
         example="public_suffix_list.dat",
     )
     nat64_prefixes: tuple[str, ...] = option(

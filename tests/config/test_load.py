@@ -400,8 +400,14 @@ def test_a_folder_that_is_closed_is_not_an_empty_one(tmp_path: Path, monkeypatch
     assert told == [f"e.yaml:1:9: lists[0]: {what}"]
 
 
+SECTIONS = (
+    "// ===BEGIN ICANN DOMAINS===\n{}// ===END ICANN DOMAINS===\n"
+    "// ===BEGIN PRIVATE DOMAINS===\n{}// ===END PRIVATE DOMAINS===\n"
+)
+
+
 def test_replaced_suffix_list_and_guard(tmp_path: Path) -> None:
-    _write(tmp_path / "psl.dat", "example\ntenants.example\n")
+    _write(tmp_path / "psl.dat", SECTIONS.format("example\n", "tenants.example\n"))
     _write(tmp_path / "guard.txt", "shared.example category=hosting # by test\n")
     _write(tmp_path / "l.txt", "a.b.tenants.example\nbad.shared.example\nbad.top.example\nbad.our.example\n")
     _write(tmp_path / "top.txt", "# names\nfirst.example\n\nx.top.example\nlate.example\n")
@@ -420,9 +426,30 @@ def test_replaced_suffix_list_and_guard(tmp_path: Path) -> None:
 
 
 def test_suffix_list_that_is_none(tmp_path: Path) -> None:
-    _write(tmp_path / "psl.dat", "ok.example\na..b\n")
+    _write(tmp_path / "psl.dat", SECTIONS.format("ok.example\na..b\n", ""))
     (told,) = _told(_load(tmp_path, "suffix_list: psl.dat"))
-    assert told.startswith("psl.dat:2:1: not a rule of the Public Suffix List")
+    assert told.startswith("psl.dat:3:1: not a rule of the Public Suffix List")
+
+
+@pytest.mark.parametrize(
+    ("kept", "missing"),
+    [
+        ("evil.example\n", "===BEGIN ICANN DOMAINS==="),
+        ("// ===BEGIN ICANN DOMAINS===\ncom\nco.j", "===END ICANN DOMAINS==="),
+        ("// ===BEGIN ICANN DOMAINS===\ncom\n// ===END ICANN DOMAINS===\n", "===BEGIN PRIVATE DOMAINS==="),
+        (SECTIONS.format("com\n", "github.io\n")[:-29], "===END PRIVATE DOMAINS==="),
+    ],
+)
+def test_a_suffix_list_that_is_cut_off_is_refused(tmp_path: Path, kept: str, missing: str) -> None:
+    """Without the rule co.uk a listed bbc.co.uk stands for all of co.uk: half of a download, or a wrong file, would
+    have blocked countries."""
+    _write(tmp_path / "psl.dat", kept)
+    loaded = _load(tmp_path, "suffix_list: psl.dat")
+    what = (
+        f'psl.dat: is no whole Public Suffix List: it has no line "// {missing}"; fetch it again from publicsuffix.org'
+    )
+    assert _told(loaded) == [what]
+    assert loaded.intel.suffixes.registered_domain("www.bbc.co.uk") == "bbc.co.uk"
 
 
 def test_popular_names_with_and_without_rank(tmp_path: Path) -> None:
