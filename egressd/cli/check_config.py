@@ -15,7 +15,9 @@ from egressd.cli.list_reading import warn_of_urls
 from egressd.cli.options import SYSTEM_CONFIG, is_ours, load, take_system_config
 from egressd.cli.paths import path_given
 from egressd.cli.terminal import printable
+from egressd.config.guard_options import SHIPPED_RANGES
 from egressd.config.load import LoadedIntel
+from egressd.config.named_files import NamedFiles
 from egressd.config.schema import Config
 from egressd.errors import ConfigError, Problem
 from egressd.plural import count
@@ -119,7 +121,7 @@ def _warn(config: Config, base_dir: Path) -> None:
     if config.origin and config == Config() and not config.places:
         where = printable(config.origin)
         print(f"egressd: warning: {where}: names no list and no mode; egressd run does not take it", file=sys.stderr)
-    for key, what in (*_missing_here(config), *_unusable_files(config, base_dir)):
+    for key, what in (*_missing_here(config), *_idle_patterns(config, base_dir), *_unusable_files(config, base_dir)):
         line, column = config.places.get(key, (0, 0))
         print(f"egressd: warning: {printable(str(Problem(config.origin, line, column, what)))}", file=sys.stderr)
 
@@ -150,6 +152,17 @@ def _missing_here(config: Config) -> Iterator[tuple[str, str]]:
         except OSError:
             key = f"capture.interfaces[{number}]"
             yield key, f"{key}: no interface {name} on this machine; the daemon waits until there is one"
+
+
+def _idle_patterns(config: Config, base_dir: Path) -> Iterator[tuple[str, str]]:
+    """(option, what) for patterns that match no file. A folder may be empty, but mostly an ending is misspelt."""
+    named = NamedFiles(base_dir, lambda *_: None, {}, frozenset())
+    ranges = config.guard.shared_ranges
+    for option, entries in (("lists", config.lists), ("allow", config.allow), ("guard.shared_ranges", ranges)):
+        for number, entry in enumerate(entries):
+            if entry != SHIPPED_RANGES and not named.of(option, [entry]):
+                key = f"{option}[{number}]"
+                yield key, f'{key}: no file matches "{entry}"'
 
 
 def _unusable_files(config: Config, base_dir: Path) -> Iterator[tuple[str, str]]:

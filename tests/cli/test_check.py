@@ -104,6 +104,27 @@ def test_files_of_feeds_and_interfaces_that_are_not_here_are_warned_of(
     assert "feeds.c.credential: the file cannot be read" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("more", [[], ["--for-start"]])
+def test_patterns_that_match_no_file_are_warned_of(
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An ending that is misspelt was `ok`, with one list less in force."""
+    for folder in ("l", "empty"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "l" / "a.txt").write_text("bad.example\n")
+    config = tmp_path / "egressd.yaml"
+    config.write_text(
+        'state: {directory: state}\nlists: ["l/*.txt", "l/*.text"]\nallow: ["empty/*.txt"]\n'
+        'guard: {shared_ranges: [shipped, "empty/r*"]}\n'
+    )
+    assert main(["check-config", *more, str(config)]) == OK
+    assert [line.partition("egressd.yaml:")[2] for line in capsys.readouterr().err.splitlines()] == [
+        '2:20: lists[1]: no file matches "l/*.text"',
+        '3:9: allow[0]: no file matches "empty/*.txt"',
+        '4:34: guard.shared_ranges[1]: no file matches "empty/r*"',
+    ]
+
+
 def test_a_configuration_that_the_daemon_does_not_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "egressd.yaml"
     config.write_text("# mode: enforce\n")
