@@ -68,7 +68,7 @@ class MetricsServer(Generic[Snapshot]):
         deadline_s: float = DEADLINE_S,
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
-        """`hosts` are further names (no port) that a Host header may carry; loopback's and the address that the
+        """`hosts` are further names that a Host header may carry; loopback's and the address that the
         connection came to always may. `port` 0 takes a free one, see `port` after `start`."""
         self.host = host
         self.port = port
@@ -76,7 +76,7 @@ class MetricsServer(Generic[Snapshot]):
         self._snapshot = snapshot
         self._encode = encode
         self._health = health
-        self._hosts = frozenset(name.lower() for name in (*LOOPBACK_NAMES, *hosts))
+        self._hosts = frozenset(_host_of(name) or name.lower() for name in (*LOOPBACK_NAMES, *hosts))
         self._deadline_s = deadline_s
         self._max_connections = max_connections
         self._open: set[_Connection] = set()

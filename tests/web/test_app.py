@@ -211,6 +211,17 @@ def test_host_must_be_ours(host: str, may: bool) -> None:
     run(work, hosts=["gw.ours.example"])
 
 
+def test_a_name_of_ours_may_be_given_with_its_port() -> None:
+    """As a Prometheus has it under `targets:`: it was taken, and everybody refused."""
+
+    async def work(server: Server) -> None:
+        for host in ("gw.ours.example", "gw.ours.example:9469", "[2001:db8::1]:9469"):
+            assert status_of(await ask(server, get(host=host))) == 200
+        assert status_of(await ask(server, get(host="other.example"))) == 403
+
+    run(work, hosts=["GW.ours.example:9469", "2001:db8::1"])
+
+
 @pytest.mark.parametrize(
     "request_",
     [
