@@ -18,6 +18,7 @@ from egressd.runtime.knowledge import Loaded
 MAX_PROBLEMS: Final = 20  # of lists that are told one by one
 # Sections of the configuration that a reload does not change.
 AT_START: Final = ("capture", "enforce", "control", "metrics", "state", "limits", "sensors")
+PAIRS: Final = "volume.pairs"  # so is this option: a bound of tables that are there
 log = logging.getLogger("egressd")
 
 
@@ -57,10 +58,12 @@ class Reloading:
 
 
 def _needs_restart(now: Config, found: Config) -> list[str]:
-    return [name for name in AT_START if getattr(now, name) != getattr(found, name)]
+    bounds = [PAIRS] if now.volume.pairs != found.volume.pairs else []
+    return [name for name in AT_START if getattr(now, name) != getattr(found, name)] + bounds
 
 
 def _until_restart(now: Config, found: Config) -> Config:
     """The file's configuration with the sections as they are in force: who asks for an option of them must not be told
     what nothing here goes by yet."""
-    return replace(found, **{name: getattr(now, name) for name in AT_START})
+    volume = replace(found.volume, pairs=now.volume.pairs)
+    return replace(found, volume=volume, **{name: getattr(now, name) for name in AT_START})

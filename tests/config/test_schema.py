@@ -19,7 +19,7 @@ from egressd.config.settings import policy_settings
 from egressd.detect.history import DEFAULT_HISTORY
 from egressd.detect.policy_settings import PolicySettings
 from egressd.intel.guard import POPULAR_LIMIT
-from egressd.runtime.reloading import AT_START
+from egressd.runtime.reloading import AT_START, PAIRS
 from egressd.wire.dissector import DEFAULT_CONVERSATIONS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -100,7 +100,7 @@ def test_reference_holds_every_option_within_its_width() -> None:
 
 def test_the_reference_says_what_takes_a_restart() -> None:
     head = " ".join((ROOT / "config" / "egressd.reference.yaml").read_text(encoding="utf-8")[:800].split("\n# "))
-    sections = ", ".join(AT_START[:-1]) + f" and {AT_START[-1]}"
+    sections = f"{', '.join(AT_START)} and {PAIRS}"
     assert f"What stands under {sections} comes into force with a restart, all else with egressd reload." in head
 
 

@@ -417,6 +417,11 @@ async def test_what_waits_for_a_restart_is_not_gone_by(tmp_path: Path) -> None:
         site.path.write_text(other + "capture: {processes: 4}\n")
         for _ in range(2):
             assert (await site.do("reload"))["lines"][1:] == ["in force only after a restart: capture, state"]
+        volume = "volume: {pairs: 2048, floor_mib: 1}\n"
+        (tmp_path / "egressd.yaml").write_text(CONFIG + volume)
+        assert (await site.do("reload"))["lines"][1:] == ["in force only after a restart: volume.pairs"]
+        in_force = site.core.config.volume
+        assert (in_force.pairs, in_force.floor_mib) == (32_768, 1), "a bound of tables that are there"
         assert (site.core.config.capture, site.core.config.state) == (held.capture, held.state)
         assert not (tmp_path / "other").exists()
         made = [int(site.core.new_id()[1:]) % (held.capture.processes + 1) for _ in range(3)]
