@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from egressd.capture.merge import FileResult
 from egressd.cli.terminal import WIDTH, cut, fit, moment, printable, room, span
+from egressd.detect.blocks import Block, main_target
 from egressd.detect.engine import Engine
 from egressd.detect.sharing import without_lead
 from egressd.detect.stages import Watched, stage_text
@@ -89,7 +90,7 @@ def render_report(
     lines = _head(read, lists, demo, seconds)
     if incidents:
         lines += _findings(read, engine, incidents)
-        lines += _blocks(decisions)
+        lines += _blocks(decisions, engine)
         lines += _sources(engine, incidents)
     else:
         lines += _nothing_found(read, engine, suffixes)
@@ -143,6 +144,14 @@ def _about(path: str, said: str) -> list[str]:
 def _findings(read: Read, engine: Engine, incidents: Sequence[Incident]) -> list[str]:
     contacts = sum(incident.contacts for incident in incidents)
     attempts = sum(incident.attempts for incident in incidents if incident.match.level != "url")  # no block stops one
+    unheld = sum(
+        incident.attempts
+        for incident in incidents
+        if _is_name_only(engine.blocks.by_target.get(main_target(incident.match)))
+    )
+    after = (
+        f"; {unheld:,} more went where only the name is blocked." if unheld else ": all that came after the decision."
+    )
     hosts = len({one.device or one.client for one in incidents if one.match.level != BEHAVIOUR})
     shown = incidents[:ROWS]
     host_width, domain_width = _widths(
@@ -151,7 +160,7 @@ def _findings(read: Read, engine: Engine, incidents: Sequence[Incident]) -> list
     )
     lines = [
         f"{hosts} of {count(_machines(engine), 'host')} reached a listed registered domain; a block would have",
-        f"stopped {attempts:,} of {count(contacts, 'contact')}: all that came after the decision.",
+        f"stopped {attempts - unheld:,} of {count(contacts, 'contact')}{after}",
         "",
         f"{'HOST':<{host_width}} {'DOMAIN':<{domain_width}} {'MATCH':<7} {'VIA':<{VIA_WIDTH}}"
         f" {'SINCE (UTC)':<11} {'FOR':<5} {'HITS':>5} {'AFTER':>5}",
@@ -168,6 +177,13 @@ def _findings(read: Read, engine: Engine, incidents: Sequence[Incident]) -> list
     if len(campaigns) > 2:
         lines.append(f"... and {count(len(campaigns) - 2, 'more campaign')}")
     return lines
+
+
+def _is_name_only(block: Block | None) -> bool:
+    """Whether all that its name led to is protected, shared or over a budget, so that it keeps nobody from it."""
+    if block is None or block.target.kind not in ("registered_domain", "host", "exact"):
+        return False
+    return bool(block.refused) and not (block.addresses or block.pairs or block.resting)
 
 
 def _widths(hosts: Sequence[str], domains: Sequence[str]) -> tuple[int, int]:
@@ -227,14 +243,15 @@ def _campaign(campaign: Campaign, engine: Engine, read: Read, *, alone: bool) ->
     return lines
 
 
-def _blocks(decisions: Sequence[Decision]) -> list[str]:
+def _blocks(decisions: Sequence[Decision], engine: Engine) -> list[str]:
     stands: dict[str, str] = {}  # what was blocked and given free again would not be
     for d in decisions:
         if d.action == "block" and d.targets[0].kind != "url":
             stands[d.id] = d.targets[0].value
         elif d.action == "withdraw" and d.targets[0].value == stands.get(d.id):
             del stands[d.id]
-    blocked = list(stands.values())
+    by_id = engine.blocks.by_id
+    blocked = [f"{value} (name only)" if _is_name_only(by_id.get(id_)) else value for id_, value in stands.items()]
     added = [d.targets[0] for d in decisions if d.action == "extend"]
     refused = [d for d in decisions if d.action in ("refuse", "withdraw")]
     settled = {d.targets for d in decisions if d.action == "block"}  # since then a list names it

@@ -42,11 +42,12 @@ def test_what_is_wrong_with_a_file_names_the_file() -> None:
     assert (len(first), first[:8], first[-6:], second) == (80, "! /srv/c", ".pcap:", f"    {NOTE}")
 
 
-def replayed(columns: int) -> list[str]:
+def replayed(columns: int, case: str = "listed-address-shared") -> list[str]:
     """The report of one case on a terminal so wide; 0: in a pipe."""
-    argv = [sys.executable, "-m", "egressd", "replay"]
-    argv += ["--list", "list.txt", str(ROOT / "pcaps/listed-address-shared/input.pcap")]
-    folder = ROOT / "pcaps/listed-address-shared"
+    folder = ROOT / "pcaps" / case
+    argv = [sys.executable, "-m", "egressd", "replay", *map(str, sorted(folder.glob("*.pcap")))]
+    if (folder / "list.txt").exists():
+        argv += ["--list", "list.txt"]
     if not columns:
         done = subprocess.run(argv, capture_output=True, text=True, cwd=folder, check=True)
         return done.stdout.splitlines()
@@ -62,6 +63,18 @@ def replayed(columns: int) -> list[str]:
             pass
     os.close(ours)
     return said.decode().splitlines()
+
+
+def test_what_a_block_by_name_alone_would_not_have_stopped_is_not_counted() -> None:
+    """All that the name led to is shared, so no address is blocked, and enforcing keeps nobody from it: `a block would
+    have stopped 1 of 2 contacts` said the report."""
+    told = replayed(0, "shared-cdn-address")
+    assert told[2:4] == [
+        "1 of 5 hosts reached a listed registered domain; a block would have",
+        "stopped 0 of 2 contacts; 1 more went where only the name is blocked.",
+    ]
+    assert "Would block: bad.example (name only)" in told
+    assert "stopped 189 of 227 contacts: all that came after the decision." in replayed(0, "jps-2015")
 
 
 def test_a_wide_terminal_shows_more_and_a_file_is_the_same_everywhere() -> None:
