@@ -2,8 +2,9 @@
 
     bad.example  threat="some family" confidence=90 expires=2030-01-31   # why it is here
 
-A `#` at the start of a word begins a comment. A value with spaces stands in double quotes; there are no escapes, so a
-value holds no double quote. A date alone means 00:00 UTC of that day; a time without an offset is UTC.
+A `#` at the start of a word begins a comment, and so does the `;` of Spamhaus's lists and of zone files. A value with
+spaces stands in double quotes; there are no escapes, so a value holds no double quote. A date alone means 00:00 UTC of
+that day; a time without an offset is UTC.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final, NamedTuple
 from egressd.errors import EgressdError, Problem
 from egressd.names import escape
 
+COMMENT: Final = "#;"
 MAX_LINE: Final = 4096  # characters; the longest honest line is a long URL with options
 MAX_VALUE: Final = 512  # characters of an option's value; it travels into every event
 _MAX_SHOWN: Final = 80  # characters of a person's text quoted in a problem
@@ -66,15 +68,15 @@ def split_comment(line: str) -> tuple[list[Word], str]:
     words: list[Word] = []
     for found in _WORD.finditer(line):
         text = found.group()
-        if text[0] == "#":
+        if text[0] in COMMENT:
             return words, line[found.start() + 1 :].strip()
         words.append(Word(text, found.start() + 1))
     return words, ""
 
 
 def find_comment(line: str) -> int:
-    """Where the `#` of a line's comment stands, -1 when it has none."""
-    return next((found.start() for found in _WORD.finditer(line) if found.group()[0] == "#"), -1)
+    """Where the mark of a line's comment stands, -1 when it has none."""
+    return next((found.start() for found in _WORD.finditer(line) if found.group()[0] in COMMENT), -1)
 
 
 def parse_options(words: list[Word], known: tuple[str, ...]) -> dict[str, Word]:

@@ -43,7 +43,7 @@ _JSON_KEYS: Final = (
     ("crowdsec", {"decisions"}),
     ("crowdsec", {"scope", "value"}),
     ("crowdsec", {"new", "deleted"}),
-    *(("suricata", {key}) for key in ("value", "indicator", "ioc", "domain", "hostname", "host", "ip", "url")),
+    *(("suricata", {key}) for key in ("value", "indicator", "ioc", "domain", "hostname", "host", "ip", "cidr", "url")),
 )
 
 

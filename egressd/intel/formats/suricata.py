@@ -1,5 +1,6 @@
 """Suricata's datasets (docs.suricata.io, Datasets): strings as one base64 text a line, addresses as they are, a number
-of datarep after a comma; from version 8 on also JSON and JSON lines, with the value under a key that rules name."""
+of datarep after a comma; from version 8 on also JSON and JSON lines, with the value under a key that rules name.
+Spamhaus's DROP lists are such lines too (spamhaus.org/blocklists/do-not-route-or-peer)."""
 
 from __future__ import annotations
 
@@ -17,10 +18,24 @@ from egressd.intel.networks import parse_network
 
 FILE_HASH: Final = "a file's hash"
 BARE_PATH: Final = "a path without a host"
+METADATA: Final = "tells of the list itself"
 
-VALUE_KEYS: Final = ("value", "indicator", "ioc", "domain", "hostname", "host", "fqdn", "dns", "sni", "ip", "url")
+VALUE_KEYS: Final = (
+    "value",
+    "indicator",
+    "ioc",
+    "domain",
+    "hostname",
+    "host",
+    "fqdn",
+    "dns",
+    "sni",
+    "ip",
+    "cidr",
+    "url",
+)
 _THREAT_KEYS: Final = ("threat", "malware", "family", "category")
-_REF_KEYS: Final = ("reference", "ref", "link")
+_REF_KEYS: Final = ("reference", "ref", "link", "sblid")
 _HASH: Final = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{64}")
 _BASE64: Final = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 _LEVELS: Final = 4  # of containers around the array that a rule's array_key may name
@@ -60,7 +75,8 @@ def _read_json(text: str, judge: Judge) -> Iterator[Found]:
     document = JsonText(text)
     try:
         while document.peek():
-            if document.peek() == "{" and _value_key(document.fork().record()):
+            first = document.fork().record() if document.peek() == "{" else None
+            if first is not None and (_value_key(first) or _is_metadata(first)):
                 records: Iterator[Record] = iter((document.record(),))
             else:
                 records = document.walk(_LEVELS)
@@ -86,6 +102,8 @@ def _no_value(column: int) -> Wrong:
 def _read_record(judge: Judge, record: Record) -> Found:
     """Raises Wrong."""
     key = _value_key(record)
+    if not key and _is_metadata(record):
+        return Ignored(record.line, METADATA)
     if not key:
         raise _no_value(record.column)
     word = record.word(key)
@@ -103,6 +121,11 @@ def _read_record(judge: Judge, record: Record) -> Found:
 
 def _value_key(record: Record) -> str:
     return next((key for key in VALUE_KEYS if isinstance(record.members.get(key), str)), "")
+
+
+def _is_metadata(record: Record) -> bool:
+    """As the last line of a list of Spamhaus's has it."""
+    return record.get("type") == "metadata"
 
 
 def _parse_value(word: Word) -> Entry | None:

@@ -46,7 +46,7 @@ def test_every_line_that_is_no_comment_is_accounted_for(path: Path) -> None:
         for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1)
         if number not in told
         and line.strip()
-        and not re.match(r"#|!|\[Ad|\$(TTL|ORIGIN)|\s+\d|trail,info|duration,|id,source|first_seen_utc", line)
+        and not re.match(r"#|;|!|\[Ad|\$(TTL|ORIGIN)|\s+\d|trail,info|duration,|id,source|first_seen_utc", line)
     ]
     assert silent == []
 
