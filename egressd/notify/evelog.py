@@ -11,6 +11,7 @@ logrotate may move the file away and send SIGHUP (`reopen`); without the signal 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -29,6 +30,7 @@ MODE: Final = 0o640
 RETRY_S: Final = 1.0  # after a write that failed
 LOOK_S: Final = 5.0  # how often to look whether the file is still there under its name
 OBSERVATIONS: Final = frozenset({"dns", "http", "tls", "quic", "socks", "flow"})
+_OF_THE_DISK: Final = frozenset((errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO))
 _FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 
@@ -86,14 +88,17 @@ class EveLog:
 
     def start(self) -> None:
         """Open the file and start the thread. EveLogError when it cannot be opened: at the start that is a mistake to
-        mend, later it is trouble that passes."""
+        mend, but for a disk that is full or fails; later it is trouble that passes."""
         try:
             self._open()
         except OSError as error:
-            raise EveLogError(
-                f"event file {self._path}: {error.strerror or error}: make its folder writable for this user, or set "
-                f"state.events"
-            ) from None
+            if error.errno not in _OF_THE_DISK:
+                raise EveLogError(
+                    f"event file {self._path}: {error.strerror or error}: make its folder writable for this user, or "
+                    f"set state.events"
+                ) from None
+            self._trouble = f"{self._path}: {error.strerror}"
+            self._wants_reopening = True
         self._thread = threading.Thread(target=self._run, name="egressd-events", daemon=True)
         self._thread.start()
 

@@ -344,6 +344,28 @@ def test_a_disk_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
 # -- at the start
 
 
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_disk_that_fails_at_the_start_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """After an error of the disk /var is read-only: the ledger was ready for that, and egressd did not start for want
+    of an event file."""
+    path = tmp_path / "eve.json"
+    failing = [True]
+    real = os.open
+
+    def fails(name: Any, flags: int, *more: Any) -> int:
+        if str(name) == str(path) and failing:
+            raise OSError(number, os.strerror(number))
+        return real(name, flags, *more)
+
+    monkeypatch.setattr(os, "open", fails)
+    with opened(path) as log:
+        assert log.stats.trouble == f"{path}: {os.strerror(number)}"
+        log.write(sighting(1))
+        failing.clear()
+        assert log.flush(WAIT_S)
+        assert (numbers(path), log.stats.trouble) == ([1], "")
+
+
 @pytest.mark.parametrize("sort", ["no folder", "folder", "fifo", "device"])
 def test_what_cannot_be_an_event_file(tmp_path: Path, sort: str) -> None:
     path = tmp_path / "eve.json"
