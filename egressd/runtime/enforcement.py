@@ -194,11 +194,16 @@ class Enforcement:
                 settings=ReconcilerSettings(provisional_s=float(config.enforce.provisional_s)),
             )
         )
-        with suppress(AdapterError):
-            self._nflog = Nflog((config.enforce.nflog_group,))
+        self._hear_drops(config.enforce.nflog_group)
+
+    def _hear_drops(self, group: int) -> None:
+        try:
+            self._nflog = Nflog((group,))
+        except AdapterError:
+            what = f"log group {group} is another program's: what the kernel drops is not counted"
+            self._told("nflog", f"{what}; set another enforce.nflog_group, restart")
+        else:
             asyncio.get_running_loop().add_reader(self._nflog.fileno(), self._read_log)
-        if self._nflog is None:
-            self.problems["nflog"] = f"log group {config.enforce.nflog_group} is held by another program"
 
     def _add(self, reconciler: Reconciler) -> None:
         self.reconcilers.append(reconciler)

@@ -11,7 +11,8 @@ import pytest
 
 from egressd.clock import Clock
 from egressd.config.schema import Config
-from egressd.enforce.nflog import Dropped
+from egressd.enforce.adapter import AdapterError
+from egressd.enforce.nflog import Dropped, Nflog
 from egressd.model import UDP, FlowKey, Target
 from egressd.runtime.enforcement import REPAIR_LINE_US, Enforcement
 from egressd.runtime.in_force import Register
@@ -71,6 +72,23 @@ def test_a_commit_is_no_reason_to_compare_what_did_not_change() -> None:
         assert len(woken) == wakes
     one.wake()
     assert len(woken) == 1, "who asks is answered"
+
+
+def test_a_log_group_of_another_program_is_told_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing of it was in the journal, and `status` said whose it is and not what to do."""
+
+    def taken(groups: object) -> Nflog:
+        raise AdapterError("busy")
+
+    monkeypatch.setattr("egressd.runtime.enforcement.Nflog", taken)
+    one = enforcement(Hand())
+    one._hear_drops(7)
+    told = "log group 7 is another program's: what the kernel drops is not counted; "
+    told += "set another enforce.nflog_group, restart"
+    assert one.problems == {"nflog": told}
+    assert [(line.levelname, line.getMessage()) for line in caplog.records] == [("ERROR", f"nflog: {told}")]
 
 
 def test_another_programs_changes_are_told_once_in_ten_minutes(caplog: pytest.LogCaptureFixture) -> None:
