@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
 
+from egressd.capture.merge import STANDARD_INPUT
 from egressd.cli.exit_codes import FINDINGS, OK
 from egressd.cli.options import add_intel_arguments, base_dir, intel_options, load
 from egressd.cli.paths import path_given
@@ -77,6 +81,31 @@ def run(args: Namespace) -> int:
     """Replay; the exit code is 0, or 10 with --exit-code and findings."""
     if not args.files and not args.log:
         args.usage("name a capture, or a log with --log FORMAT:FILE")
+    with _to_its_end(args.files):
+        return _replay(args)
+
+
+@contextmanager
+def _to_its_end(files: Sequence[str]) -> Iterator[None]:
+    """In `tcpdump -w - | egressd replay -` Control-C tells tcpdump to stop: what is in the pipe is read and reported
+    all the same. The next one is meant for us."""
+    if STANDARD_INPUT not in files or os.isatty(0) or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def first(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with suppress(OSError):  # print is not to be called again while it runs
+            os.write(2, b"egressd: reads to the end of the input; interrupt again to stop at once\n")
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _replay(args: Namespace) -> int:
     config, loaded = load(args)
     given = Given(args.files, base_dir(args), args.log, not args.no_prefilter, args.jobs)
     if args.json or args.observations:

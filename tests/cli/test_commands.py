@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -560,6 +561,28 @@ def test_an_interrupt_while_it_loads_is_no_traceback(
 
     monkeypatch.setattr("egressd.cli.main._load", load)
     assert run(capsys, "replay", "-") == (130, "", "egressd: interrupted\n")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_a_pipe_still_holds_is_read_after_an_interrupt(again: bool) -> None:
+    """Who ended `tcpdump -w - | egressd replay -` by Control-C was told nothing of what had been seen."""
+    whole = (ROOT / "pcaps/shared-cdn-address/input.pcap").read_bytes()
+    argv = [sys.executable, "-m", "egressd", "replay", "--json", "--observations", "-"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT) as reader:
+        assert reader.stdin and reader.stdout and reader.stderr
+        reader.stdin.write(whole[:2_000])
+        reader.stdin.flush()
+        assert reader.stdout.readline(), "it is reading"
+        reader.send_signal(signal.SIGINT)
+        assert reader.stderr.readline() == b"egressd: reads to the end of the input; interrupt again to stop at once\n"
+        if again:
+            reader.send_signal(signal.SIGINT)
+            assert (reader.wait(20), reader.stderr.read()) == (130, b"egressd: interrupted\n")
+            return
+        out, err = reader.communicate(whole[2_000:], 20)
+    assert (reader.returncode, err) == (0, b"")
+    assert json.loads(out.splitlines()[-1])["egressd"]["packets"] == 66
 
 
 def test_lint_warns_that_urls_are_not_blocked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
