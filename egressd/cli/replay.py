@@ -114,6 +114,7 @@ def _replay(args: Namespace) -> int:
         writer.summary(replay, loaded)
     else:
         collector = Collector()
+        once = bool(args.log) or STANDARD_INPUT in args.files  # cannot be read again
         started_s = time.monotonic()
         replay = replay_into(collector, config, loaded, given)
         lines = render_report(
@@ -124,8 +125,8 @@ def _replay(args: Namespace) -> int:
             loaded.demo,
             loaded.intel.suffixes,
             time.monotonic() - started_s,
-            "" if args.log else intel_options(args),
-            "EVENTS   (saved output of this with --json)" if args.log else " ".join(map(shlex.quote, args.files)),
+            "" if once else intel_options(args),
+            "EVENTS   (saved output of this with --json)" if once else " ".join(map(shlex.quote, args.files)),
         )
         print("\n".join(lines))
     return FINDINGS if args.exit_code and replay.engine.campaigns.incidents else OK

@@ -563,6 +563,14 @@ def test_an_interrupt_while_it_loads_is_no_traceback(
     assert run(capsys, "replay", "-") == (130, "", "egressd: interrupted\n")
 
 
+def test_what_came_from_standard_input_is_not_asked_for_again() -> None:
+    case = ROOT / "pcaps/shared-cdn-address"
+    argv = [sys.executable, "-m", "egressd", "replay", "--list", str(case / "list.txt"), "-"]
+    packets = (case / "input.pcap").read_bytes()
+    done = subprocess.run(argv, input=packets, capture_output=True, cwd=ROOT, check=True)
+    assert done.stdout.endswith(b"\nNext: egressd explain bad.example EVENTS   (saved output of this with --json)\n")
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_what_a_pipe_still_holds_is_read_after_an_interrupt(again: bool) -> None:
     """Who ended `tcpdump -w - | egressd replay -` by Control-C was told nothing of what had been seen."""
