@@ -11,7 +11,7 @@ from typing import Final
 
 from egressd.config.folders import ABSENT, may_be_file, why_closed
 from egressd.config.large_lists import ListFile
-from egressd.config.texts import escape_path
+from egressd.config.texts import ON_THE_WEB, escape_path
 
 MAX_FILES: Final = 1_000  # that one pattern may name
 
@@ -75,6 +75,8 @@ class NamedFiles:
             islice(filter(self._is_meant, names), MAX_FILES + 1)
         )  # no more are looked at, however many there are
         if not names and "*" not in pattern and "?" not in pattern:  # a bracket in a file's name that is misspelt
+            return [pattern]
+        if not names and ON_THE_WEB.search(pattern):  # its ? makes it no pattern
             return [pattern]
         closed = "" if names else why_closed((self._base_dir / pattern).parent)
         if closed == ABSENT:

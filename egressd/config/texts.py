@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,7 @@ from egressd.errors import ConfigError, Problem
 from egressd.names import escape
 
 MAX_LIST_BYTES: Final = 64 << 20  # two million names with options; more belongs into a feed
+ON_THE_WEB: Final = re.compile("(?:^|/)(?:https?|ftp):/", re.I)  # Path takes one of two slashes away
 _STREAMS: Final = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")  # a shell's <(command) and pipes
 _GZIP: Final = b"\x1f\x8b"
 _ZIP: Final = b"PK\x03\x04"
@@ -46,6 +48,9 @@ def read_text(path: Path, name: str, limit: int) -> str | Problem:
                 return Problem(name, 0, 0, "was replaced while it was opened", "check again")
             raw = stream.read(limit + 1)
     except FileNotFoundError:
+        if ON_THE_WEB.search(str(path)):
+            advice = "fetch it first, or name it under feeds: (docs/feeds.md)"
+            return Problem(name, 0, 0, "is an address on the web, no file", advice)
         return Problem(name, 0, 0, "does not exist", f"looked for {escape_path(path.absolute())}")
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         reason = error.strerror if isinstance(error, OSError) else str(error)

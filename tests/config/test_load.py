@@ -400,6 +400,13 @@ def test_a_folder_that_is_closed_is_not_an_empty_one(tmp_path: Path, monkeypatch
     assert told == [f"e.yaml:1:9: lists[0]: {what}"]
 
 
+@pytest.mark.parametrize("address", ["https://lists.example/c2.txt", "HTTP://lists.example/?list=c2"])
+def test_a_list_on_the_web_is_a_feed(tmp_path: Path, address: str) -> None:
+    """As Pi-hole has it; it was looked for as a file in a folder `https:`."""
+    what = f'"{address}" is an address on the web, no file; fetch it first, or name it under feeds: (docs/feeds.md)'
+    assert _told(_load(tmp_path, f"lists: ['{address}']\n")) == [f"e.yaml:1:9: lists[0]: {what}"]
+
+
 SECTIONS = (
     "// ===BEGIN ICANN DOMAINS===\n{}// ===END ICANN DOMAINS===\n"
     "// ===BEGIN PRIVATE DOMAINS===\n{}// ===END PRIVATE DOMAINS===\n"
