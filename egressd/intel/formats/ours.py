@@ -55,6 +55,8 @@ OPTIONS: Final = ("scope", "threat", "confidence", "expires", "added", "first_se
 
 # https://docs.suricata.io/en/latest/rules/intro.html: what a rule begins with.
 _RULES: Final = frozenset(("alert", "drop", "pass", "reject", "rejectsrc", "rejectdst", "rejectboth"))
+# https://unbound.docs.nlnetlabs.nl/en/latest/manpages/unbound.conf.html: what lists of names in its form have.
+_UNBOUND: Final = frozenset(("server:", "local-zone:", "local-data:"))
 _ADBLOCK: Final = re.compile(r"\|\|([^\^$|/]+)\^\|?")
 
 
@@ -128,6 +130,9 @@ def parse_line(line: str) -> tuple[list[tuple[Entry, int]], list[Word]] | None:
     if not words or words[0].text == "!" or words[0].text.startswith("[Adblock"):
         return None
     first = words[0]
+    if first.text in _UNBOUND:
+        what = "a line of unbound's configuration is no indicator"
+        raise Wrong(first.column, what, "list the names of its zones, or take the list in its dnsmasq or RPZ form")
     count = 1
     while count < len(words) and "=" not in words[count].text:
         count += 1

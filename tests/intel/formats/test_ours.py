@@ -210,6 +210,8 @@ def test_registered_domain_and_rule(line: str, registered: str, rule: str) -> No
         ('"bad.example";"phish"', 1, "not a legal name", "the column with the names"),
         ('"bad.example"', 1, "not a legal name", "without quotes"),
         ('alert dns any any -> any any (msg:"x"; sid:1;)', 1, "a rule of Suricata", "names that it looks for"),
+        ("server:", 1, "a line of unbound's configuration", "dnsmasq or RPZ"),
+        ('local-zone: "bad.example" always_nxdomain', 1, "a line of unbound's configuration", "dnsmasq or RPZ"),
         ("bad.example = phish", 13, "nothing before the =", "no spaces"),
         ("bad.example#case-17", 1, "not a legal name", "a space before the #"),
         ("bad\u2013site.example", 1, "U+2013 of a word processor", "plain -"),
