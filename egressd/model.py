@@ -281,7 +281,8 @@ class Indicator(NamedTuple):
 
 
 class Match(NamedTuple):
-    """Why something matched. `level` is host, sibling, address, url or behaviour (DESIGN section 2)."""
+    """Why something matched. `level` is host (the listed name or below it), sibling (another name of its
+    registered domain), address, url or behaviour."""
 
     level: str
     indicator: Indicator

@@ -1,4 +1,4 @@
-"""What each exit code means (DESIGN section 9)."""
+"""What each exit code means: scripts rest on them."""
 
 from __future__ import annotations
 

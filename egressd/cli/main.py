@@ -123,7 +123,7 @@ def build_parser(verb: str | None, offered: Iterable[str] = VERBS) -> ArgumentPa
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code (DESIGN section 9)."""
+    """Run one command; returns the exit code (exit_codes.py)."""
     try:
         return _main(argv)
     except KeyboardInterrupt:  # while it loads what it needs, too

@@ -210,7 +210,7 @@ def head_lines(answer: Answer) -> list[str]:
 
 
 def observed(answer: Answer, what: str) -> list[str]:
-    """What to say when there is nothing to show: never "clean" (INCIDENT S32)."""
+    """What to say when there is nothing to show: never "clean", for nobody can know that."""
     said = f"{what} in {count(answer.packets, 'packet')} since {date(answer.since)} UTC."
     return [*wrap("", said.split(" "), " "), "What could not be seen: egressd status, BLIND."]
 

@@ -1,6 +1,6 @@
 """Blind spots: conversations whose names we cannot read, counted per client.
 
-An answer "not observed" is worth only as much as what could be observed (INCIDENT S32), so every report shows these.
+An answer "not observed" is worth only as much as what could be observed, so every report shows these.
 """
 
 from __future__ import annotations

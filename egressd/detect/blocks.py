@@ -75,7 +75,7 @@ class Block:
 
 
 def main_target(match: Match) -> Target:
-    """What a block by this match is about (DESIGN section 5: scope after narrowing)."""
+    """What a block by this match is about: the scope of its indicator, as narrowed by guard, suffix or line."""
     indicator = match.indicator
     if indicator.kind == "domain":
         if indicator.scope == "registered":

@@ -29,7 +29,7 @@ class Calendar:
         self.next_us = self._soonest_us()
 
     def watch(self, block: Block) -> None:
-        """A listed indicator's block lives as long as its indicator (DESIGN section 7)."""
+        """A listed indicator's block lives as long as its indicator: whoever lists it says for how long it is bad."""
         ends_us = (block.match.indicator.expires_s * SECOND_US, block.ends_us)
         for expires_us in filter(None, ends_us):
             self._order += 1

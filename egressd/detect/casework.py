@@ -355,7 +355,7 @@ class Casework:
                 self._arrive(calendar.arriving(ts_us), due_us)
 
     def _arrive(self, arrived: set[Indicator], arrival_us: int) -> None:
-        """Retro-hunt (INCIDENT beat a): indicators came into force; who contacted them before?"""
+        """Retro-hunt: indicators came into force; who contacted them before? Notice comes hours after that."""
         for _ in hunt(self, arrived.__contains__, arrival_us, sieve_for(arrived)):
             pass
 

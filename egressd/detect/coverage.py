@@ -1,8 +1,9 @@
 """What a block may cover: which addresses, for everybody or for one client, and what it gives free again.
 
 Names that a client sends are accusations: they justify its own way to that address. An address is blocked for everybody
-only when an answer to an outstanding question ties it to a listed name, it is not protected and nobody else lives there
-(DESIGN section 6). Every refusal is a decision too, with its reason.
+only when an answer to an outstanding question ties it to a listed name, it is not protected and nobody else lives
+there: a host can say any name to any server, and would cut everybody off from there. Every refusal is a decision too,
+with its reason.
 """
 
 from __future__ import annotations

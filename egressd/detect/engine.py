@@ -35,7 +35,7 @@ LOOK_US: Final = 10_000_000
 
 
 class Engine(Casework):
-    """Correlator, policy, watch and campaigns in the order that DESIGN section 4 draws."""
+    """Correlator, campaigns, policy and watch, in that order: an attempt belongs to an incident."""
 
     def observe(self, seen: Observation) -> None:
         """Take one observation; emits whatever follows from it."""

@@ -1,7 +1,7 @@
 """What speaks for a destination being bad though no list names it, and how it adds up to one score with its parts.
 
 A detector (egressd/detect/behaviour/) watches one trait and says so in an `Evidence`. Evidence alone never blocks for
-everybody (DESIGN section 6): it alerts, asks or isolates, as the policy says.
+everybody, since what innocent programs do looks like it: it alerts, asks or isolates, as the policy says.
 """
 
 from __future__ import annotations

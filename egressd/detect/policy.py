@@ -1,4 +1,4 @@
-"""Policy: what a sighting justifies (DESIGN section 6).
+"""Policy: what a sighting justifies.
 
 Names that a client sends are accusations: they justify a block by name, and of that client's way to that address. An
 address is blocked for everybody only when an answer to an outstanding question ties it to a listed name, it is not
@@ -215,7 +215,8 @@ class Policy(Coverage):
         facts = self.site.facts(sighting, self.rules, clients, known, self.trusts(sighting.flow.server))
         rule = self.rules.choose(facts)
         if facts.match == BEHAVIOUR and rule.outcome == BLOCK:
-            rule = rule._replace(outcome=ASK)  # whatever a file says (config.policy_file refuses it): DESIGN section 6
+            # Whatever a file says (config.policy_file refuses it): innocent programs behave so, too.
+            rule = rule._replace(outcome=ASK)
         if rule.outcome in (ASK, ISOLATE) and sighting.match.indicator.source in self.settings.alert_only:
             rule = rule._replace(outcome=ALERT)
         return rule, facts

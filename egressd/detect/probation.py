@@ -2,7 +2,7 @@
 
 What a list names is blocked as long as it is listed. What was only found out (an address that a listed name led to
 today) is somebody else's tomorrow: it is forgotten when nobody tries it, and comes back longer when somebody does
-(DESIGN section 7; the idea is that of Zeek's catch-and-release).
+(the idea is that of Zeek's catch-and-release).
 """
 
 from __future__ import annotations

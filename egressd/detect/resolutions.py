@@ -1,8 +1,9 @@
 """Who resolved what: our own passive DNS, bounded.
 
 Three questions are answered from it. Does an answer match a question that this client asked (evidence level E2,
-DESIGN section 6)? Which other registered domains live on an address (co-tenants: a shared address is never blocked)?
-Which name did this client resolve to reach this address (so that a connection without a name has one)?
+without which no address is blocked for everybody)? Which other registered domains live on an address (co-tenants: a
+shared address is never blocked)? Which name did this client resolve to reach this address (so that a connection
+without a name has one)?
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from egressd.units import DAY_US, HOUR_US
 
 ANSWER_WITHIN_US: Final = 10_000_000  # stub resolvers give up after 5 s, one retry
 ATTRIBUTE_WITHIN_US: Final = HOUR_US  # how long a client is assumed to use an address it resolved
-TENANT_WITHIN_US: Final = DAY_US  # "seen on it in the last day", DESIGN section 6
+TENANT_WITHIN_US: Final = DAY_US  # sites move, and most are visited daily: who was seen there counts for so long
 MAX_TENANTS: Final = 32  # per address; more would not change a verdict
 MAX_LISTED: Final = 16  # of them may be listed: they are not to keep out those whom a block would harm
 MAX_LEARNED: Final = 1_024  # tenants that wait to be told to other processes; more are told when they are met again

@@ -1,4 +1,5 @@
-"""How far a campaign got, as what was seen and never more (INCIDENT S32: "not observed", never "clean")."""
+"""How far a campaign got, as what was seen and never more: "not observed", never "clean". Of the attack of 2015 that
+pcaps/jps-2015 is built after, people were told that nothing had leaked, because nobody had seen it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The watch: what still tries to reach a blocked target, per client (DESIGN section 7)."""
+"""The watch: what still tries to reach a blocked target, per client. Whoever does is infected, and it fails unseen."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 Adapters are plain synchronous objects; the reconciler calls one of them from a thread of its own, one call at a time.
 An adapter touches only what bears our mark, never half-applies in silence, and refuses by `Capabilities` what it cannot
-hold. Whatever it is told, it does not block what is protected: that was checked by policy, and is checked here again
-(DESIGN section 6).
+hold. Whatever it is told, it does not block what is protected: that was checked by policy, and is checked here again,
+for an answer may aim at our own resolver, and one mistake before it would leave everybody without names.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The adapter's own check of what may be blocked, the second of three (DESIGN section 6): policy asked before it, and
+"""The adapter's own check of what may be blocked, the second of three: policy asked before it, and
 the kernel's first rule asks again after it. An adapter believes nobody."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The four allowances, named apart (DESIGN section 5), one a line, each with owner and reason:
+"""The four allowances, named apart because each lets another thing be, one a line, each with owner and reason:
 
     ignore-indicator bad.example   owner=alice reason="sinkholed since May"
     allow-destination good.example owner=bob reason="lab" client=192.0.2.7

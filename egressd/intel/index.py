@@ -1,6 +1,6 @@
 """The index: which indicator covers a name, an address or a URL. Immutable; a new one is built and swapped whole.
 
-What covers what, for a listed name N with registered domain R (DESIGN section 5):
+What covers what, for a listed name N with registered domain R:
 
     scope        N itself   below N   any other name of R, R too
     registered   host       host      sibling

@@ -12,8 +12,8 @@ against us; it is refused whole then:
 
     more than `quarantine_most` lines (20) and more than one in a thousand, or more than one line in ten
 
-With `quarantine_most: 0` a single one is enough. So a hit on an allowed or popular name is refused in any case (THREATS
-promise 27): as a line always, as a feed from the threshold on.
+With `quarantine_most: 0` a single one is enough. So a hit on an allowed or popular name is refused in any case:
+as a line always, as a feed from the threshold on.
 """
 
 from __future__ import annotations

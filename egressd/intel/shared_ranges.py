@@ -1,7 +1,7 @@
 """Address ranges of content delivery networks and clouds, where very many sites live on each address.
 
 What was seen on an address there says little: the innocent sites on it are those that nobody here has asked for yet. So
-an address in such a range counts as shared from the first moment, whatever passive DNS holds (DESIGN section 6).
+an address in such a range counts as shared from the first moment, whatever passive DNS holds.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Labels are words of ours (kinds, states, reasons) or names that an operator configured (interfaces, lists, adapters),
 never a name, address or client seen in traffic. That does not rest on goodwill: each label has a closed set of values,
 or a form that no name or address has, and a bound; what is beyond goes to the value `other`. So the number of series is
-bounded whatever traffic does (THREATS 13: under 500).
+bounded whatever traffic does: under 500, for a Prometheus keeps each of them in memory.
 """
 
 from __future__ import annotations

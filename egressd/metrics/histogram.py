@@ -8,7 +8,8 @@ from typing import Final
 
 from egressd.units import SECOND_US
 
-# Upper bounds in seconds: the kernel is told within 0.2 to 0.4 ms where all is well, and DESIGN asks for one second.
+# Upper bounds in seconds: the kernel is told within 0.2 to 0.4 ms where all is well, and should be within a
+# second whatever happens.
 BOUNDS_S: Final = (
     *(0.0001, 0.0002, 0.0003, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
     *(0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),

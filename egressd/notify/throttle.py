@@ -10,7 +10,8 @@ from egressd.units import HOUR_US, MINUTE_US
 FULL: Final = "full"
 SHORT: Final = "short"
 COUNTED: Final = ""
-# A digest after a quarter of an hour, then ever later: what is told daily is soon not read (INCIDENT S20).
+# A digest after a quarter of an hour, then ever later: what is told daily is soon not read. So it was in the attack
+# of 2015 that pcaps/jps-2015 is built after: daily warnings had numbed the staff.
 DIGEST_AFTER_US: Final = (15 * MINUTE_US, HOUR_US, 6 * HOUR_US, 24 * HOUR_US)
 
 

@@ -1,8 +1,8 @@
 """`egressd run`: the process around the core. Start, serve, stop; signals and systemd.
 
-Start (DESIGN section 8): configuration and lists, ledger, reconcile, capture, READY. Whatever fails before READY ends
-the start with one clear line. Stop leaves what is in the kernel in force: it lapses in its own time, or the next start
-finds it.
+Start: configuration and lists, ledger, reconcile, capture, READY: blocks stand before anything is seen.
+Whatever fails before READY ends the start with one clear line. Stop leaves what is in the kernel in force: it lapses in
+its own time, or the next start finds it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A packet process: ring, gate, dissector, engine, and the fast lane into the kernel; one blocking loop, nothing else.
 
-It shares its interpreter with nothing: with other work in it nine of ten blocks come within 3 ms instead of 0.3
-(DESIGN section 10). The core starts it with a socket as its only argument and tells it everything by orders.
+It shares its interpreter with nothing: with other work in it nine of ten blocks come within 3 ms instead of 0.3.
+The core starts it with a socket as its only argument and tells it everything by orders.
 """
 
 from __future__ import annotations

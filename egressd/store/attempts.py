@@ -1,4 +1,4 @@
-"""What was stopped, and what got an answer: counted exactly, once, per decision and client (DESIGN section 7).
+"""What was stopped, and what got an answer: counted exactly, once, per decision and client.
 
 Packet processes send their counts in numbered batches and send a batch again when they do not know whether it arrived.
 The number of the last batch that was counted stands in the same transaction as the counts.

@@ -3,7 +3,8 @@
 It listens on loopback and believes nobody all the same: a web page in an operator's browser can reach loopback too. So
 the Host header must be one of ours (DNS rebinding, CVE-2018-5702 in Transmission), a foreign Origin is refused, no CORS
 header is ever sent, and paths are compared as sent, never decoded. A connection carries one request and lives a few
-seconds; who sends or reads slowly, or sends much, is cut off, and there are at most so many at once (THREATS 28, 29).
+seconds; who sends or reads slowly, or sends much, is cut off, and there are at most so many at once: a
+thousand slow readers (slowloris) hold up no scrape.
 """
 
 from __future__ import annotations

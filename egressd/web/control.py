@@ -3,7 +3,7 @@
 Every peer is taken for hostile. What it can hold is bounded: a connection among 64, 64 KiB of one request, 5 s to
 finish a line, 30 s of idling, a few running requests. When all connections are taken, the user who holds most of them
 loses the one that has been without a running request for longest; so any number of slow connections keeps nobody else
-waiting (THREATS promise 28), and never keeps out another user.
+waiting, and never keeps out another user: in an attack the command that blocks has to get through.
 
 Who owns it: `open` first, then `serve` until it is cancelled. Nothing here runs beyond `serve`.
 """

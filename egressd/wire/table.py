@@ -1,6 +1,7 @@
 """Bounded tables for state that traffic creates.
 
-Every table that traffic can fill must be bounded without pauses (DESIGN section 4). Deleting the oldest key of a dict
+Every table that traffic can fill must be bounded without pauses, or whoever sends the traffic decides how
+much memory and time we take. Deleting the oldest key of a dict
 one by one rescans the hole it leaves, and `OrderedDict` costs twice the memory, so these keep two generations:
 what is used moves to the young one; when that is half of the bound the old one is forgotten as a whole, a few entries
 at each insertion. A key is thus kept for at least half of the bound's worth of newer keys (approximate LRU, O(1)).
