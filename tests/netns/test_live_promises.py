@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -14,12 +15,12 @@ from pcaps.hellos import hello
 from tests.netns import clients, kernel
 from tests.netns.attackers import FORGER, VICTIM, flux, forge
 from tests.netns.clients import REFUSED
-from tests.netns.daemon import Refused, until
+from tests.netns.daemon import Daemon, Refused, until
 from tests.netns.ground import Ground
 from tests.netns.servers import question
 from tests.netns.spaces import Channel
 from tests.netns.topology import GATEWAY6, MHLW, WAN4
-from tests.wire.frames_made import ACK, tcp
+from tests.wire.frames_made import ACK, SYN, tcp
 
 pytestmark = [pytest.mark.root, pytest.mark.live, pytest.mark.usefixtures("namespaces")]
 
@@ -191,6 +192,49 @@ def test_5_a_stranger_puts_no_words_into_a_hosts_mouth(ground: Ground) -> None:
         until(lambda: daemon.metrics().get('egressd_left_out_total{reason="contacts_from_outside"}', 0) > 0, 10)
         assert daemon.ask("incidents")["incidents"] == []
         assert kernel.pairs(ground.gateway) == {}
+
+
+def test_5_what_a_listed_server_only_sends_accuses_nobody(ground: Ground) -> None:
+    """Datagrams and segments under its address, forged or not. The host's own datagram does, and, when that incident
+    was closed, its next one again."""
+    host = ground["may"]
+    ground.gateway.run("nft", "add", "rule", "inet", "host", "passing", "iifname wan0 ip saddr 203.0.113.9 accept")
+    with ground.daemon("203.0.113.9\n") as daemon:
+        before = daemon.metrics()["egressd_packets_total"]
+        ground.topology.wan.call(_send_to, host.v4)
+        until(lambda: daemon.metrics()["egressd_packets_total"] >= before + 9, 10)
+        host.space.call(clients.ask_udp, "198.51.100.7", 4_444, b"hi")  # what was seen before that is told by then
+        until(lambda: daemon.metrics()["egressd_packets_total"] >= before + 10, 10)
+        time.sleep(1)
+        assert daemon.ask("incidents")["incidents"] == []
+        for id_ in ("I1", "I2"):
+            host.space.call(clients.ask_udp, "203.0.113.9", 4_444, b"hi")
+            until(partial(_is_open, daemon, id_), 10)
+            daemon.ask("close", incident=id_, reason="cleaned")
+            assert daemon.ask("incidents")["incidents"] == []
+
+
+def _is_open(daemon: Daemon, id_: str) -> bool:
+    return [one["id"] for one in daemon.ask("incidents")["incidents"]] == [id_]
+
+
+def _send_to(host: str) -> None:
+    """What looks like a listed server's part of conversations."""
+    server = ("203.0.113.9", 443)
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
+        socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as segments,
+    ):
+        datagrams.bind(server)
+        segments.bind((server[0], 0))
+        for port in range(50_000, 50_003):
+            datagrams.sendto(b"\0data", (host, port))  # no short header of QUIC, which is sampled
+            for flags in (ACK, SYN | ACK):
+                body = bytearray(tcp(server, (host, port), 9_000, flags, b"data" if flags == ACK else b"", 1_001)[34:])
+                pseudo = socket.inet_aton(server[0]) + socket.inet_aton(host) + bytes((0, 6)) + len(body).to_bytes(2)
+                total = sum(struct.unpack(f">{(len(pseudo) + len(body)) // 2}H", pseudo + body))
+                body[16:18] = (0xFFFF - total % 0xFFFF).to_bytes(2)  # RFC 1071
+                segments.sendto(body, (host, 0))
 
 
 def _answer_with(channel: Channel, payload: bytes) -> None:
