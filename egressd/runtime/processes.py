@@ -104,8 +104,9 @@ class PacketProcessHandle:
         self.tell(Stop())
 
     def renew(self) -> None:
-        """Let it end, and start another one with what is known now."""
-        self._renewing = True
+        """Let it end, and start another one with what is known now. What it is told from now on it does not hear."""
+        self._renewing = self._socket is not None  # where none lives the next one begins with what is known then
+        self.ready.clear()
         self.tell(Stop())
 
     def kill(self) -> None:
@@ -175,7 +176,7 @@ class PacketProcessHandle:
                 if isinstance(stats, dict):
                     self.stats = stats
                 await self._on_batch(self.number, batch)
-                if stats is not None:
+                if stats is not None and not self._renewing:
                     self.ready.set()
 
     async def _write(self, ours: socket.socket) -> None:
