@@ -185,7 +185,10 @@ def device_text(devices: Devices, mac: bytes) -> str:
 
 def resolve_pointer(address: bytes) -> str:
     """The name of an address by the machine's own resolver. Blocks; raises OSError."""
-    return socket.getnameinfo((render_address(address), 0), socket.NI_NAMEREQD)[0]
+    try:
+        return socket.getnameinfo((render_address(address), 0), socket.NI_NAMEREQD)[0]
+    except UnicodeError as error:  # whoever answered it, it is decoded as UTF-8
+        raise OSError(errno.EILSEQ, "the name is no text") from error
 
 
 def _text_of(path: Path) -> str:

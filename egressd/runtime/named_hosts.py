@@ -7,6 +7,7 @@ day stays protected: pools give other addresses each time, and a resolver that i
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import time
@@ -129,5 +130,8 @@ class NamedHosts:
 
 def resolve_name(name: str) -> list[bytes]:
     """Ask this machine's resolver (getaddrinfo(3)). Raises OSError."""
-    found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # of the codec "idna", which it goes through: a label is empty or too long
+        raise OSError(errno.EINVAL, "no name that can be asked for") from error
     return list(dict.fromkeys(parse_address(str(one[4][0]).partition("%")[0]) for one in found))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from egressd.capture.rtnetlink import Neighbour
 from egressd.errors import Malformed
 from egressd.runtime import screens
+from egressd.runtime.identity import resolve_pointer
 from egressd.store import incidents
 from egressd.web.requests import WRONG, Refused
 from tests.detect.scene import packed
@@ -243,6 +245,18 @@ async def test_the_reverse_zone_is_asked_once_a_day_for_each_address(tmp_path: P
         assert asked == [A7]
         (one,) = await told(site)
         assert one["device_name"] == "pc-?kasuga.lab.ours.example"
+
+
+def test_a_name_of_the_reverse_zone_that_is_no_text_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever writes /etc/hosts, or answers where the resolver looks at nothing (nss-resolve(8), nss_mdns), would end
+    the daemon with a byte."""
+
+    def getnameinfo(*_: object) -> tuple[str, str]:
+        return b"ev\xffil.example".decode(), "0"
+
+    monkeypatch.setattr(socket, "getnameinfo", getnameinfo)
+    with pytest.raises(OSError, match="is no text"):
+        resolve_pointer(A7)
 
 
 @pytest.mark.parametrize(

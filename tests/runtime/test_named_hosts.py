@@ -132,3 +132,15 @@ def test_the_machines_resolver_knows_localhost() -> None:
     assert set(resolve_name("localhost")) <= set(packed("127.0.0.1", "::1"))
     with pytest.raises(OSError, match=r"."):
         resolve_name("does-not-exist.invalid")
+
+
+@pytest.mark.parametrize("name", ["feeds..ours.example", f"{'a' * 64}.ours.example"])
+def test_a_name_that_nobody_can_ask_for_is_one_that_cannot_be_resolved(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The host of a feed's URL with two dots ended the daemon, at each start again."""
+    named = NamedHosts()
+    named.want({name: "feed one"})
+    asyncio.run(named.resolve_due())
+    assert named.unknown == [name]
+    assert "cannot be resolved: no name that can be asked for" in caplog.text
