@@ -360,6 +360,7 @@ class Core:
             self.shift(delta_us)
             self.scribe.put(meta.clock_was_set, delta_us, self.clock.now_us())
             self._shift_what_was_seen(delta_us)
+            self.enforcement.clock_was_set()
         if abs(self.clock.offset_us - self._told_offset_us) > DRIFT_US:
             self._told_offset_us = self.clock.offset_us
             self.tell(Step(self.clock.offset_us))

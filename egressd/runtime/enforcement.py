@@ -264,6 +264,12 @@ class Enforcement:
                     log.error("the protected set could not be renewed: %s", error)
                 reconciler.check()
 
+    def clock_was_set(self) -> None:
+        """How old what adapters read last is, their time cannot tell any more: they read anew, or all that they hold
+        would seem to have lapsed."""
+        for reconciler in self.reconcilers:
+            reconciler.check()
+
     def look(self) -> None:
         """What is tried again every second."""
         self._claim.look()

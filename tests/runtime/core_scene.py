@@ -44,6 +44,7 @@ class Kernel:
         self.modes: list[str] = []
         self.woken = 0
         self.forced = 0
+        self.clocks_set = 0
         self.waited = 0
         self.remedies: tuple[Any, ...] = ()
         self.intel: Intel | None = None
@@ -64,6 +65,9 @@ class Kernel:
         self.woken += 1
 
     def look(self) -> None: ...
+
+    def clock_was_set(self) -> None:
+        self.clocks_set += 1
 
     def force(self) -> None:
         self.forced += 1

@@ -26,6 +26,7 @@ async def test_what_was_to_last_an_hour_lasts_an_hour_when_the_clock_is_set(tmp_
         await site.core.tick()
         assert any(isinstance(one, Step) and one.offset_us == site.core.clock.offset_us for one in site.told)
         assert site.rules() == ["registered_domain listed.example", "address 198.51.100.7", "client 10.0.0.5"]
+        assert site.kernel.clocks_set == 1
         assert (await site.row("D1")).targets[1].expires_us == T0 + (600 + step_s) * SECOND
         site.hands.pass_s(599)
         await site.core.tick()

@@ -11,12 +11,15 @@ import pytest
 
 from egressd.clock import Clock
 from egressd.config.schema import Config
-from egressd.enforce.adapter import AdapterError
+from egressd.enforce.adapter import AdapterError, Failure, Plan, Rule
+from egressd.enforce.dryrun import DryRunAdapter
 from egressd.enforce.nflog import Dropped, Nflog
+from egressd.enforce.reconciler import Reconciler
 from egressd.model import UDP, FlowKey, Target
 from egressd.runtime.enforcement import REPAIR_LINE_US, Enforcement
 from egressd.runtime.in_force import Register
 from tests.detect.live_scene import intel
+from tests.runtime.scene import X, address, in_force
 from tests.wire.frames_made import ACK, CLIENT, SERVER, frame, tcp, udp
 
 
@@ -155,5 +158,49 @@ def test_a_reconciler_that_meets_a_fault_of_ours_is_no_silence() -> None:
         finally:
             await of.stop()
         assert len(faults) == 1
+
+    asyncio.run(main())
+
+
+class Kernel(DryRunAdapter):
+    """Expires by a clock that nobody sets, as the kernel does."""
+
+    def __init__(self, steady: Hand) -> None:
+        super().__init__(intel("bad.example\n").protected, steady.now_us)
+        self._steady = steady
+
+    def apply(self, plan: Plan, now_us: int) -> list[Failure]:
+        def steady(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+            return tuple(one._replace(expires_us=one.expires_us - now_us + self._steady.us) for one in rules)
+
+        plan = plan._replace(add=steady(plan.add), refresh=steady(plan.refresh))
+        return super().apply(plan, self._steady.us)
+
+
+@pytest.mark.parametrize("by_s", [7_200, -7_200])
+def test_a_clock_that_was_set_is_no_other_program(by_s: int, caplog: pytest.LogCaptureFixture) -> None:
+    """What was read two hours ago, as it seemed, had lapsed since: all blocks were told to be taken away by another
+    program, at every boot of a machine whose time server is quicker than its battery."""
+    caplog.set_level(logging.WARNING, "egressd.enforcement")
+
+    async def main() -> None:
+        wall, steady = Hand(), Hand()
+        of = enforcement(wall)
+        of.mode = "enforce"
+        of._nftables = kernel = Kernel(steady)  # type: ignore[assignment]
+        of._add(Reconciler(kernel, of._rules, of._state, wall.now_us, on_repair=of._repaired))
+        of._register.add(in_force("D1", main=address(X), ends_us=wall.us + 600_000_000))
+        try:
+            of.wake()
+            await of.settled(20.0)
+            assert of.adapters()[0]["active"] == 1
+            wall.us += by_s * 1_000_000
+            of._register.shift(by_s * 1_000_000)
+            of.clock_was_set()
+            of.wake()
+            await of.settled(20.0)
+            assert (of.adapters()[0]["active"], of.adapters()[0]["drift_repaired"], caplog.messages) == (1, 0, [])
+        finally:
+            await of.stop()
 
     asyncio.run(main())
