@@ -96,8 +96,9 @@ class Allowing:
         return tuple(one for one in self._seen or () if self._due_s <= one.expires_s <= now_us // SECOND_US)
 
     def shift(self, delta_us: int) -> None:
-        """The clock was set: what was to last an hour lasts an hour."""
-        for lifted in self._lifted.values():
+        """The clock was set: what was to last an hour lasts an hour, and what was lifted is as old as it was."""
+        for target, lifted in self._lifted.items():
+            self._lifted[target] = lifted._replace(ended_us=lifted.ended_us + delta_us)
             for held in lifted.decision.held.values():
                 held.expires_us += delta_us if held.expires_us else 0
 

@@ -196,3 +196,19 @@ async def test_a_step_of_the_clock_counts_once_over_a_restart(tmp_path: Path, st
         hands.pass_s(20)
         await again.core.tick()
         assert again.rules() == []
+
+
+@pytest.mark.parametrize("step_s", [0, 40 * 86_400, -40 * 86_400])
+@in_loop
+async def test_what_an_allowance_lifted_stands_again_when_the_clock_was_set(tmp_path: Path, step_s: int) -> None:
+    """What was lifted a minute ago counted as lifted more than thirty days ago, and was forgotten."""
+    async with site_at(tmp_path) as site:
+        site.sees(*policy_block(address(X)))
+        await site.do("allow", what="listed.example")
+        assert site.rules() == []
+        site.hands.set_by_s(step_s)
+        await site.core.tick()
+        site.hands.pass_s(31 * 86_400 if step_s < 0 else 0)
+        await site.do("undo")
+        stands = ["registered_domain listed.example", "address 198.51.100.7"]
+        assert site.rules() == ([] if step_s < 0 else stands)
