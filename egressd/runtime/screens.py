@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from egressd.detect.mac import is_local, parse_mac, render_mac
 from egressd.detect.review import match_target
 from egressd.detect.site import MONITOR
 from egressd.detect.stages import Watched, stage_text
+from egressd.enforce.adapter import AdapterError, Existing
 from egressd.intel.networks import parse_address, render_address
 from egressd.metrics.histogram import Histogram
 from egressd.model import BEHAVIOUR, Incident, Target
@@ -313,12 +315,14 @@ async def incidents(core: Core, state: str | None, client: str | None) -> Record
 
 
 async def watch(core: Core, id_: str | None) -> Record:
-    """What is watched, with the kernel's own counters."""
+    """What is watched, with the kernel's own counters if it tells them."""
     found = await core.ledger.read(queries.watches, core.clock.now_us(), id_ or "")
     wanted = [
         Target(one["kind"], one["value"]) for row in found for one in row["addresses"] if one["state"] == "active"
     ]
-    counters = await core.enforcement.counters(wanted[:10_000])
+    counters: dict[Target, Existing] = {}
+    with suppress(AdapterError):  # what does not answer stands in the adapter's state
+        counters = await core.enforcement.counters(wanted[:10_000])
     for row in found:
         standing = core.register.by_id.get(row["decision_id"])
         row["name_only"] = standing is not None and standing.keeps_nobody()
