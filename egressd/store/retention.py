@@ -24,8 +24,8 @@ BATCHES_KEPT_US: Final = 7 * DAY_US  # a packet process does not send a batch ag
 
 
 class Bounds(NamedTuple):
-    """How much is kept. `age_us` counts from a decision's end, an incident's closing, a client's last attempt. The
-    others are most rows, and most bytes in the file; audit rows, which have bounds of their own, are not among them."""
+    """How much is kept. `age_us` counts from a decision's end, an incident's closing, a client's last attempt, and from
+    when a decision in force held a target last. The others are most rows, and most bytes in the file; audit rows, which have bounds of their own, are not among them."""
 
     age_us: int = 400 * DAY_US
     ended_decisions: int = 100_000
@@ -46,6 +46,7 @@ class Trimmed(NamedTuple):
     timeline: int = 0
     entries: int = 0
     batches: int = 0
+    targets: int = 0  # of decisions in force, which have not held them for so long
     more: bool = False
 
     def is_empty(self) -> bool:
@@ -77,10 +78,10 @@ def trim(connection: Connection, bounds: Bounds, now_us: int, act: Act) -> Trimm
         ).rowcount,
         batches=connection.execute("DELETE FROM batches WHERE ts_us < ?", (now_us - BATCHES_KEPT_US,)).rowcount,
     )
-    done = done._replace(campaigns=_trim_campaigns(connection, before_us))
+    done = done._replace(campaigns=_trim_campaigns(connection, before_us), targets=_trim_targets(connection, before_us))
     done = done._replace(
         more=max(done.decisions, done.incidents, done.campaigns) >= AT_ONCE
-        or max(done.watches, done.timeline, done.entries) >= ROWS_AT_ONCE
+        or max(done.watches, done.timeline, done.entries, done.targets) >= ROWS_AT_ONCE
     )
     told = {name: count for name, count in done._asdict().items() if count and name not in ("more", "batches")}
     if told:
@@ -151,6 +152,17 @@ def _trim_watches(connection: Connection, before_us: int, most: int) -> int:
         f"DELETE FROM watches WHERE (decision, client) IN ({oldest} WHERE last_us < ? ORDER BY last_us LIMIT ?)"
         f" OR (decision, client) IN ({oldest} ORDER BY last_us LIMIT ?)",
         (before_us, ROWS_AT_ONCE, over),
+    ).rowcount
+
+
+def _trim_targets(connection: Connection, before_us: int) -> int:
+    """Those that decisions in force do not hold any more; the others go with their decision. CROSS JOIN: from the few
+    that are in force to what each led to, by the index of that."""
+    return connection.execute(
+        "DELETE FROM targets WHERE id IN (SELECT t.id FROM decisions d CROSS JOIN targets t ON t.decision = d.number"
+        " WHERE d.state IN ('proposed', 'active') AND t.state <> 'active' AND t.renewed_us < ?"
+        " AND (t.kind, t.value) <> (d.main_kind, d.main_value) LIMIT ?)",
+        (before_us, ROWS_AT_ONCE),
     ).rowcount
 
 
