@@ -84,7 +84,8 @@ class DnstapSocket:
             sock.listen(MAX_CONNECTIONS)
         except (OSError, ValueError) as error:  # ValueError: a path with a NUL, or too long
             sock.close()
-            self.problem = getattr(error, "strerror", None) or "cannot be listened on"
+            reason = getattr(error, "strerror", None) or "cannot be listened on"
+            self.problem = f"{self.path}: {reason.lower()}"
             return False
         self._listening = sock
         self.problem = ""

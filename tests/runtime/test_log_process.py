@@ -246,10 +246,11 @@ def test_dnstap_over_a_socket(tmp_path: Path, listens: bool) -> None:
 
 def test_a_socket_that_cannot_be_had_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("somebody's")
-    for path, what in (("file", "no socket"), ("none/tap.sock", "No such file"), ("x" * 200, "cannot be")):
+    """With where it was to be: `SENSOR tap failing: No such file or directory` said nothing of a folder."""
+    for path, what in (("file", "no socket"), ("none/tap.sock", "no such file"), ("x" * 200, "cannot be")):
         tap = DnstapSocket(str(tmp_path / path))
         assert tap.poll() == []
-        assert what in tap.problem
+        assert tap.problem.startswith(f"{tmp_path / path}: ") and what in tap.problem
     assert (tmp_path / "file").read_text() == "somebody's"
 
 
