@@ -25,7 +25,8 @@ BATCHES_KEPT_US: Final = 7 * DAY_US  # a packet process does not send a batch ag
 
 class Bounds(NamedTuple):
     """How much is kept. `age_us` counts from a decision's end, an incident's closing, a client's last attempt, and from
-    when a decision in force held a target last. The others are most rows, and most bytes in the file; audit rows, which have bounds of their own, are not among them."""
+    when a decision in force held a target last. The others are most rows, and most bytes in the file; audit rows, which
+    have bounds of their own, are not among them."""
 
     age_us: int = 400 * DAY_US
     ended_decisions: int = 100_000
