@@ -263,7 +263,7 @@ class Core:
             return await self._reload(only_lists)
 
     async def _reload(self, only_lists: bool) -> list[str]:
-        before = self.knowledge
+        before, times_set = self.knowledge, self.arming.times_set
         in_force = frozenset(one.name for one in self.loaded.texts.files)
         loaded, waiting = await self.reloading.read(self.config, in_force, only_lists=only_lists)
         before_mode, arming = self._armed_by.mode, self.arming
@@ -271,9 +271,10 @@ class Core:
         self.loaded = loaded
         await self.on_loaded()
         await self.renew()
-        if modes != arming.modes:
+        is_last_word = arming.times_set == times_set  # nobody has set a mode meanwhile, `panic` perhaps
+        if modes != arming.modes and is_last_word:
             await arming.set(arming.mode, modes)
-        if loaded.config.mode not in (before_mode, arming.mode):
+        if is_last_word and loaded.config.mode not in (before_mode, arming.mode):
             await arming.set(loaded.config.mode)
             changed_mode = [f"the mode is {arming.mode}"]
         else:

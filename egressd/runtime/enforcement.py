@@ -157,6 +157,7 @@ class Enforcement:
         except TableHeld as held:
             log.warning("%s; the table is left as it is", held)
             self._unlifted = False
+            self.problems.pop("nftables", None)
             return
         try:
             problem = _take_table_away()

@@ -1,4 +1,4 @@
-"""What the daemon's own sockets count is a metric; and metrics hold up nothing else."""
+"""What the daemon's own sockets count is a metric, metrics hold up nothing, and nobody waits at the control socket."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from egressd.runtime.keeping import Keeping
 from egressd.runtime.serving import Serving
 from egressd.runtime.vitals import Vitals
 from tests.loops import in_loop
-from tests.runtime.core_scene import CONFIG, site_at
+from tests.runtime.core_scene import ANNA, BERT, CONFIG, site_at
 
 
 def serving_at(site: Any, folder: Path) -> Serving:
@@ -88,3 +88,29 @@ async def test_metrics_that_cannot_be_listened_on_hold_up_nothing(
         ("ERROR", "METRICS are not served: 127.0.0.1:9990: Address already in use"),
         ("WARNING", "metrics are served at 127.0.0.1:9990 now"),
     ]
+
+
+@in_loop
+async def test_nobody_waits_for_lists_that_are_read(tmp_path: Path) -> None:
+    """An index of millions takes a minute, in which `panic` waited behind `reload`."""
+    async with site_at(tmp_path, "monitor") as site:
+        core = site.core
+        control = serving_at(site, tmp_path).control()
+        read, begun, goes_on = core.reloading.read, asyncio.Event(), asyncio.Event()
+
+        async def slow(*args: Any, **options: Any) -> Any:
+            begun.set()
+            await goes_on.wait()
+            return await read(*args, **options)
+
+        site.path.write_text(f"mode: enforce\n{CONFIG}")
+        core.reloading.read = slow  # type: ignore[method-assign]
+        asked = {"only": None, "force": False, "reason": "ticket 4711"}
+        reload = asyncio.get_running_loop().create_task(control._handler(ANNA, "reload", asked))
+        await begun.wait()
+        async with asyncio.timeout(5):
+            await control._handler(BERT, "panic", {"reason": "ticket 4712"})
+        assert not reload.done()
+        goes_on.set()
+        assert "read anew" in (await reload)["text"]
+        assert core.arming.mode == "monitor"  # of a file that was saved before `panic`, whenever it is read
