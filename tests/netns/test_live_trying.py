@@ -64,8 +64,9 @@ def test_who_tries_by_neither_tcp_nor_udp_is_found(ground: Ground, daemon: Daemo
         until(partial(_incident, daemon, ground[host].v4), 5)
     until(lambda: kernel.blocked(ground.gateway)[ADDRESS].packets == 9, 5)
     assert [_attempts(daemon, ground[host].v4) for host in BARE] == [1, 1, 1]
-    told = {one["src_ip"]: one["proto"] for one in daemon.events("attempt")}
-    assert [told[ground[host].v4] for host in BARE] == ["ICMP", "ESP", "GRE"]
+    hosts = [ground[host].v4 for host in BARE]
+    told = until(lambda: _protocols(daemon, hosts), 5)
+    assert [told[host] for host in hosts] == ["ICMP", "ESP", "GRE"]
 
 
 def test_an_address_that_a_list_has_is_blocked_at_the_first_echo_request(ground: Ground) -> None:
@@ -107,6 +108,12 @@ def test_watches_counts_and_incidents_survive_a_restart(ground: Ground, daemon: 
     before = rows[ground["later2"].v4]["attempts"]
     until(lambda: _attempts(daemon, ground["later2"].v4) > before, 5)
     assert len(daemon.ask("incidents")["incidents"]) == 3
+
+
+def _protocols(daemon: Daemon, hosts: list[str]) -> dict[str, str] | None:
+    """By host, what it tried by, once an event tells of each."""
+    told = {one["src_ip"]: one["proto"] for one in daemon.events("attempt")}
+    return told if told.keys() >= set(hosts) else None
 
 
 def _attempts(daemon: Daemon, client: str) -> int:
