@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
 from sqlite3 import Connection
@@ -146,7 +146,7 @@ class Daemon:
         if not core.station.interfaces:
             # At boot we come before the network, and the network waits for us: what stood before is in force already.
             log.error("no interface faces your hosts yet; waiting for one (or name them: capture: interfaces: [eth1])")
-        elif not await core.sensing.ready(READY_S):
+        elif not await self._unless_stopped(core.sensing.ready(READY_S)):
             log.error("no packet process captures after %.0f s; egressd goes on trying", READY_S)
         if core.listening.is_wanted:
             self._watch(core.listening.run(), "log process")
@@ -229,6 +229,17 @@ class Daemon:
         log.critical("%s ended: %s", task.get_name(), error or "without a reason", exc_info=error)
         self._failed = True
         self._stop.set()
+
+    async def _unless_stopped(self, waiting: Coroutine[Any, Any, bool]) -> bool:
+        """What comes of it; True as soon as we are to stop: it may take as long as systemd waits for that."""
+        loop = asyncio.get_running_loop()
+        found, stop = loop.create_task(waiting, name="beginning"), loop.create_task(self._stop.wait(), name="stopping")
+        try:
+            await asyncio.wait((found, stop), return_when=asyncio.FIRST_COMPLETED)
+            return not found.done() or found.result()
+        finally:
+            found.cancel()
+            stop.cancel()
 
     async def _until_stopped(self) -> int:
         await self._stop.wait()

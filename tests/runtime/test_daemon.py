@@ -58,3 +58,23 @@ async def test_a_reload_that_the_kernel_refuses_is_told_and_over(
     assert heard == ["reloading", "ready mode monitor"]
     told = [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
     assert told == ["not all of what was read anew is in force: another egressd has the table"]
+
+
+@in_loop
+async def test_a_stop_while_packet_processes_begin_is_not_kept_waiting(tmp_path: Path) -> None:
+    """It was, for 20 s, which is as long as systemd waits before it kills."""
+    daemon = daemon_at(tmp_path)
+    begun, for_ever = asyncio.Event(), asyncio.Event()
+
+    async def ready() -> bool:
+        begun.set()
+        return await for_ever.wait()
+
+    beginning = asyncio.get_running_loop().create_task(daemon._unless_stopped(ready()))
+    await begun.wait()
+    assert not beginning.done()
+    daemon._stop.set()
+    assert await beginning  # nothing went wrong
+    for_ever.set()
+    daemon._stop.clear()
+    assert await daemon._unless_stopped(ready())
