@@ -15,7 +15,6 @@ from egressd.runtime.canary import Canary
 from egressd.runtime.core import Core
 from egressd.runtime.screens import state_of, verified
 from egressd.store.errors import StoreError
-from egressd.store.heads import load_heads
 from egressd.units import SECOND_US
 
 UNREADABLE: Final = -1
@@ -87,8 +86,7 @@ async def _rules(core: Core, found: Findings) -> None:
 async def _ledger(core: Core, found: Findings) -> None:
     began_s = time.monotonic()
     try:
-        heads, problems = load_heads(core.loaded.base_dir / core.config.state.heads)
-        verdict = await verified(core, heads)
+        verdict, problems = await verified(core)
     except StoreError as error:
         found.add("audit", False, str(error), began_s)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -410,11 +411,8 @@ async def audit_rows(core: Core, args: Record) -> Record:
         rows = await core.ledger.read(audit.rows, args["limit"], args["actor"] or "")
         head = await core.ledger.read(audit.head)
         return {"rows": timed(rows), "head": {"seq": head.seq, "hash": head.hash}}
-    heads, problems = load_heads(core.loaded.base_dir / core.config.state.heads)
-    if args["head"]:
-        seq, _, digest = args["head"].partition(":")
-        heads = [Head(int(seq), digest, 0), *heads]
-    verdict = await verified(core, heads)
+    seq, _, digest = (args["head"] or "").partition(":")
+    verdict, problems = await verified(core, [Head(int(seq), digest, 0)] if seq else [])
     problem = verdict.problem or "; ".join(problems[:3])
     return {
         "ok": verdict.ok and not problems,
@@ -426,12 +424,14 @@ async def audit_rows(core: Core, args: Record) -> Record:
     }
 
 
-async def verified(core: Core, heads: list[Head]) -> audit.Verdict:
-    """The whole chain verified in parts, between which others may write. Raises StoreError."""
-    verifier = audit.Verifier(heads)
+async def verified(core: Core, more: Sequence[Head] = ()) -> tuple[audit.Verdict, list[str]]:
+    """The whole chain verified in parts, between which others may write, by the heads that were kept, and `more`; and
+    what is wrong with the file of those. Raises StoreError."""
+    heads, problems = await asyncio.to_thread(load_heads, core.loaded.base_dir / core.config.state.heads)
+    verifier = audit.Verifier([*more, *heads])
     while await core.ledger.read(verifier.step):
         pass
-    return verifier.verdict()
+    return verifier.verdict(), problems
 
 
 def version() -> Record:
