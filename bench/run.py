@@ -164,7 +164,7 @@ def compiled_tree(python: str, profile: bool) -> Path | None:
     profile before is taken in any case."""
     tree = WORK / "compiled"
     words = ["--profile"] if profile else []
-    say(f"compiling the packet path ({'twelve' if profile else 'six'} minutes when it has changed) ...")
+    say(f"compiling the packet path ({'six' if profile else 'two'} minutes on two cores when it has changed) ...")
     command = [python, str(ROOT / "scripts" / "compile.py"), "--into", str(tree), *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if not any(tree.rglob("*.so")):
@@ -251,7 +251,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="small captures, one run, nothing compiled: does it work?")
     parser.add_argument("--names", nargs="*", type=int, default=[100_000, 1_000_000], help="lengths of lists to index")
     parser.add_argument("--live", type=float, default=0.2, help="scale of the live benches, as root; 0: none")
-    parser.add_argument("--profile", action="store_true", help="compiled as published wheels are: six minutes more")
+    parser.add_argument(
+        "--profile", action="store_true", help="compiled as published wheels are: two or three minutes more"
+    )
     parser.add_argument("--without", action="append", default=[], help="a program, or compiled; repeat")
     parser.add_argument("--python", default=sys.executable, help="interpreter that egressd runs with")
     parser.add_argument("--nfstream-python", default="", help="interpreter that has nfstream, if it is another one")

@@ -48,7 +48,7 @@ PROFILED: Final = "-profiled"  # behind the digest in the stamp
 # Calls within the one shared library need not go through the linker's table, so that small functions are inlined.
 FLAGS: Final = ("-O3", "-g0", "-fno-semantic-interposition")
 # A file of C for each module, which all cores compile: as one of 17 MB it takes GCC three times as long, on one core,
-# with 1.5 GB. That is worth it for a profile alone, whose counts then reach across modules.
+# with 1.5 GB.
 BUILD: Final = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -62,16 +62,17 @@ class BuildOnAllCores(build_ext):
         def compiled(source):
             flags = ext.extra_compile_args
             return self.compiler.compile(
-                [source], output_dir=self.build_temp, include_dirs=ext.include_dirs, extra_postargs=flags
+                [source], output_dir=self.build_temp, macros=ext.define_macros, include_dirs=ext.include_dirs,
+                extra_postargs=flags,
             )
         with ThreadPoolExecutor(cpu_count()) as pool:
             ext.extra_objects += [path for paths in pool.map(compiled, ext.sources) for path in paths]
         ext.sources = []
         super().build_extension(ext)
 
-flags, layout, modules = sys.argv[1].split(), sys.argv[2], sys.argv[3:]
-options = {"opt_level": "3", "debug_level": "0", "multi_file": layout == "several files"}
-extensions = mypycify(["--strict", "--ignore-missing-imports", *modules], **options)
+flags, modules = sys.argv[1].split(), sys.argv[2:]
+typing = ["--strict", "--ignore-missing-imports"]
+extensions = mypycify([*typing, *modules], opt_level="3", debug_level="0", multi_file=True)
 for extension in extensions:  # which share one list of mypyc's
     extension.extra_compile_args = [*extension.extra_compile_args, *flags]
     extension.extra_link_args = [*extension.extra_link_args, *flags]
@@ -80,13 +81,12 @@ setup(
     script_args=["-q", "build_ext", "--inplace", "-f"],
 )
 """
-ONE: Final = "one file"
-SEVERAL: Final = "several files"
 
 # What the counting build replays, packets by kind of bench/traffic.py: mostly what a gateway mostly sees. What they do
-# not reach is compiled as without counts (-fprofile-partial-training).
+# not reach is compiled as without counts (-fprofile-partial-training). The linker puts the modules together again
+# (-flto), so that counts reach across them: as one file it comes to the same, and takes three times as long.
 COUNT: Final = ("-fprofile-generate",)
-USE_COUNTS: Final = ("-fprofile-use", "-fprofile-partial-training", "-Wno-missing-profile")
+USE_COUNTS: Final = ("-flto=auto", "-fprofile-use", "-fprofile-partial-training", "-Wno-missing-profile")
 TRAINING: Final = {"bulk": 200_000, "names": 20_000, "subdomains": 5_000, "hellos": 5_000, "syn": 5_000, "quic": 3_000}
 
 
@@ -137,10 +137,10 @@ def build(tree: Path, profile: bool = False) -> str:
         shutil.copytree(tree / "egressd", place / "egressd", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
         wrong = ""
         if profile:
-            wrong = run_in(place, "-c", BUILD, " ".join((*FLAGS, *COUNT)), ONE, *sources(place)) or train(place)
+            wrong = run_in(place, "-c", BUILD, " ".join((*FLAGS, *COUNT)), *sources(place)) or train(place)
         if not wrong:
-            flags, layout = ((*FLAGS, *USE_COUNTS), ONE) if profile else (FLAGS, SEVERAL)
-            wrong = run_in(place, "-c", BUILD, " ".join(flags), layout, *sources(place))
+            flags = (*FLAGS, *USE_COUNTS) if profile else FLAGS
+            wrong = run_in(place, "-c", BUILD, " ".join(flags), *sources(place))
         if wrong:
             return wrong
         for path in [*place.glob("*.so"), *(place / "egressd").rglob("*.so")]:
