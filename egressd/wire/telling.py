@@ -63,7 +63,7 @@ class Teller:
             conversation.sure = True
             if (side is conversation.client) != is_client:
                 conversation.turn_round()
-        if is_client and not conversation.announced:
+        if is_client and not conversation.announced and side is conversation.client:
             self.announce(conversation)
         if (side is conversation.client) != is_client:
             return flow_of(TCP, conversation.backward)

@@ -233,6 +233,19 @@ def test_what_only_comes_to_a_host_is_told_once_the_host_sends() -> None:
     assert tap.kinds() == [FLOW, REPLY], "nobody ends what he has not begun"
 
 
+def test_a_request_from_the_side_that_took_the_syn_is_nothing_that_its_receiver_sent() -> None:
+    """A SYN-ACK and a segment under any address, which begins as a client's words: nobody here has sent anything."""
+    for sent in (HELLO, get("www.shop.example"), framed(question("www.shop.example", 7))):
+        tap = Tap()
+        line = Line(tap)
+        tap.put(line.made(1, -1, b"", SYN | ACK))
+        tap.put(line.made(1, 0, sent, ACK))
+        tap.put(line.made(0, 0, b"", RST))
+        assert FLOW not in tap.kinds() and REPLY not in tap.kinds()
+        assert tap.names() == ["www.shop.example"]
+        assert tap.seen[0].flow.client == bytes((192, 0, 2, 10))
+
+
 def test_midstream_with_the_first_segments_in_the_wrong_order() -> None:
     for cut in (1, 40, 200, len(HELLO) - 1):
         tap = Tap()
