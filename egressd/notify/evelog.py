@@ -98,7 +98,7 @@ class EveLog:
                     f"set state.events"
                 ) from None
             self._trouble = f"{self._path}: {error.strerror}"
-            self._wants_reopening = True
+            self._asked += 1  # tried again until it works, though there is nothing to write
         self._thread = threading.Thread(target=self._run, name="egressd-events", daemon=True)
         self._thread.start()
 

@@ -366,6 +366,25 @@ def test_a_disk_that_fails_at_the_start_passes(tmp_path: Path, monkeypatch: pyte
         assert (numbers(path), log.stats.trouble) == ([1], "")
 
 
+def test_the_alarm_of_a_disk_that_failed_at_the_start_ends_without_an_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was tried before there was an event to write: the alarm stood for hours, of a disk that was long well."""
+    path = tmp_path / "eve.json"
+    real = EveLog._open
+    fails = [OSError(errno.EROFS, os.strerror(errno.EROFS))]
+
+    def open_(log: EveLog) -> None:
+        if fails:
+            raise fails.pop()
+        real(log)
+
+    monkeypatch.setattr(EveLog, "_open", open_)
+    with opened(path) as log:
+        assert log.flush(WAIT_S)
+        assert path.exists() and log.stats.trouble == ""
+
+
 @pytest.mark.parametrize("sort", ["no folder", "folder", "fifo", "device"])
 def test_what_cannot_be_an_event_file(tmp_path: Path, sort: str) -> None:
     path = tmp_path / "eve.json"
