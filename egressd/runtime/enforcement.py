@@ -101,6 +101,7 @@ class Enforcement:
             dry_run = DryRunAdapter(intel.protected, self._clock.now_us)
             self._add(Reconciler(dry_run, self._rules, self._state, self._clock.now_us))
         else:
+            self._unlifted = False  # what is there is taken over, not away
             self._claim.take()
             self._begin_kernel(config, intel, reported)
         for reconciler in self.reconcilers:

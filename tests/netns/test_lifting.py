@@ -92,3 +92,21 @@ def test_what_cannot_be_lifted_is_told_until_it_is(inside: Callable[[Body], Any]
             asyncio.run(main())
 
     inside(body)
+
+
+def test_who_arms_while_something_cannot_be_lifted_keeps_the_table(inside: Callable[[Body], Any]) -> None:
+    """A second after `egressd mode enforce` the table was taken away once more, and the claim to it given up."""
+
+    def body() -> None:
+        async def main() -> None:
+            one = await begun()
+            one._unlifted = True  # as the kernel would have refused it
+            await one.change_mode("enforce")
+            one.look()
+            left, has_claim = tables(), one._claim._wanted
+            await one.stop()
+            assert "egressd" in left and has_claim
+
+        asyncio.run(main())
+
+    inside(body)
