@@ -54,7 +54,6 @@ class Arming:
         self.mode = loaded().config.mode
         self.modes: dict[str, str] = dict(loaded().config.modes)
         self.changed = ""
-        self.times_set = 0
         self.how: dict[str, How] = {}
         self._now_us = now_us
         self._loaded = loaded
@@ -128,7 +127,6 @@ class Arming:
             await self._set(mode, modes, How(self._now_us(), 0, by, reason))
 
     async def _set(self, mode: str, modes: Mapping[str, str] | None, how: How) -> None:
-        self.times_set += 1
         before, by_name = (self.mode, self.modes), self.by_name()
         self.mode = mode
         self.modes = dict(modes) if modes is not None else self.modes

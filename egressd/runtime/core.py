@@ -84,6 +84,7 @@ class Core:
         self._renewing = asyncio.Lock()
         self._reading = asyncio.Lock()
         self._armed_by = loaded.config  # whose modes were taken last: the kernel may refuse those of `loaded`
+        self._decided = 0  # how often a person has said which mode it is
         self._due_s = 0  # when the next indicator comes into force that says when
         self.on_loaded: Callable[[], Awaitable[None]] = _nobody  # configuration and lists were read anew
         self.on_canary: Callable[[str, int, int], None] = _nothing
@@ -262,19 +263,24 @@ class Core:
         async with self._reading:  # the last to ask must be the last to have its way
             return await self._reload(only_lists)
 
+    def mode_decided(self) -> None:
+        """A person says which mode it is: one of the file that the kernel refused, or that is being read, is not taken
+        any more."""
+        self._decided += 1
+        self._armed_by = self.loaded.config
+
     async def _reload(self, only_lists: bool) -> list[str]:
-        before, times_set = self.knowledge, self.arming.times_set
+        before, decided = self.knowledge, self._decided
         in_force = frozenset(one.name for one in self.loaded.texts.files)
         loaded, waiting = await self.reloading.read(self.config, in_force, only_lists=only_lists)
         before_mode, arming = self._armed_by.mode, self.arming
-        modes, gone = reread(arming.modes, self._armed_by, loaded.config)
         self.loaded = loaded
         await self.on_loaded()
         await self.renew()
-        is_last_word = arming.times_set == times_set  # nobody has set a mode meanwhile, `panic` perhaps
-        if modes != arming.modes and is_last_word:
+        modes, gone = reread(arming.modes, self._armed_by, loaded.config)
+        if modes != arming.modes and decided == self._decided:
             await arming.set(arming.mode, modes)
-        if is_last_word and loaded.config.mode not in (before_mode, arming.mode):
+        if loaded.config.mode not in (before_mode, arming.mode) and decided == self._decided:
             await arming.set(loaded.config.mode)
             changed_mode = [f"the mode is {arming.mode}"]
         else:

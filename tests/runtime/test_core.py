@@ -284,6 +284,42 @@ async def test_a_mode_of_the_file_that_the_kernel_refused_is_tried_at_the_next_r
         assert site.core.arming.mode == "monitor"  # what a person has set since stands
 
 
+@pytest.mark.parametrize("verb", ["panic", "mode"])
+@in_loop
+async def test_a_mode_that_the_kernel_refused_is_not_tried_again_once_a_person_disarms(
+    tmp_path: Path, verb: str
+) -> None:
+    """The next list that was saved armed the gateway, behind the back of whoever had said that nothing be blocked."""
+    async with site_at(tmp_path, "monitor") as site:
+        site.kernel.refuses = "another egressd has the table"
+        site.path.write_text(f"mode: enforce\n{CONFIG}")
+        with pytest.raises(AdapterError):
+            await site.core.reload()
+        await site.do(verb, BERT, **({"mode": "monitor"} if verb == "mode" else {}))
+        site.kernel.refuses = ""
+        await site.core.reload(only_lists=True)
+        assert site.core.arming.mode == "monitor"
+
+
+@in_loop
+async def test_what_a_person_says_of_modes_while_the_file_is_read_stands(tmp_path: Path) -> None:
+    """A reload that had been asked for before `panic` armed the gateway behind it, and took back a segment's mode."""
+    async with site_at(tmp_path, "monitor") as site:
+        site.path.write_text(f"mode: enforce\n{CONFIG}")
+        read = site.core.reloading.read
+
+        async def slow(*args: Any, **options: Any) -> Any:
+            found = await read(*args, **options)
+            await site.do("mode", BERT, mode="approve", segment="lab")
+            await site.do("panic", BERT)
+            await site.do("mode", BERT, mode="approve", segment="lab")
+            return found
+
+        site.core.reloading.read = slow  # type: ignore[method-assign]
+        await site.core.reload()
+        assert (site.core.arming.mode, site.core.arming.modes) == ("monitor", {"lab": "approve"})
+
+
 @in_loop
 async def test_one_reading_is_over_before_the_next_begins(tmp_path: Path) -> None:
     """The one that took longer had the last word, whichever was asked for first."""
