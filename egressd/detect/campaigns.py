@@ -90,7 +90,7 @@ class Campaigns:
         for other in filter(None, (self._places.at(one, campaign.id) for one in holders_of(incident))):
             return other
         self.incidents[incident.id] = incident
-        campaign.incidents.append(incident.id)
+        insort(campaign.incidents, incident.id, key=_number)
         self._reaches(incident)
         self.shares.opened(incident, parse_mac(incident.device))
         self._places.take(incident)

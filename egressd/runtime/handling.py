@@ -52,13 +52,16 @@ class Handling:
 
 
 async def reopen(core: Core, peer: Peer, incident: Incident, reason: str) -> str:
-    """Take a close back; what became of it, in words."""
+    """Take a close back; what became of it, in words. Raises StoreError, and it stays closed."""
+    await core.scribe.settled()
     other = core.campaigns.reopen(incident)
     if other:
         return f"{incident.id} stays closed: its host was met again, which is {other}"
     act = Act(peer.actor, "socket", "reopen", incident.id, reason)
-    await core.scribe.settled()
-    if not await core.ledger.run(incidents.reopen, incident.id, core.clock.now_us(), act):
-        core.campaigns.close(incident.id)
-        return f"{incident.id} is not kept any more"
-    return f"{incident.id} is not closed any more"
+    is_kept = False
+    try:
+        is_kept = await core.ledger.run(incidents.reopen, incident.id, core.clock.now_us(), act)
+    finally:
+        if not is_kept:  # what its host does from now on would be counted where nobody sees it
+            core.campaigns.close(incident.id)
+    return f"{incident.id} is not closed any more" if is_kept else f"{incident.id} is not kept any more"

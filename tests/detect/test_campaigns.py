@@ -232,6 +232,15 @@ def test_a_close_is_taken_back_unless_its_client_has_another_one() -> None:
     assert campaigns.reopen(closed) == "I2" and list(campaigns.incidents) == ["I2"]
 
 
+def test_a_close_that_is_taken_back_has_its_place_in_the_order_of_discovery() -> None:
+    campaigns = Campaigns()
+    contact(campaigns, sighting(A))
+    contact(campaigns, sighting(B))
+    closed = campaigns.close("I1")
+    assert closed is not None and campaigns.reopen(closed) == ""
+    assert campaigns.campaigns["C1"].incidents == ["I1", "I2"]
+
+
 def test_a_close_is_taken_back_in_the_campaign_that_took_over() -> None:
     campaigns = Campaigns()
     contact(campaigns, sighting(A, "bad.example"))

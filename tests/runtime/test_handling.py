@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +65,24 @@ async def test_undo_puts_it_back_as_it_was(tmp_path: Path) -> None:
         assert ("uid:anna", "reopen", "I1", WHY) in await site.audit()
         site.sees(sighting(found=LISTED))
         assert await states(site) == {"I1": "acknowledged"}
+
+
+@in_loop
+async def test_what_cannot_be_taken_back_stays_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its host's contacts would go to an incident that the ledger has as closed: on no screen, until a restart."""
+
+    def fails(*_: Any) -> bool:
+        raise StoreError("the disk is full")
+
+    async with site_at(tmp_path) as site:
+        site.sees(sighting(found=LISTED))
+        await site.do("close", incident="I1")
+        with monkeypatch.context() as patch:
+            patch.setattr("egressd.store.incidents.reopen", fails)
+            with pytest.raises(StoreError, match="disk is full"):
+                await site.do("undo")
+        site.sees(sighting(found=LISTED))
+        assert await states(site) == {"I1": "closed", "I2": "open"}
 
 
 @in_loop
