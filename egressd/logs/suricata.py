@@ -18,6 +18,7 @@ from egressd.model import FLOW, DnsRecord, FlowKey, Observation
 
 MAX_QUESTIONS: Final = 16
 DNS_PORT: Final = 53
+_RST: Final = "04"  # alone, as to a segment with ACK that belongs to nothing (RFC 9293, 3.10.7.1)
 _OURS: Final = frozenset(("dns", "http", "tls", "quic", "flow"))
 _QUESTIONS: Final = frozenset(("query", "request"))
 _ANSWERS: Final = frozenset(("answer", "response"))
@@ -51,6 +52,8 @@ class SuricataParser(LogParser):
                 http.text("http_user_agent"), self.sensor,
             )  # fmt: skip
         elif sort == "flow":
+            if _came_only(event):
+                return []
             start = event.inner("flow").text("start")
             begun_us = parse_iso(start) if start else ts_us
             found = Observation(FLOW, begun_us, 0, flow, "", "", None, 0, "", self.sensor)
@@ -80,6 +83,13 @@ class SuricataParser(LogParser):
         name = asked[0].text("rrname")
         rrtype = rrtype_of(asked[0].text("rrtype"))
         return [answer(ts_us, flow, name, rrtype, _records(dns, name), dns.number("id"), self.sensor)]
+
+
+def _came_only(event: Fields) -> bool:
+    """Whether nothing of a flow was sent to its server, but for a RST: with `midstream`, or of a port known as a
+    server's, the receiver of what looks like an answer stands as its client, and anybody can send a host such a thing,
+    under any address."""
+    return event.inner("flow").members.get("pkts_toserver") == 0 or event.inner("tcp").text("tcp_flags_ts") == _RST
 
 
 def _authority(http: Fields) -> str:

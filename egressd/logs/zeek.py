@@ -104,6 +104,8 @@ class ZeekParser(LogParser):
                 fields.text("user_agent"), self.sensor,
             )  # fmt: skip
         elif path == "conn":
+            if _came_only(fields.text("history")):
+                return []
             found = Observation(FLOW, begun_us, 0, flow, "", "", None, 0, "", self.sensor)
         else:
             found = hello(begun_us, flow, fields.text("server_name"), quic=path == "quic", sensor=self.sensor)
@@ -122,6 +124,14 @@ class ZeekParser(LogParser):
         if aliases:
             told.append(answer(self.written_us, flow, name, rrtype, aliases, txid, self.sensor))
         return told
+
+
+def _came_only(history: str) -> bool:
+    """Whether nothing of a connection is its originator's own, but for a RST. Zeek takes the receiver of what looks
+    like an answer for the originator (docs.zeek.org, conn.log: `^` in the history, whose upper-case letters are his),
+    and anybody can send a host such a thing, under any address."""
+    letters = set(filter(str.isalpha, history))
+    return bool(letters) and {one for one in letters if one.isupper()} <= {"R"}
 
 
 def _path_of(fields: Fields) -> str:

@@ -104,6 +104,29 @@ ZEEK_TIME = {"ts": 1795600800.25, "uid": "CHhAvVGS1DHFjwGM9"}
 
 
 @pytest.mark.parametrize(
+    ("history", "is_told"),
+    [
+        ("S", True), ("ShADadFf", True), ("D", True), ("^dADa", True), ("^hA", True), ("", True), ("-", True),
+        ("^h", False), ("^hR", False), ("^d", False), ("^dR", False),
+    ],
+)  # fmt: skip
+def test_what_only_came_to_its_originator_is_no_connection_of_zeeks(history: str, is_told: bool) -> None:
+    """A forged SYN-ACK or datagram from port 443 of a listed address made its receiver an infected host."""
+    line = json.dumps(ZEEK_TIME | ZEEK_FLOW | {"conn_state": "OTH", "proto": "tcp", "history": history})
+    assert [told(seen) for seen in read("zeek-json", line)] == ([(FLOW, 250_000, WEB, "")] if is_told else [])
+
+
+@pytest.mark.parametrize(
+    ("packets", "flags", "is_told"),
+    [(1, "02", True), (3, "1b", True), (2, "14", True), (0, "00", False), (1, "04", False)],
+)
+def test_what_only_came_to_its_client_is_no_flow_of_suricatas(packets: int, flags: str, is_told: bool) -> None:
+    event = json.loads(eve("flow", pkts_toserver=packets, pkts_toclient=1, state="new"))
+    line = json.dumps({**event, "tcp": {"tcp_flags_ts": flags}})
+    assert [told(seen) for seen in read("suricata", line)] == ([(FLOW, 250_000, WEB, "")] if is_told else [])
+
+
+@pytest.mark.parametrize(
     ("fields", "expected"),
     [
         (
