@@ -17,7 +17,7 @@ _KEY: Final = re.compile(r'"([A-Za-z_|]{1,40})"\s*:')
 _OPTION: Final = re.compile(r"\S+\s+(?:.*\s)?(?:scope|threat|confidence|expires|added|first_seen|ref|owner|force)=")
 _HOSTS: Final = re.compile(r"(?:0\.0\.0\.0|127\.0\.0\.1|::1?)\s+[^\s#]")
 _DNSMASQ: Final = re.compile(r"(?:--)?(?:local|address|server)=/")
-_RPZ: Final = re.compile(r"\$(?:TTL|ORIGIN)\b|[^#!|]*\s(?:SOA|CNAME)\s", re.I)
+_RPZ: Final = re.compile(r"\$(?:TTL|ORIGIN)\b|[^#!|;]*\s(?:SOA|CNAME)\s", re.I)
 _ADBLOCK: Final = re.compile(r"!|@@|\|\||\[ad(?:block|guard)", re.I)
 _PORT: Final = re.compile(r"[^\s:/|]+:[0-9]{1,5}")
 _MALTRAIL: Final = re.compile(r"# (?:Reference:|Aliases:|Copyright .*Maltrail)")
@@ -57,7 +57,7 @@ def detect_format(text: str) -> str:
     if len(text) > _LOOKED_AT:
         lines.pop()  # it may be cut
     lines = [line for line in lines if line]
-    entries = [line for line in lines if line[0] not in "#!"]
+    entries = [line for line in lines if line[0] not in "#!;"]
     if any(_OPTION.match(line) for line in entries):
         return OURS
     for format_, speaks in _SIGNS:
