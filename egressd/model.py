@@ -215,7 +215,7 @@ class Observation:
     raw_name: str
     detail: DnsMessage | HttpRequest | ClientHello | SocksRequest | None
     version: int = 0  # QUIC version on the wire for QUIC_SNI
-    # "ambiguous" (overlapping segments disagreed), "partial", "proxied" (the name is not the server's), BARE.
+    # "ambiguous" (overlapping segments disagreed), "partial", "proxied" (the name is not the server's), BARE, EARLIER.
     note: str = ""
     sensor: str = ""
 
@@ -254,6 +254,7 @@ SOCKS_HOST: Final = "socks_host"
 FLOW: Final = "flow"  # first packet of a conversation
 REPLY: Final = "reply"  # first packet back on a conversation
 BARE: Final = "bare"  # the note of a FLOW or REPLY that tells where packets go and nothing else (wire/portless.py)
+EARLIER: Final = "earlier"  # the note of a REPLY that came, from outside, before its client was seen to send
 BEHAVIOUR: Final = "behaviour"  # no observation: what several of them add up to (detect/behaviour/)
 
 

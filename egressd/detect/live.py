@@ -17,7 +17,20 @@ from egressd.detect.coverage import E1
 from egressd.detect.gathering import GatheringHistory
 from egressd.detect.intel import Intel
 from egressd.detect.policy_settings import PolicySettings
-from egressd.model import DNS_ANSWER, DNS_QUERY, FLOW, REPLY, TAP, TCP, UDP, Event, FlowKey, Observation, Sighting
+from egressd.model import (
+    DNS_ANSWER,
+    DNS_QUERY,
+    EARLIER,
+    FLOW,
+    REPLY,
+    TAP,
+    TCP,
+    UDP,
+    Event,
+    FlowKey,
+    Observation,
+    Sighting,
+)
 from egressd.units import SECOND_US
 from egressd.wire.dissector import Dissector
 from egressd.wire.table import RecentTable
@@ -147,7 +160,7 @@ class LiveEngine(ChangingEngine):
         """A host may send the answer of a blocked server itself, so that the block seems not to hold: on a gateway what
         answers from outside goes to the hosts."""
         packets = self.packets
-        if packets is None or not self.knows_ways or not packets.came_in(seen.flow.proto):
+        if packets is None or not self.knows_ways or seen.note == EARLIER or not packets.came_in(seen.flow.proto):
             super()._reply(seen)
 
     def _begins(self, seen: Observation) -> None:

@@ -161,6 +161,8 @@ class Conversation(Pair):
         """The guess was wrong: the other side is the client."""
         self.swap()
         self.client, self._server = self.server, self.client
+        if not self.announced:
+            self.replied = False  # that was the client
 
 
 def identify(head: bytes, server_port: int) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from egressd.model import (
     DNS_ANSWER,
     DNS_QUERY,
+    EARLIER,
     FLOW,
     HTTP_HOST,
     REPLY,
@@ -46,7 +47,9 @@ class Teller:
         conversation.announced = True
         self._emit(Observation(FLOW, self.ts_us, self.number, conversation.flow, "", "", None))
         if conversation.replied:
-            self._emit(Observation(REPLY, self.ts_us, self.number, conversation.flow, "", "", None))
+            server = conversation.answering()
+            note = "" if server is not None and server.incoming else EARLIER
+            self._emit(Observation(REPLY, self.ts_us, self.number, conversation.flow, "", "", None, 0, note))
 
     def replied(self, conversation: Conversation) -> None:
         """The server has sent something: REPLY, the first time, but nothing as long as its client is not seen to send:
@@ -55,6 +58,8 @@ class Teller:
             conversation.replied = True
             if conversation.announced:
                 self._emit(Observation(REPLY, self.ts_us, self.number, conversation.flow, "", "", None))
+            elif self.incoming:
+                conversation.server.incoming = True
 
     def decide(self, conversation: Conversation, side: Side, is_client: bool) -> FlowKey:
         """Rule 2 of the direction rule: `side` sent what only a client (or only a server) sends. Returns the flow as

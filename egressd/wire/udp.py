@@ -9,6 +9,7 @@ from egressd.errors import Malformed
 from egressd.model import (
     DNS_ANSWER,
     DNS_QUERY,
+    EARLIER,
     FLOW,
     QUIC_SNI,
     REPLY,
@@ -62,6 +63,8 @@ class UdpFlow(Pair):
     def turn_round(self) -> None:
         """The guess was wrong: the other side is the client."""
         self.swap()
+        if not self.announced:
+            self.replied = False  # that was the client
         self.forward_seen, self.backward_seen = self.backward_seen, self.forward_seen
 
 
@@ -228,15 +231,12 @@ class UdpTracker:
                 return conversation
             conversation.announced = True
             self._emit(Observation(FLOW, ts_us, number, conversation.flow, "", "", None))
-            if not conversation.replied:
-                return conversation
-        elif conversation.replied:
-            return conversation
-        else:
+            if conversation.replied:  # from outside: who sends first, from within, is the client
+                self._emit(Observation(REPLY, ts_us, number, conversation.flow, "", "", None, 0, EARLIER))
+        elif not conversation.replied:
             conversation.replied = True
-            if not conversation.announced:
-                return conversation
-        self._emit(Observation(REPLY, ts_us, number, conversation.flow, "", "", None))
+            if conversation.announced:
+                self._emit(Observation(REPLY, ts_us, number, conversation.flow, "", "", None))
         return conversation
 
     def _count(self, conversation: UdpFlow, key: bytes, ts_us: int) -> None:

@@ -164,6 +164,30 @@ def test_a_host_answers_for_a_blocked_server() -> None:
         assert len(scene.leaks) == leaks
 
 
+def test_a_server_that_was_seen_before_its_client() -> None:
+    """The packet process begins in the middle of a conversation that leaks, and the server's packet is the first: it is
+    told with the host's next one, which came from the hosts, and passed for a host's own answer.
+
+    What counts is where the server's packet came from, not with which it is told."""
+    for to_client, to_server in (
+        (udp((TRUE, 443), (A, 41_000), b"data"), udp((A, 41_000), (TRUE, 443), b"data")),
+        (
+            tcp((TRUE, 443), (A, 41_000), 9_001, ACK, b"x", 1_001),
+            tcp((A, 41_000), (TRUE, 443), 1_001, ACK, b"x", 9_002),
+        ),
+        (tcp((TRUE, 443), (A, 41_000), 9_000, SYN | ACK, b"", 1_001), tcp((A, 41_000), (TRUE, 443), 1_001, ACK, b"x")),
+    ):
+        for inside, leaks in ((True, 0), (False, 1)):
+            scene = Gateway()
+            scene.ask()
+            scene.put(udp((RESOLVER, 53), (A, PORT), answered(TRUE)), False)
+            scene.now_us += 60_000_000
+            scene.put(to_client, inside)
+            scene.put(to_server, True)
+            assert len(scene.attempts) == 1 or inside
+            assert len(scene.leaks) == leaks
+
+
 def test_what_a_listed_server_only_sends_accuses_nobody() -> None:
     """Anybody can send under a listed address, and would have any host of ours taken for infected.
 

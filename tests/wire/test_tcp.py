@@ -214,6 +214,15 @@ def test_a_servers_hello_tells_that_its_receiver_is_the_client() -> None:
     assert {seen.flow.client_port for seen in tap.seen} == {5_000}
 
 
+def test_what_a_client_sent_while_it_passed_for_a_server_is_no_answer() -> None:
+    tap = Tap()
+    line = Line(tap, ("198.51.100.7", 443), ("203.0.113.9", 50_000)).send(HELLO[:100]).send(HELLO[100:], 100)
+    assert tap.kinds() == [FLOW, TLS_SNI]
+    line.receive(SERVER_HELLO)
+    assert tap.kinds() == [FLOW, TLS_SNI, REPLY]
+    assert {seen.flow.client_port for seen in tap.seen} == {443}
+
+
 def test_what_only_comes_to_a_host_is_told_once_the_host_sends() -> None:
     """Anybody can send it, under any address, and the host's system says RST to it."""
     resolved = framed(answer("www.shop.example", 7, "www.shop.example A 192.0.2.1"))

@@ -104,6 +104,16 @@ def test_a_hello_behind_what_only_came_has_its_sender_as_client() -> None:
     assert [seen.flow.client_port for seen in tap.seen] == [50_000, 50_001, 50_001]
 
 
+def test_what_a_client_sent_while_it_passed_for_a_server_is_no_answer() -> None:
+    tap = Tap()
+    tap.put(udp(WEB, ("198.51.100.7", 50_001), b"data"))
+    tap.put(udp(WEB, ("198.51.100.7", 50_001), quic("www.shop.example")))
+    assert tap.kinds() == [FLOW, QUIC_SNI]
+    tap.put(udp(("198.51.100.7", 50_001), WEB, SHORT_HEADER))
+    assert tap.kinds() == [FLOW, QUIC_SNI, REPLY]
+    assert {seen.flow.client_port for seen in tap.seen} == {WEB[1]}
+
+
 def test_an_answer_that_nobody_was_seen_asking_for_still_has_the_asker_as_client() -> None:
     tap = Tap()
     tap.put(udp(RESOLVER, STUB, TELL))
