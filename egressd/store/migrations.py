@@ -6,6 +6,7 @@ that a newer version has touched is refused, for this one cannot know what its r
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from sqlite3 import Connection
@@ -254,6 +255,27 @@ def tries_let_through(connection: Connection) -> None:
         "ALTER TABLE incidents ADD COLUMN let_through INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE watches ADD COLUMN let_through INTEGER NOT NULL DEFAULT 0",
     )
+    since_us = _monitor_since(connection)
+    if since_us:  # else screens would tell of three tries out of five hundred, once a person arms
+        connection.execute("UPDATE incidents SET let_through = attempts WHERE opened_us >= ?", (since_us,))
+        connection.execute("UPDATE watches SET let_through = count WHERE first_us >= ?", (since_us,))
+
+
+def _monitor_since(connection: Connection) -> int:
+    """Since when nobody is kept from anything, as the last run left it (runtime/arming.py); 0 when somebody is, or that
+    is not known."""
+    try:
+        left, how = (
+            json.loads(text)
+            for (text,) in connection.execute(
+                "SELECT value FROM meta WHERE key IN ('modes', 'modes since') ORDER BY key"
+            )
+        )
+        is_off = {left["mode"], *left["modes"].values()} == {"monitor"}
+        since_us = max(row[0] for row in how.values()) if is_off and all(row[0] > 0 for row in how.values()) else 0
+    except (ValueError, LookupError, TypeError, AttributeError):  # one row of two, or damaged
+        return 0
+    return since_us if type(since_us) is int else 0
 
 
 LEDGER: Final[tuple[Step, ...]] = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from sqlite3 import Connection
@@ -39,6 +40,41 @@ def put_as_it_was(connection: Connection) -> None:
         " VALUES(1, 'registered_domain', 'bad.example', 'active', ?, 0, 0, ?)",
         (T0, T0),
     )
+
+
+@pytest.mark.parametrize(
+    ("mode", "since", "through"),
+    [("monitor", T0 - 5, 7), ("monitor", T0 + 5, 0), ("monitor", 0, 0), ("enforce", T0 - 5, 0), ("damaged", 0, 0)],
+)
+def test_what_was_tried_under_monitor_before_the_upgrade_was_let_through(
+    tmp_path: Path, mode: str, since: int, through: int
+) -> None:
+    """Armed after that, screens said that three of five hundred tries were let through: those since the upgrade."""
+
+    def put_as_it_was_then(connection: Connection) -> None:
+        connection.execute("INSERT INTO campaigns(number, first_us, last_us) VALUES(1, ?, ?)", (T0, T0))
+        connection.execute(
+            "INSERT INTO incidents(number, campaign, client, segment, state, match, registered_domain, opened_us,"
+            " first_us, last_us, contacts, attempts, retro)"
+            " VALUES(1, 1, ?, '', 'open', ?, 'bad.example', ?, ?, ?, 9, 7, 0)",
+            (A, render_match(match()), T0, T0, T0),
+        )
+        connection.execute("INSERT INTO watches VALUES(1, ?, ?, ?, 7, 0)", (A, T0, T0))
+        left = json.dumps({"mode": mode, "modes": {"lab": "monitor"}, "configured": mode})
+        connection.execute("INSERT INTO meta VALUES('modes', ?)", (left if mode != "damaged" else "{",))
+        connection.execute("INSERT INTO meta VALUES('modes since', ?)", (json.dumps({"": [since, 0, "", ""]}),))
+
+    path = tmp_path / "ledger.db"
+    old = Database(path, steps=LEDGER[:8], ballast_bytes=0)
+    old.open(T0)
+    old.call(put_as_it_was)
+    old.call(put_as_it_was_then)
+    old.close()
+    new = Database(path, steps=LEDGER, ballast_bytes=0)
+    new.open(T0 + 5)
+    for table in ("incidents", "watches"):
+        assert new.call(lambda one, of=table: one.execute(f"SELECT let_through FROM {of}").fetchone()) == (through,)
+    new.close()
 
 
 @pytest.mark.parametrize("made", range(1, len(LEDGER)))
