@@ -15,6 +15,7 @@ from egressd.enforce.adapter import AdapterError, Failure, Plan, Rule
 from egressd.enforce.dryrun import DryRunAdapter
 from egressd.enforce.nflog import Dropped, Nflog
 from egressd.enforce.reconciler import Reconciler
+from egressd.enforce.table_lock import TableHeld
 from egressd.model import UDP, FlowKey, Target
 from egressd.runtime.enforcement import REPAIR_LINE_US, Enforcement
 from egressd.runtime.in_force import Register
@@ -92,6 +93,20 @@ def test_a_log_group_of_another_program_is_told_with_what_to_do(
     told += "set another enforce.nflog_group, restart"
     assert one.problems == {"nflog": told}
     assert [(line.levelname, line.getMessage()) for line in caplog.records] == [("ERROR", f"nflog: {told}")]
+
+
+def test_a_table_that_is_another_egressds_by_now_is_none_to_lift(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`status` said for ever that what is blocked stays blocked: by then the table was another one's."""
+
+    def held() -> None:
+        raise TableHeld("another egressd (process 7) has the table")
+
+    one = enforcement(Hand())
+    one.problems["nftables"] = "WHAT IS BLOCKED STAYS BLOCKED, though the mode is monitor: busy"
+    one._unlifted = True
+    monkeypatch.setattr(one._claim, "take", held)
+    one._lift()
+    assert (one._unlifted, one.problems.get("nftables", "")) == (False, "")
 
 
 def test_another_programs_changes_are_told_once_in_ten_minutes(caplog: pytest.LogCaptureFixture) -> None:
