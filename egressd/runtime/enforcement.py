@@ -157,8 +157,6 @@ class Enforcement:
             self._claim.take()
         except TableHeld as held:
             log.warning("%s; the table is left as it is", held)
-            if self._unlifted:
-                self._told("nftables", "")
             self._unlifted = False
             self.problems.pop("nftables", None)
             return
