@@ -11,8 +11,10 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 from argparse import Action, ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -571,13 +573,30 @@ def test_what_came_from_standard_input_is_not_asked_for_again() -> None:
     assert done.stdout.endswith(b"\nNext: egressd explain bad.example EVENTS   (saved output of this with --json)\n")
 
 
+@contextmanager
+def ended_after(process: subprocess.Popen[bytes], timeout_s: float) -> Iterator[None]:
+    """Reading from it ends in any case."""
+    timer = threading.Timer(timeout_s, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_what_a_pipe_still_holds_is_read_after_an_interrupt(again: bool) -> None:
     """Who ended `tcpdump -w - | egressd replay -` by Control-C was told nothing of what had been seen."""
     whole = (ROOT / "pcaps/shared-cdn-address/input.pcap").read_bytes()
     argv = [sys.executable, "-m", "egressd", "replay", "--json", "--observations", "-"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT) as reader:
+    # Tests in the background of a shell have it ignored, and would hand that on to their children (POSIX, sh, 2.11).
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        pipe = subprocess.PIPE
+        reading = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with reading as reader, ended_after(reader, 60):
         assert reader.stdin and reader.stdout and reader.stderr
         reader.stdin.write(whole[:2_000])
         reader.stdin.flush()
