@@ -14,7 +14,6 @@ from egressd.enforce import conntrack
 from egressd.enforce.conntrack import Conntrack
 from egressd.intel.networks import NetworkTable
 from egressd.model import TCP, UDP, Target
-from tests.enforce.namespace import bare, need_namespaces
 from tests.enforce.rules import networks
 from tests.netns.spaces import missing
 
@@ -33,18 +32,12 @@ FLOWS = [
 
 
 @pytest.fixture
-def inside() -> Callable[[Callable[[], Any]], Any]:
-    """Runs a function in a namespace of its own, in a process of its own."""
-    need_namespaces()
+def inside(inside: Callable[[Callable[[], Any]], Any]) -> Callable[[Callable[[], Any]], Any]:
+    """As for other tests; and they need another tool than ours."""
     reason = missing({"conntrack": "conntrack"})
     if reason:
         pytest.skip(reason)
-
-    def run(body: Callable[[], Any]) -> Any:
-        with bare() as space:
-            return space.call(body)
-
-    return run
+    return inside
 
 
 def insert() -> None:

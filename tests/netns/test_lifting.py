@@ -14,24 +14,11 @@ from egressd.config.schema import Config
 from egressd.runtime.enforcement import Enforcement
 from egressd.runtime.in_force import Register
 from tests.detect.live_scene import intel
-from tests.enforce.namespace import bare, need_namespaces
 from tests.runtime.scene import Hands
 
 pytestmark = pytest.mark.root
 Body = Callable[[], Any]
 OURS = "add table inet egressd; add chain inet egressd guard { type filter hook forward priority -10; policy drop; }"
-
-
-@pytest.fixture
-def inside() -> Callable[[Body], Any]:
-    """Runs a function in a namespace of its own, in a process of its own."""
-    need_namespaces()
-
-    def run(body: Body) -> Any:
-        with bare() as space:
-            return space.call(body)
-
-    return run
 
 
 def tables() -> str:

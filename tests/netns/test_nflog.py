@@ -16,23 +16,10 @@ from egressd.enforce.nflog import Dropped, Nflog
 from egressd.enforce.nftables import NftablesAdapter, NftablesSettings
 from egressd.enforce.plan import make_plan
 from egressd.enforce.ruleset import RulesetSettings
-from tests.enforce.namespace import bare, need_namespaces
 from tests.enforce.rules import ground, protected, rule
 from tests.enforce.traffic import now_us
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def inside() -> Callable[[Callable[[], Any]], Any]:
-    """Runs a function in a namespace of its own, in a process of its own."""
-    need_namespaces()
-
-    def run(body: Callable[[], Any]) -> Any:
-        with bare() as space:
-            return space.call(body)
-
-    return run
 
 
 def line(settings: RulesetSettings | None = None) -> None:

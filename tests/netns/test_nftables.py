@@ -24,24 +24,11 @@ from egressd.enforce.ruleset import DROP, Ground, RulesetSettings
 from egressd.enforce.table_watch import TableWatch
 from egressd.intel.protected import Protected
 from egressd.model import Target
-from tests.enforce.namespace import bare, need_namespaces
 from tests.enforce.rules import address, address6, ground, networks, protected, rule
 from tests.enforce.traffic import now_us
 
 pytestmark = pytest.mark.root
 Body = Callable[[], Any]
-
-
-@pytest.fixture
-def inside() -> Callable[[Body], Any]:
-    """Runs a function in a namespace of its own, in a process of its own."""
-    need_namespaces()
-
-    def run(body: Body) -> Any:
-        with bare() as space:
-            return space.call(body)
-
-    return run
 
 
 def nft(*commands: str) -> str:

@@ -297,6 +297,15 @@ def test_a_row_with_a_value_of_another_type_is_set_aside(whole: Connection, tmp_
     assert found, "nothing was damaged"
 
 
+def lose(whole: Connection, copy: Path, table: str, column: str) -> None:
+    """A copy of a database in which the first row of a table has NULL in a column that must not have it."""
+    with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+        whole.backup(connection)
+        strict = reshape(connection, table, lambda sql: sql.replace("STRICT", "").replace("NOT NULL", ""))
+        connection.execute(f"UPDATE {table} SET {column} = NULL WHERE number = 1")
+        reshape(connection, table, lambda sql: strict)
+
+
 def test_a_row_in_a_state_that_there_is_not_is_set_aside(whole: Connection, tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "copy.db", isolation_level=None)) as connection:
         whole.backup(connection)
@@ -310,22 +319,14 @@ def test_a_row_in_a_state_that_there_is_not_is_set_aside(whole: Connection, tmp_
 
 def test_with_more_than_such_rows_the_ledger_is_damaged(whole: Connection, tmp_path: Path) -> None:
     """Without a row that says its shape, or with pages that are none, nothing is known of it."""
-    with closing(sqlite3.connect(tmp_path / "copy.db", isolation_level=None)) as connection:
-        whole.backup(connection)
-        strict = reshape(connection, "migrations", lambda sql: sql.replace("STRICT", "").replace("NOT NULL", ""))
-        connection.execute("UPDATE migrations SET name = NULL WHERE number = 1")
-        reshape(connection, "migrations", lambda sql: strict)
+    lose(whole, tmp_path / "copy.db", "migrations", "name")
     with pytest.raises(StoreError, match=r"damaged.*migrations[.]name") as told:
         open_ledger(tmp_path / "copy.db", T0)
     assert told.value.kind == CORRUPT and not (tmp_path / "copy.db.set-aside").exists()
 
 
 def test_a_row_that_can_be_kept_nowhere_holds_up_nothing(whole: Connection, tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "copy.db", isolation_level=None)) as connection:
-        whole.backup(connection)
-        strict = reshape(connection, "incidents", lambda sql: sql.replace("STRICT", "").replace("NOT NULL", ""))
-        connection.execute("UPDATE incidents SET last_us = NULL WHERE number = 1")
-        reshape(connection, "incidents", lambda sql: strict)
+    lose(whole, tmp_path / "copy.db", "incidents", "last_us")
     (tmp_path / "copy.db.set-aside").mkdir()
     opened = open_ledger(tmp_path / "copy.db", T0)
     (told,) = opened.aside
