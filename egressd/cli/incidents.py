@@ -190,12 +190,13 @@ def _one(wanted: str, answer: Answer, now_us: int) -> list[str]:
 def _armed(one: Row) -> str:
     """Of tries that were made while nothing was blocked."""
     tries, through = number(one, "attempts"), number(one, "let_through")
+    armed = f"{date(one.get('armed'))} UTC"
     is_later = time_us(one.get("opened")) < time_us(one.get("armed")) and tries > 0
-    if through and (is_later or through < tries):
-        return f"{through:,} of these let through, in monitor" + (
-            f" until {date(one.get('armed'))} UTC" if is_later else ""
-        )
-    return f"those before {date(one.get('armed'))} UTC were let through: the mode was monitor" if is_later else ""
+    if not through:
+        return f"those before {armed} were let through: the mode was monitor" if is_later else ""
+    if is_later:
+        return f"{through:,} of these let through, in monitor until {armed}"
+    return f"{through:,} of these let through, in monitor" if through < tries else ""
 
 
 def _said(indicator: Row) -> list[str]:

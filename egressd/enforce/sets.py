@@ -264,3 +264,22 @@ def _parts(elements: Iterable[bytes]) -> list[bytes]:
     if held:
         parts.append(b"".join(held))
     return parts
+
+
+def take_table_away() -> None:
+    """Without an adapter, and without `nft`: nothing of ours is there afterwards. Raises AdapterError when the kernel
+    does not let us; where we may not even ask, nothing is ours."""
+    try:
+        link = NetfilterSocket()
+    except AdapterError:
+        return  # no netlink to netfilter, no table
+    try:
+        sets = KernelSets(link)
+        try:
+            is_there = sets.has_table()
+        except AdapterError:
+            return
+        if is_there:
+            sets.delete_table()
+    finally:
+        link.close()

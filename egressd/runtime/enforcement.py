@@ -17,13 +17,12 @@ from egressd.config.schema import Config
 from egressd.detect.intel import Intel
 from egressd.enforce.adapter import AdapterError, EnforcementState, Existing, Rule
 from egressd.enforce.dryrun import DryRunAdapter
-from egressd.enforce.netlink import NetfilterSocket
 from egressd.enforce.nflog import Nflog
 from egressd.enforce.nftables import NftablesAdapter, NftablesSettings
 from egressd.enforce.plan import PlanLimits
 from egressd.enforce.reconciler import Reconciler, ReconcilerSettings
 from egressd.enforce.ruleset import DROP, REJECT, Ground, RulesetSettings
-from egressd.enforce.sets import KernelSets
+from egressd.enforce.sets import take_table_away
 from egressd.enforce.table_lock import TableHeld
 from egressd.intel.networks import first_address, parse_network
 from egressd.model import TCP, FlowKey, Target
@@ -160,8 +159,11 @@ class Enforcement:
             self._unlifted = False
             self.problems.pop("nftables", None)
             return
+        problem = ""
         try:
-            problem = _take_table_away()
+            take_table_away()
+        except AdapterError as error:
+            problem = f"WHAT IS BLOCKED STAYS BLOCKED, though the mode is monitor: {error}"
         finally:
             self._claim.let_go()
         self._unlifted = bool(problem)
@@ -415,27 +417,6 @@ class Enforcement:
             flows.append((dropped.ts_us, flow_of(proto, frames.key)))
         if flows:
             self._on_dropped(flows)
-
-
-def _take_table_away() -> str:
-    """Why that could not be done, "" when nothing of ours is there any more."""
-    try:
-        link = NetfilterSocket()
-    except AdapterError:
-        return ""  # no netlink to netfilter, no table
-    sets = KernelSets(link)
-    try:
-        there = sets.has_table()
-    except AdapterError:  # we may not even ask
-        there = False
-    try:
-        if there:
-            sets.delete_table()
-    except AdapterError as error:
-        return f"WHAT IS BLOCKED STAYS BLOCKED, though the mode is monitor: {error}"
-    finally:
-        link.close()
-    return ""
 
 
 def _untold(task: asyncio.Task[None]) -> None:

@@ -38,7 +38,7 @@ def copy_incident(one: Incident) -> Incident:
     return Incident(
         one.id, one.campaign, one.client, one.match, one.opened_us, one.first_us, one.last_us, one.contacts,
         one.attempts, one.answered, one.retro, 0, dict(one.names), dict(one.via), dict(one.sources),
-        one.device, list(one.addresses), one.volume, "", one.let_through,
+        one.device, list(one.addresses), one.volume, let_through=one.let_through,
     )  # fmt: skip
 
 

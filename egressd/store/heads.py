@@ -6,13 +6,12 @@ who can write the ledger cannot write: an append-only file, a log server, a mail
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from egressd.store.errors import IO, StoreError
-from egressd.store.syncing import sync
+from egressd.store.syncing import append
 
 MAX_HEADS_BYTES: Final = 64 << 20  # of the file's end are read; a head a minute makes 50 MB a year
 
@@ -48,18 +47,8 @@ def parse_head(text: str) -> Head | None:
 def append_head(path: Path, head: Head, now_us: int) -> None:
     """Add a line that says `head` was the newest at `now_us`; fsynced. Raises StoreError when it cannot be written."""
     try:
-        is_new = not path.exists()
-        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            # The line's end stands before it too: a line torn by a power cut spoils no other. Empty lines are nothing.
-            line = f"\n{render_head(head._replace(ts_us=now_us))}\n".encode("ascii")
-            if os.write(number, line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(number)
-        finally:
-            os.close(number)
-        if is_new:
-            sync(path.parent)
+        # The line's end stands before it too: a line torn by a power cut spoils no other. Empty lines are nothing.
+        append(path, f"\n{render_head(head._replace(ts_us=now_us))}\n".encode("ascii"))
     except OSError as error:
         raise StoreError(f"{path}: the audit head was not written: {error.strerror}", IO) from error
 

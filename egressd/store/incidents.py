@@ -249,8 +249,8 @@ def _row(row: Sequence[Any], unread: Unread) -> IncidentRow:
         first_us, last_us, unread.counted(contacts, told, "its contacts"),
         unread.counted(attempts, told, "its attempts"), unread.counted(answered, told, "its answers"), bool(retro), 0,
         counts(names, "its names"), counts(via, "its ways"), counts(sources, "its sources"), device,
-        unread.parsed(parse_addresses, addresses, [], told, "its addresses"), volume, "",
-        unread.counted(through, told, "its attempts that were let through"),
+        unread.parsed(parse_addresses, addresses, [], told, "its addresses"), volume,
+        let_through=unread.counted(through, told, "its attempts that were let through"),
     )  # fmt: skip
     leaks = unread.counted(leaks, told, "its leaks")
     return IncidentRow(incident, segment, state, leaks, acked_us, acked_by, closed_us)

@@ -6,7 +6,7 @@ from sqlite3 import Connection
 from typing import Final, NamedTuple
 
 from egressd.clock import STEP_US
-from egressd.store.records import MAX_GIVEN, mend_numbers
+from egressd.store.records import mend_numbers, parse_count
 from egressd.store.targets import shift_deadlines
 from egressd.units import DAY_US
 
@@ -22,9 +22,8 @@ class LastRun(NamedTuple):
 
 def last_run(connection: Connection) -> LastRun:
     """How the run ended that began last."""
-    seen_us = get(connection, "seen_us", "0")
-    is_number = seen_us.isascii() and seen_us.isdigit() and len(seen_us) < 19 and int(seen_us) <= MAX_GIVEN
-    return LastRun(get(connection, "clean", "1") == "1" and is_number, int(seen_us) if is_number else 0)
+    seen_us = parse_count(get(connection, "seen_us", "0"))
+    return LastRun(get(connection, "clean", "1") == "1" and seen_us is not None, seen_us or 0)
 
 
 def set_by_us(last: LastRun, now_us: int) -> int:

@@ -48,6 +48,12 @@ def is_count(value: int) -> bool:
     return 0 <= value <= MAX_GIVEN
 
 
+def parse_count(text: str) -> int | None:
+    """A count or a time that stands as text; None when that is damaged."""
+    is_number = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and is_count(int(text))
+    return int(text) if is_number else None
+
+
 def plus(column: str, more: str = "?") -> str:
     """SQL of a count, or a time, and `more`: never beyond what a column holds, which would refuse all that is written
     along with it. The names are the caller's own words."""

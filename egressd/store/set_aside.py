@@ -7,14 +7,13 @@ else is whole: that must not leave a gateway without its watch.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Final
 
-from egressd.store.syncing import sync
+from egressd.store.syncing import append
 
 MAX_FAULTS: Final = 100  # that SQLite is asked to name; beyond them it is more than a few rows
 NOT_OURS: Final = "migrations"  # says what shape the database has: without a row of it nothing is known of the others
@@ -87,12 +86,7 @@ def _checks(connection: Connection, table: str) -> list[str]:
 def _keep(path: Path, lines: Sequence[str]) -> str:
     """Add lines to a file; where they are, in words."""
     try:
-        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with open(number, "w", encoding="ascii") as file:
-            file.writelines(f"{line}\n" for line in lines)
-            file.flush()
-            os.fsync(number)
-        sync(path.parent)
+        append(path, "".join(f"{line}\n" for line in lines).encode("ascii"))
     except OSError as error:
         return f" and NOT KEPT ({path.name}: {error.strerror})"
     return f" in {path.name}"

@@ -11,7 +11,7 @@ from sqlite3 import Connection
 from typing import Final
 
 from egressd.store import meta
-from egressd.store.records import MAX_GIVEN
+from egressd.store.records import parse_count
 from egressd.store.unread import Unread
 
 _WORD: Final = "waits"
@@ -32,8 +32,9 @@ def load(connection: Connection, unread: Unread) -> dict[str, int]:
     """As they were kept, also of what ended under a version that knows nothing of it."""
     found: dict[str, int] = {}
     for id_, text in meta.under(connection, _WORD).items():
-        if text.isascii() and text.isdigit() and len(text) < 19 and int(text) <= MAX_GIVEN:
-            found[id_] = int(text)
+        since_us = parse_count(text)
+        if since_us is not None:
+            found[id_] = since_us
         else:
             unread.tell(f"decision {id_}", "since when it waits cannot be read; it counts from when it was made")
     return found

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from egressd.detect.intel import Intel
 from egressd.detect.probation import FORGET_US
 from egressd.enforce.adapter import AdapterError
@@ -116,6 +118,13 @@ class Site:
         for process in self.core.sensing.processes:
             process.tell = self.told.append  # type: ignore[method-assign]
         self.verbs = Verbs(self.core, Preview(self.core, NO_HISTORY))
+
+    async def lose_mode(self) -> None:
+        """The file says enforce, and the kernel refuses that."""
+        self.kernel.refuses = "another egressd has the table"
+        self.path.write_text(f"mode: enforce\n{CONFIG}")
+        with pytest.raises(AdapterError, match="another egressd"):
+            await self.core.reload()
 
     async def do(self, verb: str, peer: Peer = ANNA, /, **args: Any) -> dict[str, Any]:
         """Ask, as the control socket does after it has checked the arguments."""

@@ -270,11 +270,9 @@ async def test_in_enforce_nothing_waits(tmp_path: Path, restart: bool) -> None:
 async def test_a_mode_of_the_file_that_the_kernel_refused_is_tried_at_the_next_reading(tmp_path: Path) -> None:
     """It counted as taken: the file said enforce, no reload tried it again, and nothing was blocked."""
     async with site_at(tmp_path, "monitor") as site:
-        site.kernel.refuses = "another egressd has the table"
-        site.path.write_text(f"mode: enforce\n{CONFIG}")
-        for _ in range(2):
-            with pytest.raises(AdapterError, match="another egressd"):
-                await site.core.reload()
+        await site.lose_mode()
+        with pytest.raises(AdapterError, match="another egressd"):
+            await site.core.reload()
         assert site.core.arming.mode == "monitor"
         site.kernel.refuses = ""
         assert "the mode is enforce" in await site.core.reload()
@@ -291,10 +289,7 @@ async def test_a_mode_that_the_kernel_refused_is_not_tried_again_once_a_person_d
 ) -> None:
     """The next list that was saved armed the gateway, behind the back of whoever had said that nothing be blocked."""
     async with site_at(tmp_path, "monitor") as site:
-        site.kernel.refuses = "another egressd has the table"
-        site.path.write_text(f"mode: enforce\n{CONFIG}")
-        with pytest.raises(AdapterError):
-            await site.core.reload()
+        await site.lose_mode()
         await site.do(verb, BERT, **({"mode": "monitor"} if verb == "mode" else {}))
         site.kernel.refuses = ""
         await site.core.reload(only_lists=True)

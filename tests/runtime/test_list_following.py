@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from egressd.enforce.adapter import AdapterError
 from egressd.runtime import alarms
 from egressd.runtime.knowledge import load_texts
 from egressd.runtime.list_following import _take, rest_s
@@ -44,10 +43,7 @@ async def test_a_mode_that_the_kernel_refuses_does_not_end_the_following(
 ) -> None:
     """A mode of the file that could not be taken is tried with every list that is saved."""
     async with site_at(tmp_path, "monitor") as site:
-        site.kernel.refuses = "another egressd has the table"
-        site.path.write_text(f"mode: enforce\n{CONFIG}")
-        with pytest.raises(AdapterError):
-            await site.core.reload()
+        await site.lose_mode()
         (tmp_path / "csirt.txt").write_text("c2.listed.example\nc2.other.example\n")
         await _take(site.core, "csirt.txt changed")
         assert site.core.knowledge.intel.index.size == 2

@@ -13,6 +13,7 @@ from egressd.store.records import (
     campaign_id,
     campaign_number,
     number_of,
+    parse_count,
     parse_counts,
     parse_match,
     render_counts,
@@ -78,3 +79,12 @@ def test_what_is_no_id(text: str) -> None:
 def test_no_campaign() -> None:
     assert campaign_number("") == 0 and campaign_id(0) == ""
     assert campaign_id(campaign_number("C5")) == "C5"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("0", 0), ("007", 7), (str(10**17), 10**17), (str(10**17 + 1), None), ("9" * 19, None), ("", None), ("-1", None),
+     ("1.5", None), ("1 ", None), ("١", None), ("²", None)],
+)  # fmt: skip
+def test_counts_as_text(text: str, wanted: int | None) -> None:
+    assert parse_count(text) == wanted
