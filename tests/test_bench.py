@@ -20,6 +20,7 @@ from bench.traffic import KINDS, PLANTED_DOMAINS, write
 from egressd.capture.merge import iter_packets
 from egressd.model import FLOW, REPLY, Observation
 from egressd.wire.dissector import Dissector
+from tests.loops import HANG_S
 
 ROOT = Path(__file__).parent.parent
 
@@ -97,7 +98,7 @@ def test_records_fill_the_file(tmp_path: Path) -> None:
 def run_bench(script: str, *words: str) -> subprocess.CompletedProcess[str]:
     """A program of the benchmark."""
     command = [sys.executable, str(ROOT / "bench" / script), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANG_S)
 
 
 def test_quick_run_writes_a_result(tmp_path: Path) -> None:
@@ -190,7 +191,7 @@ def test_work_is_not_committed() -> None:
 
 def test_the_index_bench_builds_asks_and_swaps() -> None:
     command = [sys.executable, str(ROOT / "bench" / "index.py"), "--names", "30000", "--misses", "1000"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANG_S)
     assert done.returncode == 0, done.stderr
     rows = done.stdout.splitlines()
     assert rows[1].startswith("30,000 names") and rows[1].endswith("pure")

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.loops import HANG_S
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -137,7 +139,7 @@ def test_a_wheel_is_compiled_and_runs(tmp_path: Path) -> None:
         archive.extractall(tmp_path / "site")
     where["PYTHONPATH"] = str(tmp_path / "site")
     asked = [sys.executable, "-m", "egressd", "version", "--json"]
-    told = subprocess.run(asked, check=True, env=where, cwd=tmp_path, capture_output=True, timeout=60)
+    told = subprocess.run(asked, check=True, env=where, cwd=tmp_path, capture_output=True, timeout=HANG_S)
     assert json.loads(told.stdout)["packet_path"] == "compiled"
     assert "-none-any" not in wheel.name
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from egressd.web.control import ControlServer, Peer, Refused, Roles, Standing
+from tests.loops import HANG_S
 
 STANDING = Standing("enforce", 48_211_377, "2026-10-29T13:02:00.000000+0000")
 Asked = list[tuple[Peer, str, dict[str, Any]]]
@@ -50,11 +51,11 @@ def daemon(
 
     thread = threading.Thread(target=lambda: asyncio.run(main(ready)))
     thread.start()
-    assert began.wait(10)
+    assert began.wait(HANG_S)
     try:
         yield asked
     finally:
         loop, task = held
         loop.call_soon_threadsafe(task.cancel)
-        thread.join(10)
+        thread.join(HANG_S)
         assert not thread.is_alive()

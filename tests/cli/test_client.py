@@ -25,6 +25,7 @@ from egressd.web.requests import VERB_ARGS, VERB_ROLES
 from tests.cli import results
 from tests.cli.commands import HEAVY, loaded, of, run
 from tests.cli.daemon import daemon
+from tests.loops import HANG_S
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WHY = "no reason given"
@@ -397,7 +398,7 @@ def answering(path: Path, *answers: bytes | None) -> Iterator[None]:
                 connection, _ = listening.accept()
                 with connection:
                     if answer is None:
-                        over.wait(10)
+                        over.wait(HANG_S)
                     else:
                         connection.recv(65_536)
                         connection.sendall(answer)
@@ -408,7 +409,7 @@ def answering(path: Path, *answers: bytes | None) -> Iterator[None]:
             yield
         finally:
             over.set()
-            thread.join(10)
+            thread.join(HANG_S)
             assert not thread.is_alive()
 
 
@@ -456,7 +457,7 @@ def test_many_may_want_to_connect_at_once(capsys: pytest.CaptureFixture[str], pa
         later = threading.Timer(0.1, serve)
         later.start()
         assert run(capsys, "status")[0] == 0
-        later.join(10)
+        later.join(HANG_S)
 
 
 AGAIN = b'{"ok":false,"error":"too many connections","code":1,"again":true}\n'

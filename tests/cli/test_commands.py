@@ -24,6 +24,7 @@ from egressd.cli.main import VERBS, build_parser, main
 from egressd.cli.terminal import Progress, cut, fit, printable, span
 from egressd.plural import count
 from tests.cli.commands import HEAVY, loaded, of, run, write
+from tests.loops import HANG_S
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 JPS = sorted(str(path) for path in (ROOT / "pcaps" / "jps-2015").glob("*.pcap"))
@@ -605,7 +606,7 @@ def test_what_a_pipe_still_holds_is_read_after_an_interrupt(again: bool) -> None
         assert reader.stderr.readline() == b"egressd: reads to the end of the input; interrupt again to stop at once\n"
         if again:
             reader.send_signal(signal.SIGINT)
-            assert (reader.wait(20), reader.stderr.read()) == (130, b"egressd: interrupted\n")
+            assert (reader.wait(HANG_S), reader.stderr.read()) == (130, b"egressd: interrupted\n")
             return
         out, err = reader.communicate(whole[2_000:], 20)
     assert (reader.returncode, err) == (0, b"")

@@ -22,6 +22,7 @@ from egressd.runtime.preview import Effect, told
 from egressd.web import requests
 from egressd.web.control import Refused
 from tests.cli.daemon import daemon
+from tests.loops import HANG_S
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SMALL = Effect(
@@ -323,7 +324,7 @@ def test_parallel_commands_lose_nothing(site: Site) -> None:
         )
         for number in range(8)
     ]
-    assert [one.wait(60) for one in commands] == [0] * 8
+    assert [one.wait(HANG_S) for one in commands] == [0] * 8
     added = {line.split(" ")[0] for line in site.list.read_text().splitlines()[2:]}
     assert added == {f"n{number}.example" for number in range(8)}
 

@@ -15,6 +15,7 @@ from egressd.enforce.plan import PlanLimits
 from egressd.enforce.reconciler import Reconciler, ReconcilerSettings
 from egressd.model import Target
 from tests.enforce.rules import Clock, address, networks, protected, rule
+from tests.loops import HANG_S
 
 QUICK = ReconcilerSettings(
     debounce_s=0.0, check_s=0.005, retry_first_s=0.002, retry_most_s=0.02, retry_refused_s=0.0, alarm_after_s=0.01
@@ -123,7 +124,7 @@ class Loop:
         return self.states.get((value, decision_id), ("", ""))[0]
 
     async def settled(self) -> None:
-        await asyncio.wait_for(self.reconciler.settled(), 20)
+        await asyncio.wait_for(self.reconciler.settled(), HANG_S)
 
     async def wish(self, *rules: Rule) -> None:
         self.desired = list(rules)
@@ -133,7 +134,7 @@ class Loop:
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait for something that the loop must bring about."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         while not condition():  # noqa: ASYNC110 - conditions of many sorts, of which few have an event
             await asyncio.sleep(0.001)
 
@@ -149,7 +150,7 @@ def play(body: Callable[[Loop], Awaitable[None]], make: type[Fragile] = Fragile,
             await body(played)
         finally:
             await played.reconciler.stop()
-            await asyncio.wait_for(task, 20)
+            await asyncio.wait_for(task, HANG_S)
             played.adapter.close()
         return played
 
@@ -480,7 +481,7 @@ def test_who_asks_the_adapter_after_the_end_is_refused() -> None:
         await loop.wish(ONE)
         await loop.reconciler.stop()
         with pytest.raises(AdapterError, match="dryrun is let go of"):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(HANG_S):
                 while True:
                     await loop.reconciler.call(loop.adapter.generation)
 

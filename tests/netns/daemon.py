@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import yaml
 
+from tests.loops import HANG_S
 from tests.netns.spaces import Failed, Namespace
 from tests.netns.topology import GATEWAY4, GATEWAY6, JPS, MHLW, NETWORKS
 
@@ -221,7 +222,7 @@ class Daemon:
         """The end of what it said on its standard output and error."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
-    def stop(self, timeout_s: float = 20.0) -> int:
+    def stop(self, timeout_s: float = HANG_S) -> int:
         """End it politely; returns its exit code."""
         assert self._child is not None
         if self._child.poll() is None:
@@ -259,7 +260,7 @@ class Daemon:
 
     # -- what it says
 
-    def ask(self, verb: str, timeout_s: float = 15.0, **args: Any) -> dict[str, Any]:
+    def ask(self, verb: str, timeout_s: float = HANG_S, **args: Any) -> dict[str, Any]:
         """One request on the control socket. Raises Refused, and OSError when nobody answers."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
             one.settimeout(timeout_s)

@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egressd.notify.evelog import LOOK_S, MODE, EveLog, EveLogError
+from tests.loops import HANG_S
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-WAIT_S = 10.0
+WAIT_S = HANG_S
 
 
 def sighting(number: int, padding: str = "") -> dict[str, Any]:
@@ -290,7 +291,7 @@ def test_a_real_limit_of_the_kernel(tmp_path: Path) -> None:
     """The kernel writes what fits and fails the rest, as with a full disk."""
     path = tmp_path / "eve.json"
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(path)], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", LIMITED, str(path)], cwd=ROOT, capture_output=True, text=True, check=True, timeout=HANG_S
     )
     trouble, written, size, whole, left = json.loads(done.stdout)
     assert trouble.endswith("File too large") and whole and left == 0

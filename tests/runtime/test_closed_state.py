@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.loops import HANG_S
+
 CLOSED = {"closed": 0o000, "read-only": 0o500}
 # Root may come in anywhere, but for this.
 POWERS = "-dac_override,-dac_read_search"
@@ -25,7 +27,7 @@ def test_a_state_folder_that_is_closed_ends_nothing(tmp_path: Path, how: str) ->
     command = [sys.executable, "-m", "tests.runtime.closed_state", str(tmp_path), str(CLOSED[how])]
     try:
         done = subprocess.run(
-            [*(CONFINED if os.geteuid() == 0 else ()), *command], capture_output=True, text=True, timeout=120,
+            [*(CONFINED if os.geteuid() == 0 else ()), *command], capture_output=True, text=True, timeout=HANG_S,
             check=False,
         )  # fmt: skip
     finally:

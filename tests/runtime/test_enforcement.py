@@ -20,6 +20,7 @@ from egressd.model import UDP, FlowKey, Target
 from egressd.runtime.enforcement import REPAIR_LINE_US, Enforcement
 from egressd.runtime.in_force import Register
 from tests.detect.live_scene import intel
+from tests.loops import HANG_S
 from tests.runtime.scene import X, address, in_force
 from tests.wire.frames_made import ACK, CLIENT, SERVER, frame, tcp, udp
 
@@ -167,7 +168,7 @@ def test_a_reconciler_that_meets_a_fault_of_ours_is_no_silence() -> None:
 
             of.reconcilers[0].adapter.populate = broken  # type: ignore[assignment, method-assign]
             of.reconcilers[0].check()
-            await asyncio.wait(of._tasks, timeout=20)
+            await asyncio.wait(of._tasks, timeout=HANG_S)
             await asyncio.sleep(0)
             assert [str(one) for one in faults] == ["'a fault of ours'"]
         finally:

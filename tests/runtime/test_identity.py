@@ -18,7 +18,7 @@ from egressd.runtime.identity import resolve_pointer
 from egressd.store import incidents
 from egressd.web.requests import WRONG, Refused
 from tests.detect.scene import packed
-from tests.loops import in_loop
+from tests.loops import HANG_S, in_loop
 from tests.runtime.core_scene import CONFIG, WHY, Site, site_at
 from tests.runtime.process import Process
 from tests.runtime.scene import SECOND, T0, attempt, flow, match, sighting
@@ -171,7 +171,7 @@ async def test_a_lease_file_that_is_none_and_is_not_named_any_more(tmp_path: Pat
     """A pipe held up everything about devices; and the alarm stayed when the configuration did not name the file."""
     os.mkfifo(tmp_path / "dnsmasq.leases")
     async with site_at(tmp_path, config=LEASES) as site:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             await site.core.identity.look()
         assert site.core.identity.problems == {"dnsmasq.leases": "is no file"}
         site.path.write_text(CONFIG)

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 import pytest
 
 from egressd.runtime.named_hosts import AGAIN_S, KEPT_S, MAX_ADDRESSES, RETRY_S, NamedHosts, resolve_name
+from tests.loops import HANG_S
 
 TIME = "time.ours.example"
 
@@ -117,7 +118,7 @@ def test_it_runs_by_itself_and_hears_of_new_names() -> None:
         try:
             await asyncio.sleep(0)
             named.want({TIME: "time server"})
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANG_S):
                 await known.wait()
         finally:
             running.cancel()

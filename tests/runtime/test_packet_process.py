@@ -24,6 +24,7 @@ from egressd.runtime.sensing import start_order
 from egressd.store.index_files import IndexFolder, ScratchFile, open_index
 from tests.detect.live_scene import intel
 from tests.intel.index_scene import SALT, SUFFIXES
+from tests.loops import HANG_S
 from tests.runtime.scene import SECOND, Hands
 
 
@@ -37,7 +38,7 @@ def test_an_index_that_is_gone(tmp_path: Path) -> None:
         ours.sendall(render_frame(DOWN_OBJECT, order))
         done = subprocess.run(
             [sys.executable, "-m", "egressd.runtime.packet_process", str(theirs.fileno())],
-            pass_fds=(theirs.fileno(),), stderr=subprocess.PIPE, text=True, check=False, timeout=30,
+            pass_fds=(theirs.fileno(),), stderr=subprocess.PIPE, text=True, check=False, timeout=HANG_S,
         )  # fmt: skip
     assert done.returncode == NO_INDEX
     assert "index-1.idx: No such file or directory; reload the lists" in done.stderr

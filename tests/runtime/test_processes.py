@@ -15,7 +15,7 @@ import pytest
 from egressd.runtime import processes
 from egressd.runtime.orders import End, Order, Stop
 from egressd.runtime.processes import PacketProcessHandle
-from tests.loops import in_loop
+from tests.loops import HANG_S, in_loop
 
 
 class Core:
@@ -48,7 +48,7 @@ async def running(core: Core) -> AsyncIterator[None]:
         yield
     finally:
         await core.handle.stop()
-        await asyncio.wait((task,), timeout=20)
+        await asyncio.wait((task,), timeout=HANG_S)
 
 
 @pytest.fixture(autouse=True)

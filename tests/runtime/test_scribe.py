@@ -16,7 +16,7 @@ from egressd.runtime.scribe import GROUP, Scribe
 from egressd.store import audit, meta
 from egressd.store.audit import Act
 from egressd.store.errors import FULL, IO, StoreError, refused
-from tests.loops import in_loop
+from tests.loops import HANG_S, in_loop
 from tests.runtime.scene import T0, ledger_at
 
 SICK = "the disk is full"
@@ -289,7 +289,7 @@ async def test_what_is_being_written_when_the_daemon_ends_is_written_once(tmp_pa
 
         def slow(connection: Connection) -> None:
             begun.set()
-            assert goes_on.wait(10)
+            assert goes_on.wait(HANG_S)
             audit.append(connection, Act("uid:0", "socket", "block", "x", "because"), T0)
 
         scribe.put(slow)

@@ -18,7 +18,7 @@ from egressd.runtime.feeding import Feeding
 from egressd.runtime.keeping import Keeping
 from egressd.runtime.serving import Serving
 from egressd.runtime.vitals import Vitals
-from tests.loops import in_loop
+from tests.loops import HANG_S, in_loop
 from tests.runtime.core_scene import ANNA, BERT, CONFIG, site_at
 
 
@@ -108,7 +108,7 @@ async def test_nobody_waits_for_lists_that_are_read(tmp_path: Path) -> None:
         asked = {"only": None, "force": False, "reason": "ticket 4711"}
         reload = asyncio.get_running_loop().create_task(control._handler(ANNA, "reload", asked))
         await begun.wait()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             await control._handler(BERT, "panic", {"reason": "ticket 4712"})
         assert not reload.done()
         goes_on.set()

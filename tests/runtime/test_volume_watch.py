@@ -23,7 +23,7 @@ from egressd.runtime.volume_watch import MAX_TOLD, VolumeWatch
 from egressd.runtime.whose import Whose
 from tests.detect.scene import SUFFIXES, packed
 from tests.enforce.test_accounting import flow
-from tests.loops import in_loop
+from tests.loops import HANG_S, in_loop
 
 A, X, Y = "10.0.0.5", "203.0.113.9", "198.51.100.7"
 MIB = 1 << 20
@@ -91,7 +91,7 @@ class Scene:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait for what the thread does."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_S):
             while not condition():
                 await asyncio.to_thread(self.turns.wait, 0.02)
                 self.turns.clear()

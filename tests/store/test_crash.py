@@ -14,6 +14,7 @@ import pytest
 
 from egressd.store import audit, decision_rows
 from egressd.store.ledger import open_ledger
+from tests.loops import HANG_S
 from tests.store.scene import T0, verify
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -78,7 +79,7 @@ def kill_one(path: Path, round_: int, rng: random.Random) -> set[str]:
             assert more, "the child ended by itself"
             said += more
         child.send_signal(signal.SIGKILL)
-        child.wait(20)
+        child.wait(HANG_S)
         while more := os.read(out.fileno(), 65_536):
             said += more
     lines = said.decode().split("\n")

@@ -20,7 +20,7 @@ import pytest
 
 from egressd.store.db import Database
 from egressd.store.errors import CLOSED, CORRUPT, IO, LOCKED, REQUEST, StoreError
-from tests.loops import in_loop
+from tests.loops import HANG_S, in_loop
 from tests.store.scene import T0
 
 
@@ -51,7 +51,7 @@ class Held:
 
     def _wait(self, _: Connection) -> bool:
         self._begun.set()
-        return self.gate.wait(10)
+        return self.gate.wait(HANG_S)
 
 
 async def queued() -> None:
@@ -235,9 +235,9 @@ def test_a_forked_child_does_not_hold_the_lock_when_its_parent_is_gone(tmp_path:
     ) as parent:
         assert parent.stdout is not None and parent.stdin is not None
         assert parent.stdout.readline() == b"child\n"
-        parent.wait(10)
+        parent.wait(HANG_S)
         again = subprocess.run(
-            [sys.executable, "-c", script.split("if os.fork")[0], str(lock)], check=False, timeout=20
+            [sys.executable, "-c", script.split("if os.fork")[0], str(lock)], check=False, timeout=HANG_S
         )
         parent.stdin.close()
     assert again.returncode == 0

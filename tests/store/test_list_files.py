@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from egressd.store.list_files import FileRefused, edit_list, read_list
+from tests.loops import HANG_S
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -30,7 +31,7 @@ def test_a_hundred_processes_lose_nothing(tmp_path: Path) -> None:
     for one in workers:
         one.start()
     for one in workers:
-        one.join(60)
+        one.join(HANG_S)
     assert [one.exitcode for one in workers] == [0] * 100
     lines = path.read_text().splitlines()
     assert lines[0] == "# head"
@@ -48,7 +49,7 @@ def test_a_hundred_threads_lose_nothing_and_make_one_file(tmp_path: Path) -> Non
     for one in threads:
         one.start()
     for one in threads:
-        one.join(60)
+        one.join(HANG_S)
     assert len(set(path.read_text().splitlines())) == 100
 
 

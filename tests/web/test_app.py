@@ -16,6 +16,7 @@ from egressd.metrics.health import health_of
 from egressd.metrics.snapshot import Snapshot
 from egressd.web import app as app_module
 from egressd.web.app import MAX_REQUEST_BYTES, MetricsServer, _host_of
+from tests.loops import HANG_S
 
 Server = MetricsServer[Snapshot]
 WELL = Snapshot(packets=42, sensor_up={"lan0": 1}, sensor_shown_s={"lan0": 0.5}, packet_processes=1)
@@ -29,7 +30,7 @@ def run(work: Callable[[Server], Awaitable[None]], snapshot: Snapshot = WELL, **
         server: Server = MetricsServer("127.0.0.1", 0, **settings)
         await server.start()
         try:
-            await asyncio.wait_for(work(server), 20)
+            await asyncio.wait_for(work(server), HANG_S)
         finally:
             await server.close()
         return server

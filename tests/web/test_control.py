@@ -26,6 +26,7 @@ from egressd.web.connection import CHUNK, render_answer, render_refusal
 from egressd.web.control import Bounds, ControlError, ControlServer, Peer, Refused, Roles, Standing
 from egressd.web.peers import Account, Credentials, peer_credentials
 from egressd.web.requests import VERB_ARGS, VERB_ROLES, Role
+from tests.loops import HANG_S
 from tests.web.test_requests import GOOD
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -91,7 +92,7 @@ async def exchange(path: Path, request: bytes) -> dict[str, Any]:
 async def receive(reader: asyncio.StreamReader) -> dict[str, Any]:
     """One answer; {} when the connection was closed without one."""
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             answer = await reader.readline()
     except ConnectionError:
         answer = b""
@@ -100,7 +101,7 @@ async def receive(reader: asyncio.StreamReader) -> dict[str, Any]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0)
 
@@ -486,7 +487,7 @@ def test_a_request_goes_on_when_its_peer_leaves(path: Path) -> None:
             await asyncio.sleep(0)
             assert server._running[0] == 1
             gate.set()
-            await asyncio.wait_for(done.wait(), 5)
+            await asyncio.wait_for(done.wait(), HANG_S)
             await until(lambda: not server._connections and not server._running)
 
     asyncio.run(main())
@@ -519,7 +520,7 @@ def test_any_bytes_get_answers_or_a_closed_connection(
                 await asyncio.sleep(0)
             writer.write(rest)
             writer.write_eof()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANG_S):
                 got = await reader.read()
             writer.close()
             assert (await exchange(path, line("status")))["ok"]

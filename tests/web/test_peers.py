@@ -14,6 +14,7 @@ import pytest
 from egressd.web import peers
 from egressd.web.peers import Account, Credentials, Peer, Roles, find_account, peer_credentials
 from egressd.web.requests import Refused, Role
+from tests.loops import HANG_S
 
 ACCOUNTS = {
     1000: Account("alice", frozenset({"staff", "netops"})),
@@ -114,7 +115,7 @@ def test_an_account_database_that_hangs_holds_nobody(monkeypatch: pytest.MonkeyP
 
     def hang(uid: int) -> Account:
         if uid != 990:
-            over.wait(10)
+            over.wait(HANG_S)
         return ACCOUNTS[1002]
 
     async def ask() -> Peer:

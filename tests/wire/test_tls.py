@@ -13,6 +13,7 @@ from egressd.errors import Malformed
 from egressd.wire import tls
 from egressd.wire.tls import judge_ech, parse_client_hello
 from egressd.wire.tls_records import TlsStream
+from tests.loops import HANG_S
 from tests.wire.hello_bytes import (
     BROWSER,
     POST_QUANTUM,
@@ -233,5 +234,5 @@ def test_same_names_as_tshark(tmp_path: Path) -> None:
     capture = tmp_path / "hellos.pcap"
     utils.wrpcap(str(capture), packets)
     command = ["tshark", "-r", str(capture), "-T", "fields", "-e", "tls.handshake.extensions_server_name"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=HANG_S).stdout.split()
     assert listed == [TlsStream().feed(whole)[0].sni for _, whole in made]
