@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+from egressd.config.schema import Config
 from egressd.detect.site import MONITOR, Site
 from egressd.enforce.adapter import Rule
 from egressd.model import Target
@@ -23,6 +24,7 @@ from egressd.runtime.modes import (
     parse_how,
     render_how,
     render_left,
+    reread,
     site_of,
     spoken,
     stand_in,
@@ -40,7 +42,7 @@ log = logging.getLogger("egressd")
 class Arming:
     """`mode` is that of the whole, `modes` those of segments where it is another one, `changed` what this start made of
     those that the run before ended under ("": nothing); `how` each came to be, that of the whole under "". `on_set` is
-    awaited when they were set."""
+    awaited when they were set. `word` is how often a person has said which mode it is."""
 
     def __init__(
         self,
@@ -55,6 +57,8 @@ class Arming:
         self.modes: dict[str, str] = dict(loaded().config.modes)
         self.changed = ""
         self.how: dict[str, How] = {}
+        self.word = 0
+        self._taken = loaded().config  # whose modes were taken last: the kernel may refuse those of what was read since
         self._now_us = now_us
         self._loaded = loaded
         self._register = register
@@ -119,6 +123,26 @@ class Arming:
             return f"the mode is {spoken(*found)}, as a command had set it before a crash; configured is {configured}"
         self.changed = changed_by_start(left, spoken(self.mode, self.modes))
         return self.changed
+
+    def decided(self) -> None:
+        """A person says which mode it is: one of the file that the kernel refused, or that is being read, is not taken
+        any more."""
+        self.word += 1
+        self._taken = self._loaded().config
+
+    async def follow(self, config: Config, word: int) -> list[str]:
+        """Take the modes that have become others in the file, unless a person has said something since `word`. What
+        came of it, in words. Raises AdapterError when the kernel refuses one: it stays then, and is tried again with
+        the next reading."""
+        before_mode = self._taken.mode
+        modes, told = reread(self.modes, self._taken, config)
+        if modes != self.modes and word == self.word:
+            await self.set(self.mode, modes)
+        if config.mode not in (before_mode, self.mode) and word == self.word:
+            await self.set(config.mode)
+            told = [f"the mode is {self.mode}", *told]
+        self._taken = config
+        return told
 
     async def set(self, mode: str, modes: Mapping[str, str] | None = None, by: str = "", reason: str = "") -> None:
         """Another mode, and others of segments if given; `by` whom, "" is the configuration, and why. Raises

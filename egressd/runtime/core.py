@@ -40,7 +40,6 @@ from egressd.runtime.lapsing import Lapsing
 from egressd.runtime.learning import Learning, Reached
 from egressd.runtime.listening import Listening, marks_path
 from egressd.runtime.messages import Values
-from egressd.runtime.modes import reread
 from egressd.runtime.news import News, news
 from egressd.runtime.orders import Dropped, Learn, LogSource, LogStart, Order, Start, Step, Swap
 from egressd.runtime.reloading import Reloading
@@ -83,8 +82,6 @@ class Core:
         self._told_offset_us = clock.offset_us
         self._renewing = asyncio.Lock()
         self._reading = asyncio.Lock()
-        self._armed_by = loaded.config  # whose modes were taken last: the kernel may refuse those of `loaded`
-        self._decided = 0  # how often a person has said which mode it is
         self._due_s = 0  # when the next indicator comes into force that says when
         self.on_loaded: Callable[[], Awaitable[None]] = _nobody  # configuration and lists were read anew
         self.on_canary: Callable[[str, int, int], None] = _nothing
@@ -263,32 +260,17 @@ class Core:
         async with self._reading:  # the last to ask must be the last to have its way
             return await self._reload(only_lists)
 
-    def mode_decided(self) -> None:
-        """A person says which mode it is: one of the file that the kernel refused, or that is being read, is not taken
-        any more."""
-        self._decided += 1
-        self._armed_by = self.loaded.config
-
     async def _reload(self, only_lists: bool) -> list[str]:
-        before, decided = self.knowledge, self._decided
+        before, word = self.knowledge, self.arming.word
         in_force = frozenset(one.name for one in self.loaded.texts.files)
         loaded, waiting = await self.reloading.read(self.config, in_force, only_lists=only_lists)
-        before_mode, arming = self._armed_by.mode, self.arming
         self.loaded = loaded
         await self.on_loaded()
         await self.renew()
-        modes, gone = reread(arming.modes, self._armed_by, loaded.config)
-        if modes != arming.modes and decided == self._decided:
-            await arming.set(arming.mode, modes)
-        if loaded.config.mode not in (before_mode, arming.mode) and decided == self._decided:
-            await arming.set(loaded.config.mode)
-            changed_mode = [f"the mode is {arming.mode}"]
-        else:
-            changed_mode = []
-        self._armed_by = loaded.config
+        modes = await self.arming.follow(loaded.config, word)
         now = self.knowledge
         size, earlier = now.intel.index.size, before.intel.index.size
-        lines = [f"{count(size, 'indicator')} ({earlier:,} before)", *changed_mode, *gone]
+        lines = [f"{count(size, 'indicator')} ({earlier:,} before)", *modes]
         if waiting:
             lines.append(f"in force only after a restart: {', '.join(waiting)}")
         return lines

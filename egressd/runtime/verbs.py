@@ -316,7 +316,7 @@ class Verbs:
         for decision in found:
             self._acts.lift(peer, decision, args["reason"])
         log.warning("PANIC by %s, %s lifted, nothing is blocked: %s", peer.actor, act.object, args["reason"])
-        core.mode_decided()
+        core.arming.decided()
         await core.arming.set("monitor", {}, peer.actor, args["reason"])
         await self._acts.settle()
         self._acts.remember(peer, Done(stays="what panic lifted comes back by no command; egressd mode arms again"))
@@ -366,7 +366,7 @@ class Verbs:
         before = core.arming.mode if segment is None else core.arming.modes.get(segment, core.arming.mode)
         where = "the mode" if segment is None else f"the mode of segment {segment}"
         if segment is None and args["mode"] == "monitor":
-            core.mode_decided()  # before a reload that is under way arms
+            core.arming.decided()  # before a reload that is under way arms
         if args["mode"] == before:
             return {"text": f"{where} is {before} already", "lines": []}
         if args["mode"] != "monitor" and core.loaded.texts.demo:
@@ -376,7 +376,7 @@ class Verbs:
         await core.ledger.run(audit.append, act, core.clock.now_us())  # raises before anything is done
         if segment is None:
             await core.arming.set(args["mode"], None, peer.actor, args["reason"])
-            core.mode_decided()
+            core.arming.decided()
         else:
             modes = core.arming.modes | {segment: args["mode"]}
             await core.arming.set(core.arming.mode, modes, peer.actor, args["reason"])
