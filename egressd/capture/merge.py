@@ -10,6 +10,7 @@ no descriptors.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,10 @@ PROGRESS_BYTES: Final = 1024 * 1024
 PCAPNG_MAGIC: Final = b"\x0a\x0d\x0d\x0a"
 PCAP_MAGICS: Final = tuple(
     number.to_bytes(4, order) for number in (0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34) for order in ("little", "big")
+)
+SIDE_BY_SIDE: Final = (
+    "; captures that overlap in time are read side by side: allow more open files (ulimit -n), or join some of them "
+    "first (mergecap)"
 )
 UNPACK_WITH: Final = {
     b"\x28\xb5\x2f\xfd": "zstd -d",
@@ -92,7 +97,8 @@ def open_capture(path: str | Path, chunk_bytes: int = CHUNK_BYTES) -> CaptureRea
     try:
         source = _open_source(str(path), chunk_bytes)
     except OSError as error:
-        raise CaptureError(f"{shown}: cannot be opened: {error.strerror}") from error
+        advice = SIDE_BY_SIDE if error.errno in (errno.EMFILE, errno.ENFILE) else ""
+        raise CaptureError(f"{shown}: cannot be opened: {error.strerror}{advice}") from error
     try:
         head = source.refill(b"", 0, SNIFF_BYTES)
         if head[:2] == GZIP_MAGIC:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shlex
 import signal
 import sys
@@ -81,6 +82,8 @@ def run(args: Namespace) -> int:
     """Replay; the exit code is 0, or 10 with --exit-code and findings."""
     if not args.files and not args.log:
         args.usage("name a capture, or a log with --log FORMAT:FILE")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # the lower one is for programs that use select(2)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with _to_its_end(args.files):
         return _replay(args)
 

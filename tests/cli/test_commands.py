@@ -211,6 +211,24 @@ def test_standard_input(tmp_path: Path) -> None:
     assert b"364 packets" in done.stdout
 
 
+@pytest.mark.parametrize("most", ["16", "hard"])
+def test_more_captures_side_by_side_than_files_may_be_open(tmp_path: Path, most: str) -> None:
+    record = struct.pack("<II", 60, 60) + bytes(60)
+    head = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, 1)
+    for number in range(40):
+        packets = b"".join(struct.pack("<II", second, number) + record for second in (1, 1_000))
+        (tmp_path / f"{number}.pcap").write_bytes(head + packets)
+    limits = "-Sn 16" if most == "hard" else f"-n {most}"
+    command = f"ulimit {limits}; exec {sys.executable} -m egressd replay {tmp_path}/*.pcap"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, cwd=ROOT, check=False)
+    if most == "hard":
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "40 files, 80 packets" in done.stdout
+    else:
+        assert done.returncode == 1
+        assert "captures that overlap in time are read side by side: allow more open files (ulimit -n)" in done.stderr
+
+
 def test_reader_of_the_output_may_leave() -> None:
     command = f"{sys.executable} -m egressd replay --json --observations {' '.join(JPS)} | head -1"
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, cwd=ROOT, check=False)
