@@ -27,7 +27,7 @@ from egressd.config.settings import policy_settings, segment_table, volume_setti
 from egressd.config.texts import escape_path, read_text
 from egressd.detect.devices import Lease
 from egressd.detect.engine import Engine
-from egressd.detect.leases import MAX_LEASE_BYTES, parse_leases
+from egressd.detect.leases import MAX_LEASE_BYTES, NO_LEASES, is_of_leases, parse_leases
 from egressd.detect.mac import parse_mac
 from egressd.detect.stages import stage_text, stages_of
 from egressd.errors import ConfigError, Problem
@@ -328,6 +328,10 @@ def read_leases(config: Config, base_dir: Path) -> list[Lease]:
         text = read_text(base_dir / name, escape_path(name), MAX_LEASE_BYTES)
         if isinstance(text, Problem):
             raise ConfigError([text])
+        if not is_of_leases(text):
+            raise ConfigError(
+                [Problem(escape_path(name), 0, 0, NO_LEASES, "name the file that the DHCP server writes")]
+            )
         leases += parse_leases(text)
     return leases if config.devices.names else [one._replace(name="") for one in leases]
 

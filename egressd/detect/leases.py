@@ -20,19 +20,20 @@ from egressd.intel.networks import parse_address
 from egressd.units import SECOND_US
 
 MAX_LEASE_BYTES: Final = 16 << 20
+NO_LEASES: Final = "is no lease file of dnsmasq, ISC dhcpd or Kea"
 MAX_LEASES: Final = 65_536
 MAX_LINE: Final = 4_096
 _MAX_S: Final = 1 << 33  # a time after the year 2200 is a mistake
 _ISC: Final = re.compile(r"\s*lease\s+([0-9.]+)\s*\{\s*$")
+_ISC_HEAD: Final = re.compile(r"^(lease\s+[0-9.]+\s*\{|server-duid|authoring-byte-order|# .*dhcpd)", re.M | re.I)
 _STATEMENT: Final = re.compile(r"\s*(starts|ends|binding state|hardware ethernet|client-hostname)\s+([^;]*);")
 
 
 def parse_leases(text: str) -> list[Lease]:
     """The leases of a file, the last word on each address only, at most MAX_LEASES."""
-    head = text.lstrip()[:4_096]
-    if head.startswith("address,"):
+    if _is_kea(text):
         found = _kea(text)
-    elif re.search(r"^(lease\s+[0-9.]+\s*\{|server-duid|authoring-byte-order|# .*dhcpd)", head, re.M | re.I):
+    elif _is_isc(text):
         found = _isc(text)
     else:
         found = _dnsmasq(text)
@@ -45,6 +46,26 @@ def parse_leases(text: str) -> list[Lease]:
         if len(leases) > MAX_LEASES:
             del leases[next(iter(leases))]
     return list(leases.values())
+
+
+def is_of_leases(text: str) -> bool:
+    """Whether a text is in one of the forms that are read, if only without leases; else it is another file. A last
+    line without an end is just being written."""
+    lines = [line[:MAX_LINE] for line in text.split("\n")[:-1] if line.strip() and not line.startswith("#")]
+    return not lines or _is_kea(text) or _is_isc(text) or any(map(_is_of_dnsmasq, lines))
+
+
+def _is_kea(text: str) -> bool:
+    return text.lstrip().startswith("address,")
+
+
+def _is_isc(text: str) -> bool:
+    return _ISC_HEAD.search(text.lstrip()[:4_096]) is not None
+
+
+def _is_of_dnsmasq(line: str) -> bool:
+    fields = line.split()
+    return fields[0] == "duid" or (len(fields) >= 5 and _is_time(fields[0]) and parse_address(fields[2]) != b"")
 
 
 def _dnsmasq(text: str) -> Iterator[Lease]:

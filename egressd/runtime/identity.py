@@ -23,7 +23,7 @@ from egressd.clock import Clock
 from egressd.config.schema import DeviceOptions
 from egressd.config.texts import escape_path
 from egressd.detect.devices import Devices, Lease
-from egressd.detect.leases import MAX_LEASE_BYTES, parse_leases
+from egressd.detect.leases import MAX_LEASE_BYTES, NO_LEASES, is_of_leases, parse_leases
 from egressd.detect.mac import render_mac
 from egressd.intel.networks import render_address
 from egressd.units import DAY_US
@@ -120,6 +120,8 @@ class Identity:
             if self._signs.get(name) == sign:
                 return
             text = await asyncio.to_thread(_text_of, path)
+            if not await asyncio.to_thread(is_of_leases, text):  # what was read before stays in force
+                raise OSError(errno.EINVAL, NO_LEASES)
         except OSError as error:
             if name not in self.problems:
                 log.error("the lease file %s cannot be read: %s", escape_path(name), error.strerror)

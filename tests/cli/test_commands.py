@@ -567,6 +567,10 @@ def test_replay_reads_the_leases_that_the_configuration_names(
         ("02:aa:bb:cc:dd:01", "pc-?[7m", ["10.0.8.7", "10.0.8.9"])
     ]
     assert code == 0
+    write(tmp_path / "dnsmasq.leases", "address=/c2.example/192.0.2.1\n")
+    code, _, err = run(capsys, *argv)
+    assert code == 3
+    assert "dnsmasq.leases: is no lease file of dnsmasq, ISC dhcpd or Kea; name the file that the DHCP server" in err
     (tmp_path / "dnsmasq.leases").unlink()
     code, _, err = run(capsys, *argv)
     assert (code, "does not exist" in err) == (3, True)

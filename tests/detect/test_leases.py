@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egressd.detect.devices import Lease
-from egressd.detect.leases import parse_leases
+from egressd.detect.leases import is_of_leases, parse_leases
 from tests.detect.scene import packed
 
 US = 1_000_000
@@ -78,6 +78,32 @@ address,duid,valid_lifetime,expire,subnet_id,pref_lifetime,lease_type,iaid,prefi
 )
 def test_each_kind(text: str, wanted: list[Lease]) -> None:
     assert parse_leases(text) == wanted
+
+
+@pytest.mark.parametrize("text", [DNSMASQ, ISC, KEA4, KEA6, KEA4.split("\n")[0], "", "\n", "# nothing yet\n"])
+def test_files_of_leases(text: str) -> None:
+    assert is_of_leases(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "authoring-byte-order little-endian;\n",
+        "duid 00:01:00:01:1c:ee:5a:3b:02:1a:2b:00:00:01\n",
+        "1431943200 02:1a",  # is just being written
+    ],
+)
+def test_files_without_leases_yet(text: str) -> None:
+    assert is_of_leases(text)
+    assert parse_leases(text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["10.1.1.7\n", "c2.listed.example\n", "mode: monitor\nlists: [a.txt, b.txt, c.txt, d.txt]\n", "\x7fELF\0\n\0\n"],
+)
+def test_other_files(text: str) -> None:
+    assert not is_of_leases(text)
 
 
 @pytest.mark.parametrize(

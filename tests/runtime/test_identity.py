@@ -167,6 +167,23 @@ async def test_a_lease_file_that_is_not_there(tmp_path: Path, caplog: pytest.Log
 
 
 @in_loop
+async def test_another_file_under_the_name_of_the_leases(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its devices were forgotten without a word; now they stay, and there is an alarm."""
+    async with site_at(tmp_path, config=LEASES) as site:
+        lease(tmp_path, (_colons(LAPTOP), "10.1.0.7", "*"))
+        await site.core.identity.look()
+        (tmp_path / "dnsmasq.leases").write_text("address=/c2.example/192.0.2.1\n")
+        await site.core.identity.look()
+        await site.core.identity.look()
+        why = "is no lease file of dnsmasq, ISC dhcpd or Kea"
+        assert (site.core.identity.problems, site.core.devices.leases) == ({"dnsmasq.leases": why}, 1)
+        assert [one.getMessage() for one in caplog.records] == [f"the lease file dnsmasq.leases cannot be read: {why}"]
+        lease(tmp_path, (_colons(LAPTOP), "10.1.0.7", "*"))
+        await site.core.identity.look()
+        assert (site.core.identity.problems, site.core.devices.leases) == ({}, 1)
+
+
+@in_loop
 async def test_a_lease_file_that_is_none_and_is_not_named_any_more(tmp_path: Path) -> None:
     """A pipe held up everything about devices; and the alarm stayed when the configuration did not name the file."""
     os.mkfifo(tmp_path / "dnsmasq.leases")
