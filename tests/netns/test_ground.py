@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from ipaddress import IPv6Address
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,8 @@ def test_answers(ground: Ground) -> None:
     assert april.call(clients.resolve, "other.example", "10.1.0.1") == []
     ground.names.ask("change", {"other.example": ["8.8.8.8", "::ffff:8.8.8.8"]})
     assert april.call(clients.resolve, "other.example", "10.1.0.1") == ["8.8.8.8"]
-    assert april.call(clients.resolve, "other.example", "10.1.0.1", AAAA) == ["::ffff:808:808"]
+    (told,) = april.call(clients.resolve, "other.example", "10.1.0.1", AAAA)
+    assert IPv6Address(told) == IPv6Address("::ffff:8.8.8.8")  # Python 3.13 writes it another way
 
 
 def test_outcomes_are_told_apart(ground: Ground) -> None:
