@@ -108,6 +108,7 @@ class OpenFile:
         self._start = offset
         self._read = offset
         self._head = os.pread(fd, HEAD_BYTES, 0)
+        self.was_read_whole = False  # by the last reading: what comes after it was written since
 
     def close(self) -> None:
         """Let it go."""
@@ -123,6 +124,7 @@ class OpenFile:
             self._begin_anew()
         octets = os.pread(self.fd, READ_BYTES, self._read)
         self._read += len(octets)
+        self.was_read_whole = len(octets) < READ_BYTES
         return self.splitter.feed(octets) if octets else []
 
     @property
@@ -208,7 +210,7 @@ class FollowedLog:
             if self._current is not None:
                 self.caught_up = self._was_at_end
                 lines += self._take(self._current)
-                self._was_at_end = self._current.at_end
+                self._was_at_end = self._current.was_read_whole
                 self.problem = self._current.splitter.broken
             return lines
         except OSError as error:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egressd.capture.logfollow import DRAIN_US, FollowedLog, Lines, Mark
+from egressd.capture.logfollow import DRAIN_US, READ_BYTES, FollowedLog, Lines, Mark
 from egressd.logs.formats import MAX_LINE_BYTES
 from egressd.logs.framestream import DNSTAP, START, render_control
 
@@ -246,3 +246,34 @@ def test_header_lines_are_there_wherever_reading_begins(tmp_path: Path) -> None:
     followed = FollowedLog(str(path))
     assert followed.poll(0) == []
     assert followed.header() == [b"#separator \\x09", b"#fields\tts"]
+
+
+def test_what_is_written_right_behind_a_reading_was_written_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy program's lines were taken for old ones, and its clock was not known."""
+    log = Log(tmp_path)
+    pread = os.pread
+    later = ["second\n"]
+
+    def read(fd: int, size: int, at: int) -> bytes:
+        octets = pread(fd, size, at)
+        if size == READ_BYTES and octets and later:
+            log.write(later.pop())
+        return octets
+
+    log.write("first\n")
+    monkeypatch.setattr(os, "pread", read)
+    assert (log.followed.poll(0), log.followed.caught_up) == ([b"first"], True)
+    assert (log.followed.poll(0), log.followed.caught_up) == ([b"second"], True)
+
+
+def test_what_one_reading_could_not_take_is_not_taken_for_new(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.write("a line of sixteen\n" * (READ_BYTES // 18 + 10))
+    found = []
+    while lines := log.followed.poll(0):
+        found.append((len(lines), log.followed.caught_up))
+    assert [one[1] for one in found] == [True, False]
+    log.write("new\n")
+    assert (log.followed.poll(0), log.followed.caught_up) == ([b"new"], True)
