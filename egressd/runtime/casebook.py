@@ -41,6 +41,21 @@ class Casebook:
         if changed:
             self._intake.write(one for one in changed if one.id in self._campaigns.incidents)
 
+    def close(self, id_: str) -> Incident | None:
+        """The ledger has an incident as closed. None when it is not known here."""
+        incident = self._campaigns.close(id_)
+        if incident is not None:
+            self._intake.closed(incident.id)
+        return incident
+
+    def reopen(self, incident: Incident, leaks: int) -> str:
+        """It was closed by mistake, with so many leaks. The id of another that its holder has since; then it stays
+        closed."""
+        other = self._campaigns.reopen(incident)
+        if not other and leaks:
+            self._intake.leaks[incident.id] = leaks
+        return other
+
     def nameless(self) -> Iterator[tuple[bytes, bytes]]:
         """Devices with an incident and without a name, each with its address of now."""
         for incident in self._campaigns.incidents.values():
@@ -50,6 +65,7 @@ class Casebook:
 
     def _merged(self, older: str, younger: str) -> None:
         self._scribe.put(incidents.merge_campaigns, older, younger)
+        self._intake.copies.forget(younger)
         self._write(self._campaigns.campaigns[older])
 
     def _folded(self, kept: Incident, gone: Incident) -> None:

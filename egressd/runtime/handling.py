@@ -35,7 +35,7 @@ class Handling:
         act = Act(peer.actor, "socket", "close", id_, args["reason"])
         await core.scribe.settled()
         await core.ledger.run(incidents.close, id_, core.clock.now_us(), act)
-        incident = core.campaigns.close(id_)
+        incident = core.casebook.close(id_)
         if incident is None:  # more of them than are kept in memory
             self._acts.remember(peer, Done(stays=f"last you closed {id_}, which its host's next contact opens anew"))
             return {"text": f"{id_} is closed", "lines": []}
@@ -54,7 +54,8 @@ class Handling:
 async def reopen(core: Core, peer: Peer, incident: Incident, reason: str) -> str:
     """Take a close back; what became of it, in words. Raises StoreError, and it stays closed."""
     await core.scribe.settled()
-    other = core.campaigns.reopen(incident)
+    row = await core.ledger.read(incidents.load_incident, incident.id)
+    other = core.casebook.reopen(incident, row.leaks if row is not None else 0)
     if other:
         return f"{incident.id} stays closed: its host was met again, which is {other}"
     act = Act(peer.actor, "socket", "reopen", incident.id, reason)
@@ -63,5 +64,5 @@ async def reopen(core: Core, peer: Peer, incident: Incident, reason: str) -> str
         is_kept = await core.ledger.run(incidents.reopen, incident.id, core.clock.now_us(), act)
     finally:
         if not is_kept:  # what its host does from now on would be counted where nobody sees it
-            core.campaigns.close(incident.id)
+            core.casebook.close(incident.id)
     return f"{incident.id} is not closed any more" if is_kept else f"{incident.id} is not kept any more"

@@ -308,6 +308,11 @@ class Intake:
                 outcome = self._rulings.outcome(incident.match, incident.client, incident.names)
                 self._tellers.incident(incident, outcome, self._segment_of(incident.client), hosts)
 
+    def closed(self, id_: str) -> None:
+        """An incident is closed: how many leaks it had is in the ledger."""
+        self._leaks_of(id_)  # with those of the incidents that it took over
+        self.leaks.pop(id_, None)
+
     def _leaks_of(self, id_: str) -> int:
         """Leaks of an incident and of those that it took over."""
         if self._merges != self._campaigns.merges:

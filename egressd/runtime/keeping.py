@@ -219,7 +219,7 @@ class Keeping:
         now_us = self._clock.now_us()
         before_us = now_us - self._doubt_us - CLOSE_QUIET_US
         for id_ in await core.ledger.run(retention.close_quiet, before_us, now_us, RETENTION):
-            core.campaigns.close(id_)
+            core.casebook.close(id_)
         bounds = self._bounds._replace(age_us=self._bounds.age_us + self._doubt_us)
         for _ in range(MOST_PARTS):
             trimmed = await core.ledger.run(retention.trim, bounds, now_us, RETENTION)

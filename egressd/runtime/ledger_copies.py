@@ -32,6 +32,10 @@ class CampaignCopies:
         self._put[one.id] = len(one.keys)
         return Campaign(one.id, keys, [], one.first_us, one.last_us, list(one.ties), dict(one.candidates))
 
+    def forget(self, id_: str) -> None:
+        """Another campaign took this one over: it is not put any more."""
+        self._put.pop(id_, None)
+
 
 def copy_incident(one: Incident) -> Incident:
     """As it is now: the ledger's thread must not see it change."""

@@ -25,6 +25,9 @@ from egressd.units import HOUR_US, SECOND_US
 
 # Decisions about machines of ours are no destinations: packet processes need them not.
 OF_OURS: Final = (CLIENT, SEGMENT)
+# An alias is needed until the packet process that gave the younger id has heard of the older one, which is a batch or
+# two: of so many the oldest make room.
+MAX_ALIASES: Final = 4_096
 
 
 class Rulings:
@@ -128,6 +131,8 @@ class Rulings:
         if known is not None:
             if known.id != decision.id:
                 self._aliases[decision.id] = known.id
+                if len(self._aliases) > MAX_ALIASES:
+                    del self._aliases[next(iter(self._aliases))]
                 decision.id = known.id
                 self._tell(Adopt((known.standing(self.enforces(known)),)), -1)
             self._promote(known, decision)

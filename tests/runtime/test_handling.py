@@ -12,7 +12,7 @@ from egressd.runtime import screens
 from egressd.store.errors import StoreError
 from tests.loops import in_loop
 from tests.runtime.core_scene import BERT, WHY, Site, site_at
-from tests.runtime.scene import sighting
+from tests.runtime.scene import attempt, sighting
 from tests.runtime.test_verbs import LISTED, policy_block
 
 
@@ -65,6 +65,19 @@ async def test_undo_puts_it_back_as_it_was(tmp_path: Path) -> None:
         assert ("uid:anna", "reopen", "I1", WHY) in await site.audit()
         site.sees(sighting(found=LISTED))
         assert await states(site) == {"I1": "acknowledged"}
+
+
+@in_loop
+async def test_undo_goes_on_counting_its_leaks(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        site.sees(sighting(found=LISTED), attempt(found=LISTED, leak=True), attempt(found=LISTED, leak=True))
+        await site.do("close", incident="I1")
+        assert site.core.intake.leaks == {}
+        await site.do("undo")
+        site.sees(sighting(found=LISTED), attempt(found=LISTED, leak=True))
+        await site.core.scribe.settled()
+        (one,) = (await screens.incidents(site.core, None, None))["incidents"]
+        assert one["leaks"] == 3
 
 
 @in_loop

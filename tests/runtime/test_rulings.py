@@ -7,6 +7,7 @@ import pytest
 from egressd.model import Target
 from egressd.runtime.in_force import RESTING
 from egressd.runtime.orders import Adopt, End, Rest
+from egressd.runtime.rulings import MAX_ALIASES
 from egressd.store.audit import Act
 from egressd.store.decisions import ACTIVE, PROPOSED
 from tests.runtime.scene import (
@@ -161,6 +162,14 @@ def test_two_that_decide_the_same_make_one_decision(desk: Desk) -> None:
     assert desk.row("D1").state == "expired"
     assert [one["object"] for one in desk.audit() if one["act"] == "block"] == ["D1"]
     assert desk.scribe.refused == 0
+
+
+def test_of_the_names_that_a_decision_had_the_oldest_are_forgotten(desk: Desk) -> None:
+    """A process has heard of the other name by then; in a year they would be as many as decisions were made twice."""
+    desk.rulings.of_policy(0, verdict("D1"))
+    for number in range(2, MAX_ALIASES + 3):
+        desk.rulings.of_policy(1, verdict(f"D{number}"))
+    assert [desk.rulings.known_as(f"D{number}") for number in (2, 3, MAX_ALIASES + 2)] == ["D2", "D1", "D1"]
 
 
 def test_a_decision_told_twice_is_one(desk: Desk) -> None:
