@@ -13,6 +13,7 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from egressd.enforce.adapter import Adapter, AdapterError, EnforcementState, Existing, Rule, WatchedAdapter
@@ -33,13 +34,15 @@ _BATCH: Final = 1_000  # states a call, so that whoever writes them down does no
 
 
 class ReconcilerSettings(NamedTuple):
-    """How often and how patiently, in seconds. `debounce_s` gathers wishes that come together; `provisional_s` is how
-    long a block of the fast lane may stand without the ledger."""
+    """How often and how patiently, in seconds. `debounce_s` gathers wishes that come together; `retry_woken_s` is how
+    long they wait at most while the adapter fails; `provisional_s` is how long a block of the fast lane may stand
+    without the ledger."""
 
     debounce_s: float = 0.02
     check_s: float = 1.0
     full_s: float = 300.0
     retry_first_s: float = 0.5
+    retry_woken_s: float = 2.0
     retry_most_s: float = 30.0
     retry_refused_s: float = 30.0
     alarm_after_s: float = 5.0
@@ -104,6 +107,7 @@ class Reconciler:
         self._time = time.monotonic
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"egressd-{adapter.name}")
         self._awake = asyncio.Event()
+        self._urgent = asyncio.Event()  # a person waits for the next try
         self._done = asyncio.Event()  # replaced after each cycle
         self._wished = 1  # how often somebody asked for something; the start is the first
         self._met = 0  # which of that has been tried
@@ -114,6 +118,7 @@ class Reconciler:
         self._stopping = False
         self._ended = False
         self._failures = 0  # calls in a row that failed
+        self._failed = 0.0  # when the last of them did
         self._failing_since: float | None = None
         self._differs_since: float | None = None
         self._looked = time.monotonic()
@@ -156,6 +161,7 @@ class Reconciler:
         """A person says: make the plan that waits, whatever its size."""
         self._forced = True
         self.wake()
+        self._urgent.set()
 
     async def call(
         self, function: Callable[Parameters, Value], *args: Parameters.args, **options: Parameters.kwargs
@@ -169,8 +175,11 @@ class Reconciler:
 
     async def settled(self) -> None:
         """Wait until all that was asked for before has been tried. How it went, the states tell; while the adapter is
-        out of order this lasts as long as that, so put a time limit around it."""
+        out of order it is tried once more at once, and this lasts as long as that, so put a time limit around it."""
         goal = self._wished
+        if self._met < goal and self._failures:
+            self._urgent.set()
+            self._awake.set()
         while self._met < goal and not self._stopping:
             await self._done.wait()
 
@@ -190,6 +199,7 @@ class Reconciler:
         """End `run`, after the call that is running now; what is in force stays in force."""
         self._stopping = True
         self._tell_done()
+        self._urgent.set()
         self._awake.set()
 
     async def run(self) -> None:
@@ -210,6 +220,7 @@ class Reconciler:
     # One turn
 
     async def _turn(self) -> None:
+        self._urgent.clear()
         try:
             if not (self._wish or self._full):
                 await self._look()
@@ -229,6 +240,8 @@ class Reconciler:
             if self._next_try_us and self._now_us() >= self._next_try_us:
                 self._wish = True
             return
+        if self._failures:
+            await self._hold_back()
         # Wishes that come together are met together. A storm of foreign changes gets half of the time, not all of it.
         pause_s = self._settings.debounce_s
         if self._full and not self._wish:
@@ -236,6 +249,12 @@ class Reconciler:
         if not self._stopping:
             await asyncio.sleep(pause_s)
         self._awake.clear()
+
+    async def _hold_back(self) -> None:
+        """While the adapter fails, wishes are gathered: each try reads and may write everything, and fails again."""
+        wait_s = min(self._wait_s(), self._settings.retry_woken_s)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._urgent.wait(), max(0.0, self._failed + wait_s - self._time()))
 
     def _wait_s(self) -> float:
         settings = self._settings
@@ -338,8 +357,9 @@ class Reconciler:
         self._failures += 1
         self.stats.retries += 1
         self._differ()
+        self._failed = self._time()
         if self._failing_since is None:
-            self._failing_since = self._time()
+            self._failing_since = self._failed
         if not self.alarm and self._time() - self._failing_since >= self._settings.alarm_after_s:
             self.alarm = why
             self._on_alarm(why)

@@ -268,6 +268,49 @@ def test_an_outage_is_alarmed_and_then_drained() -> None:
     assert play(body).reconciler.stats.retries > 1
 
 
+def test_an_adapter_that_fails_is_not_tried_with_each_wish_but_when_a_person_waits() -> None:
+    """Each batch of traffic wakes it: it was tried again after 20 ms, for as long as the outage lasted."""
+
+    async def body(loop: Loop) -> None:
+        reconciler = loop.reconciler
+        reconciler._settings = QUICK._replace(retry_first_s=3600.0, retry_most_s=3600.0, retry_woken_s=3600.0)
+        await loop.wish(ONE)
+        loop.adapter.broken = True
+        loop.reconciler.wake()
+        await until(lambda: reconciler.stats.retries == 1)
+        for _ in range(50):
+            reconciler.wake()
+            reconciler.check()
+            with pytest.raises(AdapterError):
+                await reconciler.call(loop.adapter.generation)
+        assert reconciler.stats.retries == 1
+        reconciler.force()
+        await until(lambda: reconciler.stats.retries == 2)
+        loop.adapter.broken = False
+        await loop.wish(ONE, rule("address", "192.0.2.2", "D2"))  # who settles waits
+        assert loop.adapter.holds() == {"192.0.2.1", "192.0.2.2"}
+
+    play(body)
+
+
+def test_what_is_wished_for_while_an_adapter_fails_is_tried_within_seconds() -> None:
+    """The waits of a long outage, half a minute each, are not for a block of now."""
+    assert ReconcilerSettings().retry_woken_s <= 2
+
+    async def body(loop: Loop) -> None:
+        reconciler = loop.reconciler
+        reconciler._settings = QUICK._replace(retry_first_s=3600.0, retry_most_s=3600.0, retry_woken_s=0.001)
+        loop.adapter.broken = True
+        reconciler.wake()
+        await until(lambda: reconciler.stats.retries)
+        loop.adapter.broken = False
+        loop.desired = [ONE]
+        reconciler.wake()
+        await until(lambda: loop.state("192.0.2.1") == "active")
+
+    play(body)
+
+
 def test_a_short_failure_is_no_alarm() -> None:
     async def body(loop: Loop) -> None:
         loop.reconciler._settings = QUICK._replace(alarm_after_s=60)
