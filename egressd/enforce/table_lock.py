@@ -22,6 +22,7 @@ NAME: Final = b"\0egressd-table"
 USER: Final = "egressd"  # of the systemd unit
 _NET_ADMIN: Final = 1 << 12  # CAP_NET_ADMIN of linux/capability.h
 _PROC: Final = Path("/proc")
+_BACKLOG: Final = 8  # who asks and was not let go yet
 _CREDENTIALS: Final = struct.Struct("3i")  # ucred of linux/socket.h: process, user, group
 
 
@@ -56,7 +57,7 @@ class TableLock:
         ours = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             ours.bind(self._name)
-            ours.listen(8)
+            ours.listen(_BACKLOG)
         except OSError as error:
             ours.close()
             if error.errno != errno.EADDRINUSE:
@@ -66,11 +67,19 @@ class TableLock:
             return
         self._socket = ours
 
-    def answer(self) -> None:
-        """Let those go who asked who we are: the kernel has told them."""
-        with suppress(OSError):
-            while self._socket is not None:
+    def answer(self) -> bool:
+        """Let those go who asked who we are: the kernel has told them. False when that cannot be done now, for want of
+        a file descriptor (accept(2): EMFILE, ENFILE, ENOBUFS, ENOMEM): `fileno()` stays readable until it can."""
+        for _ in range(_BACKLOG):
+            if self._socket is None:
+                break
+            try:
                 self._socket.accept()[0].close()
+            except (BlockingIOError, ConnectionAbortedError):
+                break
+            except OSError:
+                return False
+        return True
 
     def release(self) -> None:
         """Others may have the table. Nothing when it is not held."""

@@ -24,14 +24,16 @@ class TableClaim:
         self._lock.take()
         self._wanted = True
         if self._lock.is_held:
-            asyncio.get_running_loop().add_reader(self._lock.fileno(), self._lock.answer)
+            self._listen()
 
     def look(self) -> None:
         """Once a second. Whoever enforces goes on when another was quicker: what it blocks is in force, and is told."""
         if not self._wanted:
             return
         problem = ""
-        if not self._lock.is_held:
+        if self._lock.is_held:
+            self._listen()
+        else:
             try:
                 self.take()
                 problem = self._lock.problem
@@ -40,6 +42,14 @@ class TableClaim:
         if problem != self._problem:
             self._problem = problem
             self._told(problem)
+
+    def _listen(self) -> None:
+        asyncio.get_running_loop().add_reader(self._lock.fileno(), self._answer)
+
+    def _answer(self) -> None:
+        """Who asks waits until `look` where no file descriptor is left: it would be called again and again."""
+        if not self._lock.answer():
+            asyncio.get_running_loop().remove_reader(self._lock.fileno())
 
     def let_go(self) -> None:
         """Others may have the table."""

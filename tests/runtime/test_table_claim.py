@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import secrets
 import socket
 
@@ -46,6 +48,43 @@ async def test_a_squatter_that_goes_leaves_the_name_to_us(name: bytes) -> None:
     other.take()
     assert other.is_held and told == []
     other.release()
+
+
+@in_loop
+async def test_without_a_file_descriptor_who_asks_waits_and_costs_nothing(name: bytes) -> None:
+    """The socket stays readable: it was asked again in each turn of the loop, and took a core for as long as that."""
+
+    class Counting(TableLock):
+        answers = 0
+
+        def answer(self) -> bool:
+            self.answers += 1
+            return super().answer()
+
+    lock = Counting(name)
+    claim = TableClaim(lambda text: None, lock)
+    claim.take()
+    with pytest.raises(TableHeld):
+        TableLock(name).take()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    next_free = os.dup(0)
+    os.close(next_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next_free, hard))
+    try:
+        for _ in range(50):
+            await asyncio.sleep(0)
+        claim.look()
+        for _ in range(50):
+            await asyncio.sleep(0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert lock.answers == 2
+    claim.look()
+    for _ in range(40):  # more than wait to be answered
+        with pytest.raises(TableHeld):
+            TableLock(name).take()
+        await asyncio.sleep(0)
+    claim.let_go()
 
 
 @in_loop
