@@ -47,6 +47,13 @@ _COLUMNS: Final = (
 _AFTER: Final = " AND (n.id, c.client, c.address) > (?, ?, ?)"
 _PAGE: Final = " GROUP BY n.id, c.client, c.address ORDER BY n.id, c.client, c.address LIMIT ?"
 
+_OF_MARK: Final = "name = ? AND client = ? AND address = ?"
+_UNTOLD_HOURS: Final = (
+    f"SELECT hour, {bounded('count - told')} FROM contacts"
+    f" WHERE {_OF_MARK} AND count > told AND hour <= ? ORDER BY hour"
+)
+_TOLD_IN_HOUR: Final = f"UPDATE contacts SET told = iif(?, count, told + ?) WHERE {_OF_MARK} AND hour = ?"
+
 
 def untold_of_domains(
     connection: Connection, domains: Sequence[str], after: Mark = START, limit: int = PAGE_ROWS
@@ -90,11 +97,16 @@ def _page(
 
 
 def mark_told(connection: Connection, rows: Iterable[Untold]) -> None:
-    """These were told; what was added to them since was not."""
-    connection.executemany(
-        "UPDATE contacts SET told = count WHERE name = ? AND client = ? AND address = ? AND last_us <= ?",
-        [(*row.mark, row.last_us) for row in rows],
-    )
+    """These were told, so many contacts each; what was added to them since, to whichever hour, was not. The oldest
+    hours are taken for those that were told, none beyond the last of them."""
+    for row in rows:
+        left = row.contacts
+        hours = connection.execute(_UNTOLD_HOURS, (*row.mark, row.last_us // HOUR_US)).fetchall()
+        for hour, untold in hours:
+            connection.execute(_TOLD_IN_HOUR, (untold <= left, left, *row.mark, hour))
+            left -= min(untold, left)
+            if not left:
+                break
 
 
 def domains_after(connection: Connection, number: int, limit: int = PAGE_ROWS) -> list[tuple[int, str, str]]:
