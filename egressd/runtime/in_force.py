@@ -54,7 +54,8 @@ class Held:
 @dataclass(slots=True)
 class InForce:
     """One decision. `author` is "policy" or a person as "uid:name"; `held` has the main target first. `action` is ASK
-    when it waits for a person, or did, whatever the mode; it lapses so long after `waits_since_us`."""
+    when it waits for a person, or did, whatever the mode; it lapses so long after `waits_since_us`. `created_us` is for
+    people, and stays as it was; `began_us` is the same moment by the clock of now."""
 
     id: str
     target: Target
@@ -74,6 +75,10 @@ class InForce:
     waits_since_us: int = 0
     released: dict[str, dict[Target, None]] = field(default_factory=dict)  # by state: what `held` has and is not active
     spared: dict[Target, str] = field(default_factory=dict)  # what it does not cover, and why, as far as is remembered
+    began_us: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.began_us = self.created_us
 
     def spare(self, targets: Iterable[Target], reason: str) -> bool:
         """Policy refused to cover `targets`, or gave them free; False when that was so before."""
@@ -279,6 +284,7 @@ class Register:
         """The clock was set: every deadline moves along."""
         for decision in self.by_id.values():
             decision.waits_since_us += delta_us
+            decision.began_us += delta_us
             for held in decision.held.values():
                 held.last_attempt_us += delta_us if held.last_attempt_us else 0
                 held.added_us += delta_us

@@ -58,7 +58,7 @@ class Rollback:
         decision = self._register.by_id.get(decision_id)
         if decision is None or decision.author != POLICY or (decision.state, decision.action) != (ACTIVE, BLOCK):
             return
-        age_us = ts_us - decision.created_us
+        age_us = ts_us - decision.began_us
         if age_us >= DAY_US:
             self._machines.pop(decision_id, None)
             return
@@ -67,8 +67,8 @@ class Rollback:
             self._forget(ts_us)
             machines = self._machines[decision_id] = Crowd()
             for one in filter(None, (*watched, decision.client)):
-                self._count(machines, one, decision.created_us)
-        self._count(machines, client, decision.created_us)
+                self._count(machines, one, decision.began_us)
+        self._count(machines, client, decision.began_us)
         settings = self._settings()
         reason = why_rolled_back(
             machines.weight, self._known_clients(), age_us, settings.rollback_clients, settings.rollback_share
@@ -79,15 +79,15 @@ class Rollback:
             self._wake()
             tell(self._tellers, told)
 
-    def _count(self, machines: Crowd, client: bytes, created_us: int) -> None:
+    def _count(self, machines: Crowd, client: bytes, began_us: int) -> None:
         machine = self._machine_of(client)
         if machine not in machines:
-            machines.add(machine, self._acquaintances.knew(machine, client, created_us))
+            machines.add(machine, self._acquaintances.knew(machine, client, began_us))
 
     def _forget(self, ts_us: int) -> None:
         """Decisions that ended, or are older than a day: when another one is met first, so that few are looked at."""
         by_id = self._register.by_id
-        over = [id_ for id_ in self._machines if id_ not in by_id or ts_us - by_id[id_].created_us >= DAY_US]
+        over = [id_ for id_ in self._machines if id_ not in by_id or ts_us - by_id[id_].began_us >= DAY_US]
         for id_ in over:
             del self._machines[id_]
 

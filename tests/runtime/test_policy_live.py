@@ -397,6 +397,32 @@ async def test_a_block_that_too_many_run_into_waits_for_a_person_from_then_on(tm
         assert "address 198.51.100.7" in site.rules()  # a person said yes
 
 
+@pytest.mark.parametrize("step_s", [25 * 3_600, -25 * 3_600])
+@in_loop
+async def test_the_first_hour_of_a_block_is_an_hour_when_the_clock_is_set(tmp_path: Path, step_s: int) -> None:
+    """Set ahead by a day, the block was a day old, and stood whoever ran into it."""
+    async with site_at(tmp_path, config=CONFIG + "policy: {rollback_clients: 3}\n") as site:
+        site.sees(*asked(action="block"), verdict("D1", "extend", address(), found=LISTED))
+        site.hands.set_by_s(step_s)
+        await site.core.tick()
+        decided = site.core.register.by_id["D1"]
+        for number in range(5):
+            site.sees(attempt(parse_address(f"10.0.0.{number + 5}"), step_s + number, found=LISTED))
+        assert (decided.rule, decided.created_us) == ("rollback", T0)
+
+
+@in_loop
+async def test_after_its_first_hour_a_block_stands_also_when_the_clock_is_set_back(tmp_path: Path) -> None:
+    async with site_at(tmp_path, config=CONFIG + "policy: {rollback_clients: 3}\n") as site:
+        site.sees(*asked(action="block"), verdict("D1", "extend", address(), found=LISTED))
+        site.hands.pass_s(3_601)
+        site.hands.set_by_s(-3_600)
+        await site.core.tick()
+        for number in range(5):
+            site.sees(attempt(parse_address(f"10.0.0.{number + 5}"), 2 + number, found=LISTED))
+        assert site.core.register.by_id["D1"].state == ACTIVE
+
+
 def shown(site: Site, result: dict[str, Any], render: Callable[[Answer], list[str]]) -> str:
     lines = render(Answer(result, site.core.arming.mode, 1, "", ()))
     assert all(len(line) <= 80 for line in lines)
