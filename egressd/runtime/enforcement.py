@@ -17,7 +17,6 @@ from egressd.config.schema import Config
 from egressd.detect.intel import Intel
 from egressd.enforce.adapter import AdapterError, EnforcementState, Existing, Rule
 from egressd.enforce.dryrun import DryRunAdapter
-from egressd.enforce.nflog import Nflog
 from egressd.enforce.nftables import NftablesAdapter, NftablesSettings
 from egressd.enforce.plan import PlanLimits
 from egressd.enforce.reconciler import Reconciler, ReconcilerSettings
@@ -25,20 +24,15 @@ from egressd.enforce.ruleset import DROP, REJECT, Ground, RulesetSettings
 from egressd.enforce.sets import take_table_away
 from egressd.enforce.table_lock import TableHeld
 from egressd.intel.networks import first_address, parse_network
-from egressd.model import TCP, FlowKey, Target
+from egressd.model import FlowKey, Target
 from egressd.runtime.in_force import InForce, Register
+from egressd.runtime.kernel_log import KernelLog
 from egressd.runtime.table_claim import TableClaim
 from egressd.store import targets
 from egressd.store.targets import Enforcement as Row
-from egressd.wire.direction import flow_of
-from egressd.wire.frame import Frames
-from egressd.wire.portless import portless_flow
 
-RAW_IP: Final = 101  # LINKTYPE_RAW: the log gives packets from their IP header on
 SETTLE_S: Final = 15.0  # a hundred thousand elements are read and compared in two seconds
 REPAIR_LINE_US: Final = 600_000_000  # a program that flushes all rules every minute gets six lines an hour
-SYN: Final = 2
-ACK: Final = 16
 
 log = logging.getLogger("egressd.enforcement")
 
@@ -61,22 +55,19 @@ class Enforcement:
         self.unarmed: tuple[Network, ...] = ()  # sources that blocks for everybody do not hold for
         self.is_apart: Callable[[InForce, Target], bool] = _nothing_apart  # asked for each target: not in the kernel
         self.problems: dict[str, str] = {}  # by adapter: why it fails, or what it asks
-        self.dropped = 0  # packets that the kernel's log told of
         self._lost = self._added = 0  # blocks that others took away and put in, not told yet
         self._repair_told_us = -REPAIR_LINE_US
         self.on_fault: Callable[[asyncio.Task[None]], None] = _untold  # a reconciler's task ended by a fault of ours
         self._register = register
         self._clock = clock
         self._write = write
-        self._on_dropped = on_dropped
         self._nftables: NftablesAdapter | None = None
-        self._nflog: Nflog | None = None
-        self._frames = Frames()
         self._pushes = 0
         self._planned = 0, -1  # the register's version and the pushes that adapters were last woken for
         self._tasks: list[asyncio.Task[None]] = []
         self._unlifted = False  # the kernel did not let us take our table away
         self._claim = TableClaim(lambda text: self._told("table", text))
+        self._kernel_log = KernelLog(clock, on_dropped, lambda text: self._told("nflog", text))
         self._config = Config()
         self._remedies: tuple[Network, ...] = ()
         self._own: tuple[Network, ...] = ()
@@ -114,11 +105,7 @@ class Enforcement:
 
     async def stop(self) -> None:
         """Let go; what is in force stays in force."""
-        loop = asyncio.get_running_loop()
-        if self._nflog is not None:
-            loop.remove_reader(self._nflog.fileno())
-            self._nflog.close()
-            self._nflog = None
+        self._kernel_log.let_go()
         for reconciler in self.reconcilers:
             await reconciler.stop()
         if self._tasks:
@@ -198,16 +185,7 @@ class Enforcement:
                 settings=ReconcilerSettings(provisional_s=float(config.enforce.provisional_s)),
             )
         )
-        self._hear_drops(config.enforce.nflog_group)
-
-    def _hear_drops(self, group: int) -> None:
-        try:
-            self._nflog = Nflog((group,))
-        except AdapterError:
-            what = f"log group {group} is another program's: what the kernel drops is not counted"
-            self._told("nflog", f"{what}; set another enforce.nflog_group, restart")
-        else:
-            asyncio.get_running_loop().add_reader(self._nflog.fileno(), self._read_log)
+        self._kernel_log.listen(config.enforce.nflog_group)
 
     def _add(self, reconciler: Reconciler) -> None:
         self.reconcilers.append(reconciler)
@@ -277,6 +255,7 @@ class Enforcement:
     def look(self) -> None:
         """What is tried again every second."""
         self._claim.look()
+        self._kernel_log.look()
         if self._unlifted:
             self._lift()
 
@@ -395,28 +374,6 @@ class Enforcement:
                 }
             )
         return found
-
-    # -- the kernel's log
-
-    def _read_log(self) -> None:
-        if self._nflog is None:
-            return
-        flows: list[tuple[int, FlowKey]] = []
-        for dropped in self._nflog.read(self._clock.now_us()):
-            self.dropped += 1
-            packet = dropped.packet
-            frames = self._frames
-            proto = frames.decode(RAW_IP, packet, 0, len(packet), dropped.ts_us)
-            if frames.outer:  # it is what the kernel judged, whatever it carries
-                proto, key, is_answer = frames.outer[0]
-                if not is_answer:
-                    flows.append((dropped.ts_us, portless_flow(proto, key)))
-                continue
-            if not proto or (proto == TCP and frames.flags & (SYN | ACK) != SYN):
-                continue  # the rest of an established flow: no new try
-            flows.append((dropped.ts_us, flow_of(proto, frames.key)))
-        if flows:
-            self._on_dropped(flows)
 
 
 def _untold(task: asyncio.Task[None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import subprocess
@@ -11,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from egressd.clock import SteadyClock
 from egressd.enforce.netlink import NetlinkError
 from egressd.enforce.nflog import Dropped, Nflog
 from egressd.enforce.nftables import NftablesAdapter, NftablesSettings
 from egressd.enforce.plan import make_plan
 from egressd.enforce.ruleset import RulesetSettings
+from egressd.runtime.kernel_log import KernelLog
 from tests.enforce.rules import ground, protected, rule
 from tests.enforce.traffic import now_us
 
@@ -133,3 +136,25 @@ def test_two_readers_of_one_group(inside: Callable[[Callable[[], Any]], Any]) ->
         Nflog((8,)).close()
 
     inside(body)
+
+
+def test_a_group_that_its_reader_gives_free_is_read(inside: Callable[[Callable[[], Any]], Any]) -> None:
+    """It was asked for when egressd began to enforce, and then not before the mode changed."""
+
+    async def listens() -> None:
+        told: list[str] = []
+        log = KernelLog(SteadyClock(), lambda flows: None, told.append)
+        other = Nflog((7,))
+        log.listen(7)
+        log.look()
+        assert len(told) == 1 and told[0].startswith("log group 7 is another program's")
+        other.close()
+        log._due_s = 0.0
+        log.look()
+        assert told[1:] == [""]
+        with pytest.raises(NetlinkError, match="another program's"):
+            Nflog((7,))
+        log.let_go()
+        Nflog((7,)).close()
+
+    inside(lambda: asyncio.run(listens()))

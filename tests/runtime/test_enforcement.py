@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from ipaddress import ip_address
+import socket
+from errno import EBUSY
 from types import SimpleNamespace
 
 import pytest
 
 from egressd.clock import Clock
 from egressd.config.schema import Config
-from egressd.enforce.adapter import AdapterError, Failure, Plan, Rule
+from egressd.enforce.adapter import Failure, Plan, Rule
 from egressd.enforce.dryrun import DryRunAdapter
-from egressd.enforce.nflog import Dropped, Nflog
+from egressd.enforce.netlink import NetlinkError
+from egressd.enforce.nflog import Nflog
 from egressd.enforce.reconciler import Reconciler
 from egressd.enforce.table_lock import TableHeld
-from egressd.model import UDP, FlowKey, Target
+from egressd.model import Target
 from egressd.runtime.enforcement import REPAIR_LINE_US, Enforcement
 from egressd.runtime.in_force import Register
 from tests.detect.live_scene import intel
 from tests.loops import HANG_S
 from tests.runtime.scene import X, address, in_force
-from tests.wire.frames_made import ACK, CLIENT, SERVER, frame, tcp, udp
 
 
 class Hand:
@@ -82,18 +83,36 @@ def test_a_commit_is_no_reason_to_compare_what_did_not_change() -> None:
 def test_a_log_group_of_another_program_is_told_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing of it was in the journal, and `status` said whose it is and not what to do."""
+    """Nothing of it was in the journal, and `status` said whose it is and not what to do; nor was it tried again before
+    the mode changed."""
+    held = [NetlinkError(EBUSY, "busy")] * 2
 
-    def taken(groups: object) -> Nflog:
-        raise AdapterError("busy")
+    def group(groups: object) -> Nflog:
+        if held:
+            raise held.pop()
+        return SimpleNamespace(fileno=ours.fileno, close=lambda: None)  # type: ignore[return-value]
 
-    monkeypatch.setattr("egressd.runtime.enforcement.Nflog", taken)
-    one = enforcement(Hand())
-    one._hear_drops(7)
-    told = "log group 7 is another program's: what the kernel drops is not counted; "
-    told += "set another enforce.nflog_group, restart"
-    assert one.problems == {"nflog": told}
-    assert [(line.levelname, line.getMessage()) for line in caplog.records] == [("ERROR", f"nflog: {told}")]
+    async def main() -> None:
+        of = enforcement(Hand())
+        of._kernel_log.listen(7)
+        of.look()
+        assert of.problems == {"nflog": told}
+        for _ in range(2):
+            of._kernel_log._due_s = 0.0
+            of.look()
+        assert of.problems == {}
+        await of.stop()
+
+    monkeypatch.setattr("egressd.runtime.kernel_log.Nflog", group)
+    told = "log group 7 is another program's: what the kernel drops is not counted; end that program, "
+    told += "or set another enforce.nflog_group and restart"
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        asyncio.run(main())
+    assert [(line.levelname, line.getMessage()) for line in caplog.records] == [
+        ("ERROR", f"nflog: {told}"),
+        ("WARNING", "nflog works again"),
+    ]
 
 
 def test_a_table_that_is_another_egressds_by_now_is_none_to_lift(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,29 +147,6 @@ def test_another_programs_changes_are_told_once_in_ten_minutes(caplog: pytest.Lo
         "nftables: another program took away 60 of our blocks and put in 6 that are not ours; put right. "
         "Which: nft monitor"
     )
-
-
-def test_of_what_the_kernel_stopped_the_outermost_packet_is_the_try() -> None:
-    """GRE to a blocked address was told as what it carried, an echo request not at all; answers and the rest of a
-    connection are no tries."""
-    told: list[FlowKey] = []
-    one = Enforcement(Register(), Hand(), lambda *_: None, lambda flows: told.extend(flow for _, flow in flows))
-    inner = udp(("10.9.9.9", 4_000), ("10.9.9.1", 4_001), b"abc")[14:]
-    stopped = [
-        frame(CLIENT, SERVER, 47, b"\0\0\x08\0" + inner),
-        frame(CLIENT, SERVER, 1, b"\x08\0\0\0\0\7\0\1"),
-        frame(CLIENT, SERVER, 1, b"\0\0\0\0\0\7\0\1"),
-        frame(CLIENT, SERVER, 1, b"\3\1\0\0\0\0\0\0" + inner),
-        tcp((CLIENT, 40_000), (SERVER, 443), 1, ACK, b"abc"),
-        udp((CLIENT, 40_000), (SERVER, 443), b"abc"),
-    ]
-    dropped = [Dropped(1, "egressd:b4", packet[14:], 1) for packet in stopped]
-    one._nflog = SimpleNamespace(read=lambda now_us: dropped)  # type: ignore[assignment]
-    one._read_log()
-    client, server = ip_address(CLIENT).packed, ip_address(SERVER).packed
-    assert told == [
-        FlowKey(47, client, 0, server, 0), FlowKey(1, client, 7, server, 8), FlowKey(UDP, client, 40_000, server, 443),
-    ]  # fmt: skip
 
 
 def test_a_reconciler_that_meets_a_fault_of_ours_is_no_silence() -> None:
