@@ -5,6 +5,9 @@ body as 8 bytes, body), and the body itself names its number and the hash before
 insertions and swaps. Cutting its end off, going back to an older copy, or making the whole anew shows only against a
 head kept elsewhere: `append_head` writes them to a file that should live in another place too.
 
+A row that a failing disk damaged is taken out (set_aside.py): nobody gets its number, and a row says so (`rows_lost`).
+Whoever can write the file could say that, too, so it is no excuse: the row is missing.
+
 Old rows are cut only up to a head that was written outside, and by a row of the chain that carries it (`cut`).
 """
 
@@ -24,6 +27,7 @@ from egressd.units import SECOND_US
 
 VERSION: Final = 1
 CUT: Final = "audit-cut"
+SET_ASIDE: Final = "audit-set-aside"
 GENESIS: Final = b"\0" * 32
 MAX_BODY_BYTES: Final = 1 << 16
 _PREFIX: Final = b"egressd-audit-v1\0"
@@ -60,7 +64,19 @@ class Verdict(NamedTuple):
 
 def append(connection: Connection, act: Act, ts_us: int) -> Head:
     """Add a row, in the transaction of what it records. Raises StoreError when it is too large."""
+    return _append(connection, head(connection), act, ts_us)
+
+
+def rows_lost(connection: Connection, numbers: Sequence[int], ts_us: int) -> Head:
+    """Rows of these numbers were damaged, and are gone: nobody gets a number of theirs again, or what was written
+    outside of them would say that the chain was made anew. A row of the chain tells of them."""
     last = head(connection)
+    highest = max((one for one in numbers if one <= MAX_GIVEN), default=0)
+    act = Act("egressd", "start", SET_ASIDE, "", "damaged, and kept beside the ledger", None, {"rows": list(numbers)})
+    return _append(connection, last._replace(seq=max(last.seq, highest)), act, ts_us)
+
+
+def _append(connection: Connection, last: Head, act: Act, ts_us: int) -> Head:
     prev = bytes.fromhex(last.hash)
     body = json.dumps(
         {
@@ -163,7 +179,8 @@ class Verifier:
                 self._prev = bytes.fromhex(self._base.hash)
             self._next = seq
         if seq != self._next:
-            return f"row {self._next} is missing: row {self._next - 1} is followed by row {seq}"
+            says = ", which says that it was damaged" if _field(body, "act") == SET_ASIDE else ""
+            return f"row {self._next} is missing: row {self._next - 1} is followed by row {seq}{says}"
         raw = body.encode("utf-8", "surrogatepass")
         if _hash(self._prev, raw) != digest:
             return f"row {seq} was changed, or the row before it: its hash does not fit"

@@ -211,7 +211,7 @@ class Database:
             connection.execute(f"PRAGMA cache_size = -{self._cache_kib}")
             connection.execute("PRAGMA temp_store = MEMORY")
             if check:
-                self._check(connection)
+                self._check(connection, now_us)
             self._made = self._migrate(connection, now_us)
         except (sqlite3.Error, StoreError):
             connection.close()
@@ -249,11 +249,11 @@ class Database:
                 if other.stat().st_mtime < copy.stat().st_mtime - OLD_COPY_S:
                     other.unlink()
 
-    def _check(self, connection: Connection) -> None:
+    def _check(self, connection: Connection, now_us: int) -> None:
         found = _faults(connection)
         if found and self._sets_aside:
             with suppress(sqlite3.Error):  # then it stays as it is
-                self.aside = set_aside(connection, self.path, found)
+                self.aside = set_aside(connection, self.path, found, now_us)
                 found = _faults(connection) if self.aside else found
         if found:
             advice = "stop egressd, keep a copy, and put the last backup in its place (docs/operating.md)"

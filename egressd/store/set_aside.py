@@ -11,8 +11,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from sqlite3 import Connection
-from typing import Final
+from typing import Any, Final, NamedTuple
 
+from egressd.store import audit
 from egressd.store.syncing import append
 
 MAX_FAULTS: Final = 100  # that SQLite is asked to name; beyond them it is more than a few rows
@@ -21,12 +22,20 @@ NOT_OURS: Final = "migrations"  # says what shape the database has: without a ro
 _FAULT: Final = re.compile(r"(?:[\w-]+ value|CHECK constraint failed) in (\w+)(?:\.\w+)?")
 
 
+class _Taken(NamedTuple):
+    """A row that is gone, and what was wrong with it."""
+
+    table: str
+    row: dict[str, Any]
+    told: str
+
+
 def aside_of(path: Path) -> Path:
     """Where the rows that were taken out of a database are kept, a JSON object each."""
     return path.with_name(path.name + ".set-aside")
 
 
-def set_aside(connection: Connection, path: Path, faults: Sequence[str]) -> list[str]:
+def set_aside(connection: Connection, path: Path, faults: Sequence[str], now_us: int) -> list[str]:
     """Take out the rows that `faults` of quick_check are about; what was done, in words, or nothing when there is
     another fault among them. Rows that hang on one that goes stay: each says itself what it can. Raises sqlite3.Error;
     nothing was changed then."""
@@ -39,18 +48,22 @@ def set_aside(connection: Connection, path: Path, faults: Sequence[str]) -> list
     connection.execute("BEGIN IMMEDIATE")
     try:
         taken = [one for table in tables for one in _take_out(connection, table)]
-        where = _keep(aside_of(path), [line for line, _ in taken])
+        where = _keep(aside_of(path), [json.dumps({"table": one.table, "row": one.row}) for one in taken])
+        lost = [int(one.row["seq"]) for one in taken if one.table == "audit"]
+        if lost:
+            connection.text_factory = str
+            audit.rows_lost(connection, lost, now_us)
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         connection.text_factory = str
         connection.execute("PRAGMA foreign_keys = ON")
-    return [f"{told}; the row is set aside{where}" for _, told in taken]
+    return [f"{one.told}; the row is set aside{where}" for one in taken]
 
 
-def _take_out(connection: Connection, table: str) -> list[tuple[str, str]]:
-    """(row as JSON, what is wrong with it) of a table's rows that are gone from it."""
+def _take_out(connection: Connection, table: str) -> list[_Taken]:
+    """A table's rows that are gone from it."""
     columns = connection.execute(f"PRAGMA table_info({table})").fetchall()
     keys = [name for _, name, _, _, _, place in columns if place]
     wrong: list[tuple[str, str]] = []  # (SQL that is true of a wrong row, SQL of what to say of that)
@@ -59,12 +72,12 @@ def _take_out(connection: Connection, table: str) -> list[tuple[str, str]]:
         said = f"'{name} is of type ' || typeof({name})"
         wrong.append((f"typeof({name}) NOT IN ({', '.join(map(repr, types))})", said))
     wrong += [(f"NOT ({one})", "'a value is none that it can have'") for one in _checks(connection, table)]
-    taken: list[tuple[str, str]] = []
+    taken: list[_Taken] = []
     for where, said in wrong:
         for what, *values in connection.execute(f"SELECT {said}, * FROM {table} WHERE {where}").fetchall():
             row = {column[1]: _plain(value) for column, value in zip(columns, values, strict=True)}
             which = ", ".join(f"{key} {row[key]}" for key in keys)
-            taken.append((json.dumps({"table": table, "row": row}), f"table {table}, {which}: {what}"))
+            taken.append(_Taken(table, row, f"table {table}, {which}: {what}"))
         connection.execute(f"DELETE FROM {table} WHERE {where}")
     return taken
 
