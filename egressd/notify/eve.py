@@ -228,9 +228,11 @@ def render_event(
     device_name: str = "",
     stages: Sequence[str] = (),
     candidate_of: Sequence[tuple[str, str]] = (),
+    at_us: int = 0,
 ) -> Record:
     """A sighting, decision, attempt, leak or incident. `segment` is the client's; `state`, the device's name, the
-    campaign's `stages` and what it may be part of (campaign, reason) are an incident's."""
+    campaign's `stages`, what it may be part of (campaign, reason) and when it came into that state (0: with a contact)
+    are an incident's."""
     if isinstance(event, Sighting):
         record = _render_sighting(event, file)
     elif isinstance(event, Decision):
@@ -238,7 +240,7 @@ def render_event(
     elif isinstance(event, Attempt):
         record = _render_attempt(event, file)
     else:
-        record = _render_incident(event, file, "folded" if event.folded_into else state)
+        record = _render_incident(event, file, "folded" if event.folded_into else state, at_us)
         if device_name:
             record["egressd"]["device_name"] = device_name
         if stages:
@@ -330,9 +332,10 @@ def _render_attempt(event: Attempt, file: str) -> Record:
     return record
 
 
-def _render_incident(event: Incident, file: str, state: str) -> Record:
+def _render_incident(event: Incident, file: str, state: str, at_us: int) -> Record:
     totals = state != "opened"
-    record = _head("incident", event.last_us if totals else event.opened_us, 0 if totals else event.number, file)
+    seen_us = event.last_us if totals else event.opened_us
+    record = _head("incident", at_us or seen_us, 0 if totals else event.number, file)
     record["src_ip"] = render_address(event.client)
     ours: Record = {"incident": event.id, "state": state, "campaign": event.campaign}
     ours["client"] = render_address(event.client)

@@ -56,6 +56,12 @@ class Casebook:
             self._intake.leaks[incident.id] = leaks
         return other
 
+    def tell(self, incident: Incident, state: str, now_us: int, reason: str) -> None:
+        """The event log hears what became of an incident without its host's doing."""
+        record = self._intake.told(incident, self._segment_of(incident.client), state, now_us)
+        record["egressd"]["reason"] = reason
+        self._tellers.event(record)
+
     def nameless(self) -> Iterator[tuple[bytes, bytes]]:
         """Devices with an incident and without a name, each with its address of now."""
         for incident in self._campaigns.incidents.values():

@@ -41,6 +41,7 @@ class Handling:
             return {"text": f"{id_} is closed", "lines": []}
         host = render_address((incident.addresses or [incident.client])[-1])
         log.info("incident %s of %s is closed by %s: %s", id_, host, peer.actor, args["reason"])
+        core.casebook.tell(incident, "closed", core.clock.now_us(), f"{peer.actor}: {args['reason']}")
         self._acts.remember(peer, Done(closed=(incident,)))
         return {
             "text": f"{id_} of {host} is closed; its last contact was {spoken_time(incident.last_us)}",
@@ -65,4 +66,7 @@ async def reopen(core: Core, peer: Peer, incident: Incident, reason: str) -> str
     finally:
         if not is_kept:  # what its host does from now on would be counted where nobody sees it
             core.casebook.close(incident.id)
-    return f"{incident.id} is not closed any more" if is_kept else f"{incident.id} is not kept any more"
+    if not is_kept:
+        return f"{incident.id} is not kept any more"
+    core.casebook.tell(incident, "reopened", core.clock.now_us(), f"{peer.actor}: {reason}")
+    return f"{incident.id} is not closed any more"

@@ -280,15 +280,13 @@ class Intake:
             self._opened.append(incident.id)
         return incident, opened
 
-    def told(self, incident: Incident, segment: str) -> dict[str, Any]:
+    def told(self, incident: Incident, segment: str, state: str = "opened", at_us: int = 0) -> dict[str, Any]:
         """An incident as an event, with what is known of its device and campaign."""
         campaigns = self._campaigns
         campaign = campaigns.campaigns[campaigns.current(incident.campaign)]
         name = campaigns.devices.name_of(parse_mac(incident.device))
         may_be = campaigns.candidates.of(campaign.id)
-        return render_event(
-            incident, segment=segment, device_name=name, stages=stages_of(campaign), candidate_of=may_be
-        )
+        return render_event(incident, "", segment, state, name, stages_of(campaign), may_be, at_us)
 
     def write(self, changed: Iterable[Incident]) -> None:
         """Keep incidents as they are now."""

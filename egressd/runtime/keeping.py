@@ -33,6 +33,7 @@ MOST_PARTS: Final = 64  # of retention at a time; the rest comes with the next u
 TENANTS_KEPT_US: Final = DAY_US  # "seen on it in the last day" (detect/resolutions.py)
 MAX_TENANTS: Final = 100_000
 CLOSE_QUIET_US: Final = 30 * DAY_US
+QUIET: Final = f"somebody had it in hand, and its host was quiet for {CLOSE_QUIET_US // DAY_US} days"
 BACKUP: Final = "ledger.db.backup"  # beside the ledger; a day old at most
 DISPLACED: Final = (
     "the LEDGER was removed or replaced while egressd writes it: what it holds ends with this process."
@@ -219,7 +220,9 @@ class Keeping:
         now_us = self._clock.now_us()
         before_us = now_us - self._doubt_us - CLOSE_QUIET_US
         for id_ in await core.ledger.run(retention.close_quiet, before_us, now_us, RETENTION):
-            core.casebook.close(id_)
+            incident = core.casebook.close(id_)
+            if incident is not None:
+                core.casebook.tell(incident, "closed", now_us, QUIET)
         bounds = self._bounds._replace(age_us=self._bounds.age_us + self._doubt_us)
         for _ in range(MOST_PARTS):
             trimmed = await core.ledger.run(retention.trim, bounds, now_us, RETENTION)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
+from egressd.notify.eve import render_time
 from egressd.runtime import screens
 from egressd.store.errors import StoreError
 from tests.loops import in_loop
 from tests.runtime.core_scene import BERT, WHY, Site, site_at
-from tests.runtime.scene import attempt, sighting
+from tests.runtime.scene import SECOND, T0, attempt, sighting
 from tests.runtime.test_verbs import LISTED, policy_block
 
 
@@ -78,6 +81,28 @@ async def test_undo_goes_on_counting_its_leaks(tmp_path: Path) -> None:
         await site.core.scribe.settled()
         (one,) = (await screens.incidents(site.core, None, None))["incidents"]
         assert one["leaks"] == 3
+
+
+@in_loop
+async def test_the_event_log_hears_that_it_is_closed_and_opened_again(tmp_path: Path) -> None:
+    """Whoever follows the event log alone saw it open for ever: it heard of those alone that another one took over."""
+    schema = json.loads((Path(__file__).parents[2] / "docs" / "events.schema.json").read_text(encoding="utf-8"))
+    async with site_at(tmp_path) as site:
+        site.sees(sighting(found=LISTED), attempt(found=LISTED))
+        site.hands.pass_s(60)
+        await site.do("close", BERT, incident="I1")
+        site.hands.pass_s(60)
+        await site.do("undo", BERT)
+        told = [one for one in site.ears.records if one["event_type"] == "incident"]
+        for one in told:
+            Draft202012Validator(schema).validate(one)
+        assert [one["egressd"]["state"] for one in told] == ["opened", "closed", "reopened"]
+        _, closed, reopened = told
+        assert closed["timestamp"] == render_time(T0 + 60 * SECOND)
+        assert (closed["egressd"]["reason"], closed["egressd"]["count"], closed["egressd"]["attempts"]) == (
+            f"uid:bert: {WHY}", 1, 1,
+        )  # fmt: skip
+        assert (reopened["egressd"]["reason"], reopened["src_ip"]) == (f"uid:bert: {WHY}", "10.0.0.5")
 
 
 @in_loop

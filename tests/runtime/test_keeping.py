@@ -7,6 +7,7 @@ import os
 import sqlite3
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,7 +22,8 @@ from egressd.store.past import Hit, hits_of_domains
 from egressd.units import DAY_US
 from tests.loops import in_loop
 from tests.runtime.core_scene import site_at
-from tests.runtime.scene import T0, A, B, Hands, X
+from tests.runtime.scene import T0, A, B, Hands, X, sighting
+from tests.runtime.test_core import LISTED
 
 
 async def hits(keeping: Keeping, domain: str) -> list[Hit]:
@@ -166,6 +168,24 @@ async def test_a_clock_that_jumps_years_ahead_makes_nobody_forget(tmp_path: Path
             await keeping.upkeep(site.core)
             assert len(await hits(keeping, "old.example")) == 1
             assert await site.ledger.read(decision_rows.load, "D2") is not None
+        keeping.close()
+
+
+@in_loop
+async def test_the_event_log_hears_of_what_is_closed_because_it_is_quiet(tmp_path: Path) -> None:
+    hands = Hands()
+    async with site_at(tmp_path, hands=hands) as site:
+        keeping = Keeping(tmp_path, Config(), tmp_path / "heads", hands.clock())
+        await keeping.open(T0)
+        site.sees(sighting(found=LISTED))
+        await site.do("ack", incident="I1")
+        keeping._ageing = SimpleNamespace(now_us=lambda clock_us, steady_s: clock_us)  # type: ignore[assignment]
+        for _ in range(2):
+            await keeping.upkeep(site.core)
+            hands.pass_s(31 * 86_400)
+        told = [one["egressd"] for one in site.ears.records if one["event_type"] == "incident"]
+        assert [(one["incident"], one["state"]) for one in told] == [("I1", "opened"), ("I1", "closed")]
+        assert told[1]["reason"] == "somebody had it in hand, and its host was quiet for 30 days"
         keeping.close()
 
 
