@@ -249,6 +249,9 @@ def _watch(status: Row, blocks_nothing: bool, now_us: int) -> list[str]:
         f"{count(number(watch, 'attempts_24h'), 'attempt')} and {count(number(watch, 'leaks_24h'), 'leak')} in 24h,"
         f" last attempt {_ago(watch, 'last_attempt', now_us)}"
     )
+    tries, through = number(watch, "attempts_24h"), number(watch, "let_through_24h")
+    if through and not (blocks_nothing and through == tries):
+        lines.append(f"{through:,} of {count(tries, 'attempt')} in 24h were let through, in monitor: egressd mode")
     return [
         *_under("WATCH", lines),
         *_under("INCIDENTS", [f"{number(incidents, 'open'):,} open, {number(incidents, 'new_24h'):,} new in 24h"]),

@@ -106,9 +106,10 @@ def _count_attempts(connection: Connection, one: AttemptCount, new: list[tuple[s
         )
         new.append((one.decision_id, one.client))
     connection.execute(
-        "INSERT INTO timeline VALUES(?, ?, ?, ?) ON CONFLICT(hour, decision) DO UPDATE SET"
-        f" attempts = {plus('attempts', 'excluded.attempts')}, leaks = {plus('leaks', 'excluded.leaks')}",
-        (one.last_us // HOUR_US, number, one.attempts, one.leaks),
+        "INSERT INTO timeline VALUES(?, ?, ?, ?, ?) ON CONFLICT(hour, decision) DO UPDATE SET"
+        f" attempts = {plus('attempts', 'excluded.attempts')}, leaks = {plus('leaks', 'excluded.leaks')},"
+        f" let_through = {plus('let_through', 'excluded.let_through')}",
+        (one.last_us // HOUR_US, number, one.attempts, one.leaks, one.let_through),
     )
     if one.target is not None:
         connection.execute(
@@ -162,12 +163,12 @@ def load_watches(connection: Connection) -> list[WatchRow]:
     ]
 
 
-def attempts_since(connection: Connection, since_us: int) -> tuple[int, int]:
-    """(attempts, leaks) in the whole hours since a time, over all decisions; without counts that are damaged."""
-    counts = f"BETWEEN 0 AND {MAX_GIVEN}"
-    row = connection.execute(
-        f"SELECT total(attempts) FILTER (WHERE attempts {counts}), total(leaks) FILTER (WHERE leaks {counts})"
-        " FROM timeline WHERE hour >= ?",
-        (since_us // HOUR_US,),
-    ).fetchone()
-    return int(row[0]), int(row[1])
+def attempts_since(connection: Connection, since_us: int) -> tuple[int, int, int]:
+    """(attempts, those of them that were let through, leaks) in the whole hours since a time, over all decisions;
+    without counts that are damaged."""
+    sums = (
+        f"total({one}) FILTER (WHERE {one} BETWEEN 0 AND {MAX_GIVEN})" for one in ("attempts", "let_through", "leaks")
+    )
+    row = connection.execute(f"SELECT {', '.join(sums)} FROM timeline WHERE hour >= ?", (since_us // HOUR_US,))
+    attempts, through, leaks = row.fetchone()
+    return int(attempts), int(through), int(leaks)

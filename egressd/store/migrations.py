@@ -13,6 +13,7 @@ from sqlite3 import Connection
 from typing import Final
 
 from egressd.store.errors import SCHEMA, StoreError
+from egressd.units import HOUR_US
 
 Step = Callable[[Connection], None]
 
@@ -261,6 +262,14 @@ def tries_let_through(connection: Connection) -> None:
         connection.execute("UPDATE watches SET let_through = count WHERE first_us >= ?", (since_us,))
 
 
+def hours_let_through(connection: Connection) -> None:
+    """The same of each hour's, which `egressd status` counts a day of."""
+    _make(connection, "ALTER TABLE timeline ADD COLUMN let_through INTEGER NOT NULL DEFAULT 0")
+    since_us = _monitor_since(connection)
+    if since_us:
+        connection.execute("UPDATE timeline SET let_through = attempts WHERE hour > ?", (since_us // HOUR_US,))
+
+
 def _monitor_since(connection: Connection) -> int:
     """Since when nobody is kept from anything, as the last run left it (runtime/arming.py); 0 when somebody is, or that
     is not known."""
@@ -288,6 +297,7 @@ LEDGER: Final[tuple[Step, ...]] = (
     devices_and_ties,
     incidents_of_campaigns,
     tries_let_through,
+    hours_let_through,
 )
 
 

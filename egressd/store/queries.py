@@ -178,7 +178,7 @@ def _blocks(connection: Connection) -> dict[str, int]:
 
 
 def _watch_counts(connection: Connection, now_us: int, armed_us: int) -> dict[str, Any]:
-    attempts, leaks = attempts_since(connection, now_us - DAY_US)
+    attempts, through, leaks = attempts_since(connection, now_us - DAY_US)
     last = connection.execute("SELECT max(last_us) FROM watches").fetchone()[0]
     trying = (
         "SELECT count(DISTINCT w.client) FROM watches w JOIN decisions d ON d.number = w.decision"
@@ -189,6 +189,7 @@ def _watch_counts(connection: Connection, now_us: int, armed_us: int) -> dict[st
         "blocks_watched": _one(connection, f"SELECT count(*) FROM decisions WHERE {_WATCHED}"),
         "clients_trying": _one(connection, trying, max(now_us - DAY_US, armed_us)),
         "attempts_24h": attempts,
+        "let_through_24h": through,
         "leaks_24h": leaks,
         "last_attempt_us": last,
     }

@@ -206,6 +206,23 @@ def test_every_golden_file_is_a_screen() -> None:
     assert {file.stem for file in GOLDEN.glob("*.txt")} == set(SCREENS)
 
 
+@pytest.mark.parametrize(
+    ("mode", "through", "told"),
+    [
+        ("enforce", 0, ""),
+        ("enforce", 40, "40 of 148 attempts in 24h were let through, in monitor: egressd mode"),
+        ("enforce", 148, "148 of 148 attempts in 24h were let through, in monitor: egressd mode"),
+        ("monitor", 40, "40 of 148 attempts in 24h were let through, in monitor: egressd mode"),
+        ("monitor", 148, ""),  # as every screen says in its first line
+    ],
+)
+def test_status_tells_tries_apart_that_were_let_through(mode: str, through: int, told: str) -> None:
+    """Armed an hour ago, it said so many attempts as if all had been stopped; `watch` and `hosts` did not."""
+    watch = {**results.STATUS["watch"], "let_through_24h": through}
+    shown = render_status(answer({**results.STATUS, "watch": watch}, mode), NOW_US)
+    assert [one.strip() for one in shown if "let through" in one] == ([told] if told else [])
+
+
 @pytest.mark.parametrize("name", ["status", "status-bad", "status-empty"])
 def test_status_is_one_screen(name: str) -> None:
     got, render = SCREENS[name]

@@ -44,8 +44,8 @@ def test_counts_by_client_target_and_hour(ledger: Database) -> None:
     row = ledger.call(decision_rows.load, "D1")
     assert row is not None
     assert [(one.attempts, one.last_attempt_us) for one in row.targets] == [(0, 0), (11, T0 + 2 * HOUR + 5)]
-    assert ledger.call(attempts.attempts_since, T0 - 2 * HOUR) == (11, 1)
-    assert ledger.call(attempts.attempts_since, T0 + HOUR) == (3, 1)
+    assert ledger.call(attempts.attempts_since, T0 - 2 * HOUR) == (11, 0, 1)
+    assert ledger.call(attempts.attempts_since, T0 + HOUR) == (3, 0, 1)
     ledger.call(decisions.end, "D1", "undone", T0, "uid:anna", "", ANNA)
     assert ledger.call(attempts.load_watches) == []
 

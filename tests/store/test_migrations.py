@@ -9,13 +9,13 @@ from sqlite3 import Connection
 
 import pytest
 
-from egressd.store import decision_rows
+from egressd.store import attempts, decision_rows
 from egressd.store.db import Database
 from egressd.store.errors import SCHEMA, StoreError
 from egressd.store.ledger import load_all, open_ledger
 from egressd.store.migrations import LEDGER, name_of
 from egressd.store.records import render_match
-from tests.store.scene import T0, A, match, opened, put, tied
+from tests.store.scene import HOUR, T0, A, match, opened, put, tied
 
 
 def recorded(connection: Connection) -> list[tuple[int, str, int]]:
@@ -74,6 +74,29 @@ def test_what_was_tried_under_monitor_before_the_upgrade_was_let_through(
     new.open(T0 + 5)
     for table in ("incidents", "watches"):
         assert new.call(lambda one, of=table: one.execute(f"SELECT let_through FROM {of}").fetchone()) == (through,)
+    new.close()
+
+
+@pytest.mark.parametrize(("since", "through"), [(-1, 7), (1, 0)])
+def test_of_each_hour_too_that_was_whole_in_monitor(tmp_path: Path, since: int, through: int) -> None:
+    hour = T0 // HOUR
+
+    def put_hour(connection: Connection) -> None:
+        connection.execute("INSERT INTO timeline VALUES(?, 1, 7, 0)", (hour,))
+        left = json.dumps({"mode": "monitor", "modes": {}, "configured": "monitor"})
+        connection.execute("INSERT INTO meta VALUES('modes', ?)", (left,))
+        told = json.dumps({"": [hour * HOUR + since, 0, "", ""]})
+        connection.execute("INSERT INTO meta VALUES('modes since', ?)", (told,))
+
+    path = tmp_path / "ledger.db"
+    old = Database(path, steps=LEDGER[:9], ballast_bytes=0)
+    old.open(T0)
+    old.call(put_as_it_was)
+    old.call(put_hour)
+    old.close()
+    new = Database(path, steps=LEDGER, ballast_bytes=0)
+    new.open(T0 + 5)
+    assert new.call(attempts.attempts_since, T0 - HOUR) == (7, through, 0)
     new.close()
 
 
@@ -211,4 +234,5 @@ def test_names_of_released_steps_do_not_change() -> None:
         "devices_and_ties",
         "incidents_of_campaigns",
         "tries_let_through",
+        "hours_let_through",
     ]

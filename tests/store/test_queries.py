@@ -58,7 +58,7 @@ def busy(ledger: Database) -> Database:
     opened(ledger, "I1", "C1", A), opened(ledger, "I2", "C1", V6)
     batch = Batch(
         "p", 1,
-        (AttemptCount("D1", A, ONE, T0, T0 + 5, 4, 1), AttemptCount("D1", B, None, T0 + HOUR, T0 + HOUR, 1)),
+        (AttemptCount("D1", A, ONE, T0, T0 + 5, 4, 1), AttemptCount("D1", B, None, T0 + HOUR, T0 + HOUR, 1, 0, 1)),
         (ContactCount("I1", T0 - 5, T0 + 9, 5, 4, 1, 1, (("b.bad.example", 5),), (("tls_sni", 5),)),),
     )  # fmt: skip
     ledger.call(attempts.record_batch, batch, T0)
@@ -74,7 +74,8 @@ def test_status(busy: Database) -> None:
             "active": 3, "proposed": 1, "addresses": 1, "pairs": 1, "clients_isolated": 1, "segments_cut": 1,
         },
         "watch": {
-            "blocks_watched": 1, "clients_trying": 2, "attempts_24h": 5, "leaks_24h": 1, "last_attempt_us": T0 + HOUR,
+            "blocks_watched": 1, "clients_trying": 2, "attempts_24h": 5, "let_through_24h": 1, "leaks_24h": 1,
+            "last_attempt_us": T0 + HOUR,
         },
         "incidents": {"open": 2, "new_24h": 2},
     }  # fmt: skip
@@ -169,9 +170,9 @@ def test_watches(busy: Database) -> None:
         "clients": [
             {"client": "10.0.0.1", "first_us": T0, "last_us": T0 + 5, "count": 4, "leaks": 1, "let_through": 0},
             {"client": "10.0.0.2", "first_us": T0 + HOUR, "last_us": T0 + HOUR, "count": 1, "leaks": 0,
-             "let_through": 0},
+             "let_through": 1},
         ],
-        "attempts": 5, "let_through": 0, "leaks": 1, "last_us": T0 + HOUR,
+        "attempts": 5, "let_through": 1, "leaks": 1, "last_us": T0 + HOUR,
         "addresses": [
             {"value": "203.0.113.1", "kind": "address", "state": "active", "expires_us": None, "attempts": 4,
              "level": 0},
