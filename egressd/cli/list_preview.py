@@ -13,6 +13,7 @@ from egressd.cli.client import add_socket_argument
 from egressd.cli.exit_codes import OK
 from egressd.cli.list_diff import Difference, difference, namesake, said_in
 from egressd.cli.list_where import Site, load_site
+from egressd.cli.parser import Parser
 from egressd.cli.screen import show
 from egressd.cli.terminal import print_json
 from egressd.config.texts import escape_path
@@ -30,7 +31,7 @@ FILE_ENDINGS: Final = frozenset(
 _COVER: Final = "\0"
 
 
-class ChangeParser(ArgumentParser):
+class ChangeParser(Parser):
     """One for which `-bad.example` is a change and no option, before options, between and behind them."""
 
     _reading = False

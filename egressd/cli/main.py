@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from egressd import __version__
 from egressd.cli.client import ClientError
 from egressd.cli.exit_codes import EPILOG, INVALID, OK, RUNTIME
+from egressd.cli.parser import Parser
 from egressd.cli.terminal import columns_of, printable
 from egressd.errors import CaptureError, ConfigError
 from egressd.plural import count
@@ -102,7 +103,7 @@ class Verb(Protocol):
 def build_parser(verb: str | None, offered: Iterable[str] = VERBS) -> ArgumentParser:
     """The parser of the verbs `offered`, with the arguments of `verb` filled in, or of every verb when None (for the
     generated reference)."""
-    parser = ArgumentParser(
+    parser = Parser(
         prog="egressd",
         description="Finds command-and-control destinations by registered domain.",
         epilog=EPILOG,
@@ -141,7 +142,10 @@ def _main(argv: Sequence[str] | None) -> int:
     if not _stand_in_for_closed(verb):
         return RUNTIME
     parser = build_parser(verb, offered)
-    args, rest = parser.parse_known_args(words)
+    try:
+        args, rest = parser.parse_known_args(words)
+    except OSError as error:  # of --help and --version
+        return _unwritten(error)
     if rest and not _take_files(args, rest):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     run: Callable[[Namespace], int] = args.run
@@ -160,17 +164,24 @@ def _main(argv: Sequence[str] | None) -> int:
         for line in str(error).split("\n"):
             print(f"egressd: {printable(line)}", file=sys.stderr)
         return error.code
-    except BrokenPipeError:
+    except OSError as error:
+        if args.verb == "run" and not isinstance(error, BrokenPipeError):
+            raise
+        return _unwritten(error)
+    return code
+
+
+def _unwritten(error: OSError) -> int:
+    """What to end with where the output could not be written. Raises what is something else."""
+    if isinstance(error, BrokenPipeError):
         _forget_output()  # its reader has gone (`| head`)
         return OK
-    except OSError as error:
-        if error.errno not in _UNWRITABLE or args.verb == "run":
-            raise
-        _forget_output()
-        where = "the output" if error.filename is None else printable(os.fsdecode(error.filename))
-        print(f"egressd: {where} cannot be written: {os.strerror(error.errno)}; it is cut short", file=sys.stderr)
-        return RUNTIME
-    return code
+    if error.errno not in _UNWRITABLE:
+        raise error
+    _forget_output()
+    where = "the output" if error.filename is None else printable(os.fsdecode(error.filename))
+    print(f"egressd: {where} cannot be written: {os.strerror(error.errno)}; it is cut short", file=sys.stderr)
+    return RUNTIME
 
 
 def _take_files(args: Namespace, rest: list[str]) -> bool:

@@ -236,13 +236,23 @@ def test_reader_of_the_output_may_leave() -> None:
     assert done.stdout.count(b"\n") == 1
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize(
-    "verb", ["version", f"check {EVIL}", f"replay {JPS[1]}", f"replay --json --observations {JPS[1]}"]
-)
-def test_an_output_that_is_full_is_told(verb: str) -> None:
+    "verb",
+    [
+        "version", f"check {EVIL}", f"replay {JPS[1]}", f"replay --json --observations {JPS[1]}", "--help", "--version",
+        "replay --help", "list add --help", "run --help",
+    ],
+)  # fmt: skip
+def test_an_output_that_is_full_is_told(verb: str, unbuffered: str) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "egressd", *verb.split()], stdout=full, stderr=subprocess.PIPE, cwd=ROOT, check=False
+            [sys.executable, "-m", "egressd", *verb.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            check=False,
         )
     told = b"egressd: the output cannot be written: No space left on device; it is cut short\n"
     assert (done.returncode, done.stderr) == (1, told)
