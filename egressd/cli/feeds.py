@@ -129,8 +129,10 @@ def render_quarantine(answer: Answer, limit: int) -> list[str]:
     """The lines under the head: what is kept out of one feed, and why."""
     (feed,) = rows(answer.result, "feeds")[:1] or [{}]
     found = rows(answer.result, "quarantine")
-    total = number(feed, "quarantined") + number(feed, "bad_lines")
-    lines = [cut(f"{text(feed, 'name')}: {count(total, 'line')} kept out")]
+    quarantined, bad = number(feed, "quarantined"), number(feed, "bad_lines")
+    total = quarantined + bad
+    which = f": {quarantined:,} quarantined, {bad:,} that cannot be read" if quarantined and bad else ""
+    lines = [cut(f"{text(feed, 'name')}: {count(total, 'line')} kept out{which}")]
     lines += _problem(feed)
     if not found:
         return lines

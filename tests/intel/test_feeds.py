@@ -140,6 +140,17 @@ async def test_one_hit_is_quarantined_told_and_out_of_force(tmp_path: Path) -> N
 
 
 @in_loop
+async def test_what_is_told_of_lines_adds_up(tmp_path: Path) -> None:
+    """The alarm had 11 lines and the screen under it 12: one was kept out for nobody can read it."""
+    async with serving() as server, desk_at(tmp_path, c2=options(server)) as desk:
+        lines = b"".join(b"10.1.2.%d\n" % number for number in range(11))
+        server.answer = respond(GOOD + lines + b"bad..name\nc2.last.example\n")
+        found = await desk.ask()
+        assert (found.poisoned, found.bad_lines, len(found.quarantined)) == (11, 1, 12)
+        assert found.told() == "11 lines are quarantined and 1 cannot be read (egressd feeds quarantine c2)"
+
+
+@in_loop
 async def test_what_was_refused_can_be_forced_but_its_poison_is_kept_out(tmp_path: Path) -> None:
     async with serving() as server, desk_at(tmp_path, c2=options(server)) as desk:
         server.answer = respond(GOOD)

@@ -67,7 +67,8 @@ class FeedState:
             parts.append(f"{self.problem}; {held} in force" if self.size else self.problem)
         if self.poisoned:
             lines = count(self.poisoned, "line is", "lines are")
-            parts.append(f"{lines} quarantined (egressd feeds quarantine {self.name})")
+            bad = f" and {self.bad_lines:,} cannot be read" if self.bad_lines else ""
+            parts.append(f"{lines} quarantined{bad} (egressd feeds quarantine {self.name})")
         parts += [one for one in (self.short, self.trouble) if one]
         return "; ".join(parts)
 
