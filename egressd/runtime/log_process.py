@@ -184,6 +184,7 @@ class LogProcess:
         self.sieving = Sieving(intel.index, intel.allowances, intel.suffixes)
         self._number = 0
         self._stats_due_us = 0
+        self._swapped_us = 0
         self._second_us = 0
         self._told = 0  # in this second
         self._saved: dict[str, Any] = {}
@@ -228,7 +229,8 @@ class LogProcess:
         batch: dict[str, Any] = {}
         if observed:
             batch["observed"] = observed
-        rows = self._history(now_us + GATHER_US if everything else now_us - GATHER_US)
+        # As of the tap, what was read before a change must be on disk when the core searches there.
+        rows = self._history(now_us + GATHER_US if everything else max(now_us - GATHER_US, self._swapped_us))
         if rows:
             batch["history"] = rows
         if now_us >= self._stats_due_us or everything:
@@ -276,8 +278,10 @@ class LogProcess:
         match order:
             case orders.Swap():
                 self.sieving.swap(order.intel.index, order.intel.allowances, order.intel.suffixes)
+                self._swapped_us = self._clock.now_us()
             case orders.Step():
                 self._clock.offset_us = order.offset_us
+                self._swapped_us = 0
                 self._stats_due_us = 0  # by the clock of before it would be told of when it is that late again
                 for source in self.sources:
                     source.clock_was_set()

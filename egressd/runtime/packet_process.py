@@ -59,6 +59,7 @@ class PacketProcess:
         self._report = Reporter(self.control)
         self._refused = 0  # pushes that the fast lane refused or the kernel did not take
         self._bulk_due_us = 0
+        self._swapped_us = 0
         self._engine = LiveEngine(
             start.intel,
             start.settings,
@@ -249,7 +250,12 @@ class PacketProcess:
             return bulk
         self._bulk_due_us = now_us + BULK_US
         rows: list[list[Any]] = []
-        for (client, name, address), row in self._engine.gathering.take(MAX_BULK_ROWS, now_us - GATHER_US):
+        begun_before_us = now_us - GATHER_US
+        # What was heard of before lists and allowances changed must be on disk when the core searches there, a second
+        # later (hunting.SETTLE_S); once the engine has itself looked for what is listed now.
+        if not self._engine.is_busy:
+            begun_before_us = max(begun_before_us, self._swapped_us)
+        for (client, name, address), row in self._engine.gathering.take(MAX_BULK_ROWS, begun_before_us):
             domain = self._engine.resolutions.domain_of(name) if name else ""
             rows.append([client.hex(), domain, name, address.hex(), row.first_us, row.last_us, row.count])
         if rows:
@@ -276,6 +282,7 @@ class PacketProcess:
         match order:
             case orders.Swap():
                 engine.swap(order.intel, order.settings, order.enforced, now_us)
+                self._swapped_us = now_us
                 self._set_lane(order.fast_lane)
             case orders.Protect():
                 engine.protect(order.protected, now_us)
@@ -304,7 +311,7 @@ class PacketProcess:
             case orders.Step():
                 self._clock.offset_us = order.offset_us
                 self._report.clock_was_set()
-                self._bulk_due_us = 0
+                self._bulk_due_us = self._swapped_us = 0
             case orders.Stop():
                 self.running = False
 

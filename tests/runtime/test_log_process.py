@@ -28,6 +28,7 @@ from tests.detect.live_scene import intel
 from tests.detect.scene import SUFFIXES, listed, packed
 from tests.logs.lines import dns_wire, dnstap, read
 from tests.runtime.events import ANY_JSON, places, put_at
+from tests.runtime.scene import Hands
 
 C2 = "c2.bad.example"
 NOW_US = 1_795_600_800_000_000
@@ -149,6 +150,22 @@ def test_lists_that_change(tmp_path: Path) -> None:
     assert Index.build(listed(C2), SUFFIXES).size == 1
     reader.process.obey(orders.Stop())
     assert not reader.process.running
+
+
+def test_what_was_read_before_lists_change_is_told_at_once(tmp_path: Path) -> None:
+    """The core searches the disk a second later, once, and nobody else looks through what another sensor told of."""
+    log = tmp_path / "access.log"
+    log.write_text("")
+    reader = Reader(tmp_path, source(tmp_path))
+    reader.process._clock = Hands(NOW_US + 2 * SECOND).clock()
+    reader.turn()
+    log.write_text(squid(0, "www.other.example"))
+    reader.turn(1)
+    assert reader.history == []
+    reader.process.obey(orders.Swap(intel("other.example", ""), None, False, False))  # type: ignore[arg-type]
+    reader.turn(2.1)
+    assert [row[2] for _, row in reader.history] == ["www.other.example"]
+    reader.close()
 
 
 @pytest.mark.parametrize(("estimate", "expected_s"), [(True, 0.25), (False, -3600)])

@@ -1,4 +1,5 @@
-"""A packet process that cannot have its lists says so and ends, and one whose clock is set goes on telling."""
+"""A packet process that cannot have its lists says so and ends, one whose clock is set goes on telling, and what it
+heard of is told before the past is searched."""
 
 from __future__ import annotations
 
@@ -15,6 +16,8 @@ from egressd.intel.index import Index
 from egressd.intel.index_format import suffix_digest
 from egressd.intel.layered import LayeredIndex
 from egressd.intel.mapped_build import IndexBuilder
+from egressd.intel.networks import parse_address
+from egressd.model import FLOW, FlowKey
 from egressd.runtime import orders
 from egressd.runtime.inbox import Inbox
 from egressd.runtime.messages import DOWN_OBJECT, MAX_UP_BYTES, Frames, parse_batch, render_frame
@@ -64,3 +67,42 @@ def test_a_clock_that_is_set_back_makes_it_no_less_talkative() -> None:
         assert [one["t"] for one in batches if "stats" in one] == [now_us + 600 * SECOND, now_us]
         assert process._bulk_due_us == now_us + BULK_US
         assert process._report._window_us == now_us + FLUSH_US
+
+
+def test_what_was_heard_of_before_lists_change_is_told_at_once() -> None:
+    """The core searches the disk a second later, once: what was still gathered, and allowed until then, was found by
+    nobody before the next restart."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        told = intel("bad.example\n", 'allow-destination bad.example owner=o reason="r"\n')
+        settings = PolicySettings()
+        start = start_order(
+            Config(), 0, (), 1, (), 1, 0, intel=told, settings=settings, enforced=False, fast_lane=False
+        )
+        process = PacketProcess(Inbox(theirs), start)
+        hands = Hands()
+        process._clock = hands.clock(0)
+        client, server = parse_address("10.0.0.5"), parse_address("198.51.100.7")
+
+        def hear(name: str) -> None:
+            process._engine.gathering.record(
+                FlowKey(6, client, 40_000, server, 443), name, process._clock.now_us(), 1, FLOW, server=server
+            )
+            hands.pass_s(BULK_US / 1e6)
+
+        def names() -> list[str]:
+            process._tell(process._clock.now_us())
+            try:
+                data = ours.recv(1 << 20, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return []
+            batches = [parse_batch(body) for _, body in Frames(MAX_UP_BYTES).feed(data)]
+            return [row[2] for one in batches for row in one.get("history", [])]
+
+        hear("www.bad.example")
+        assert names() == []
+        process.obey(orders.Swap(intel("bad.example\n"), settings, False, False))
+        hear("fine.example")
+        assert names() == ["www.bad.example"]
+        hands.pass_s(6)
+        assert names() == ["fine.example"]
