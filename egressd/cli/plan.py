@@ -54,11 +54,16 @@ def render_plan(answer: Answer, limit: int) -> list[str]:
         ),
         cut(f"{_hosts_hit(one)}, {count(number(one, 'contacts'), 'contact')} stopped"),
     ]
-    shared = [row for row in acts if number(row, "shared_names")]
+    free = [row for row in acts if row.get("keeps_nobody") is True]
+    shared = [row for row in acts if number(row, "shared_names") and row not in free]
     guarded = [row for row in found if row.get("guard")]
     back = [row for row in acts if row.get("rollback")]
+    if free:
+        lines.append(f"!! {count(len(free), 'block')} would keep nobody from anything: by name only")
     if shared:
-        lines.append(f"{count(len(shared), 'target')} on addresses that other names share: there no address is blocked")
+        lines.append(
+            cut(f"{count(len(shared), 'target')} on addresses that other names share: not blocked for everybody")
+        )
     if guarded:
         lines.append(f"!! {count(len(guarded), 'target')} under a guarded site")
     if back:
@@ -99,6 +104,9 @@ def _cells(row: Row) -> list[str]:
 
 def _under(row: Row) -> str:
     said = [f"{text(row, 'source')}, from {', '.join(texts(row, 'clients'))}"]
+    if row.get("keeps_nobody") is True:
+        why = "one page of a site" if text(row, "kind") == "url" else "protected or shared"
+        said.insert(0, f"keeps nobody from it: {why}")
     if number(row, "shared_names"):
         said.append(f"shared with {', '.join(texts(row, 'shared'))}")
     said += [text(row, key) for key in ("guard", "rollback") if row.get(key)]

@@ -35,7 +35,8 @@ Record = dict[str, Any]
 
 @dataclass(slots=True)
 class Planned:
-    """One target and what would be done about it. `action` is block, ask, isolate, alert or ignore."""
+    """One target and what would be done about it. `action` is block, ask, isolate, alert or ignore; of a block
+    `keeps_nobody` when no address is blocked for it, by what was seen until now."""
 
     target: Target
     action: str
@@ -47,6 +48,7 @@ class Planned:
     last_us: int = 0
     clients: set[bytes] = field(default_factory=set)
     shared: list[str] = field(default_factory=list)
+    keeps_nobody: bool = False
 
 
 class BlockPlan:
@@ -78,7 +80,11 @@ class BlockPlan:
             if segment is None or core.segment_of(one.client) == segment:
                 judge.take(one, max(seen, 1))
         rows = sorted(judge.planned.values(), key=lambda one: (-len(one.clients), -one.contacts, one.target))
-        acting = [row for row in rows if row.action in ("block", "isolate")]
+        for row in rows:
+            standing = core.register.by_target.get(row.target)
+            free = row.target.kind == "url" or (standing is not None and standing.is_all_spared())
+            row.keeps_nobody = row.action == "block" and free
+        acting = [row for row in rows if row.action in ("block", "isolate") and not row.keeps_nobody]
         for row in rows[:MOST_ROWS]:
             row.shared = await self._neighbours(row, since_us, judge)
         return {
@@ -89,10 +95,11 @@ class BlockPlan:
         }  # fmt: skip
 
     async def _neighbours(self, row: Planned, since_us: int, judge: _Judge) -> list[str]:
-        """Other registered domains at the addresses that the target was found at."""
+        """Other registered domains at the addresses that the target was found at, whether it covers them or not."""
         found: dict[str, None] = {}
         standing = self._core.register.by_target.get(row.target)
-        values = [target.value.rpartition(">")[2] for target in standing.held] if standing is not None else []
+        targets = [*standing.held, *standing.spared] if standing is not None else []
+        values = [target.value.rpartition(">")[2] for target in targets]
         places = (place_of(one, judge.nat64) for one in map(parse_address, values) if one)  # as history has them
         addresses = list(dict.fromkeys(places))[: AT_ONCE * SHOWN]
         for at in range(0, len(addresses) if self._history.is_open else 0, AT_ONCE):
@@ -184,6 +191,6 @@ def _told(core: Core, row: Planned, seen: int) -> Record:
         "hosts": len(clients), "clients": [render_address(one) for one in clients[:SHOWN]],
         "segments": sorted({core.segment_of(one) or "-" for one in clients}), "contacts": row.contacts,
         "first_us": row.first_us, "last_us": row.last_us,
-        "shared": row.shared[:SHOWN], "shared_names": len(row.shared),
+        "keeps_nobody": row.keeps_nobody, "shared": row.shared[:SHOWN], "shared_names": len(row.shared),
         "guard": core.loaded.texts.guard.why(registered) if registered else "", "rollback": over,
     }  # fmt: skip

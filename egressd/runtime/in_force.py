@@ -90,10 +90,14 @@ class InForce:
             self.spared[target] = reason
         return is_new
 
-    def is_name_only(self) -> bool:
-        """Whether all that it led to was refused or given free, so that nobody is kept from anything."""
+    def is_all_spared(self) -> bool:
+        """Whether all that it led to was refused or given free, so that nobody would be kept from anything."""
         kept = (held.state in (ACTIVE, RESTING) and target.kind in DESTINATIONS for target, held in self.held.items())
-        return self.state == ACTIVE and bool(self.spared) and not any(kept)
+        return bool(self.spared) and not any(kept)
+
+    def is_name_only(self) -> bool:
+        """Whether it is in force and nobody is kept from anything, as above."""
+        return self.state == ACTIVE and self.is_all_spared()
 
     def keeps_nobody(self) -> bool:
         """Whether it is in force and keeps nobody from anything: it is about one page of a site, or as above."""

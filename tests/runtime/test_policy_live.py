@@ -822,6 +822,32 @@ async def test_the_plan_knows_who_lives_behind_nat64(tmp_path: Path, prefix: str
 
 
 @in_loop
+async def test_the_plan_says_which_blocks_would_keep_nobody_from_anything(tmp_path: Path) -> None:
+    """All that the name led to is shared. `2 contacts stopped` was what an administrator read before arming."""
+    place = parse_address("198.51.100.7")
+    lists = "c2.listed.example\nworse.example\n"
+    async with site_at(tmp_path, "monitor", CONFIG, lists) as site:
+        history = History(tmp_path / "history.db", reserve_bytes=0)
+        assert history.open(T0) == []
+        tenants = ("fine.example", "good.example", "nice.example", "listed.example")
+        await history.record((), tuple(Tenant(one, place, T0, T0, 1) for one in tenants))
+        site.sees(sighting(name="c2.listed.example", found=LISTED), asked(action="block", mode="monitor")[1])
+        site.sees(verdict("D1", "refuse", address(place), found=LISTED, mode="monitor", rule="shared"))
+        site.sees(sighting(B, "worse.example", found=match("worse.example")))
+        plan = await screens.plan(BlockPlan(site.core, history), {"days": 7, "segment": None})
+        history.close()
+        by_target = {one["target"]: one for one in plan["rows"]}
+        free, kept = by_target["listed.example"], by_target["worse.example"]
+        assert (free["action"], free["keeps_nobody"], kept["keeps_nobody"]) == ("block", True, False)
+        assert free["shared"] == ["fine.example", "good.example", "nice.example"]
+        assert (plan["hosts"], plan["contacts"]) == (1, 1)
+        lines = render_plan(Answer(plan, "monitor", 0, "", ()), 10)
+        assert "!! 1 block would keep nobody from anything: by name only" in lines
+        assert any("keeps nobody from it: protected or shared" in one for one in lines)
+        assert not any("1 target on addresses" in one for one in lines)
+
+
+@in_loop
 async def test_the_plan_counts_what_one_client_causes(tmp_path: Path) -> None:
     lists = "c2.listed.example\nworse.example\n"
     config = CONFIG + "policy: {blocks_per_hour: 4}\n"
