@@ -30,6 +30,7 @@ from egressd.cli.terminal import cut, span
 from egressd.cli.typed import decision_id
 from egressd.plural import count
 
+SPARED: Final = 3  # of what stays open that is shown
 _BLOCKS: Final = (
     Column("ID"),
     Column("STATE"),
@@ -117,6 +118,7 @@ def render_watch(answer: Answer, now_us: int, limit: int) -> list[str]:
             lines += ["", *table(columns, [_address(row, text(one, "state")) for row in shown]), *more]
         else:
             lines += ["", _without(one, mode)]
+        lines += _open(one)
         who = f"{cut_off(answer, 'CLIENT')}; " if clients else ""
         lines += ["", cut(f"Next: {who}{_then(decision, text(one, 'state'))}")]
     return lines or ["Nothing is watched under that id."]
@@ -164,6 +166,20 @@ def _without(one: Row, mode: str) -> str:
         return "No address is blocked for it: all that it led to are protected or shared."
     then = ": the first that is will be blocked" if text(one, "state") == "active" and mode != "monitor" else ""
     return f"No address of it was seen yet{then}."
+
+
+def _open(one: Row) -> list[str]:
+    """What stays open beside: an address over the budget answers, and nothing else on the screen says so."""
+    spared = rows(one, "spared") if text(one, "state") == "active" else []
+    lines = [
+        cut(f"!! not blocked: {text(row, 'kind', 17)} {text(row, 'value')}: {text(row, 'reason')}")
+        for row in spared[-SPARED:]
+    ]
+    if len(spared) > SPARED:
+        lines.append(
+            f"   and {len(spared) - SPARED:,} more: egressd explain --live {text(part(one, 'target'), 'value')}"
+        )
+    return ["", *lines] if lines else []
 
 
 def _cells(one: Row, now_us: int) -> list[str]:

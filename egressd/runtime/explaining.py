@@ -82,7 +82,7 @@ class Explaining:
             for target, one in islice(standing.held.items(), SHOWN)
             if one.state != WITHDRAWN
         ]
-        spared = [f"{target.kind} {target.value}: {why}" for target, why in standing.spared.items()]
+        spared = [f"{target.kind} {target.value}: {why}" for target, why in standing.left_open().items()]
         return {
             "id": standing.id, "state": standing.state, "author": standing.author, "reason": standing.reason,
             "since": render_time(standing.created_us), "targets": held,

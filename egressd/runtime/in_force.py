@@ -90,6 +90,15 @@ class InForce:
             self.spared[target] = reason
         return is_new
 
+    def left_open(self) -> dict[Target, str]:
+        """What it led to and does not cover now, and why. What was over a budget an hour ago may be covered by now."""
+        held = self.held
+        return {
+            target: why
+            for target, why in self.spared.items()
+            if target not in held or held[target].state not in (ACTIVE, RESTING)
+        }
+
     def is_all_spared(self) -> bool:
         """Whether all that it led to was refused or given free, so that nobody would be kept from anything."""
         kept = (held.state in (ACTIVE, RESTING) and target.kind in DESTINATIONS for target, held in self.held.items())

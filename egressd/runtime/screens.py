@@ -327,6 +327,8 @@ async def watch(core: Core, id_: str | None) -> Record:
     for row in found:
         standing = core.register.by_id.get(row["decision_id"])
         row["name_only"] = standing is not None and standing.keeps_nobody()
+        spared = standing.left_open() if standing is not None else {}
+        row["spared"] = [{"kind": one.kind, "value": one.value, "reason": why} for one, why in spared.items()]
         for one in row["clients"]:
             mac = core.devices.device_of(parse_address(one["client"] or ""), one["last_us"])
             one["device"] = render_mac(mac) or None

@@ -110,6 +110,34 @@ async def test_what_reaches_a_protected_address_is_not_said_to_be_kept_out(tmp_p
 
 
 @in_loop
+async def test_a_watch_says_which_addresses_stay_open(tmp_path: Path) -> None:
+    """`watch` said `blocked` and listed sixteen addresses of an answer with twenty-four; the others answered."""
+    why = "over 16 addresses in an hour"
+    over = [f"203.0.113.{number}" for number in range(1, 6)]
+    async with site_at(tmp_path) as site:
+        site.sees(
+            sighting(A, "b.listed.example", found=LISTED),
+            verdict("D1", "block", about("listed.example"), found=LISTED),
+            verdict("D1", "extend", address(X), found=LISTED),
+            *(verdict("D1", "refuse", address(one), rule="budget", found=LISTED, reason=why) for one in over),
+        )
+        await site.core.scribe.settled()
+
+        async def lines() -> list[str]:
+            got = Answer(await screens.watch(site.core, "D1"), "enforce", 1, "", ())
+            return [one for one in render_watch(got, site.core.clock.now_us(), 40) if "more" in one or "!!" in one]
+
+        assert await lines() == [
+            *(f"!! not blocked: address {one}: {why}" for one in over[2:]),
+            "   and 2 more: egressd explain --live listed.example",
+        ]
+        # An hour later there is room for it.
+        site.sees(*(verdict("D1", "extend", address(one), found=LISTED) for one in over[1:]))
+        await site.core.scribe.settled()
+        assert await lines() == [f"!! not blocked: address {over[0]}: {why}"]
+
+
+@in_loop
 async def test_a_host_of_which_one_way_is_open_is_not_blocked(tmp_path: Path) -> None:
     """`hosts` said STILL TRYING of a host that ran into one block and reached what waits for a person."""
     async with site_at(tmp_path, lists="c2.listed.example\nother.example\n") as site:
