@@ -2,7 +2,8 @@
 
 Looked at with every change of what people say, and in the second in which an allowance's time is over. What an
 allowance ended is remembered for LIFTED_US, over restarts too: as long as nobody else decided about that target since,
-it stands again as it was when its target is listed and nothing lets it be. What a person lifted never does.
+it stands again as it was when its target is listed and nothing lets it be. So does, for UNLISTED_US, what ended because
+a list was away: a file that was deleted by mistake. What a person lifted never does.
 """
 
 from __future__ import annotations
@@ -24,21 +25,33 @@ from egressd.notify.eve import render_event, spoken_time
 from egressd.runtime.in_force import FOUND_OUT, POLICY, InForce, Register, from_row
 from egressd.runtime.rulings import OF_OURS, Rulings
 from egressd.runtime.scribe import Scribe
-from egressd.store.decision_rows import LIFTING, DecisionRow
+from egressd.store.decision_rows import LIFTING, UNLISTED, DecisionRow
 from egressd.store.decisions import ACTIVE, PROPOSED, WITHDRAWN
 from egressd.store.ledger import LIFTED_US, MAX_LIFTED
 from egressd.store.notes import Note, add_notes
-from egressd.units import SECOND_US
+from egressd.units import DAY_US, SECOND_US
 
+UNLISTED_US: Final = DAY_US  # what came back to a list later is judged anew: who lives at its addresses now?
+_NAMES: Final = ("registered_domain", "host", "exact")
 NAMED: Final = 3  # addresses in a note; of more only the number is
 
 
 class Lifted(NamedTuple):
-    """A decision that an allowance ended, as it stood, why and when."""
+    """A decision that an allowance ended, or a list that named it no more, as it stood, why and when."""
 
     decision: InForce
     why: str
     ended_us: int
+    unlisted: bool
+
+    def stands_until_us(self) -> int:
+        """Until when it may stand again."""
+        return self.ended_us + (UNLISTED_US if self.unlisted else LIFTED_US)
+
+    def reason(self) -> str:
+        """Why it stands again."""
+        how = "it is listed again" if self.unlisted else f"{self.why} has ended"
+        return f"{how}; it was {self.decision.id}"
 
 
 class Effect(NamedTuple):
@@ -82,7 +95,9 @@ class Allowing:
     def restore(self, lifted: Iterable[DecisionRow], allowed: Mapping[str, str]) -> None:
         """Carry on with what the ledger knows."""
         for row in sorted(lifted, key=lambda one: one.ended_us):
-            self._lifted[row.targets[0].target] = Lifted(_as_it_stood(row), row.ended_reason, row.ended_us)
+            before, unlisted = _as_it_stood(row), row.ended_by == UNLISTED
+            if not unlisted or _is_of_a_list(before):
+                self._lifted[before.target] = Lifted(before, row.ended_reason, row.ended_us, unlisted)
         self._allowed = dict(allowed)
 
     def is_due(self, now_us: int) -> bool:
@@ -142,11 +157,16 @@ class Allowing:
     def _ended(self, decision: InForce, actor: str, reason: str) -> None:
         """A decision has ended, by whomever."""
         self._lifted.pop(decision.target, None)
-        if actor not in LIFTING:
+        unlisted = actor == UNLISTED and _is_of_a_list(decision)
+        if actor not in LIFTING and not unlisted:
             return
         if len(self._lifted) >= MAX_LIFTED:
+            if unlisted:
+                return  # a long list that went must not push out what allowances lifted
             del self._lifted[next(iter(self._lifted))]
-        self._lifted[decision.target] = Lifted(decision, reason, self._clock.now_us())
+        self._lifted[decision.target] = Lifted(decision, reason, self._clock.now_us(), unlisted)
+        if unlisted:
+            return
         self._effects.append(Effect(decision.target, b"", f"{decision.id} lifted", reason))
 
     # -- what stands again
@@ -155,7 +175,7 @@ class Allowing:
         for target, lifted in list(self._lifted.items()):
             ends_us = lifted.decision.held[target].expires_us
             standing = self._register.by_target.get(target)
-            if standing is not None or now_us - lifted.ended_us > LIFTED_US or 0 < ends_us <= now_us:
+            if standing is not None or now_us > lifted.stands_until_us() or 0 < ends_us <= now_us:
                 del self._lifted[target]
                 if standing is not None:  # traffic was quicker than the clock; it has not led everywhere yet
                     self._extend(standing, lifted)
@@ -169,7 +189,7 @@ class Allowing:
         """A decision as it was, under a new number. What it may no longer cover is freed by the review that follows."""
         before = lifted.decision
         decided = [before.target, *(target for target in _covered(before) if target.kind not in FOUND_OUT)]
-        reason = f"{lifted.why} has ended; it was {before.id}"
+        reason = lifted.reason()
         decision = Decision(
             self._new_id(), now_us, 0, "block", tuple(decided), reason, before.rule, before.evidence, mode, match,
             before.client, before.name, self._campaigns.current(before.campaign),
@@ -186,8 +206,7 @@ class Allowing:
         found_out = [target for target in _covered(lifted.decision) if target.kind in FOUND_OUT]
         found_out = [target for target in found_out if target not in decision.held]
         if found_out:
-            reason = f"{lifted.why} has ended; it was {lifted.decision.id}"
-            self._rulings.extend(decision, found_out, POLICY, POLICY, reason)
+            self._rulings.extend(decision, found_out, POLICY, POLICY, lifted.reason())
 
     def _cover_again(self, decision: InForce, intel: Intel, kept: Kept, now_us: int) -> None:
         """What a decision that stands gave free because of an allowance, it covers again."""
@@ -293,6 +312,12 @@ def _covered(decision: InForce) -> list[Target]:
         for target, one in decision.held.items()
         if target != decision.target and (one.state == ACTIVE or _is_freed(one.state, one.because))
     ]
+
+
+def _is_of_a_list(decision: InForce) -> bool:
+    """Whether it rests on a list that names names, and not on a person. What is listed by address needs nobody to
+    remember it, and is unlisted too while an administrator sits there: who logs out must be able to come back."""
+    return decision.author == POLICY and decision.target.kind in _NAMES
 
 
 def _is_freed(state: str, because: str) -> bool:

@@ -18,6 +18,7 @@ from egressd.store.variables import chunks, marks
 # Who ends a decision, or frees what it covers, because somebody allows it: the kinds of allowances, as rules.
 LIFTING: Final = ("rule:ignore-indicator", "rule:allow-destination", "rule:ignore-client", "rule:never-block")
 _LIFTING: Final = str(LIFTING)  # as SQL has it
+UNLISTED: Final = "rule:unlisted"  # who ends a decision because no list names any more what it is about
 
 
 class TargetRow(NamedTuple):
@@ -71,16 +72,18 @@ def load_open(
 
 
 def load_lifted(connection: Connection, since_us: int, limit: int, unread: Unread | None = None) -> list[DecisionRow]:
-    """Decisions that an allowance ended since a time, if nothing was decided about the same target later: the youngest
-    `limit`, with the targets that they had at their end, and with those that an allowance had freed before."""
+    """Decisions that an allowance, or a list that named them no more, ended since a time, if nothing was decided about
+    the same target later: the youngest `limit`, those of allowances first, with the targets that they had at their end,
+    and with those that an allowance had freed before."""
     numbers = [
         number
         for (number,) in connection.execute(
-            f"SELECT number FROM decisions d WHERE state = 'withdrawn' AND ended_by IN {_LIFTING} AND ended_us > ?"
+            f"SELECT number FROM decisions d WHERE state = 'withdrawn' AND ended_by IN {(*LIFTING, UNLISTED)}"
+            " AND ended_us > ?"
             " AND NOT EXISTS(SELECT 1 FROM decisions o WHERE o.main_kind = d.main_kind AND o.main_value = d.main_value"
             "  AND (o.ended_us = 0 OR (o.ended_us, o.number) > (d.ended_us, d.number)))"
-            " ORDER BY ended_us DESC, number DESC LIMIT ?",
-            (since_us, limit),
+            " ORDER BY ended_by = ?, ended_us DESC, number DESC LIMIT ?",
+            (since_us, UNLISTED, limit),
         )
     ]
     covered = (

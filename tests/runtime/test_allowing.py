@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from egressd.intel.allowances import KINDS
 from egressd.model import Target
 from egressd.runtime import screens
+from egressd.runtime.allowing import UNLISTED_US
 from egressd.runtime.orders import Adopt, End, Swap
+from egressd.store.decision_rows import UNLISTED
 from egressd.store.decisions import ACTIVE, PROPOSED
 from egressd.store.ledger import LIFTED_US
 from tests.detect.scene import packed
@@ -327,6 +329,43 @@ async def test_what_may_not_stand_again_does_not(tmp_path: Path, how: str, resta
     config = ALLOW + (f"protected: [{mine}]\n" if how == "protected" else "")
     async with site_at(tmp_path, "enforce", config, "c2.listed.example\n", hands) as site:
         assert site.rules() == []
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("how", ["at once", "a person lifted it", "narrower", "too late"])
+@in_loop
+async def test_a_list_that_was_away_brings_back_what_stood(tmp_path: Path, how: str, restarted: bool) -> None:
+    """A file was deleted by mistake and put back a minute later: incidents stood open, and every address that had been
+    found out was open too, until somebody asked for the name again; a connection by address never does."""
+    hands = Hands()
+    lists = tmp_path / "csirt.txt"
+    listed = "c2.listed.example scope=host\n" if how == "narrower" else "c2.listed.example\n"
+    async with site_at(tmp_path, hands=hands) as site:
+        blocks(site)
+        if how == "a person lifted it":
+            await site.do("undo", id="D1")
+        lists.write_text("other.example\n")
+        await site.do("reload")
+        assert site.rules() == []
+        if how != "a person lifted it":
+            row = await site.row("D1")
+            assert (row.state, row.ended_by, row.ended_from) == ("withdrawn", UNLISTED, "active")
+        hands.pass_s(UNLISTED_US // SECOND + 1 if how == "too late" else 60)
+        if not restarted:
+            lists.write_text(listed)
+            await site.do("reload")
+            await stands(site, how == "at once")
+            return
+        await site.core.scribe.settled()
+    async with site_at(tmp_path, lists=listed, hands=hands) as site:
+        await stands(site, how == "at once")
+
+
+async def stands(site: Site, again: bool) -> None:
+    assert sorted(site.rules()) == (COVERED if again else [])
+    if again:
+        id_ = newest(site)
+        assert id_ != "D1" and (await site.row(id_)).reason == "it is listed again; it was D1"
 
 
 @in_loop
