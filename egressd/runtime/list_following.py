@@ -73,9 +73,12 @@ async def _take(core: Core, what: str) -> None:
     except EgressdError as error:
         log.error("lists: %s; %s: %s", what, NOT_ALL, error)
     else:
-        emptied = before & {one.name for one in core.loaded.texts.lists} - _with_entries(core)
+        there = {one.name for one in core.loaded.texts.lists}
+        emptied, gone = before & there - _with_entries(core), before - there
         lines += [f"{escape_path(name)} lists nothing any more" for name in sorted(emptied)[:MAX_CHANGES]]
-        log.log(logging.ERROR if emptied else logging.INFO, "lists: %s; %s", what, "; ".join(lines))
+        # Who takes a file away means it, more often than who empties one; but it lifts as many blocks.
+        level = logging.ERROR if emptied else logging.WARNING if gone else logging.INFO
+        log.log(level, "lists: %s; %s", what, "; ".join(lines))
 
 
 def _with_entries(core: Core) -> set[str]:

@@ -77,6 +77,25 @@ async def test_a_list_in_whose_place_is_no_file_keeps_what_it_listed(
 
 
 @in_loop
+async def test_a_list_that_was_taken_away_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By mistake it lifts as much as one that was emptied, and was one line of the lowest priority."""
+    caplog.set_level(logging.INFO, "egressd")
+    listed = tmp_path / "lists.d" / "soc.txt"
+    listed.parent.mkdir()
+    listed.write_text("c2.shared.example\n")
+    async with site_at(tmp_path, config=CONFIG.replace("csirt.txt", "csirt.txt, lists.d/*.txt")) as site:
+        listed.unlink()
+        await _take(site.core, "soc.txt is gone")
+        told = caplog.records[-1]
+        assert (told.levelno, told.getMessage()) == (
+            logging.WARNING,
+            "lists: soc.txt is gone; 1 indicator (2 before)",
+        )
+        await _take(site.core, "soc.txt is gone")
+        assert caplog.records[-1].levelno == logging.INFO
+
+
+@in_loop
 async def test_a_list_that_was_emptied_is_loud_beside_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A line of an operator's, or another list, was enough for it to be quiet."""
     caplog.set_level(logging.INFO, "egressd")
