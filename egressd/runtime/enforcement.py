@@ -17,6 +17,7 @@ from egressd.config.schema import Config
 from egressd.detect.intel import Intel
 from egressd.enforce.adapter import AdapterError, EnforcementState, Existing, Rule
 from egressd.enforce.dryrun import DryRunAdapter
+from egressd.enforce.elements import SETS
 from egressd.enforce.nftables import NftablesAdapter, NftablesSettings
 from egressd.enforce.plan import PlanLimits
 from egressd.enforce.reconciler import Reconciler, ReconcilerSettings
@@ -88,7 +89,7 @@ class Enforcement:
         self._remedies = _networks(config.enforce.remedies)
         if mode == "monitor":
             await self._lift_everything()  # an earlier run may have left blocks
-            dry_run = DryRunAdapter(intel.protected, self._clock.now_us)
+            dry_run = DryRunAdapter(intel.protected, self._clock.now_us, kinds=SETS)  # what the kernel would hold
             self._add(Reconciler(dry_run, self._rules, self._state, self._clock.now_us))
         else:
             self._unlifted = False  # what is there is taken over, not away

@@ -10,6 +10,7 @@ from egressd.detect.kept import tell
 from egressd.detect.review import parts_of
 from egressd.detect.rules import ASK
 from egressd.enforce.adapter import CLIENT, SEGMENT
+from egressd.enforce.elements import SETS
 from egressd.errors import ConfigError
 from egressd.intel.formats import parse_list
 from egressd.intel.networks import parse_address, parse_network, render_address
@@ -381,8 +382,10 @@ class Verbs:
             modes = core.arming.modes | {segment: args["mode"]}
             await core.arming.set(core.arming.mode, modes, peer.actor, args["reason"])
         await core.enforcement.settled()
-        held = len(core.arming.rules())
-        lines = [f"{count(held, 'target is', 'targets are')} to be in force now"]
+        rules = core.arming.rules()
+        held = sum(rule.target.kind in SETS for rule in rules)  # the kernel knows no names
+        of = count(len({rule.decision_id for rule in rules}), "decision")
+        lines = [f"{count(held, 'target is', 'targets are')} to be in the kernel now, of {of}"]
         said = core.config.mode if segment is None else core.config.modes.get(segment, core.config.mode)
         if said != args["mode"]:
             lines.append(f"after a restart it is {said} again, unless the configuration says so too")

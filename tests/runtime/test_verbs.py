@@ -255,7 +255,7 @@ async def test_mode(tmp_path: Path) -> None:
         assert site.rules() == []
         answer = await site.do("mode", BERT, mode="enforce")
         assert answer["text"] == "the mode is enforce (it was monitor)"
-        assert answer["lines"][0] == "1 target is to be in force now"
+        assert answer["lines"][0] == "0 targets are to be in the kernel now, of 1 decision"
         assert "after a restart it is monitor again" in answer["lines"][1]
         assert (site.core.arming.mode, site.kernel.modes, site.rules()) == (
             "enforce",
