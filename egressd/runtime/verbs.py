@@ -9,6 +9,7 @@ from egressd.detect.blocks import main_target
 from egressd.detect.kept import tell
 from egressd.detect.review import parts_of
 from egressd.detect.rules import ASK
+from egressd.detect.site import lists_guarded_site
 from egressd.enforce.adapter import CLIENT, SEGMENT
 from egressd.enforce.elements import SETS
 from egressd.errors import ConfigError
@@ -90,6 +91,9 @@ class Verbs:
         if standing is not None:
             return await self.approve(peer, {"id": standing.id, "reason": args["reason"]})
         self._require_blockable(target)
+        if lists_guarded_site(match):  # as of a list: what a slip at night would take from everybody
+            meant = f"if that is meant: egressd block '{args['what']} force=yes'"
+            raise Refused(f"{indicator.narrowed}{await self._would_hit(found)}; {meant}")
         ends_us = self._acts.until(args["for_s"])
         act = Act(peer.actor, "socket", "add-line", target.value, args["reason"])
         entry = await core.add_entry(INDICATOR, args["what"], peer.actor, args["reason"], ends_us, act)

@@ -31,6 +31,21 @@ def policy_block(mode: str = "enforce") -> Any:
 # -- block
 
 
+@pytest.mark.parametrize("what", ["github.com", "github.com scope=host", "GitHub.com scope=registered"])
+@in_loop
+async def test_a_site_that_many_use_is_blocked_only_if_that_is_meant(tmp_path: Path, what: str) -> None:
+    async with site_at(tmp_path) as site:
+        error = await site.refused("block", what=what)
+        assert error.code == REFUSED
+        assert (
+            error.text.startswith("github.com is shared hosting") and f"egressd block '{what} force=yes'" in error.text
+        )
+        assert (site.rules(), await site.audit()) == ([], [])
+        answer = await site.do("block", what=f"{what} force=yes")
+        assert "is blocked for everybody" in answer["text"]
+        assert len(site.rules()) == 1
+
+
 @pytest.mark.parametrize(
     ("what", "rule", "covers"),
     [
