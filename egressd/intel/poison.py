@@ -24,6 +24,7 @@ from typing import Final, NamedTuple
 
 from egressd.errors import Problem
 from egressd.intel.allowances import ALLOW_DESTINATION, NEVER_BLOCK, Allowance, Allowances
+from egressd.intel.formats.jsontext import BROKEN
 from egressd.intel.guard import Guard
 from egressd.intel.networks import NetworkTable, first_address, parse_address, parse_network
 from egressd.intel.protected import Protected
@@ -262,6 +263,7 @@ class _Reading:
         self.covered = 0  # IPv4 addresses of networks that are good
         self.last_bad = 0  # line of the last one that cannot be read
         self.is_hopeless = False  # more bad lines than the whole text may have
+        self.is_broken = False  # the reader came no further, for what it reads is no JSON from there on
         self._poison = poison
         self._most_bad = most_bad
 
@@ -269,6 +271,7 @@ class _Reading:
         """All of it, or as much as it takes to know that it is refused."""
         why = self._poison.why
         keep = self._keep
+        one: object = None
         for one in found:
             if isinstance(one, Indicator):
                 kind, reason = why(one)
@@ -292,6 +295,7 @@ class _Reading:
                     return
             else:
                 self.ignored += 1
+        self.is_broken = isinstance(one, Problem) and one.what.startswith(BROKEN)
 
     def verdict(self, refused: str, reason: str, counts: Counts) -> Verdict:
         """What was found, and what becomes of it."""
@@ -328,6 +332,8 @@ def _refusal(
             return TRUNCATED, "its last line is cut off"
         if before is not None and before.is_ended:
             return TRUNCATED, "it ends within a line, which the version before did not: the rest is missing"
+    if reading.is_broken:
+        return TRUNCATED, f"its JSON is broken or cut off in line {reading.last_bad}: nothing behind that is read"
     if bad * BAD_SHARE > lines:
         share = f"{bad} of {count(lines, 'line')}"
         return UNREADABLE, f"{share} cannot be read, more than one in {BAD_SHARE}: is the format right?"

@@ -206,6 +206,44 @@ def test_json_is_expected_of_json_formats_only() -> None:
     assert sniff("<html>", json_expected=True)
 
 
+def _threatfox(number: int) -> str:
+    return f'"{number}":[{{"ioc_value":"c2.bad{number}.com","ioc_type":"domain","threat_type":"botnet_cc"}}]'
+
+
+@pytest.mark.parametrize("glue", [",", ",\n"])
+@pytest.mark.parametrize("broken", ['"x":[{"ioc_value":"c2.', '"x":[{"reference":"\\x"}]', '"x" [],'])
+@pytest.mark.parametrize("ending", ["", "}", "\n}\n"])
+def test_json_that_breaks_off_is_refused_whole(glue: str, broken: str, ending: str) -> None:
+    """What stood behind it would be taken for withdrawn."""
+    records = [_threatfox(number) for number in range(200)]
+    before = Counts(250, True)
+    feed = FeedOptions(format="threatfox")
+    for known in (None, before):
+        text = "{" + glue.join([*records, broken, *records[:50]]) + ending
+        found = judge(text, read(text, "f", feed, SUFFIXES, GUARD), POISON, known, json_expected=True)
+        assert (found.refused, found.counts.indicators) == (TRUNCATED, 200), found.reason
+        assert "nothing behind that is read" in found.reason
+    whole = "{" + glue.join(records) + "}"
+    assert judge(whole, read(whole, "f", feed, SUFFIXES, GUARD), POISON, before, json_expected=True).refused == ""
+
+
+def test_a_broken_event_among_others_spoils_itself() -> None:
+    events = [
+        f'{{"Event":{{"Attribute":[{{"type":"domain","to_ids":true,"value":"c2.bad{number}.com"}}]}}}}\n'
+        for number in range(200)
+    ]
+    for at in (100, 200):
+        text = "".join([*events[:at], '{"Event":{"Attribute":[}}\n', *events[at:]])
+        found = judge(text, read(text, "f", FeedOptions(format="misp"), SUFFIXES, GUARD), POISON, json_expected=True)
+        assert (found.refused, len(found.indicators), found.bad_lines) == ("", 200, 1)
+    cut = "".join(events)[:-4]
+    alone = '{"response":[' + ",".join(events).replace("\n", "")[:-4]
+    found = judge(alone, read(alone, "f", FeedOptions(format="misp"), SUFFIXES, GUARD), POISON, json_expected=True)
+    assert found.refused == TRUNCATED
+    found = judge(cut, read(cut, "f", FeedOptions(format="misp"), SUFFIXES, GUARD), POISON, json_expected=True)
+    assert (found.refused, found.bad_lines) == ("", 1)
+
+
 NAMES = st.sampled_from(
     ["popular.com", "co.uk", "partner.com", "vpn.partner.com", "vendor.com", "10.0.0.1", "127.0.0.0/8", "c2.bad.com",
      "*.com", "www.popular.com", "kawasaki.jp", "2002:7f00:1::", "http://127.0.0.1/", "github.io", "ours.com", "x y"]

@@ -14,6 +14,7 @@ from typing import Any, Final
 from egressd.intel.lines import Word, Wrong
 
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
+BROKEN: Final = "not JSON: "  # how what is wrong with the text itself begins: a reader that says so reads no further
 _LOOKED_AT: Final = 4_096  # characters
 _DECODER: Final = JSONDecoder()
 
@@ -100,7 +101,7 @@ class JsonText:
             self._at = min(getattr(error, "pos", self._at), len(self.text))
             self._mark()
             self._leave_uncounted()
-            what = f"not JSON: {getattr(error, 'msg', 'a number that is too long')}"
+            what = f"{BROKEN}{getattr(error, 'msg', 'a number that is too long')}"
             raise Wrong(self.column, what, "fetch it again, it may be cut off") from None
         return found
 
@@ -130,7 +131,7 @@ class JsonText:
     def end(self) -> None:
         """Raises Wrong unless the text ends here."""
         if self.peek():
-            raise Wrong(self.column, "not JSON: something follows its end", "put one document into a file")
+            raise Wrong(self.column, f"{BROKEN}something follows its end", "put one document into a file")
 
     def records(self, levels: int) -> Iterator[Record]:
         """What stands in arrays that are at most `levels` containers deep, one after the other; members on the way that
@@ -161,7 +162,7 @@ class JsonText:
 
     def _inside(self, opening: str, closing: str) -> Iterator[str]:
         if self.peek() != opening:
-            raise Wrong(self.column, f"not JSON: {opening} expected", "fetch it again, it may be cut off")
+            raise Wrong(self.column, f"{BROKEN}{opening} expected", "fetch it again, it may be cut off")
         self._at += 1
         if self.peek() == closing:
             self._at += 1
@@ -171,7 +172,7 @@ class JsonText:
             if opening == "{":
                 key = self.value() if self.peek() == '"' else ""
                 if self.peek() != ":":
-                    raise Wrong(self.column, "not JSON: a key and a colon expected", "fetch it again")
+                    raise Wrong(self.column, f"{BROKEN}a key and a colon expected", "fetch it again")
                 self._at += 1
             self.peek()
             before = self._at
@@ -183,9 +184,7 @@ class JsonText:
             if mark == closing:
                 return
             if mark != ",":
-                raise Wrong(
-                    self.column, f"not JSON: a comma or {closing} expected", "fetch it again, it may be cut off"
-                )
+                raise Wrong(self.column, f"{BROKEN}a comma or {closing} expected", "fetch it again, it may be cut off")
 
     def _leave_uncounted(self) -> None:
         """From the first mistake on: the copy is one that a text without mistakes does not need."""

@@ -85,6 +85,8 @@ def read_misp(text: str, source: str, rules: Rules) -> Iterator[Found]:
                     document.end()
             return
         except Wrong as wrong:
+            if "\n{" in text:  # it is this event that is broken, and not all that is read
+                wrong = Wrong(wrong.column, f"an event that is {wrong.what}", wrong.advice)
             yield problem_at(source, document.line, wrong)
         if not document.resume("{"):
             return
