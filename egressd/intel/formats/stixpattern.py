@@ -18,9 +18,10 @@ OTHER_OBJECT: Final = "a pattern about other things (files, processes, mail ...)
 
 MAX_PATTERN: Final = 100_000  # characters; real ones with thousands of alternatives have some tens of thousands
 
+# A word ends where no path could go on: else each of its pieces is looked at for a path that never comes, to the end.
 _TOKEN: Final = re.compile(
     r"\s+|(?P<text>t?'(?:[^'\\]|\\.)*')|(?P<path>[a-zA-Z0-9-]+:(?:[\w.-]|\[(?:\*|\d+)\]|'(?:[^'\\]|\\.)*')+)"
-    r"|(?P<mark>!=|<=|>=|[=<>()\[\],])|(?P<word>[A-Za-z]+|-?\d+(?:\.\d+)?)",
+    r"|(?P<mark>!=|<=|>=|[=<>()\[\],])|(?P<word>(?:[A-Za-z]+|-?\d+(?:\.\d+)?)(?![\w-]))",
     re.S,
 )
 _REASONS: Final = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 
 import pytest
@@ -114,3 +115,12 @@ def test_any_text_is_taken_or_told(text: str) -> None:
     with suppress(Wrong, NotTaken):
         entries, others = parse_pattern(text)
         assert entries or others
+
+
+@pytest.mark.parametrize("piece", ["a1", "a-1", "-1", "a:'x'", "(", "'x'"])
+def test_a_pattern_costs_what_it_is_long(piece: str) -> None:
+    """One of MAX_PATTERN characters took half a minute, and a version of a feed holds hundreds."""
+    began_s = time.process_time()
+    with pytest.raises(Wrong):
+        parse_pattern(piece * (stixpattern.MAX_PATTERN // len(piece)))
+    assert time.process_time() - began_s < 2
