@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import lzma
 import os
 import re
 import ssl
@@ -49,6 +50,7 @@ MAX_REDIRECTS: Final = 5
 MAX_LAYERS: Final = 2  # a .gz file that the server has packed once more for the way
 MAX_RATIO: Final = 1_000  # unpacked bytes for one packed: deflate's own bound is 1,032, lists reach 5 to 20
 RATIO_FROM_BYTES: Final = 4 << 20  # below it no ratio is worth a word
+MAX_MEMBERS: Final = 1_000  # of a zip file: each costs ten times what it takes there, before one is looked at
 MAX_RETRY_AFTER_S: Final = 86_400
 MAX_VALIDATOR: Final = 512  # characters of an ETag
 
@@ -56,6 +58,7 @@ USER_AGENT: Final = f"egressd/{__version__}"
 
 _GZIP: Final = b"\x1f\x8b"
 _ZIP: Final = b"PK\x03\x04"
+_ZIP_MEMBER: Final = b"PK\x01\x02"  # begins each entry of its directory (APPNOTE.TXT section 4.3.12)
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 _MOMENT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?Z")
 _CHUNK: Final = 1 << 16
@@ -358,6 +361,8 @@ def _gunzip(raw: bytes, max_bytes: int, packed: int) -> bytes:
 
 def _unzip(raw: bytes, max_bytes: int) -> bytes:
     """The one list in a zip file."""
+    if raw.count(_ZIP_MEMBER) > MAX_MEMBERS:
+        raise FeedError(PACKED, f"the zip file holds more than {MAX_MEMBERS:,} files; one list is read")
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             members = [one for one in archive.infolist() if not one.is_dir()]
@@ -375,7 +380,10 @@ def _unzip(raw: bytes, max_bytes: int) -> bytes:
                     _bound(size, max_bytes, len(raw))
                     parts.append(part)
             return b"".join(parts)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError):
+    except (
+        *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+        *(EOFError, NotImplementedError, RuntimeError, ValueError, OSError),
+    ):
         raise FeedError(PACKED, "the zip file is broken, or packed in a way that is not read") from None
 
 
