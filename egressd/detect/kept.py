@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from egressd.intel.allowances import ALLOW_DESTINATION, NEVER_BLOCK, Allowance, Allowances
-from egressd.intel.networks import first_address, parse_network
+from egressd.intel.networks import carried_ipv4, first_address, parse_network
 from egressd.model import Target
 
 
@@ -41,12 +41,13 @@ class Kept:
         network = parse_network(target.value) if target.kind in ("address", "network") else None
         if network is None:
             return None
-        addr, length = network
-        for other, other_length, one in self._networks:
-            common = min(length, other_length)
-            if len(other) == len(addr) and first_address(other, common) == first_address(addr, common):
-                if _in_force(one, now_s):
-                    return one
+        carried = [(one.first, one.length) for one in carried_ipv4(*network, self._allowances.nat64)]
+        for addr, length in (network, *carried):
+            for other, other_length, one in self._networks:
+                common = min(length, other_length)
+                if len(other) == len(addr) and first_address(other, common) == first_address(addr, common):
+                    if _in_force(one, now_s):
+                        return one
         return None
 
     def for_some(self, name: str, address: bytes, now_s: int) -> Allowance | None:

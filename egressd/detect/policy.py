@@ -280,7 +280,7 @@ class Policy(Coverage):
             why = self._why_shared(sighting.address, others) or self._shared.why_network(*network)
             if why:
                 return leave_to_person(why), "shared"
-            why = why_too_wide(*network)
+            why = why_too_wide(*network, self._allowances.nat64)
             if why:
                 return why, "too-wide"
         return None

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from egressd.detect.blocks import Block
-from egressd.intel.networks import parse_network, render_address, render_network
+from egressd.intel.networks import NAT64_WELL_KNOWN, carried_ipv4, parse_network, render_address, render_network
 from egressd.intel.shared_ranges import SharedRanges
 from egressd.model import Indicator, Target
 
@@ -42,9 +42,13 @@ def chose_address(indicator: Indicator) -> bool:
     return indicator.source == BY_COMMAND or indicator.narrowed.startswith(BY_LINE)
 
 
-def why_too_wide(addr: bytes, length: int) -> str:
+def why_too_wide(addr: bytes, length: int, nat64: tuple[tuple[bytes, int], ...] = (NAT64_WELL_KNOWN,)) -> str:
     """Why a listed network is not blocked without a person, "" when it may be: a slip in its length would cut off whole
-    providers."""
+    providers. One of IPv6 is as wide as the IPv4 network that it carries."""
+    for inner in carried_ipv4(addr, length, nat64):
+        why = why_too_wide(inner.first, inner.length)
+        if why:
+            return why
     if length >= (WIDEST_IPV4 if len(addr) == 4 else WIDEST_IPV6):
         return ""
     if len(addr) == 4:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from ipaddress import AddressValueError, IPv6Address
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 Value = TypeVar("Value")
 
@@ -21,6 +21,7 @@ NAT64_LENGTHS: Final = (32, 40, 48, 56, 64, 96)  # RFC 6052 section 2.2
 _MAPPED: Final = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
 _COMPATIBLE: Final = bytes(12)  # RFC 4291 section 2.5.5.1; :: and ::1 are not of this form
 _SIX_TO_FOUR: Final = b"\x20\x02"  # RFC 3056 section 2
+_WHOLE_IPV4: Final = ((_SIX_TO_FOUR + bytes(14), 16), (_MAPPED + bytes(4), 96))  # as networks
 _TEREDO: Final = b"\x20\x01\x00\x00"  # RFC 4380 section 2.6
 
 
@@ -145,6 +146,33 @@ def behind_prefix(addr: bytes, octets: int) -> bytes:
     """The IPv4 address in one of NAT64, whose prefix takes so many octets (RFC 6052 section 2.2)."""
     after = addr[octets:] if octets > 8 else addr[octets:8] + addr[9:]  # bits 64 to 71 are kept zero
     return after[:4]
+
+
+class Carried(NamedTuple):
+    """An IPv4 network (first address, prefix length) that an IPv6 one carries under a prefix of translation."""
+
+    first: bytes
+    length: int
+    prefix: bytes
+    prefix_length: int
+
+
+def carried_ipv4(addr: bytes, length: int, nat64: tuple[tuple[bytes, int], ...] = (NAT64_WELL_KNOWN,)) -> list[Carried]:
+    """What packets to a network of IPv6 reach by IPv4: of one in 6to4, IPv4-mapped or NAT64 under a prefix given the
+    network inside, all of IPv4 where it holds such a prefix whole. Nothing for an IPv4 network."""
+    found: list[Carried] = []
+    for prefix, prefix_length in (*_WHOLE_IPV4, *nat64) if len(addr) == 16 else ():
+        shared = min(length, prefix_length)
+        if first_address(addr, shared) != first_address(prefix, shared):
+            continue
+        inside = max(0, length - prefix_length)
+        if 16 < prefix_length <= 64 < length:
+            inside -= min(8, length - 64)  # bits 64 to 71 are no part of the address (RFC 6052 section 2.2)
+        inside = min(inside, 32)
+        found.append(
+            Carried(first_address(behind_prefix(addr, prefix_length // 8), inside), inside, prefix, prefix_length)
+        )
+    return found
 
 
 class NetworkTable(Generic[Value]):

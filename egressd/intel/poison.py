@@ -26,7 +26,7 @@ from egressd.errors import Problem
 from egressd.intel.allowances import ALLOW_DESTINATION, NEVER_BLOCK, Allowance, Allowances
 from egressd.intel.formats.jsontext import BROKEN
 from egressd.intel.guard import Guard
-from egressd.intel.networks import NetworkTable, first_address, parse_address, parse_network
+from egressd.intel.networks import NetworkTable, carried_ipv4, first_address, parse_address, parse_network
 from egressd.intel.protected import Protected
 from egressd.model import Indicator
 from egressd.names import Suffixes
@@ -184,10 +184,21 @@ class Poison:
         if why:
             return PROTECTED, why
         allowed = self._networks.overlapping(addr, length)
+        for inner in carried_ipv4(addr, length, self._allowances.nat64):
+            allowed = allowed or self._networks.overlapping(inner.first, inner.length)
         if allowed is None and length == 8 * len(addr):
             allowed = self._allowances.allows("", addr, b"", self._now_s)
             allowed = allowed or self._allowances.never_blocks("", addr, self._now_s)
         return (ALLOWED, tell(allowed)) if allowed is not None else ("", "")
+
+    def covers(self, value: str) -> int:
+        """How many IPv4 addresses a listed network has blocked."""
+        network = parse_network(value)
+        if network is None:
+            return 0
+        carried = carried_ipv4(*network, self._allowances.nat64)
+        lengths = [network[1]] if len(network[0]) == 4 else [one.length for one in carried]
+        return sum(1 << (32 - length) for length in lengths if length >= WIDEST)
 
     def _allowed(self, name: str) -> Allowance | None:
         found = self._allowances.allows(name, b"", b"", self._now_s)
@@ -279,7 +290,7 @@ class _Reading:
                     keep(one)
                     self.good += 1
                     if one.kind == "network":
-                        self.covered += _covered(one.value)
+                        self.covered += self._poison.covers(one.value)
                     continue
                 if kind == IGNORED:
                     self.ignored += 1
@@ -307,14 +318,6 @@ class _Reading:
     def _show(self, line: int, value: str, kind: str, reason: str) -> None:
         if len(self.quarantined) < MAX_SHOWN:
             self.quarantined.append(Quarantined(line, value, kind, reason))
-
-
-def _covered(value: str) -> int:
-    """How many IPv4 addresses a listed network has blocked."""
-    network = parse_network(value)
-    if network is None or len(network[0]) != 4 or network[1] < WIDEST:
-        return 0
-    return 1 << (32 - network[1])
 
 
 def _refusal(

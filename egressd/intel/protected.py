@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 from egressd.errors import Problem
 from egressd.intel.lines import Wrong, problem_at, show, split_comment, split_lines
@@ -11,15 +10,11 @@ from egressd.intel.networks import (
     NAT64_LENGTHS,
     NAT64_WELL_KNOWN,
     NetworkTable,
+    carried_ipv4,
     embedded_ipv4,
     first_address,
     parse_network,
     render_network,
-)
-
-_TRANSITION: Final = (
-    (bytes.fromhex("2002") + bytes(14), 16),  # 6to4
-    (bytes(10) + b"\xff\xff" + bytes(4), 96),  # IPv4-mapped
 )
 
 
@@ -105,21 +100,12 @@ class Protected:
         """Why a network may not be blocked: it shares an address with a protected one; "" when it does not."""
         if length == 8 * len(addr):
             return self.why(addr)
-        if len(addr) == 16:
-            for prefix, prefix_length in (*_TRANSITION, *self._nat64):
-                shared = min(length, prefix_length)
-                if first_address(addr, shared) != first_address(prefix, shared):
-                    continue
-                if length <= prefix_length:
-                    return f"{render_network(prefix, prefix_length)} carries every IPv4 address"
-                inside = length - prefix_length
-                if 16 < prefix_length <= 64 < length:
-                    inside -= min(8, length - 64)  # bits 64 to 71 are no part of the address (RFC 6052 section 2.2)
-                inside = min(inside, 32)
-                inner = first_address(embedded_ipv4(addr, self._nat64)[0], inside)
-                reason = self._table.overlapping(inner, inside)
-                if reason is not None:
-                    return reason
+        for inner in carried_ipv4(addr, length, self._nat64):
+            if not inner.length:
+                return f"{render_network(inner.prefix, inner.prefix_length)} carries every IPv4 address"
+            reason = self._table.overlapping(inner.first, inner.length)
+            if reason is not None:
+                return reason
         return self._table.overlapping(addr, length) or ""
 
 

@@ -14,6 +14,7 @@ from egressd.intel.lines import Wrong, parse_options, problem_at, show, split_co
 from egressd.intel.networks import (
     NAT64_WELL_KNOWN,
     NetworkTable,
+    carried_ipv4,
     embedded_ipv4,
     first_address,
     parse_network,
@@ -67,10 +68,13 @@ class SharedRanges:
         return found.why() if found is not None else ""
 
     def why_network(self, addr: bytes, length: int) -> str:
-        """Why a network may not be blocked whole: a shared range lies in it, or it in one; "" when none does."""
+        """Why a network may not be blocked whole: a shared range lies in it, or in the IPv4 network that it carries, or
+        either in a range; "" when none does."""
         if length == 8 * len(addr):
             return self.why(addr)
         found = self._table.overlapping(addr, length)
+        for inner in carried_ipv4(addr, length, self._nat64) if found is None else ():
+            found = found or self._table.overlapping(inner.first, inner.length)
         return found.why() if found is not None else ""
 
 

@@ -290,7 +290,7 @@ def test_a_person_lists_a_shared_address_with_force() -> None:
 def test_a_listed_network_is_too_wide(line: str) -> None:
     """A line with a slip in its length would cut off whole providers.
 
-    Networks wider than /16 (IPv4) or /32 (IPv6) alert; a person must decide."""
+    Networks wider than /16 (IPv4, also behind NAT64) or /32 (IPv6) alert; a person must decide."""
     address = "2001:db8::5" if ":" in line else X
     scene = Scene(line.replace("198.51.0.0/15", "198.50.0.0/15"))
     scene.flow(0, A, address)
@@ -310,13 +310,24 @@ def test_a_network_of_a_few_addresses_and_one_that_a_person_forces() -> None:
     ]  # fmt: skip
 
 
-def test_a_listed_network_holds_a_shared_range() -> None:
-    """A listed network reaches into a content delivery network.
+@pytest.mark.parametrize(("network", "address"), [("198.51.100.0/24", X), ("64:ff9b::c633:6400/120", f"64:ff9b::{X}")])
+def test_a_listed_network_holds_a_shared_range(network: str, address: str) -> None:
+    """A listed network reaches into a content delivery network, as IPv4 or behind NAT64.
 
     It is blocked neither whole nor in part: sightings alert."""
-    scene = Scene("198.51.100.0/24", ranges="198.51.100.128/25 operator=CDN")
-    scene.flow(0, A, X)
-    assert scene.said() == [("alert", "shared", "network 198.51.100.0/24")]
+    scene = Scene(network, ranges="198.51.100.128/25 operator=CDN")
+    scene.flow(0, A, address)
+    assert scene.said() == [("alert", "shared", f"network {network}")]
+
+
+@pytest.mark.parametrize(("network", "address"), [("198.51.100.0/24", X), ("64:ff9b::c633:6400/120", f"64:ff9b::{X}")])
+def test_a_listed_network_holds_what_is_never_blocked(network: str, address: str) -> None:
+    """A listed network holds an address that an operator never wants blocked, as IPv4 or behind NAT64.
+
+    The network is not blocked whole: sightings alert, with the operator's line."""
+    scene = Scene(network, allow="never-block 198.51.100.200 owner=noc reason=partner")
+    scene.flow(0, A, address)
+    assert [(action, rule) for action, rule, _ in scene.said()] == [("alert", "never-block")]
 
 
 # -- flux and budgets

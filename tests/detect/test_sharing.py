@@ -52,6 +52,8 @@ def test_force_on_the_line_is_a_persons_choice(line: str, chosen: bool) -> None:
     ("network", "why"),
     [
         ("198.51.0.0/16", ""), ("198.50.0.0/15", "198.50.0.0/15 holds 131,072 addresses; a person must decide"),
+        ("64:ff9b::c633:0/112", ""),
+        ("64:ff9b::c632:0/111", "198.50.0.0/15 holds 131,072 addresses; a person must decide"),
         ("2001:db8::/32", ""),
         ("2001:db8::/31", "2001:db8::/31 holds a provider's worth of addresses; a person must decide"),
     ],

@@ -76,7 +76,8 @@ def verdict(text: str, before: Counts | None = None, bounds: Bounds = DEFAULT) -
         ("github.com", SHARED), ("ours.com", SHARED), ("host.ours.com", ""),
         ("partner.com", ALLOWED), ("vpn.partner.com", ALLOWED), ("http://vpn.partner.com/x", ALLOWED),
         ("vendor.com", ALLOWED), ("vendor.com scope=exact", ""), ("c2.vendor.com", ""), ("files.vendor.com", ALLOWED),
-        ("203.0.112.7", ALLOWED), ("203.0.112.0/24", ALLOWED), ("203.0.112.16", ""), ("http://203.0.112.7/", ALLOWED),
+        ("203.0.112.7", ALLOWED), ("203.0.112.0/24", ALLOWED), ("203.0.112.16", ""),
+        ("64:ff9b::cb00:7000/120", ALLOWED), ("64:ff9b::cb00:7010/124", ""), ("http://203.0.112.7/", ALLOWED),
         ("lab.com", ""), ("gone.com", ""),
         ("127.0.0.1", PROTECTED), ("10.0.0.0/8", PROTECTED), ("192.168.1.1", PROTECTED), ("::1", PROTECTED),
         ("::ffff:127.0.0.1", PROTECTED), ("64:ff9b::a00:1", PROTECTED), ("http://127.0.0.1/x", PROTECTED),
@@ -176,6 +177,8 @@ def test_networks_that_hold_half_the_internet_are_no_list_of_it() -> None:
     found = verdict("".join(wide))
     assert (found.refused, found.indicators) == (POISONED, ())
     assert found.reason == "its networks hold 285,212,672 addresses, more than a sixteenth of all there are"
+    translated = [f"64:ff9b::{high:x}{low:02x}:0/112\n" for high in range(20, 37) for low in range(256)]
+    assert verdict("".join(translated)).reason == found.reason
     wider = "".join(f"{high}.0.0.0/8\n" for high in range(20, 60))
     assert verdict(wider).refused == "", "which alert, and are never blocked without a person"
 

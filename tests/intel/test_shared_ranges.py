@@ -90,6 +90,10 @@ def test_a_prefix_of_ones_own_for_nat64_is_looked_through() -> None:
     own = SharedRanges(found, ((packed("2001:db8:64::"), 96),))
     assert own.why(packed("2001:db8:64::c633:6407"))
     assert not own.why(packed("64:ff9b::c633:6407"))
+    assert own.why_network(packed("2001:db8:64::c633:6400"), 125)
+    assert own.why_network(packed("2001:db8:64::c633:0"), 112)
+    assert not own.why_network(packed("2001:db8:64::c633:6500"), 120)
+    assert not own.why_network(packed("64:ff9b::c633:6400"), 125)
 
 
 @given(st.lists(st.ip_addresses(v=4), max_size=20), st.integers(8, 32), st.ip_addresses(v=4))
