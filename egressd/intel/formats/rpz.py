@@ -36,7 +36,7 @@ def read_rpz(text: str, source: str, rules: Rules) -> Iterator[Found]:
     plain = zone.judge.plain
     for number, line in enumerate(split_lines(text), 1):
         words = line.split(None, 3)
-        if len(words) == 3 and words[1:] == _NXDOMAIN and not zone.open_since and line[0] > " ":
+        if len(words) == 3 and words[1:] == _NXDOMAIN and zone.is_flat and not zone.open_since and line[0] > " ":
             name = zone.owner = words[0]
             found = plain(name, number) if "rpz-" not in name else None
             if found is not None:
@@ -55,7 +55,11 @@ class _Zone:
 
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
-        self.origin = ""  # without its last dot, lower case
+        # Without their last dots, lower case: the zone's own name, "" as long as nothing tells it, and what relative
+        # names go on with, None as long as that is taken to be the zone's name.
+        self.zone = ""
+        self.origin: str | None = None
+        self.is_flat = True  # a relative name is what the zone says it of
         self.owner = ""
         self.open_since = 0  # line, while a parenthesis is open
         self._words: list[str] = []
@@ -114,8 +118,8 @@ class _Zone:
             raise Wrong(1, f'not a record: "{show(self.owner)}"', "lines are: name CNAME .")
         kind, values = words[at].upper(), words[at + 1 :]
         if kind in _ZONE_TYPES:
-            if kind == "SOA" and self.owner.endswith(".") and not self.origin:
-                self.origin = self.owner.rstrip(".").lower()
+            if kind == "SOA":
+                self._begins(_absolute(self.owner, self.origin))
             return [Ignored(number, OF_THE_ZONE)]
         if kind not in ("CNAME", "A", "AAAA"):
             return [Ignored(number, OTHER_DATA)]
@@ -129,10 +133,17 @@ class _Zone:
             if not words[1].endswith("."):
                 raise Wrong(1, f'an origin without its last dot: "{show(words[1])}"', "write $ORIGIN rpz.example.")
             self.origin = words[1].rstrip(".").lower()
+            below = self.zone and (self.origin == self.zone or self.origin.endswith("." + self.zone))
+            self._begins(self.zone if below or not self.origin else self.origin)
             return []
         if name == "$TTL":
             return []
         raise Wrong(1, f'a directive that is not read: "{show(words[0])}"', "write the records out")
+
+    def _begins(self, zone: str) -> None:
+        """That is the zone's own name. Name servers write the names of a zone under many origins below it."""
+        self.zone = zone or self.zone
+        self.is_flat = self.origin is None or self.origin == self.zone or not self.zone
 
     def _policy(self, number: int, kind: str, value: str) -> list[Found]:
         name = self._relative()
@@ -140,7 +151,8 @@ class _Zone:
             return [Ignored(number, OF_THE_ZONE)]
         value = value.lower()
         if kind == "CNAME":
-            if value.rstrip(".") in ("rpz-passthru", name, f"{name}.{self.origin}") and value != ".":
+            itself = (self.owner.lower(), name, f"{name}.{self.zone}")
+            if value not in _BLOCKS and value.rstrip(".") in ("rpz-passthru", *itself):
                 return [Ignored(number, ALLOWANCE)]  # the name as its own alias is how the first drafts wrote it
             if value == "rpz-tcp-only.":
                 return [Ignored(number, TCP_ONLY)]
@@ -165,15 +177,23 @@ class _Zone:
     def _relative(self) -> str:
         """The owner below the zone's own name, "" for that itself. Raises Wrong when it lies elsewhere."""
         name = self.owner.lower()
-        if name == "@":
-            return ""
-        if not name.endswith("."):
-            return name
-        name = name[:-1]
-        if self.origin and (name == self.origin or name.endswith("." + self.origin)):
-            return name[: -len(self.origin) - 1]
+        if self.is_flat and not name.endswith("."):
+            return "" if name == "@" else name
+        name = _absolute(name, self.origin)
+        if self.zone and (name == self.zone or name.endswith("." + self.zone)):
+            return name[: -len(self.zone) - 1]
         what = f'not a name of this zone: "{show(self.owner)}"'
         raise Wrong(1, what, "leave the last dot out, or give the zone's name as $ORIGIN")
+
+
+def _absolute(name: str, origin: str | None) -> str:
+    """A name in full, without its last dot, lower case; "" when that is not known."""
+    name = name.lower()
+    if name.endswith("."):
+        return name.rstrip(".")
+    if not origin:
+        return "" if origin is None or name == "@" else name
+    return origin if name == "@" else f"{name}.{origin}"
 
 
 def _parse_address_labels(text: str) -> Entry:

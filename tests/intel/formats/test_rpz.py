@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from egressd.errors import Problem
+from egressd.intel.formats.judgement import ALLOWANCE, Ignored
 from egressd.model import Indicator
 from tests.intel.formats.scene import SAMPLES, found_in, render_found
 
@@ -108,3 +110,40 @@ def test_a_parenthesis_that_stays_open_costs_a_hundred_lines_at_most() -> None:
         "1:1 problem: a parenthesis is not closed: what follows it is not read",
         "102 domain b.example registered",
     ]
+
+
+BY_BIND = """\
+$ORIGIN .
+$TTL 3600	; 1 hour
+rpz.test		IN SOA	localhost. root.localhost. (
+				1 3600 600 86400 60 )
+			NS	localhost.
+$ORIGIN com.rpz.test.
+evil1			CNAME	.
+good1			CNAME	good1
+good2			CNAME	good2.com.
+$ORIGIN evil2.com.rpz.test.
+@			CNAME	.
+*			CNAME	*.
+www.a			CNAME	.
+$ORIGIN rpz.test.
+plain.example		CNAME	.
+other.org.rpz.test.	CNAME	.
+$ORIGIN 100.51.198.rpz-ip.rpz.test.
+32.7			CNAME	.
+$ORIGIN com.other.test.
+next			CNAME	.
+"""
+
+
+def test_the_origins_under_which_name_servers_write_a_zone() -> None:
+    """As `named` writes the zones that it transfers (masterfile-style relative): one origin for each level of names."""
+    found = found_in(BY_BIND, "rpz")
+    assert [(one.line, one.value, one.scope) for one in found if isinstance(one, Indicator)] == [
+        (7, "evil1.com", "registered"), (11, "evil2.com", "registered"), (13, "www.a.evil2.com", "registered"),
+        (15, "plain.example", "registered"), (16, "other.org", "registered"), (18, "198.51.100.7", "exact"),
+    ]  # fmt: skip
+    assert [one.line for one in found if isinstance(one, Problem)] == [20]
+    assert [(one.line, one.reason) for one in found if isinstance(one, Ignored) and one.line in (8, 9)] == [
+        (8, ALLOWANCE), (9, ALLOWANCE),
+    ]  # fmt: skip
