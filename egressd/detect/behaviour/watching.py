@@ -49,7 +49,7 @@ from egressd.detect.resolutions import Resolutions
 from egressd.intel.guard import Guard
 from egressd.intel.protected import Protected
 from egressd.intel.resolvers import Resolvers
-from egressd.model import FLOW, HTTP_HOST, DnsMessage, HttpRequest, Observation
+from egressd.model import FLOW, HTTP_HOST, DnsMessage, FlowKey, HttpRequest, Observation
 from egressd.names import Suffixes
 from egressd.units import DAY_US, MINUTE_US, SECOND_US
 
@@ -99,7 +99,8 @@ class Behaviour:
         self.spoken: dict[str, int] = {}  # how often each detector had something to say
         self._resolutions = resolutions
         self.openings = Openings()
-        self._answering: dict[bytes, None] = {}  # who answers DNS: asks others for everybody
+        # Who answers DNS, for who does asks others for everybody; and whether he was seen to.
+        self._answering: dict[bytes, bool] = {}
         # Whether it may be a resolver: else two packets, of which it forges one, would take a host out of all of this.
         self.may_resolve: Callable[[bytes], bool] = _anybody
         self.replace(settings, suffixes, guard, protected, resolvers)
@@ -135,7 +136,9 @@ class Behaviour:
     def question(self, seen: Observation) -> Verdict | None:
         """A client asks DNS."""
         domain_name = self._registered(seen.name)
-        if not domain_name or seen.flow.client in self._answering or not self._working:
+        if not domain_name or not self._working:
+            return None
+        if seen.flow.client in self._answering and self._asks_for_all(seen.flow.client):
             return None
         ts_us = seen.ts_us
         client = self.ground.client(seen.flow.client, ts_us)
@@ -153,11 +156,9 @@ class Behaviour:
     def answer(self, seen: Observation, message: DnsMessage) -> Verdict | None:
         """A client is answered, as it asked."""
         flow = seen.flow
-        if flow.server not in self._answering and len(self._answering) < MAX_RESOLVERS:
-            machine_of = self.ground.machine_of
-            if machine_of(flow.server) != machine_of(flow.client):  # who asks and answers itself is nobody's resolver
-                self._answering[flow.server] = None
-        if flow.client in self._answering or not self._working:
+        if flow.server not in self._answering:
+            self._answers(flow)
+        if not self._working or (flow.client in self._answering and self._asks_for_all(flow.client)):
             return None
         if message.rcode == NXDOMAIN_RCODE:
             return self._failed(seen)
@@ -178,7 +179,7 @@ class Behaviour:
         flow = seen.flow
         if not self._working or _IS_REGULAR[flow.server_port]:
             return None
-        if flow.client in self._answering and self.may_resolve(flow.client):
+        if flow.client in self._answering and self._asks_for_all(flow.client):
             return None
         ts_us = seen.ts_us
         client = self.ground.client(flow.client, ts_us)
@@ -202,6 +203,28 @@ class Behaviour:
     def knew(self, domain: str, ts_us: int) -> None:
         """A registered domain was contacted before a restart, or where another process looks."""
         self.ground.knew(domain, ts_us)
+
+    # -- who asks for others
+
+    def _answers(self, flow: FlowKey) -> None:
+        """A server that was not seen to answer before. A resolver turns to ever new ones elsewhere: of them the oldest
+        goes to make room, never one who asks for others."""
+        machine_of = self.ground.machine_of
+        if not self.may_resolve(flow.server) or machine_of(flow.server) == machine_of(flow.client):
+            return  # who asks and answers itself is nobody's resolver
+        if len(self._answering) >= MAX_RESOLVERS:
+            oldest = next((one for one, asks in self._answering.items() if not asks), None)
+            if oldest is None:
+                return
+            del self._answering[oldest]
+        self._answering[flow.server] = False
+
+    def _asks_for_all(self, client: bytes) -> bool:
+        """Whether one who answers DNS asks for everybody when he asks himself."""
+        if not self.may_resolve(client):
+            return False
+        self._answering[client] = True
+        return True
 
     # -- one detector each
 

@@ -224,6 +224,35 @@ def test_who_answers_a_question_that_it_forged_is_no_resolver() -> None:
     assert [one for one in office.sightings if one.match.level == "behaviour"]
 
 
+def drawn(count: int) -> list[str]:
+    draw = random.Random(4)
+    return ["".join(draw.choice("bcdfghjklmnpqrstvwxz") for _ in range(12)) + ".example" for _ in range(count)]
+
+
+def test_nor_is_its_hunt_for_its_server_a_resolvers() -> None:
+    office = Office()
+    office.engine.policy.settings = PolicySettings(resolvers=frozenset((scene.packed(scene.RESOLVER),)))
+    office.resolve(1.0, B, "www.portal.example", Y, server=A)
+    for number, name in enumerate(drawn(20)):
+        office.failing(office.now + number, A, name)
+    assert next(iter(office.told.values()))[0] == "dga"
+
+
+def test_servers_elsewhere_do_not_take_the_places_of_resolvers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resolver of ours turns to thousands of them; the next resolver of ours was judged by what everybody asks it."""
+    monkeypatch.setattr(watching_module, "MAX_RESOLVERS", 16)
+    office = Office()
+    first, second = "10.0.0.53", "10.0.1.53"
+    for resolver in (first, second):
+        office.resolve(office.now, B, "www.portal.example", Y, server=resolver)
+        for number in range(40):
+            office.resolve(office.now + 1, resolver, "www.portal.example", Y, server=f"198.18.{resolver[5]}.{number}")
+    for resolver in (first, second):
+        for number, name in enumerate(drawn(20)):
+            office.failing(office.now + 2 + number, resolver, name)
+    assert not office.told and len(office.engine.behaviour._answering) == 16
+
+
 def test_a_tab_that_loads_itself_again_with_its_page_is_innocent() -> None:
     office = Office()
     for number, second in enumerate(office.every(300, 24)):
