@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from egressd import __version__
 from egressd.errors import IndexDamaged
 from egressd.intel.feeds.judging import Job, Judge, Judged, JudgeError, Rules
-from egressd.intel.feeds.kept import MAX_HEAD_BYTES
+from egressd.intel.feeds.kept import MAX_HEAD_BYTES, parse_fetched_s
 from egressd.intel.feeds.reading import EITHER_FORMATS, JSON_FORMATS, decode, read
 from egressd.intel.index_format import SALT_BYTES, VERSION, suffix_digest
 from egressd.intel.mapped_build import IndexBuilder
@@ -117,7 +117,7 @@ class _Sink:
 def run_job(folder: IndexFolder, job: Job, rules: Rules) -> dict[str, Any]:
     """Read, judge, build; what became of it, and where the index is. Raises OSError."""
     with job.path.open("rb") as file:
-        file.readline(MAX_HEAD_BYTES)
+        fetched_s = parse_fetched_s(file.readline(MAX_HEAD_BYTES))
         text = decode(file.read())
     options = job.options
     builder = IndexBuilder(
@@ -127,7 +127,9 @@ def run_job(folder: IndexFolder, job: Job, rules: Rules) -> dict[str, Any]:
         partial(ScratchFile, folder.folder),
     )
     sink = _Sink(builder)
-    found = read(text, job.name, options, rules.suffixes, rules.guard, rules.now_s)
+    # What is judged anew, perhaps days later, says "four hours" as it did when it was fetched.
+    now_s = min(fetched_s, rules.now_s) if fetched_s else rules.now_s
+    found = read(text, job.name, options, rules.suffixes, rules.guard, now_s)
     if job.is_new:
         bounds = Bounds(options.allow_empty, options.shrink_percent, options.grow_times, options.quarantine_most)
         is_json = options.format in JSON_FORMATS or (options.format in EITHER_FORMATS and text[:1] in ("{", "["))

@@ -9,7 +9,9 @@ import pytest
 
 from egressd.config.feed_options import FeedOptions
 from egressd.intel.allowances import Allowances
+from egressd.intel.feeds.fetch import Validators
 from egressd.intel.feeds.judging import Job, Judged, JudgeError, Rules
+from egressd.intel.feeds.kept import Kept, save_candidate
 from egressd.intel.poison import Counts, Poison
 from egressd.runtime import feed_build
 from egressd.store.index_files import IndexFolder
@@ -54,6 +56,20 @@ def test_what_was_built_before_is_found_again(tmp_path: Path, monkeypatch: pytes
     assert first.built is not None and again.built is not None
     assert again._replace(built=None) == first._replace(built=None)
     assert again.built.head.digest == first.built.head.digest
+
+
+@pytest.mark.parametrize(("head", "until_s"), [(True, NOW_S + 14_400), (False, NOW_S + 86_400 + 14_400)])
+def test_times_count_from_when_a_version_was_fetched(tmp_path: Path, head: bool, until_s: int) -> None:
+    """A ban of four hours lasted for as long as somebody reloaded within four hours."""
+    body = b'{"new":[{"value":"203.0.113.7","scope":"Ip","type":"ban","duration":"4h"}],"deleted":null}'
+    kept = save_candidate(tmp_path, "c2", Kept(body, Validators(), NOW_US, NOW_US, "", "crowdsec"))
+    if not head:
+        kept.write_bytes(b"{}\n" + body)
+    job, rules = job_of(kept, anew=True)
+    job = job._replace(options=FeedOptions(url="https://feeds.example/x", format="crowdsec"), is_new=False)
+    found = asyncio.run(feed_build.judge_in(tmp_path / "indexes")(job, rules._replace(now_s=NOW_S + 86_400)))
+    assert found.built is not None
+    assert [one.expires_s for one in found.built.listed()] == [until_s]
 
 
 def test_a_kept_version_that_cannot_be_read_is_told(tmp_path: Path) -> None:

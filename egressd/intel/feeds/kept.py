@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from egressd.errors import EgressdError
 from egressd.intel.feeds.fetch import Validators
+from egressd.units import SECOND_US
 
 VERSION: Final = 2
 MAX_HEAD_BYTES: Final = 4_096
@@ -129,6 +130,15 @@ def load_kept(directory: Path, name: str) -> Kept | None:
     if not is_whole:
         raise KeptError("the kept version is damaged")
     return kept
+
+
+def parse_fetched_s(head: bytes) -> int:
+    """When a kept version was fetched, epoch seconds, by the line about it; 0 when that does not tell."""
+    try:
+        found = json.loads(head)
+        return _number(found, "fetched_us") // SECOND_US if isinstance(found, dict) else 0
+    except (ValueError, KeyError, RecursionError):
+        return 0
 
 
 def confirm_kept(directory: Path, name: str, now_us: int) -> None:
