@@ -21,6 +21,7 @@ from egressd.errors import IndexDamaged
 from egressd.intel.feeds.judging import Job, Judge, Judged, JudgeError, Rules
 from egressd.intel.feeds.kept import MAX_HEAD_BYTES, parse_fetched_s
 from egressd.intel.feeds.reading import EITHER_FORMATS, JSON_FORMATS, decode, read
+from egressd.intel.formats.jsontext import begins_as_json
 from egressd.intel.index_format import SALT_BYTES, VERSION, suffix_digest
 from egressd.intel.mapped_build import IndexBuilder
 from egressd.intel.poison import Bounds, Counts, Quarantined, judge, sift
@@ -132,7 +133,7 @@ def run_job(folder: IndexFolder, job: Job, rules: Rules) -> dict[str, Any]:
     found = read(text, job.name, options, rules.suffixes, rules.guard, now_s)
     if job.is_new:
         bounds = Bounds(options.allow_empty, options.shrink_percent, options.grow_times, options.quarantine_most)
-        is_json = options.format in JSON_FORMATS or (options.format in EITHER_FORMATS and text[:1] in ("{", "["))
+        is_json = options.format in JSON_FORMATS or (options.format in EITHER_FORMATS and begins_as_json(text))
         verdict = judge(text, found, rules.poison, job.before, bounds, json_expected=is_json, keep=sink.take)
     else:
         verdict = sift(text, found, rules.poison, sink.take)

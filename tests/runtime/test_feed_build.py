@@ -72,6 +72,17 @@ def test_times_count_from_when_a_version_was_fetched(tmp_path: Path, head: bool,
     assert [one.expires_s for one in found.built.listed()] == [until_s]
 
 
+@pytest.mark.parametrize("lead", ["", "\n", " \r\n"])
+def test_json_may_begin_with_white_space(tmp_path: Path, lead: str) -> None:
+    """Readers took it; the guard said that it is no list of lines, and the feed never had a version."""
+    kept = tmp_path / "c2.feed"
+    kept.write_text("{}\n" + lead + '{"new":[{"value":"203.0.113.7","scope":"Ip","type":"ban","duration":"4h"}]}')
+    job, rules = job_of(kept, anew=True)
+    job = job._replace(options=FeedOptions(url="https://feeds.example/x", format="crowdsec"))
+    found = asyncio.run(feed_build.judge_in(tmp_path / "indexes")(job, rules))
+    assert (found.refused, found.counts.indicators) == ("", 1)
+
+
 def test_a_kept_version_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(JudgeError, match="could not be judged: No such file"):
         feed_build.judge_job(IndexFolder(tmp_path / "indexes"), *job_of(tmp_path / "none.feed", anew=False))
