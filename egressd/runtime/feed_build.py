@@ -30,6 +30,7 @@ from egressd.runtime.child import ChildError, ask_child, serve_as_child
 from egressd.store.index_files import IndexFolder, ScratchFile, load_story, open_index, warm
 
 TOLD: Final = 1_000  # lines that are kept out that are shown
+READING: Final = 2  # versions are read or judged in another way, another number: what was built so is built anew
 BATCH: Final = 5_000  # indicators that go to the builder at once
 
 
@@ -84,7 +85,16 @@ def built_from(job: Job, rules: Rules) -> str:
     """A digest of all that an index of this version depends on: its text, how it is read, this program. What people
     allow is not in it: that is looked at when something matches."""
     options = job.options
-    said = (__version__, VERSION, rules.context, options.format, options.scope, options.threat, options.confidence)
+    said = (
+        __version__,
+        VERSION,
+        READING,
+        rules.context,
+        options.format,
+        options.scope,
+        options.threat,
+        options.confidence,
+    )
     digest = blake2b(repr(said).encode(), digest_size=32)
     with job.path.open("rb") as file:
         file.readline(MAX_HEAD_BYTES)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
+from typing import Any
 
+from egressd.config.feed_options import FeedOptions
 from egressd.detect.engine import Engine
 from egressd.detect.intel import Intel
 from egressd.detect.policy_settings import PolicySettings
 from egressd.detect.resolutions import Resolutions
 from egressd.intel.allowances import Allowances, parse_allowances
+from egressd.intel.feeds.reading import read
 from egressd.intel.formats import parse_list
 from egressd.intel.guard import Guard
 from egressd.intel.index import Index
@@ -83,6 +86,13 @@ def listed(text: str) -> list[Indicator]:
     return found
 
 
+def fed(text: str, **options: Any) -> list[Indicator]:
+    """What a feed lists."""
+    found = list(read(text, "feed", FeedOptions(confidence=100, **options), SUFFIXES, GUARD))
+    assert all(isinstance(one, Indicator) for one in found)
+    return found  # type: ignore[return-value]
+
+
 def allowed(text: str) -> Allowances:
     found, problems = parse_allowances(text, "allow.txt", SUFFIXES)
     assert problems == []
@@ -126,9 +136,10 @@ class Scene:
         history: int = 1000,
         ranges: str = "",
         sensors: bool = False,
+        feed: str = "",
     ) -> None:
         self.events: list[Event] = []
-        index = Index.build(listed(lists), SUFFIXES)
+        index = Index.build([*listed(lists), *fed(feed)], SUFFIXES)
         intel = Intel(index, SUFFIXES, allowed(allow), PROTECTED, RESOLVERS, shared(ranges))
         self.engine = Engine(
             intel, settings or PolicySettings(), self.events.append, enforced=enforced, history=history,

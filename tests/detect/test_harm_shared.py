@@ -242,6 +242,16 @@ def test_a_listed_address_in_a_shared_range() -> None:
     assert len(scene.incidents) == 2  # both are still told
 
 
+@pytest.mark.parametrize("line", [X, f"{X} force=yes", "198.51.100.0/25", "198.0.0.0/8 force=yes"])
+def test_a_feed_says_that_it_decides(line: str) -> None:
+    """A feed's line says force=yes, by which a person may list what many share.
+
+    A feed has no say in that: it is read as if the words were not there, and sightings alert."""
+    scene = Scene("", ranges=CDN, feed=line)
+    scene.flow(0, A, X)
+    assert [(action, rule) for action, rule, _ in scene.said()] == [("alert", "shared")]
+
+
 def test_a_listed_address_where_other_sites_were_seen() -> None:
     """A feed lists the address of a web host with many customers.
 

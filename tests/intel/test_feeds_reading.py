@@ -8,6 +8,7 @@ from itertools import islice
 import pytest
 
 from egressd.config.feed_options import FeedOptions
+from egressd.detect.sharing import chose_address
 from egressd.errors import Problem
 from egressd.intel.feeds.reading import decode, read
 from egressd.intel.formats import FORMATS, parse_list
@@ -28,6 +29,23 @@ def test_it_reads_as_a_list_with_the_feeds_defaults() -> None:
     found = list(read(text, "f", FEED, SUFFIXES, GUARD))
     assert [one for one in found if isinstance(one, Indicator)] == wanted and len(wanted) == 2
     assert [one for one in found if isinstance(one, Problem)] == problems and len(problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("egressd", "203.0.113.7\n203.0.112.0/24\n"),
+        ("egressd", "203.0.113.7 force=yes\n203.0.112.0/24 force=yes\n"),
+        ("feodo", "dst_ip,c2_status\n203.0.113.7,online\n203.0.112.0/24,online\n"),
+        ("egressd", "shared.example force=yes\n*.other.example\n"),
+    ],
+)
+def test_no_line_of_a_feed_is_a_persons_decision(form: str, text: str) -> None:
+    """All addresses of all feeds passed for such, and none was too wide or shared by too many to be blocked."""
+    guard, _ = Guard.parse("shared.example category=hosting # many\nother.example category=cdn # many", SUFFIXES)
+    found = [one for one in read(text, "f", replace(FEED, format=form), SUFFIXES, guard) if isinstance(one, Indicator)]
+    assert len(found) == 2 and not any(chose_address(one) for one in found)
+    assert all(one.narrowed == guard.why(one.registered_domain) for one in found)
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -7,7 +7,9 @@ from typing import Final
 
 from egressd.config.feed_options import FeedOptions
 from egressd.intel.formats import Found, Rules, read_feed
+from egressd.intel.formats.judgement import FORCED
 from egressd.intel.guard import Guard
+from egressd.model import Indicator
 from egressd.names import Suffixes
 
 # Formats whose text is JSON, or may be: there it is no sign of an error message.
@@ -20,9 +22,13 @@ def read(
 ) -> Iterator[Found]:
     """What a feed's text says, with what cannot be read, as it was fetched at `now_s`. Everything that a list may say
     with force=yes is let through here: intel.poison judges it, and it has words and counts for each kind, where a
-    reader has only a Problem."""
+    reader has only a Problem. That a person decided on a line, which the same words say of a list, is true of none."""
     rules = Rules(suffixes, guard, None, feed.scope, feed.threat, feed.confidence, True, now_s)
-    return read_feed(text, feed.format, source, rules)
+    for found in read_feed(text, feed.format, source, rules):
+        if isinstance(found, Indicator) and found.narrowed.startswith(FORCED):
+            yield found._replace(narrowed=found.narrowed.removeprefix(FORCED).removeprefix("; "))
+        else:
+            yield found
 
 
 def decode(body: bytes) -> str:
