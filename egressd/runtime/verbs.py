@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from egressd.detect.blocks import main_target
-from egressd.detect.kept import tell
+from egressd.detect.kept import Kept, tell
 from egressd.detect.review import parts_of
 from egressd.detect.rules import ASK
 from egressd.detect.site import lists_guarded_site
@@ -134,6 +134,8 @@ class Verbs:
         now_s = self._core.clock.now_us() // SECOND_US
         allowances = self._core.knowledge.intel.allowances
         kept = allowances.allows(name, address, client, now_s) or allowances.never_blocks(name, address, now_s)
+        if kept is None and target.kind == "network":
+            kept = Kept(allowances).inside(target, now_s)
         if kept is not None:
             raise Refused(f"it is allowed: {tell(kept)}; take that back first (egressd list)")
 

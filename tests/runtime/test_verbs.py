@@ -225,6 +225,7 @@ async def test_the_same_pair_twice_is_one_decision(tmp_path: Path) -> None:
     [
         ({"what": "bad.example"}, {"what": "www.bad.example"}),
         ({"what": X}, {"what": X}),
+        ({"what": X}, {"what": "198.51.100.0/24"}),
         ({"what": X}, {"what": X, "client": "10.0.0.5"}),
         ({"what": X, "client": "10.0.0.5"}, {"what": X, "client": "10.0.0.5"}),
     ],
@@ -239,6 +240,15 @@ async def test_what_is_allowed_is_not_blocked(tmp_path: Path, allowed: dict[str,
         if "client" in allowed:
             await site.do("block", what=X, client="10.0.0.6")
             assert site.rules() == [f"pair 10.0.0.6>{X}"]
+
+
+@in_loop
+async def test_who_allows_an_address_reaches_it_though_its_network_is_blocked(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        await site.do("block", what="198.51.100.0/24")
+        answer = await site.do("allow", what=X)
+        assert site.rules() == []
+        assert any(one.endswith(" is lifted: network 198.51.100.0/24") for one in answer["lines"])
 
 
 # -- modes
