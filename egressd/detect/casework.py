@@ -30,8 +30,9 @@ from egressd.detect.policy import Policy
 from egressd.detect.policy_settings import PolicySettings
 from egressd.detect.proxied import Proxied
 from egressd.detect.resolutions import Resolutions, own_prefixes
+from egressd.detect.review import match_target
 from egressd.detect.watch import Watch
-from egressd.intel.networks import parse_address, render_address
+from egressd.intel.networks import render_address
 from egressd.model import (
     BEHAVIOUR,
     DNS_ANSWER,
@@ -370,12 +371,5 @@ class Casework:
         self._on_event(self.policy.lapse(block, why))
 
     def _match_target(self, target: Target, ts_us: int) -> Match | None:
-        if target.kind == "url":
-            host, _, path = target.value.partition("/")
-            return self.correlator.match_url(host.strip("[]"), "/" + path, ts_us)
-        if target.kind in ("address", "network"):
-            address = parse_address(target.value.partition("/")[0])
-            return self.correlator.match_address(address, ts_us)
-        if target.kind == "pair":
-            return self.correlator.match_address(parse_address(target.value.rpartition(">")[2]), ts_us)
-        return self.correlator.match_name(target.value, ts_us)
+        correlator = self.correlator
+        return match_target(correlator.index, target, ts_us // SECOND_US, correlator.allowances)

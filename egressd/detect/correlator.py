@@ -51,8 +51,8 @@ class Correlator:
     """Matches observations with an index, minus what the allowances take out. Replaced whole when lists change."""
 
     def __init__(self, index: AnyIndex, allowances: Allowances, resolutions: Resolutions, suffixes: Suffixes) -> None:
-        self._index = index
-        self._allowances = allowances
+        self.index = index
+        self.allowances = allowances
         self._resolutions = resolutions
         self._suffixes = suffixes
         self._verdicts: dict[str, Match | None] = {}
@@ -78,9 +78,9 @@ class Correlator:
         verdict = self._verdicts.get(name, _ABSENT)
         if verdict is _ABSENT:
             now_s = ts_us // SECOND_US
-            verdict = self._index.match_name(name, now_s)
+            verdict = self.index.match_name(name, now_s)
             if verdict is not None and self._is_ignored(verdict, now_s):
-                verdict = self._index.match_name(name, now_s, self._ignored(now_s))
+                verdict = self.index.match_name(name, now_s, self._ignored(now_s))
             if len(self._verdicts) >= CACHED_VERDICTS:
                 self._leaving, self._verdicts = self._verdicts, {}
             elif self._leaving:
@@ -97,9 +97,9 @@ class Correlator:
         verdict = self._of_addresses.get(address, _ABSENT)
         if verdict is _ABSENT:
             now_s = ts_us // SECOND_US
-            verdict = self._index.match_address(address, now_s)
+            verdict = self.index.match_address(address, now_s)
             if verdict is not None and self._is_ignored(verdict, now_s):
-                verdict = self._index.match_address(address, now_s, self._ignored(now_s))
+                verdict = self.index.match_address(address, now_s, self._ignored(now_s))
             if len(self._of_addresses) >= CACHED_ADDRESSES:
                 self._of_addresses.clear()
             self._of_addresses[address] = verdict
@@ -108,9 +108,9 @@ class Correlator:
     def match_url(self, host: str, path: str, ts_us: int) -> Match | None:
         """The best match of a request at packet time `ts_us`, or None."""
         now_s = ts_us // SECOND_US
-        match = self._index.match_url(host, path, now_s)
+        match = self.index.match_url(host, path, now_s)
         if match is not None and self._is_ignored(match, now_s):
-            return self._index.match_url(host, path, now_s, self._ignored(now_s))
+            return self.index.match_url(host, path, now_s, self._ignored(now_s))
         return match
 
     def match(self, seen: Observation, direct: bool = True, attributed: str = "") -> list[Hit]:
@@ -132,15 +132,15 @@ class Correlator:
         if self.is_allowed("", server, client, seen.ts_us):
             return []
         now_s = seen.ts_us // SECOND_US
-        return [hit for hit in hits if self._allowances.allows(hit.name, hit.address, client, now_s) is None]
+        return [hit for hit in hits if self.allowances.allows(hit.name, hit.address, client, now_s) is None]
 
     def is_allowed(self, name: str, server: bytes, client: bytes, ts_us: int) -> bool:
         """Whether an allowance takes this contact out: the client is ignored, or may go there."""
         now_s = ts_us // SECOND_US
-        if self._allowances.ignores_client(client, now_s) is not None:
+        if self.allowances.ignores_client(client, now_s) is not None:
             self.clients_ignored += 1
             return True
-        return self._allowances.allows(name, server, client, now_s) is not None
+        return self.allowances.allows(name, server, client, now_s) is not None
 
     def is_innocent(self, name: str, ts_us: int) -> bool:
         """Whether a block of the address under `name` would harm: no indicator covers it, or an operator allows it to
@@ -245,13 +245,13 @@ class Correlator:
     # -- what an allowance ignores hides nothing else
 
     def _is_ignored(self, match: Match, now_s: int) -> bool:
-        return self._allowances.ignores_indicator(match.indicator, now_s) is not None
+        return self.allowances.ignores_indicator(match.indicator, now_s) is not None
 
     def _ignored(self, now_s: int) -> Skip:
         """What an allowance takes out of the lists now."""
 
         def is_ignored(one: Indicator) -> bool:
-            return self._allowances.ignores_indicator(one, now_s) is not None
+            return self.allowances.ignores_indicator(one, now_s) is not None
 
         return is_ignored
 
@@ -259,7 +259,7 @@ class Correlator:
         """Forget what was remembered when it may not hold any more at `now_s`."""
         if self._verdicts_begin_us <= now_s * SECOND_US < self._verdicts_end_us:
             return
-        begin_s, end_s = self._index.changes_around(now_s)
+        begin_s, end_s = self.index.changes_around(now_s)
         following = bisect_right(self._lapses_s, now_s)
         if following:
             begin_s = max(begin_s, self._lapses_s[following - 1])

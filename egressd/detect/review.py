@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from egressd.detect.blocks import is_carried
+from egressd.detect.blocks import is_carried, main_target
 from egressd.detect.coverage import pair
 from egressd.detect.kept import Kept, tell
 from egressd.intel.allowances import Allowances
@@ -13,7 +13,7 @@ from egressd.intel.index import Skip
 from egressd.intel.layered import AnyIndex
 from egressd.intel.networks import parse_address, parse_network, render_address
 from egressd.intel.protected import Protected
-from egressd.model import BEHAVIOUR, Match, Target
+from egressd.model import BEHAVIOUR, Indicator, Match, Target
 
 KEPT: Final = "kept"  # the rule of what is protected now
 
@@ -124,11 +124,22 @@ def match_target(
     index: AnyIndex, target: Target, now_s: int, allowances: Allowances | None = None, skip: Skip | None = None
 ) -> Match | None:
     """What a decision's target matches in an index, without the lines that `allowances` ignore, or without those that
-    `skip` is true of."""
+    `skip` is true of: a line about this very target, if there is one, before one that covers it more closely."""
+
+    def ignored(one: Indicator) -> bool:
+        return allowances is not None and allowances.ignores_indicator(one, now_s) is not None
+
     found = _match(index, target, now_s, skip)
-    if found is None or allowances is None or allowances.ignores_indicator(found.indicator, now_s) is None:
+    if found is not None and ignored(found.indicator):
+        found = _match(index, target, now_s, ignored)
+    if found is None or target.kind == "pair" or main_target(found) == target:
         return found
-    return _match(index, target, now_s, lambda one: allowances.ignores_indicator(one, now_s) is not None)
+
+    def of_another(one: Indicator) -> bool:
+        about = main_target(Match("", one, one.registered_domain, one.suffix_rule))
+        return about != target or ignored(one) or (skip is not None and skip(one))
+
+    return _match(index, target, now_s, of_another) or found
 
 
 def _match(index: AnyIndex, target: Target, now_s: int, skip: Skip | None) -> Match | None:

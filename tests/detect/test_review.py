@@ -68,6 +68,26 @@ def test_it_stands_while_it_is_listed_and_no_longer(line: str, target: Target) -
     assert gone.reason == f"{match(line).indicator.value} is no longer listed"
 
 
+@pytest.mark.parametrize(
+    ("line", "closer"),
+    [
+        ("198.51.100.0/24", "198.51.100.0/28"), ("198.51.100.0/24", "198.51.100.0"),
+        ("2001:db8:5::/48", "2001:db8:5::/64"),
+        ("c2.bad.example", "bad.example scope=exact"), ("c2.bad.example", "bad.example scope=host"),
+        ("c2.bad.example scope=host", "c2.bad.example scope=exact confidence=100"),
+    ],
+)  # fmt: skip
+def test_another_line_that_covers_it_more_closely_takes_nothing_away(line: str, closer: str) -> None:
+    """The first address of a network, and a registered domain itself, may be listed for themselves."""
+    line += " confidence=90"
+    for lists in (f"{line}\n{closer}", f"{closer}\n{line}"):
+        stands = look(line, lists)
+        assert stands.match is not None and main_target(stands.match) == main_target(match(line)), stands.reason
+    ignore = f"ignore-indicator {line.partition(' ')[0]} owner=o reason=r"
+    gone = look(line, f"{line}\n{closer}", ignore)
+    assert (gone.match, gone.rule) == (None, "ignore-indicator")
+
+
 @pytest.mark.parametrize(("seconds", "stands"), [(59, True), (60, False), (61, False)])
 def test_an_expired_line_is_none(seconds: int, stands: bool) -> None:
     line = f"c2.bad.example expires={when(60)}"
