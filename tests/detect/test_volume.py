@@ -190,6 +190,18 @@ def test_the_baseline_can_be_left_out() -> None:
     assert hours(volume, [MIB] * 30 + [90 * GIB]) == []
 
 
+@pytest.mark.parametrize("ahead_h", [3, 8_760])
+def test_a_clock_that_was_ahead_makes_no_hours_one(ahead_h: int) -> None:
+    """All that was sent until the time came was that hour's: usual traffic was told as unusual, or over a sum."""
+    volume = Volume(SOON._replace(out_hour=90 * MIB, out_day=1_500 * MIB, client_hour=90 * MIB))
+    for hour in range(100):
+        assert volume.add(A, X, "203.0.113.9", T0 + hour * HOUR_US, 30 * MIB, 0) == []
+    assert volume.add(A, X, "203.0.113.9", T0 + (100 + ahead_h) * HOUR_US, 30 * MIB, 0) == []
+    for hour in range(101, 160):
+        assert volume.add(A, X, "203.0.113.9", T0 + hour * HOUR_US, 30 * MIB, 0) == []
+    assert volume.add(A, X, "203.0.113.9", T0 + 160 * HOUR_US, 2 * GIB, 0) != []
+
+
 # -- hours
 
 
@@ -199,8 +211,11 @@ def test_hours_forget_slowly_and_silence_in_bounded_time() -> None:
     one.turn(101)
     assert (one.peak, one.now, one.mean, one.spread) == (1_600, 0, 200, 400)
     one.turn(101)
+    one.now = 7
+    one.turn(100)
+    assert (one.hour, one.peak, one.now) == (101, 1_600, 7), "what is told late counts as of now"
     one.turn(50)
-    assert (one.hour, one.peak) == (101, 1_600)
+    assert (one.hour, one.peak, one.now) == (50, 1_600, 0), "the clock was set back"
     one.turn(1 << 40)
     assert one.hour == 1 << 40 and one.peak < 20 and one.mean == 0
 

@@ -14,6 +14,7 @@ from egressd.native import mypyc_attr
 
 DAY_HOURS: Final = 24
 DEVIATIONS: Final = 4
+LATE_HOURS: Final = 1  # so much earlier may be what is told late
 TIMES_PEAK: Final = 2  # more than so many times the greatest hour is no repetition of it
 _MEAN_SHIFT: Final = 3
 _DEVIATION_SHIFT: Final = 2
@@ -34,10 +35,18 @@ class Hours:
         self.spread = 0
         self.peak = 0
 
+    def is_over(self, hour: int) -> bool:
+        """Whether the hour at hand is, in hour number `hour`. What is told late counts as of now; after a clock was set
+        back everything would, for as long as it had been ahead."""
+        return hour > self.hour or hour < self.hour - LATE_HOURS
+
     def turn(self, hour: int) -> None:
-        """It is hour number `hour` now. An earlier one changes nothing: what comes late counts as of now."""
+        """It is hour number `hour` now. What was counted in an hour that has not come yet is let go."""
         silent = hour - self.hour - 1
         if silent < 0:
+            if self.is_over(hour):
+                self.hour = hour
+                self.now = 0
             return
         self._learn(self.now)
         for _ in range(min(silent, _MAX_STEPS)):

@@ -190,7 +190,7 @@ class Volume:
         if person is None:
             person = _Client(hour)
             self._clients.add(client, person)
-        elif hour > person.hour:
+        elif hour != person.hour and person.is_over(hour):
             _turn_client(person, hour)
         pair = self._pair(client, destination, person, hour, ts_us)
         if pair is None:
@@ -234,9 +234,12 @@ class Volume:
             person.opened += 1
             pair = _Pair(hour, ts_us)
             self._pairs.add(key, pair)
-        elif hour > pair.hour:
-            if hour // DAY_HOURS > pair.hour // DAY_HOURS:
+        elif hour != pair.hour and pair.is_over(hour):
+            if hour // DAY_HOURS != pair.hour // DAY_HOURS:
                 pair.day_out = 0
+            if hour < pair.hour:
+                pair.first_us = min(pair.first_us, ts_us)
+                pair.last_us = ts_us
             pair.turn(hour)
             pair.begun_us = ts_us
             pair.hour_in = 0
@@ -249,6 +252,8 @@ class Volume:
             self._places.add(destination, place)
             return place
         place.turn(hour)
+        if ts_us < place.first_us:
+            place.first_us = ts_us
         if not place.shared and place.client != client:
             place.shared = True
         return place
@@ -324,8 +329,9 @@ class Volume:
 
 
 def _turn_client(person: _Client, hour: int) -> None:
-    if hour // DAY_HOURS > person.hour // DAY_HOURS:
+    if hour // DAY_HOURS != person.hour // DAY_HOURS:
         person.day_out = 0
+    person.first_hour = min(person.first_hour, hour)
     person.turn(hour)
     person.hour_out = 0
     person.opened = 0
