@@ -460,6 +460,24 @@ async def test_a_version_that_cannot_be_kept_leaves_the_one_before_in_force(tmp_
 
 
 @in_loop
+async def test_other_options_take_nothing_out_of_force_while_the_disk_fails(tmp_path: Path) -> None:
+    """Who set another interval then had all that the feed blocks given free until it answered again."""
+    async with serving() as server:
+        server.answer = respond(GOOD + b"partner.com\n")
+        async with desk_at(tmp_path, c2=options(server)) as desk:
+            assert (await desk.ask()).size == 200
+            (tmp_path / "feeds" / "c2.feed").write_bytes(b"junk")
+            await desk.feeds.configure({"c2": options(server, every_s=86_400)})
+            state = desk.feeds.states["c2"]
+            assert (len(desk.values()), state.poisoned, state.options.every_s) == (200, 1, 86_400)
+            assert "kept version is damaged" in state.told()
+            await desk.feeds.configure({"c2": options(server, every_s=86_400)})
+            assert len(desk.values()) == 200
+            await desk.feeds.configure({"c2": options(server, format="hosts")})
+            assert desk.values() == [], "of another format it says nothing"
+
+
+@in_loop
 async def test_a_fault_of_ours_stops_one_attempt_and_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -110,6 +110,8 @@ class Feeds:
                 state = self.states[name]
                 if state.index is None:
                     await self._load(state, anew=False)
+                    if state.index is None and standing is not None and standing.options.format == options.format:
+                        state.inherit(standing)  # the disk fails: not for another interval is all given free
                 elif state.size <= SHORT or state.context != self._rules().context:
                     await self._load(state, anew=True)
                 elif not state.is_on_disk:

@@ -96,6 +96,13 @@ class FeedState:
         self.show(verdict)
         self._held = (self.poisoned, self.bad_lines, self.ignored, self.quarantined)
 
+    def inherit(self, before: FeedState) -> None:
+        """What is in force of the feed under other options stays, until a version can be had or read."""
+        self.index = before.index
+        self._held = before._held
+        self.show_held()
+        self.changed_us = before.changed_us  # and not when it was had last, so that it is asked for soon
+
     def show(self, verdict: Judged) -> None:
         """What was kept out of a version, or is why it was refused."""
         self.poisoned, self.bad_lines, self.ignored = verdict.poisoned, verdict.bad_lines, verdict.ignored
