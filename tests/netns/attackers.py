@@ -38,7 +38,7 @@ def three_hosts_trying(
 ) -> Trying:
     """An answer to the first host makes the block; then each connects `count` times."""
     assert ground.resolve(hosts[0], "b.evil.example")
-    until(lambda: address in kernel.blocked(ground.gateway), 5)
+    until(lambda: address in kernel.blocked(ground.gateway))
     already = kernel.blocked(ground.gateway)[address].packets
     events_before = len(daemon.events())
     tries: dict[str, int] = {}
@@ -51,7 +51,7 @@ def three_hosts_trying(
             through += outcomes.count(clients.ESTABLISHED)
     packets = kernel.blocked(ground.gateway)[address].packets - already
     wanted = {ground[host].v4 for host in hosts}
-    until(lambda: wanted <= {one["client"] for one in daemon.ask("incidents")["incidents"]}, 10)
+    until(lambda: wanted <= {one["client"] for one in daemon.ask("incidents")["incidents"]})
     time.sleep(2.5)  # sums are told once a second
     incidents = daemon.ask("incidents")["incidents"]
     held = next(one for one in daemon.ask("watch")["watches"] if one["target"]["value"] == "evil.example")

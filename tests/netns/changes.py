@@ -50,14 +50,14 @@ def newly_protected(ground: Ground, daemon: Daemon, resolver_file: Path) -> dict
     took: dict[str, float] = {}
     for kind, (address, change) in NEWLY.items():
         daemon.ask("block", what=address, reason="before it became ours")
-        until(lambda address=address: kernel.holds(ground.gateway, [address]), 5)
+        until(lambda address=address: kernel.holds(ground.gateway, [address]))
         began_s = time.monotonic()
         if change:
             ground.gateway.run("ip", *(["-6"] if ":" in address else []), *change.split())
         else:
             with resolver_file.open("a") as file:
                 file.write(f"nameserver {address}\n")
-        until(_is_free(ground, address), 20, f"{kind} {address} is not protected")
+        until(_is_free(ground, address), why=f"{kind} {address} is not protected")
         took[kind] = time.monotonic() - began_s
     took["feed"] = _feed_protected(ground, daemon)
     return took
@@ -66,11 +66,11 @@ def newly_protected(ground: Ground, daemon: Daemon, resolver_file: Path) -> dict
 def _feed_protected(ground: Ground, daemon: Daemon) -> float:
     """A feed is configured whose server is blocked; seconds from the reload."""
     daemon.ask("block", what=FEED, reason="before a feed came from there")
-    until(lambda: kernel.holds(ground.gateway, [FEED]), 5)
+    until(lambda: kernel.holds(ground.gateway, [FEED]))
     daemon.configure({"feeds": {"partner": {"url": f"https://{FEED}/c2.txt"}}})
     began_s = time.monotonic()
     daemon.ask("reload", timeout_s=60.0, reason="a feed")
-    until(_is_free(ground, FEED), 20, "the feed's server is not protected")
+    until(_is_free(ground, FEED), why="the feed's server is not protected")
     return time.monotonic() - began_s
 
 
@@ -105,7 +105,7 @@ def foreign_owner(gateway: Namespace) -> Iterator[None]:
         owner.stdin.write(f"delete table inet {kernel.TABLE}\n")
         owner.stdin.write(f"add table inet {kernel.TABLE} {{ flags owner; }}\n")
         owner.stdin.flush()
-        until(lambda: _is_owned(gateway), 10, "the table could not be taken over")
+        until(lambda: _is_owned(gateway), why="the table could not be taken over")
         yield
     finally:
         owner.kill()
@@ -136,7 +136,7 @@ def outage(ground: Ground, daemon: Daemon, seconds: float, addresses: list[str],
     until(lambda: kernel.holds(ground.gateway, decided), 120, "what was decided meanwhile is not in the kernel")
     drained_s = time.monotonic() - ended_s
     with contextlib.suppress(AssertionError):
-        until(lambda: _state(daemon) == "ok", 10)
+        until(lambda: _state(daemon) == "ok")
     return Outage(alarm_s, drained_s, len(decided), _state(daemon) == "ok")
 
 

@@ -32,7 +32,8 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 TREE: Final = Path(os.environ.get("EGRESSD_TREE", ROOT)).resolve()
 NOBODY: Final = 65534
 CAPABILITIES: Final = ("net_raw", "net_admin")
-READY_S: Final = 30.0
+READY_S: Final = 60.0
+SOON_S: Final = 30.0  # what comes at once, on a machine that compiles beside it; what comes with a full check is later
 POLL_S: Final = 0.02
 
 # Python may lie in a folder that only root enters. In a mount namespace of its own (`ip netns exec` makes one) that
@@ -63,7 +64,7 @@ class Refused(AssertionError):
         self.code = code
 
 
-def until(what: Callable[[], Any], timeout_s: float = 10.0, why: str = "") -> Any:
+def until(what: Callable[[], Any], timeout_s: float = SOON_S, why: str = "") -> Any:
     """Ask again and again until the answer is true, and return it. Raises Failed with `why` when time is up."""
     end_s = time.monotonic() + timeout_s
     while True:

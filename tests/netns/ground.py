@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.netns import clients, servers
-from tests.netns.daemon import Daemon
+from tests.netns.daemon import SOON_S, Daemon
 from tests.netns.spaces import Running
 from tests.netns.topology import FEW, GATEWAY4, GATEWAY6, JPS, Host, Topology
 
@@ -93,7 +93,7 @@ class Ground:
         told: tuple[str, bool] = self[host].space.call(clients.visit, name, GATEWAY4[self[host].segment], path)
         return told
 
-    def kept_out(self, host: str, name: str, rrtype: int = clients.A, timeout_s: float = 2.0) -> bool:
+    def kept_out(self, host: str, name: str, rrtype: int = clients.A, timeout_s: float = SOON_S) -> bool:
         """Whether a host that resolves a name cannot connect, from some moment within the time on."""
         addresses = self.resolve(host, name, rrtype=rrtype) or []
         end_s = time.monotonic() + timeout_s

@@ -62,7 +62,7 @@ def reload_long(ground: Ground, names: int, rate: int, code: Path) -> Reloaded:
                 missed += late < 0
                 number += 1
                 time.sleep(PAUSE_S)  # who measures must not be what is measured
-            until(lambda: _is_listed(ground), 5, "the new line is not in force")
+            until(lambda: _is_listed(ground), why="the new line is not in force")
             in_force_s = time.monotonic() - saved_s
             for more in range(number, number + 20):  # while packet processes follow the swap up
                 late = _block(ground, more)

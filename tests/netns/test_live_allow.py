@@ -40,7 +40,7 @@ def _change(ground: Ground, what: Callable[[], Any], holds: bool) -> float:
     """Make a change of what is allowed; how many seconds after its beginning the kernel was as it should be."""
     began_s = time.monotonic()
     what()
-    until(lambda: kernel.holds(ground.gateway, [ADDRESS]) == holds, 10, f"held must be {holds}")
+    until(lambda: kernel.holds(ground.gateway, [ADDRESS]) == holds, why=f"held must be {holds}")
     took_s = time.monotonic() - began_s
     print(f"{'back' if holds else 'lifted'} in the kernel after {took_s * 1000:.0f} ms")
     return took_s
@@ -69,15 +69,15 @@ def test_an_allowance_lifts_at_once_and_its_end_blocks_again(
     allow, end = way(daemon)
     may = ground["may"].v4
     assert ground.kept_out("may", "b.evil.example")
-    until(lambda: kernel.holds(ground.gateway, [ADDRESS]), 5)
+    until(lambda: kernel.holds(ground.gateway, [ADDRESS]))
     assert _change(ground, allow, False) < WITHIN_S
     assert ground.get("may", ADDRESS, "b.evil.example") == (clients.ESTABLISHED, True)
-    said = until(lambda: _notes(daemon, may), 5)
+    said = until(lambda: _notes(daemon, may))
     assert len(said) == 1 and said[0].startswith("allowed since ") and said[0].endswith(" lifted")
     assert "sinkholed by us" in said[0]
     assert _change(ground, end, True) < WITHIN_S
     assert ground.get("may", ADDRESS, "b.evil.example")[0] == clients.REFUSED
-    said = until(lambda: _notes(daemon, may)[1:], 5)
+    said = until(lambda: _notes(daemon, may)[1:])
     (again,) = daemon.ask("decisions", state="active")["decisions"]
     assert said[0].endswith(f": {again['id']} blocks again (it was D1)")
     assert "no longer allowed" in daemon.command("incidents", daemon.ask("incidents", client=may)["incidents"][0]["id"])
@@ -109,7 +109,7 @@ def test_an_allowance_that_goes_while_the_daemon_is_down(ground: Ground, daemon:
     daemon.stop()
     daemon.allow_file.write_text("")
     daemon.start()
-    until(lambda: kernel.holds(ground.gateway, [ADDRESS]), 5, "what was lifted must stand again")
+    until(lambda: kernel.holds(ground.gateway, [ADDRESS]), why="what was lifted must stand again")
     assert ground.get("may", ADDRESS, "b.evil.example")[0] == clients.REFUSED
 
 
@@ -121,7 +121,7 @@ def test_a_line_of_a_file_ends_by_itself(ground: Ground, daemon: Daemon) -> None
     assert _change(ground, lambda: daemon.ask("reload", timeout_s=60.0, reason="an edit"), False) < WITHIN_S
     until(lambda: any("ALLOWANCE ends" in one for one in daemon.ask("status")["warnings"]), 2)
     assert daemon.metrics()['egressd_allowances{state="ending"}'] == 1
-    until(lambda: kernel.holds(ground.gateway, [ADDRESS]), 10, "nobody edits anything, and it is blocked again")
+    until(lambda: kernel.holds(ground.gateway, [ADDRESS]), why="nobody edits anything, and it is blocked again")
     print(f"back in the kernel {time.time() - ends_s:.2f} s after the end")
     assert 0 <= time.time() - ends_s < 2.5  # the clock ticks once a second
     assert any("ALLOWANCE ended" in one for one in daemon.ask("status")["warnings"])

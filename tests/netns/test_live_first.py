@@ -76,7 +76,7 @@ def test_what_a_client_says_is_held_against_that_client_only(ground: Ground) -> 
     with ground.daemon(first_list(1)):
         name = f"c.{campaign_domain(0)}"
         assert ground.get("may", "203.0.113.77", name)[0] == clients.ESTABLISHED
-        until(lambda: kernel.pairs(ground.gateway), 5)
+        until(lambda: kernel.pairs(ground.gateway))
         assert set(kernel.pairs(ground.gateway)) == {f"{ground['may'].v4}>203.0.113.77"}
         assert not kernel.blocked(ground.gateway)
         assert ground.get("may", "203.0.113.77", name) == (clients.REFUSED, False)
@@ -97,7 +97,7 @@ def test_monitor_shows_and_blocks_nothing(ground: Ground) -> None:
     with ground.daemon(first_list(1), {"mode": "monitor"}) as daemon:
         name = f"b.{campaign_domain(0)}"
         assert ground.visit("may", name) == (clients.ESTABLISHED, True)
-        until(lambda: daemon.ask("incidents")["incidents"], 5)
+        until(lambda: daemon.ask("incidents")["incidents"])
         assert not kernel.blocked(ground.gateway)
         assert not kernel.pairs(ground.gateway)
         assert daemon.ask("status")["mode"] == "monitor"
@@ -108,10 +108,10 @@ def test_approve_waits_for_a_person(ground: Ground) -> None:
     with ground.daemon(first_list(1), {"mode": "approve"}) as daemon:
         name = f"b.{campaign_domain(0)}"
         assert ground.visit("may", name) == (clients.ESTABLISHED, True)
-        proposed = until(lambda: daemon.ask("decisions", state="proposed")["decisions"], 5)
+        proposed = until(lambda: daemon.ask("decisions", state="proposed")["decisions"])
         assert not kernel.blocked(ground.gateway)
         daemon.ask("approve", id=proposed[0]["id"], reason="seen and meant")
-        until(lambda: "203.0.113.1" in kernel.blocked(ground.gateway), 5)
+        until(lambda: "203.0.113.1" in kernel.blocked(ground.gateway))
         assert ground.get("may", "203.0.113.1", name) == (clients.REFUSED, False)
 
 

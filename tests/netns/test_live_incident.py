@@ -72,17 +72,17 @@ def beat_a(ground: Ground, daemon: Daemon) -> None:
     for number in range(5):
         assert ground.visit("april", f"a.{DOMAIN}", f"?id={number * 7_919_191:x}")[1]
     daemon.list_file.write_text(f"theirs.github.io\na.{DOMAIN}\n")  # taken when it is saved
-    row = until(lambda: incident_of(ground, daemon, "april"), 15, "the host of April is not named")
+    row = until(lambda: incident_of(ground, daemon, "april"), why="the host of April is not named")
     assert (row["registered_domain"], row["retro"]) == (DOMAIN, True)
     assert row["contacts"] >= 5
-    until(lambda: ground.visit("april", f"a.{DOMAIN}", "?id=1")[0] == clients.REFUSED, 5)
+    until(lambda: ground.visit("april", f"a.{DOMAIN}", "?id=1")[0] == clients.REFUSED)
 
 
 def beat_b(ground: Ground, daemon: Daemon) -> None:
     """May: a subdomain that no list has. The first connection is stopped, and it is the same campaign."""
     before = len(ground.hits())
     assert tries(ground, "may", f"b.{DOMAIN}") == (clients.REFUSED, False)
-    row = until(lambda: incident_of(ground, daemon, "may"), 5)
+    row = until(lambda: incident_of(ground, daemon, "may"))
     april = incident_of(ground, daemon, "april")
     assert april is not None
     assert row["campaign"] == april["campaign"]
@@ -104,7 +104,7 @@ def beat_c(ground: Ground, daemon: Daemon) -> None:
     assert len([one for one in opened if one["egressd"]["registered_domain"] == DOMAIN]) == 5  # not 36
     for label in ("cdn", "dns", "us"):
         assert ground.resolve("later1", f"{label}.{DOMAIN}")
-    until(lambda: {"shared", "protected"} <= refusals(daemon), 5)
+    until(lambda: {"shared", "protected"} <= refusals(daemon))
 
 
 def tries(ground: Ground, host: str, name: str) -> tuple[str, bool]:
@@ -130,14 +130,14 @@ def beat_d(ground: Ground, daemon: Daemon) -> None:
     paths = [f"i.php?id={hashlib.sha256(bytes([number])).hexdigest()[:28]}" for number in range(7)]
     told = ground["later3"].space.call(clients.reports, f"i.{ELSEWHERE}", GATEWAY4[JPS], paths, REPORT_S)
     assert told == [(clients.ESTABLISHED, True)] * len(paths), "behaviour alone stopped something"
-    question = until(lambda: question_about(daemon, ELSEWHERE), 10, "behaviour has not found it")
+    question = until(lambda: question_about(daemon, ELSEWHERE), why="behaviour has not found it")
     assert (question["state"], question["rule"]) == ("proposed", "behaviour-strong")
     assert "opaque" in question["reason"]
     assert "203.0.113.77" not in kernel.blocked(ground.gateway)
     rows = [one for one in daemon.ask("incidents")["incidents"] if one["registered_domain"] == ELSEWHERE]
     assert [one["client"] for one in rows] == [ground["later3"].v4]
     daemon.ask("approve", id=question["id"], reason="the host has been imaged, it is a backdoor")
-    until(lambda: tries(ground, "later3", f"i.{ELSEWHERE}") == (clients.REFUSED, False), 5)
+    until(lambda: tries(ground, "later3", f"i.{ELSEWHERE}") == (clients.REFUSED, False))
 
 
 def question_about(daemon: Daemon, domain: str) -> dict[str, Any] | None:

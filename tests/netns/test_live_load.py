@@ -51,9 +51,9 @@ def test_what_was_sent_was_read_or_is_counted_as_dropped(ground: Ground, daemon:
     """Promise 14, by a burst far beyond what one process takes: sent = read + dropped, exactly, but for a canary."""
     before = _interface(daemon, "mhlw0")
     with background(ground, "named", 60_000, 1.0) as sent:
-        until(lambda: _interface(daemon, "mhlw0")[0] > before[0], 10)
+        until(lambda: _interface(daemon, "mhlw0")[0] > before[0])
     total = sent[0].packets
-    until(lambda: sum(_interface(daemon, "mhlw0")) - sum(before) >= total, 15, "packets are missing from the counts")
+    until(lambda: sum(_interface(daemon, "mhlw0")) - sum(before) >= total, why="packets are missing from the counts")
     assert sum(_interface(daemon, "mhlw0")) - sum(before) - total in (0, 1)
 
 

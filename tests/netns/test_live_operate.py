@@ -58,7 +58,7 @@ def test_an_interface_goes_down_and_comes_up(ground: Ground, daemon: Daemon) -> 
     assert _state(daemon, "jps0") == "up"
     ground.gateway.run("ip", "link", "set", "jps0", "down")
     try:
-        until(lambda: _state(daemon, "jps0") != "up", 5, "a sensor that sees nothing must be DOWN")
+        until(lambda: _state(daemon, "jps0") != "up", why="a sensor that sees nothing must be DOWN")
     finally:
         ground.gateway.run("ip", "link", "set", "jps0", "up")
         for family, route in (
@@ -66,9 +66,9 @@ def test_an_interface_goes_down_and_comes_up(ground: Ground, daemon: Daemon) -> 
             ("-6", "fd00:0:0:2::1/64"),
         ):  # IPv6 addresses go with the link
             ground.gateway.run("ip", family, "address", "replace", route, "dev", "jps0", "nodad")
-    until(lambda: _state(daemon, "jps0") == "up", 10)
-    until(lambda: ground.resolve("may", "b.evil.example"), 5)
-    until(lambda: "203.0.113.66" in kernel.blocked(ground.gateway), 5)
+    until(lambda: _state(daemon, "jps0") == "up")
+    until(lambda: ground.resolve("may", "b.evil.example"))
+    until(lambda: "203.0.113.66" in kernel.blocked(ground.gateway))
 
 
 def test_an_interface_is_renamed_and_back(ground: Ground, daemon: Daemon) -> None:
@@ -76,17 +76,17 @@ def test_an_interface_is_renamed_and_back(ground: Ground, daemon: Daemon) -> Non
     for command in (("down",), ("name", "other0"), ("up",)):
         ground.gateway.run("ip", "link", "set", "other0" if command == ("up",) else "jps0", *command)
     try:
-        until(lambda: _state(daemon, "jps0") != "up", 5)
+        until(lambda: _state(daemon, "jps0") != "up")
     finally:
         for command in (("down",), ("name", "jps0"), ("up",)):
             ground.gateway.run("ip", "link", "set", "jps0" if command == ("up",) else "other0", *command)
         for address in ("2001:db8:2::1/64", "fd00:0:0:2::1/64"):
             ground.gateway.run("ip", "-6", "address", "replace", address, "dev", "jps0", "nodad")
-    until(lambda: _state(daemon, "jps0") == "up", 10)
-    until(lambda: ground.resolve("may", "b.renamed.example"), 5)
+    until(lambda: _state(daemon, "jps0") == "up")
+    until(lambda: ground.resolve("may", "b.renamed.example"))
     daemon.list_file.write_text(LISTED + "listed.renamed.example\n")
     daemon.ask("reload", timeout_s=60.0, reason="a new list")
-    until(lambda: ground.resolve("may", "c.renamed.example") and "203.0.113.71" in kernel.blocked(ground.gateway), 10)
+    until(lambda: ground.resolve("may", "c.renamed.example") and "203.0.113.71" in kernel.blocked(ground.gateway))
 
 
 def test_interfaces_are_found_when_none_are_named(ground: Ground) -> None:
@@ -100,7 +100,7 @@ def test_a_list_that_changes_is_taken_by_sighup(ground: Ground, daemon: Daemon) 
     daemon.list_file.write_text(LISTED + "listed.worse.example\n")
     daemon.signal(signal.SIGHUP)
     client = ground["may"].v4  # found from history, which is its own word: it alone is kept out until others ask
-    until(lambda: f"{client}>203.0.113.70" in kernel.pairs(ground.gateway), 10, "the retro-hunt must find the contact")
+    until(lambda: f"{client}>203.0.113.70" in kernel.pairs(ground.gateway), why="the retro-hunt must find the contact")
     assert ground.get("may", "203.0.113.70", "b.worse.example")[0] == clients.REFUSED
     assert ground.kept_out("april", "c.worse.example")
     daemon.list_file.write_text(LISTED)
@@ -137,11 +137,11 @@ def _saves(file: Path, text: str, how: str) -> None:
 def test_a_list_that_somebody_saves_is_taken_within_two_seconds(ground: Ground, daemon: Daemon, how: str) -> None:
     _saves(daemon.list_file, LISTED + "# another one\nlisted.renamed.example\n", how)
     saved_s = time.monotonic()
-    until(lambda: _indicators(daemon) == 2, 10, "the list was not taken")
+    until(lambda: _indicators(daemon) == 2, why="the list was not taken")
     assert time.monotonic() - saved_s <= 2.0
     assert ground.kept_out("may", "b.renamed.example")
     _saves(daemon.list_file, LISTED + "listed.renamed.example colour=red\n", how)
-    problem = until(lambda: daemon.ask("status")["list_problems"], 10, "a mistake must be told")
+    problem = until(lambda: daemon.ask("status")["list_problems"], why="a mistake must be told")
     assert "block.txt:2:24" in problem[0]
     assert ground.kept_out("april", "c.renamed.example")  # the last good content
     daemon.kill()
@@ -149,7 +149,7 @@ def test_a_list_that_somebody_saves_is_taken_within_two_seconds(ground: Ground, 
     assert "block.txt:2:24" in daemon.ask("status")["list_problems"][0]
     assert ground.kept_out("office", "d.renamed.example")
     _saves(daemon.list_file, LISTED, how)
-    until(lambda: not daemon.ask("status")["list_problems"] and _indicators(daemon) == 1, 10)
+    until(lambda: not daemon.ask("status")["list_problems"] and _indicators(daemon) == 1)
 
 
 def _indicators(daemon: Daemon) -> int:
@@ -173,7 +173,7 @@ def test_what_is_broken_on_disk_leaves_the_last_good_one(ground: Ground, daemon:
 def test_allow_lets_through_what_was_blocked(ground: Ground, daemon: Daemon) -> None:
     assert ground.kept_out("may", "b.evil.example")
     daemon.ask("allow", what="evil.example", for_s=3600, reason="sinkholed by us")
-    until(lambda: not kernel.blocked(ground.gateway), 5)
+    until(lambda: not kernel.blocked(ground.gateway))
     assert ground.visit("may", "b.evil.example") == (clients.ESTABLISHED, True)
     told = daemon.ask("list")
     assert any(one["kind"] == "allowance" and "evil.example" in one["text"] for one in told["operator"])
@@ -200,7 +200,7 @@ def test_a_stranger_may_not_ask(ground: Ground, daemon: Daemon) -> None:
 def test_every_screen_shows_the_block(ground: Ground, daemon: Daemon) -> None:
     ground.visit("may", "b.evil.example")
     ground.get("office", "203.0.113.66", "b.evil.example")
-    until(lambda: len(daemon.ask("incidents")["incidents"]) == 2, 5)
+    until(lambda: len(daemon.ask("incidents")["incidents"]) == 2)
     status = daemon.command("status")
     assert "mode ENFORCE" in status
     assert "jps0" in status
@@ -249,7 +249,7 @@ def test_a_start_on_a_full_disk(ground: Ground) -> None:
         assert "203.0.113.50" in kernel.blocked(ground.gateway)
         assert any("cannot be written (" in one for one in daemon.ask("status")["warnings"])
         (state / "filler").unlink()
-        until(lambda: not any("cannot be written (" in one for one in daemon.ask("status")["warnings"]), 10)
+        until(lambda: not any("cannot be written (" in one for one in daemon.ask("status")["warnings"]))
         daemon.ask("block", what="203.0.113.51", reason="after")
         assert len(daemon.ask("decisions")["decisions"]) == 2
     finally:
@@ -288,6 +288,6 @@ def test_people_who_block_at_once(ground: Ground, daemon: Daemon) -> None:
     addresses = [f"203.0.113.{number}" for number in range(120, 132)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda address: daemon.ask("block", what=address, reason="all at once"), addresses))
-    until(lambda: kernel.holds(ground.gateway, addresses), 5, "a block that was acknowledged is not in force")
+    until(lambda: kernel.holds(ground.gateway, addresses), why="a block that was acknowledged is not in force")
     active = daemon.ask("decisions", state="active")["decisions"]
     assert set(addresses) <= {target["value"] for row in active for target in row["targets"]}

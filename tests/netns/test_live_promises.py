@@ -42,17 +42,17 @@ def test_2_what_becomes_ours_is_protected_and_unblocked(ground: Ground) -> None:
     with ground.daemon(LISTED) as daemon:
         for address in (own, router, resolver):
             daemon.ask("block", what=address, reason="not ours yet")
-        until(lambda: {own, router, resolver} <= set(kernel.blocked(ground.gateway)), 5)
+        until(lambda: {own, router, resolver} <= set(kernel.blocked(ground.gateway)))
         gateway = ground.gateway
         gateway.run("ip", "address", "add", f"{own}/24", "dev", "wan0")
         gateway.run("ip", "route", "add", "198.51.100.0/25", "via", router)
         try:
-            until(lambda: not {own, router} & set(kernel.blocked(gateway)), 5, "what is ours now is still blocked")
+            until(lambda: not {own, router} & set(kernel.blocked(gateway)), why="what is ours now is still blocked")
             with pytest.raises(Refused):
                 daemon.ask("block", what=own, reason="must be refused")
             daemon.configure({"resolvers": ["10.1.0.1", "10.2.0.1", resolver]})
             daemon.signal(signal.SIGHUP)
-            until(lambda: resolver not in kernel.blocked(gateway), 5, "a resolver is still blocked")
+            until(lambda: resolver not in kernel.blocked(gateway), why="a resolver is still blocked")
         finally:
             gateway.run("ip", "route", "del", "198.51.100.0/25", "via", router)
             gateway.run("ip", "address", "del", f"{own}/24", "dev", "wan0")
@@ -75,9 +75,9 @@ def test_2_the_far_end_of_a_tunnel_is_protected(ground: Ground) -> None:
         ground.zone({"tunnel.evil.example": [peer, peer_of_ipsec, "203.0.113.45"]})
         with ground.daemon("listed.evil.example\n") as daemon:
             assert ground.resolve("may", "tunnel.evil.example") == [peer, peer_of_ipsec, "203.0.113.45"]
-            until(lambda: "203.0.113.45" in kernel.blocked(ground.gateway), 5)
+            until(lambda: "203.0.113.45" in kernel.blocked(ground.gateway))
             assert not {peer, peer_of_ipsec} & set(kernel.blocked(ground.gateway))
-            why = until(lambda: refusals(daemon, peer), 5)[0]
+            why = until(lambda: refusals(daemon, peer))[0]
             assert "far end of a tunnel of this machine" in why["egressd"]["reason"]
     finally:
         ground.gateway.run("ip", "xfrm", "policy", "delete", *policy)
@@ -93,9 +93,9 @@ def test_2_hosts_behind_a_router_of_ours_are_protected(ground: Ground) -> None:
         ground.zone({"inside.evil.example": [inside, "2001:db8:f::45"]})
         with ground.daemon("listed.evil.example\n") as daemon:
             ground.resolve("may", "inside.evil.example", rrtype=clients.AAAA)
-            until(lambda: "2001:db8:f::45" in kernel.blocked(ground.gateway), 5)
+            until(lambda: "2001:db8:f::45" in kernel.blocked(ground.gateway))
             assert inside not in kernel.blocked(ground.gateway)
-            until(lambda: refusals(daemon, inside), 5)
+            until(lambda: refusals(daemon, inside))
     finally:
         ground.gateway.run("ip", "-6", "route", "del", *route)
 
@@ -107,7 +107,7 @@ def test_3_a_shared_address_is_not_blocked(ground: Ground) -> None:
         for name in names:
             ground.resolve("april", name)
         ground.resolve("may", "cdn.evil.example")
-        refused = until(lambda: daemon.events("decision", action="refuse", rule="shared"), 5)
+        refused = until(lambda: daemon.events("decision", action="refuse", rule="shared"))
         assert refused[0]["egressd"]["name"] == "cdn.evil.example"
         assert not kernel.blocked(ground.gateway)
         rows = daemon.ask("decisions", state="active")["decisions"]
@@ -125,10 +125,10 @@ def test_3_an_address_in_a_shared_range_is_given_free_when_the_range_is_told(gro
         daemon.configure({"guard": {"shared_ranges": ["shipped", "ranges.txt"]}})
         daemon.signal(signal.SIGHUP)
         assert ground.kept_out("may", "cdn.evil.example")
-        until(lambda: address in kernel.blocked(ground.gateway), 5)
+        until(lambda: address in kernel.blocked(ground.gateway))
         ranges.write_text("192.0.2.80/28 operator=CDN\n")
-        until(lambda: address not in kernel.blocked(ground.gateway), 10, "an address in a shared range is blocked")
-        freed = until(lambda: daemon.events("decision", action="withdraw", rule="shared"), 5)
+        until(lambda: address not in kernel.blocked(ground.gateway), why="an address in a shared range is blocked")
+        freed = until(lambda: daemon.events("decision", action="withdraw", rule="shared"))
         assert freed[-1]["egressd"]["reason"] == (
             "blocked by name, not by address: in 192.0.2.80/28, a shared range of CDN (ranges.txt:1)"
         )
@@ -156,12 +156,12 @@ def test_4_automatic_blocks_have_a_budget_too(ground: Ground) -> None:
     with ground.daemon("".join(f"listed.wide{number}.example\n" for number in range(1, 231))) as daemon:
         for name in zone:
             ground.resolve("may", name)
-        until(lambda: len(kernel.pairs(ground.gateway)) >= 180, 10)
+        until(lambda: len(kernel.pairs(ground.gateway)) >= 180)
         assert len(kernel.blocked(ground.gateway)) == 50
         assert len(kernel.pairs(ground.gateway)) == 180
         assert not daemon.events("decision", action="alert")
         ground.resolve("april", "b.wide200.example")
-        until(lambda: "45.10.0.200" in kernel.blocked(ground.gateway), 5, "a second host's contact is not blocked")
+        until(lambda: "45.10.0.200" in kernel.blocked(ground.gateway), why="a second host's contact is not blocked")
 
 
 def test_5_forged_names_block_nobody_but_their_sender(ground: Ground) -> None:
@@ -181,7 +181,7 @@ def test_5_outsiders_are_no_infected_hosts(ground: Ground) -> None:
     with ground.daemon(LISTED) as daemon:
         assert ground.kept_out("may", "listed.evil.example")
         ground.topology.wan.call(_ask_as_sixty, ground["beacon"].v6, "2001:db8:f::")
-        until(lambda: daemon.metrics().get('egressd_left_out_total{reason="contacts_from_outside"}') == 60, 10)
+        until(lambda: daemon.metrics().get('egressd_left_out_total{reason="contacts_from_outside"}') == 60)
         assert [one["client"] for one in daemon.ask("incidents")["incidents"]] == [ground["may"].v4]
         assert daemon.ask("decisions", id="D1")["decisions"][0]["state"] == "active"
         assert ground.kept_out("may", "listed.evil.example")
@@ -195,7 +195,7 @@ def test_5_a_stranger_puts_no_words_into_a_hosts_mouth(ground: Ground) -> None:
         assert stranger.receive() == "ready"
         for _ in range(3):
             ground["april"].space.call(clients.ask_udp, "203.0.113.9", 4_789, b"hi")
-        until(lambda: daemon.metrics().get('egressd_left_out_total{reason="contacts_from_outside"}', 0) > 0, 10)
+        until(lambda: daemon.metrics().get('egressd_left_out_total{reason="contacts_from_outside"}', 0) > 0)
         assert daemon.ask("incidents")["incidents"] == []
         assert kernel.pairs(ground.gateway) == {}
 
@@ -208,14 +208,14 @@ def test_5_what_a_listed_server_only_sends_accuses_nobody(ground: Ground) -> Non
     with ground.daemon("203.0.113.9\n") as daemon:
         before = daemon.metrics()["egressd_packets_total"]
         ground.topology.wan.call(_send_to, host.v4)
-        until(lambda: daemon.metrics()["egressd_packets_total"] >= before + 9, 10)
+        until(lambda: daemon.metrics()["egressd_packets_total"] >= before + 9)
         host.space.call(clients.ask_udp, "198.51.100.7", 4_444, b"hi")  # what was seen before that is told by then
-        until(lambda: daemon.metrics()["egressd_packets_total"] >= before + 10, 10)
+        until(lambda: daemon.metrics()["egressd_packets_total"] >= before + 10)
         time.sleep(1)
         assert daemon.ask("incidents")["incidents"] == []
         for id_ in ("I1", "I2"):
             host.space.call(clients.ask_udp, "203.0.113.9", 4_444, b"hi")
-            until(partial(_is_open, daemon, id_), 10)
+            until(partial(_is_open, daemon, id_))
             daemon.ask("close", incident=id_, reason="cleaned")
             assert daemon.ask("incidents")["incidents"] == []
 
@@ -257,7 +257,7 @@ def test_5_one_host_is_one_machine_whatever_addresses_it_takes(ground: Ground) -
     with ground.daemon(LISTED) as daemon:
         assert ground.kept_out("may", "listed.evil.example")
         ground["april"].space.call(_ask_as_sixty, GATEWAY6[MHLW], "2001:db8:1::bad:")
-        until(lambda: sum(one["contacts"] for one in daemon.ask("incidents")["incidents"]) > 60, 10)
+        until(lambda: sum(one["contacts"] for one in daemon.ask("incidents")["incidents"]) > 60)
         assert len(daemon.ask("incidents")["incidents"]) < 20  # of one MAC sixteen stand apart
         assert daemon.ask("decisions", id="D1")["decisions"][0]["state"] == "active"
         assert ground.kept_out("april", "listed.evil.example")

@@ -59,7 +59,7 @@ def test_no_block_of_the_address_and_an_event_that_says_why(
 ) -> None:
     rrtype = AAAA if ":" in address else clients.A
     assert ground.resolve("may", f"{label}.evil.example", rrtype=rrtype)
-    refusal = until(lambda: _refusal(daemon, f"{label}.evil.example"), 5, f"no event about {address}")
+    refusal = until(lambda: _refusal(daemon, f"{label}.evil.example"), why=f"no event about {address}")
     assert refusal["rule"] == rule
     assert refusal["reason"]
     assert ip_address(refusal["targets"][0]["value"]) == ip_address(address)
@@ -74,14 +74,14 @@ def _refusal(daemon: Daemon, name: str) -> dict[str, Any] | None:
 
 def test_the_name_is_decided_about_all_the_same(ground: Ground, daemon: Daemon) -> None:
     ground.resolve("may", "public.evil.example")
-    rows = until(lambda: daemon.ask("decisions", state="active")["decisions"], 5)
+    rows = until(lambda: daemon.ask("decisions", state="active")["decisions"])
     assert any(
         target["kind"] == "registered_domain" and target["value"] == "evil.example"
         for row in rows
         for target in row["targets"]
     )
     ground.resolve("may", "b.evil.example")
-    until(lambda: "203.0.113.66" in kernel.blocked(ground.gateway), 5)
+    until(lambda: "203.0.113.66" in kernel.blocked(ground.gateway))
 
 
 def test_everything_that_was_aimed_at_still_works(ground: Ground, daemon: Daemon) -> None:

@@ -24,7 +24,7 @@ def test_built_indexes_that_somebody_takes_away_leave_nobody_blind() -> None:
                 file.unlink()
             (pid,) = daemon.packet_pids()
             os.kill(pid, signal.SIGKILL)
-            until(lambda: [one for one in daemon.packet_pids() if one != pid], 20, "no packet process is started")
+            until(lambda: [one for one in daemon.packet_pids() if one != pid], why="no packet process is started")
             assert ground.kept_out("may", "s2.evil.example", rrtype=AAAA, timeout_s=20)
             assert "index-1.idx is gone" in daemon.tail(60)
 

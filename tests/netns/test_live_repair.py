@@ -39,7 +39,7 @@ def daemon(ground: Ground) -> Iterator[Daemon]:
 def _block(ground: Ground, daemon: Daemon, addresses: list[str]) -> None:
     for address in addresses:
         daemon.ask("block", what=address, reason="to be repaired")
-    until(lambda: set(addresses) <= set(kernel.blocked(ground.gateway)), 5)
+    until(lambda: set(addresses) <= set(kernel.blocked(ground.gateway)))
 
 
 @pytest.mark.parametrize("ruleset", [FLUSH, RELOAD], ids=["flush ruleset", "a firewall's reload"])
@@ -49,7 +49,7 @@ def test_a_foreign_flush_is_repaired(ground: Ground, daemon: Daemon, ruleset: st
     assert repair.repaired_s <= 3.0
     assert repair.open_s <= 3.0
     assert repair.never_first
-    until(lambda: sum(one["drift_repaired"] for one in daemon.ask("status")["adapters"]) > 0, 5)
+    until(lambda: sum(one["drift_repaired"] for one in daemon.ask("status")["adapters"]) > 0)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_foreign_flush_is_repaired(ground: Ground, daemon: Daemon, ruleset: st
 def test_every_other_foreign_hand_is_repaired_too(ground: Ground, daemon: Daemon, hand: str) -> None:
     _block(ground, daemon, BLOCKED)
     ground.gateway.run("nft", hand)
-    until(lambda: _whole(ground), 5, f"not repaired: {hand}")
+    until(lambda: _whole(ground), why=f"not repaired: {hand}")
 
 
 def _whole(ground: Ground) -> bool:
@@ -76,7 +76,7 @@ def _whole(ground: Ground) -> bool:
 
 def test_a_foreign_element_is_taken_away(ground: Ground, daemon: Daemon) -> None:
     ground.gateway.run("nft", "add element inet egressd blocked4 { 192.0.2.21 timeout 1h }")
-    until(lambda: "192.0.2.21" not in kernel.blocked(ground.gateway), 5)
+    until(lambda: "192.0.2.21" not in kernel.blocked(ground.gateway))
     assert ground.get("may", "192.0.2.21", "www.innocent.example") == (clients.ESTABLISHED, True)
 
 
@@ -84,7 +84,7 @@ def test_the_hosts_own_rules_are_left_alone(ground: Ground, daemon: Daemon) -> N
     before = ground.gateway.run("nft", "list", "table", "inet", "host").stdout
     _block(ground, daemon, BLOCKED)
     ground.gateway.run("nft", "delete table inet egressd")
-    until(lambda: _whole(ground), 5)
+    until(lambda: _whole(ground))
     assert ground.gateway.run("nft", "list", "table", "inet", "host").stdout == before
 
 
@@ -143,7 +143,7 @@ def test_a_restart_with_many_blocks(ground: Ground) -> None:
     with_past = ground.daemon(ledgers.listed(count + 2), {"enforce": {"largest_change": 1_000_000}, **_BIG}, wait_s=60)
     ledgers.fill(with_past.folder, count, extra)
     with with_past as daemon:
-        until(lambda: len(kernel.blocked(ground.gateway)) == count + 2, 10)
+        until(lambda: len(kernel.blocked(ground.gateway)) == count + 2)
         for address in extra:
             assert ground.get("may", address, "x.example")[0] == clients.REFUSED
         with knocking(ground, extra) as knocks:
@@ -154,7 +154,7 @@ def test_a_restart_with_many_blocks(ground: Ground) -> None:
             assert time.monotonic() - began_s < 15
             ground.gateway.run("nft", "-f", "-", text=RELOAD)
             deed_ns = time.time_ns()
-            until(lambda: set(extra) <= set(kernel.blocked(ground.gateway)), 10)
+            until(lambda: set(extra) <= set(kernel.blocked(ground.gateway)))
             repaired_s = (time.time_ns() - deed_ns) / 1e9
         assert not [began_ns for began_ns in knocks.through() if began_ns < deed_ns - 100_000_000]
         assert repaired_s <= 3.0
@@ -170,14 +170,14 @@ def test_a_stopped_packet_process_and_a_killed_one(ground: Ground, daemon: Daemo
     _block(ground, daemon, BLOCKED)
     pid = daemon.packet_pids()[0]
     os.kill(pid, signal.SIGKILL)
-    until(lambda: daemon.packet_pids() not in ([pid], []), 10)
-    until(lambda: daemon.ask("status")["packet_processes"][0]["restarts"] >= 1, 5)
+    until(lambda: daemon.packet_pids() not in ([pid], []))
+    until(lambda: daemon.ask("status")["packet_processes"][0]["restarts"] >= 1)
     assert ground.get("may", BLOCKED[0], "x.example")[0] == clients.REFUSED
     until(lambda: _asked(ground, clients.A, "203.0.113.66"), 10)  # it is blind while it starts
     os.kill(daemon.packet_pids()[0], signal.SIGSTOP)
     hung = daemon.packet_pids()
     until(lambda: daemon.packet_pids() not in (hung, []), 45)
-    until(lambda: _asked(ground, clients.AAAA, "2001:db8:f::66"), 10)
+    until(lambda: _asked(ground, clients.AAAA, "2001:db8:f::66"))
 
 
 def _asked(ground: Ground, rrtype: int, address: str) -> bool:
@@ -189,10 +189,10 @@ def _asked(ground: Ground, rrtype: int, address: str) -> bool:
 def test_a_hung_core_stops_telling_its_watchdog(ground: Ground, daemon: Daemon) -> None:
     """What systemd needs to restart it: WATCHDOG=1 while it lives, none while it hangs."""
     assert daemon.running()
-    until(lambda: "WATCHDOG=1" in daemon.notified(), 20, "no sign of life for the watchdog")
+    until(lambda: "WATCHDOG=1" in daemon.notified(), why="no sign of life for the watchdog")
     daemon.signal(signal.SIGSTOP)
     daemon.notified()
     time.sleep(1.0)
     assert "WATCHDOG=1" not in daemon.notified()
     daemon.signal(signal.SIGCONT)
-    until(lambda: daemon.ask("status"), 10)
+    until(lambda: daemon.ask("status"))

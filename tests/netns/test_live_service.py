@@ -77,11 +77,11 @@ def test_a_listed_name_is_blocked_and_stays_so_while_the_service_is_stopped(grou
 
 def test_a_mistake_in_a_list_fails_the_check_and_ends_no_block(ground: Ground, machine: Machine) -> None:
     machine.write(LIST, LISTED + "not a name\n")
-    until(lambda: "local.txt:2:" in machine.journal("egressd-check"), 10, "the check must be started by the saved file")
-    until(lambda: "local.txt:2:" in machine.command("egressd", "status"), 10, "status must tell")
+    until(lambda: "local.txt:2:" in machine.journal("egressd-check"), why="the check must be started by the saved file")
+    until(lambda: "local.txt:2:" in machine.command("egressd", "status"), why="status must tell")
     assert ground.kept_out("april", "d.evil.example")
     machine.write(LIST, LISTED)
-    until(lambda: "local.txt" not in machine.command("egressd", "status").partition("SENSORS")[0], 10)
+    until(lambda: "local.txt" not in machine.command("egressd", "status").partition("SENSORS")[0])
 
 
 def test_what_a_run_as_root_left_is_the_services_own_again(machine: Machine) -> None:
@@ -100,7 +100,7 @@ def test_a_core_that_hangs_is_started_anew(ground: Ground, machine: Machine) -> 
     hung = machine.service("MainPID")
     machine.command("kill", "-STOP", hung)
     assert ground.get("may", EVIL, "e.evil.example")[0] != clients.ESTABLISHED, "what is in the kernel holds meanwhile"
-    until(lambda: machine.service("MainPID") not in (hung, "0") and machine.is_active(), 20, "the watchdog must act")
+    until(lambda: machine.service("MainPID") not in (hung, "0") and machine.is_active(), why="the watchdog must act")
     assert ground.kept_out("office", "f.evil.example")
     assert "Watchdog timeout" in machine.command("journalctl", "--no-pager", "--output=cat")
 

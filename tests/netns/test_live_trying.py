@@ -57,34 +57,34 @@ BARE = {
 
 def test_who_tries_by_neither_tcp_nor_udp_is_found(ground: Ground, daemon: Daemon) -> None:
     ground.resolve("may", "b.evil.example")
-    until(lambda: ADDRESS in kernel.blocked(ground.gateway), 5)
+    until(lambda: ADDRESS in kernel.blocked(ground.gateway))
     for host, (proto, body) in BARE.items():
         for _ in range(3):
             ground[host].space.call(clients.send_bare, ADDRESS, proto, body)
-        until(partial(_incident, daemon, ground[host].v4), 5)
-    until(lambda: kernel.blocked(ground.gateway)[ADDRESS].packets == 9, 5)
+        until(partial(_incident, daemon, ground[host].v4))
+    until(lambda: kernel.blocked(ground.gateway)[ADDRESS].packets == 9)
     assert [_attempts(daemon, ground[host].v4) for host in BARE] == [1, 1, 1]
     hosts = [ground[host].v4 for host in BARE]
-    told = until(lambda: _protocols(daemon, hosts), 5)
+    told = until(lambda: _protocols(daemon, hosts))
     assert [told[host] for host in hosts] == ["ICMP", "ESP", "GRE"]
 
 
 def test_an_address_that_a_list_has_is_blocked_at_the_first_echo_request(ground: Ground) -> None:
     with ground.daemon("203.0.113.99\n2001:db8:f::99\n") as daemon:
         ground["later1"].space.call(clients.send_bare, "203.0.113.99", *BARE["later1"])
-        until(lambda: "203.0.113.99" in kernel.blocked(ground.gateway), 5)
+        until(lambda: "203.0.113.99" in kernel.blocked(ground.gateway))
         ground["later2"].space.call(clients.send_bare, "2001:db8:f::99", 58, b"\x80" + BARE["later1"][1][1:])
-        until(lambda: "2001:db8:f::99" in kernel.blocked(ground.gateway), 5)
-        until(partial(_incident, daemon, ground["later1"].v4), 5)
+        until(lambda: "2001:db8:f::99" in kernel.blocked(ground.gateway))
+        until(partial(_incident, daemon, ground["later1"].v4))
 
 
 def test_each_host_is_reported_within_seconds_of_its_first_attempt(ground: Ground, daemon: Daemon) -> None:
     ground.resolve("may", "b.evil.example")
-    until(lambda: ADDRESS in kernel.blocked(ground.gateway), 5)
+    until(lambda: ADDRESS in kernel.blocked(ground.gateway))
     for host in LATER:
         before_s = time.monotonic()
         assert ground.get(host, ADDRESS, "b.evil.example")[0] == clients.REFUSED
-        until(partial(_incident, daemon, ground[host].v4), 5)
+        until(partial(_incident, daemon, ground[host].v4))
         assert time.monotonic() - before_s < 3.0
 
 
@@ -106,7 +106,7 @@ def test_watches_counts_and_incidents_survive_a_restart(ground: Ground, daemon: 
         assert rows[one["client"]]["campaign"] == one["campaign"]
     assert ground.get("later2", ADDRESS, "b.evil.example")[0] == clients.REFUSED
     before = rows[ground["later2"].v4]["attempts"]
-    until(lambda: _attempts(daemon, ground["later2"].v4) > before, 5)
+    until(lambda: _attempts(daemon, ground["later2"].v4) > before)
     assert len(daemon.ask("incidents")["incidents"]) == 3
 
 
@@ -126,7 +126,7 @@ def test_new_addresses_of_a_blocked_name_are_followed(ground: Ground, daemon: Da
         address = f"203.0.113.{80 + number}"
         ground.zone({"moving.evil.example": [address]})
         assert ground.resolve("later1", "moving.evil.example") == [address]
-        until(partial(_is_blocked, ground, address), 5)
+        until(partial(_is_blocked, ground, address))
         assert ground.get("may", address, "moving.evil.example")[0] == clients.REFUSED
 
 
@@ -142,11 +142,11 @@ def test_a_later_indicator_finds_earlier_contacts(ground: Ground) -> None:
             assert ground.visit("may", "a.late.example", "?id=x")[1]
         daemon.list_file.write_text("listed.evil.example\na.late.example\n")
         daemon.ask("reload", timeout_s=60.0, reason="a notice came")
-        row = until(lambda: _of_domain(daemon, "late.example"), 10)
+        row = until(lambda: _of_domain(daemon, "late.example"))
         assert row["client"] == ground["may"].v4
         assert row["retro"]
         assert row["contacts"] >= 3
-        until(lambda: ground.get("may", "203.0.113.90", "a.late.example")[0] == clients.REFUSED, 5)
+        until(lambda: ground.get("may", "203.0.113.90", "a.late.example")[0] == clients.REFUSED)
 
 
 def test_what_was_listed_while_nothing_ran_is_searched_for_at_the_start(ground: Ground) -> None:
@@ -157,7 +157,7 @@ def test_what_was_listed_while_nothing_ran_is_searched_for_at_the_start(ground: 
         daemon.stop()
         daemon.list_file.write_text("listed.evil.example\nlisted.sleep.example\n")
         daemon.start()
-        row = until(lambda: _of_domain(daemon, "sleep.example"), 10)
+        row = until(lambda: _of_domain(daemon, "sleep.example"))
         assert (row["client"], row["retro"]) == (ground["may"].v4, True)
         assert row["contacts"] >= 3
         daemon.ask("reload", timeout_s=60.0, reason="nothing new")

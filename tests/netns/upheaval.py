@@ -140,7 +140,7 @@ def killed_at_random(ground: Ground, daemon: Daemon, rounds: int, draw: random.R
     probed = ["203.0.113.61", "2001:db8:f::61"]
     for address in probed:
         daemon.ask("block", what=address, reason="must hold all the time")
-    until(lambda: set(probed) <= set(kernel.blocked(ground.gateway)), 5)
+    until(lambda: set(probed) <= set(kernel.blocked(ground.gateway)))
     standing: dict[str, str] = {}
     ended: set[str] = set()
     lost: list[str] = []
@@ -165,7 +165,7 @@ def killed_at_random(ground: Ground, daemon: Daemon, rounds: int, draw: random.R
                 daemon.start(wait=False)
             daemon.wait_ready()
             try:
-                until(lambda: standing.keys() <= kernel.blocked(ground.gateway).keys(), 10)
+                until(lambda: standing.keys() <= kernel.blocked(ground.gateway).keys())
             except Failed:
                 missing = sorted(standing.keys() - kernel.blocked(ground.gateway).keys())
                 said = [f"{address} ({standing[address]}): {_state_of(daemon, address)}" for address in missing]
