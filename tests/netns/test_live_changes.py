@@ -34,6 +34,7 @@ def daemon(ground: Ground, resolver_file: Path) -> Iterator[Daemon]:
         yield daemon
 
 
+@pytest.mark.alone
 def test_a_blocked_address_that_becomes_ours_is_free_within_five_seconds(
     ground: Ground, daemon: Daemon, resolver_file: Path
 ) -> None:

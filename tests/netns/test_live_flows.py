@@ -39,6 +39,7 @@ def test_established_flows_die_within_a_second(ground: Ground, daemon: Daemon) -
         assert cut.reached_s <= 1.0, cut
 
 
+@pytest.mark.alone
 def test_a_flow_dies_also_when_policy_blocks_its_address(ground: Ground, daemon: Daemon) -> None:
     """The host has been connected for a while when an answer ties the address to a listed name."""
     with ground["may"].space.start(clients.hold_flow, "203.0.113.66", PULSE_PORT) as flow:
@@ -59,6 +60,7 @@ def test_other_flows_of_the_same_host_go_on(ground: Ground, daemon: Daemon) -> N
         assert innocent.result()["end"] == "stopped"
 
 
+@pytest.mark.alone
 def test_undo_opens_again_within_a_second(ground: Ground, daemon: Daemon) -> None:
     made = daemon.ask("block", what="203.0.113.40", reason="by mistake")
     until(lambda: ground.get("may", "203.0.113.40", "x.example")[0] == clients.REFUSED, 2)
@@ -109,6 +111,7 @@ def test_cut_of_a_segment_and_what_still_flows(ground: Ground, daemon: Daemon) -
     until(lambda: ground.get("may", "192.0.2.21", "www.innocent.example")[0] == clients.ESTABLISHED, 2)
 
 
+@pytest.mark.alone
 def test_panic_lifts_everything_at_once(ground: Ground, daemon: Daemon) -> None:
     for address in ("203.0.113.41", "203.0.113.42", "2001:db8:f::42"):
         daemon.ask("block", what=address, reason="soon lifted")

@@ -133,6 +133,7 @@ def _saves(file: Path, text: str, how: str) -> None:
                 stream.flush()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("how", ["in parts", "a new file over the old one", "the old file put away", "behind a link"])
 def test_a_list_that_somebody_saves_is_taken_within_two_seconds(ground: Ground, daemon: Daemon, how: str) -> None:
     _saves(daemon.list_file, LISTED + "# another one\nlisted.renamed.example\n", how)
@@ -273,6 +274,7 @@ def test_audit_is_whole_and_names_who_did_what(ground: Ground, daemon: Daemon) -
     assert daemon.ask("audit", verify=True)["ok"]
 
 
+@pytest.mark.alone
 def test_the_canary_sings(ground: Ground, daemon: Daemon) -> None:
     told = until(lambda: _canary(daemon), 75, "no canary within a minute")
     assert told["detect_ms"] < 1_000

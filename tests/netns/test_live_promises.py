@@ -279,6 +279,7 @@ def test_a_listed_address_is_out_of_reach_behind_nat64_too(ground: Ground) -> No
         assert daemon.events("leak") == []
 
 
+@pytest.mark.alone
 def test_15_a_persons_block_stops_packets_within_a_second(ground: Ground) -> None:
     with ground.daemon(LISTED) as daemon:
         for number in range(20):

@@ -78,6 +78,7 @@ def test_an_address_that_a_list_has_is_blocked_at_the_first_echo_request(ground:
         until(partial(_incident, daemon, ground["later1"].v4))
 
 
+@pytest.mark.alone
 def test_each_host_is_reported_within_seconds_of_its_first_attempt(ground: Ground, daemon: Daemon) -> None:
     ground.resolve("may", "b.evil.example")
     until(lambda: ADDRESS in kernel.blocked(ground.gateway))
