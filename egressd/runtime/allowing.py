@@ -9,6 +9,7 @@ a list was away: a file that was deleted by mistake. What a person lifted never 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from egressd.clock import Clock
@@ -191,13 +192,13 @@ class Allowing:
         decided = [before.target, *(target for target in _covered(before) if target.kind not in FOUND_OUT)]
         reason = lifted.reason()
         decision = Decision(
-            self._new_id(), now_us, 0, "block", tuple(decided), reason, before.rule, before.evidence, mode, match,
+            self._new_id(), now_us, 0, before.action, tuple(decided), reason, before.rule, before.evidence, mode, match,
             before.client, before.name, self._campaigns.current(before.campaign),
         )  # fmt: skip
         state = _state_of(before, mode)
         made = self._rulings.make(decision, state, POLICY, before.held[before.target].expires_us, None)
         self._extend(made, lifted)
-        self._on_event(render_event(decision))
+        self._on_event(render_event(decision if state == PROPOSED else replace(decision, action="block")))
         how = "waits for a person again" if state == PROPOSED else f"{_blocks(mode)} again"
         self._effects.append(Effect(before.target, b"", f"{made.id} {how} (it was {before.id})", reason))
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from egressd.detect.rules import ASK
 from egressd.intel.allowances import KINDS
 from egressd.model import Target
 from egressd.runtime import screens
@@ -366,6 +367,36 @@ async def stands(site: Site, again: bool) -> None:
     if again:
         id_ = newest(site)
         assert id_ != "D1" and (await site.row(id_)).reason == "it is listed again; it was D1"
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("approved", [False, True])
+@in_loop
+async def test_what_a_rule_leaves_to_a_person_is_left_to_one_however_often_its_list_was_away(
+    tmp_path: Path, approved: bool, restarted: bool
+) -> None:
+    """It came back as a block that waits, and the next time as one that does not: nobody had said yes."""
+    hands = Hands()
+    lists = tmp_path / "csirt.txt"
+    async with site_at(tmp_path, hands=hands) as site:
+        site.sees(sighting(found=LISTED), verdict("D1", ASK, OURS, found=LISTED))
+        if approved:
+            await site.do("approve", id="D1")
+        for _ in range(3):
+            lists.write_text("other.example\n")
+            await site.do("reload")
+            assert not site.core.register.by_id
+            lists.write_text("c2.listed.example\n")
+            await site.do("reload")
+            (again,) = site.core.register.by_id.values()
+            assert (again.state, again.action) == (ACTIVE if approved else PROPOSED, ASK)
+            assert events(site)[-1]["action"] == ("block" if approved else ASK)
+            if restarted:
+                break
+        await site.core.scribe.settled()
+    async with site_at(tmp_path, lists="c2.listed.example\n", hands=hands) as site:
+        (again,) = site.core.register.by_id.values()
+        assert (again.state, again.action) == (ACTIVE if approved else PROPOSED, ASK)
 
 
 @in_loop
