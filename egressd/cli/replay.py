@@ -83,7 +83,8 @@ def run(args: Namespace) -> int:
     if not args.files and not args.log:
         args.usage("name a capture, or a log with --log FORMAT:FILE")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # the lower one is for programs that use select(2)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with suppress(OSError, ValueError):  # setrlimit(2): EPERM beyond fs.nr_open, or of who confines us
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with _to_its_end(args.files):
         return _replay(args)
 

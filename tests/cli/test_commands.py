@@ -229,6 +229,19 @@ def test_more_captures_side_by_side_than_files_may_be_open(tmp_path: Path, most:
         assert "captures that overlap in time are read side by side: allow more open files (ulimit -n)" in done.stderr
 
 
+def test_files_beyond_what_the_system_has_for_one_process(tmp_path: Path) -> None:
+    """A hard limit above fs.nr_open cannot be taken (setrlimit(2): EPERM): containers get one of a thousand million."""
+    (tmp_path / "empty.pcap").write_bytes(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, 1))
+    refused = (
+        "import resource, sys; from egressd.cli.main import main\n"
+        "def refuse(*_): raise ValueError('not allowed to raise maximum limit')\n"
+        "resource.setrlimit = refuse\n"
+        f"sys.exit(main(['replay', {str(tmp_path / 'empty.pcap')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", refused], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_reader_of_the_output_may_leave() -> None:
     command = f"{sys.executable} -m egressd replay --json --observations {' '.join(JPS)} | head -1"
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, cwd=ROOT, check=False)
