@@ -19,11 +19,13 @@ from egressd.detect.intel import Intel
 from egressd.detect.kept import Kept
 from egressd.detect.review import Free, kept_reason, kept_targets, match_target, parts_of, review
 from egressd.detect.rules import ASK, is_share
+from egressd.detect.site import Site
 from egressd.intel.allowances import Allowance, Allowances
 from egressd.intel.networks import parse_address
 from egressd.model import Decision, Incident, Match, Target
 from egressd.notify.eve import render_event, spoken_time
 from egressd.runtime.in_force import FOUND_OUT, POLICY, InForce, Register, from_row
+from egressd.runtime.modes import mode_of
 from egressd.runtime.rulings import OF_OURS, Rulings
 from egressd.runtime.scribe import Scribe
 from egressd.store.decision_rows import LIFTING, UNLISTED, DecisionRow
@@ -118,11 +120,11 @@ class Allowing:
             for held in lifted.decision.held.values():
                 held.expires_us += delta_us if held.expires_us else 0
 
-    def look(self, intel: Intel, mode: str) -> None:
+    def look(self, intel: Intel, site: Site) -> None:
         """Does every decision still stand, and may one stand again?"""
         now_us = self._clock.now_us()
         kept = Kept(intel.allowances)
-        self._stand_again(intel, mode, now_us)
+        self._stand_again(intel, site, now_us)
         for decision in list(self._register.by_id.values()):
             if decision.target.kind in OF_OURS:
                 continue  # rests on no list line, and is about no destination
@@ -172,7 +174,7 @@ class Allowing:
 
     # -- what stands again
 
-    def _stand_again(self, intel: Intel, mode: str, now_us: int) -> None:
+    def _stand_again(self, intel: Intel, site: Site, now_us: int) -> None:
         for target, lifted in list(self._lifted.items()):
             ends_us = lifted.decision.held[target].expires_us
             standing = self._register.by_target.get(target)
@@ -184,7 +186,7 @@ class Allowing:
             match = _permitted(lifted.decision, intel, now_us // SECOND_US)
             if match is not None:
                 del self._lifted[target]
-                self._make(lifted, match, mode, now_us)
+                self._make(lifted, match, mode_of(site, lifted.decision), now_us)
 
     def _make(self, lifted: Lifted, match: Match, mode: str, now_us: int) -> None:
         """A decision as it was, under a new number. What it may no longer cover is freed by the review that follows."""

@@ -295,7 +295,7 @@ class Core:
         now_us = self.clock.now_us()
         self.on_news(news(before, intel, self.allowing.over(now_us), now_us // SECOND_US))
         self._due_s = min((one.added_s for one in intel.index.pending_after(now_us // SECOND_US)), default=0)
-        self.allowing.look(intel, self.arming.site.strongest)
+        self.allowing.look(intel, self.arming.site)
         self.arming.keep_apart()
         self.station.name(self.knowledge.segments)
         if self.volume is not None:

@@ -146,13 +146,18 @@ def reread(modes: Mapping[str, str], before: Config, after: Config) -> tuple[dic
     return kept, told
 
 
+def mode_of(site: Site, decision: InForce) -> str:
+    """The mode that a decision stands in: that of its client's segment, people's the strongest."""
+    return site.mode_of(decision.client) if decision.author == POLICY else site.strongest
+
+
 def stand_in(register: Register, site: Site) -> Restood:
     """Decisions that were made in another mode stand in that of their client's segment from now on, people's in the
     strongest: in approve, what policy decided when nothing was blocked waits for a person; in enforce nothing waits but
     what a rule leaves to a person."""
     restood = Restood({}, [], [])
     for decision in register.by_id.values():
-        mode = site.mode_of(decision.client) if decision.author == POLICY else site.strongest
+        mode = mode_of(site, decision)
         if decision.mode == mode:
             continue
         if mode == APPROVE and decision.mode == MONITOR and decision.author == POLICY and decision.state == ACTIVE:

@@ -547,6 +547,24 @@ async def test_a_block_on_account_of_a_monitored_client_is_not_in_force_until_an
         assert core.register.by_id["D1"].mode == "enforce"
 
 
+@pytest.mark.parametrize("mode", ["monitor", "approve"])
+@in_loop
+async def test_what_stands_again_stands_in_the_mode_of_its_clients_segment(tmp_path: Path, mode: str) -> None:
+    """One segment was armed: a list that was away put in force there what nobody from there had asked for, and a
+    proposal of another segment waited for nobody any more."""
+    async with site_at(tmp_path, mode, ARMED_LAB) as site:
+        site.sees(*asked(action="block", mode=mode), verdict("D1", "extend", address(), found=LISTED))
+        (before,) = site.core.register.by_id.values()
+        assert (before.mode, site.core.arming.rules()) == (mode, [])
+        (tmp_path / "csirt.txt").write_text("other.example\n")
+        await site.do("reload")
+        (tmp_path / "csirt.txt").write_text("c2.listed.example\n")
+        await site.do("reload")
+        (again,) = site.core.register.by_id.values()
+        assert (again.id != before.id, again.mode, again.state) == (True, mode, before.state)
+        assert site.core.arming.rules() == []
+
+
 @in_loop
 async def test_one_segment_is_armed_by_command_and_panic_disarms_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
