@@ -200,6 +200,7 @@ class Allowing:
         state = _state_of(before, mode)
         made = self._rulings.make(decision, state, POLICY, before.held[before.target].expires_us, None)
         self._extend(made, lifted)
+        self._rulings.spare(made, before.spared)
         self._on_event(render_event(decision if state == PROPOSED else replace(decision, action="block")))
         how = "waits for a person again" if state == PROPOSED else f"{_blocks(mode)} again"
         self._effects.append(Effect(before.target, b"", f"{made.id} {how} (it was {before.id})", reason))

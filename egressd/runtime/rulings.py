@@ -95,6 +95,12 @@ class Rulings:
         if known.spare(decision.targets, decision.reason):
             self._scribe.put(spared.keep, known.id, dict(known.spared))
 
+    def spare(self, decision: InForce, why: Mapping[Target, str]) -> None:
+        """A decision that stands again spares what it did, until more is known."""
+        if why:
+            decision.spared = dict(why)
+            self._scribe.put(spared.keep, decision.id, dict(why))
+
     def restore_spared(self, found: Mapping[str, Mapping[Target, str]]) -> None:
         """What decisions spare, as the ledger knows it; of those that stand no more it is forgotten."""
         for id_, why in found.items():

@@ -13,7 +13,8 @@ from egressd.cli.incidents import _one, render_incidents
 from egressd.cli.watch import render_watch, render_watches
 from egressd.model import Target
 from egressd.runtime import alarms, screens
-from egressd.store import ledger, meta
+from egressd.store import ledger, meta, spared
+from egressd.store.unread import Unread
 from tests.loops import in_loop
 from tests.runtime.core_scene import Site, site_at
 from tests.runtime.scene import A, X, about, address, attempt, match, sighting, verdict
@@ -73,6 +74,25 @@ async def test_of_a_listed_page_nobody_is_told_that_it_is_blocked(tmp_path: Path
             got, 0, 40
         )
         assert not any("keeps nobody" in one for one in alarms.warnings(site.core)), "who lists a page was told"
+
+
+@in_loop
+async def test_what_kept_nobody_from_anything_does_not_when_its_list_is_back(tmp_path: Path) -> None:
+    """It stood again, and was said to be BLOCKED until its host asked again and was answered."""
+    async with site_at(tmp_path) as site:
+        site.sees(
+            sighting(A, "b.listed.example", found=LISTED), verdict("D1", "block", OURS, found=LISTED),
+            verdict("D1", "refuse", address(X), rule="protected", found=LISTED, reason=WHY),
+        )  # fmt: skip
+        for listed in ("other.example\n", "c2.listed.example\n"):
+            (tmp_path / "csirt.txt").write_text(listed)
+            await site.core.reload()
+        (again,) = site.core.register.by_id
+        assert site.core.rulings.outcome(LISTED) == f"NOT blocked: all that {again} led to is protected or shared"
+        assert again != "D1" and await blocked(site) is False
+        await site.core.scribe.settled()
+        kept = await site.core.ledger.read(spared.load, Unread())
+        assert kept == {again: {address(X): WHY}}
 
 
 @in_loop
