@@ -3,7 +3,7 @@
 Looked at with every change of what people say, and in the second in which an allowance's time is over. What an
 allowance ended is remembered for LIFTED_US, over restarts too: as long as nobody else decided about that target since,
 it stands again as it was when its target is listed and nothing lets it be. So does, for UNLISTED_US, what ended because
-a list was away: a file that was deleted by mistake. What a person lifted never does.
+a list was away, when that says the same again: a file that was deleted by mistake. What a person lifted never does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from egressd.detect.rules import ASK, is_share
 from egressd.detect.site import Site
 from egressd.intel.allowances import Allowance, Allowances
 from egressd.intel.networks import parse_address
-from egressd.model import Decision, Incident, Match, Target
+from egressd.model import Decision, Incident, Indicator, Match, Target
 from egressd.notify.eve import render_event, spoken_time
 from egressd.runtime.in_force import FOUND_OUT, POLICY, InForce, Register, from_row
 from egressd.runtime.modes import mode_of
@@ -50,6 +50,11 @@ class Lifted(NamedTuple):
     def stands_until_us(self) -> int:
         """Until when it may stand again."""
         return self.ended_us + (UNLISTED_US if self.unlisted else LIFTED_US)
+
+    def is_called_for(self, match: Match) -> bool:
+        """Whether what its target matches now is what it rested on. Another list's word, or a weaker one, is for the
+        policy to judge, which may not block for it."""
+        return not self.unlisted or _said(match.indicator) == _said(self.decision.match.indicator)
 
     def reason(self) -> str:
         """Why it stands again."""
@@ -180,11 +185,13 @@ class Allowing:
             standing = self._register.by_target.get(target)
             if standing is not None or now_us > lifted.stands_until_us() or 0 < ends_us <= now_us:
                 del self._lifted[target]
-                if standing is not None:  # traffic was quicker than the clock; it has not led everywhere yet
+                if standing is not None and lifted.is_called_for(
+                    standing.match
+                ):  # traffic was quicker than the clock; it has not led everywhere yet
                     self._extend(standing, lifted)
                 continue
             match = _permitted(lifted.decision, intel, now_us // SECOND_US)
-            if match is not None:
+            if match is not None and lifted.is_called_for(match):
                 del self._lifted[target]
                 self._make(lifted, match, mode_of(site, lifted.decision), now_us)
 
@@ -316,6 +323,11 @@ def _covered(decision: InForce) -> list[Target]:
         for target, one in decision.held.items()
         if target != decision.target and (one.state == ACTIVE or _is_freed(one.state, one.because))
     ]
+
+
+def _said(one: Indicator) -> tuple[object, ...]:
+    """What a line of a list says, wherever it stands."""
+    return one.source, one.kind, one.value, one.scope, one.threat, one.confidence
 
 
 def _is_of_a_list(decision: InForce) -> bool:

@@ -24,9 +24,11 @@ from egressd.store.ledger import LIFTED_US
 from tests.detect.scene import packed
 from tests.loops import in_loop
 from tests.runtime.core_scene import BERT, CONFIG, WHY, Site, site_at
-from tests.runtime.scene import SECOND, T0, A, B, Hands, X, Y, address, pair, sighting, verdict
-from tests.runtime.test_core import LISTED, OURS
+from tests.runtime.scene import SECOND, T0, A, B, Hands, X, Y, address, match, pair, sighting, verdict
+from tests.runtime.test_core import OURS
 
+_MADE = match("c2.listed.example")
+LISTED = _MADE._replace(indicator=_MADE.indicator._replace(source="csirt.txt", threat="", confidence=100))
 ALLOW = CONFIG + "allow: [allow.txt]\n"
 WHO = 'owner=noc reason="a partner"'
 LINES = {
@@ -360,6 +362,42 @@ async def test_a_list_that_was_away_brings_back_what_stood(tmp_path: Path, how: 
         await site.core.scribe.settled()
     async with site_at(tmp_path, lists=listed, hands=hands) as site:
         await stands(site, how == "at once")
+
+
+@pytest.mark.parametrize(
+    ("csirt", "other"),
+    [("other.example\n", "c2.listed.example\n"), ("c2.listed.example confidence=30\n", "")],
+    ids=["another list", "with less confidence"],
+)
+@in_loop
+async def test_what_is_listed_otherwise_than_it_was_is_for_the_policy_to_judge(
+    tmp_path: Path, csirt: str, other: str
+) -> None:
+    """A wrong line was taken out; that a weak source named the site within the day blocked it for everybody again,
+    though the policy only alerts on what that says."""
+    (tmp_path / "weak.txt").write_text("")
+    async with site_at(tmp_path, config=CONFIG.replace("[csirt.txt]", "[csirt.txt, weak.txt]")) as site:
+        blocks(site)
+        for lists in (("other.example\n", ""), (csirt, other)):
+            for name, text in zip(("csirt.txt", "weak.txt"), lists, strict=True):
+                (tmp_path / name).write_text(text)
+            await site.do("reload")
+        assert site.core.knowledge.intel.index.match_name("c2.listed.example", T0 // SECOND) is not None
+        assert site.rules() == []
+        (tmp_path / "csirt.txt").write_text("c2.listed.example\n")
+        await site.do("reload")
+        await stands(site, True)
+
+
+@in_loop
+async def test_what_a_person_blocks_while_a_list_is_away_covers_what_they_said(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        blocks(site)
+        (tmp_path / "csirt.txt").write_text("other.example\n")
+        await site.do("reload")
+        await site.do("block", what="listed.example")
+        await site.do("reload")
+        assert site.rules() == ["registered_domain listed.example"]
 
 
 async def stands(site: Site, again: bool) -> None:

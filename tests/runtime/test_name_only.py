@@ -84,7 +84,7 @@ async def test_what_kept_nobody_from_anything_does_not_when_its_list_is_back(tmp
             sighting(A, "b.listed.example", found=LISTED), verdict("D1", "block", OURS, found=LISTED),
             verdict("D1", "refuse", address(X), rule="protected", found=LISTED, reason=WHY),
         )  # fmt: skip
-        for listed in ("other.example\n", "c2.listed.example\n"):
+        for listed in ("c2.listed.example\n", "other.example\n", "c2.listed.example\n"):
             (tmp_path / "csirt.txt").write_text(listed)
             await site.core.reload()
         (again,) = site.core.register.by_id

@@ -556,10 +556,9 @@ async def test_what_stands_again_stands_in_the_mode_of_its_clients_segment(tmp_p
         site.sees(*asked(action="block", mode=mode), verdict("D1", "extend", address(), found=LISTED))
         (before,) = site.core.register.by_id.values()
         assert (before.mode, site.core.arming.rules()) == (mode, [])
-        (tmp_path / "csirt.txt").write_text("other.example\n")
-        await site.do("reload")
-        (tmp_path / "csirt.txt").write_text("c2.listed.example\n")
-        await site.do("reload")
+        for listed in ("c2.listed.example\n", "other.example\n", "c2.listed.example\n"):
+            (tmp_path / "csirt.txt").write_text(listed)
+            await site.do("reload")
         (again,) = site.core.register.by_id.values()
         assert (again.id != before.id, again.mode, again.state) == (True, mode, before.state)
         assert site.core.arming.rules() == []
