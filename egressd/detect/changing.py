@@ -42,7 +42,8 @@ class Standing(NamedTuple):
     """A decision that stands, as the core knows it: `addresses` are packed, `pairs` are (client, address), `resting`
     are (address, evidence) that may come back with a try. `enforced` when the kernel holds it. `mode` is the one under
     which it was made, "" for the strongest of the site; `waits` when a person has to say yes; `final` when policy does
-    not change it by itself. `rule` made it, when `client` met what it is about."""
+    not change it by itself. `rule` made it, when `client` met what it is about. `began_us` is when it first stood,
+    0: as `created_us`. What was away and is back takes nothing from the budgets of this hour."""
 
     id: str
     target: Target
@@ -58,6 +59,7 @@ class Standing(NamedTuple):
     final: bool = False
     rule: str = ""
     client: bytes = b""
+    began_us: int = 0
 
 
 class ChangingEngine(Engine):
@@ -131,7 +133,8 @@ class ChangingEngine(Engine):
         for client, address in pairs:
             blocks.add_pair(block, client, address, since_us)
         machine = self.devices.machine_of(standing.client) if standing.client else b""
-        self.policy.count_elsewhere(block, is_new, len(addresses), since_us, machine)
+        counted_us = min(since_us, standing.began_us) if is_new and standing.began_us else since_us
+        self.policy.count_elsewhere(block, is_new, len(addresses), counted_us, machine)
         block.resting.update(standing.resting[: max(0, MAX_REFUSED - len(block.resting))])
         if ts_us:
             for address in dict.fromkeys((*addresses, *(address for _, address in pairs))):

@@ -122,6 +122,7 @@ class Allowing:
         """The clock was set: what was to last an hour lasts an hour, and what was lifted is as old as it was."""
         for target, lifted in self._lifted.items():
             self._lifted[target] = lifted._replace(ended_us=lifted.ended_us + delta_us)
+            lifted.decision.began_us += delta_us
             for held in lifted.decision.held.values():
                 held.expires_us += delta_us if held.expires_us else 0
 
@@ -205,7 +206,8 @@ class Allowing:
             before.client, before.name, self._campaigns.current(before.campaign),
         )  # fmt: skip
         state = _state_of(before, mode)
-        made = self._rulings.make(decision, state, POLICY, before.held[before.target].expires_us, None)
+        ends_us = before.held[before.target].expires_us
+        made = self._rulings.make(decision, state, POLICY, ends_us, None, began_us=before.began_us)
         self._extend(made, lifted)
         self._rulings.spare(made, before.spared)
         self._on_event(render_event(decision if state == PROPOSED else replace(decision, action="block")))

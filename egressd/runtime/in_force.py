@@ -55,7 +55,8 @@ class Held:
 class InForce:
     """One decision. `author` is "policy" or a person as "uid:name"; `held` has the main target first. `action` is ASK
     when it waits for a person, or did, whatever the mode; it lapses so long after `waits_since_us`. `created_us` is for
-    people, and stays as it was; `began_us` is the same moment by the clock of now."""
+    people, and stays as it was; `began_us` is the same moment by the clock of now; of what stands again, when it first
+    stood."""
 
     id: str
     target: Target
@@ -147,7 +148,7 @@ class InForce:
         return Standing(
             self.id, self.target, self.match, self.created_us, self.campaign, enforced, tuple(addresses), tuple(pairs),
             tuple(resting), self.mode, self.state == PROPOSED, self.author != POLICY or self.rule == ROLLBACK,
-            self.rule, self.client,
+            self.rule, self.client, self.began_us,
         )  # fmt: skip
 
 

@@ -239,14 +239,24 @@ class Rulings:
     # -- by anybody
 
     def make(
-        self, decision: Decision, state: str, author: str, ends_us: int, act: Act | None, *, but: int = -1
+        self,
+        decision: Decision,
+        state: str,
+        author: str,
+        ends_us: int,
+        act: Act | None,
+        *,
+        but: int = -1,
+        began_us: int = 0,
     ) -> InForce:
-        """A new decision about `decision.targets`, the first its main one, until `ends_us` (0: until it is ended)."""
+        """A new decision about `decision.targets`, the first its main one, until `ends_us` (0: until it is ended). It
+        stood before since `began_us`, if given."""
         made = InForce(
             decision.id, decision.targets[0], decision.match, state, decision.mode, author, decision.ts_us,
             decision.reason, decision.rule, decision.evidence, decision.client, decision.name, decision.campaign,
             action=decision.action, waits_since_us=decision.ts_us,
         )  # fmt: skip
+        made.began_us = began_us or made.began_us
         for target in decision.targets:
             made.held[target] = Held(target, ACTIVE, decision.ts_us, ends_us, 0)
         self.register.add(made)

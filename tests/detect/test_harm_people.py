@@ -180,9 +180,10 @@ def test_another_process_adds_addresses() -> None:
 def test_another_process_blocks() -> None:
     """As with addresses: so many blocks an hour, whichever process makes them.
 
-    What others blocked counts; what a restart brings back from days ago, and what people block, does not."""
+    What others blocked counts; what a restart or a list brings back from days ago, and what people block, does not."""
     scene = LiveScene("bad.example\nworse.example", settings=ENFORCE._replace(blocks_per_hour=2))
     scene.engine.adopt(standing("old.example", id_="D7", second=-86_400), at(0))
+    scene.engine.adopt(standing("again.example", id_="D9")._replace(began_us=at(-86_400)), at(0))
     scene.engine.adopt(standing("listed.example", id_="D8"), at(0))
     scene.resolve(1, A, C2, X)
     scene.resolve(2, B, "c2.worse.example", Y)

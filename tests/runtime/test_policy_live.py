@@ -397,6 +397,31 @@ async def test_a_block_that_too_many_run_into_waits_for_a_person_from_then_on(tm
         assert "address 198.51.100.7" in site.rules()  # a person said yes
 
 
+@pytest.mark.parametrize("step_s", [0, -5 * 86_400])
+@in_loop
+async def test_a_block_of_days_ago_that_stands_again_with_its_list_is_none_of_this_hour(
+    tmp_path: Path, step_s: int
+) -> None:
+    """Everybody who had caught it since ran into it at once, so it was taken back: C&C was open to them all. Nor does
+    it take from the budgets of the hour."""
+    async with site_at(tmp_path, config=CONFIG + "policy: {rollback_clients: 3}\n") as site:
+        site.sees(*asked(action="block"), verdict("D1", "extend", address(), found=LISTED))
+        await site.do("reload")
+        site.hands.pass_s(2 * 86_400)
+        (tmp_path / "csirt.txt").write_text("other.example\n")
+        await site.do("reload")
+        site.hands.set_by_s(step_s)
+        await site.core.tick()
+        (tmp_path / "csirt.txt").write_text("c2.listed.example\n")
+        await site.do("reload")
+        (again,) = site.core.register.by_id.values()
+        assert adopted(site).began_us == T0 + step_s * SECOND
+        for number in range(5):
+            seen_s = 2 * 86_400 + step_s + number
+            site.sees(attempt(parse_address(f"10.0.0.{number + 5}"), seen_s, id_=again.id, found=LISTED))
+        assert again.rule != "rollback" and "address 198.51.100.7" in site.rules()
+
+
 @pytest.mark.parametrize("step_s", [25 * 3_600, -25 * 3_600])
 @in_loop
 async def test_the_first_hour_of_a_block_is_an_hour_when_the_clock_is_set(tmp_path: Path, step_s: int) -> None:
