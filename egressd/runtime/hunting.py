@@ -39,7 +39,9 @@ MANY: Final = 20_000
 ROWS_AT_ONCE: Final = 50  # 2 ms of a packet process in pure Python
 REST_S: Final = 0.01
 LIVES: Final = 3  # of a packet process that dies while it is told: more would be what kills it
-SETTLE_S: Final = 1.0  # until what packet processes had told before they heard of the new list is on disk
+# Until what packet processes had heard of before the new list is on disk: the most that waits there, a half of
+# MAX_GATHERED (detect/gathering.py), takes them two seconds.
+SETTLE_S: Final = 3.0
 _YIELD_EVERY: Final = 500
 
 log = logging.getLogger("egressd.hunting")

@@ -251,7 +251,7 @@ class PacketProcess:
         self._bulk_due_us = now_us + BULK_US
         rows: list[list[Any]] = []
         begun_before_us = now_us - GATHER_US
-        # What was heard of before lists and allowances changed must be on disk when the core searches there, a second
+        # What was heard of before lists and allowances changed must be on disk when the core searches there, a little
         # later (hunting.SETTLE_S); once the engine has itself looked for what is listed now.
         if not self._engine.is_busy:
             begun_before_us = max(begun_before_us, self._swapped_us)

@@ -7,10 +7,12 @@ import pickle
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from egressd.config.schema import Config
+from egressd.detect.gathering import MAX_GATHERED
 from egressd.detect.policy_settings import PolicySettings
 from egressd.intel.index import Index
 from egressd.intel.index_format import suffix_digest
@@ -19,6 +21,7 @@ from egressd.intel.mapped_build import IndexBuilder
 from egressd.intel.networks import parse_address
 from egressd.model import FLOW, FlowKey
 from egressd.runtime import orders
+from egressd.runtime.hunting import SETTLE_S
 from egressd.runtime.inbox import Inbox
 from egressd.runtime.messages import DOWN_OBJECT, MAX_UP_BYTES, Frames, parse_batch, render_frame
 from egressd.runtime.packet_process import BULK_US, NO_INDEX, PacketProcess
@@ -106,3 +109,41 @@ def test_what_was_heard_of_before_lists_change_is_told_at_once() -> None:
         assert names() == ["www.bad.example"]
         hands.pass_s(6)
         assert names() == ["fine.example"]
+
+
+def test_much_that_was_heard_of_before_lists_change_is_told_until_the_core_searches() -> None:
+    """Of 4,000 contacts the later half was on disk after the search: a batch has a hundred, 20 times a second."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        settings = PolicySettings()
+        start = start_order(
+            Config(),
+            0,
+            (),
+            1,
+            (),
+            1,
+            0,
+            intel=intel("fine.example\n"),
+            settings=settings,
+            enforced=False,
+            fast_lane=False,
+        )
+        process = PacketProcess(Inbox(theirs), start)
+        hands = Hands()
+        process._clock = hands.clock(0)
+        client, server = parse_address("10.0.0.5"), parse_address("198.51.100.7")
+        gathering = process._engine.gathering
+        for number in range(MAX_GATHERED // 2 - 1):
+            at_us = process._clock.now_us()
+            gathering.record(
+                FlowKey(6, client, 40_000, server, 443), f"w{number}.example", at_us, 1, FLOW, server=server
+            )
+        hands.pass_s(0.001)
+        process.obey(orders.Swap(intel("bad.example\n"), settings, False, False))
+        for _ in range(int(SETTLE_S * 1e6 / BULK_US)):
+            process._tell(process._clock.now_us())
+            hands.pass_s(BULK_US / 1e6)
+            with suppress(BlockingIOError):
+                ours.recv(1 << 20, socket.MSG_DONTWAIT)
+        assert gathering.take() == []
