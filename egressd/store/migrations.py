@@ -13,6 +13,7 @@ from sqlite3 import Connection
 from typing import Final
 
 from egressd.store.errors import SCHEMA, StoreError
+from egressd.store.records import MAX_GIVEN
 from egressd.units import HOUR_US
 
 Step = Callable[[Connection], None]
@@ -284,7 +285,7 @@ def _monitor_since(connection: Connection) -> int:
         since_us = max(row[0] for row in how.values()) if is_off and all(row[0] > 0 for row in how.values()) else 0
     except (ValueError, LookupError, TypeError, AttributeError):  # one row of two, or damaged
         return 0
-    return since_us if type(since_us) is int else 0
+    return since_us if type(since_us) is int and since_us <= MAX_GIVEN else 0
 
 
 LEDGER: Final[tuple[Step, ...]] = (

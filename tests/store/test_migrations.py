@@ -77,7 +77,7 @@ def test_what_was_tried_under_monitor_before_the_upgrade_was_let_through(
     new.close()
 
 
-@pytest.mark.parametrize(("since", "through"), [(-1, 7), (1, 0)])
+@pytest.mark.parametrize(("since", "through"), [(-1, 7), (1, 0), (10**30, 0)], ids=["before", "after", "damaged"])
 def test_of_each_hour_too_that_was_whole_in_monitor(tmp_path: Path, since: int, through: int) -> None:
     hour = T0 // HOUR
 
