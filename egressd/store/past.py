@@ -49,8 +49,7 @@ _PAGE: Final = " GROUP BY n.id, c.client, c.address ORDER BY n.id, c.client, c.a
 
 _OF_MARK: Final = "name = ? AND client = ? AND address = ?"
 _UNTOLD_HOURS: Final = (
-    f"SELECT hour, {bounded('count - told')} FROM contacts"
-    f" WHERE {_OF_MARK} AND count > told AND hour <= ? ORDER BY hour"
+    f"SELECT hour, {bounded('count - told')} FROM contacts WHERE {_OF_MARK} AND count > told ORDER BY hour"
 )
 _TOLD_IN_HOUR: Final = f"UPDATE contacts SET told = iif(?, count, told + ?) WHERE {_OF_MARK} AND hour = ?"
 
@@ -98,10 +97,10 @@ def _page(
 
 def mark_told(connection: Connection, rows: Iterable[Untold]) -> None:
     """These were told, so many contacts each; what was added to them since, to whichever hour, was not. The oldest
-    hours are taken for those that were told, none beyond the last of them."""
+    hours are taken for those that were told; by their number alone, for a time may be damaged."""
     for row in rows:
         left = row.contacts
-        hours = connection.execute(_UNTOLD_HOURS, (*row.mark, row.last_us // HOUR_US)).fetchall()
+        hours = connection.execute(_UNTOLD_HOURS, row.mark).fetchall()
         for hour, untold in hours:
             connection.execute(_TOLD_IN_HOUR, (untold <= left, left, *row.mark, hour))
             left -= min(untold, left)

@@ -74,6 +74,17 @@ async def test_a_count_that_is_damaged_is_told_once(history: History) -> None:
 
 
 @in_loop
+async def test_a_contact_whose_time_is_damaged_is_told_once(history: History) -> None:
+    """It was found again by each search, for as long as it was kept."""
+    await history.record([contact(A, "a.x.example", ts_us=T0, count=3)])
+    await history._database.run(lambda connection: connection.execute("UPDATE contacts SET last_us = 1"))
+    rows = await history.ask(past.untold_of_domains, ["x.example"])
+    assert told(rows) == [(A, "a.x.example", X, 3)]
+    await history.mark_told(rows)
+    assert await history.ask(past.untold_of_domains, ["x.example"]) == []
+
+
+@in_loop
 async def test_addresses_are_those_of_connections(history: History) -> None:
     await history.record([contact(A, "", X), contact(B, "", Y, count=3), contact(A, "a.x.example", X)])
     first, last = bytes([203, 0, 113, 0]), bytes([203, 0, 113, 255])
