@@ -166,6 +166,7 @@ class Core:
             self.register.add(from_row(row))
         self.rulings.restore_spared(found.spared)
         self.rulings.restore_waits(found.waits)
+        self.rulings.restore_began(found.began)
         for watch in found.watches:
             watched = WatchSum(watch.first_us, watch.last_us, watch.attempts, watch.leaks)
             self.intake.watched.restore(watch.decision_id, watch.client, watched)

@@ -18,7 +18,7 @@ from egressd.runtime.in_force import FOUND_OUT, POLICY, ROLLBACK, Held, InForce,
 from egressd.runtime.isolation_leave import NO_MACHINE, IsolationLeave
 from egressd.runtime.orders import Adopt, End, Order, Rest
 from egressd.runtime.scribe import Scribe
-from egressd.store import audit, decisions, spared, targets, waiting
+from egressd.store import audit, began, decisions, spared, targets, waiting
 from egressd.store.audit import Act
 from egressd.store.decisions import ACTIVE, PROPOSED, WITHDRAWN, NewTarget
 from egressd.units import HOUR_US, SECOND_US
@@ -118,6 +118,16 @@ class Rulings:
                 standing.waits_since_us = since_us
             else:
                 self._scribe.put(waiting.forget, id_)
+
+    def restore_began(self, found: Mapping[str, int]) -> None:
+        """When decisions stood first that stand again, as the ledger knows it; of those that stand no more it is
+        forgotten."""
+        for id_, began_us in found.items():
+            standing = self.register.by_id.get(id_)
+            if standing is not None:
+                standing.began_us = began_us
+            else:
+                self._scribe.put(began.forget, id_)
 
     def keep_waits(self) -> None:
         """The clock was set: proposals wait as long as they would have."""
@@ -262,6 +272,8 @@ class Rulings:
         self.register.add(made)
         rows = [NewTarget(target, ends_us) for target in decision.targets]
         self._scribe.put(decisions.commit, decision, rows, author, state, act)
+        if began_us:
+            self._scribe.put(began.keep, made.id, began_us)
         if made.target.kind not in OF_OURS:
             self._tell(Adopt((made.standing(self.enforces(made)),)), but)
         return made
@@ -310,6 +322,8 @@ class Rulings:
             self._scribe.put(spared.forget, decision.id)
         if decision.waits_since_us != decision.created_us:
             self._scribe.put(waiting.forget, decision.id)
+        if decision.began_us != decision.created_us:
+            self._scribe.put(began.forget, decision.id)
 
     def approve(self, decision: InForce, actor: str, reason: str) -> None:
         """A person lets a proposal take effect; terms begin now."""

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from egressd.model import Campaign
 from egressd.store.attempts import WatchRow, load_watches
 from egressd.store.ballast import DEFAULT_BALLAST_BYTES
+from egressd.store.began import load as load_began
 from egressd.store.db import Database
 from egressd.store.decision_rows import DecisionRow, load_lifted, load_open
 from egressd.store.entries import ALLOWANCE, Entry, in_force, lapsed_since
@@ -38,7 +39,8 @@ class Loaded(NamedTuple):
     `lifted` are decisions that an allowance ended, `lapsed` allowances of the last day, `allowed` what lets incidents'
     contacts be, by incident; `rejected` pairs of campaigns that a person said do not belong together; `unread` says
     which rows could not be read whole; `spared` is what decisions do not cover, and why; `waits` since when
-    decisions wait for a person that have not done so since they were made."""
+    decisions wait for a person that have not done so since they were made; `began` when those stood first that stand
+    again."""
 
     decisions: list[DecisionRow]
     watches: list[WatchRow]
@@ -53,6 +55,7 @@ class Loaded(NamedTuple):
     unread: tuple[str, ...] = ()
     spared: Mapping[str, Spared] = MappingProxyType({})
     waits: Mapping[str, int] = MappingProxyType({})
+    began: Mapping[str, int] = MappingProxyType({})
 
 
 def open_ledger(path: Path, now_us: int, ballast_bytes: int = DEFAULT_BALLAST_BYTES) -> Database:
@@ -77,6 +80,7 @@ def load_all(connection: Connection, now_us: int, resting_us: int = 0) -> Loaded
     for campaign in campaigns if strange else ():
         campaign.incidents[:] = [one for one in campaign.incidents if one not in strange]
     spared, waits = load_spared(connection, unread), load_waits(connection, unread)
+    began = load_began(connection, unread)
     return Loaded(
         decisions=_with_targets(load_open(connection, resting_since_us, now_us - LIFTED_US, unread), unread),
         watches=[_counted(one, unread) for one in load_watches(connection) if _is_whole(one, unread)],
@@ -95,6 +99,7 @@ def load_all(connection: Connection, now_us: int, resting_us: int = 0) -> Loaded
         unread=tuple(unread.told),
         spared=spared,
         waits=waits,
+        began=began,
     )
 
 

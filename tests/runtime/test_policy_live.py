@@ -414,12 +414,38 @@ async def test_a_block_of_days_ago_that_stands_again_with_its_list_is_none_of_th
         await site.core.tick()
         (tmp_path / "csirt.txt").write_text("c2.listed.example\n")
         await site.do("reload")
-        (again,) = site.core.register.by_id.values()
         assert adopted(site).began_us == T0 + step_s * SECOND
+        (again,) = site.core.register.by_id.values()
         for number in range(5):
             seen_s = 2 * 86_400 + step_s + number
             site.sees(attempt(parse_address(f"10.0.0.{number + 5}"), seen_s, id_=again.id, found=LISTED))
         assert again.rule != "rollback" and "address 198.51.100.7" in site.rules()
+
+
+@in_loop
+async def test_nor_is_it_after_a_restart(tmp_path: Path) -> None:
+    hands = Hands()
+    config = CONFIG + "policy: {rollback_clients: 3}\n"
+    async with site_at(tmp_path, config=config, hands=hands) as site:
+        site.sees(*asked(action="block"), verdict("D1", "extend", address(), found=LISTED))
+        await site.do("reload")
+        hands.pass_s(2 * 86_400)
+        for listed in ("other.example\n", "c2.listed.example\n"):
+            (tmp_path / "csirt.txt").write_text(listed)
+            await site.do("reload")
+        await site.core.scribe.settled()
+    async with site_at(tmp_path, config=config, hands=hands) as later:
+        (again,) = later.core.register.by_id.values()
+        assert (again.began_us, again.created_us) == (T0, T0 + 2 * 86_400 * SECOND)
+        for number in range(5):
+            client = parse_address(f"10.0.0.{number + 5}")
+            later.sees(attempt(client, 2 * 86_400 + number, id_=again.id, found=LISTED))
+        assert again.rule != "rollback" and "address 198.51.100.7" in later.rules()
+        await later.core.scribe.settled()
+        assert await later.ledger.read(meta.under, "began") == {again.id: str(T0)}
+        await later.do("undo", BERT, id=again.id)
+        await later.core.scribe.settled()
+        assert await later.ledger.read(meta.under, "began") == {}
 
 
 @pytest.mark.parametrize("step_s", [25 * 3_600, -25 * 3_600])
