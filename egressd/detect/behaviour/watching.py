@@ -99,8 +99,9 @@ class Behaviour:
         self.spoken: dict[str, int] = {}  # how often each detector had something to say
         self._resolutions = resolutions
         self.openings = Openings()
-        # Who answers DNS, for who does asks others for everybody; and whether he was seen to.
-        self._answering: dict[bytes, bool] = {}
+        # Who answers DNS, for who does asks others for everybody; and who of them was not seen to.
+        self._answering: dict[bytes, None] = {}
+        self._never_asked: dict[bytes, None] = {}
         # Whether it may be a resolver: else two packets, of which it forges one, would take a host out of all of this.
         self.may_resolve: Callable[[bytes], bool] = _anybody
         self.replace(settings, suffixes, guard, protected, resolvers)
@@ -208,22 +209,23 @@ class Behaviour:
 
     def _answers(self, flow: FlowKey) -> None:
         """A server that was not seen to answer before. A resolver turns to ever new ones elsewhere: of them the oldest
-        goes to make room, never one who asks for others."""
+        goes to make room. One who asks for others goes where all do, as those that are forged may, and is back with his
+        next answer."""
         machine_of = self.ground.machine_of
         if not self.may_resolve(flow.server) or machine_of(flow.server) == machine_of(flow.client):
             return  # who asks and answers itself is nobody's resolver
         if len(self._answering) >= MAX_RESOLVERS:
-            oldest = next((one for one, asks in self._answering.items() if not asks), None)
-            if oldest is None:
-                return
+            oldest = next(iter(self._never_asked or self._answering))
             del self._answering[oldest]
-        self._answering[flow.server] = False
+            self._never_asked.pop(oldest, None)
+        self._answering[flow.server] = None
+        self._never_asked[flow.server] = None
 
     def _asks_for_all(self, client: bytes) -> bool:
         """Whether one who answers DNS asks for everybody when he asks himself."""
         if not self.may_resolve(client):
             return False
-        self._answering[client] = True
+        self._never_asked.pop(client, None)
         return True
 
     # -- one detector each

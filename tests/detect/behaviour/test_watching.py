@@ -253,6 +253,23 @@ def test_servers_elsewhere_do_not_take_the_places_of_resolvers(monkeypatch: pyte
     assert not office.told and len(office.engine.behaviour._answering) == 16
 
 
+def test_nor_do_servers_that_ask_as_if_they_were_resolvers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who forged an answer and a question of each of a thousand had every later resolver judged as a host, and all of
+    them looked through for every server that answered."""
+    monkeypatch.setattr(watching_module, "MAX_RESOLVERS", 16)
+    office = Office()
+    for number in range(20):
+        forged = f"10.0.2.{number}"
+        office.resolve(office.now, B, "www.portal.example", Y, server=forged)
+        office.resolve(office.now + 1, forged, "www.portal.example", Y, server="10.0.2.0")
+    office.resolve(office.now + 2, B, "www.portal.example", Y, server="10.0.0.53")
+    for number, name in enumerate(drawn(20)):
+        office.failing(office.now + 3 + number, "10.0.0.53", name)
+    behaviour = office.engine.behaviour
+    assert not office.told and len(behaviour._answering) == 16
+    assert behaviour._never_asked.keys() <= behaviour._answering.keys()
+
+
 def test_a_tab_that_loads_itself_again_with_its_page_is_innocent() -> None:
     office = Office()
     for number, second in enumerate(office.every(300, 24)):
