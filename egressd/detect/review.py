@@ -124,7 +124,8 @@ def match_target(
     index: AnyIndex, target: Target, now_s: int, allowances: Allowances | None = None, skip: Skip | None = None
 ) -> Match | None:
     """What a decision's target matches in an index, without the lines that `allowances` ignore, or without those that
-    `skip` is true of: a line about this very target, if there is one, before one that covers it more closely."""
+    `skip` is true of: a line about this very target, if there is one, before one that covers it more closely. A host
+    that a rule narrowed a block to has none of its own: of it one for that bare name alone says nothing."""
 
     def ignored(one: Indicator) -> bool:
         return allowances is not None and allowances.ignores_indicator(one, now_s) is not None
@@ -135,11 +136,20 @@ def match_target(
     if found is None or target.kind == "pair" or main_target(found) == target:
         return found
 
+    def is_left_out(one: Indicator) -> bool:
+        return ignored(one) or (skip is not None and skip(one))
+
     def of_another(one: Indicator) -> bool:
         about = main_target(Match("", one, one.registered_domain, one.suffix_rule))
-        return about != target or ignored(one) or (skip is not None and skip(one))
+        return about != target or is_left_out(one)
 
-    return _match(index, target, now_s, of_another) or found
+    def of_one_name(one: Indicator) -> bool:
+        return one.scope == "exact" or is_left_out(one)
+
+    own = _match(index, target, now_s, of_another)
+    if own is None and target.kind == "host" and found.indicator.scope == "exact":
+        own = _match(index, target, now_s, of_one_name)
+    return own or found
 
 
 def _match(index: AnyIndex, target: Target, now_s: int, skip: Skip | None) -> Match | None:

@@ -135,7 +135,9 @@ def test_what_a_rule_narrowed_stands_while_its_line_does() -> None:
     assert scene.blocks == ["host a.bad.example", f"address {X}"]
     scene.swap(2, f"{lists}# a comment\nother.example", settings=settings(SCOPES))
     assert (scene.blocks, scene.targets("withdraw")) == (["host a.bad.example", f"address {X}"], [])
-    scene.swap(3, "other.example", settings=settings(SCOPES))
+    scene.swap(3, f"{lists}a.bad.example scope=exact", settings=settings(SCOPES))
+    assert (scene.blocks, scene.targets("withdraw")) == (["host a.bad.example", f"address {X}"], [])
+    scene.swap(4, "other.example", settings=settings(SCOPES))
     assert scene.said("withdraw") == [
         ("withdraw", "unlisted", "host a.bad.example"),
         ("withdraw", "unlisted", f"address {X}"),
