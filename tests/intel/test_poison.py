@@ -239,12 +239,54 @@ def test_a_broken_event_among_others_spoils_itself() -> None:
         text = "".join([*events[:at], '{"Event":{"Attribute":[}}\n', *events[at:]])
         found = judge(text, read(text, "f", FeedOptions(format="misp"), SUFFIXES, GUARD), POISON, json_expected=True)
         assert (found.refused, len(found.indicators), found.bad_lines) == ("", 200, 1)
-    cut = "".join(events)[:-4]
     alone = '{"response":[' + ",".join(events).replace("\n", "")[:-4]
     found = judge(alone, read(alone, "f", FeedOptions(format="misp"), SUFFIXES, GUARD), POISON, json_expected=True)
     assert found.refused == TRUNCATED
-    found = judge(cut, read(cut, "f", FeedOptions(format="misp"), SUFFIXES, GUARD), POISON, json_expected=True)
-    assert (found.refused, found.bad_lines) == ("", 1)
+
+
+@pytest.mark.parametrize("form", ["misp", "suricata"])
+def test_json_that_is_cut_off_is_refused_though_each_line_stands_for_itself(form: str) -> None:
+    """What stood behind it would be taken for withdrawn: of 200 events 80 were missing, and one was told as broken."""
+    events = [
+        f'{{"Event":{{"Attribute":[{{"type":"domain","to_ids":true,"value":"c2.bad{number}.com"}}]}}}}'
+        if form == "misp"
+        else f'{{"value":"c2.bad{number}.com"}}'
+        for number in range(200)
+    ]
+    head = '{"response":[\n' if form == "misp" else '{"data":[\n'
+    for text in ("\n".join(events) + "\n", "[\n" + ",\n".join(events) + "\n]", head + ",\n".join(events) + "\n]}\n"):
+        whole = judge(text, read(text, "f", FeedOptions(format=form), SUFFIXES, GUARD), POISON, json_expected=True)
+        assert (whole.refused, whole.counts.indicators) == ("", 200)
+        at = text.index("bad120")
+        for cut in (text[:at], text[: text.index("\n", at)], text[: text.index("\n", at) + 1]):
+            if cut[-2:] == "}\n" or cut[-1] == "}":
+                continue  # whole lines, which nothing tells from a text that ends there
+            found = judge(cut, read(cut, "f", FeedOptions(format=form), SUFFIXES, GUARD), POISON, json_expected=True)
+            assert found.refused == TRUNCATED, (found.reason, cut[-40:])
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        '{"value":"c2."x"}',
+        '{"value":"c2',
+        '{"value":[' + "[" * 5_000,
+        '{"value"',
+        '{"value":"x.bad.com"}}',
+        "{",
+        '{"a":1,}',
+    ],
+)
+def test_a_broken_line_among_others_spoils_itself(broken: str) -> None:
+    """Of 2,000 lines of JSON one that was broken kept a feed from all new versions."""
+    lines = [f'{{"value":"c2.bad{number}.com"}}\n' for number in range(2_000)]
+    for at in (0, 1, 1_000, 2_000):
+        text = "".join([*lines[:at], broken + "\n", *lines[at:]])
+        found = judge(
+            text, read(text, "f", FeedOptions(format="suricata"), SUFFIXES, GUARD), POISON, json_expected=True
+        )
+        assert (found.refused, found.counts.indicators - ("x.bad" in broken)) == ("", 2_000), found.reason
+        assert 1 <= found.bad_lines <= 2 and {one.line - at for one in found.quarantined} <= {1, 2}
 
 
 NAMES = st.sampled_from(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from json import JSONDecoder
 from typing import Any, Final
 
@@ -119,6 +120,11 @@ class JsonText:
         found = self.value()
         return found, self.text[start : self._at]
 
+    def is_next(self, beginning: re.Pattern[str]) -> bool:
+        """Whether what comes next begins so."""
+        self._skip_space()
+        return beginning.match(self.text, self._at) is not None
+
     def resume(self, opening: str) -> bool:
         """After a Wrong: go on at the next line that begins with `opening`; False when there is none. What is wrong may
         be that character itself, which has been reached then: no line is looked at twice."""
@@ -212,6 +218,15 @@ class JsonText:
 def begins_as_json(text: str) -> bool:
     """Whether a text is meant as an object or an array, and not as the lines that some feeds have as well."""
     return text[:_LOOKED_AT].lstrip("\ufeff \t\r\n")[:1] in ("{", "[")
+
+
+def is_lines(text: str) -> bool:
+    """Whether a text is JSON lines: the first of them, or the second if that one is broken, is an object by itself."""
+    for line in text.lstrip("\ufeff \t\r\n").split("\n", 2)[:2]:
+        with suppress(ValueError, RecursionError):
+            if isinstance(_DECODER.decode(line), dict):
+                return True
+    return False
 
 
 def as_text(value: Any) -> str:

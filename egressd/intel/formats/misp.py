@@ -29,6 +29,7 @@ _CONFIDENCE: Final = {  # taxonomy "misp", predicate confidence-level, as shares
     'misp:confidence-level="unconfident"': 0,
 }
 BAD_ENTRY: Final = ("not a uuid", "not a timestamp")  # what one entry of a manifest may be; else it is broken itself
+_ANSWER: Final = re.compile(r'\[|\{\s*"response"')  # as an answer that holds several events begins
 _LEVELS: Final = 3  # of containers around an event: an answer, its list, the event's own
 
 
@@ -74,22 +75,26 @@ def parse_manifest(text: str, source: str = "manifest.json") -> tuple[list[Manif
 
 def read_misp(text: str, source: str, rules: Rules) -> Iterator[Found]:
     """Reader of one event, of an answer that holds some, or of several of either, each from the beginning of a line on:
-    one of them that is broken does not spoil the others."""
+    one of them that is broken does not spoil the others. An answer that is cut off does, or a text in its last line."""
     document = JsonText(text)
     judge = Judge(source, rules)
+    is_answer = False
     while True:
         try:
             while document.peek():
+                is_answer = document.is_next(_ANSWER)
                 yield from _events(document, judge, _LEVELS)
                 if document.peek() and document.column > 1:
                     document.end()
             return
         except Wrong as wrong:
-            if "\n{" in text:  # it is this event that is broken, and not all that is read
-                wrong = Wrong(wrong.column, f"an event that is {wrong.what}", wrong.advice)
-            yield problem_at(source, document.line, wrong)
-        if not document.resume("{"):
-            return
+            line = document.line
+            goes_on = document.resume("{")
+            if goes_on or (not is_answer and "\n{" in text and text.endswith("\n")):
+                wrong = Wrong(wrong.column, f"an event that is {wrong.what}", wrong.advice)  # and not all that is read
+            yield problem_at(source, line, wrong)
+            if not goes_on:
+                return
 
 
 def _events(document: JsonText, judge: Judge, levels: int) -> Iterator[Found]:
@@ -109,6 +114,8 @@ def _events(document: JsonText, judge: Judge, levels: int) -> Iterator[Found]:
                 yield from _events(document, judge, levels - 1)
         if not known:
             raise Wrong(document.column, "no Event in it", "take an event's own file, not the manifest")
+    elif not first:
+        document.value()  # where the text is cut off
     else:
         raise Wrong(document.column, "not an event", "events are objects with the one key Event")
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from egressd.intel.entries import Entry, parse_entry
 from egressd.intel.formats.fields import join_ref
-from egressd.intel.formats.jsontext import JsonText, Record, begins_as_json
+from egressd.intel.formats.jsontext import JsonText, Record, begins_as_json, is_lines
 from egressd.intel.formats.judgement import Found, Ignored, Judge, Rules, tidy, word_of
 from egressd.intel.lines import MAX_LINE, Word, Wrong, problem_at, show, split_lines
 from egressd.intel.networks import parse_network
@@ -72,27 +72,51 @@ def _read_line(judge: Judge, number: int, word: Word) -> Found:
 
 
 def _read_json(text: str, judge: Judge) -> Iterator[Found]:
+    """One document, or one a line: of those each that is broken spoils itself, but for a last one that is cut off."""
     document = JsonText(text)
-    try:
-        while document.peek():
-            first = document.fork().record() if document.peek() == "{" else None
-            if first is not None and (_value_key(first) or _is_metadata(first)):
-                records: Iterator[Record] = iter((document.record(),))
-            else:
-                records = document.walk(_LEVELS)
-            empty = document.peek() != "["
-            column = document.column
+    by_lines: bool | None = None
+    while True:
+        try:
+            yield from _read_documents(document, judge)
+            return
+        except Wrong as wrong:
             line = document.line
-            for record in records:
-                empty = False
-                try:
-                    yield _read_record(judge, record)
-                except Wrong as wrong:
-                    yield problem_at(judge.source, record.line, record.wrong(wrong))
-            if empty:
-                yield problem_at(judge.source, line, _no_value(column))
-    except Wrong as wrong:
-        yield problem_at(judge.source, document.line, wrong)
+            by_lines = is_lines(text) if by_lines is None else by_lines
+            goes_on = by_lines and document.resume("{")
+            if goes_on or (by_lines and text.endswith("\n")):
+                wrong = Wrong(wrong.column, f"a line that is {wrong.what}", wrong.advice)
+            yield problem_at(judge.source, line, wrong)
+            if not goes_on:
+                return
+
+
+def _read_documents(document: JsonText, judge: Judge) -> Iterator[Found]:
+    """Raises Wrong."""
+    while document.peek():
+        first = _look_ahead(document) if document.peek() == "{" else None
+        if first is not None and (_value_key(first) or _is_metadata(first)):
+            records: Iterator[Record] = iter((document.record(),))
+        else:
+            records = document.walk(_LEVELS)
+        empty = document.peek() != "["
+        column = document.column
+        line = document.line
+        for record in records:
+            empty = False
+            try:
+                yield _read_record(judge, record)
+            except Wrong as wrong:
+                yield problem_at(judge.source, record.line, record.wrong(wrong))
+        if empty:
+            yield problem_at(judge.source, line, _no_value(column))
+
+
+def _look_ahead(document: JsonText) -> Record:
+    """The record that comes next, and will come again. Raises Wrong, at its place, for what is broken."""
+    try:
+        return document.fork().record()
+    except Wrong:
+        return document.record()
 
 
 def _no_value(column: int) -> Wrong:
