@@ -473,6 +473,9 @@ async def test_other_options_take_nothing_out_of_force_while_the_disk_fails(tmp_
             assert "kept version is damaged" in state.told()
             await desk.feeds.configure({"c2": options(server, every_s=86_400)})
             assert len(desk.values()) == 200
+            server.answer = respond(b"".join(GOOD.splitlines(keepends=True)[:50]))
+            found = await desk.ask()
+            assert (found.kind, len(desk.values())) == ("shrunk", 200), "it is what a new version is measured by"
             await desk.feeds.configure({"c2": options(server, format="hosts")})
             assert desk.values() == [], "of another format it says nothing"
 

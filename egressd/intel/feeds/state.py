@@ -102,6 +102,8 @@ class FeedState:
         self._held = before._held
         self.show_held()
         self.changed_us = before.changed_us  # and not when it was had last, so that it is asked for soon
+        if self.options.url == before.options.url:  # of another address sizes say nothing
+            self.counts = before.counts
 
     def show(self, verdict: Judged) -> None:
         """What was kept out of a version, or is why it was refused."""
