@@ -28,6 +28,7 @@ class Block:
 
     __slots__ = (
         "addresses",
+        "asked",
         "budget_told_us",
         "campaign",
         "clients",
@@ -67,6 +68,7 @@ class Block:
         self.recent_us: dict[bytes, list[int]] = {}
         self.mode = "monitor"  # the strongest of the segments on whose account it stands
         self.waits = False  # for a person, though the mode may be to block
+        self.asked = False  # a rule left it to a person, who may block what many share; stays true when it is approved
         self.final = False  # a person has spoken, or it was taken back: policy does not change it by itself
         self.narrow = False  # never an address for everybody: a rule says scope pair
         self.sole = b""  # the client that it is for alone, which had caused its share of blocks; b"" is everybody

@@ -22,7 +22,7 @@ from egressd.detect.intel import Intel
 from egressd.detect.policy_settings import PolicySettings
 from egressd.detect.resolutions import own_prefixes
 from egressd.detect.review import KEPT, Free, kept_targets, rests_on_list, review
-from egressd.detect.rules import PAIR, is_share
+from egressd.detect.rules import ASK, PAIR, is_share
 from egressd.intel.layered import AnyIndex, in_memory
 from egressd.intel.networks import parse_address
 from egressd.intel.protected import Protected
@@ -126,6 +126,7 @@ class ChangingEngine(Engine):
         rule = self.policy.rules.named(standing.rule)
         if rule is not None:  # of one that is gone the block stays as it was
             block.narrow = rule.scope == PAIR
+            block.asked = rule.outcome == ASK
         addresses = [address for address in standing.addresses if address not in block.addresses]
         pairs = [one for one in standing.pairs if one not in block.pairs]
         for address in addresses:

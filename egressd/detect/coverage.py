@@ -20,8 +20,8 @@ from egressd.detect.sharing import (
     BY_COMMAND,
     BY_NAME_AND_HOST,
     BY_NAME_ONLY,
-    chose_address,
     held_in_ranges,
+    is_persons,
     leave_to_person,
     listed_in_range,
     shared_with,
@@ -163,7 +163,7 @@ class Coverage:
             if not names:
                 continue
             if block.target.kind == "address":
-                if len(names) >= self.settings.shared_after and not chose_address(block.match.indicator):
+                if len(names) >= self.settings.shared_after and not is_persons(block):
                     decisions.append(self.lift(block, sighting, leave_to_person(shared_with(names)), "shared"))
                 continue
             addresses = [held for held in block.addresses if place_of(held, self._blocks.nat64) == place]
@@ -178,6 +178,8 @@ class Coverage:
             if len(names) < self.settings.shared_after:
                 continue
             if block.sole and block.target.kind == "pair":
+                if is_persons(block):
+                    continue
                 decisions.append(self.lift(block, sighting, leave_to_person(shared_with(names)), "shared"))
                 continue
             pairs = [(client, held) for client, held in block.pairs if place_of(held, self._blocks.nat64) == place]

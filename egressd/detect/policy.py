@@ -82,7 +82,7 @@ class Policy(Coverage):
             self.over_share += 1
         block.campaign = sighting.campaign
         block.mode = self.site.mode_of(sighting.flow.client)
-        block.waits = waits
+        block.waits = block.asked = waits
         self._holds(block, rule, sighting.ts_us)
         if target.kind == "address" and sighting.address:
             self._blocks.add_address(block, parse_address(target.value), sighting.ts_us)
@@ -183,7 +183,7 @@ class Policy(Coverage):
             return None
         if block.waits and not waits:
             self._holds(block, rule, sighting.ts_us)
-        block.waits = waits
+        block.waits = block.asked = waits
         block.mode = mode if RANKS[mode] > RANKS[block.mode] else block.mode
         action = "ask" if waits else "block"
         reason = why(rule, sighting.match)

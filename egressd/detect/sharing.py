@@ -42,6 +42,11 @@ def chose_address(indicator: Indicator) -> bool:
     return indicator.source == BY_COMMAND or indicator.narrowed.startswith(BY_LINE)
 
 
+def is_persons(block: Block) -> bool:
+    """Whether the block of a listed address or network is for a person to end, who was asked or decided on it."""
+    return block.asked or chose_address(block.match.indicator)
+
+
 def why_too_wide(addr: bytes, length: int, nat64: tuple[tuple[bytes, int], ...] = (NAT64_WELL_KNOWN,)) -> str:
     """Why a listed network is not blocked without a person, "" when it may be: a slip in its length would cut off whole
     providers. One of IPv6 is as wide as the IPv4 network that it carries."""
@@ -70,7 +75,7 @@ def listed_in_range(ranges: SharedRanges, block: Block) -> str:
     """Why the block of a listed address or network ends for a shared range, "" when it stands."""
     is_listed = block.target.kind in ("address", "network") or (block.target.kind == "pair" and bool(block.sole))
     network = parse_network(block.target.value.rpartition(">")[2]) if is_listed else None
-    if network is None or chose_address(block.match.indicator):
+    if network is None or is_persons(block):
         return ""
     return ranges.why_network(*network)
 

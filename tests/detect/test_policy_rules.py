@@ -9,7 +9,7 @@ from egressd.config.policy_file import parse_policy
 from egressd.detect.evidence import Evidence
 from egressd.detect.policy_settings import PolicySettings
 from egressd.intel.networks import first_address
-from egressd.model import FLOW, Indicator, Match, Sighting
+from egressd.model import FLOW, Indicator, Match, Sighting, Target
 from egressd.wire.sender import Sender
 from tests.detect.live_scene import LiveScene, standing
 from tests.detect.scene import RESOLVER, A, B, C, Scene, X, Y, at, flow, packed, when
@@ -119,6 +119,26 @@ def test_scope_host_blocks_the_name_alone_and_scope_pair_no_address_for_everybod
     pair = Scene(settings=settings("  - {name: p, when: {match: host}, then: block, scope: pair}\n"))
     pair.resolve(0, A, C2, X)
     assert pair.targets("block", "extend") == ["registered_domain bad.example", f"pair {A}>{X}"]
+
+
+@pytest.mark.parametrize("sole", [False, True])
+def test_what_a_rule_leaves_to_a_person_is_not_given_free_for_being_shared(sole: bool) -> None:
+    """It was withdrawn when the core had taken it up, and when it had been approved: nobody could answer."""
+    asks = settings("  - {name: q, when: {match: address}, then: ask}\n", blocks_per_hour=1 if sole else 100)
+    ranges = "198.51.100.0/25 operator=CDN"
+    scene = LiveScene(X, ranges=ranges, settings=asks)
+    scene.flow(0, A, X)
+    (question,) = scene.engine.blocks.by_id.values()
+    told = standing(X, id_=question.id, level="address")._replace(waits=True, rule="q")
+    if sole:
+        pair = Target("pair", f"{A}>{X}")
+        told = told._replace(id="D9", target=pair, pairs=((packed(A), packed(X)),), client=packed(A), rule="share:q")
+    for number, one in enumerate((told, told._replace(waits=False))):
+        scene.engine.adopt(one, at(2 * number + 1))
+        for other in range(4):
+            scene.tls(2 * number + 1, B, X, f"www.innocent{other}.example", sport=41_000 + other)
+        scene.swap(2 * number + 2, f"{X}\n198.51.100.9{number}", ranges=ranges, settings=asks)
+        assert scene.targets("withdraw") == []
 
 
 SCOPES = """\
