@@ -24,6 +24,7 @@ from egressd.detect.sharing import (
     is_persons,
     leave_to_person,
     listed_in_range,
+    listed_too_wide,
     shared_with,
     target_of,
     why_shared,
@@ -207,10 +208,14 @@ class Coverage:
                 del block.refused[address]
 
     def free_shared(self, block: Block, sighting: Sighting) -> list[Decision]:
-        """Shared ranges have changed, or `block` came from elsewhere: give free what it covers there."""
+        """Shared ranges or lines have changed, or `block` came from elsewhere: give free what it covers there, and what
+        only a person blocks."""
         why = listed_in_range(self._shared, block)
         if why:
             return [self.lift(block, sighting, leave_to_person(why), "shared")]
+        why = listed_too_wide(block, self._allowances.nat64)
+        if why:
+            return [self.lift(block, sighting, why, "too-wide")]
         freed: list[Decision] = []
         for why, held in held_in_ranges(self._shared, block).items():
             for client, address in held:

@@ -80,6 +80,12 @@ def listed_in_range(ranges: SharedRanges, block: Block) -> str:
     return ranges.why_network(*network)
 
 
+def listed_too_wide(block: Block, nat64: tuple[tuple[bytes, int], ...]) -> str:
+    """Why the block of a listed network ends for its width, "" when it stands: a line may have lost its force=yes."""
+    network = parse_network(block.target.value) if block.target.kind == "network" else None
+    return why_too_wide(*network, nat64) if network is not None and not is_persons(block) else ""
+
+
 def held_in_ranges(ranges: SharedRanges, block: Block) -> dict[str, list[tuple[bytes, bytes]]]:
     """What the block of a name covers in shared ranges: (client, address) by the reason; b"" is every client."""
     found: dict[str, list[tuple[bytes, bytes]]] = {}

@@ -141,6 +141,19 @@ def test_what_a_rule_leaves_to_a_person_is_not_given_free_for_being_shared(sole:
         assert scene.targets("withdraw") == []
 
 
+@pytest.mark.parametrize(
+    ("line", "ranges", "rule"), [("198.0.0.0/8", "", "too-wide"), (X, f"{X} operator=CDN", "shared")]
+)
+def test_what_only_a_person_blocks_ends_with_the_force_of_its_line(line: str, ranges: str, rule: str) -> None:
+    """As of all addresses of feeds, which passed for forced: what was blocked so stood while it was listed."""
+    scene = LiveScene(f"{line} force=yes", ranges=ranges)
+    scene.flow(0, A, X)
+    scene.swap(1, f"{line} force=yes\nother.example", ranges=ranges)
+    assert len(scene.blocks) == 1
+    scene.swap(2, line, ranges=ranges)
+    assert (scene.blocks, [one[1] for one in scene.said("withdraw")]) == ([], [rule])
+
+
 SCOPES = """\
   - {name: h, when: {match: [host, sibling]}, then: block, scope: host}
   - {name: a, when: {match: address}, then: block, scope: address}
