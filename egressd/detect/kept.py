@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+
 from egressd.intel.allowances import ALLOW_DESTINATION, NEVER_BLOCK, Allowance, Allowances
-from egressd.intel.networks import carried_ipv4, first_address, parse_network
+from egressd.intel.networks import NetworkTable, carried_ipv4, first_address, last_address, parse_network
 from egressd.model import Target
 
 
@@ -13,7 +15,9 @@ class Kept:
     def __init__(self, allowances: Allowances) -> None:
         self._allowances = allowances
         self._under: dict[str, list[Allowance]] = {}
-        self._networks: list[tuple[bytes, int, Allowance]] = []
+        self._networks: list[Allowance] = []  # in the order of their lines; below by their numbers
+        self._starts: list[tuple[bytes, int]] = []
+        numbers: dict[tuple[bytes, int], list[int]] = {}
         self._for_some: list[tuple[bytes, Allowance]] = []
         for one in allowances.allowances:
             if one.client and one.kind == ALLOW_DESTINATION:
@@ -25,12 +29,19 @@ class Kept:
                 continue
             network = parse_network(one.value)
             if network is not None:
-                self._networks.append((*network, one))
+                start = first_address(*network)
+                numbers.setdefault((start, network[1]), []).append(len(self._networks))
+                self._starts.append((start, len(self._networks)))
+                self._networks.append(one)
                 continue
             name = one.value if one.kind == NEVER_BLOCK else ""  # what is allowed by name is passed by name
             while name:
                 self._under.setdefault(name, []).append(one)
                 name = name.partition(".")[2]
+        self._starts.sort()
+        self._table: NetworkTable[list[int]] = NetworkTable(
+            (start, length, found) for (start, length), found in numbers.items()
+        )
 
     def inside(self, target: Target, now_s: int) -> Allowance | None:
         """The allowance for something that a block of `target` would cover, if any."""
@@ -43,12 +54,21 @@ class Kept:
             return None
         carried = [(one.first, one.length) for one in carried_ipv4(*network, self._allowances.nat64)]
         for addr, length in (network, *carried):
-            for other, other_length, one in self._networks:
-                common = min(length, other_length)
-                if len(other) == len(addr) and first_address(other, common) == first_address(addr, common):
-                    if _in_force(one, now_s):
-                        return one
+            for number in self._sharing(addr, length):
+                if _in_force(self._networks[number], now_s):
+                    return self._networks[number]
         return None
+
+    def _sharing(self, addr: bytes, length: int) -> list[int]:
+        """Which allowances share an address with a network: those that hold its first one, and those that begin in it.
+        Blocks and allowances may be thousands, and each of the one is asked about all of the other."""
+        start, end = first_address(addr, length), last_address(addr, length)
+        found = [number for numbers in self._table.covering(start) for number in numbers]
+        begins = self._starts[
+            bisect_left(self._starts, (start, 0)) : bisect_right(self._starts, (end, len(self._networks)))
+        ]
+        found += [number for other, number in begins if len(other) == len(addr)]
+        return sorted(set(found))
 
     def for_some(self, name: str, address: bytes, now_s: int) -> Allowance | None:
         """An allowance that lets some client, but not every one, go to `address`: a block for everybody would stop that

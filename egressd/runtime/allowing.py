@@ -130,7 +130,7 @@ class Allowing:
         """Does every decision still stand, and may one stand again?"""
         now_us = self._clock.now_us()
         kept = Kept(intel.allowances)
-        self._stand_again(intel, site, now_us)
+        self._stand_again(intel, kept, site, now_us)
         for decision in list(self._register.by_id.values()):
             if decision.target.kind in OF_OURS:
                 continue  # rests on no list line, and is about no destination
@@ -180,18 +180,16 @@ class Allowing:
 
     # -- what stands again
 
-    def _stand_again(self, intel: Intel, site: Site, now_us: int) -> None:
+    def _stand_again(self, intel: Intel, kept: Kept, site: Site, now_us: int) -> None:
         for target, lifted in list(self._lifted.items()):
             ends_us = lifted.decision.held[target].expires_us
             standing = self._register.by_target.get(target)
             if standing is not None or now_us > lifted.stands_until_us() or 0 < ends_us <= now_us:
                 del self._lifted[target]
-                if standing is not None and lifted.is_called_for(
-                    standing.match
-                ):  # traffic was quicker than the clock; it has not led everywhere yet
-                    self._extend(standing, lifted)
+                if standing is not None and lifted.is_called_for(standing.match):
+                    self._extend(standing, lifted)  # traffic was quicker than the clock; it has not led everywhere yet
                 continue
-            match = _permitted(lifted.decision, intel, now_us // SECOND_US)
+            match = _permitted(lifted.decision, intel, kept, now_us // SECOND_US)
             if match is not None and lifted.is_called_for(match):
                 del self._lifted[target]
                 self._make(lifted, match, mode_of(site, lifted.decision), now_us)
@@ -288,7 +286,7 @@ def _noted(before: str, found: Allowance | None, effects: Sequence[Effect], sinc
     return f"{text}: {done}" if done else text
 
 
-def _permitted(before: InForce, intel: Intel, now_s: int) -> Match | None:
+def _permitted(before: InForce, intel: Intel, kept: Kept, now_s: int) -> Match | None:
     """What a decision rests on if it may stand again."""
     if before.target.kind == "pair":
         _, ((client, address),) = _ends([before.target])
@@ -296,7 +294,7 @@ def _permitted(before: InForce, intel: Intel, now_s: int) -> Match | None:
         if reason or not is_share(before.rule):
             return before.match if not reason else None
     match = match_target(intel.index, before.target, now_s, intel.allowances)
-    return review(before.target, before.match, (), (), match, intel.allowances, intel.protected, now_s).match
+    return review(before.target, before.match, (), (), match, intel.allowances, intel.protected, now_s, kept).match
 
 
 def _freed(main: Target, targets: Sequence[Target], intel: Intel, kept: Kept, now_s: int) -> list[Free]:
