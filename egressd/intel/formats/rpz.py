@@ -130,9 +130,11 @@ class _Zone:
     def _directive(self, number: int, words: list[str]) -> list[Found]:
         name = words[0].upper()
         if name == "$ORIGIN" and len(words) == 2:
-            if not words[1].endswith("."):
+            if not words[1].endswith(".") and not self.origin:
                 raise Wrong(1, f'an origin without its last dot: "{show(words[1])}"', "write $ORIGIN rpz.example.")
-            self.origin = words[1].rstrip(".").lower()
+            if self.owner and self.origin is not None:  # a record that names no owner has the last one, wherever it was
+                self.owner = _absolute(self.owner, self.origin) + "."
+            self.origin = _absolute(words[1], self.origin)
             below = self.zone and (self.origin == self.zone or self.origin.endswith("." + self.zone))
             self._begins(self.zone if below or not self.origin else self.origin)
             return []

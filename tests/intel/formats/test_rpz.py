@@ -147,3 +147,20 @@ def test_the_origins_under_which_name_servers_write_a_zone() -> None:
     assert [(one.line, one.reason) for one in found if isinstance(one, Ignored) and one.line in (8, 9)] == [
         (8, ALLOWANCE), (9, ALLOWANCE),
     ]  # fmt: skip
+
+
+def test_an_origin_may_be_relative_and_leaves_the_last_owner() -> None:
+    """Names were cut short (www.evil), or put under the wrong one, behind a line that was told as broken."""
+    text = """\
+$ORIGIN rpz.test.
+@ SOA a. b. 1 1 1 1 1
+$ORIGIN com
+www.evil CNAME .
+evil2 TXT x
+$ORIGIN net.rpz.test.
+\tCNAME .
+"""
+    found = found_in(text, "rpz")
+    assert [(one.line, one.value) for one in found if isinstance(one, Indicator)] == [
+        (4, "www.evil.com"), (7, "evil2.com"),
+    ]  # fmt: skip
