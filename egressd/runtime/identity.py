@@ -58,6 +58,7 @@ class Identity:
         self._on_look = on_look
         self._resolve = resolve or resolve_pointer
         self._signs: dict[str, Sign] = {}
+        self._strange: dict[str, Sign] = {}  # of files that are none of leases
         self._leased: dict[str, frozenset[bytes]] = {}  # by file: the addresses that it named last
         self._asked_us: dict[bytes, int] = {}
         self.wanted: Callable[[], Iterable[tuple[bytes, bytes]]] = tuple  # (MAC, address) of devices without a name
@@ -108,6 +109,7 @@ class Identity:
             self._take(gone, [])
             del self._leased[gone], self._signs[gone]
         self.problems = {name: why for name, why in self.problems.items() if name in self._options().leases}
+        self._strange = {name: sign for name, sign in self._strange.items() if name in self.problems}
         self._on_look()
 
     async def _read(self, name: str) -> None:
@@ -118,9 +120,13 @@ class Identity:
                 raise OSError(errno.EINVAL, "is no file")
             sign = (status.st_ino, status.st_size, status.st_mtime_ns)
             if self._signs.get(name) == sign:
+                self.problems.pop(name, None)  # another file was there meanwhile, or none
+                return
+            if name in self.problems and self._strange.get(name) == sign:
                 return
             text = await asyncio.to_thread(_text_of, path)
             if not await asyncio.to_thread(is_of_leases, text):  # what was read before stays in force
+                self._strange[name] = sign  # a large one takes more than a second to read
                 raise OSError(errno.EINVAL, NO_LEASES)
         except OSError as error:
             if name not in self.problems:

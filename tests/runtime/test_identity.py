@@ -184,6 +184,33 @@ async def test_another_file_under_the_name_of_the_leases(tmp_path: Path, caplog:
 
 
 @in_loop
+async def test_another_file_is_read_once_and_the_alarm_ends_when_the_one_of_before_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Moved away and back, the file is the one that was read, and the alarm stayed until a lease changed."""
+    read: list[Path] = []
+
+    def counted(path: Path) -> str:
+        read.append(path)
+        return path.read_text()
+
+    async with site_at(tmp_path, config=LEASES) as site:
+        identity = site.core.identity
+        lease(tmp_path, (_colons(LAPTOP), "10.1.0.7", "*"))
+        await identity.look()
+        monkeypatch.setattr("egressd.runtime.identity._text_of", counted)
+        leases = (tmp_path / "dnsmasq.leases").rename(tmp_path / "kept")
+        other = tmp_path / "dnsmasq.leases"
+        other.write_text("address=/c2.example/192.0.2.1\n")
+        for _ in range(3):
+            await identity.look()
+        assert (len(read), list(identity.problems)) == (1, ["dnsmasq.leases"])
+        leases.rename(other)
+        await identity.look()
+        assert (len(read), identity.problems, site.core.devices.leases) == (1, {}, 1)
+
+
+@in_loop
 async def test_a_lease_file_that_is_none_and_is_not_named_any_more(tmp_path: Path) -> None:
     """A pipe held up everything about devices; and the alarm stayed when the configuration did not name the file."""
     os.mkfifo(tmp_path / "dnsmasq.leases")
