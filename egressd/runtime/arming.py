@@ -31,7 +31,8 @@ from egressd.runtime.modes import (
     unarmed,
 )
 from egressd.runtime.scribe import Scribe
-from egressd.store import decisions, meta, waiting
+from egressd.store import decisions, meta
+from egressd.store.moments import WAITS
 
 LEFT: Final = "modes"  # the key in the ledger of what a run leaves to the next
 HOW: Final = "modes since"  # and of how it came to be
@@ -180,7 +181,7 @@ class Arming:
         for id_ in changed.proposed:
             self._register.by_id[id_].waits_since_us = now_us
         if changed.proposed:
-            self._scribe.put(waiting.keep, dict.fromkeys(changed.proposed, now_us))
+            self._scribe.put(WAITS.keep, dict.fromkeys(changed.proposed, now_us))
         for mode, ids in changed.by_mode.items():
             self._scribe.put(decisions.change_mode, ids, mode, changed.proposed, changed.active)
 

@@ -164,9 +164,7 @@ class Core:
         self.intake.leaks = {row.incident.id: row.leaks for row in found.incidents if row.leaks}
         for row in found.decisions:
             self.register.add(from_row(row))
-        self.rulings.restore_spared(found.spared)
-        self.rulings.restore_waits(found.waits)
-        self.rulings.restore_began(found.began)
+        self.rulings.restore(found.spared, found.waits, found.began)
         for watch in found.watches:
             watched = WatchSum(watch.first_us, watch.last_us, watch.attempts, watch.leaks)
             self.intake.watched.restore(watch.decision_id, watch.client, watched)

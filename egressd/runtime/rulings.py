@@ -5,8 +5,9 @@ Each change goes to the register, the ledger, the packet processes that do not k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from sqlite3 import Connection
+from typing import Final, TypeVar
 
 from egressd.clock import Clock
 from egressd.detect.campaigns import Campaigns
@@ -18,10 +19,13 @@ from egressd.runtime.in_force import FOUND_OUT, POLICY, ROLLBACK, Held, InForce,
 from egressd.runtime.isolation_leave import NO_MACHINE, IsolationLeave
 from egressd.runtime.orders import Adopt, End, Order, Rest
 from egressd.runtime.scribe import Scribe
-from egressd.store import audit, began, decisions, spared, targets, waiting
+from egressd.store import audit, decisions, spared, targets
 from egressd.store.audit import Act
 from egressd.store.decisions import ACTIVE, PROPOSED, WITHDRAWN, NewTarget
+from egressd.store.moments import BEGAN, WAITS
 from egressd.units import HOUR_US, SECOND_US
+
+Value = TypeVar("Value")
 
 # Decisions about machines of ours are no destinations: packet processes need them not.
 OF_OURS: Final = (CLIENT, SEGMENT)
@@ -101,44 +105,39 @@ class Rulings:
             decision.spared = dict(why)
             self._scribe.put(spared.keep, decision.id, dict(why))
 
-    def restore_spared(self, found: Mapping[str, Mapping[Target, str]]) -> None:
-        """What decisions spare, as the ledger knows it; of those that stand no more it is forgotten."""
-        for id_, why in found.items():
-            standing = self.register.by_id.get(id_)
-            if standing is not None:
-                standing.spared = dict(why)
-            else:
-                self._scribe.put(spared.forget, id_)
+    def restore(
+        self, found: Mapping[str, Mapping[Target, str]], waits: Mapping[str, int], began: Mapping[str, int]
+    ) -> None:
+        """What decisions spare, since when they wait and when they stood first, as the ledger knows it; of those that
+        stand no more it is forgotten."""
+        for decision, why in self._standing(found, spared.forget):
+            decision.spared = dict(why)
+        for decision, since_us in self._standing(waits, WAITS.forget):
+            decision.waits_since_us = since_us
+        for decision, began_us in self._standing(began, BEGAN.forget):
+            decision.began_us = began_us
 
-    def restore_waits(self, found: Mapping[str, int]) -> None:
-        """Since when proposals wait, as the ledger knows it; of decisions that stand no more it is forgotten."""
-        for id_, since_us in found.items():
+    def _standing(
+        self, kept: Mapping[str, Value], forget: Callable[[Connection, str], object]
+    ) -> Iterator[tuple[InForce, Value]]:
+        """Decisions that stand, each with what was kept of it; of others it is forgotten."""
+        for id_, value in kept.items():
             standing = self.register.by_id.get(id_)
             if standing is not None:
-                standing.waits_since_us = since_us
+                yield standing, value
             else:
-                self._scribe.put(waiting.forget, id_)
-
-    def restore_began(self, found: Mapping[str, int]) -> None:
-        """When decisions stood first that stand again, as the ledger knows it; of those that stand no more it is
-        forgotten."""
-        for id_, began_us in found.items():
-            standing = self.register.by_id.get(id_)
-            if standing is not None:
-                standing.began_us = began_us
-            else:
-                self._scribe.put(began.forget, id_)
+                self._scribe.put(forget, id_)
 
     def keep_waits(self) -> None:
         """The clock was set: proposals wait as long as they would have."""
         since_us = {one.id: one.waits_since_us for one in self.register.by_id.values() if one.state == PROPOSED}
         if since_us:
-            self._scribe.put(waiting.keep, since_us)
+            self._scribe.put(WAITS.keep, since_us)
 
     def _waits(self, decision: InForce, now_us: int) -> None:
         """A decision that stood waits for a person from now on."""
         decision.waits_since_us = now_us
-        self._scribe.put(waiting.keep, {decision.id: now_us})
+        self._scribe.put(WAITS.keep, {decision.id: now_us})
 
     def _block(self, origin: int, decision: Decision) -> None:
         main = decision.targets[0]
@@ -273,7 +272,7 @@ class Rulings:
         rows = [NewTarget(target, ends_us) for target in decision.targets]
         self._scribe.put(decisions.commit, decision, rows, author, state, act)
         if began_us:
-            self._scribe.put(began.keep, made.id, began_us)
+            self._scribe.put(BEGAN.keep, {made.id: began_us})
         if made.target.kind not in OF_OURS:
             self._tell(Adopt((made.standing(self.enforces(made)),)), but)
         return made
@@ -321,9 +320,9 @@ class Rulings:
         if decision.spared:
             self._scribe.put(spared.forget, decision.id)
         if decision.waits_since_us != decision.created_us:
-            self._scribe.put(waiting.forget, decision.id)
+            self._scribe.put(WAITS.forget, decision.id)
         if decision.began_us != decision.created_us:
-            self._scribe.put(began.forget, decision.id)
+            self._scribe.put(BEGAN.forget, decision.id)
 
     def approve(self, decision: InForce, actor: str, reason: str) -> None:
         """A person lets a proposal take effect; terms begin now."""

@@ -16,18 +16,17 @@ from typing import Final, NamedTuple
 from egressd.model import Campaign
 from egressd.store.attempts import WatchRow, load_watches
 from egressd.store.ballast import DEFAULT_BALLAST_BYTES
-from egressd.store.began import load as load_began
 from egressd.store.db import Database
 from egressd.store.decision_rows import DecisionRow, load_lifted, load_open
 from egressd.store.entries import ALLOWANCE, Entry, in_force, lapsed_since
 from egressd.store.incidents import IncidentRow, load_campaigns, load_incidents, load_rejected
 from egressd.store.migrations import LEDGER
+from egressd.store.moments import BEGAN, WAITS
 from egressd.store.notes import load_allowed
 from egressd.store.records import last_numbers
 from egressd.store.spared import Spared
 from egressd.store.spared import load as load_spared
 from egressd.store.unread import Unread, is_address, text_of
-from egressd.store.waiting import load as load_waits
 from egressd.units import DAY_US
 
 LIFTED_US: Final = 30 * DAY_US  # what an allowance lifted longer ago does not stand again: its addresses are stale
@@ -79,8 +78,8 @@ def load_all(connection: Connection, now_us: int, resting_us: int = 0) -> Loaded
     campaigns = load_campaigns(connection, unread)
     for campaign in campaigns if strange else ():
         campaign.incidents[:] = [one for one in campaign.incidents if one not in strange]
-    spared, waits = load_spared(connection, unread), load_waits(connection, unread)
-    began = load_began(connection, unread)
+    spared, waits = load_spared(connection, unread), WAITS.load(connection, unread)
+    began = BEGAN.load(connection, unread)
     return Loaded(
         decisions=_with_targets(load_open(connection, resting_since_us, now_us - LIFTED_US, unread), unread),
         watches=[_counted(one, unread) for one in load_watches(connection) if _is_whole(one, unread)],

@@ -34,12 +34,12 @@ from egressd.store import (
     retention,
     spared,
     targets,
-    waiting,
 )
 from egressd.store.attempts import AttemptCount, Batch, ContactCount
 from egressd.store.decisions import NewTarget
 from egressd.store.errors import CORRUPT, StoreError, explained
 from egressd.store.ledger import open_ledger
+from egressd.store.moments import WAITS
 from egressd.store.records import DECISION, number_of
 from egressd.store.unread import text_of
 from tests.runtime.core_scene import CONFIG, Kernel
@@ -82,7 +82,7 @@ def fill(path: Path) -> None:
         made.call(meta.begin_run, T0)
         made.call(meta.put, "remedies D1", "192.0.2.1")
         made.call(spared.keep, "D1", {X: "shared"})
-        made.call(waiting.keep, {"D1": T0})
+        made.call(WAITS.keep, {"D1": T0})
         for number, domain in enumerate(("bad.example", "worse.example"), 1):
             id_, campaign, incident = f"D{number}", f"C{number}", f"I{number}"
             put(made, domain, NewTarget(X, T0 + HOUR, 1))
