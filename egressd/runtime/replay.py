@@ -16,6 +16,7 @@ from egressd.detect.intel import Intel
 from egressd.detect.policy_settings import PolicySettings
 from egressd.model import Event, FlowKey, Observation
 from egressd.runtime.reading import OneProcess, Reading, rare_collections
+from egressd.units import HOUR_US
 from egressd.wire.meter import TELL_BYTES
 
 if TYPE_CHECKING:  # what reads logs takes 6 ms to import, and few replays have any
@@ -68,6 +69,7 @@ class ReplayRun:
             observe = self._observe
         self.volume = Volume(volume)
         self._carrying = Carrying(self.engine.resolutions, self.volume, self._evidence, TELL_BYTES)
+        self._carried_us = 0  # the last time of what was carried
         carried = self._carried
         self._reading: Reading = OneProcess(paths, observe, carried, conversations, prefilter, progress)
         if jobs != 1:
@@ -97,8 +99,11 @@ class ReplayRun:
             self.engine.finish()
 
     def _carried(self, flow: FlowKey, ts_us: int, out_bytes: int, in_bytes: int) -> None:
+        """What a connection carried before a pause of the capture may be told hours later: no clock was set back."""
         if not self.engine.policy.site.comes_in(flow):
-            self._carrying.carried(flow, ts_us, out_bytes, in_bytes)
+            late = ts_us < self._carried_us - HOUR_US
+            self._carried_us = max(self._carried_us, ts_us)
+            self._carrying.carried(flow, ts_us, out_bytes, in_bytes, self._carried_us if late else 0)
 
     def _evidence(self, evidence: Evidence) -> None:
         if evidence.score >= ALERT_SCORE:

@@ -33,9 +33,10 @@ class Carrying:
         # A name that was known when a connection began is its name for as long as it lasts.
         self._named: RecentTable[tuple[bytes, bytes], str] = RecentTable(MAX_NAMED)
 
-    def carried(self, flow: FlowKey, ts_us: int, out_bytes: int, in_bytes: int) -> None:
-        """A connection carried so much more (wire/meter.py)."""
+    def carried(self, flow: FlowKey, ts_us: int, out_bytes: int, in_bytes: int, counts_us: int = 0) -> None:
+        """A connection carried so much more (wire/meter.py), which counts as of `counts_us` when it is told late."""
         destination = self._destination(flow.client, flow.server, ts_us, out_bytes + in_bytes >= self._lasting_bytes)
+        ts_us = max(ts_us, counts_us)
         for evidence in self._volume.add(flow.client, flow.server, destination, ts_us, out_bytes, in_bytes):
             self._on_evidence(evidence)
 
