@@ -29,6 +29,7 @@ def test_built_indexes_that_somebody_takes_away_leave_nobody_blind() -> None:
             assert "index-1.idx is gone" in daemon.tail(60)
 
 
+@pytest.mark.alone
 def test_a_long_list_is_taken_and_nothing_is_missed_meanwhile() -> None:
     with Ground(("april", "may")) as ground:
         found = reload_long(ground, 50_000, 2_000, TREE)
