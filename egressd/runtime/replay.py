@@ -101,9 +101,12 @@ class ReplayRun:
     def _carried(self, flow: FlowKey, ts_us: int, out_bytes: int, in_bytes: int) -> None:
         """What a connection carried before a pause of the capture may be told hours later: no clock was set back."""
         if not self.engine.policy.site.comes_in(flow):
-            late = ts_us < self._carried_us - HOUR_US
-            self._carried_us = max(self._carried_us, ts_us)
-            self._carrying.carried(flow, ts_us, out_bytes, in_bytes, self._carried_us if late else 0)
+            counts_us = 0
+            if ts_us > self._carried_us:
+                self._carried_us = ts_us
+            elif ts_us < self._carried_us - HOUR_US:
+                counts_us = self._carried_us
+            self._carrying.carried(flow, ts_us, out_bytes, in_bytes, counts_us)
 
     def _evidence(self, evidence: Evidence) -> None:
         if evidence.score >= ALERT_SCORE:
