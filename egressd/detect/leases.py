@@ -51,8 +51,10 @@ def parse_leases(text: str) -> list[Lease]:
 def is_of_leases(text: str) -> bool:
     """Whether a text is in one of the forms that are read, if only without leases; else it is another file. A last
     line without an end is just being written."""
+    if _is_kea(text) or _is_isc(text):
+        return True
     lines = [line[:MAX_LINE] for line in text.split("\n")[:-1] if line.strip() and not line.startswith("#")]
-    return not lines or _is_kea(text) or _is_isc(text) or any(map(_is_of_dnsmasq, lines))
+    return not lines or any(map(_is_of_dnsmasq, lines))
 
 
 def _is_kea(text: str) -> bool:

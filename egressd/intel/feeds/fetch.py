@@ -59,6 +59,16 @@ USER_AGENT: Final = f"egressd/{__version__}"
 _GZIP: Final = b"\x1f\x8b"
 _ZIP: Final = b"PK\x03\x04"
 _ZIP_MEMBER: Final = b"PK\x01\x02"  # begins each entry of its directory (APPNOTE.TXT section 4.3.12)
+_NO_ZIP: Final = (  # what zipfile raises of one that is broken, or packed in a way that it does not read
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    OSError,
+)
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 _MOMENT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?Z")
 _CHUNK: Final = 1 << 16
@@ -380,10 +390,7 @@ def _unzip(raw: bytes, max_bytes: int) -> bytes:
                     _bound(size, max_bytes, len(raw))
                     parts.append(part)
             return b"".join(parts)
-    except (
-        *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
-        *(EOFError, NotImplementedError, RuntimeError, ValueError, OSError),
-    ):
+    except _NO_ZIP:
         raise FeedError(PACKED, "the zip file is broken, or packed in a way that is not read") from None
 
 
