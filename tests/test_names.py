@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -366,10 +368,21 @@ def test_rules_are_put_in_when_a_name_asks() -> None:
     for at in range(len(names)):
         suffixes = Suffixes.parse(text)
         assert suffixes.split(names[at]) == want[at]
-        again = pickle.loads(pickle.dumps(suffixes))
-        assert [again.split(name) for name in names] == want
+        for again in (pickle.loads(pickle.dumps(suffixes)), Suffixes.from_grouped(suffixes.grouped())):
+            assert (again.size, again.version) == (suffixes.size, suffixes.version)
+            assert [again.split(name) for name in names] == want
         assert suffixes.has_suffixes_below("a.com") and suffixes.has_suffixes_below("ck")
         assert not suffixes.has_suffixes_below("y.com") and not suffixes.has_suffixes_below("unlisted")
+
+
+def test_what_commands_read_is_the_list(suffixes: Suffixes) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "generate_suffixes.py"), "--check"]
+    assert subprocess.run(command, check=False).returncode == 0, "run scripts/generate_suffixes.py"
+    shipped = Suffixes.from_grouped((LIST.parent / "suffixes.txt").read_text(encoding="ascii"))
+    assert (shipped.size, shipped.version) == (suffixes.size, suffixes.version)
+    for name in names_of_every_rule():
+        assert shipped.split(name) == suffixes.split(name)
+        assert shipped.has_suffixes_below(name) == suffixes.has_suffixes_below(name)
 
 
 def test_names_under_one_registered_domain_share_what_is_said_of_them() -> None:

@@ -274,9 +274,9 @@ class _Loading:
                 return suffixes
             except ConfigError as error:
                 self.problems += error.problems
-        text = _shipped(self.suffix_list.name)
+        text = _shipped("suffixes.txt")
         self._decides(text)
-        return Suffixes.parse(text)
+        return Suffixes.from_grouped(text)
 
     def _decides(self, *texts: object) -> None:
         """These decide how lists are read."""
