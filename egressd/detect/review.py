@@ -63,11 +63,10 @@ def review(
         why = protected.why_network(*network)
         if why:
             return Review(None, why, "protected", ())
-    if target.kind == "network":
-        kept = kept or Kept(allowances)
-        inside = kept.inside(target, now_s)
-        if inside is not None:
-            return Review(None, f"{tell(inside)} lies in {target.value}", inside.kind, ())
+    kept = kept or Kept(allowances)
+    inside = kept.inside(target, now_s)
+    if inside is not None:
+        return Review(None, f"{tell(inside)} lies in {target.value}", inside.kind, ())
     return Review(match, "", "", tuple(kept_targets(name, addresses, pairs, allowances, protected, now_s, kept)))
 
 

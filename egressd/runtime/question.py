@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from egressd.config.load import LoadedIntel
+from egressd.detect.blocks import main_target
+from egressd.detect.kept import Kept, tell
 from egressd.detect.policy_settings import PolicySettings
 from egressd.detect.reasons import scoped_target
 from egressd.detect.rules import ALERT, ASK, BLOCK, CLIENT, IGNORE, ISOLATE, NO_RULE, Rule, failed, failing
@@ -122,6 +124,8 @@ def judge(question: Question, loaded: LoadedIntel, settings: PolicySettings, now
         elif kept is not None:
             allowance = f"never-block {kept.value} ({kept.source}:{kept.line}: {kept.reason})"
             would = "alert, not block"
+        elif (inside := Kept(intel.allowances).inside(main_target(match), now_s)) is not None:
+            would = f"alert, not block: {tell(inside)} lies in {main_target(match).value}; a person must decide"
         elif lists_guarded_site(match) and rule.outcome == BLOCK:
             would = "alert, not block: the list names a guarded site whole, a person must decide"
         elif protected and match.level == "address" and rule.outcome in (BLOCK, ASK):

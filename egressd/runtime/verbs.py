@@ -134,8 +134,7 @@ class Verbs:
         now_s = self._core.clock.now_us() // SECOND_US
         allowances = self._core.knowledge.intel.allowances
         kept = allowances.allows(name, address, client, now_s) or allowances.never_blocks(name, address, now_s)
-        if kept is None and target.kind == "network":
-            kept = Kept(allowances).inside(target, now_s)
+        kept = kept or Kept(allowances).inside(target, now_s)
         if kept is not None:
             raise Refused(f"it is allowed: {tell(kept)}; take that back first (egressd list)")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import json
 import os
 from pathlib import Path
 
@@ -58,6 +59,19 @@ def test_a_machine_of_ours_is_protected_as_the_daemon_protects_it(
     ours, others = capsys.readouterr().out.split("\n\n")
     assert "segment lab" in ours and "the address is protected" in ours
     assert "protected" not in others
+
+
+def test_what_holds_a_name_that_is_never_blocked_is_not_blocked_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "csirt.txt").write_text("c2.bad.example\n")
+    (tmp_path / "allow.txt").write_text("never-block pay.bad.example owner=it reason=payments\n")
+    config = tmp_path / "egressd.yaml"
+    config.write_text("lists: [csirt.txt]\nallow: [allow.txt]\nstate: {directory: state}\n")
+    assert main(["check", "--config", str(config), "--json", "c2.bad.example"]) == OK
+    would = json.loads(capsys.readouterr().out)["would"]
+    assert would.startswith("alert, not block: never-block pay.bad.example (")
+    assert would.endswith("allow.txt:1: payments) lies in bad.example; a person must decide")
 
 
 @pytest.mark.parametrize("more", [[], ["--for-start"]])

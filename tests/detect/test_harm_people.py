@@ -101,6 +101,22 @@ def test_never_block_inside_what_would_be_blocked() -> None:
     assert "lies in bad.example; a person must decide" in scene.decisions[0].reason
 
 
+def test_never_block_inside_what_is_blocked() -> None:
+    """A name below a blocked domain is to stay open from now on, and the domain's block would go on taking it along.
+
+    The block ends at once, as if it had never been made, and a person must decide; with the line it is gone, too."""
+    scene = LiveScene("bad.example")
+    scene.resolve(0, A, C2, X)
+    scene.swap(10, "bad.example", "never-block pay.bad.example owner=it reason=payments\n")
+    assert scene.said("withdraw") == [("withdraw", "never-block", "registered_domain bad.example")]
+    assert scene.blocks == [] and held(scene) == ([], [])
+    scene.resolve(20, A, C2, X)
+    assert scene.said("alert") == [("alert", "never-block", "registered_domain bad.example")]
+    scene.swap(30, "bad.example")
+    scene.resolve(40, A, C2, X)
+    assert held(scene) == ([X], [])
+
+
 def test_a_host_that_is_ignored() -> None:
     """A scanner that asks for every listed name would fill the incidents, and cut others off by what it is told.
 

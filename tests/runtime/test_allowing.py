@@ -117,6 +117,26 @@ async def test_a_line_lifts_and_its_end_brings_back(tmp_path: Path, kind: str, r
         await says_again(site, kind)
 
 
+@in_loop
+async def test_what_is_never_blocked_below_a_blocked_name_lifts_the_block_of_the_whole(tmp_path: Path) -> None:
+    """As a new block of the whole would not be made (`never_block_inside_what_would_be_blocked`)."""
+    line = "never-block www.listed.example"
+    async with allowing(tmp_path) as site:
+        blocks(site)
+        write(tmp_path, line)
+        await site.do("reload")
+        row = await site.row("D1")
+        assert (site.rules(), row.state, row.ended_by) == ([], "withdrawn", "rule:never-block")
+        lifted = f"D1 lifted ({line} (allow.txt:1: a partner) lies in listed.example)"
+        assert await notes(site) == {"10.0.0.5": [lifted], "10.0.0.6": [lifted]}
+        await site.core.scribe.settled()
+    async with allowing(tmp_path, line) as site:
+        assert site.rules() == []
+        write(tmp_path)
+        await site.do("reload")
+        assert sorted(site.rules()) == COVERED
+
+
 async def says_again(site: Site, kind: str) -> None:
     """Everything is covered as it was, and whoever asks is told."""
     assert sorted(site.rules()) == COVERED

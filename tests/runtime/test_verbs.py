@@ -243,6 +243,17 @@ async def test_what_is_allowed_is_not_blocked(tmp_path: Path, allowed: dict[str,
 
 
 @in_loop
+async def test_a_domain_that_holds_what_is_never_blocked_is_not_blocked_whole(tmp_path: Path) -> None:
+    """As a network is not; the next look would lift it."""
+    (tmp_path / "allow.txt").write_text("never-block www.bad.example owner=noc reason=shop\n")
+    async with site_at(tmp_path, config=CONFIG + "allow: [allow.txt]\n") as site:
+        error = await site.refused("block", what="bad.example")
+        assert "it is allowed: never-block www.bad.example (allow.txt:1: shop)" in error.text
+        await site.do("block", what="c2.bad.example scope=host")
+        assert site.rules() == ["host c2.bad.example"]
+
+
+@in_loop
 async def test_who_allows_an_address_reaches_it_though_its_network_is_blocked(tmp_path: Path) -> None:
     async with site_at(tmp_path) as site:
         await site.do("block", what="198.51.100.0/24")
