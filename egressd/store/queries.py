@@ -181,18 +181,31 @@ def _watch_counts(connection: Connection, now_us: int, armed_us: int) -> dict[st
     attempts, through, leaks = attempts_since(connection, now_us - DAY_US)
     last = connection.execute("SELECT max(last_us) FROM watches").fetchone()[0]
     trying = (
-        "SELECT count(DISTINCT w.client) FROM watches w JOIN decisions d ON d.number = w.decision"
+        "SELECT DISTINCT w.client FROM watches w JOIN decisions d ON d.number = w.decision"
         " WHERE w.last_us > ? AND d.state = 'active'"  # of what was lifted nobody is kept from anything,
         " AND d.main_kind <> 'url'"  # and of one page neither
     )
+    since_us = max(now_us - DAY_US, armed_us)
+    clients = [client for (client,) in connection.execute(trying, (since_us,))]
     return {
         "blocks_watched": _one(connection, f"SELECT count(*) FROM decisions WHERE {_WATCHED}"),
-        "clients_trying": _one(connection, trying, max(now_us - DAY_US, armed_us)),
+        "clients_trying": _machines(connection, clients, since_us),
         "attempts_24h": attempts,
         "let_through_24h": through,
         "leaks_24h": leaks,
         "last_attempt_us": last,
     }
+
+
+def _machines(connection: Connection, clients: Sequence[bytes], since_us: int) -> int:
+    """How many machines have these addresses, as `hosts` tells them apart: by incidents since then."""
+    if len(clients) < 2:
+        return len(clients)
+    devices: dict[bytes, str] = {}
+    known = "SELECT device, client, addresses FROM incidents WHERE device <> '' AND last_us > ? ORDER BY last_us"
+    for device, client, packed in connection.execute(known, (since_us,)):
+        devices.update(dict.fromkeys(known_addresses(packed) or [client], device))
+    return len({devices.get(client, client) for client in clients})
 
 
 def _incident(row: IncidentRow, ids: list[str], notes: list[Note]) -> dict[str, Any]:

@@ -87,6 +87,18 @@ def test_status(busy: Database) -> None:
     )
 
 
+def test_a_machine_that_tries_under_two_addresses_is_one_client(busy: Database) -> None:
+    """`status` said `2 clients STILL TRYING` of what `hosts` has in one line."""
+    mac = "02:00:00:00:00:01"
+    tied(busy, "C2", "other")
+    both = f'["{A.hex()}", "{B.hex()}"]'
+    opened(busy, "I3", "C2", B)
+    sql = "UPDATE incidents SET device = ?, addresses = ?, last_us = ? WHERE number IN (1, 3)"
+    busy.call(lambda connection: connection.execute(sql, (mac, both, T0 + HOUR)))
+    assert [one["device"] for one in busy.call(queries.hosts)] == [mac, None]
+    assert busy.call(queries.status, NOW)["watch"]["clients_trying"] == 1
+
+
 def test_nobody_is_still_trying_what_was_lifted(busy: Database) -> None:
     """`status` had `0 blocks watched; 1 client STILL TRYING` after an allowance and after panic."""
     busy.call(decisions.end, "D1", "withdrawn", NOW, "uid:anna", "ours", ANNA)
