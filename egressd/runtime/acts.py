@@ -46,8 +46,9 @@ class Lifted(NamedTuple):
 
 class Done(NamedTuple):
     """One thing that a person did, so that it can be undone: decisions made, lines added, decisions lifted (they are
-    made anew), lines dropped (they are put back), proposals approved (they wait again), and incidents closed. `stays`
-    says what undo does not take back, and what does: else it would take back what was done before that."""
+    made anew), lines dropped (they are put back), proposals approved (they wait again), and incidents closed or
+    acknowledged. `stays` says what undo does not take back, and what does: else it would take back what was done before
+    that."""
 
     decisions: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
@@ -55,6 +56,7 @@ class Done(NamedTuple):
     dropped: tuple[Entry, ...] = ()
     approved: tuple[str, ...] = ()
     closed: tuple[Incident, ...] = ()
+    acknowledged: tuple[str, ...] = ()
     stays: str = ""
 
 

@@ -52,6 +52,14 @@ class Handling:
         }
 
 
+async def out_of_hand(core: Core, peer: Peer, id_: str, reason: str) -> str:
+    """Take an acknowledgement back; what became of it, in words."""
+    act = Act(peer.actor, "socket", "undo-ack", id_, reason)
+    await core.scribe.settled()
+    taken_back = await core.ledger.run(incidents.take_back_acknowledgement, id_, core.clock.now_us(), act)
+    return f"{id_} is in nobody's hand again" if taken_back else f"{id_} is not acknowledged any more"
+
+
 async def reopen(core: Core, peer: Peer, incident: Incident, reason: str) -> str:
     """Take a close back; what became of it, in words. Raises StoreError, and it stays closed."""
     await core.scribe.settled()

@@ -19,7 +19,7 @@ from egressd.model import BEHAVIOUR, Indicator, Target
 from egressd.plural import count
 from egressd.runtime.acts import Acts, Done, Record, how_long, no_line, no_segment, on_record, told
 from egressd.runtime.core import Core
-from egressd.runtime.handling import Handling, reopen
+from egressd.runtime.handling import Handling, out_of_hand, reopen
 from egressd.runtime.in_force import InForce
 from egressd.runtime.machines import Machines
 from egressd.runtime.preview import Preview
@@ -272,6 +272,7 @@ class Verbs:
             *self._lift_made(peer, last, args["reason"]),
             *await self._swap_lines(peer, last, args["reason"]),
             *[await reopen(self._core, peer, one, args["reason"]) for one in last.closed],
+            *[await out_of_hand(self._core, peer, one, args["reason"]) for one in last.acknowledged],
         ]
         before = set(self._core.register.by_id)
         if last.lifted and last.lines:  # where the allowance still held, the listed name would count as an innocent one
@@ -340,7 +341,8 @@ class Verbs:
         await core.scribe.settled()
         now_us = core.clock.now_us()
         changed = await core.ledger.run(incidents.acknowledge, args["incident"], now_us, peer.actor, act)
-        self._acts.remember(peer, Done(stays=f"last you took {args['incident']} in hand, which nothing takes back"))
+        was_before = Done(stays=f"the last that you asked for, {args['incident']}, was acknowledged before")
+        self._acts.remember(peer, Done(acknowledged=(args["incident"],)) if changed else was_before)
         return {"text": f"{args['incident']} is {'yours' if changed else 'acknowledged already'}", "lines": []}
 
     async def reload(self, peer: Peer, args: Record) -> Record:

@@ -141,6 +141,18 @@ def acknowledge(connection: Connection, id_: str, ts_us: int, by: str, act: Act)
     return True
 
 
+def take_back_acknowledgement(connection: Connection, id_: str, ts_us: int, act: Act) -> bool:
+    """Nobody has it in hand; False when that is so already, or it is closed."""
+    number = number_of(id_, INCIDENT)
+    changed = connection.execute(
+        "UPDATE incidents SET state = 'open', acked_us = 0, acked_by = '' WHERE number = ? AND state = 'acknowledged'",
+        (number,),
+    ).rowcount
+    if changed:
+        audit.append(connection, act._replace(object=id_, before={"state": ACKNOWLEDGED}, after={"state": OPEN}), ts_us)
+    return bool(changed)
+
+
 def close(connection: Connection, id_: str, ts_us: int, act: Act) -> None:
     """A person is done with it. Raises StoreError when it is closed already or not there."""
     number = number_of(id_, INCIDENT)

@@ -8,7 +8,7 @@ import pytest
 
 from egressd.model import Target
 from egressd.runtime.orders import Adopt, Swap
-from egressd.store import meta
+from egressd.store import meta, queries
 from egressd.store.decisions import ACTIVE, PROPOSED
 from egressd.units import DAY_S
 from tests.detect.scene import packed
@@ -44,14 +44,13 @@ async def test_undo_takes_back_what_this_person_did_last(tmp_path: Path) -> None
     [
         ("mode", {"mode": "monitor"}, "egressd mode enforce --reason TEXT"),
         ("mode", {"mode": "monitor", "segment": "lab"}, "egressd mode enforce --segment lab --reason TEXT"),
-        ("ack", {"incident": "I1"}, "last you took I1 in hand"),
     ],
 )
 @in_loop
 async def test_undo_after_what_it_does_not_take_back_takes_back_nothing_else(
     tmp_path: Path, verb: str, args: dict[str, str], told: str
 ) -> None:
-    """`undo` after `mode` or `ack` lifted the block that the person had made before."""
+    """`undo` after `mode` lifted the block that the person had made before."""
     async with site_at(tmp_path) as site:
         site.sees(*policy_block(address()))
         await site.do("block", BERT, what="bad.example")
@@ -61,6 +60,34 @@ async def test_undo_after_what_it_does_not_take_back_takes_back_nothing_else(
         assert [one.text for one in site.core.entries] == ["bad.example"]
         assert (await site.do("undo", BERT))["text"] == "undone"
         assert site.core.entries == []
+
+
+@in_loop
+async def test_undo_of_ack_gives_the_incident_out_of_hand_and_takes_back_nothing_else(tmp_path: Path) -> None:
+    """It was refused once, and the block that was made before was lifted by the next."""
+    async with site_at(tmp_path) as site:
+        site.sees(*policy_block(address()))
+        await site.do("block", BERT, what="bad.example")
+        await site.do("ack", BERT, incident="I1")
+        answer = await site.do("undo", BERT)
+        assert answer["lines"] == ["I1 is in nobody's hand again"]
+        (incident,) = await site.core.ledger.read(queries.incidents)
+        assert (incident["state"], incident["acked_by"], incident["acked_us"]) == ("open", None, None)
+        assert [one.text for one in site.core.entries] == ["bad.example"]
+        assert (await site.audit())[-1][:3] == ("uid:bert", "undo-ack", "I1")
+
+
+@in_loop
+async def test_undo_of_ack_leaves_what_others_made_of_it_since(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        site.sees(*policy_block(address()))
+        await site.do("ack", BERT, incident="I1")
+        await site.do("close", incident="I1")
+        assert (await site.do("undo", BERT))["lines"] == ["I1 is not acknowledged any more"]
+        await site.do("undo")  # opened again, in hand as it was
+        assert [one["state"] for one in await site.core.ledger.read(queries.incidents)] == ["acknowledged"]
+        await site.do("ack", incident="I1")
+        assert "acknowledged before" in (await site.refused("undo")).text
 
 
 @in_loop
