@@ -257,13 +257,13 @@ class Blocks:
         """Whether a connection that began at `ts_us` meets a block in force: one that covers it, and did for as long as
         it takes at most to get into the kernel. What overtakes the block is cut with its next packet, and no leak; nor
         is what goes to the address inside an IPv6 one for the first time, which the kernel does not hold yet."""
-        block = self.covering(client, address)
-        if block is None:
-            return False
-        since_us = block.addresses.get(address)
-        if since_us is None:
-            since_us = block.pairs.get((client, address))
-        return since_us is not None and ts_us - since_us >= ON_ITS_WAY_US
+        place = address if len(address) == 4 else place_of(address, self.nat64)
+        ways = [(block, block.addresses.get(address)) for block in self._by_place.get(place, ())]
+        pairs = self._pairs.get(place, {}).get(client, ())
+        ways += [(block, block.pairs.get((client, address))) for block in pairs]
+        return any(
+            block.enforced and since_us is not None and ts_us - since_us >= ON_ITS_WAY_US for block, since_us in ways
+        )
 
     def covering(self, client: bytes, address: bytes) -> Block | None:
         """The block that would stop a packet from `client` to `address`, by address alone."""

@@ -20,6 +20,23 @@ def block(blocks: Blocks, line: str = "bad.example") -> Block:
     return blocks.add(main_target(found), found, 0)
 
 
+def test_a_connection_meets_whichever_block_holds_the_address_as_it_is_written() -> None:
+    """Only the first block of a place was asked, which held it as IPv4 alone or was in no kernel, and an answer to what
+    the second stops was no leak."""
+    blocks = Blocks()
+    written = packed(f"64:ff9b::{X}")
+    first, second = block(blocks), block(blocks, "worse.example")
+    second.enforced = True
+    blocks.add_address(first, packed(X), 0)
+    blocks.add_address(second, written, 0)
+    assert blocks.covering(packed(A), written) is first
+    assert blocks.stops(packed(A), written, 10_000) and not blocks.stops(packed(A), written, 9_999)
+    assert not blocks.stops(packed(A), packed(X), 10_000)  # that block waits for a person
+    blocks.withdraw_address(second, written)
+    blocks.add_pair(second, packed(A), written, 0)
+    assert blocks.stops(packed(A), written, 10_000) and not blocks.stops(packed(B), written, 10_000)
+
+
 @pytest.mark.parametrize(
     ("line", "target"),
     [
