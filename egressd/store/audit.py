@@ -20,6 +20,7 @@ from sqlite3 import Connection
 from typing import Any, Final, NamedTuple
 
 from egressd.intel.lines import render_time
+from egressd.plural import count
 from egressd.store.errors import refused
 from egressd.store.heads import Head
 from egressd.store.records import MAX_GIVEN
@@ -32,6 +33,7 @@ GENESIS: Final = b"\0" * 32
 MAX_BODY_BYTES: Final = 1 << 16
 _PREFIX: Final = b"egressd-audit-v1\0"
 _YEAR_10000_US: Final = 253_402_300_800_000_000
+_GAPS_TOLD: Final = 8  # of more only the number is
 _STEP_ROWS: Final = 4_096
 
 
@@ -145,6 +147,8 @@ class Verifier:
         self._put_back = False
         self._tombstone: tuple[int, str, int] = (0, GENESIS.hex(), 0)
         self._problem = ""
+        self._gaps: list[str] = []  # the first of them, in words
+        self._more_gaps = 0
 
     def step(self, connection: Connection, rows: int = _STEP_ROWS) -> bool:
         """Verify some more rows; False when there are none left, or something was found."""
@@ -162,11 +166,18 @@ class Verifier:
 
     def verdict(self) -> Verdict:
         """What was found."""
-        problem = self._problem or self._at_the_end()
+        problem = self._told(self._problem or self._at_the_end())
         last = max(0, self._next - 1)
         cut_rows = self._base.seq if not problem else 0
         head = Head(last, self._prev.hex(), 0)
-        return Verdict(not problem, self._rows, head, problem, cut_rows, self._checked, self._put_back)
+        return Verdict(
+            not problem, self._rows, head, problem, cut_rows, self._checked, self._put_back and not self._gaps
+        )
+
+    def _told(self, problem: str) -> str:
+        """A problem behind all gaps, if there is one."""
+        more = f"and {count(self._more_gaps, 'more gap')}" if self._more_gaps else ""
+        return "; ".join(filter(None, (*self._gaps, more, problem)))
 
     def _row(self, seq: int, body: object, digest: object) -> str:
         if not isinstance(body, str) or not isinstance(digest, bytes):  # the table was made anew without its types
@@ -179,8 +190,11 @@ class Verifier:
                 self._prev = bytes.fromhex(self._base.hash)
             self._next = seq
         if seq != self._next:
-            says = ", which says that it was damaged" if _field(body, "act") == SET_ASIDE else ""
-            return f"row {self._next} is missing: row {self._next - 1} is followed by row {seq}{says}"
+            before = _field(body, "prev")
+            if not _is_hash(before):
+                return f"row {seq} does not say what came before it"
+            self._gap(seq, body)
+            self._prev = bytes.fromhex(before)  # what is behind a gap is a chain, too
         raw = body.encode("utf-8", "surrogatepass")
         if _hash(self._prev, raw) != digest:
             return f"row {seq} was changed, or the row before it: its hash does not fit"
@@ -196,6 +210,13 @@ class Verifier:
                 self._checked += 1
         self._prev = digest
         return ""
+
+    def _gap(self, seq: int, body: str) -> None:
+        if len(self._gaps) >= _GAPS_TOLD:
+            self._more_gaps += 1
+            return
+        says = ", which says that it was damaged" if _field(body, "act") == SET_ASIDE else ""
+        self._gaps.append(f"row {self._next} is missing: row {self._next - 1} is followed by row {seq}{says}")
 
     def _remember(self, fields: dict[str, Any]) -> None:
         kept = fields.get("after")

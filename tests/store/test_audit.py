@@ -161,6 +161,30 @@ def test_attacks(ledger: Database, name: str) -> None:
     assert ledger.call(verify).ok is not shows_alone
 
 
+def test_every_gap_is_told_and_what_is_behind_it_is_verified(ledger: Database) -> None:
+    """It stopped at the first: whether a disk or a person took one row or half of them was not known."""
+    heads = ledger.call(fill)
+    ledger.call(sql("DELETE FROM audit WHERE seq IN (5, 17, 18, 39)"))
+    found = ledger.call(verify, heads)
+    gaps = ["row 5 is missing: row 4 is followed by row 6", "row 17 is missing: row 16 is followed by row 19"]
+    gaps.append("row 39 is missing: row 38 is followed by row 40")
+    assert (found.ok, found.rows, found.put_back, found.problem) == (False, ROWS - 4, False, "; ".join(gaps))
+    assert ledger.call(verify).problem == found.problem
+    ledger.call(sql("UPDATE audit SET body = replace(body, 'CSIRT', 'NSA') WHERE seq = 30"))
+    assert ledger.call(verify).problem.startswith("; ".join((*gaps[:2], "row 30 was changed")))
+
+
+def test_of_many_gaps_the_rest_is_a_number(ledger: Database) -> None:
+    heads = ledger.call(fill)
+    ledger.call(sql("DELETE FROM audit WHERE seq % 2 = 0 AND seq < 40"))
+    found = ledger.call(verify, heads[:1])
+    assert found.problem.count(" is missing: ") == 8 and found.problem.endswith("; and 11 more gaps")
+    ledger.call(sql("DELETE FROM audit WHERE seq = 40"))
+    assert ledger.call(verify, heads).problem.endswith(
+        "; and 11 more gaps; row 40 is missing: a head was written outside for row 40"
+    )
+
+
 def test_a_copy_of_before_was_put_back(ledger: Database) -> None:
     """The way back to an older version, or a backup: `the chain was made anew`, and no row behind it was read."""
     heads = ledger.call(fill)[9::10]  # up to row 40
