@@ -26,6 +26,7 @@ MAX_LINE: Final = 4_096
 _MAX_S: Final = 1 << 33  # a time after the year 2200 is a mistake
 _ISC: Final = re.compile(r"\s*lease\s+([0-9.]+)\s*\{\s*$")
 _ISC_HEAD: Final = re.compile(r"^(lease\s+[0-9.]+\s*\{|server-duid|authoring-byte-order|# .*dhcpd)", re.M | re.I)
+_BEGINNINGS: Final = ("address,", "lease ", "server-duid", "authoring-byte-order", "duid ")
 _STATEMENT: Final = re.compile(r"\s*(starts|ends|binding state|hardware ethernet|client-hostname)\s+([^;]*);")
 
 
@@ -50,11 +51,19 @@ def parse_leases(text: str) -> list[Lease]:
 
 def is_of_leases(text: str) -> bool:
     """Whether a text is in one of the forms that are read, if only without leases; else it is another file. A last
-    line without an end is just being written."""
+    line without an end is just being written, if it begins as theirs do."""
     if _is_kea(text) or _is_isc(text):
         return True
-    lines = [line[:MAX_LINE] for line in text.split("\n")[:-1] if line.strip() and not line.startswith("#")]
-    return not lines or any(map(_is_of_dnsmasq, lines))
+    *whole, last = text.split("\n")
+    lines = [line[:MAX_LINE] for line in whole if line.strip() and not line.startswith("#")]
+    return any(map(_is_of_dnsmasq, lines)) if lines else _is_beginning(last.lstrip())
+
+
+def _is_beginning(line: str) -> bool:
+    """Whether a lease file may go on from here."""
+    if not line or line[0] in "#0123456789":
+        return True
+    return any(line.startswith(one[: len(line)]) for one in _BEGINNINGS)
 
 
 def _is_kea(text: str) -> bool:

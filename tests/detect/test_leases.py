@@ -150,6 +150,19 @@ def test_a_host_name_hides_no_lease_and_makes_none(name: str) -> None:
     assert [lease.address for lease in parse_leases(line)] == [A7]
 
 
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("password=secret", False), ("<html>", False), ("{", False), ("\x7fELF", False),
+        ("1431943200 02:00", True), ("1", True), ("du", True), ("duid 00:01", True), ("addr", True), ("# The", True),
+        ("leas", True), ("lease 10.0.", True), ("server-d", True), ("authoring", True), ("", True), ("\n", True),
+    ],
+)  # fmt: skip
+def test_one_line_without_an_end_is_being_written_if_it_begins_as_leases_do(text: str, is_one: bool) -> None:
+    """Any other file of one line passed for an empty one, and what was read before was forgotten."""
+    assert is_of_leases(text) is is_one
+
+
 def test_a_file_cut_short_while_it_is_written() -> None:
     for text in (DNSMASQ, ISC, KEA4, KEA6):
         for end in range(len(text)):
