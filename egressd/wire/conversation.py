@@ -61,6 +61,7 @@ class Side(Stream):
         "is_carried",
         "kind",
         "last_seq",
+        "looked_seq",
         "parser",
         "proxied",
         "put_off",
@@ -92,6 +93,7 @@ class Side(Stream):
         self.head = b""
         self.stalled_us = 0
         self.end_seq = -1  # the sequence number after the last byte, once a FIN has told it
+        self.looked_seq = -1  # up to where a message that is not whole was read last
         self.told = ""  # the server name in the hello, until it is answered
         self.waiting = 0  # bytes accounted for in wire/memory.py: of unfinished messages
         self.compared = 0  # and to compare with
