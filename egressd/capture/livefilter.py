@@ -396,7 +396,7 @@ def _udp(asm: Assembler, settings: FilterSettings) -> None:
     asm.label("udp-large")
     asm.when(">=", 20, "", "udp-bulk")  # with a small bound: shorter than what is read below
     asm.load(1, 8, indexed=True)
-    asm.when(">=", 0xC0, "", "udp-dns")
+    asm.when(">=", 0x80, "", "udp-dns")  # a long header, perhaps without its second bit (RFC 9287)
     asm.load(4, 9, indexed=True)
     versions = [scheme.version for scheme in SCHEMES.values()]
     for version in sorted(one for one in versions if one & _ALL_DRAFTS != _DRAFTS):

@@ -57,7 +57,7 @@ TCP4_END: Final = 54  # Ethernet 14, IPv4 20, TCP 20: the shortest frame whose T
 UDP4_END: Final = 42
 TCP6_END: Final = 74
 UDP6_END: Final = 62
-LONG_HEADER: Final = 0xC0  # the first byte of one, at least
+LONG_HEADER: Final = 0x80  # the first byte of one, at least (RFC 9000 section 17.2, RFC 9287)
 
 
 class Sink(Protocol):

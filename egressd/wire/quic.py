@@ -45,8 +45,9 @@ _V1: Final = SCHEMES[b"\0\0\0\1"]
 
 
 def quic_version(buf: bytes, start: int, end: int) -> int:
-    """Version of the long header packet at `start`, 0 when there is none or its version is not one we can read."""
-    if end - start < 7 or buf[start] & 0xC0 != 0xC0:
+    """Version of the long header packet at `start`, 0 when there is none or its version is not one we can read. The bit
+    behind the form's may be 0: clients clear it, of Initials too, for servers that said so before (RFC 9287)."""
+    if end - start < 7 or buf[start] < 0x80:
         return 0
     scheme = _scheme(buf, start)
     return scheme.version if scheme is not None else 0
@@ -162,7 +163,7 @@ class QuicConnections:
         """Read one datagram, `buf[start:end]`, that came at `ts_us`; `key` names the client-to-server direction.
         Returns each hello once, when it is whole. Never raises: what is not QUIC, or is damaged, gives none."""
         found: list[ClientHello] = []
-        while end - start >= 7 and buf[start] & 0xC0 == 0xC0:  # else a short header, which has the rest (section 12.2)
+        while end - start >= 7 and buf[start] >= 0x80:  # else a short header, which has the rest (section 12.2)
             scheme = _scheme(buf, start)
             if scheme is None:
                 if buf[start + 1 : start + 5] == b"\x00\x00\x00\x00":

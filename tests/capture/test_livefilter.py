@@ -86,6 +86,8 @@ KEPT = {
     "ipv6 dns": udp(CLIENT6, ("2001:db8::1", 53), DNS),
     "quic on an odd port": udp(CLIENT, ODD, b"\xc3\0\0\0\1" + BULK),
     "quic version 2": udp(CLIENT, ODD, b"\xd3\x6b\x33\x43\xcf" + BULK),
+    "quic without its bit": udp(CLIENT, ODD, b"\x83\0\0\0\1" + BULK),
+    "quic without its bit, on 443": udp(CLIENT, SERVER, b"\x93\x6b\x33\x43\xcf" + BULK),
     "quic draft": udp(CLIENT, ODD, b"\xc3\xff\0\0\x1d" + BULK),
     "quic of the future": udp(CLIENT, SERVER, b"\xc3\0\0\0\x09" + BULK),
     "small udp": udp(CLIENT, ODD, BULK[:256]),

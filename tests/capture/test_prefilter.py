@@ -57,7 +57,7 @@ def judge(link: int, frame: bytes, ts_us: int, quiet: dict[bytes, int], quiet_ud
     key = addresses + segment[:4]
     if proto == 17:
         payload = segment[8:]
-        if len(payload) >= 7 and payload[0] >= 0xC0 and payload[1:5] in (b"\0\0\0\1", b"\x6b\x33\x43\xcf"):
+        if len(payload) >= 7 and payload[0] >= 0x80 and payload[1:5] in (b"\0\0\0\1", b"\x6b\x33\x43\xcf"):
             return False  # a long header of QUIC
         return len(segment) >= 8 and quiet_udp.get(key, 0) > ts_us
     if proto != 6 or len(segment) < 20:

@@ -66,8 +66,10 @@ def initial(
     keys_of: bytes | None = None,
     side: str = "client in",
     pad_to: int = 0,
+    form: int = 0xC0,
 ) -> bytes:
-    """One protected Initial packet. `keys_of` is the connection id that the keys come from when it is not `dcid`."""
+    """One protected Initial packet. `keys_of` is the connection id that the keys come from when it is not `dcid`;
+    `form` has the bits of its form."""
     payload = payload + bytes(max(0, pad_to - len(payload)))
     prefix = "quicv2 " if version == V2 else "quic "
     secret = hmac.new(bytes.fromhex(SALTS[version]), dcid if keys_of is None else keys_of, "sha256").digest()
@@ -77,7 +79,7 @@ def initial(
         expand(secret, prefix + "iv", 12),
         expand(secret, prefix + "hp", 16),
     )
-    first = 0xC0 | (0x10 if version == V2 else 0x00) | (number_bytes - 1)
+    first = form | (0x10 if version == V2 else 0x00) | (number_bytes - 1)
     head = bytes((first,)) + version.to_bytes(4, "big") + bytes((len(dcid),)) + dcid + bytes((len(scid),)) + scid
     length = number_bytes + len(payload) + 16
     head += varint(len(token)) + token + (0x4000 | length).to_bytes(2, "big") + number.to_bytes(number_bytes, "big")
@@ -209,6 +211,16 @@ def test_payloads_without_a_hello(payload: bytes) -> None:
     assert names_of([initial(payload, pad_to=40)], connections) == []
     assert connections.undecryptable == 0
     assert not connections.done(KEY)
+
+
+@pytest.mark.parametrize("version", [V1, V2])
+def test_a_client_may_clear_the_quic_bit_for_a_server_that_it_knows(version: int) -> None:
+    """RFC 9287 section 3.1: of an Initial, too."""
+    greased = initial(crypto(0, SMALL), version, form=0x80)
+    assert names_of([greased]) == ["a.example"]
+    assert names_of(
+        [initial(crypto(0, SMALL[:20]), version) + initial(crypto(20, SMALL[20:]), version, number=1, form=0x80)]
+    ) == ["a.example"]
 
 
 def test_reads_inside_a_larger_buffer() -> None:
@@ -477,7 +489,6 @@ def test_what_is_no_whole_initial_is_not_tried() -> None:
     connections = QuicConnections()
     packet, v2 = initial(crypto(0, SMALL)), initial(crypto(0, SMALL), V2)
     damaged = [
-        b"\x80" + packet[1:],  # fixed bit
         b"\xe0" + packet[1:],  # Handshake
         b"\xf0" + packet[1:],  # Retry
         bytes((v2[0] & 0xCF,)) + v2[1:],  # Retry in version 2
