@@ -142,6 +142,10 @@ class QuicConnections:
         self._holding: deque[KeySpace] = deque()  # with their keys, the hello was found
         self._tried: dict[bytes, int] = {}  # by sender, beyond what each connection has, in the second at hand
         self._second: int = 0
+        # Of the datagram at hand: version and id of its first Initial, and the keys of that, if they opened nothing.
+        self._lead: Scheme | None = None
+        self._lead_dcid: bytes = b""
+        self._shut: KeySpace | None = None
 
     def __len__(self) -> int:
         return len(self._table)
@@ -163,6 +167,8 @@ class QuicConnections:
         """Read one datagram, `buf[start:end]`, that came at `ts_us`; `key` names the client-to-server direction.
         Returns each hello once, when it is whole. Never raises: what is not QUIC, or is damaged, gives none."""
         found: list[ClientHello] = []
+        self._lead = None
+        self._shut = None
         while end - start >= 7 and buf[start] >= 0x80:  # else a short header, which has the rest (section 12.2)
             scheme = _scheme(buf, start)
             if scheme is None:
@@ -283,9 +289,13 @@ class QuicConnections:
         """The key space that opens a packet, and its payload.
 
         Spaces already known come first: after the server's first answer a client sends to the id that the server chose
-        and keeps the keys (RFC 9001 section 5.2). Only Retry, or another connection, makes new keys.
+        and keeps the keys (RFC 9001 section 5.2). Only Retry, or another connection, makes new keys; and a datagram is
+        of one connection (RFC 9000 section 12.2), so that it has them made once, though it may hold dozens of Initials.
         """
-        is_new = len(dcid) >= MIN_FIRST_DCID_BYTES
+        if self._lead is None:
+            self._lead = scheme
+            self._lead_dcid = dcid
+        is_new = len(dcid) >= MIN_FIRST_DCID_BYTES and scheme is self._lead and dcid == self._lead_dcid
         for space in connection.spaces:
             if space.scheme is scheme:
                 payload = space.open(buf, start, pn_at, stop)
@@ -294,8 +304,10 @@ class QuicConnections:
                 if space.dcid == dcid:
                     is_new = False
         if is_new:
-            space = KeySpace(scheme, dcid, self._numbering)
+            shut = self._shut
+            space = KeySpace(scheme, dcid, self._numbering) if shut is None else shut
             payload = space.open(buf, start, pn_at, stop)
+            self._shut = space if payload is None else None
             if payload is not None:
                 if len(connection.spaces) == MAX_KEY_SPACES:
                     del connection.spaces[2 if connection.spaces[2].hello_end else 1]

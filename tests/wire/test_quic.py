@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from egressd.wire import quic
 from egressd.wire.quic import MAX_INITIALS, MAX_NETWORK_TRIES, MAX_SENDER_TRIES, QuicConnections, quic_version
-from egressd.wire.quic_keys import SCHEMES, InitialKeys, Numbering
+from egressd.wire.quic_keys import SCHEMES, InitialKeys, Numbering, Scheme
 from egressd.wire.quic_stream import MAX_CRYPTO_BYTES, MAX_RUNS
 from tests.loops import HANG_S
 
@@ -221,6 +221,23 @@ def test_a_client_may_clear_the_quic_bit_for_a_server_that_it_knows(version: int
     assert names_of(
         [initial(crypto(0, SMALL[:20]), version) + initial(crypto(20, SMALL[20:]), version, number=1, form=0x80)]
     ) == ["a.example"]
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["one id", "an id each"])
+def test_a_datagram_has_keys_made_once(monkeypatch: pytest.MonkeyPatch, same: bool) -> None:
+    """36 Initials fit in one, and keys cost more than all else: 0.6 ms a datagram, with another port each time."""
+    made: list[bytes] = []
+
+    def counted(scheme: Scheme, dcid: bytes, numbering: Numbering) -> InitialKeys:
+        made.append(dcid)
+        return InitialKeys(scheme, dcid, numbering)
+
+    monkeypatch.setattr("egressd.wire.quic_stream.InitialKeys", counted)
+    shut = [initial(bytes(4), dcid=DCID if same else bytes((at,)) * 8, keys_of=OTHER_DCID) for at in range(12)]
+    connections = QuicConnections()
+    assert names_of([b"".join(shut)], connections) == []
+    assert (len(made), connections.undecryptable) == (1, 12)
+    assert names_of([shut[0] + initial(crypto(0, SMALL), dcid=shut[0][6:14])]) == ["a.example"]
 
 
 def test_reads_inside_a_larger_buffer() -> None:
