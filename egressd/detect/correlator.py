@@ -26,6 +26,7 @@ from egressd.model import (
 )
 from egressd.names import Suffixes
 from egressd.units import SECOND_US
+from egressd.wire.http_head import parse_ipv4
 
 # Names whose verdict is remembered. A flood of random names only makes the table turn over: 4 MB at most.
 CACHED_VERDICTS: Final = 32_768
@@ -274,6 +275,9 @@ class Correlator:
 
 def _literal(text: str, nat64: tuple[tuple[bytes, int], ...]) -> bytes:
     """The packed address that `text` spells, or b""; one that leads to an IPv4 address as that."""
+    address = parse_ipv4(text)
+    if address:
+        return address
     try:
         return place_of(ip_address(text.strip("[]")).packed, nat64)
     except ValueError:

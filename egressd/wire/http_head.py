@@ -121,6 +121,30 @@ def ends_in_number(name: str) -> bool:
     return _NUMBER.fullmatch(name, name.rfind(".") + 1) is not None
 
 
+def parse_ipv4(text: str) -> bytes:
+    """The IPv4 address that inet_aton reads in `text`, packed, or b"": one to four numbers, decimal, octal or
+    hexadecimal, the last of which fills what is left (WHATWG URL section 3.5). Proxies resolve with getaddrinfo, which
+    takes these forms too."""
+    if not text.isascii():
+        return b""
+    parts = text.lower().split(".")
+    if len(parts) > 4:
+        return b""
+    value = 0
+    for at, part in enumerate(parts):
+        if not part or len(part) > 16:
+            return b""
+        base, digits = (16, part[2:]) if part.startswith("0x") else (8, part) if part[0] == "0" else (10, part)
+        if digits.strip("0123456789abcdef"[:base]):
+            return b""
+        number = int(digits or "0", base)
+        room = 8 if at + 1 < len(parts) else 8 * (5 - len(parts))
+        if number >> room:
+            return b""
+        value = value << room | number
+    return value.to_bytes(4, "big")
+
+
 def parse_authority(authority: bytes) -> tuple[str, str, int]:
     """(normal name or "", text as sent without port, escaped; port or 0) of `host [":" port]` (RFC 3986 section 3.2).
 

@@ -15,7 +15,7 @@ from egressd.errors import Malformed
 from egressd.model import SocksRequest
 from egressd.names import escape, normalise
 from egressd.native import mypyc_attr
-from egressd.wire.http_head import ends_in_number
+from egressd.wire.http_head import ends_in_number, parse_ipv4
 
 # Looked at together. The longest piece is a SOCKS 4a request, 8 bytes and two texts with their NULs: 520. Each reader
 # below is done or raises before its piece is that long, so no more is ever kept.
@@ -118,6 +118,9 @@ def _destination(text: bytes) -> tuple[str, str, bytes]:
     if host and not ends_in_number(host):
         return host, text.decode("ascii"), b""
     raw = escape(text)
+    address = parse_ipv4(raw)
+    if address:
+        return "", raw, address
     try:
         return "", raw, ipaddress.ip_address(raw).packed
     except ValueError:

@@ -76,6 +76,8 @@ def names(hits: list[Hit]) -> list[tuple[str, str, str]]:
         (http("files.good.example", "/other.php"), []),
         (http("", raw_host=Y), [("", "address", "")]),
         (http("", raw_host=f"[::ffff:{Y}]"), [("", "address", "")]),
+        (http("", raw_host="0xc6336408"), [("", "address", "")]),
+        (http("", raw_host="0306.51.25608"), [("", "address", "")]),
         (http("", "/gate.php", raw_host=X), [("", "url", f"{X}/gate.php")]),
         (http("", raw_host="not\\032an.address"), []),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.parser
 import email.policy
+import socket
 from itertools import pairwise
 
 import pytest
@@ -14,7 +15,7 @@ from egressd.errors import Malformed
 from egressd.model import HttpRequest
 from egressd.wire import http, http_head
 from egressd.wire.http import HttpStream
-from egressd.wire.http_head import ends_in_number, looks_like_http, parse_authority
+from egressd.wire.http_head import ends_in_number, looks_like_http, parse_authority, parse_ipv4
 
 GET = b"GET /a HTTP/1.1\r\nHost: www.shop.example\r\n\r\n"
 
@@ -554,3 +555,44 @@ def test_looking_never_takes_back_what_it_said(head: bytes) -> None:
         first = next((verdict for verdict in verdicts if verdict >= 0), -1)
         if first == 0:  # a yes may become a no when the line is whole; a no stays
             assert all(verdict == 0 for verdict in verdicts[verdicts.index(0) :])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "203.0.113.7",
+        "0xcb007107",
+        "3405803783",
+        "0313.0.0161.7",
+        "203.0.28935",
+        "203.28935",
+        "0xCB.0.0x71.07",
+        "0",
+    ],
+)
+def test_numbers_are_read_as_inet_aton_reads_them(text: str) -> None:
+    assert parse_ipv4(text) == socket.inet_aton(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ".",
+        "1.",
+        "1..2",
+        "256.1.1.1",
+        "1.2.3.256",
+        "1.2.3.4.5",
+        "08.1.1.1",
+        "4294967296",
+        "0xg",
+        "-1",
+        "+1",
+        "1_0",
+        "\u0661",
+        "a.1",
+    ],
+)
+def test_what_is_no_address(text: str) -> None:
+    assert parse_ipv4(text) == b""
