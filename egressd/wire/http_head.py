@@ -164,9 +164,13 @@ def _read_authority(authority: str) -> tuple[str, str, int]:
                 name = authority[: close + 1]
                 if colon == close + 1:
                     port = _port(authority[colon + 1 :])
-        elif authority.find(":") == colon:  # more than one is IPv6 without brackets, or nonsense: no port
-            name = authority[:colon]
-            port = _port(authority[colon + 1 :])
+        else:
+            first = authority.find(":")
+            if first == colon:
+                name = authority[:colon]
+                port = _port(authority[colon + 1 :])
+            elif authority.find(".", 0, first) >= 0:  # else IPv6 without brackets; nginx reads a name up to the first
+                name = authority[:first]
     raw = name.encode("latin-1")
     host = normalise(raw)
     if host and not ends_in_number(host):

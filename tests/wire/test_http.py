@@ -596,3 +596,14 @@ def test_numbers_are_read_as_inet_aton_reads_them(text: str) -> None:
 )
 def test_what_is_no_address(text: str) -> None:
     assert parse_ipv4(text) == b""
+
+
+@pytest.mark.parametrize("text", [b"www.evil.example:80:80", b"www.evil.example:x:", b"www.evil.example::"])
+def test_a_name_ends_at_its_first_colon(text: bytes) -> None:
+    """ngx_http_validate_host leaves out what follows it, whatever that is."""
+    assert parse_authority(text) == ("www.evil.example", "www.evil.example", 0)
+
+
+def test_an_address_of_ipv6_without_brackets_stays_whole() -> None:
+    assert parse_authority(b"2001:db8::7") == ("", "2001:db8::7", 0)
+    assert parse_authority(b"::ffff:192.0.2.7") == ("", "::ffff:192.0.2.7", 0)
