@@ -182,7 +182,11 @@ def _host_name(body: bytes, at: int, end: int) -> bytes:
 def _name(raw: bytes) -> tuple[str, str]:
     name = names.normalise(raw)
     if not name:
-        return "", names.escape(raw)
+        # A port behind it (RFC 6066 knows none): nginx reads the name before the colon. IPv6 has no dot there.
+        colon = raw.find(b":")
+        if colon <= 0 or raw.find(b".", 0, colon) < 0:
+            return "", names.escape(raw)
+        return _name(raw[:colon])[0], names.escape(raw)
     digit = name[name.rfind(".") + 1]
     if digit <= "9" and digit >= "0" and _NUMERIC_LABEL.fullmatch(name, name.rfind(".") + 1) is not None:
         name = ""  # RFC 6066 section 3: literal addresses are not permitted; one that is sent all the same is no name

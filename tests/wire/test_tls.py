@@ -236,3 +236,11 @@ def test_same_names_as_tshark(tmp_path: Path) -> None:
     command = ["tshark", "-r", str(capture), "-T", "fields", "-e", "tls.handshake.extensions_server_name"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=HANG_S).stdout.split()
     assert listed == [TlsStream().feed(whole)[0].sni for _, whole in made]
+
+
+@pytest.mark.parametrize(
+    ("sent", "sni"), [(b"a.example:443", "a.example"), (b"192.0.2.7:443", ""), (b"::ffff:1.2.3.4", ""), (b":443", "")]
+)
+def test_a_port_behind_the_server_name_is_left_out(sent: bytes, sni: str) -> None:
+    hello = parse_client_hello(hello_body(server_name(sent)))
+    assert (hello.sni, hello.raw_sni) == (sni, sent.decode("ascii"))
