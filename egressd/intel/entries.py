@@ -22,6 +22,7 @@ URL: Final = "url"
 
 _DOT: Final = re.compile(r"\[\.\]|\(\.\)|\{\.\}|\[dot\]|\(dot\)", re.I)
 _SCHEME: Final = re.compile(r"h(?:tt|xx)ps?(?:\[:\]|:)//|h(?:tt|xx)ps?\[://\]", re.I)
+_BROKEN_SCHEME: Final = re.compile(r"h(?:tt|xx)ps?:?/", re.I)  # of :// the colon or a slash is missing
 _ANY_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.I)
 # Dashes, quotation marks and bullets that word processors put where a person typed - or ". UTS 46 lets them stand, and
 # the name that comes of it is one that nobody ever asks for.
@@ -64,6 +65,8 @@ def parse_entry(word: Word) -> Entry:
         addr, length = as_sent(addr, 8 * len(addr))
         return Entry(ADDRESS, render_address(addr), addr=addr, length=length)
     if "/" in text:
+        if _BROKEN_SCHEME.match(text) is not None:
+            raise Wrong(column, f'not a URL: "{show(text)}"', "write http:// or https:// before the host")
         if parse_address(text.partition("/")[0]):
             return _parse_network(text, column)
         return _parse_url(text, column)
@@ -83,6 +86,8 @@ def parse_name(text: str, column: int) -> str:
         if colon and port.isascii() and port.isdigit() and (to_a_label(host) or parse_address(host)):
             raise Wrong(column, f'a port cannot be listed: "{show(text)}"', f'write "{show(host)}" alone')
         if "*" in text:
+            if to_a_label(text.removeprefix("*.")):
+                raise Wrong(column, f'a wildcard cannot stand here: "{show(text)}"', "write the name without *.")
             what = f'a wildcard can only stand first, as "*.": "{show(text)}"'
             raise Wrong(column, what, "write *.name for a subtree, or the name alone")
         if "#" in text:

@@ -137,6 +137,7 @@ BAD: list[tuple[str, str, str]] = [
     ("interface dots", "capture: {interfaces: [..]}\n", '1:24: capture.interfaces[0]: not the name of an interface: "'),
     ("long interface", f"capture: {{interfaces: [{'e' * 16}]}}\n", '1:24: capture.interfaces[0]: "eeeeeeeeeeeeeee'),
     ("name", "own_domains: [a..b]\n", '1:15: own_domains[0]: not a legal name: "a..b"; labels are 1 to 63 letters, '),
+    ("wildcard", 'own_domains: ["*.a.example"]\n', '1:15: own_domains[0]: a wildcard cannot stand here: "*.a.example'),
     ("single label", "own_domains: [com]\n", '1:15: own_domains[0]: "com" is a single label; write the name in full'),
     ("NAT64", "nat64_prefixes: [10.0.0.0/8]\n", '1:18: nat64_prefixes[0]: not a NAT64 prefix: "10.0.0.0/8"; write '),
     ("empty path", 'lists: [""]\n', "1:9: lists[0]: is empty; write a path or take it out"),
