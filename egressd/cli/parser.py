@@ -1,14 +1,24 @@
-"""The parser of the command line, as argparse has it but for an output that cannot be written."""
+"""The parser of the command line, as argparse has it but for an output that cannot be written, and slips of a key."""
 
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser
+from argparse import Action, ArgumentError, ArgumentParser
 from typing import Any
 
 
 class Parser(ArgumentParser):
-    """argparse passes over that, so that `--help` would say nothing and end well. Raises OSError."""
+    """argparse passes over the first, so that `--help` would say nothing and end well (raises OSError), and lists all
+    that can stand somewhere where one of it was mistyped."""
+
+    def _check_value(self, action: Action, value: Any) -> None:
+        from difflib import get_close_matches  # a millisecond of each start, and only slips need it
+
+        known = [str(one) for one in action.choices or ()]
+        near = get_close_matches(str(value), known, n=1) if value not in (action.choices or (value,)) else []
+        if near:
+            raise ArgumentError(action, f"{str(value)!r} is none; did you mean {near[0]!r}?")
+        super()._check_value(action, value)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if file is not sys.stdout:

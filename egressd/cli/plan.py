@@ -94,7 +94,7 @@ def _days(typed: str) -> int:
 def _cells(row: Row) -> list[str]:
     return [
         text(row, "action", 8),
-        f"{text(row, 'kind', 17).replace('_', ' ')} {text(row, 'target')}",
+        text(row, "target"),
         f"{number(row, 'hosts'):,}",
         f"{number(row, 'contacts'):,}",
         date(row.get("last")),
@@ -103,7 +103,8 @@ def _cells(row: Row) -> list[str]:
 
 
 def _under(row: Row) -> str:
-    said = [f"{text(row, 'source')}, from {', '.join(texts(row, 'clients'))}"]
+    kind = text(row, "kind", 17).replace("_", " ")
+    said = [f"{kind}, {text(row, 'source')}, from {', '.join(texts(row, 'clients'))}"]
     if row.get("keeps_nobody") is True:
         why = "one page of a site" if text(row, "kind") == "url" else "protected or shared"
         said.insert(0, f"keeps nobody from it: {why}")

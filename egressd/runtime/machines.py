@@ -35,7 +35,7 @@ class Machines:
         self._acts.require_armed()
         client = parse_address(args["client"])
         if not client:
-            raise Refused(f"{args['client']} is not an address", WRONG)
+            raise Refused(f"{args['client']} is not an address; egressd hosts and egressd incidents have them", WRONG)
         if core.station.is_own(client):
             raise Refused(f"{args['client']} is this gateway, its gateway or its resolver: it is never isolated")
         target = Target(CLIENT, render_address(client))

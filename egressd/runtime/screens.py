@@ -299,7 +299,7 @@ async def incidents(core: Core, state: str | None, client: str | None) -> Record
     if client is not None:
         packed = parse_address(client)
         if not packed:
-            raise Refused(f"{client} is not an address", WRONG)
+            raise Refused(f"{client} is not an address; egressd hosts has them", WRONG)
     found = await core.ledger.read(queries.incidents, state or "", packed)
     watched, isolated = watched_of(core), core.register.isolated()
     for one in found:

@@ -77,7 +77,7 @@ class Verbs:
         found, problems = parse_list(args["what"], "operator", texts.intel.suffixes, texts.guard, protected=protected)
         if problems or len(found) != 1:
             why = told(problems) or f"{args['what']} is no name, address or network"
-            raise Refused(why + await self._would_hit(forced), INVALID)
+            raise Refused(why + await self._would_hit(forced, why), INVALID)
         indicator = found[0]
         if indicator.expires_s or indicator.added_s:  # a person's line begins now, and ends as --for says
             raise Refused("expires= and added= are for lists; say how long with --for TIME", WRONG)
@@ -93,7 +93,8 @@ class Verbs:
         self._require_blockable(target)
         if lists_guarded_site(match):  # as of a list: what a slip at night would take from everybody
             meant = f"if that is meant: egressd block '{args['what']} force=yes'"
-            raise Refused(f"{indicator.narrowed}{await self._would_hit(found)}; {meant}")
+            why = indicator.narrowed
+            raise Refused(f"{why}{await self._would_hit(found, why)}; {meant}")
         ends_us = self._acts.until(args["for_s"])
         act = Act(peer.actor, "socket", "add-line", target.value, args["reason"])
         entry = await core.add_entry(INDICATOR, args["what"], peer.actor, args["reason"], ends_us, act)
@@ -120,11 +121,12 @@ class Verbs:
             told += f"; to cut a machine of yours off: egressd isolate {found[0].value}"
         return told
 
-    async def _would_hit(self, found: Sequence[Indicator]) -> str:
-        """In a refusal: what the block would have hit, if it can be blocked at all."""
+    async def _would_hit(self, found: Sequence[Indicator], why: str) -> str:
+        """In a refusal for the reason `why`: what the block would have hit, if it can be blocked at all."""
         if len(found) != 1:
             return ""
         effect = await self._preview.of(found)
+        effect.guards = [one for one in effect.guards if one not in why]
         return f" (it would have hit: {effect.sentence()})" if effect.hosts_seen else ""
 
     def _require_blockable(self, target: Target, client: bytes = b"") -> None:

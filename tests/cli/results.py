@@ -254,6 +254,25 @@ PREVIEW: dict[str, Any] = {
 }
 
 
+PLAN: dict[str, Any] = {
+    "days": 7, "segment": "", "hosts_seen": 212, "hosts": 3, "contacts": 52, "standing": 1, "left_out": 0,
+    "rows": [
+        {"action": "block", "kind": "registered_domain", "target": "quarterly-news-portal.example", "rule": "confirmed",
+         "reason": "", "source": "urlhaus:1204", "threat": "c2", "hosts": 2, "clients": ["10.2.5.41", "10.2.7.11"],
+         "segments": ["JPS"], "contacts": 50, "first": at("11-24 01:00:00"), "last": at("11-25 17:14:00"),
+         "keeps_nobody": False, "shared": [], "shared_names": 0, "guard": "", "rollback": ""},
+        {"action": "block", "kind": "address", "target": "2001:db8:1234:5678:9abc:def0:1234:5678", "rule": "confirmed",
+         "reason": "", "source": "list.txt:3", "threat": "c2", "hosts": 1, "clients": ["10.2.5.41"],
+         "segments": ["JPS"], "contacts": 2, "first": at("11-24 01:00:00"), "last": at("11-25 17:14:00"),
+         "keeps_nobody": True, "shared": [HOSTILE], "shared_names": 3, "guard": "", "rollback": "29 of 212 clients"},
+        {"action": "ask", "kind": "registered_domain", "target": HOSTILE, "rule": "shared", "reason": "it is shared",
+         "source": "list.txt:9", "threat": "c2", "hosts": 1_234, "clients": ["10.2.5.41"], "segments": ["JPS"],
+         "contacts": 1_234_567, "first": at("11-24 01:00:00"), "last": at("11-25 17:14:00"),
+         "keeps_nobody": False, "shared": [], "shared_names": 0, "guard": "a platform", "rollback": ""},
+    ],
+}  # fmt: skip
+
+
 FEEDS: dict[str, Any] = {
     "feeds": [
         {"name": "urlhaus", "url": "https://urlhaus.example/hostfile", "format": "hosts", "state": "ok",

@@ -281,6 +281,22 @@ def test_usage_is_exit_2_and_nothing_is_asked(path: Path, line: str) -> None:
     assert asked == []
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("mode enfroce --reason x", "argument MODE: 'enfroce' is none; did you mean 'enforce'?"),
+        ("statsu", "argument VERB: 'statsu' is none; did you mean 'status'?"),
+        ("list ad x", "argument WHAT: 'ad' is none; did you mean 'add'?"),
+        ("frobnicate", "argument VERB: invalid choice: 'frobnicate' (choose from"),
+    ],
+)
+def test_a_slip_of_a_key_is_told_what_was_meant(capsys: pytest.CaptureFixture[str], line: str, told: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(line.split())
+    assert stopped.value.code == 2
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("reason", ["", "  ", "a\nb", "\x1b[2J", "x" * 501])
 def test_a_reason_is_words(path: Path, reason: str) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -24,6 +24,7 @@ from egressd.cli.incidents import render_incidents
 from egressd.cli.list_effect import Effect, effect_lines
 from egressd.cli.lists import render_list
 from egressd.cli.operate import outcome
+from egressd.cli.plan import render_plan
 from egressd.cli.screen import head_lines, time_us
 from egressd.cli.status import LINES, render_status
 from egressd.cli.watch import render_watch, render_watches
@@ -94,6 +95,7 @@ SCREENS: dict[str, tuple[Answer, Render]] = {
     "decision-proposed": (answer(results.DECISIONS), lambda got: one_decision("D24", got)),
     "change": (answer(results.CHANGE), RENDERS["change"]),
     "change-large": (answer(results.CHANGE_LARGE), RENDERS["change"]),
+    "plan": (answer(results.PLAN, "monitor"), lambda got: render_plan(got, 40)),
     "list": (answer(results.LIST), RENDERS["list"]),
     "list-none": (answer({"lists": [], "operator": [], "allowances": 0}), RENDERS["list"]),
     "audit": (answer(results.AUDIT), RENDERS["audit"]),

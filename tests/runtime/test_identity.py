@@ -57,7 +57,7 @@ async def told(site: Site) -> list[dict[str, Any]]:
 @in_loop
 async def test_incidents_of_what_is_no_address_are_a_wrong_request(tmp_path: Path) -> None:
     async with site_at(tmp_path) as site:
-        with pytest.raises(Refused, match="nobody is not an address") as refused:
+        with pytest.raises(Refused, match="nobody is not an address; egressd hosts has them") as refused:
             await screens.incidents(site.core, None, "nobody")
         assert refused.value.code == WRONG  # as for isolate, release, cut
 

@@ -166,6 +166,14 @@ async def test_a_refused_block_says_what_it_would_have_hit(tmp_path: Path) -> No
 
 
 @in_loop
+async def test_a_refused_block_tells_its_reason_once(tmp_path: Path) -> None:
+    async with previewing(tmp_path, contact(A, "www.github.com")) as (site, preview):
+        site.verbs = Verbs(site.core, preview)
+        refused = await site.refused("block", what="github.com")
+        assert "would have hit: 1 of 1 host" in refused.text and refused.text.count("shared hosting") == 1
+
+
+@in_loop
 async def test_guarded_sites_are_told_with_why(tmp_path: Path) -> None:
     async with previewing(
         tmp_path, contact(A, "www.ours.example"), config=CONFIG + "own_domains: [ours.example]\n"
