@@ -1,7 +1,7 @@
 """The first word of a line: a domain, a subtree, an address, a network or a URL prefix, in the forms that people write.
 
-Defanged spellings (`hxxp://bad[.]example`), capitals, U-labels, a trailing dot and IPv4-mapped addresses are read as
-what they mean.
+Defanged spellings (`hxxp://bad[.]example`), capitals, U-labels, a trailing dot, IPv4-mapped addresses and the forms of
+a URL's path are read as what they mean.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from egressd.intel.lines import Word, Wrong, show
 from egressd.intel.networks import as_sent, first_address, parse_address, parse_network, render_address, render_network
+from egressd.intel.paths import normal_path
 from egressd.names import to_a_label
 
 MAX_URL_PATH: Final = 2048  # characters; request targets are kept no longer
@@ -138,7 +139,7 @@ def _parse_url(text: str, column: int) -> Entry:
     path = "".join(char if char.isascii() else "".join(f"%{byte:02X}" for byte in char.encode()) for char in path)
     if len(path) > MAX_URL_PATH:
         raise Wrong(column, f"the URL's path is longer than {MAX_URL_PATH} characters", "list a prefix of it")
-    return Entry(URL, host + path, addr=addr, length=8 * len(addr), host=host)
+    return Entry(URL, host + normal_path(path), addr=addr, length=8 * len(addr), host=host)
 
 
 def _parse_authority(authority: str, column: int) -> tuple[str, bytes]:

@@ -13,7 +13,7 @@ never meet.
 
 A URL indicator covers its host's requests whose target is its path, or goes on after it at a boundary: after a path
 that ends in `/`, `?`, `&` or `=` anything may follow, after any other only `/`, `?`, `&`, `;` or `#`. Paths keep their
-case.
+case; both are compared in the normal form of `intel.paths`, in which lists are read.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from egressd.intel.networks import NAT64_WELL_KNOWN, NetworkTable, embedded_ipv4, parse_network
+from egressd.intel.paths import normal_path
 from egressd.model import Indicator, Match
 from egressd.names import Suffixes
 
@@ -195,7 +196,7 @@ class Index:
         if listed is None:
             return None
         lengths, paths = listed
-        path = path if path.startswith("/") else "/" + path
+        path = normal_path(path if path.startswith("/") else "/" + path)
         for length in lengths:
             if covers_path(length, path):
                 for one in paths.get(path[:length], ()):

@@ -33,7 +33,7 @@ from egressd.intel.networks import first_address, parse_network
 from egressd.model import Indicator
 
 MAGIC: Final = b"egr-idx\n"
-VERSION: Final = 2  # another layout, another number: a file of another version is built anew
+VERSION: Final = 3  # another layout, or form of what is in it, another number: a file of another version is built anew
 ORDER_MARK: Final = 0x01020304
 SALT_BYTES: Final = 16
 DIGEST_BYTES: Final = 16

@@ -39,6 +39,7 @@ from egressd.intel.index_format import (
     text_of,
     url_text,
 )
+from egressd.intel.paths import normal_path
 from egressd.model import Indicator, Match
 from egressd.names import Suffixes
 
@@ -168,7 +169,7 @@ class MappedIndex:
         if not self._may_hold(key):
             return None
         mode, count, body = self._entry(key, False)
-        path = path if path.startswith("/") else "/" + path
+        path = normal_path(path if path.startswith("/") else "/" + path)
         if mode == MODE_PATHS:
             if len(body) != 4 * count:
                 raise IndexDamaged("an entry is damaged")

@@ -174,6 +174,13 @@ def test_url_paths(path: str, line: int) -> None:
     assert built.match_url("example", path, NOW_S) is None
 
 
+@pytest.mark.parametrize("path", ["/drop/x", "/%64rop/x", "//drop/x", "/./drop/x", "/a/../drop//x", "drop/x"])
+@pytest.mark.parametrize("line", ["http://bad.example/drop/", "bad.example/%64rop/", "http://bad.example//a/../drop/."])
+def test_a_url_is_met_in_every_form_of_its_path(path: str, line: str) -> None:
+    assert index(line).match_url("bad.example", path, NOW_S) is not None
+    assert index(line).match_url("bad.example", "/drop/../x", NOW_S) is None
+
+
 def test_a_url_does_not_condemn_its_host() -> None:
     built = index("http://bad.example/gate.php\nhttp://198.51.100.7/x")
     assert built.match_name("bad.example", NOW_S) is None

@@ -81,6 +81,7 @@ def one(line: str, **options: object) -> Indicator:
         ("http://bad.example?x", "url", "bad.example/?x", "exact"),
         ("bad.example/gate", "url", "bad.example/gate", "exact"),
         ("http://bad.example/ü", "url", "bad.example/%C3%BC", "exact"),
+        ("http://bad.example//%64rop/./x/..?a=//%2f", "url", "bad.example/drop/?a=//%2F", "exact"),
         ("http://198.51.100.7/a", "url", "198.51.100.7/a", "exact"),
         ("http://[2001:db8::1]:80/a", "url", "[2001:db8::1]/a", "exact"),
     ],
