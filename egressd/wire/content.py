@@ -16,7 +16,9 @@ from egressd.wire.conversation import (
     HTTP,
     MAX_HEAD,
     MORE,
+    MYSQL_FIRST,
     OVER,
+    POSTGRES_FIRST,
     PROXY_1_FIRST,
     PROXY_2_FIRST,
     TLS,
@@ -27,6 +29,7 @@ from egressd.wire.conversation import (
     identify,
     new_parser,
     past_proxy_header,
+    past_tls_request,
 )
 from egressd.wire.dns import DnsStream
 from egressd.wire.http import HttpStream
@@ -251,6 +254,11 @@ class ContentReader:
         if joined[0] == PROXY_1_FIRST or joined[0] == PROXY_2_FIRST:
             whole = past_proxy_header(joined)
         kind = identify(whole, port) if whole else MORE
+        if kind <= UNKNOWN and (joined[0] == POSTGRES_FIRST or joined[0] == MYSQL_FIRST):
+            behind = past_tls_request(joined)
+            if len(behind) < len(joined):
+                whole = behind
+                kind = identify(whole, port) if whole else MORE
         if kind <= UNKNOWN and side.head:
             # A keep-alive byte or another protocol's short lines may have come first (STARTTLS): begin at this segment.
             alone = identify(data, port)

@@ -41,6 +41,16 @@ _PROXY_2: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 PROXY_1_FIRST: Final = 0x50
 PROXY_2_FIRST: Final = 0x0D
 
+# What clients of databases ask in the clear before their hello. PostgreSQL's SSLRequest (its manual, "Message Formats")
+# is always the same; MySQL's is packet 1, of 32 bytes, with CLIENT_SSL among the capabilities.
+_POSTGRES_SSL: Final = b"\0\0\0\x08\x04\xd2\x16\x2f"
+_MYSQL_SSL: Final = b"\x20\0\0\x01"
+_MYSQL_SSL_BYTES: Final = 36
+_MYSQL_CLIENT_SSL: Final = 0x08  # of the second byte
+
+POSTGRES_FIRST: Final = 0x00
+MYSQL_FIRST: Final = 0x20
+
 Parser = HttpStream | TlsStream | DnsStream | SocksStream
 
 
@@ -213,4 +223,14 @@ def past_proxy_header(head: bytes) -> bytes:
         return head[end + 2 :] if end > 0 else head[_PROXY_1_MAX:]
     if head.startswith(_PROXY_2):
         return head[16 + (head[14] << 8 | head[15]) :] if len(head) >= 16 else b""
+    return head
+
+
+def past_tls_request(head: bytes) -> bytes:
+    """`head` without a database client's request for TLS; as it is when it has none, empty while that is not whole."""
+    size = len(head)
+    if head[:8] == _POSTGRES_SSL[:size]:
+        return head[8:]
+    if head[:4] == _MYSQL_SSL[:size] and (size < 6 or head[5] & _MYSQL_CLIENT_SSL):
+        return head[_MYSQL_SSL_BYTES:]
     return head

@@ -15,6 +15,7 @@ from egressd.wire.conversation import (
     identify,
     new_parser,
     past_proxy_header,
+    past_tls_request,
 )
 from egressd.wire.dns import DnsStream
 from egressd.wire.http import HttpStream
@@ -88,6 +89,21 @@ def test_what_has_no_proxy_header_stays_as_it_is() -> None:
         assert past_proxy_header(head) is head
     endless = b"PROXY " + b"x" * 200
     assert past_proxy_header(endless) != b""  # not waited for
+
+
+@pytest.mark.parametrize("asked", [bytes.fromhex("0000000804d2162f"), bytes.fromhex("20000001 85aeff19") + bytes(28)])
+def test_a_request_for_tls_is_passed_over_and_waited_for(asked: bytes) -> None:
+    assert past_tls_request(asked + HELLO) == HELLO
+    for size in range(1, len(asked) + 1):
+        assert past_tls_request(asked[:size]) == b"", size
+
+
+@pytest.mark.parametrize(
+    "head",
+    [bytes.fromhex("0000000804d21630"), bytes.fromhex("20000001 85a6ff19") + bytes(28), bytes(40), b" GET", HELLO],
+)
+def test_what_asks_for_no_tls_stays_as_it_is(head: bytes) -> None:
+    assert past_tls_request(head) == head
 
 
 def test_turning_round_changes_everything_but_the_bytes() -> None:

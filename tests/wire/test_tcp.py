@@ -325,6 +325,27 @@ def test_behind_a_proxy_header_cut_anywhere(header: bytes) -> None:
         assert tap.told() == [SNI], cut
 
 
+@pytest.mark.parametrize(
+    ("request_", "port"),
+    [
+        (bytes.fromhex("0000000804d2162f"), 5432),
+        (bytes.fromhex("20000001 85aeff19 00000001 2d") + bytes(23), 3306),
+        (bytes.fromhex("20000001 05080000 00000001 00") + bytes(23), 3306),
+    ],
+    ids=["PostgreSQL", "MySQL", "MySQL with little"],
+)
+def test_behind_the_request_for_tls_of_a_database_cut_anywhere(request_: bytes, port: int) -> None:
+    wire = request_ + HELLO
+    for cut in range(len(request_) + 20):
+        tap = Tap()
+        line = Line(tap, server=(SERVER, port)).open()
+        (line.send(wire[:cut]) if cut else line).send(wire[cut:])
+        assert tap.told() == [SNI], cut
+    tap = Tap()
+    line = Line(tap, server=(SERVER, port)).open().send(request_).receive(b"S").send(HELLO[:50]).send(HELLO[50:])
+    assert tap.told() == [SNI]
+
+
 def test_a_request_of_the_side_that_took_the_syn_has_that_side_as_client() -> None:
     tap = Tap()
     Line(tap, server=(SERVER, 4444)).open().receive(get("www.shop.example"))
