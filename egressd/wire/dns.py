@@ -86,15 +86,16 @@ def parse_message(buf: bytes, start: int, end: int) -> DnsMessage:
 class DnsStream:
     """One direction of a DNS connection over TCP: messages behind two octets of length (RFC 7766 section 8).
 
-    A message that cannot be read does not end the stream: it is left out and counted in `bad`. A length that can hold
-    no header does. When that is met behind messages of the same chunk, these are returned, `done` is set, and the next
-    `feed` raises.
+    A message that cannot be read does not end the stream, nor does one too short for a header, which BIND, dnsmasq and
+    CoreDNS step over: it is left out and counted in `bad`. A stream of which nothing but such short ones has come yet
+    may be anything: it is `done`, and what stands behind them is in `rest`.
     """
 
-    __slots__ = ("_held", "bad", "done", "rest")
+    __slots__ = ("_begun", "_held", "bad", "done", "rest")
 
     def __init__(self) -> None:
         self._held = bytearray()  # less than one message with its length: under MAX_STREAM_BYTES
+        self._begun = False  # a message that has a header has come
         self.bad = 0
         self.done = False
         self.rest: bytes | None = None
@@ -104,14 +105,12 @@ class DnsStream:
         return len(self._held)
 
     def feed(self, data: bytes) -> list[DnsMessage]:
-        """The messages that `data` completes. Raises Malformed when the stream is not, or no more, DNS."""
-        if self.done:
-            raise Malformed("DNS message shorter than its header")
+        """The messages that `data` completes. Not to be called once it is done."""
         held = self._held
         if held:
             held += data
             size = held[0] << 8 | held[1] if len(held) > 1 else HEADER_BYTES
-            if size >= HEADER_BYTES and len(held) < 2 + size:
+            if len(held) < 2 + size:
                 return []
             data = bytes(held)
             held.clear()
@@ -119,20 +118,25 @@ class DnsStream:
         at = 0
         while len(data) - at >= 2:
             size = data[at] << 8 | data[at + 1]
-            if size < HEADER_BYTES:
-                self.done = True
-                if not messages:
-                    raise Malformed("DNS message shorter than its header")
-                return messages
             after = at + 2 + size
             if after > len(data):
                 break
-            try:
-                messages.append(parse_message(data, at + 2, after))
-            except Malformed:
+            if size < HEADER_BYTES:
                 self.bad += 1
+            elif at and not self._begun:
+                break
+            else:
+                self._begun = True
+                try:
+                    messages.append(parse_message(data, at + 2, after))
+                except Malformed:
+                    self.bad += 1
             at = after
-        held += data[at:]
+        if at and not self._begun:
+            self.done = True
+            self.rest = data[at:]
+        else:
+            held += data[at:]
         return messages
 
 

@@ -353,6 +353,26 @@ def test_a_request_of_the_side_that_took_the_syn_has_that_side_as_client() -> No
     assert tap.seen[2].flow.client == bytes((192, 0, 2, 10))
 
 
+@pytest.mark.parametrize("short", [b"\0\0", b"\0\1\0", b"\0\0" * 60, b"\0\x0b" + bytes(11) + b"\0\2ab"])
+@pytest.mark.parametrize("first", [b"", framed(question("one.shop.example", 6))], ids=["begins", "goes on"])
+def test_messages_too_short_for_a_header_are_stepped_over_cut_anywhere(short: bytes, first: bytes) -> None:
+    """As BIND, dnsmasq and CoreDNS do."""
+    wire = first + short + framed(question("www.shop.example", 7)) + short + framed(question("two.shop.example", 8))
+    names = ["www.shop.example", "two.shop.example"]
+    for cut in range(1, len(wire)):
+        tap = Tap()
+        Line(tap, server=("10.0.0.53", 53)).open().send(wire[:cut]).send(wire[cut:])
+        assert [name for _, name, _ in tap.told()] == (["one.shop.example"] if first else []) + names, cut
+
+
+def test_another_protocol_behind_a_short_message_on_the_port_of_dns() -> None:
+    for wire in (b"\0\0" + HELLO, b"\0\1x" + HELLO):
+        for cut in (1, 2, 3, 4, 60):
+            tap = Tap()
+            Line(tap, server=(SERVER, 53)).open().send(wire[:cut]).send(wire[cut:])
+            assert tap.told() == [SNI], cut
+
+
 def test_questions_and_answers_over_tcp() -> None:
     tap = Tap()
     line = Line(tap, server=("10.0.0.53", 53)).open()
