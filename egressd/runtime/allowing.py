@@ -57,9 +57,12 @@ class Lifted(NamedTuple):
         return not self.unlisted or _said(match.indicator) == _said(self.decision.match.indicator)
 
     def reason(self) -> str:
-        """Why it stands again."""
-        how = "it is listed again" if self.unlisted else f"{self.why} has ended"
-        return f"{how}; it was {self.decision.id}"
+        """What it stands again as, and why: for audit and decisions."""
+        return f"{self.decision.id} stands again, for {self.how()}"
+
+    def how(self) -> str:
+        """Why it stands again. What lifted it is a sentence, perhaps, so that nothing can go on behind it."""
+        return "it is listed again" if self.unlisted else f"this has ended: {self.why}"
 
 
 class Effect(NamedTuple):
@@ -210,7 +213,7 @@ class Allowing:
         self._rulings.spare(made, before.spared)
         self._on_event(render_event(decision if state == PROPOSED else replace(decision, action="block")))
         how = "waits for a person again" if state == PROPOSED else f"{_blocks(mode)} again"
-        self._effects.append(Effect(before.target, b"", f"{made.id} {how} (it was {before.id})", reason))
+        self._effects.append(Effect(before.target, b"", f"{made.id} {how} (it was {before.id})", lifted.how()))
 
     def _extend(self, decision: InForce, lifted: Lifted) -> None:
         """What one covered that was lifted, another one covers."""

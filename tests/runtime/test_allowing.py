@@ -135,6 +135,9 @@ async def test_what_is_never_blocked_below_a_blocked_name_lifts_the_block_of_the
         write(tmp_path)
         await site.do("reload")
         assert sorted(site.rules()) == COVERED
+        why = f"this has ended: {line} (allow.txt:1: a partner) lies in listed.example"
+        assert (await site.row(newest(site))).reason == f"D1 stands again, for {why}"
+        assert (await notes(site))["10.0.0.5"] == [lifted, f"{newest(site)} blocks again (it was D1) ({why})"]
 
 
 async def says_again(site: Site, kind: str) -> None:
@@ -156,7 +159,7 @@ async def says_again(site: Site, kind: str) -> None:
     assert said == {"10.0.0.5": lines, "10.0.0.6": lines}
     row = await site.row(again)
     assert (row.author, row.state, row.rule, row.evidence) == ("policy", "active", "level-host", "E1")
-    assert row.reason == f"{LINES[kind]} (allow.txt:1: a partner) has ended; it was D1"
+    assert row.reason == f"D1 stands again, for this has ended: {LINES[kind]} (allow.txt:1: a partner)"
     (event,) = [one for one in events(site) if one["action"] == "block"]
     assert (event["decision_id"], event["reason"], event["targets"]) == (
         again,
@@ -424,7 +427,7 @@ async def stands(site: Site, again: bool) -> None:
     assert sorted(site.rules()) == (COVERED if again else [])
     if again:
         id_ = newest(site)
-        assert id_ != "D1" and (await site.row(id_)).reason == "it is listed again; it was D1"
+        assert id_ != "D1" and (await site.row(id_)).reason == "D1 stands again, for it is listed again"
 
 
 @pytest.mark.parametrize("restarted", [False, True])
