@@ -31,7 +31,7 @@ from egressd.runtime.scribe import Scribe
 from egressd.store.decision_rows import LIFTING, UNLISTED, DecisionRow
 from egressd.store.decisions import ACTIVE, PROPOSED, WITHDRAWN
 from egressd.store.ledger import LIFTED_US, MAX_LIFTED
-from egressd.store.notes import Note, add_notes
+from egressd.store.notes import Note, count_notes
 from egressd.units import DAY_US, SECOND_US
 
 UNLISTED_US: Final = DAY_US  # what came back to a list later is judged anew: who lives at its addresses now?
@@ -213,7 +213,9 @@ class Allowing:
         self._rulings.spare(made, before.spared)
         self._on_event(render_event(decision if state == PROPOSED else replace(decision, action="block")))
         how = "waits for a person again" if state == PROPOSED else f"{_blocks(mode)} again"
-        self._effects.append(Effect(before.target, b"", f"{made.id} {how} (it was {before.id})", lifted.how()))
+        # Of a list that comes and goes each note says the same, to be counted: which decisions they were is beside it.
+        text = how if lifted.unlisted else f"{made.id} {how} (it was {before.id})"
+        self._effects.append(Effect(before.target, b"", text, lifted.how()))
 
     def _extend(self, decision: InForce, lifted: Lifted) -> None:
         """What one covered that was lifted, another one covers."""
@@ -272,7 +274,7 @@ class Allowing:
             if text:
                 notes.append(Note(incident.id, now_us, text, now))
         if notes:
-            self._scribe.put(add_notes, tuple(notes))
+            self._scribe.put(count_notes, tuple(notes))
 
 
 def _noted(before: str, found: Allowance | None, effects: Sequence[Effect], since_us: int) -> str:

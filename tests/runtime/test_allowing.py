@@ -21,6 +21,7 @@ from egressd.runtime.orders import Adopt, End, Swap
 from egressd.store.decision_rows import UNLISTED
 from egressd.store.decisions import ACTIVE, PROPOSED
 from egressd.store.ledger import LIFTED_US
+from egressd.units import DAY_US
 from tests.detect.scene import packed
 from tests.loops import in_loop
 from tests.runtime.core_scene import BERT, CONFIG, WHY, Site, site_at
@@ -385,6 +386,43 @@ async def test_a_list_that_was_away_brings_back_what_stood(tmp_path: Path, how: 
         await site.core.scribe.settled()
     async with site_at(tmp_path, lists=listed, hands=hands) as site:
         await stands(site, how == "at once")
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@in_loop
+async def test_a_list_that_comes_and_goes_is_one_note_and_all_of_it_in_the_audit(
+    tmp_path: Path, restarted: bool
+) -> None:
+    """Fifty times in a day, and nothing was left of what people had written."""
+    hands = Hands()
+    lists = tmp_path / "csirt.txt"
+    async with site_at(tmp_path, hands=hands) as site:
+        blocks(site)
+        await flaps(site, lists, hands, 3)
+        said = {one: ["blocks again (it is listed again); 3 times within a day"] for one in ("10.0.0.5", "10.0.0.6")}
+        assert await notes(site) == said
+        rows = [(actor, act) for actor, act, *_ in await site.audit()]
+        assert (rows.count(("rule:unlisted", "end")), rows.count(("policy", "block"))) == (3, 4)
+    if restarted:
+        async with site_at(tmp_path, lists="c2.listed.example\n", hands=hands) as site:
+            await flaps(site, lists, hands, 1)
+            assert (await notes(site))["10.0.0.5"] == ["blocks again (it is listed again); 4 times within a day"]
+            hands.pass_s(DAY_US // SECOND)
+            await flaps(site, lists, hands, 1)
+            assert (await notes(site))["10.0.0.5"][1:] == ["blocks again (it is listed again)"]
+
+
+async def flaps(site: Site, lists: Path, hands: Hands, times: int) -> None:
+    """A list is gone and back."""
+    for _ in range(times):
+        for text in ("other.example\n", "c2.listed.example\n"):
+            hands.pass_s(60)
+            rewrite(lists, text)
+            await site.do("reload")
+
+
+def rewrite(lists: Path, text: str) -> None:
+    lists.write_text(text)
 
 
 @pytest.mark.parametrize(
