@@ -123,8 +123,8 @@ def ends_in_number(name: str) -> bool:
 
 def parse_ipv4(text: str) -> bytes:
     """The IPv4 address that inet_aton reads in `text`, packed, or b"": one to four numbers, decimal, octal or
-    hexadecimal, the last of which fills what is left (WHATWG URL section 3.5). Proxies resolve with getaddrinfo, which
-    takes these forms too."""
+    hexadecimal, the last of which fills what is left (WHATWG URL section 3.5, but that 0x alone is no number). Proxies
+    resolve with getaddrinfo, which takes these forms too."""
     if not text.isascii():
         return b""
     parts = text.lower().split(".")
@@ -132,10 +132,11 @@ def parse_ipv4(text: str) -> bytes:
         return b""
     value = 0
     for at, part in enumerate(parts):
-        if not part or len(part) > 16:
+        base, digits = (16, part[2:]) if part.startswith("0x") else (8, part) if part[:1] == "0" else (10, part)
+        if not digits or digits.strip("0123456789abcdef"[:base]):
             return b""
-        base, digits = (16, part[2:]) if part.startswith("0x") else (8, part) if part[0] == "0" else (10, part)
-        if digits.strip("0123456789abcdef"[:base]):
+        digits = digits.lstrip("0")  # as many as anybody likes (strtoul)
+        if len(digits) > 11:
             return b""
         number = int(digits or "0", base)
         room = 8 if at + 1 < len(parts) else 8 * (5 - len(parts))

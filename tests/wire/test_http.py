@@ -568,6 +568,8 @@ def test_looking_never_takes_back_what_it_said(head: bytes) -> None:
         "203.28935",
         "0xCB.0.0x71.07",
         "0",
+        "0x0000000000000000cb007107",
+        "203.0.113.00000000000000000007",
     ],
 )
 def test_numbers_are_read_as_inet_aton_reads_them(text: str) -> None:
@@ -587,6 +589,8 @@ def test_numbers_are_read_as_inet_aton_reads_them(text: str) -> None:
         "08.1.1.1",
         "4294967296",
         "0xg",
+        "0x",
+        "203.0x.113.7",
         "-1",
         "+1",
         "1_0",
