@@ -46,6 +46,7 @@ SLICE_BYTES: Final = 512
 WHOLE_BYTES: Final = 2_048  # not cut into slices: ordinary packets, hellos that came in two
 MAX_PUT_OFF_BYTES: Final = 1 << 20  # of all conversations together; a burst of sixteen full segments of offloading
 PUT_OFF_COST_BYTES: Final = 64  # what keeping a piece costs beside its bytes
+SHORT_COPY_BYTES: Final = 512  # copies that lost are read with each byte until then: four, and what was taken for them
 MAX_RIVAL_NAMES: Final = 16  # told of one other copy; more are no names but noise
 
 
@@ -113,7 +114,7 @@ class ContentReader:
         Ends cost their sender nothing, and 64 KB of a head take 10 ms: what was read is read again only with more of
         it, and what is long once it is half as long again. The rest is told when the connection is forgotten."""
         if side.rivals:
-            self.other_copies(conversation, side, True)
+            self.other_copies(conversation, side, so_far=True)
         parser = side.parser
         if side.put_off:
             side.ends = True
@@ -326,9 +327,11 @@ class ContentReader:
 
     # -- two copies of the same bytes
 
-    def other_copies(self, conversation: Conversation, side: Side, last: bool = False) -> None:
+    def other_copies(self, conversation: Conversation, side: Side, last: bool = False, so_far: bool = False) -> None:
         """Read the copies that lost. Those too short to tell yet grow with the stream: they are read again when they
-        have grown twice as much, and when there is no more to come."""
+        have grown twice as much, and when there is no more to come (`last`). Where that only seems so (`so_far`, and
+        behind what was all read) the long ones have to be half as long again: bytes come one by one there, too."""
+        so_far = so_far or side.kind == OVER
         self.ambiguous += side.disagreed
         side.disagreed = 0
         for rival in side.rivals:
@@ -336,7 +339,12 @@ class ContentReader:
                 _begin_at_message(rival)
                 rival.first_size = len(rival.other)
             size = len(rival.other)
-            if size >= rival.next_size or ((last or side.kind == OVER) and size != rival.seen_size):
+            more = size - rival.seen_size
+            if (
+                size >= rival.next_size
+                or (last and more)
+                or (so_far and more and (size <= SHORT_COPY_BYTES or more >= size // 3))
+            ):
                 rival.seen_size = size
                 rival.next_size = size + (size - rival.first_size) + 1
                 self.other_copy(conversation, side, rival)
