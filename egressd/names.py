@@ -184,7 +184,7 @@ class Suffixes:
 
     @classmethod
     def from_grouped(cls, text: str) -> Suffixes:
-        """Read what `grouped` wrote: half a millisecond at each start, where the list itself takes fifteen."""
+        """Read what `grouped` wrote: half a millisecond at each start, where the list itself takes 25."""
         head, *lines = text.split("\n")
         version, _, size = head.rpartition(" ")
         waiting: dict[str, str] = {}
