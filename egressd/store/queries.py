@@ -198,14 +198,15 @@ def _watch_counts(connection: Connection, now_us: int, armed_us: int) -> dict[st
 
 
 def _machines(connection: Connection, clients: Sequence[bytes], since_us: int) -> int:
-    """How many machines have these addresses, as `hosts` tells them apart: by incidents since then."""
+    """How many machines have these addresses, as `hosts` tells them apart: by the last incident of each since then,
+    which may be of a machine without a known MAC."""
     if len(clients) < 2:
         return len(clients)
     devices: dict[bytes, str] = {}
-    known = "SELECT device, client, addresses FROM incidents WHERE device <> '' AND last_us > ? ORDER BY last_us"
+    known = "SELECT device, client, addresses FROM incidents WHERE last_us > ? ORDER BY last_us"
     for device, client, packed in connection.execute(known, (since_us,)):
         devices.update(dict.fromkeys(known_addresses(packed) or [client], device))
-    return len({devices.get(client, client) for client in clients})
+    return len({devices.get(client) or client for client in clients})
 
 
 def _incident(row: IncidentRow, ids: list[str], notes: list[Note]) -> dict[str, Any]:

@@ -99,6 +99,18 @@ def test_a_machine_that_tries_under_two_addresses_is_one_client(busy: Database) 
     assert busy.call(queries.status, NOW)["watch"]["clients_trying"] == 1
 
 
+def test_an_address_that_another_machine_has_now_is_another_client(busy: Database) -> None:
+    """Of a machine without a known MAC under an address that a known one had, `status` counted nobody."""
+    tied(busy, "C2", "other")
+    both = f'["{A.hex()}", "{B.hex()}"]'
+    opened(busy, "I3", "C2", B)
+    sql = "UPDATE incidents SET device = ?, addresses = ?, last_us = ? WHERE number / 3 = ?"
+    busy.call(lambda connection: connection.execute(sql, ("02:00:00:00:00:01", both, T0 + HOUR, 0)))
+    busy.call(lambda connection: connection.execute(sql, ("", "", T0 + 2 * HOUR, 1)))
+    assert len(busy.call(queries.hosts)) == 2
+    assert busy.call(queries.status, NOW)["watch"]["clients_trying"] == 2
+
+
 def test_nobody_is_still_trying_what_was_lifted(busy: Database) -> None:
     """`status` had `0 blocks watched; 1 client STILL TRYING` after an allowance and after panic."""
     busy.call(decisions.end, "D1", "withdrawn", NOW, "uid:anna", "ours", ANNA)
