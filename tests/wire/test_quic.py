@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egressd.wire import quic
+from egressd.wire import quic, quic_stream
 from egressd.wire.quic import MAX_INITIALS, MAX_NETWORK_TRIES, MAX_SENDER_TRIES, QuicConnections, quic_version
 from egressd.wire.quic_keys import SCHEMES, InitialKeys, Numbering, Scheme
 from egressd.wire.quic_stream import MAX_CRYPTO_BYTES, MAX_RUNS
@@ -232,7 +232,7 @@ def test_a_datagram_has_keys_made_once(monkeypatch: pytest.MonkeyPatch, same: bo
         made.append(dcid)
         return InitialKeys(scheme, dcid, numbering)
 
-    monkeypatch.setattr("egressd.wire.quic_stream.InitialKeys", counted)
+    monkeypatch.setattr(quic_stream, "InitialKeys", counted)
     shut = [initial(bytes(4), dcid=DCID if same else bytes((at,)) * 8, keys_of=OTHER_DCID) for at in range(12)]
     connections = QuicConnections()
     assert names_of([b"".join(shut)], connections) == []
