@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT))
 
 from egressd.cli.exit_codes import EPILOG
 from egressd.cli.main import VERBS, build_parser
+from scripts.generated import write_or_check
 
 TARGET = ROOT / "docs" / "cli.md"
 
@@ -41,14 +42,5 @@ def render_verb(title: str, what: str, parser: argparse.ArgumentParser) -> list[
     return [*lines, *below]
 
 
-def main() -> int:
-    """Write the file, or with --check say whether it is as it should be."""
-    text = render_reference()
-    if "--check" in sys.argv[1:]:
-        return 0 if TARGET.read_text(encoding="utf-8") == text else 1
-    TARGET.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(TARGET, render_reference()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from math import log2
 from pathlib import Path
@@ -10,6 +9,9 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from scripts.generated import write_or_check
+
 DATA: Final = ROOT / "egressd" / "intel" / "data"
 TARGET: Final = ROOT / "egressd" / "detect" / "behaviour" / "letter_costs.py"
 SYMBOLS: Final = "abcdefghijklmnopqrstuvwxyz0-^"
@@ -58,17 +60,5 @@ def render() -> str:
     )
 
 
-def main(argv: list[str]) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(description="Write the table of letter pairs.")
-    parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
-    if parser.parse_args(argv).check:
-        current = TARGET.read_text(encoding="ascii") == render()
-        print("up to date" if current else f"{TARGET} is out of date: run scripts/generate_letters.py")
-        return 0 if current else 1
-    TARGET.write_text(render(), encoding="ascii")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check(TARGET, render()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import textwrap
 from pathlib import Path
@@ -27,6 +26,7 @@ from egressd.config.kinds import (
 )
 from egressd.config.schema import every_option
 from egressd.runtime.reloading import AT_START, PAIRS
+from scripts.generated import write_or_check
 
 TARGET: Final = ROOT / "config" / "egressd.reference.yaml"
 WIDTH: Final = 78
@@ -97,21 +97,5 @@ def _wrapped(text: str, mark: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> int:
-    """Exit 1 when --check finds a difference."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the file is out of date")
-    check = parser.parse_args().check
-    text = render_reference()
-    if check:
-        current = TARGET.read_text(encoding="utf-8") if TARGET.exists() else ""
-        if current != text:
-            print(f"{TARGET.name} is out of date: run scripts/generate_reference.py", file=sys.stderr)
-            return 1
-        return 0
-    TARGET.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(TARGET, render_reference()))

@@ -12,12 +12,12 @@ class Parser(ArgumentParser):
     that can stand somewhere where one of it was mistyped."""
 
     def _check_value(self, action: Action, value: Any) -> None:
-        from difflib import get_close_matches  # a millisecond of each start, and only slips need it
+        if action.choices is not None and value not in action.choices:
+            from difflib import get_close_matches  # only mistakes need it
 
-        known = [str(one) for one in action.choices or ()]
-        near = get_close_matches(str(value), known, n=1) if value not in (action.choices or (value,)) else []
-        if near:
-            raise ArgumentError(action, f"{str(value)!r} is none; did you mean {near[0]!r}?")
+            near = get_close_matches(str(value), map(str, action.choices), 1)
+            if near:
+                raise ArgumentError(action, f"{str(value)!r} is none; did you mean {near[0]!r}?")
         super()._check_value(action, value)
 
     def _print_message(self, message: str, file: Any = None) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egressd.model import DNS_QUERY, HTTP_HOST, TLS_SNI, Observation
+from egressd.wire import http
 from egressd.wire.content import MAX_PUT_OFF_BYTES, MAX_RIVAL_NAMES, MAX_TOLD, SLICE_BYTES, WHOLE_BYTES
 from egressd.wire.http_head import Field, read_fields
 from egressd.wire.stream import MAX_RIVALS
@@ -169,24 +170,30 @@ def test_reading_other_copies_is_bounded() -> None:
     assert len(tap.dissector.tcp._table.all()[0].client.rivals) <= MAX_RIVALS
 
 
-@pytest.mark.parametrize("flags", [FIN | ACK, RST])
-@pytest.mark.parametrize("more", [b"", b"h"], ids=["alone", "with a byte"])
-def test_ends_in_the_middle_of_a_long_head_do_not_each_read_it_again(
-    monkeypatch: pytest.MonkeyPatch, flags: int, more: bytes
-) -> None:
-    """60 bytes of a packet had 64 KB read: 12 ms."""
+def heads_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How long each head is that is read from now on."""
     read: list[int] = []
 
     def counted(text: str, first: int) -> tuple[list[Field], int]:
         read.append(len(text))
         return read_fields(text, first)
 
+    monkeypatch.setattr(http, "read_fields", counted)
+    return read
+
+
+@pytest.mark.parametrize("flags", [FIN | ACK, RST])
+@pytest.mark.parametrize("more", [b"", b"h"], ids=["alone", "with a byte"])
+def test_ends_in_the_middle_of_a_long_head_do_not_each_read_it_again(
+    monkeypatch: pytest.MonkeyPatch, flags: int, more: bytes
+) -> None:
+    """60 bytes of a packet had 64 KB read: 12 ms."""
     tap = Tap()
     line = Line(tap, server=(SERVER, 80)).open()
     head = b"GET / HTTP/1.1\r\nHost: www.evil.example\r\n" + b"h:\n" * 10_000
     for at in range(0, len(head), 1_400):
         line.send(head[at : at + 1_400])
-    monkeypatch.setattr("egressd.wire.http.read_fields", counted)
+    read = heads_read(monkeypatch)
     for _ in range(100):
         tap.put(tcp((CLIENT, 40_000), (SERVER, 80), 1_001 + line.sent[0], flags))
         line.send(more, flags=FIN | PSH | ACK)
@@ -197,12 +204,6 @@ def test_ends_in_the_middle_of_a_long_head_do_not_each_read_it_again(
 @pytest.mark.parametrize("flags", [FIN | PSH | ACK, PSH | ACK], ids=["ends", "over"])
 def test_copies_that_lost_are_not_read_again_with_each_byte(monkeypatch: pytest.MonkeyPatch, flags: int) -> None:
     """A packet with one byte, and an end or behind a hello, had four of 4 KB read twice: 12 ms."""
-    read: list[int] = []
-
-    def counted(text: str, first: int) -> tuple[list[Field], int]:
-        read.append(len(text))
-        return read_fields(text, first)
-
     tap = Tap()
     line = Line(tap, server=(SERVER, 80)).open()
     lines = b"h:\n" * 800
@@ -215,7 +216,7 @@ def test_copies_that_lost_are_not_read_again_with_each_byte(monkeypatch: pytest.
         line.send(whole[at : at + 1_400])
     for number in range(MAX_RIVALS):
         line.send((b"GET / HTTP/1.1\r\nHost: www.evi%d.example\r\n" % number + lines)[:1_400], 0)
-    monkeypatch.setattr("egressd.wire.http.read_fields", counted)
+    read = heads_read(monkeypatch)
     for _ in range(100):
         line.send(b"h", flags=flags)
     assert len(read) <= 100  # as they grow: 1, 2, 4 ... bytes
